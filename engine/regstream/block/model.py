@@ -1,0 +1,127 @@
+"""A transformers model on the meta device, of which stem, one block, or head is real at a time.
+
+Shape suffixes: B rows, L positions, D features, V vocabulary.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import transformers
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+from transformers import CONFIG_MAPPING, PreTrainedModel
+
+from regstream.batch import Batch
+from regstream.block.aside import Aside, Entry, Injection, PassEnded, Turnstile
+from regstream.errors import InputError
+from regstream.families import Family
+
+
+class LayeredModel:
+    """The model that a config describes; its weights are lent to it, never owned."""
+
+    def __init__(self, family: Family, config: Mapping[str, Any], *, dtype: torch.dtype, device: torch.device) -> None:
+        self.family = family
+        self.dtype = dtype
+        self.device = device
+        self.model = _build(family, config, dtype)
+        for module in self.model.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.to(device))
+        blocks = self.model.get_submodule(family.blocks)
+        assert isinstance(blocks, nn.ModuleList)
+        self.blocks = list(blocks)
+        self._asides = [Aside(block) for block in self.blocks]
+        #: Parameter shapes by name; a tied parameter stands once, under the name of what it is tied to.
+        self.shapes = {name: tuple(parameter.shape) for name, parameter in self.model.named_parameters()}
+        #: Parameters that are another one's, by the name that is not in `shapes`.
+        self.tied: Mapping[str, str] = dict(getattr(self.model, "all_tied_weights_keys", None) or {})
+        self._stand([*self._asides])
+
+    @property
+    def hidden_size(self) -> int:
+        """D."""
+        return int(self.model.config.hidden_size)
+
+    @contextmanager
+    def lent(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
+        """Let the named parameters be these tensors, not copied, within the context."""
+        before = {}
+        tied = {name: weights[source] for name, source in self.tied.items() if source in weights}
+        for name, tensor in (dict(weights) | tied).items():
+            module, leaf = self._owner(name)
+            before[name] = module._parameters[leaf]
+            module._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
+        try:
+            yield
+        finally:
+            for name, parameter in before.items():
+                module, leaf = self._owner(name)
+                module._parameters[leaf] = parameter
+
+    @torch.no_grad()
+    def run_stem(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """What reaches block 0, (B, L, D). The stem's parameters must be lent."""
+        self._stand([Entry(self.blocks[0]), *self._asides[1:]])
+        return self._ended(lambda: self.model(**inputs, **self.family.body_arguments))
+
+    @torch.no_grad()
+    def run_block(self, index: int, hidden_BLD: Tensor, batch: Batch) -> Tensor:
+        """The output of block `index` on these hidden states, (B, L, D). The block's parameters must be lent."""
+        turnstile = Turnstile(self.blocks[index], hidden_BLD)
+        self._stand([*self._asides[:index], turnstile, *self._asides[index + 1 :]])
+        body = self.model.get_submodule(self.family.body)
+        return self._ended(lambda: body(**self._body_inputs(hidden_BLD, batch)))
+
+    @torch.no_grad()
+    def run_head(self, hidden_BLD: Tensor, positions: slice) -> Tensor:
+        """The logits at some positions, (B, positions, V), of unpadded hidden states after the last block."""
+        self._stand([*self._asides[:-1], Injection(self.blocks[-1], hidden_BLD)])
+        inputs = self._body_inputs(hidden_BLD, Batch((hidden_BLD.shape[1],) * hidden_BLD.shape[0]))
+        chosen = torch.arange(positions.start, positions.stop, device=hidden_BLD.device)
+        logits: Tensor = self.model(**inputs, logits_to_keep=chosen).logits
+        return logits
+
+    def _body_inputs(self, hidden_BLD: Tensor, batch: Batch) -> dict[str, Any]:
+        # The body sees shape, dtype and device of its input and nothing else: the values enter at the block.
+        shape_only = torch.zeros(1, dtype=hidden_BLD.dtype, device=hidden_BLD.device).expand(hidden_BLD.shape)
+        mask = batch.attention_mask(hidden_BLD.device)
+        return {"inputs_embeds": shape_only, "attention_mask": mask, **self.family.body_arguments}
+
+    def _stand(self, blocks: list[nn.Module]) -> None:
+        parent, _, leaf = self.family.blocks.rpartition(".")
+        # Kept out of the module tree's names: parameters are reached through `self.blocks`.
+        setattr(self.model.get_submodule(parent), leaf, nn.ModuleList(blocks))
+
+    @staticmethod
+    def _ended(forward: Any) -> Tensor:
+        try:
+            forward()
+        except PassEnded as ended:
+            return ended.value
+        raise RuntimeError("the forward pass never reached the block; the family's description is wrong")
+
+    def _owner(self, name: str) -> tuple[nn.Module, str]:
+        index = self.family.block_of(name)
+        root: nn.Module = self.model
+        if index is not None:
+            root, name = self.blocks[index], name.removeprefix(self.family.block_prefix(index))
+        path, _, leaf = name.rpartition(".")
+        return root.get_submodule(path), leaf
+
+
+def _build(family: Family, config: Mapping[str, Any], dtype: torch.dtype) -> PreTrainedModel:
+    model_type = family.model_types[0] if family.nested_config else config["model_type"]
+    model_class = getattr(transformers, family.model_class)
+    try:
+        settings = CONFIG_MAPPING[model_type].from_dict(dict(config))
+        with init_empty_weights(include_buffers=False):
+            make = getattr(model_class, "from_config", None) or model_class._from_config
+            model: PreTrainedModel = make(settings, dtype=dtype)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"base: config.json describes no {family.model_class}: {error}") from error
+    model.tie_weights()
+    model.train(False)
+    return model

@@ -1,0 +1,27 @@
+"""What the linears of a block read, group by group, while it runs."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from regstream.families import InputGroup
+
+
+@contextmanager
+def observe(block: nn.Module, groups: Iterable[InputGroup], see: Callable[[str, Tensor], None]) -> Iterator[None]:
+    """Call `see(group name, input)` whenever a group's first linear runs; the others of the group read the same."""
+    handles = []
+    for group in groups:
+
+        def hook(module: nn.Module, args: tuple[Any, ...], name: str = group.name) -> None:
+            del module
+            see(name, args[0])
+
+        handles.append(block.get_submodule(group.linears[0]).register_forward_pre_hook(hook))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

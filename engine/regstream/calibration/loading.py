@@ -1,0 +1,124 @@
+"""From what a manifest asks for to batches: rows drawn by the seed, checked, sorted by length."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regstream.batch import Batch
+from regstream.calibration.pixels import PixelRows
+from regstream.calibration.sources import choose, count_rows, read_rows
+from regstream.calibration.tensors import read_token_rows
+from regstream.calibration.tokens import TokenIds, tokenizer_for
+from regstream.errors import InputError
+from regstream.families import Family
+from regstream.manifest import Calibration
+
+
+class CalibrationSet(Protocol):
+    """Rows in batches of a fixed composition, which is part of a run's identity."""
+
+    @property
+    def batches(self) -> Sequence[Batch]:
+        """The composition: the lengths of the rows of each batch, in tokens of the hidden states."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the rows as the model sees them, and of their batches."""
+        ...
+
+    def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+        """What the model's forward takes for a batch."""
+        ...
+
+
+class TokenRows:
+    """Rows of token ids, longest first, so that rows of like length share a batch and the largest comes first."""
+
+    def __init__(self, rows: Sequence[TokenIds], batch_rows: int) -> None:
+        ordered = sorted(rows, key=len, reverse=True)
+        self._batches = [ordered[start : start + batch_rows] for start in range(0, len(ordered), batch_rows)]
+        self.batches = tuple(Batch(tuple(map(len, rows))) for rows in self._batches)
+        self.digest = _digest(self._batches)
+
+    def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
+        """`input_ids` (B, L) padded with 0 on the right, and the mask where anything is padded."""
+        del dtype
+        batch = self.batches[index]
+        ids_BL = torch.zeros(batch.shape, dtype=torch.long)
+        for row, ids in enumerate(self._batches[index]):
+            ids_BL[row, : len(ids)] = torch.from_numpy(ids)
+        mask = batch.attention_mask(device)
+        return {"input_ids": ids_BL.to(device)} | ({} if mask is None else {"attention_mask": mask})
+
+    def token_ids(self, index: int) -> list[Tensor]:
+        """Each row's ids, unpadded."""
+        return [torch.from_numpy(ids).long() for ids in self._batches[index]]
+
+
+def load_calibration(
+    calibration: Calibration,
+    *,
+    family: Family,
+    config: Mapping[str, Any],
+    tokenizer: Path,
+    seed: int,
+    warn: Callable[[str], None],
+) -> CalibrationSet:
+    """Read a calibration set.
+
+    Raises:
+        InputError: it cannot be read, has no rows, or a row is empty, of the wrong kind, or outside the vocabulary.
+    """
+    path = calibration.path
+    if path is None:
+        raise InputError(
+            f'dataset = "{calibration.dataset}": data sets of the hub are not read; save its rows to a file'
+        )
+    if path.is_dir() or (path.suffix != ".safetensors" and family.rows == "pixel_values"):
+        raise InputError(f"{path}: expected a .safetensors file of pixel_values for a {family.name} model")
+    if family.rows == "pixel_values":
+        pixels = PixelRows(path, family, config, calibration, seed)
+        _warn_if_few(len(pixels), calibration, warn)
+        return pixels
+    rows = _token_rows(calibration, path, tokenizer, seed)
+    _warn_if_few(len(rows), calibration, warn)
+    _check_vocabulary(path, [ids for _, ids in rows], [place for place, _ in rows], int(config["vocab_size"]))
+    return TokenRows([ids for _, ids in rows], calibration.batch_rows)
+
+
+def _token_rows(calibration: Calibration, path: Path, tokenizer: Path, seed: int) -> list[tuple[str, TokenIds]]:
+    if path.suffix == ".safetensors":
+        return read_token_rows(path, calibration.rows, calibration.max_length, seed)
+    num_rows = count_rows(path)
+    if num_rows == 0:
+        raise InputError(f"{path}: no rows")
+    tokenize = tokenizer_for(calibration.field, tokenizer, calibration.max_length)
+    chosen = choose(num_rows, calibration.rows, seed)
+    return [(row.place, tokenize(row)) for row in read_rows(path, calibration.field, chosen)]
+
+
+def _warn_if_few(found: int, calibration: Calibration, warn: Callable[[str], None]) -> None:
+    if calibration.rows is not None and found < calibration.rows:
+        warn(f"{calibration.path}: {found} rows where {calibration.rows} were asked for; going on with {found}")
+
+
+def _check_vocabulary(path: Path, rows: list[TokenIds], places: list[str], vocabulary: int) -> None:
+    for ids, place in zip(rows, places, strict=True):
+        outside = ids[(ids < 0) | (ids >= vocabulary)]
+        if len(outside):
+            raise InputError(f"{path}: {place}: token id {outside[0]} is outside the vocabulary of {vocabulary:,}")
+
+
+def _digest(batches: Sequence[Sequence[TokenIds]]) -> str:
+    digest = hashlib.sha256()
+    for rows in batches:
+        digest.update(f"batch {len(rows)}\n".encode())
+        for ids in rows:
+            digest.update(f"row {len(ids)}\n".encode() + np.ascontiguousarray(ids, dtype="<i4").tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,8 @@
+"""Checkpoints as the Hugging Face ecosystem writes them, read a few tensors at a time."""
+
+from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from regstream.checkpoint.fingerprint import fingerprint
+from regstream.checkpoint.header import TensorSpec, read_header
+from regstream.checkpoint.reader import TensorReader
+
+__all__ = ["Checkpoint", "TensorReader", "TensorSpec", "fingerprint", "open_checkpoint", "read_header"]

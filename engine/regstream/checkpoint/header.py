@@ -1,0 +1,111 @@
+"""A safetensors file's header: which tensors it holds, and where.
+
+The library opens files without telling offsets, which reading into a buffer of one's own needs. The format is 8 bytes
+of header length, little-endian, a JSON header, and the data (https://github.com/huggingface/safetensors#format).
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from regstream.errors import InputError
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_LENGTH_BYTES = 8
+_MAX_HEADER_BYTES = 100_000_000  # the library's own limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """A tensor in a file: bytes `begin` to `end` of the file, row-major, little-endian."""
+
+    file: Path
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    @property
+    def num_bytes(self) -> int:
+        """Its size on disk."""
+        return self.end - self.begin
+
+
+def read_header(file: Path) -> dict[str, TensorSpec]:
+    """The tensors of a safetensors file, by name.
+
+    Raises:
+        InputError: the file is missing, truncated, longer than its header says, or its header is no header.
+    """
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
+            if not 2 <= length <= min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
+                raise InputError(f"{file}: no safetensors file: a header of {length:,} bytes in a file of {size:,}")
+            header = json.loads(stream.read(length), object_pairs_hook=_refuse_twice)
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror}; is the download complete?") from error
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise InputError(f"{file}: no safetensors file: its header is no JSON object ({error})") from error
+    if not isinstance(header, dict):
+        raise InputError(f"{file}: no safetensors file: its header is no JSON object")
+    header.pop("__metadata__", None)
+    start = _LENGTH_BYTES + length
+    specs = {name: _spec(file, name, entry, start) for name, entry in header.items()}
+    _check_extent(file, specs, start, size)
+    return specs
+
+
+def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f'"{twice}" stands twice')
+    return entries
+
+
+def _spec(file: Path, name: str, entry: object, start: int) -> TensorSpec:
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]  # type: ignore[index]
+        if not all(isinstance(number, int) and number >= 0 for number in (*shape, begin, end)):
+            raise ValueError("a size or offset is no natural number")
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file}: tensor {name}: damaged header entry ({error})") from error
+    if dtype not in DTYPES:
+        raise InputError(f"{file}: tensor {name}: dtype {dtype} is not supported; expected one of {', '.join(DTYPES)}")
+    expected = math.prod(shape) * DTYPES[dtype].itemsize
+    if end - begin != expected:
+        raise InputError(
+            f"{file}: tensor {name}: {end - begin:,} bytes where {list(shape)} in {dtype} needs {expected:,}"
+        )
+    return TensorSpec(file=file, dtype=DTYPES[dtype], shape=shape, begin=start + begin, end=start + end)
+
+
+def _check_extent(file: Path, specs: dict[str, TensorSpec], start: int, size: int) -> None:
+    position = start
+    for name, spec in sorted(specs.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if spec.begin != position:
+            raise InputError(f"{file}: tensor {name} begins at byte {spec.begin:,}, where {position:,} was expected")
+        position = spec.end
+    if position != size:
+        raise InputError(
+            f"{file}: {size:,} bytes where its header describes {position:,}; the file is incomplete or damaged"
+        )

@@ -1,0 +1,63 @@
+"""Which file of a checkpoint folder holds which tensor."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from regstream.checkpoint.header import TensorSpec, read_header
+from regstream.errors import InputError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+def read_layout(folder: Path) -> dict[str, TensorSpec]:
+    """Every tensor of a checkpoint, by the name it is stored under; headers are read, weights are not.
+
+    Raises:
+        InputError: no safetensors checkpoint, or index and files do not agree.
+    """
+    index = folder / INDEX
+    if index.is_file():
+        return _from_index(folder, index)
+    if (folder / SINGLE).is_file():
+        return read_header(folder / SINGLE)
+    pickled = sorted(path.name for path in folder.glob("*.bin"))
+    found = f"only {pickled[0]}, which is pickled and is not read; convert it to safetensors" if pickled else "neither"
+    raise InputError(f"{folder}: expected {SINGLE} or {INDEX}, found {found}")
+
+
+def _from_index(folder: Path, index: Path) -> dict[str, TensorSpec]:
+    weight_map = _weight_map(index)
+    for file_name in sorted(set(weight_map.values())):
+        if Path(file_name).name != file_name or not file_name.endswith(".safetensors"):
+            raise InputError(f'{index}: names "{file_name}"; expected a .safetensors file in the same folder')
+        if not (folder / file_name).is_file():
+            raise InputError(f"{index}: names {file_name}, which is not there; is the download complete?")
+    layout: dict[str, TensorSpec] = {}
+    for file_name in sorted(set(weight_map.values())):
+        header = read_header(folder / file_name)
+        _refuse_doubles(folder, file_name, header, layout)
+        layout |= header
+    for name, file_name in weight_map.items():
+        if name not in layout:
+            raise InputError(f"{index}: names tensor {name}, which no file holds; expected it in {file_name}")
+        if layout[name].file.name != file_name:
+            raise InputError(f"{index}: tensor {name} is in {layout[name].file.name}, not in {file_name}")
+    return layout
+
+
+def _refuse_doubles(folder: Path, file_name: str, names: Iterable[str], layout: dict[str, TensorSpec]) -> None:
+    for name in names:
+        if name in layout:
+            raise InputError(f"{folder}: tensor {name} is in two files, {layout[name].file.name} and {file_name}")
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    try:
+        weight_map = json.loads(index.read_bytes())["weight_map"]
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{index}: no checkpoint index: {type(error).__name__}: {error}") from error
+    if not (isinstance(weight_map, dict) and weight_map and all(isinstance(v, str) for v in weight_map.values())):
+        raise InputError(f"{index}: its weight_map is not a table of tensor names and file names")
+    return weight_map

@@ -1,0 +1,96 @@
+"""Reading tensors of safetensors files straight into buffers, some at a time.
+
+Plain reads, not a memory map: mapped pages count as the process's memory for as long as any view of them lives.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from regstream.checkpoint.header import TensorSpec
+from regstream.errors import InputError
+
+_STAGING_BYTES = 32 << 20
+
+
+class TensorReader:
+    """Named tensors in files. `label` ("base", "candidate math") goes into every error."""
+
+    def __init__(self, label: str, tensors: Mapping[str, TensorSpec]) -> None:
+        self.label = label
+        self.tensors = tensors
+        self.num_bytes_read = 0
+        self._staging = torch.empty(0, dtype=torch.uint8)
+
+    def read(self, into: Mapping[str, Tensor]) -> None:
+        """Fill each named buffer, whatever its dtype and device; each file is opened once.
+
+        A buffer with fewer rows than its tensor takes the first ones.
+
+        Raises:
+            InputError: a file cannot be read, or a weight is NaN or infinite.
+        """
+        for file, names in groupby(sorted(into, key=self._position), key=lambda name: self.tensors[name].file):
+            with self._open(file) as descriptor:
+                for name in names:
+                    self._fill(descriptor, name, 0, into[name].view(-1))
+                    self._refuse_nonfinite(name, into[name])
+
+    def read_range(self, name: str, start: int, into: Tensor) -> None:
+        """Fill `into`, which is flat, with a tensor's values from the flat index `start` on; errors as `read`."""
+        with self._open(self.tensors[name].file) as descriptor:
+            self._fill(descriptor, name, start, into)
+        self._refuse_nonfinite(name, into)
+
+    def _position(self, name: str) -> tuple[Path, int]:
+        return self.tensors[name].file, self.tensors[name].begin
+
+    @contextmanager
+    def _open(self, file: Path) -> Iterator[int]:
+        try:
+            descriptor = os.open(file, os.O_RDONLY)
+        except OSError as error:
+            raise InputError(f"{self.label}: {file}: {error.strerror}") from error
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _fill(self, descriptor: int, name: str, start: int, flat: Tensor) -> None:
+        spec = self.tensors[name]
+        begin = spec.begin + start * spec.dtype.itemsize
+        if flat.dtype == spec.dtype and flat.device.type == "cpu":
+            self._read_bytes(descriptor, name, begin, flat.view(torch.uint8))
+            return
+        if not self._staging.numel():
+            self._staging = torch.empty(_STAGING_BYTES, dtype=torch.uint8)
+        for part in torch.split(flat, _STAGING_BYTES // spec.dtype.itemsize):
+            staged = self._staging[: part.numel() * spec.dtype.itemsize]
+            self._read_bytes(descriptor, name, begin, staged)
+            part.copy_(staged.view(spec.dtype))
+            begin += staged.numel()
+
+    def _read_bytes(self, descriptor: int, name: str, begin: int, into: Tensor) -> None:
+        view = memoryview(into.numpy().data)
+        while view:
+            try:
+                count = os.preadv(descriptor, [view], begin)
+            except OSError as error:
+                raise InputError(f"{self.label}: {self.tensors[name].file}: tensor {name}: {error.strerror}") from error
+            if count == 0:
+                raise InputError(f"{self.label}: {self.tensors[name].file}: ends inside tensor {name}")
+            view, begin = view[count:], begin + count
+            self.num_bytes_read += count
+
+    def _refuse_nonfinite(self, name: str, values: Tensor) -> None:
+        # The extremes carry a NaN with them, and need no temporary the size of the tensor.
+        if values.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(values))).all()):
+            raise InputError(
+                f"{self.label}: {self.tensors[name].file}: tensor {name} holds NaN or infinite values;"
+                " a merge with it would be worthless"
+            )

@@ -1,0 +1,72 @@
+"""What the engine tells whoever watches it: plain facts, no formatting, no terminal.
+
+A listener is called in the engine's own thread, often once a batch; raising from it stops the work at that
+point, which is always one where nothing that was committed can be lost.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStarted:
+    """A run begins or goes on: `done` of `total` steps were committed before."""
+
+    done: int
+    total: int
+    output: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepStarted:
+    """A step begins. `work` is the number of `Progressed.amount` units it will take, about."""
+
+    index: int
+    name: str
+    work: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progressed:
+    """Some of the current step's work is done; `doing` says on what ("math: statistics")."""
+
+    doing: str
+    amount: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepCommitted:
+    """A step is durable. Memory is the process's peak within the step, in bytes."""
+
+    index: int
+    name: str
+    seconds: float
+    peak_bytes: int
+    projected_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Warned:
+    """Something a person should know that does not stop the work."""
+
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFinished:
+    """The result stands whole in `output`; `already` where it stood before this run."""
+
+    output: str
+    seconds: float
+    peak_bytes: int
+    already: bool = False
+    warnings: tuple[str, ...] = field(default=())
+
+
+Event = RunStarted | StepStarted | Progressed | StepCommitted | Warned | RunFinished
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Listen to nothing."""
+    del event

@@ -1,0 +1,14 @@
+"""The architectures regstream knows, each a description; nothing here imports torch."""
+
+from regstream.families.clip import CLIP_VISION
+from regstream.families.decoders import GEMMA2, LLAMA
+from regstream.families.description import Family, InputGroup
+
+__all__ = ["FAMILIES", "Family", "InputGroup", "family_of"]
+
+FAMILIES: tuple[Family, ...] = (LLAMA, GEMMA2, CLIP_VISION)
+
+
+def family_of(model_type: str) -> Family | None:
+    """The family that describes a config's `model_type`, or None where none does."""
+    return next((family for family in FAMILIES if model_type in family.model_types), None)

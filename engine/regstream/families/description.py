@@ -1,0 +1,53 @@
+"""What the engine has to be told about an architecture: where its blocks are, and which linears share an input."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Part = Literal["embeddings", "final_norm", "head"]
+Rows = Literal["input_ids", "pixel_values"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputGroup:
+    """The linears of a block that read the same tensor, hence one Gram matrix and one factorisation."""
+
+    name: str
+    linears: tuple[str, ...]  # module names inside a block
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One architecture. Module names are those of the transformers class, without any checkpoint's prefix."""
+
+    name: str
+    model_types: tuple[str, ...]  # `model_type` in config.json
+    model_class: str  # the transformers class, built from the config and written by `save_pretrained`
+    rows: Rows  # what the model reads
+    blocks: str  # the list of blocks
+    body: str  # the module whose forward runs the blocks, starting from `inputs_embeds`
+    body_arguments: Mapping[str, object] = field(default_factory=dict)
+    groups: tuple[InputGroup, ...]
+    parts: Mapping[Part, tuple[str, ...]]  # modules outside the blocks; embeddings are the stem, the rest the head
+    defaults: Mapping[Part, Literal["base", "average"]]  # for regression merging, as published
+    tokens_per_row: Callable[[Mapping[str, Any]], int] | None = None  # of images, from the config
+    prefixes: tuple[str, ...] = ("",)  # what a checkpoint may write before the model's own names
+    nested_config: str | None = None  # where a larger model's config keeps this one's
+
+    def part_of(self, parameter: str) -> Part | None:
+        """Which part outside the blocks a parameter belongs to; None for a block's."""
+        for part, modules in self.parts.items():
+            if any(parameter == module or parameter.startswith(f"{module}.") for module in modules):
+                return part
+        return None
+
+    def block_of(self, parameter: str) -> int | None:
+        """The index of the block that holds a parameter; None outside the blocks."""
+        rest = parameter.removeprefix(f"{self.blocks}.")
+        if rest == parameter:
+            return None
+        return int(rest.split(".", 1)[0])
+
+    def block_prefix(self, block: int) -> str:
+        """What stands before a parameter's name inside its block: `model.layers.3.`."""
+        return f"{self.blocks}.{block}."

@@ -1,0 +1,103 @@
+"""Hidden states on disk: a zarr store with one generation a depth, one group a candidate, one array a batch.
+
+An array holds its batch's valid tokens (T, D), padding left out, as one chunk with a CRC32C, so that a batch is
+written once, read once, and noticed when damaged. bfloat16, which zarr does not know, is kept as its 16 bits.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+import zarr
+from torch import Tensor
+from zarr.codecs import Crc32cCodec
+from zarr.storage import LocalStore
+
+from regstream import durable
+from regstream.overlap import WriteBehind, read_ahead
+
+
+class DamagedGeneration(Exception):
+    """Stored hidden states are missing or are not what was written; they can be made again."""
+
+
+class HiddenStates:
+    """The store below `folder`. Depth d is the input of block d."""
+
+    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+        self.folder = folder
+        self._dtype = dtype
+        self._store = LocalStore(folder)
+
+    def read(self, candidate: str, depth: int, num_batches: int) -> Iterator[Tensor]:
+        """Each batch's tokens (T, D) on the host, in order, read ahead by one.
+
+        Raises:
+            DamagedGeneration: a batch is missing or fails its checksum.
+        """
+        return read_ahead(self._read(candidate, depth, index) for index in range(num_batches))
+
+    @contextmanager
+    def write(self, candidate: str, depth: int) -> Iterator["GenerationWriter"]:
+        """Write a candidate's batches of one depth, behind by one; durable when the context has ended."""
+        durable.remove_tree(self.folder / str(depth) / candidate)
+        with WriteBehind() as behind:
+            yield GenerationWriter(self, candidate, depth, behind)
+        durable.sync_tree(self.folder / str(depth) / candidate)
+
+    def drop_before(self, depth: int) -> None:
+        """Let go of every generation that is less deep."""
+        for folder in self.folder.glob("*"):
+            if folder.name.isdigit() and int(folder.name) < depth:
+                durable.remove_tree(folder)
+
+    def write_batch(self, candidate: str, depth: int, index: int, tokens_TD: Tensor) -> None:
+        """Write one batch's tokens as one chunk."""
+        array = zarr.create_array(
+            self._store,
+            name=f"{depth}/{candidate}/{index}",
+            shape=tokens_TD.shape,
+            chunks=tokens_TD.shape,
+            dtype=_stored(self._dtype),
+            compressors=[Crc32cCodec()],
+            filters=None,
+            fill_value=0,
+            config={"write_empty_chunks": True},
+        )
+        array[...] = _to_numpy(tokens_TD.to(device="cpu", dtype=self._dtype))
+
+    def _read(self, candidate: str, depth: int, index: int) -> Tensor:
+        name = f"{depth}/{candidate}/{index}"
+        try:
+            if not any((self.folder / name / "c").rglob("*")):  # zarr would read an absent chunk as zeros
+                raise FileNotFoundError("its chunk is missing")
+            stored = zarr.open_array(self._store, path=name, mode="r")[...]
+        except (OSError, ValueError, KeyError) as error:
+            raise DamagedGeneration(f"{self.folder / name}: {error}") from error
+        assert isinstance(stored, np.ndarray)
+        return torch.from_numpy(stored).view(self._dtype)
+
+
+class GenerationWriter:
+    """Appends batches to one candidate's generation."""
+
+    def __init__(self, states: HiddenStates, candidate: str, depth: int, behind: WriteBehind) -> None:
+        self._states, self._candidate, self._depth, self._behind = states, candidate, depth, behind
+        self._index = 0
+
+    def append(self, tokens_TD: Tensor) -> None:
+        """Write the next batch's tokens, which must not change afterwards."""
+        index = self._index
+        self._index += 1
+        self._behind.submit(lambda: self._states.write_batch(self._candidate, self._depth, index, tokens_TD))
+
+
+def _stored(dtype: torch.dtype) -> str:
+    return {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "uint16"}[dtype]
+
+
+def _to_numpy(tokens_TD: Tensor) -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]]":
+    bits = tokens_TD.view(torch.uint16) if tokens_TD.dtype == torch.bfloat16 else tokens_TD
+    return np.ascontiguousarray(bits.numpy())

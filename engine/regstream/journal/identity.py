@@ -1,0 +1,64 @@
+"""What a result depends on: a run goes on only where all of it is as it was."""
+
+import platform
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from regstream import __version__
+from regstream.checkpoint import Checkpoint, fingerprint
+from regstream.manifest import meaning
+from regstream.plan import Plan
+
+#: A nested table of JSON values.
+Identity = Mapping[str, Any]
+
+_LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "zarr")
+
+
+def identify(plan: Plan, *, full: bool) -> Identity:
+    """Everything that decides the bytes of a result; `full` digests every byte of the checkpoints, not samples."""
+    return {
+        "manifest": meaning(plan.manifest, device=str(plan.device)),
+        "base": _checkpoint(plan.base, full=full),
+        "candidates": {c.name: _checkpoint(c.checkpoint, full=full) for c in plan.candidates},
+        "calibration": {c.name: c.calibration.digest for c in plan.candidates if c.calibration is not None},
+        "dtypes": {"compute": str(plan.compute_dtype), "output": str(plan.output_dtype)},
+        "device": plan.device.type if plan.device.type == "cpu" else torch.cuda.get_device_name(plan.device),
+        "versions": {"regstream": __version__, "python": platform.python_version()} | {n: version(n) for n in _LIBRARIES},
+    }
+
+
+def differences(before: Identity, now: Identity) -> Iterator[str]:
+    """One line for each thing that is not what it was."""
+    old, new = dict(_flat(before)), dict(_flat(now))
+    for place in sorted(old.keys() | new.keys()):
+        if old.get(place) != new.get(place):
+            yield f"{' '.join(place)}: {_shown(old.get(place))} before, {_shown(new.get(place))} now"
+
+
+def _checkpoint(checkpoint: Checkpoint, *, full: bool) -> dict[str, str]:
+    files = checkpoint.files
+    shards = {
+        f"shard {index} of {len(files)}, {file.name}": fingerprint(file, full=full)
+        for index, file in enumerate(files, start=1)
+    }
+    return {"config.json": fingerprint(checkpoint.folder / "config.json", full=True)} | shards
+
+
+def _flat(table: object, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    if isinstance(table, Mapping):
+        for key, value in table.items():
+            yield from _flat(value, (*place, str(key)))
+    elif isinstance(table, list):
+        for index, value in enumerate(table):
+            yield from _flat(value, (*place, f"[{index}]"))
+    else:
+        yield place, table
+
+
+def _shown(value: object) -> str:
+    text = "absent" if value is None else str(value)
+    return text if len(text) <= 24 else f"{text[:21]}..."

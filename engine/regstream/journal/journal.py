@@ -1,0 +1,117 @@
+"""The record of committed steps: append-only, a line a step, durable before the next step begins."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from regstream import durable
+from regstream.errors import ResumeError
+from regstream.journal import lines
+from regstream.journal.identity import Identity, differences
+from regstream.memory import Peak
+from regstream.plan import Step
+from regstream.steps import Artifacts
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Committed:
+    """A step that is durable, and what it took."""
+
+    index: int
+    name: str
+    shard: str
+    shard_bytes: int
+    shard_sha256: str
+    generation: int | None
+    solves: tuple[dict[str, Any], ...]
+    seconds: float
+    peak_bytes: int
+    projected_bytes: int
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What a watcher is told of it."""
+        keys = ("index", "name", "seconds", "peak_bytes", "projected_bytes")
+        return {key: getattr(self, key) for key in keys}
+
+
+class Journal:
+    """The journal in a run's work folder."""
+
+    def __init__(self, path: Path, identity: Identity, committed: Sequence[Committed]) -> None:
+        self.path = path
+        self.identity = identity
+        self.committed = list(committed)
+
+    @classmethod
+    def open(cls, folder: Path, identity: Identity) -> Self:
+        """Go on with the journal in `folder`, or begin one.
+
+        A last line that a kill tore is cut off.
+
+        Raises:
+            ResumeError: an input is not what it was when the run began, or the journal is damaged.
+        """
+        path = folder / "journal.jsonl"
+        records, num_bytes = lines.read(path)
+        if not records:
+            durable.write_file(path, lines.encode({"format": _FORMAT, "identity": identity}))
+            return cls(path, identity, ())
+        _refuse_changed(path, records[0], identity)
+        if path.stat().st_size > num_bytes:
+            os.truncate(path, num_bytes)
+        return cls(path, identity, [_committed(path, number, r) for number, r in enumerate(records[1:], start=2)])
+
+    @staticmethod
+    def peek(folder: Path) -> list[Committed]:
+        """The steps committed so far, for whoever only looks; changes nothing.
+
+        Raises:
+            ResumeError: the journal is damaged.
+        """
+        path = folder / "journal.jsonl"
+        records, _ = lines.read(path)
+        return [_committed(path, number, record) for number, record in enumerate(records[1:], start=2)]
+
+    def remaining(self, steps: Sequence[Step]) -> Iterator[Step]:
+        """The steps that are not committed, in order."""
+        yield from steps[len(self.committed) :]
+
+    def commit(self, step: Step, artifacts: Artifacts, peak: Peak, projected_bytes: int) -> Committed:
+        """Make a step count. Its artifacts must be durable; on return so is the fact."""
+        committed = Committed(
+            index=step.index,
+            name=step.name,
+            shard=artifacts.shard,
+            shard_bytes=artifacts.shard_bytes,
+            shard_sha256=artifacts.shard_sha256,
+            generation=step.depth + 1 if step.feeds else None,
+            solves=tuple(asdict(solve) for solve in artifacts.solves),
+            seconds=round(peak.seconds, 3),
+            peak_bytes=peak.num_bytes,
+            projected_bytes=projected_bytes,
+        )
+        durable.append(self.path, lines.encode(asdict(committed)))
+        self.committed.append(committed)
+        return committed
+
+
+def _refuse_changed(path: Path, header: lines.Record, identity: Identity) -> None:
+    if header.get("format") != _FORMAT:
+        raise ResumeError(f"{path}: written by another version of regstream; --restart starts anew")
+    changed = list(differences(header["identity"], identity))
+    if changed:
+        raise ResumeError(
+            f"{path.parent}: cannot go on, changed since the run began: {'; '.join(changed)}; --restart starts anew"
+        )
+
+
+def _committed(path: Path, number: int, record: lines.Record) -> Committed:
+    try:
+        return Committed(**{**record, "solves": tuple(record["solves"])})
+    except (TypeError, KeyError) as error:
+        raise ResumeError(f"{path}, line {number}: no committed step ({error}); --restart starts anew") from error

@@ -1,0 +1,50 @@
+"""A journal's lines: JSON, each with the digest of itself, so that a torn or damaged one is known for what it is."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from regstream.errors import ResumeError
+
+Record = dict[str, Any]
+
+
+def encode(record: Record) -> bytes:
+    """One line, with its line feed."""
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    return f"{_digest(text)} {text}\n".encode()
+
+
+def decode(line: bytes) -> Record | None:
+    """The record of a line, or None where the line is damaged."""
+    try:
+        digest, _, text = line.decode().removesuffix("\n").partition(" ")
+        record = json.loads(text)
+    except (UnicodeDecodeError, ValueError, RecursionError):
+        return None
+    return record if line.endswith(b"\n") and digest == _digest(text) and isinstance(record, dict) else None
+
+
+def read(path: Path) -> tuple[list[Record], int]:
+    """All records, and the number of bytes they take; a last line that was torn by a kill is left out of both.
+
+    Raises:
+        ResumeError: a line before the last is damaged; no kill does that.
+    """
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    records: list[Record] = []
+    num_bytes = 0
+    for number, line in enumerate(lines, start=1):
+        record = decode(line)
+        if record is None:
+            if number == len(lines):
+                break
+            raise ResumeError(f"{path}, line {number} of {len(lines)}: damaged; --restart starts anew")
+        records.append(record)
+        num_bytes += len(line)
+    return records, num_bytes
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,98 @@
+"""What one key of a manifest demands of another; nothing here looks at the disk.
+
+Drafts are manifests as TOML gave them, with None in place of every value that is wrong by itself: so all that can be
+said of a manifest is said at once.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+from typing import Any
+
+from regstream.manifest.schema import REGRESSING
+from regstream.manifest.wording import Location, Problem, element
+
+Draft = Mapping[str, Any]
+SETS = ("calibration", "evaluation")
+
+
+def draft_without(raw: Draft, wrong: Iterable[Location]) -> Draft:
+    """A copy of the manifest with None at every location that is wrong; what is missing stays missing."""
+    draft = deepcopy(dict(raw))
+    for *way, last in wrong:
+        holder: Any = draft
+        for key in way:
+            holder = holder[key]
+        if not isinstance(holder, dict) or last in holder:
+            holder[last] = None
+    return draft
+
+
+def table(draft: Draft, key: str) -> Draft:
+    """The table at a key; empty where there is none, or none that can be used."""
+    return draft.get(key) or {}
+
+
+def tables(draft: Draft, key: str) -> list[Draft]:
+    """The list of tables at a key, in the same manner."""
+    return [element or {} for element in draft.get(key) or []]
+
+
+def inconsistencies(draft: Draft) -> Iterator[Problem]:
+    """Every contradiction within the manifest."""
+    method = table(draft, "merge").get("method")
+    yield from _unused_scale(draft, method)
+    yield from _rules_without_regression(draft, method)
+    yield from _repeated_names(draft)
+    for index, candidate in enumerate(tables(draft, "candidates")):
+        yield from _candidate(("candidates", index), candidate, method)
+
+
+def _unused_scale(draft: Draft, method: str | None) -> Iterator[Problem]:
+    if method not in (None, "task_arithmetic") and "scale" in table(draft, "merge"):
+        yield Problem(
+            ("merge", "scale"), f'only "task_arithmetic" has a scale, and the method is "{method}"; remove it'
+        )
+
+
+def _rules_without_regression(draft: Draft, method: str | None) -> Iterator[Problem]:
+    if method is None or method in REGRESSING:
+        return
+    for index, rule in enumerate(tables(draft, "rules")):
+        if rule.get("use") == "regress":
+            text = f'found "regress", but the method "{method}" regresses nothing; expected "average" or "base"'
+            yield Problem(("rules", index, "use"), text)
+
+
+def _repeated_names(draft: Draft) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for index, candidate in enumerate(tables(draft, "candidates")):
+        if (name := candidate.get("name")) is None:
+            continue
+        # Names become names of folders, and not every file system tells upper case from lower.
+        earlier = first.setdefault(name.casefold(), index)
+        if earlier != index:
+            owner = element("candidates", earlier, draft)
+            text = f"found the name of {owner}; expected one that differs in more than case"
+            yield Problem(("candidates", index, "name"), text)
+
+
+def _candidate(location: Location, candidate: Draft, method: str | None) -> Iterator[Problem]:
+    if not candidate:
+        return
+    if "model" not in candidate and "adapter" not in candidate:
+        yield Problem(location, 'expected "model", "adapter", or both, found neither')
+    if method in REGRESSING and "calibration" not in candidate:
+        yield Problem((*location, "calibration"), f'missing; "{method}" needs a calibration set for every candidate')
+    for key in SETS:
+        if candidate.get(key) is not None:
+            yield from _rows_source((*location, key), candidate[key])
+
+
+def _rows_source(location: Location, rows: Draft) -> Iterator[Problem]:
+    if "path" not in rows and "dataset" not in rows:
+        yield Problem(location, 'expected "path" or "dataset", found neither')
+    if "path" in rows and "dataset" in rows:
+        yield Problem(location, 'expected "path" or "dataset", found both')
+    if "path" in rows and "dataset" not in rows:
+        for key in sorted({"config", "split", "revision"} & rows.keys()):
+            yield Problem((*location, key), 'goes with "dataset", and these rows come from "path"; remove it')

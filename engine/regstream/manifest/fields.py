@@ -1,0 +1,76 @@
+"""The types of a manifest's values that are more than text and numbers.
+
+Each reads what TOML holds and gives what the engine works with. Paths are relative to the folder that validation gets
+as its context (the manifest's), or to the current one where there is none.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BeforeValidator, InstanceOf, StringConstraints, ValidationInfo
+from pydantic_core import PydanticKnownError
+
+from regstream.manifest.blocks import parse_blocks
+from regstream.manifest.references import ModelRef, is_dataset_id, locate, model_reference
+from regstream.units import parse_bytes
+
+_DEVICE = re.compile(r"(cpu|cuda|mps)|cuda:[0-9]{1,3}")
+_MAX_BYTES: Final = 2**63 - 1
+
+
+def parse_device(text: str) -> str:
+    """Check a device's name: "cpu", "cuda", "cuda:1" or "mps".
+
+    Raises:
+        ValueError: the text names no device.
+    """
+    if _DEVICE.fullmatch(text) is None:
+        raise ValueError(f'expected a device, "cpu", "cuda", "cuda:1" or "mps", found "{text}"')
+    return text
+
+
+def _folder(info: ValidationInfo) -> Path:
+    return info.context if isinstance(info.context, Path) else Path.cwd()
+
+
+def _read_place(value: object, info: ValidationInfo) -> object:
+    return locate(value, _folder(info)) if isinstance(value, str) else value
+
+
+def _read_model(value: object, info: ValidationInfo) -> object:
+    return model_reference(value, _folder(info)) if isinstance(value, str) else value
+
+
+def _read_size(value: object) -> object:
+    if not isinstance(value, str):
+        # A bare number is refused: whoever writes `8` more often means gibibytes than bytes.
+        raise PydanticKnownError("string_type")
+    try:
+        num_bytes = parse_bytes(value)
+    except OverflowError:
+        num_bytes = _MAX_BYTES + 1
+    if not 0 < num_bytes <= _MAX_BYTES:
+        raise ValueError(f'expected a size from 1 byte to 8 EiB, found "{value:.40}"')
+    return num_bytes
+
+
+def _check_blocks(text: str) -> str:
+    parse_blocks(text)
+    return text
+
+
+def _check_dataset(text: str) -> str:
+    if not is_dataset_id(text):
+        raise ValueError(f'expected a data set\'s hub id, "org/name" (its revision in its own key), found "{text}"')
+    return text
+
+
+Text = Annotated[str, StringConstraints(min_length=1)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=100)]
+Place = Annotated[Path, BeforeValidator(_read_place)]
+Model = Annotated[InstanceOf[ModelRef], BeforeValidator(_read_model)]
+SizeBytes = Annotated[int, BeforeValidator(_read_size)]
+Device = Annotated[str, AfterValidator(parse_device)]
+BlockSelector = Annotated[str, AfterValidator(_check_blocks)]
+DatasetId = Annotated[str, AfterValidator(_check_dataset)]

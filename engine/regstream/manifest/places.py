@@ -1,0 +1,102 @@
+"""Whether the places a manifest names are there, and whether what is written stays clear of what is read."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from regstream.manifest.consistency import SETS, Draft, table, tables
+from regstream.manifest.references import exists, is_folder, locate, model_reference, real
+from regstream.manifest.wording import Location, Problem, shown
+
+SUFFIXES = (".jsonl", ".txt", ".parquet", ".safetensors")
+
+
+class _Source(NamedTuple):
+    """Something that is read: where the manifest names it, as what text, what to call it, where it lies."""
+
+    location: Location
+    text: str
+    title: str
+    path: Path
+
+
+def misplaced(draft: Draft, manifest: Path) -> Iterator[Problem]:
+    """Every place that is missing, of a kind that cannot be read, or in the way. `manifest` is the file itself."""
+    models = list(_models(draft, manifest.parent))
+    rows = list(_rows(draft, manifest.parent))
+    for model in models:
+        yield from _missing_folder(model)
+    for source in rows:
+        yield from _unreadable_rows(source)
+    read = [*models, *rows, _Source((), manifest.name, "this manifest", manifest)]
+    output = _written(draft, ("merge", "output"), manifest.parent)
+    workdir = _written(draft, ("resources", "workdir"), manifest.parent)
+    if output is not None:
+        yield from _in_the_way(("merge", "output"), output, read)
+    if workdir is not None:
+        yield from _in_the_way(("resources", "workdir"), workdir, read)
+    if output is not None and workdir is not None and real(output).is_relative_to(real(workdir)):
+        text = f"{workdir} is removed after a run, and would take the output {output} along; choose another folder"
+        yield Problem(("resources", "workdir"), text)
+
+
+def _models(draft: Draft, folder: Path) -> Iterator[_Source]:
+    named: list[tuple[Location, str | None, str]] = [(("merge", "base"), table(draft, "merge").get("base"), "the base")]
+    named += [
+        (("candidates", index, key), candidate.get(key), f"the {key} of candidates[{index}]")
+        for index, candidate in enumerate(tables(draft, "candidates"))
+        for key in ("model", "adapter")
+    ]
+    for location, text, title in named:
+        if text is not None and (path := model_reference(text, folder).folder) is not None:
+            yield _Source(location, text, title, path)
+
+
+def _rows(draft: Draft, folder: Path) -> Iterator[_Source]:
+    for index, candidate in enumerate(tables(draft, "candidates")):
+        for key in SETS:
+            if (text := table(candidate, key).get("path")) is not None:
+                location = ("candidates", index, key, "path")
+                yield _Source(location, text, f"the {key} set of candidates[{index}]", locate(text, folder))
+
+
+def _written(draft: Draft, location: tuple[str, str], folder: Path) -> Path | None:
+    text = table(draft, location[0]).get(location[1])
+    return None if text is None else locate(text, folder)
+
+
+def _missing_folder(model: _Source) -> Iterator[Problem]:
+    if exists(model.path) and not is_folder(model.path):
+        yield Problem(model.location, f"expected a folder, found the file {model.path}")
+    elif not exists(model.path):
+        text = f'expected a folder or a hub id "org/name", found {shown(model.text)}; there is no {model.path}'
+        yield Problem(model.location, text)
+
+
+def _unreadable_rows(rows: _Source) -> Iterator[Problem]:
+    if is_folder(rows.path):
+        return
+    if rows.path.suffix not in SUFFIXES:
+        text = f"expected a file ending in {', '.join(SUFFIXES)}, or a folder of images, found {shown(rows.text)}"
+        yield Problem(rows.location, text if exists(rows.path) else f"{text}; there is no {rows.path}")
+    elif not exists(rows.path):
+        yield Problem(rows.location, f"expected a file, found {shown(rows.text)}; there is no {rows.path}")
+
+
+def _in_the_way(location: Location, written: Path, read: list[_Source]) -> Iterator[Problem]:
+    if exists(written) and not is_folder(written):
+        yield Problem(location, f"expected a folder, found the file {written}")
+        return
+    for source in read:
+        if relation := _relation(real(written), real(source.path)):
+            yield Problem(
+                location, f"{written} {relation} {source.title}, {source.path}; choose a folder apart from it"
+            )
+
+
+def _relation(written: Path, read: Path) -> str | None:
+    if written == read:
+        return "is also"
+    if written.is_relative_to(read):
+        return "is inside"
+    return "contains" if read.is_relative_to(written) else None

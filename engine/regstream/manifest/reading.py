@@ -1,0 +1,76 @@
+"""From a TOML file to a manifest that is known to be sound, or to every problem it has, at once."""
+
+import re
+import tomllib
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from regstream.errors import ManifestError
+from regstream.manifest.consistency import draft_without, inconsistencies
+from regstream.manifest.places import misplaced
+from regstream.manifest.schema import Manifest
+from regstream.manifest.wording import Location, Problem, describe, line, one_line
+
+_TOML_PLACE = re.compile(r"(?s)(.*) \(at line (\d+), column (\d+)\)")
+
+
+def read_manifest(path: str | PathLike[str]) -> Manifest:
+    """Read and check a manifest. Paths come out absolute; nothing is fetched, and no data file is opened.
+
+    Raises:
+        ManifestError: the file cannot be read, or asks for what does not exist, is out of range or contradicts itself;
+            one line for every problem.
+    """
+    file = fspath(path)
+    raw = _parse(file, _text(file))
+    location = Path(file).absolute()
+    problems: list[Problem] = []
+    manifest = None
+    try:
+        manifest = Manifest.model_validate(raw, context=location.parent)
+    except ValidationError as error:
+        problems += [describe(detail) for detail in error.errors(include_url=False)]
+    draft = draft_without(raw, [problem.location for problem in problems])
+    problems += [*inconsistencies(draft), *misplaced(draft, location)]
+    if manifest is None or problems:
+        raise ManifestError([line(file, problem, raw) for problem in sorted(problems, key=_reading_order)])
+    return manifest
+
+
+def _text(file: str) -> str:
+    try:
+        return Path(file).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        place = error.object[: error.start].count(b"\n") + 1
+        raise ManifestError(
+            one_line(f"{file}:{place}: expected UTF-8 text, found {error.object[error.start]:#04x}")
+        ) from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ManifestError(one_line(f"{file}: cannot be read: {reason}")) from error
+
+
+def _parse(file: str, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # besides its own kind, tomllib lets slip that a number is too long
+        place = _TOML_PLACE.fullmatch(str(error))
+        what = f"{file}:{place[2]}:{place[3]}: not TOML: {place[1]}" if place else f"{file}: not TOML: {error}"
+        raise ManifestError(one_line(what)) from error
+
+
+def _reading_order(problem: Problem) -> tuple[int, int]:
+    return _rank(problem.location[:1]), _rank(problem.location[1:2])
+
+
+def _rank(key: Location) -> int:
+    match key:
+        case (int(index),):
+            return index
+        case (str(name),) if name in Manifest.model_fields:
+            return list(Manifest.model_fields).index(name)
+        case _:
+            return -1

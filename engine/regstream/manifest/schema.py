@@ -1,0 +1,123 @@
+"""Every key of a manifest, its type, its range and its default.
+
+A field's `description` is what a person is told was expected there. `consistency` has what one key demands of another.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from regstream.manifest.fields import BlockSelector, DatasetId, Device, Model, Name, Place, SizeBytes, Text
+
+Method = Literal["average", "task_arithmetic", "regmean", "regmean++"]
+Use = Literal["regress", "average", "base"]
+Dtype = Literal["float32", "float16", "bfloat16"]
+OtherUse = Literal["base", "average"]
+
+REGRESSING: Final[frozenset[str]] = frozenset({"regmean", "regmean++"})
+_MAX_SEED: Final = 2**63 - 1
+
+
+def _not_empty(candidates: tuple[Any, ...]) -> tuple[Any, ...]:
+    # Not `min_length`: pydantic leaves out elements that are wrong by themselves when it counts.
+    if not candidates:
+        raise ValueError("expected at least one [[candidates]] table, found none")
+    return candidates
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Others(_Table):
+    """What becomes of the parts that no block holds. None: as was published for the family."""
+
+    embeddings: OtherUse | None = None
+    final_norm: OtherUse | None = None
+    head: OtherUse | None = None
+    vocabulary: Annotated[
+        Literal["same", "base"],
+        Field(description="whether candidates with other rows than the base's are refused or cut to the base's"),
+    ] = "same"
+
+
+class Merge(_Table):
+    """What is merged onto what, how, and where the result goes."""
+
+    method: Method
+    base: Annotated[Model, Field(description="a folder or a hub id, of the checkpoint the candidates were tuned from")]
+    output: Annotated[Place, Field(description="the folder for the result")]
+    alpha: Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")] = 0.95
+    scale: Annotated[float, Field(gt=0, description="a number above 0")] = 0.3
+    dtype: Dtype | None = None
+    seed: Annotated[int, Field(ge=0, le=_MAX_SEED, description="a whole number from 0 to 2^63 - 1")] = 0
+    others: Annotated[Others, Field(description="a table")] = Others()
+
+    @property
+    def regresses(self) -> bool:
+        """Whether the method solves regressions, and so needs calibration sets."""
+        return self.method in REGRESSING
+
+
+class Rule(_Table):
+    """What becomes of the parameters that a glob names, in all blocks or in some."""
+
+    parameters: Annotated[Text, Field(description='a glob on parameter names, such as "*.self_attn.*"')]
+    blocks: Annotated[BlockSelector | None, Field(description='blocks, such as "0-7" or "late"')] = None
+    use: Use
+
+
+class Calibration(_Table):
+    """Rows of a candidate's own data, from a file or folder or a data set of the hub. `rows` None: all of them."""
+
+    path: Annotated[Place | None, Field(description="a file or a folder of images")] = None
+    dataset: Annotated[DatasetId | None, Field(description="a data set's hub id")] = None
+    config: Annotated[Text | None, Field(description="the name of a configuration of the data set")] = None
+    split: Annotated[Text | None, Field(description="the name of a split of the data set")] = None
+    revision: Annotated[Text | None, Field(description="a revision of the data set")] = None
+    field: Annotated[Text, Field(description='the name of a field, "input_ids" or "messages"')] = "text"
+    rows: Annotated[int | None, Field(gt=0, description="a whole number above 0")] = None
+    max_length: Annotated[int, Field(gt=0, description="a whole number of tokens above 0")] = 2048
+    batch_rows: Annotated[int, Field(gt=0, description="a whole number above 0")] = 8
+
+
+class Candidate(_Table):
+    """A fine-tuned checkpoint: a model, an adapter on a model, or an adapter on the base."""
+
+    name: Annotated[
+        Name, Field(description="a name of up to 100 letters, digits and . _ - that starts with none of . -")
+    ]
+    model: Annotated[Model | None, Field(description="a folder or a hub id")] = None
+    adapter: Annotated[Model | None, Field(description="a folder or a hub id of a PEFT LoRA adapter")] = None
+    weight: Annotated[float, Field(gt=0, description="a number above 0")] = 1.0
+    calibration: Annotated[Calibration | None, Field(description="a table")] = None
+    evaluation: Annotated[Calibration | None, Field(description="a table")] = None
+
+
+class Resources(_Table):
+    """What the run may take. Sizes are in bytes; None: what is free, less a margin."""
+
+    device: Annotated[Device | None, Field(description='"cpu", "cuda", "cuda:1" or "mps"')] = None
+    device_memory: Annotated[SizeBytes | None, Field(description='a size, such as "8GiB"')] = None
+    host_memory: Annotated[SizeBytes | None, Field(description='a size, such as "8GiB"')] = None
+    disk: Annotated[SizeBytes | None, Field(description='a size, such as "100GiB"')] = None
+    workdir: Annotated[Place | None, Field(description="a folder")] = None
+
+
+class Manifest(_Table):
+    """All that a merge is asked to be. `read_manifest` makes one, and also checks it against itself and the disk."""
+
+    merge: Annotated[Merge, Field(description="a [merge] table")]
+    rules: Annotated[tuple[Rule, ...], Field(strict=False, description="[[rules]] tables")] = ()
+    candidates: Annotated[
+        tuple[Candidate, ...],
+        Field(strict=False, description="[[candidates]] tables, one for each checkpoint"),
+        AfterValidator(_not_empty),
+    ]
+    resources: Annotated[Resources, Field(description="a [resources] table")] = Resources()
+
+    @property
+    def workdir(self) -> Path:
+        """Where the state of a run lies: by default inside the output."""
+        return self.resources.workdir or self.merge.output / ".regstream"

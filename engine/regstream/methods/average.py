@@ -1,0 +1,16 @@
+"""The plain mean of the candidates."""
+
+from typing import ClassVar
+
+from regstream.methods.method import Method, Use
+
+
+class Average(Method):
+    """Every parameter is the candidates' mean."""
+
+    name: ClassVar[str] = "average"
+
+    def use(self, *, regressable: bool) -> Use:
+        """The mean, always."""
+        del regressable
+        return "average"

@@ -1,0 +1,13 @@
+"""RegMean++ (Nguyen et al., arXiv 2508.03121, TMLR 2026): RegMean with Xᵢ from the already merged prefix."""
+
+from typing import ClassVar
+
+from regstream.methods.method import States
+from regstream.methods.regmean import RegMean
+
+
+class RegMeanPlusPlus(RegMean):
+    """The same solve; candidate i's own block runs on hidden states that passed the merged blocks before it."""
+
+    name: ClassVar[str] = "regmean++"
+    states: ClassVar[States] = States.MERGED

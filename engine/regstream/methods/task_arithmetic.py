@@ -1,0 +1,25 @@
+"""Task arithmetic (Ilharco et al., ICLR 2023): the base plus the scaled sum of the candidates' differences from it."""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from regstream.methods.method import Method, Use
+
+
+class TaskArithmetic(Method):
+    """W = W₀ + scale · Σᵢ (Wᵢ − W₀)."""
+
+    name: ClassVar[str] = "task_arithmetic"
+
+    def __init__(self, *, scale: float) -> None:
+        self.scale = scale
+
+    def use(self, *, regressable: bool) -> Use:
+        """The formula above, for every parameter."""
+        del regressable
+        return "combine"
+
+    def combine(self, mean: Tensor, base: Tensor, num_candidates: int) -> Tensor:
+        """The sum of differences is K times the difference of the mean."""
+        return base + (mean - base) * (self.scale * num_candidates)

@@ -1,0 +1,135 @@
+"""From a manifest to a plan: configs and headers are read, rows tokenized, no weight touched, nothing written."""
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from pathlib import Path
+
+import torch
+
+from regstream.block import LayeredModel
+from regstream.calibration import CalibrationSet, load_calibration
+from regstream.checkpoint import Checkpoint, open_checkpoint
+from regstream.errors import InputError, ManifestError
+from regstream.events import Listener, Warned, ignore
+from regstream.manifest import Candidate, Manifest, ModelRef, parse_device
+from regstream.memory import resident_bytes
+from regstream.methods import method_of
+from regstream.methods.method import States
+from regstream.plan.agreement import check_base, check_candidate
+from regstream.plan.plan import Plan, PlannedCandidate
+from regstream.plan.step import make_steps
+
+
+def make_plan(manifest: Manifest, *, text: str = "", device: str | None = None, listener: Listener = ignore) -> Plan:
+    """Open everything that a manifest names, check that it belongs together, and lay out the steps.
+
+    `text` is the manifest as it was written, for the record; `device` overrides the manifest's.
+
+    Raises:
+        ManifestError: a rule fits no parameter, or the device is not there.
+        InputError: a checkpoint or a calibration set cannot be used.
+    """
+    warnings: list[str] = []
+
+    def warn(message: str) -> None:
+        warnings.append(message)
+        listener(Warned(message=message))
+
+    chosen = choose_device(device or manifest.resources.device)
+    method = method_of(manifest.merge)
+    base = open_checkpoint("base", _folder(manifest.merge.base, "merge.base"))
+    opened = [_open(index, candidate) for index, candidate in enumerate(manifest.candidates)]
+    dtype = _compute_dtype([base, *opened])
+    model = LayeredModel(base.family, base.config, dtype=dtype, device=chosen)
+    check_base(base, model.shapes, model.tied)
+    for checkpoint in opened:
+        check_candidate(checkpoint, base, model.shapes, manifest.merge.others)
+    needed = method.states is not States.NONE
+    candidates = tuple(
+        PlannedCandidate(
+            name=candidate.name,
+            weight=candidate.weight,
+            checkpoint=checkpoint,
+            calibration=_calibration(candidate, base, manifest.merge.seed, warn) if needed else None,
+        )
+        for candidate, checkpoint in zip(manifest.candidates, opened, strict=True)
+    )
+    return Plan(
+        manifest=manifest,
+        manifest_text=text,
+        method=method,
+        base=base,
+        candidates=candidates,
+        model=model,
+        steps=make_steps(manifest, method, base.family, model.shapes),
+        compute_dtype=dtype,
+        output_dtype=_output_dtype(manifest, base),
+        device=chosen,
+        warnings=tuple(warnings),
+        runtime_bytes=resident_bytes(),
+    )
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device that was asked for, else CUDA where there is one, else the CPU.
+
+    Raises:
+        ManifestError: there is no such device on this machine.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        parse_device(name)
+    except ValueError as error:
+        raise ManifestError(f"device: {error}") from error
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ManifestError(f'device "{name}": {torch.cuda.device_count()} CUDA devices found; device = "cpu" works')
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ManifestError(f'device "{name}": no such device found; device = "cpu" works')
+    return device
+
+
+def _open(index: int, candidate: Candidate) -> Checkpoint:
+    where = f'candidates[{index}] "{candidate.name}"'
+    if candidate.adapter is not None:
+        raise ManifestError(f"{where}: adapter: adapters are not applied yet; merge it into its model first")
+    assert candidate.model is not None
+    return open_checkpoint(f'candidate "{candidate.name}"', _folder(candidate.model, f"{where}: model"))
+
+
+def _folder(reference: ModelRef, where: str) -> Path:
+    if reference.folder is None:
+        raise ManifestError(
+            f"{where}: {reference}: models are not fetched from the hub yet; download it and name the folder"
+        )
+    return reference.folder
+
+
+def _calibration(candidate: Candidate, base: Checkpoint, seed: int, warn: Callable[[str], None]) -> CalibrationSet:
+    assert candidate.calibration is not None
+    try:
+        return load_calibration(
+            candidate.calibration,
+            family=base.family,
+            config=base.config,
+            tokenizer=base.folder,
+            seed=seed,
+            warn=lambda message: warn(f'candidate "{candidate.name}": {message}'),
+        )
+    except InputError as error:
+        raise InputError(f'candidate "{candidate.name}": calibration: {error}') from error
+
+
+def _compute_dtype(checkpoints: Sequence[Checkpoint]) -> torch.dtype:
+    # The narrowest dtype that holds every weight exactly.
+    dtypes = {spec.dtype for checkpoint in checkpoints for spec in checkpoint.tensors.values()}
+    dtype = reduce(torch.promote_types, dtypes)
+    return dtype if dtype in (torch.float16, torch.bfloat16) else torch.float32
+
+
+def _output_dtype(manifest: Manifest, base: Checkpoint) -> torch.dtype:
+    if manifest.merge.dtype is not None:
+        dtype: torch.dtype = getattr(torch, manifest.merge.dtype)
+        return dtype
+    return _compute_dtype([base])

@@ -1,0 +1,134 @@
+"""The memory, the reading and the writing that a step takes, from shapes alone; and whether it all fits."""
+
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from regstream import memory
+from regstream.errors import BudgetError
+from regstream.methods import RegMean
+from regstream.methods.method import States
+from regstream.units import format_bytes
+
+if TYPE_CHECKING:
+    from regstream.plan.plan import Plan
+    from regstream.plan.step import Step
+
+_DISK_MARGIN = 1.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projection:
+    """Bytes that one step takes. `terms` add up to the memory beyond what the process holds anyway."""
+
+    terms: Mapping[str, int]
+    read_bytes: int
+    write_bytes: int
+
+    @property
+    def memory_bytes(self) -> int:
+        """The sum of the terms."""
+        return sum(self.terms.values())
+
+
+def project(plan: "Plan", step: "Step") -> Projection:
+    """What a step takes."""
+    return Projection(
+        terms=_terms(plan, step), read_bytes=_read_bytes(plan, step), write_bytes=_write_bytes(plan, step)
+    )
+
+
+def check_memory(plan: "Plan") -> None:
+    """Refuse a step that is over the budget.
+
+    Raises:
+        BudgetError: names the widest step, its terms, and what to change.
+    """
+    budget, source = _budget(plan)
+    widest = max(range(len(plan.steps)), key=lambda index: plan.projections[index].memory_bytes)
+    projection = plan.projections[widest]
+    if projection.memory_bytes > budget:
+        terms = ", ".join(f"{name} {format_bytes(size)}" for name, size in projection.terms.items())
+        raise BudgetError(
+            f"{plan.steps[widest].name} needs {format_bytes(projection.memory_bytes)} ({terms}),"
+            f" {source} is {format_bytes(budget)}; lower batch_rows or max_length, or raise the budget"
+        )
+
+
+def check_disk(plan: "Plan") -> None:
+    """Refuse a run whose result and hidden states do not fit on the disk.
+
+    Raises:
+        BudgetError: names how much is missing.
+    """
+    needed = sum(plan.shard_bytes(step) for step in plan.steps if not (plan.output / step.shard).exists())
+    needed = int((needed + 2 * generation_bytes(plan)) * _DISK_MARGIN)
+    free = shutil.disk_usage(_existing(plan.output)).free
+    if needed > free:
+        raise BudgetError(
+            f"{plan.output}: the result and the hidden states need {format_bytes(needed)},"
+            f" {format_bytes(free)} are free; {format_bytes(needed - free)} are missing"
+        )
+
+
+def generation_bytes(plan: "Plan") -> int:
+    """The size of the hidden states of all calibration sets at one depth."""
+    if not any(step.feeds for step in plan.steps):
+        return 0
+    num_tokens = sum(batch.num_tokens for candidate in plan.candidates for batch in candidate.rows.batches)
+    return num_tokens * plan.model.hidden_size * plan.compute_dtype.itemsize
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def _budget(plan: "Plan") -> tuple[int, str]:
+    resources = plan.manifest.resources
+    if resources.host_memory is not None:
+        return resources.host_memory - memory.resident_bytes(), "host_memory less what the process holds already"
+    return int(psutil.virtual_memory().available * memory.FREE_SHARE), "what is free, less a margin,"
+
+
+def _terms(plan: "Plan", step: "Step") -> dict[str, int]:
+    terms: dict[str, int] = {}
+    itemsize = plan.compute_dtype.itemsize
+    size = sum(math.prod(shape) for shape in step.shapes.values())
+    if isinstance(plan.method, RegMean) and step.regressed:
+        sums = memory.sum_bytes(plan.method.alpha)
+        inputs = {group: tensors[0].shape[1] for group, tensors in step.regressed.items()}
+        outputs = {group: sum(tensor.shape[0] for tensor in tensors) for group, tensors in step.regressed.items()}
+        terms["blocks"] = size * itemsize * min(2, len(plan.candidates))
+        terms["Gram sums"] = sum(width**2 for width in inputs.values()) * sums
+        terms["one candidate's Grams"] = terms["Gram sums"]
+        terms["right-hand sides"] = 2 * sum(inputs[group] * outputs[group] for group in inputs) * sums
+    elif step.feeds or step.kind != "block":
+        terms["weights"] = size * itemsize if step.feeds else 0
+    terms["panels"] = memory.PANEL_BYTES
+    if step.feeds or (step.regressed and plan.method.states is not States.NONE):
+        terms["batch"] = _batch_bytes(plan, step)
+    return terms
+
+
+def _batch_bytes(plan: "Plan", step: "Step") -> int:
+    itemsize = plan.compute_dtype.itemsize
+    rows, length = max((batch.shape for c in plan.candidates for batch in c.rows.batches), key=math.prod)
+    width = max((shape[0] for shape in step.shapes.values() if len(shape) == 2 and step.kind == "block"), default=0)
+    return rows * length * (3 * width + 6 * plan.model.hidden_size) * itemsize
+
+
+def _read_bytes(plan: "Plan", step: "Step") -> int:
+    candidates = sum(
+        c.checkpoint.tensors[t.name].num_bytes for c in plan.candidates for t in step.tensors if t.use != "base"
+    )
+    base = sum(plan.base.tensors[t.name].num_bytes for t in step.tensors if t.use in ("base", "combine"))
+    return candidates + base + (generation_bytes(plan) if step.kind == "block" and step.regressed else 0)
+
+
+def _write_bytes(plan: "Plan", step: "Step") -> int:
+    return plan.shard_bytes(step) + (generation_bytes(plan) if step.feeds else 0)

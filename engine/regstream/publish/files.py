@@ -1,0 +1,96 @@
+"""The files beside the shards, written in an order in which a half-made result never loads."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from regstream import durable
+from regstream.journal import Committed, Identity
+from regstream.plan import Plan
+from regstream.publish.card import model_card
+from regstream.publish.provenance import MEASURED, PROVENANCE, file_digests, measured, provenance, record_files
+
+INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
+CARD = "README.md"
+#: What tokenizers, processors and generation read; taken from the base as it is.
+_COMPANIONS = (
+    "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "chat_template.json",
+    "preprocessor_config.json", "processor_config.json",
+)  # fmt: skip
+_EXTRA_TEMPLATES = "additional_chat_templates"
+
+
+def publish(plan: Plan, identity: Identity, committed: Sequence[Committed]) -> None:
+    """Turn the committed shards into a model that loads: companions and card first, then index, config, provenance.
+
+    Every file is written atomically, so this can be interrupted and repeated at any point. The run's state is removed
+    last.
+    """
+    folder = plan.output
+    names = _companions(plan.base.folder)
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        durable.write_file(folder / name, (plan.base.folder / name).read_bytes())
+    durable.write_file(folder / CARD, model_card(plan, results=None).encode())
+    durable.write_file(folder / MEASURED, _json(measured(committed)))
+    durable.write_file(folder / INDEX, _json(_index(plan)))
+    durable.write_file(folder / CONFIG, _json(_config(plan)))
+    digests = file_digests(folder, [*names, CARD, INDEX, CONFIG])
+    shards = {step.shard: (step.shard_bytes, step.shard_sha256) for step in committed}
+    record_files(folder, provenance(plan, identity, committed), digests | shards)
+    durable.remove_tree(plan.workdir)
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a finished result stands in a folder."""
+    return (folder / PROVENANCE).exists()
+
+
+def clear(plan: Plan) -> None:
+    """Remove what an earlier run left: what makes its result load first, then the rest, and its state but for the lock."""
+    folder = plan.output
+    shards = sorted(folder.glob("model-*-of-*.safetensors*"))
+    for path in [folder / name for name in (PROVENANCE, CONFIG, INDEX, CARD, MEASURED)] + shards:
+        path.unlink(missing_ok=True)
+    durable.sync_folder(folder)
+    for path in plan.workdir.iterdir():
+        if path.is_dir():
+            durable.remove_tree(path)
+        elif path.name != "lock":
+            path.unlink()
+    durable.sync_folder(plan.workdir)
+
+
+def _companions(base: Path) -> list[str]:
+    templates = sorted(f"{_EXTRA_TEMPLATES}/{path.name}" for path in (base / _EXTRA_TEMPLATES).glob("*.jinja"))
+    return [name for name in (*_COMPANIONS, *templates) if (base / name).is_file()]
+
+
+def _index(plan: Plan) -> dict[str, Any]:
+    weight_map = {name: step.shard for step in plan.steps for name in plan.stored_shapes(step)}
+    num_values = sum(_num_values(shape) for step in plan.steps for shape in step.shapes.values())
+    return {
+        "metadata": {"total_parameters": num_values, "total_size": num_values * plan.output_dtype.itemsize},
+        "weight_map": dict(sorted(weight_map.items())),
+    }
+
+
+def _num_values(shape: tuple[int, ...]) -> int:
+    count = 1
+    for length in shape:
+        count *= length
+    return count
+
+
+def _config(plan: Plan) -> dict[str, Any]:
+    config = {key: value for key, value in plan.base.config.items() if key not in ("torch_dtype", "_name_or_path")}
+    if plan.base.family.nested_config:
+        config |= {"architectures": [plan.base.family.model_class], "model_type": plan.base.family.model_types[0]}
+    return config | {"dtype": str(plan.output_dtype).removeprefix("torch.")}
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

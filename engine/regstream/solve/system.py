@@ -1,0 +1,201 @@
+"""The regression of one input group: sums over candidates, then the solve relative to the mean.
+
+Minimising Σᵢ wᵢ ‖XᵢW − XᵢWᵢ‖² / tokensᵢ with the off-diagonal scale α (RegMean, Jin et al., ICLR 2023) gives, for
+W = R + D and any reference R,
+
+    D Σᵢ wᵢĜᵢ = Σᵢ wᵢ(Wᵢ − R)Ĝᵢ,     Ĝ = αG + (1 − α)diag(G).
+
+R is the first candidate's weight: known before the others are read, and as near to them as their mean is, so that
+rounding scales with the candidates' spread and not with the weights. Where a ridge is needed it pulls D towards the
+mean of (Wᵢ − R), so a direction that no token visits falls back to the mean of the candidates, not to noise.
+
+Shape suffixes: I in-features, O out-features.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from regstream.errors import SolveError
+from regstream.gram import Gram, Scratch
+from regstream.solve.factor import cholesky, condition_estimate, refine_rows, solve_rows
+from regstream.solve.report import Solve
+
+#: Output rows handled at a time.
+PANEL_ROWS = 1024
+#: The ladder: ridges tried in turn, relative to the unit diagonal. The first is above the sums' own rounding.
+RIDGES = {
+    torch.float32: (0.0, 1e-6, 1e-5, 1e-4, 1e-3),
+    torch.float64: (0.0, 1e-11, 1e-9, 1e-7, 1e-5, 1e-3),
+}
+#: Above this condition substitution loses more than three digits of D: refine float32 in float64.
+REFINE_ABOVE = {torch.float32: 1e4, torch.float64: 1e13}
+#: Above this condition a solution says more about rounding than about the candidates: go down the ladder.
+TRUSTED_CONDITION = {torch.float32: 1e7, torch.float64: 1e13}
+#: The largest relative residual that is still called a solution.
+TRUSTED_RESIDUAL = 1e-3
+_REFINEMENTS = 3
+_PROBES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Factorisation:
+    """A rung of the ladder that held."""
+
+    lower_II: Tensor
+    condition: float
+    ridge: float
+    refinements: int
+
+
+class System:
+    """ΣĜ and, for every linear of the group, Σ(W − R)Ĝ: what a merge keeps of its candidates, however many."""
+
+    def __init__(self, group: str, linears: Mapping[str, tuple[int, int]], *, alpha: float, scratch: Scratch) -> None:
+        """`linears` names each linear of the group with its (out, in) features; all share `in`."""
+        self.group = group
+        self._alpha = alpha
+        self._scratch = scratch
+        (self._width,) = {in_features for _, in_features in linears.values()}
+        self._sum_II = torch.zeros(self._width, self._width, dtype=scratch.dtype, device=scratch.device)
+        self._rhs_OI = {
+            name: torch.zeros(shape, dtype=scratch.dtype, device=scratch.device) for name, shape in linears.items()
+        }
+        self._mean_OI = {
+            name: torch.zeros(shape, dtype=scratch.dtype, device=scratch.device) for name, shape in linears.items()
+        }
+        self._num_candidates = 0
+        self._num_tokens = 0
+
+    def reset(self) -> None:
+        """Forget every candidate; the buffers stay."""
+        for buffer in (self._sum_II, *self._rhs_OI.values(), *self._mean_OI.values()):
+            buffer.zero_()
+        self._num_candidates = self._num_tokens = 0
+
+    def add(self, gram: Gram, own: Mapping[str, Tensor], reference: Mapping[str, Tensor], *, weight: float) -> None:
+        """Add one candidate: its Gram matrix, its weights (O, I), and the reference's in the same dtype.
+
+        The first candidate is its own reference: pass the same tensors, and only its Gram matrix is added.
+        """
+        gram_II = gram.mirror()
+        scale = weight / gram.num_tokens
+        self._sum_II.add_(gram_II, alpha=scale)
+        self._num_candidates += 1
+        self._num_tokens += gram.num_tokens
+        for name, rhs_OI in self._rhs_OI.items():
+            if own[name] is reference[name]:
+                continue
+            for rows in _panels(rhs_OI.shape[0]):
+                delta_PI = self._scratch.take(rows.stop - rows.start, self._width)
+                delta_PI.copy_(own[name][rows]).sub_(reference[name][rows])
+                self._mean_OI[name][rows].add_(delta_PI)
+                rhs_OI[rows].addmm_(delta_PI, gram_II, alpha=self._alpha * scale)
+                rhs_OI[rows].add_(delta_PI.mul_(gram_II.diagonal()), alpha=(1 - self._alpha) * scale)
+
+    def solve(self, spare_II: Tensor) -> tuple[Mapping[str, Tensor], Solve]:
+        """Solve for D, (O, I) in the sums' dtype for each linear, in this object's own buffers.
+
+        `spare_II` (I, I) is overwritten by the factorisation.
+
+        Raises:
+            SolveError: no ridge in the ladder gives a residual that can be trusted.
+        """
+        for mean_OI in self._mean_OI.values():
+            mean_OI.div_(self._num_candidates)
+        scale_I, unscale_I = self._equilibrate()
+        factorisation = self._factorise(spare_II, unscale_I)
+        probes = [probe_NO @ rhs_OI for probe_NO, rhs_OI in self._probed()]
+        for rhs_OI in self._rhs_OI.values():
+            for rows in _panels(rhs_OI.shape[0]):
+                self._solve_panel(rhs_OI[rows], factorisation)
+        residual = max(
+            _relative(probe_NI - probe_NO @ solution_OI @ self._sum_II, probe_NI)
+            for probe_NI, (probe_NO, solution_OI) in zip(probes, self._probed(), strict=True)
+        )
+        if not residual <= TRUSTED_RESIDUAL:
+            raise SolveError(f"residual {residual:.1e} with a ridge of {factorisation.ridge:g} of the diagonal")
+        dead_I = scale_I == 0
+        for name, solution_OI in self._rhs_OI.items():
+            solution_OI.mul_(scale_I)
+            solution_OI[:, dead_I] = self._mean_OI[name][:, dead_I]
+        return self._rhs_OI, self._report(factorisation, residual, int(dead_I.sum()))
+
+    def _equilibrate(self) -> tuple[Tensor, Tensor]:
+        """Apply α and scale the system to a unit diagonal. Returns the scale (0 for a dead input) and its inverse."""
+        diagonal_I = self._sum_II.diagonal().clone()
+        dead_I = diagonal_I <= torch.finfo(torch.float32).tiny
+        scale_I = diagonal_I.rsqrt().masked_fill_(dead_I, 0.0)
+        self._sum_II.mul_(scale_I * self._alpha).mul_(scale_I[:, None]).fill_diagonal_(1.0)
+        for rhs_OI in self._rhs_OI.values():
+            rhs_OI.mul_(scale_I)
+        return scale_I, diagonal_I.sqrt_().masked_fill_(dead_I, 0.0)
+
+    def _factorise(self, spare_II: Tensor, unscale_I: Tensor) -> _Factorisation:
+        """Go down the ladder to the first ridge with a factorisation whose refinement converges."""
+        ridge_before, condition = 0.0, float("inf")
+        for ridge in RIDGES[self._scratch.dtype]:
+            self._sum_II.diagonal().fill_(1.0 + ridge)
+            for name, rhs_OI in self._rhs_OI.items():
+                rhs_OI.addcmul_(self._mean_OI[name], unscale_I[None, :], value=ridge - ridge_before)
+            ridge_before = ridge
+            lower_II = cholesky(self._sum_II, spare_II)
+            if lower_II is None:
+                continue
+            condition = condition_estimate(self._sum_II, lower_II)
+            if condition > TRUSTED_CONDITION[self._scratch.dtype]:
+                continue
+            refinements = _REFINEMENTS if condition > REFINE_ABOVE[self._scratch.dtype] else 0
+            factorisation = _Factorisation(lower_II=lower_II, condition=condition, ridge=ridge, refinements=refinements)
+            if self._converges(factorisation):
+                return factorisation
+        raise SolveError(f"condition {condition:.1e} even with a ridge of {ridge_before:g} of the diagonal")
+
+    def _converges(self, factorisation: _Factorisation) -> bool:
+        """Whether the route holds on a few combinations of the right-hand sides, before any is overwritten."""
+        for probe_NO, rhs_OI in self._probed():
+            rhs_NI = probe_NO @ rhs_OI
+            solution_NI = rhs_NI.clone()
+            self._solve_panel(solution_NI, factorisation)
+            if not _relative(rhs_NI - solution_NI @ self._sum_II, rhs_NI) <= TRUSTED_RESIDUAL:
+                return False
+        return True
+
+    def _solve_panel(self, rhs_NI: Tensor, factorisation: _Factorisation) -> None:
+        """Overwrite rows of right-hand sides by their solutions."""
+        if factorisation.refinements == 0:
+            solve_rows(factorisation.lower_II, rhs_NI)
+        else:
+            refine_rows(self._sum_II, factorisation.lower_II, rhs_NI, steps=factorisation.refinements)
+
+    def _probed(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each linear's right-hand sides (or solutions) beside the same few random combinations of its rows."""
+        for rhs_OI in self._rhs_OI.values():
+            generator = torch.Generator().manual_seed(rhs_OI.shape[0])
+            yield torch.randn(_PROBES, rhs_OI.shape[0], generator=generator).to(rhs_OI), rhs_OI
+
+    def _report(self, factorisation: _Factorisation, residual: float, num_dead: int) -> Solve:
+        return Solve(
+            group=self.group,
+            in_features=self._width,
+            linears=tuple(self._rhs_OI),
+            num_tokens=self._num_tokens,
+            route="ridge" if factorisation.ridge else "refined" if factorisation.refinements else "cholesky",
+            condition=factorisation.condition,
+            residual=residual,
+            ridge=factorisation.ridge,
+            dead_inputs=num_dead,
+        )
+
+
+def _relative(difference: Tensor, of: Tensor) -> float:
+    """A relative norm; 0 where both are 0 (identical candidates have nothing to solve for)."""
+    size = float(of.norm())
+    return float(difference.norm()) / size if size else float(difference.norm())
+
+
+def _panels(num_rows: int) -> Iterator[slice]:
+    for start in range(0, num_rows, PANEL_ROWS):
+        yield slice(start, min(start + PANEL_ROWS, num_rows))

@@ -1,0 +1,47 @@
+"""What is not regressed: means, the base's own, or a method's combination of both, a stretch of a tensor at a time."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from regstream.plan import Plan, TensorPlan
+from regstream.shards import ShardWriter
+
+#: Values handled at a time: memory does not depend on the size of a vocabulary.
+_STRETCH = 8 << 20
+
+
+def fold(tensor: TensorPlan, plan: Plan, writer: ShardWriter) -> None:
+    """Write one tensor of the result from the candidates' and the base's files."""
+    for start, length in _stretches(math.prod(tensor.shape)):
+        mean = None if tensor.use == "base" else _mean(tensor, plan, start, length)
+        writer.write(plan.base.prefix + tensor.name, finish(tensor, plan, mean, start, length))
+
+
+def finish(tensor: TensorPlan, plan: Plan, mean: Tensor | None, start: int, length: int) -> Tensor:
+    """The merged values of a stretch, flat float32, from the candidates' mean of it."""
+    if tensor.use == "average":
+        assert mean is not None
+        return mean
+    base = torch.empty(length, dtype=torch.float32)
+    plan.base.read_range(tensor.name, start, base)
+    if tensor.use == "base":
+        return base
+    assert mean is not None
+    return plan.method.combine(mean, base, len(plan.candidates))
+
+
+def _mean(tensor: TensorPlan, plan: Plan, start: int, length: int) -> Tensor:
+    total = torch.zeros(length, dtype=torch.float32)
+    values = torch.empty(length, dtype=torch.float32)
+    for candidate in plan.candidates:
+        candidate.checkpoint.read_range(tensor.name, start, values)
+        total += values
+    return total.div_(len(plan.candidates))
+
+
+def _stretches(num_values: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, num_values, _STRETCH):
+        yield start, min(_STRETCH, num_values - start)

@@ -1,0 +1,114 @@
+"""A block's regression: each candidate's own block runs, what its linears read is summed, and the sums are solved."""
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from regstream.batch import Batch
+from regstream.block import observe
+from regstream.errors import InputError, SolveError
+from regstream.gram import Gram
+from regstream.methods import States
+from regstream.plan import PlannedCandidate, Step, TensorPlan
+from regstream.shards import ShardWriter
+from regstream.solve import PANEL_ROWS, Solve, System
+from regstream.steps.fold import finish
+from regstream.steps.workshop import Workshop
+
+
+def regress(step: Step, workshop: Workshop, writer: ShardWriter) -> tuple[Solve, ...]:
+    """Write a block of the result: regressed linears first, group by group, then what is folded.
+
+    One candidate's block is resident at a time, beside the first one's, which is the reference of all differences.
+    Where the method follows each candidate's own forward pass, the next generation is written on the way.
+
+    Raises:
+        InputError: a candidate's activations are not finite.
+        SolveError: an input group has no trustworthy solution.
+    """
+    plan = workshop.plan
+    systems = workshop.systems(step)
+    grams = {group: gram for group, (_, gram) in systems.items()}
+    means = {
+        tensor.name: torch.zeros(tensor.shape, device=plan.device) for tensor in step.folded if tensor.use != "base"
+    }
+    reference = workshop.weights(step, "reference")
+    for index, candidate in enumerate(plan.candidates):
+        weights = workshop.weights(step, "own") if index else reference
+        candidate.checkpoint.read(workshop.whole(step, weights))
+        _gather(step, workshop, candidate, weights, grams)
+        for group, (system, gram) in systems.items():
+            _refuse_overflow(step, candidate, group, gram)
+            system.add(gram, _linears(weights), _linears(reference), weight=candidate.weight)
+            gram.reset()
+            workshop.progress(f"{candidate.name}: sums")
+        for name, mean in means.items():
+            mean.add_(weights[workshop.local(step, name)], alpha=1 / len(plan.candidates))
+    solves = []
+    for group, (system, gram) in systems.items():
+        solves.append(_solve(step, workshop, writer, system=system, gram=gram, tensors=step.regressed[group]))
+    for tensor in step.folded:
+        known = means[tensor.name].view(-1).cpu() if tensor.name in means else None
+        writer.write(plan.base.prefix + tensor.name, finish(tensor, plan, known, 0, math.prod(tensor.shape)))
+    return tuple(solves)
+
+
+def _gather(
+    step: Step,
+    workshop: Workshop,
+    candidate: PlannedCandidate,
+    weights: Mapping[str, Tensor],
+    grams: Mapping[str, Gram],
+) -> None:
+    """Run a candidate's own block on its hidden states and accumulate its Gram matrices."""
+    model, batches, block = workshop.model, candidate.rows.batches, step.depth
+    groups = [group for group in model.family.groups if group.name in grams]
+    follows = workshop.plan.method.states is States.OWN and step.feeds
+    generation = workshop.hidden.write(candidate.name, block + 1) if follows else nullcontext()
+    with model.lent(workshop.whole(step, weights)), generation as following:
+        for batch, tokens in zip(batches, workshop.hidden.read(candidate.name, block, len(batches)), strict=True):
+            with observe(model.blocks[block], groups, _into(grams, batch)):
+                output = model.run_block(block, batch.unpack(tokens.to(workshop.plan.device)), batch)
+            if following is not None:
+                following.append(batch.pack(output))
+            workshop.progress(f"{candidate.name}: statistics")
+
+
+def _into(grams: Mapping[str, Gram], batch: Batch) -> Callable[[str, Tensor], None]:
+    return lambda group, x_BLI: grams[group].add(batch.pack(x_BLI))
+
+
+def _linears(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removesuffix(".weight"): weight for name, weight in weights.items() if name.endswith(".weight")}
+
+
+def _refuse_overflow(step: Step, candidate: PlannedCandidate, group: str, gram: Gram) -> None:
+    if not bool(torch.isfinite(gram.sum_II.diagonal()).all()):
+        raise InputError(
+            f'candidate "{candidate.name}": {step.name}, {group}: activations are NaN or infinite'
+            f" within {gram.num_tokens:,} tokens; its calibration set or its dtype does not suit the model"
+        )
+
+
+def _solve(
+    step: Step, workshop: Workshop, writer: ShardWriter, *, system: System, gram: Gram, tensors: tuple[TensorPlan, ...]
+) -> Solve:
+    """Solve one group and write its linears: the reference's weight plus the difference solved for."""
+    reference = workshop.weights(step, "reference")
+    try:
+        differences, report = system.solve(gram.sum_II)  # the Gram matrix is done with; its buffer takes the factor
+    except SolveError as error:
+        raise SolveError(
+            f"{step.name}, {system.group}: no trustworthy solution: {error}; use more rows or a smaller alpha"
+        ) from error
+    for tensor in tensors:
+        difference_OI = differences[str(tensor.linear)]
+        weight_OI = reference[workshop.local(step, tensor.name)]
+        for rows in range(0, difference_OI.shape[0], PANEL_ROWS):
+            panel = slice(rows, rows + PANEL_ROWS)
+            writer.write(workshop.plan.base.prefix + tensor.name, difference_OI[panel].add_(weight_OI[panel]))
+    workshop.progress(f"{system.group}: solve")
+    return report

@@ -1,0 +1,52 @@
+"""One step, from its inputs on disk to its artifacts on disk."""
+
+from dataclasses import dataclass
+
+from regstream.methods import States
+from regstream.plan import Plan, Step
+from regstream.shards import write_shard
+from regstream.solve import Solve
+from regstream.steps.advance import advance
+from regstream.steps.fold import fold
+from regstream.steps.regress import regress
+from regstream.steps.workshop import Workshop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifacts:
+    """What a step left on disk, durable, and how its solves went."""
+
+    shard: str
+    shard_bytes: int
+    shard_sha256: str
+    solves: tuple[Solve, ...]
+
+
+def run_step(step: Step, workshop: Workshop) -> Artifacts:
+    """Write a step's shard and, where a later step needs it, the next generation of hidden states.
+
+    Both are durable on return. After an error neither a half-written shard nor a claim of one is left; hidden states
+    may be, and are overwritten when the step is run again.
+    """
+    plan = workshop.plan
+    solves: tuple[Solve, ...] = ()
+    with write_shard(plan.output / step.shard, plan.stored_shapes(step), plan.output_dtype) as writer:
+        if step.regressed:
+            solves = regress(step, workshop, writer)
+        else:
+            for tensor in step.tensors:
+                fold(tensor, plan, writer)
+                workshop.progress(tensor.name)
+    if step.feeds and not (step.regressed and plan.method.states is States.OWN):
+        advance(step, workshop)
+    return Artifacts(shard=step.shard, shard_bytes=writer.num_bytes, shard_sha256=writer.sha256, solves=solves)
+
+
+def amount_of_work(step: Step, plan: Plan) -> int:
+    """How many units of progress a step reports."""
+    num_batches = sum(len(c.rows.batches) for c in plan.candidates) if plan.method.states is not States.NONE else 0
+    if not step.regressed:
+        return len(step.tensors) + num_batches * step.feeds
+    groups = len(step.regressed)
+    passes = 2 if step.feeds and plan.method.states is States.MERGED else 1
+    return passes * num_batches + groups * (len(plan.candidates) + 1)

@@ -1,0 +1,82 @@
+"""What the steps of one run share: the plan, the store of hidden states, and buffers that are used again and again."""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from regstream.checkpoint import TensorReader, read_header
+from regstream.events import Listener, Progressed
+from regstream.gram import Gram, Scratch, accumulation_dtype
+from regstream.hidden import HiddenStates
+from regstream.methods import RegMean
+from regstream.plan import Plan, Step
+from regstream.solve import System
+
+
+class Workshop:
+    """Buffers are made when first asked for and kept: the blocks of a model are nearly always of one shape."""
+
+    def __init__(self, plan: Plan, listener: Listener) -> None:
+        self.plan = plan
+        self.model = plan.model
+        self.hidden = HiddenStates(plan.workdir / "hidden", plan.compute_dtype)
+        alpha = plan.method.alpha if isinstance(plan.method, RegMean) else 0.0
+        self.scratch = Scratch(plan.device, accumulation_dtype(alpha))
+        self._listener = listener
+        self._weights: dict[str, dict[str, Tensor]] = {}
+        self._systems: dict[str, tuple[System, Gram]] = {}
+        self._shapes: Mapping[str, object] = {}
+
+    def progress(self, doing: str, amount: int = 1) -> None:
+        """Say that some of the step's work is done. The listener may end the run here."""
+        self._listener(Progressed(doing=doing, amount=amount))
+
+    def weights(self, step: Step, slot: str) -> dict[str, Tensor]:
+        """Buffers for a step's parameters, by their names within the block; `slot` tells several sets apart."""
+        shapes = {self.local(step, name): shape for name, shape in step.shapes.items()}
+        held = self._weights.get(slot, {})
+        if {name: tuple(tensor.shape) for name, tensor in held.items()} != shapes:
+            self._weights.pop(slot, None)
+            held = {
+                name: torch.empty(shape, dtype=self.plan.compute_dtype, device=self.plan.device)
+                for name, shape in shapes.items()
+            }
+            self._weights[slot] = held
+        return held
+
+    def release(self, slot: str) -> None:
+        """Give a set of buffers back."""
+        self._weights.pop(slot, None)
+
+    def systems(self, step: Step) -> dict[str, tuple[System, Gram]]:
+        """An empty system and an empty Gram matrix for each input group that the step regresses."""
+        assert isinstance(self.plan.method, RegMean)
+        shapes = {group: {t.linear or "": t.shape for t in tensors} for group, tensors in step.regressed.items()}
+        if shapes != self._shapes:
+            self._systems.clear()
+            for group, linears in shapes.items():
+                sizes = {name: (shape[0], math.prod(shape[1:])) for name, shape in linears.items()}
+                system = self.plan.method.system(group, sizes, self.scratch)
+                self._systems[group] = system, Gram(next(iter(sizes.values()))[1], self.scratch)
+            self._shapes = shapes
+        for system, gram in self._systems.values():
+            system.reset()
+            gram.reset()
+        return self._systems
+
+    def local(self, step: Step, name: str) -> str:
+        """A parameter's name within its block; outside the blocks its whole name."""
+        return name if step.block is None else name.removeprefix(self.model.family.block_prefix(step.block))
+
+    def whole(self, step: Step, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Buffers by the parameters' whole names."""
+        prefix = "" if step.block is None else self.model.family.block_prefix(step.block)
+        return {prefix + name: tensor for name, tensor in weights.items()}
+
+    def merged(self, step: Step) -> TensorReader:
+        """A step's result, read back from its shard."""
+        specs = read_header(self.plan.output / step.shard)
+        prefix = self.plan.base.prefix
+        return TensorReader(f"merged {step.name}", {name.removeprefix(prefix): spec for name, spec in specs.items()})

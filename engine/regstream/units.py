@@ -1,0 +1,41 @@
+"""Sizes and durations as people write and read them."""
+
+import re
+
+_BINARY = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+_DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
+
+
+def parse_bytes(text: str) -> int:
+    """Read a size such as "8GiB", "500 MB" or "1024" (bytes).
+
+    Raises:
+        ValueError: the text is no size.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(f'"{text}" is no size; write one like "8GiB" or "500MB"')
+    number, prefix, binary = match.groups()
+    scale = (_BINARY if binary or not prefix else _DECIMAL)[prefix.lower()]
+    return int(float(number) * scale)
+
+
+def format_bytes(num_bytes: float) -> str:
+    """Write a number of bytes in binary units with three significant figures: `4.69 GiB`."""
+    size = float(num_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size) < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.3g} {unit}"
+        size /= 1024
+    return f"{size:.3g} TiB" if size < 1000 else f"{size:,.0f} TiB"
+
+
+def format_seconds(seconds: float) -> str:
+    """Write a duration: `8.1 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

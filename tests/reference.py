@@ -1,0 +1,165 @@
+"""The dense reference: whole models in memory, float64, to be read beside the papers.
+
+RegMean: Jin et al., ICLR 2023 (arXiv 2212.09849). RegMean++: Nguyen et al., TMLR 2026 (arXiv 2508.03121).
+
+Every candidate is a whole model and every forward pass is a whole model's own, watched by hooks: masks, rotary tables
+and sliding windows are never ours to rebuild. The cost is quadratic in the number of blocks; tiny models can afford it.
+
+Shape suffixes: T tokens, I inputs of a linear, O outputs of a linear, R directions that some token visits.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+Method = Literal["regmean++", "regmean", "average", "task_arithmetic"]
+Use = Literal["regress", "average", "base"]
+Row = Mapping[str, Tensor]
+
+EIGENVALUE_CUT = 1e-12  # of the largest: a direction below it counts as visited by no token
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Where the blocks are, the prefixes of what no block holds, and what becomes of the latter as published."""
+
+    blocks: str
+    others: Mapping[str, tuple[str, ...]]
+    fates: Mapping[str, Use]
+
+
+VISION = Family(
+    blocks="encoder.layers",
+    others={"embeddings": ("embeddings.", "pre_layrnorm."), "final_norm": ("post_layernorm.",)},
+    fates={"embeddings": "average", "final_norm": "base"},
+)
+CAUSAL = Family(
+    blocks="model.layers",
+    others={"embeddings": ("model.embed_tokens.",), "final_norm": ("model.norm.",), "head": ("lm_head.",)},
+    fates={"embeddings": "base", "final_norm": "average", "head": "base"},
+)
+
+
+def merge(
+    method: Method,
+    base: nn.Module,
+    candidates: Sequence[nn.Module],
+    rows: Sequence[Sequence[Row]],
+    *,
+    alpha: float = 0.95,
+    weights: Sequence[float] | None = None,
+    uses: Callable[[str, int], Use] | None = None,
+    others: Mapping[str, Use] | None = None,
+    scale: float = 0.3,
+) -> dict[str, Tensor]:
+    """Every parameter of the merged model by its name in `named_parameters()`; a tied weight stands once, as there.
+
+    `rows[i]` are candidate i's calibration inputs: forward arguments of one unpadded row, or of one batch of images.
+    `weights[i]` multiplies its Gram matrices and nothing else: means stay plain. `uses(name, block)` decides for what
+    lies in a block, `others` for the rest. "regress" asks for the method itself: under `average` and `task_arithmetic`
+    every parameter gets it unless told otherwise; in a regression what is no linear's weight gets the mean.
+    """
+    assert method in get_args(Method), method
+    family, regresses = family_of(base), method in ("regmean++", "regmean")
+    weights = weights or [1.0] * len(candidates)
+    fates: dict[str, Use] = {**(family.fates if regresses else {}), **(others or {})}
+    linears = {f"{name}.weight" for name, module in base.named_modules() if isinstance(module, nn.Linear)}
+    merged = deepcopy(base)
+    from_base = dict(base.named_parameters())
+    from_candidates = [dict(candidate.named_parameters()) for candidate in candidates]
+
+    def use_of(name: str, place: int | str) -> Use:
+        if isinstance(place, str):
+            return fates.get(place, "regress")
+        return uses(name, place) if uses else "regress"
+
+    def set_merged(place: int | str, grams: Sequence[Mapping[str, Tensor]] = ()) -> None:
+        for name, parameter in merged.named_parameters():
+            if place_of(family, name) != place:
+                continue
+            use = use_of(name, place)
+            tensors = [named[name].detach() for named in from_candidates]
+            average = torch.stack(tensors).mean(0)
+            if use == "base":
+                parameter.copy_(from_base[name])
+            elif use == "regress" and method == "task_arithmetic":  # Ilharco et al., ICLR 2023
+                parameter.copy_(from_base[name] + scale * len(tensors) * (average - from_base[name]))
+            elif use == "regress" and regresses and name in linears:
+                parameter.copy_(regress(tensors, [gram[name] for gram in grams], weights, alpha))
+            else:
+                parameter.copy_(average)
+
+    with torch.no_grad():
+        for other in family.others:
+            set_merged(other)
+        for block in range(len(blocks_of(base))):
+            grams = []
+            for candidate, calibration in zip(candidates, rows, strict=True) if regresses else ():
+                if method == "regmean":
+                    inputs = linear_inputs(candidate, block, calibration)
+                else:  # the merged stem and merged blocks before this one, then the candidate's own
+                    kept, blocks_of(merged)[block] = blocks_of(merged)[block], blocks_of(candidate)[block]
+                    inputs = linear_inputs(merged, block, calibration)
+                    blocks_of(merged)[block] = kept
+                grams.append({name: x_TI.T @ x_TI / len(x_TI) for name, x_TI in inputs.items()})
+            set_merged(block, grams)
+    return {name: parameter.detach() for name, parameter in merged.named_parameters()}
+
+
+def regress(weights_OI: Sequence[Tensor], grams_II: Sequence[Tensor], weights: Sequence[float], alpha: float) -> Tensor:
+    """Wᵀ = [Σ wᵢĜᵢ]⁻¹ Σ wᵢĜᵢWᵢᵀ with Ĝ = αG + (1−α)diag(G), solved for W − R, where R is the candidates' mean.
+
+    The pseudoinverse leaves W − R at zero in a direction that no token visits.
+    """
+    reference_OI = torch.stack(list(weights_OI)).mean(0)
+    scaled_II = [w * (alpha * g + (1 - alpha) * g.diag().diag()) for w, g in zip(weights, grams_II, strict=True)]
+    left_II = torch.stack(scaled_II).sum(0)
+    right_IO = torch.stack([g @ (w - reference_OI).T for g, w in zip(scaled_II, weights_OI, strict=True)]).sum(0)
+    values_I, vectors_II = torch.linalg.eigh(left_II)
+    visited = values_I > EIGENVALUE_CUT * values_I[-1]
+    vectors_IR = vectors_II[:, visited]
+    difference_IO: Tensor = vectors_IR / values_I[visited] @ (vectors_IR.T @ right_IO)
+    return reference_OI + difference_IO.T
+
+
+def linear_inputs(model: nn.Module, block: int, rows: Sequence[Row]) -> dict[str, Tensor]:
+    """What each linear of one block reads when the whole model runs on `rows`: by weight name, (tokens, inputs)."""
+    seen: dict[str, list[Tensor]] = {}
+
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, arguments: seen.setdefault(name, []).append(arguments[0].flatten(0, -2).clone())
+
+    prefix = f"{family_of(model).blocks}.{block}."
+    handles = [
+        module.register_forward_pre_hook(watch(f"{name}.weight"))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith(prefix)
+    ]
+    with torch.no_grad():
+        for row in rows:
+            model(**row, use_cache=False)
+    for handle in handles:
+        handle.remove()
+    return {name: torch.cat(inputs) for name, inputs in seen.items()}
+
+
+def family_of(model: nn.Module) -> Family:
+    return VISION if hasattr(model, "encoder") else CAUSAL
+
+
+def blocks_of(model: nn.Module) -> nn.ModuleList:
+    blocks = model.get_submodule(family_of(model).blocks)
+    assert isinstance(blocks, nn.ModuleList)
+    return blocks
+
+
+def place_of(family: Family, name: str) -> int | str:
+    """The number of the block that holds a parameter, or which of the others it belongs to."""
+    if name.startswith(f"{family.blocks}."):
+        return int(name.removeprefix(f"{family.blocks}.").split(".")[0])
+    (other,) = (other for other, prefixes in family.others.items() if name.startswith(prefixes))
+    return other

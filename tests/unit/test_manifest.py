@@ -1,0 +1,382 @@
+"""Reading a manifest: what comes out of a good one, and every kind of problem of a bad one."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from regstream.errors import ManifestError
+from regstream.manifest import Calibration, Manifest, ModelRef, Others, Resources, parse_device, read_manifest
+
+GOOD = """\
+[merge]
+method = "regmean++"
+base = "base"
+output = "merged"
+
+[[rules]]
+parameters = "*.self_attn.*"
+blocks = "late"
+use = "average"
+
+[[candidates]]
+name = "math"
+model = "./math"
+[candidates.calibration]
+path = "math.jsonl"
+
+[[candidates]]
+name = "code"
+model = "org/code@refs/pr/1"
+adapter = "org/adapter"
+weight = 2
+[candidates.calibration]
+dataset = "org/rows"
+split = "train"
+rows = 256
+"""
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Lay down what `GOOD` names, and give what writes a manifest beside it."""
+    for folder in ("base", "math", "images"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "math.jsonl").write_text('{"text": "1"}\n')
+
+    def write(text: str) -> Path:
+        path = tmp_path / "merge.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def good(*changes: tuple[str, str]) -> str:
+    text = GOOD
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+def problems(path: Path) -> tuple[str, ...]:
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(path)
+    found = caught.value.problems
+    assert all(problem.startswith(f"{path}:") for problem in found)
+    assert all(len(problem.splitlines()) == 1 for problem in found)
+    return tuple(problem.removeprefix(f"{path}:").strip() for problem in found)
+
+
+def test_a_good_manifest_comes_out_frozen_with_defaults_and_absolute_paths(write: Write, tmp_path: Path) -> None:
+    manifest = read_manifest(write(GOOD))
+    assert manifest.merge.base == ModelRef(folder=tmp_path / "base")
+    assert manifest.merge.output == tmp_path / "merged"
+    assert manifest.workdir == tmp_path / "merged" / ".regstream"
+    assert (manifest.merge.alpha, manifest.merge.dtype, manifest.merge.seed) == (0.95, None, 0)
+    assert manifest.merge.others == Others()
+    assert manifest.resources == Resources()
+    math, code = manifest.candidates
+    assert math.model == ModelRef(folder=tmp_path / "math")
+    assert math.calibration == Calibration(path=tmp_path / "math.jsonl")
+    assert code.model == ModelRef(hub_id="org/code", revision="refs/pr/1")
+    assert code.adapter == ModelRef(hub_id="org/adapter")
+    assert code.weight == 2.0
+
+
+def test_a_manifest_is_frozen(write: Write) -> None:
+    manifest = read_manifest(write(GOOD))
+    with pytest.raises(ValueError, match="frozen"):
+        setattr(manifest.merge, "alpha", 0.5)  # noqa: B010  as an assignment it does not pass the type checker
+
+
+def test_paths_are_relative_to_the_manifest_and_not_to_the_current_folder(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(good(('"merged"', '"../elsewhere/merged"')))
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_manifest(path).merge.output == tmp_path.parent / "elsewhere" / "merged"
+    assert read_manifest(write(good(('"merged"', '"~/merged"')))).merge.output == tmp_path / "merged"
+    monkeypatch.chdir(tmp_path)
+    assert read_manifest("merge.toml").merge.output == tmp_path / "merged"
+
+
+def test_a_linked_calibration_file_keeps_the_name_that_tells_its_format(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "blob").write_text("a row\n")
+    (tmp_path / "rows.txt").symlink_to(tmp_path / "blob")
+    for text in ("rows.txt", "images/../rows.txt"):
+        manifest = read_manifest(write(good(("math.jsonl", text))))
+        assert manifest.candidates[0].calibration == Calibration(path=tmp_path / "rows.txt")
+
+
+def test_what_has_the_form_of_a_hub_id_but_lies_here_is_a_folder(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "org" / "adapter").mkdir(parents=True)
+    assert read_manifest(write(GOOD)).candidates[1].adapter == ModelRef(folder=tmp_path / "org" / "adapter")
+
+
+def test_sizes_and_devices_are_read(write: Write, tmp_path: Path) -> None:
+    resources = '[resources]\ndevice = "cuda:1"\ndevice_memory = "8GiB"\ndisk = "2 TB"\nworkdir = "state"\n'
+    manifest = read_manifest(write(GOOD + resources))
+    assert (manifest.resources.device, manifest.resources.host_memory) == ("cuda:1", None)
+    assert (manifest.resources.device_memory, manifest.resources.disk) == (8 * 2**30, 2 * 10**12)
+    assert manifest.workdir == tmp_path / "state"
+
+
+@pytest.mark.parametrize("text", ["gpu", "cuda:", "cuda:x", "CPU", "", "mps:0"])
+def test_other_devices_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected a device"):
+        parse_device(text)
+
+
+def test_a_method_that_regresses_nothing_needs_no_calibration(write: Write) -> None:
+    merge = '[merge]\nmethod = "task_arithmetic"\nbase = "base"\noutput = "out"\n'
+    text = merge + '[[candidates]]\nname = "a"\nmodel = "math"\n'
+    manifest = read_manifest(write(text))
+    assert manifest.merge.scale == 0.3
+    assert not manifest.merge.regresses
+    assert manifest.candidates[0].calibration is None
+
+
+def test_a_byte_order_mark_is_no_problem(tmp_path: Path, write: Write) -> None:
+    path = write("\ufeff" + GOOD)
+    assert len(read_manifest(path).candidates) == 2
+
+
+ONE_PROBLEM = {
+    "unknown key": (
+        ('output = "merged"', 'output = "merged"\nalhpa = 0.5'),
+        '[merge] alhpa: unknown key; did you mean "alpha"?',
+    ),
+    "key of another table": (
+        ('path = "math.jsonl"', 'path = "math.jsonl"\ndtype = "float32"'),
+        'candidates[0] "math": calibration.dtype: unknown key; it is a key of [merge]',
+    ),
+    "key of no table": (
+        ('use = "average"', 'use = "average"\nxyzzy = 1'),
+        "rules[0]: xyzzy: unknown key; the keys here are parameters, blocks, use",
+    ),
+    "unknown table": (("[merge]", "[resource]\n[merge]"), 'resource: unknown key; did you mean "resources"?'),
+    "wrong choice": (
+        ('"regmean++"', '"regmean+"'),
+        '[merge] method: expected "average", "task_arithmetic", "regmean" or "regmean++", found "regmean+";'
+        ' did you mean "regmean++"?',
+    ),
+    "missing key": (('base = "base"\n', ""), "[merge] base: missing; expected a folder or a hub id, of the checkpoint"),
+    "missing choice": (('use = "average"\n', ""), 'rules[0]: use: missing; expected "regress", "average" or "base"'),
+    "number out of range": (
+        ('output = "merged"', 'output = "merged"\nalpha = 1.5'),
+        "[merge] alpha: expected a number from 0 to 1, found 1.5",
+    ),
+    "no number": (
+        ("weight = 2", "weight = nan"),
+        'candidates[1] "code": weight: expected a number above 0, found nan',
+    ),
+    "text for a number": (
+        ("rows = 256", 'rows = "256"'),
+        'candidates[1] "code": calibration.rows: expected a whole number above 0, found "256"',
+    ),
+    "truth for a number": (("weight = 2", "weight = true"), 'candidates[1] "code": weight: expected a number above 0'),
+    "number no machine holds": (
+        ("weight = 2", f"weight = 0x{'f' * 5000}"),
+        'candidates[1] "code": weight: expected a number above 0, found a number of 20000 bits',
+    ),
+    "number for a size": (
+        ("[merge]", "[resources]\ndisk = 8\n[merge]"),
+        '[resources] disk: expected a size, such as "100GiB", found 8',
+    ),
+    "no size": (("[merge]", '[resources]\ndisk = "lots"\n[merge]'), '[resources] disk: "lots" is no size'),
+    "no bytes": (("[merge]", '[resources]\ndisk = "0"\n[merge]'), "[resources] disk: expected a size from 1 byte"),
+    "endless size": (
+        ("[merge]", f'[resources]\ndisk = "{"9" * 400}"\n[merge]'),
+        "[resources] disk: expected a size from 1 byte",
+    ),
+    "unknown device": (("[merge]", '[resources]\ndevice = "gpu"\n[merge]'), "[resources] device: expected a device"),
+    "bad blocks": (('"late"', '"latter"'), 'rules[0]: blocks: expected a block "3", a range "0-7"'),
+    "bad name": (('"math"', '"../math"'), 'candidates[0] "../math": name: expected a name of up to 100 letters'),
+    "repeated name": (
+        ('"code"', '"Math"'),
+        'candidates[1] "Math": name: found the name of candidates[0] "math"; expected one that differs',
+    ),
+    "scale without task arithmetic": (
+        ('output = "merged"', 'output = "merged"\nscale = 0.5'),
+        '[merge] scale: only "task_arithmetic" has a scale, and the method is "regmean++"',
+    ),
+    "no calibration": (
+        ('[candidates.calibration]\npath = "math.jsonl"\n', ""),
+        'candidates[0] "math": calibration: missing; "regmean++" needs a calibration set for every candidate',
+    ),
+    "no rows": (
+        ('path = "math.jsonl"', "rows = 1"),
+        'candidates[0] "math": calibration: expected "path" or "dataset", found neither',
+    ),
+    "rows twice": (
+        ('path = "math.jsonl"', 'path = "math.jsonl"\ndataset = "org/rows"'),
+        'candidates[0] "math": calibration: expected "path" or "dataset", found both',
+    ),
+    "split of a file": (
+        ('path = "math.jsonl"', 'path = "math.jsonl"\nsplit = "train"'),
+        'candidates[0] "math": calibration.split: goes with "dataset"',
+    ),
+    "no data set's id": (
+        ('"org/rows"', '"org/rows@main"'),
+        'candidates[1] "code": calibration.dataset: expected a data set\'s hub id',
+    ),
+    "no model": (
+        ('model = "./math"\n', ""),
+        'candidates[0] "math": expected "model", "adapter", or both, found neither',
+    ),
+    "missing model": (('"./math"', '"./moth"'), 'candidates[0] "math": model: expected a folder or a hub id'),
+    "file for a model": (
+        ('"./math"', '"math.jsonl"'),
+        'candidates[0] "math": model: expected a folder, found the file',
+    ),
+    "missing base": (('"base"', '"bass"'), '[merge] base: expected a folder or a hub id "org/name", found "bass"'),
+    "missing adapter": (
+        ('"org/adapter"', '"./adapter"'),
+        'candidates[1] "code": adapter: expected a folder or a hub id',
+    ),
+    "missing rows": (
+        ('"math.jsonl"', '"rows.txt"'),
+        'calibration.path: expected a file, found "rows.txt"; there is no /',
+    ),
+    "unreadable rows": (
+        ('"math.jsonl"', '"math.csv"'),
+        "calibration.path: expected a file ending in .jsonl, .txt, .parquet, .safetensors, or a folder of images",
+    ),
+    "output is the base": (('"merged"', '"base"'), "is also the base"),
+    "output in a candidate": (('"merged"', '"math/merged"'), "is inside the model of candidates[0]"),
+    "output is a file": (('"merged"', '"math.jsonl"'), "[merge] output: expected a folder, found the file"),
+    "empty path": (('"merged"', '""'), "[merge] output: expected a path, found empty text"),
+    "null byte": (('"merged"', '"a\\u0000b"'), "[merge] output: a path cannot hold a null byte"),
+    "no one's home": (
+        ('"merged"', '"~nobody-of-that-name/x"'),
+        "[merge] output: expected a path, found one that cannot",
+    ),
+    "one table for a list": (
+        ("[[rules]]", "[rules]"),
+        "rules: expected [[rules]] tables, found a table",
+    ),
+    "text for a table": (
+        ('path = "math.jsonl"', 'path = "math.jsonl"\n[candidates.evaluation]\npath = 3'),
+        'candidates[0] "math": evaluation.path: expected a file or a folder of images, found 3',
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "expected"), ONE_PROBLEM.values(), ids=ONE_PROBLEM.keys())
+def test_one_thing_wrong_is_said_with_its_key(change: tuple[str, str], expected: str, write: Write) -> None:
+    found = problems(write(good(change)))
+    assert any(expected in problem for problem in found), found
+
+
+@pytest.mark.parametrize("name", [name for name in ONE_PROBLEM if name not in ("unknown table", "text for a table")])
+def test_one_thing_wrong_is_one_problem(name: str, write: Write) -> None:
+    assert len(problems(write(good(ONE_PROBLEM[name][0])))) == 1
+
+
+def test_a_rule_cannot_regress_with_a_method_that_does_not(write: Write) -> None:
+    text = good(('"regmean++"', '"average"'), ('use = "average"', 'use = "regress"'))
+    assert problems(write(text)) == (
+        'rules[0]: use: found "regress", but the method "average" regresses nothing; expected "average" or "base"',
+    )
+
+
+def test_there_is_at_least_one_candidate(write: Write) -> None:
+    text = good().partition("[[candidates]]")[0]
+    assert problems(write("candidates = []\n" + text)) == (
+        "candidates: expected at least one [[candidates]] table, found none",
+    )
+    assert problems(write(text)) == ("candidates: missing; expected [[candidates]] tables, one for each checkpoint",)
+
+
+def test_what_is_written_stays_clear_of_what_is_read(write: Write, tmp_path: Path) -> None:
+    images = ('path = "math.jsonl"', 'path = "images"')
+    assert (
+        "is inside the calibration set of candidates[0]" in problems(write(good(images, ('"merged"', '"images/x"'))))[0]
+    )
+    assert len(problems(write(good(('"merged"', '"."'))))) == 4  # the base, a model, its rows, the manifest
+    state = "[resources]\nworkdir = {}\n"
+    assert "is inside the base" in problems(write(GOOD + state.format('"base/state"')))[0]
+    apart = good(('"merged"', '"far/merged"'))
+    assert "would take the output" in problems(write(apart + state.format('"far"')))[0]
+    (tmp_path / "link").symlink_to(tmp_path / "base")
+    assert "is also the base" in problems(write(good(('"merged"', '"link"'))))[0]
+
+
+def test_everything_wrong_is_said_at_once_in_the_order_of_the_tables(write: Write) -> None:
+    text = good(
+        ('output = "merged"', 'output = "base/merged"\nalhpa = 0.5\nscale = 1.0'),
+        ('"late"', '"7-3"'),
+        ('"./math"', '"./moth"'),
+        ('path = "math.jsonl"', 'path = "math.jsonl"\nrows = 0'),
+        ("weight = 2", "weight = -1"),
+        ('"code"', '"math"'),
+    )
+    found = problems(write(text + '[resources]\ndevice = "gpu"\n'))
+    assert [problem.partition(": ")[0] for problem in found] == [
+        *["[merge] alhpa", "[merge] scale", "[merge] output", "rules[0]"],
+        *['candidates[0] "math"'] * 2,
+        *['candidates[1] "math"'] * 2,
+        "[resources] device",
+    ]
+
+
+def test_a_candidate_that_is_no_table_does_not_hide_the_others(write: Write) -> None:
+    found = problems(write(good(("[merge]", 'candidates = [3, {name = "a"}]\n[merge]')).partition("[[candidates]]")[0]))
+    assert found == (
+        "candidates[0]: expected [[candidates]] tables, one for each checkpoint, found 3",
+        'candidates[1] "a": expected "model", "adapter", or both, found neither',
+        'candidates[1] "a": calibration: missing; "regmean++" needs a calibration set for every candidate',
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [("[merge\n", ":1:7: not TOML: "), ("a = 1\na = 2\n", ":2:6: not TOML: "), ("a = " + "[" * 5000, ": not TOML: ")],
+)
+def test_broken_toml_is_one_line_with_its_place(text: str, place: str, write: Write) -> None:
+    path = write(text)
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(path)
+    assert str(caught.value).startswith(f"{path}{place}")
+    assert len(caught.value.problems) == 1
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    assert problems(tmp_path / "none.toml") == ("cannot be read: No such file or directory",)
+    assert problems(tmp_path) == ("cannot be read: Is a directory",)
+    (tmp_path / "latin.toml").write_bytes(b'[merge]\nbase = "\xe9"\n')
+    assert problems(tmp_path / "latin.toml") == ("2: expected UTF-8 text, found 0xe9",)
+
+
+def test_strange_characters_do_not_break_the_line(write: Write) -> None:
+    found = problems(write(good(("[merge]", '"a\\nb\\u2028" = 1\n[merge]'), ('"late"', '"\\u0085"'))))
+    assert len(found) == 2
+
+
+def test_a_manifest_can_be_built_without_a_file() -> None:
+    manifest = Manifest.model_validate(
+        {
+            "merge": {"method": "average", "base": "org/base", "output": "out"},
+            "candidates": [{"name": "a", "model": ModelRef(hub_id="org/a")}],
+        }
+    )
+    assert manifest.merge.output == Path.cwd() / "out"
+    assert [str(candidate.model) for candidate in manifest.candidates] == ["org/a"]
+
+
+def test_a_model_reference_is_one_thing() -> None:
+    with pytest.raises(ValueError, match="either a folder or a hub id"):
+        ModelRef()
+    with pytest.raises(ValueError, match="no revision"):
+        ModelRef(folder=Path("x"), revision="main")
+
+
+def test_importing_the_manifest_stays_light() -> None:
+    code = "import regstream.manifest, sys; assert not {'torch', 'transformers', 'numpy'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)
