@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import checkpoints
-import reference
 import torch
 from torch import Tensor
 
+import checkpoints
+import reference
 from regstream.manifest import Manifest, read_manifest
 from regstream.plan import Plan, make_plan
 from regstream.scheduler import run

@@ -31,7 +31,7 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
     with run_lock(plan.workdir / "lock"):
         if restart:
             clear(plan)
-        journal = Journal.open(plan.workdir, identity)  # refuses if any input changed since
+        journal = Journal.open(plan.workdir, identity, plan.steps)  # refuses if any input changed since
         workshop = Workshop(plan, listener)
         listener(RunStarted(done=len(journal.committed), total=len(plan.steps), output=str(plan.output)))
         for step in journal.remaining(plan.steps):

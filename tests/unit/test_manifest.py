@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from regstream.errors import ManifestError
 from regstream.manifest import Calibration, Manifest, ModelRef, Others, Resources, parse_device, read_manifest
 

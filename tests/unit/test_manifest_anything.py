@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from regstream.errors import ManifestError
 from regstream.manifest import read_manifest
 

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from regstream.manifest import parse_blocks, select_blocks
 
 

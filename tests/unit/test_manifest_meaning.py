@@ -5,6 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+
 from regstream.manifest import Manifest, meaning
 
 RAW: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import pytest
+
 from regstream.manifest import Rule, match_rule, nearest_names, rule_problems, unmatched
 
 NAMES: list[tuple[str, int | None]] = [

@@ -45,6 +45,11 @@ class LayeredModel:
         """D."""
         return int(self.model.config.hidden_size)
 
+    @property
+    def vocabulary(self) -> int:
+        """V."""
+        return int(self.model.config.vocab_size)
+
     @contextmanager
     def lent(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
         """Let the named parameters be these tensors, not copied, within the context."""

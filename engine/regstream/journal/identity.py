@@ -27,7 +27,8 @@ def identify(plan: Plan, *, full: bool) -> Identity:
         "calibration": {c.name: c.calibration.digest for c in plan.candidates if c.calibration is not None},
         "dtypes": {"compute": str(plan.compute_dtype), "output": str(plan.output_dtype)},
         "device": plan.device.type if plan.device.type == "cpu" else torch.cuda.get_device_name(plan.device),
-        "versions": {"regstream": __version__, "python": platform.python_version()} | {n: version(n) for n in _LIBRARIES},
+        "versions": {"regstream": __version__, "python": platform.python_version()}
+        | {n: version(n) for n in _LIBRARIES},
     }
 
 
@@ -37,6 +38,10 @@ def differences(before: Identity, now: Identity) -> Iterator[str]:
     for place in sorted(old.keys() | new.keys()):
         if old.get(place) != new.get(place):
             yield f"{' '.join(place)}: {_shown(old.get(place))} before, {_shown(new.get(place))} now"
+
+
+def _library_versions() -> dict[str, str]:
+    return {name: version(name) for name in _LIBRARIES}
 
 
 def _checkpoint(checkpoint: Checkpoint, *, full: bool) -> dict[str, str]:

@@ -48,8 +48,8 @@ class Journal:
         self.committed = list(committed)
 
     @classmethod
-    def open(cls, folder: Path, identity: Identity) -> Self:
-        """Go on with the journal in `folder`, or begin one.
+    def open(cls, folder: Path, identity: Identity, steps: Sequence[Step]) -> Self:
+        """Go on with the journal in `folder`, or begin one that announces `steps`.
 
         A last line that a kill tore is cut off.
 
@@ -59,12 +59,26 @@ class Journal:
         path = folder / "journal.jsonl"
         records, num_bytes = lines.read(path)
         if not records:
-            durable.write_file(path, lines.encode({"format": _FORMAT, "identity": identity}))
+            header = {"format": _FORMAT, "identity": identity, "steps": [step.name for step in steps]}
+            durable.write_file(path, lines.encode(header))
             return cls(path, identity, ())
         _refuse_changed(path, records[0], identity)
         if path.stat().st_size > num_bytes:
             os.truncate(path, num_bytes)
         return cls(path, identity, [_committed(path, number, r) for number, r in enumerate(records[1:], start=2)])
+
+    @staticmethod
+    def announced(folder: Path) -> lines.Record | None:
+        """The `identity` of the run under way in `folder` and the names of its `steps`; None where there is none.
+
+        Raises:
+            ResumeError: the journal is damaged, or of another version.
+        """
+        path = folder / "journal.jsonl"
+        records, _ = lines.read(path)
+        if records:
+            _refuse_format(path, records[0])
+        return records[0] if records else None
 
     @staticmethod
     def peek(folder: Path) -> list[Committed]:
@@ -101,13 +115,17 @@ class Journal:
 
 
 def _refuse_changed(path: Path, header: lines.Record, identity: Identity) -> None:
-    if header.get("format") != _FORMAT:
-        raise ResumeError(f"{path}: written by another version of regstream; --restart starts anew")
+    _refuse_format(path, header)
     changed = list(differences(header["identity"], identity))
     if changed:
         raise ResumeError(
             f"{path.parent}: cannot go on, changed since the run began: {'; '.join(changed)}; --restart starts anew"
         )
+
+
+def _refuse_format(path: Path, header: lines.Record) -> None:
+    if header.get("format") != _FORMAT:
+        raise ResumeError(f"{path}: written by another version of regstream; --restart starts anew")
 
 
 def _committed(path: Path, number: int, record: lines.Record) -> Committed:

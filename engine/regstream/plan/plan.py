@@ -12,7 +12,7 @@ from regstream.calibration import CalibrationSet
 from regstream.checkpoint import Checkpoint
 from regstream.manifest import Manifest
 from regstream.methods import Method
-from regstream.plan.projection import Projection, check_disk, check_memory, project
+from regstream.plan.projection import Projection, check_disk, check_memory, disk_bytes, memory_budget, project
 from regstream.plan.step import Step
 
 
@@ -75,6 +75,31 @@ class Plan:
     def projected_bytes(self, step: Step) -> int:
         """The peak memory of the process during a step."""
         return self.runtime_bytes + self.projections[step.index].memory_bytes
+
+    @property
+    def widest(self) -> Step:
+        """The step that needs the most memory."""
+        return max(self.steps, key=lambda step: self.projections[step.index].memory_bytes)
+
+    @property
+    def budget_bytes(self) -> int:
+        """The memory that a step may take beyond `runtime_bytes`."""
+        return memory_budget(self)[0]
+
+    @property
+    def disk_bytes(self) -> int:
+        """The disk that is still to be taken: the rest of the result, and the hidden states."""
+        return disk_bytes(self)
+
+    @property
+    def read_bytes(self) -> int:
+        """What all steps together read."""
+        return sum(projection.read_bytes for projection in self.projections)
+
+    @property
+    def write_bytes(self) -> int:
+        """What all steps together write."""
+        return sum(projection.write_bytes for projection in self.projections)
 
     def validate(self) -> None:
         """Refuse what does not fit.

@@ -49,13 +49,12 @@ def check_memory(plan: "Plan") -> None:
     Raises:
         BudgetError: names the widest step, its terms, and what to change.
     """
-    budget, source = _budget(plan)
-    widest = max(range(len(plan.steps)), key=lambda index: plan.projections[index].memory_bytes)
-    projection = plan.projections[widest]
+    budget, source = memory_budget(plan)
+    projection = plan.projections[plan.widest.index]
     if projection.memory_bytes > budget:
         terms = ", ".join(f"{name} {format_bytes(size)}" for name, size in projection.terms.items())
         raise BudgetError(
-            f"{plan.steps[widest].name} needs {format_bytes(projection.memory_bytes)} ({terms}),"
+            f"{plan.widest.name} needs {format_bytes(projection.memory_bytes)} ({terms}),"
             f" {source} is {format_bytes(budget)}; lower batch_rows or max_length, or raise the budget"
         )
 
@@ -66,14 +65,27 @@ def check_disk(plan: "Plan") -> None:
     Raises:
         BudgetError: names how much is missing.
     """
-    needed = sum(plan.shard_bytes(step) for step in plan.steps if not (plan.output / step.shard).exists())
-    needed = int((needed + 2 * generation_bytes(plan)) * _DISK_MARGIN)
+    needed = disk_bytes(plan)
     free = shutil.disk_usage(_existing(plan.output)).free
     if needed > free:
         raise BudgetError(
             f"{plan.output}: the result and the hidden states need {format_bytes(needed)},"
             f" {format_bytes(free)} are free; {format_bytes(needed - free)} are missing"
         )
+
+
+def disk_bytes(plan: "Plan") -> int:
+    """The disk that a run still has to take: the shards that do not stand yet, and two generations at a time."""
+    missing = sum(plan.shard_bytes(step) for step in plan.steps if not (plan.output / step.shard).exists())
+    return int((missing + 2 * generation_bytes(plan)) * _DISK_MARGIN)
+
+
+def memory_budget(plan: "Plan") -> tuple[int, str]:
+    """The memory that a step may take beyond what the process holds anyway, and where that number comes from."""
+    resources = plan.manifest.resources
+    if resources.host_memory is not None:
+        return resources.host_memory - memory.resident_bytes(), "host_memory less what the process holds already"
+    return int(psutil.virtual_memory().available * memory.FREE_SHARE), "what is free, less a margin,"
 
 
 def generation_bytes(plan: "Plan") -> int:
@@ -86,13 +98,6 @@ def generation_bytes(plan: "Plan") -> int:
 
 def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
-
-
-def _budget(plan: "Plan") -> tuple[int, str]:
-    resources = plan.manifest.resources
-    if resources.host_memory is not None:
-        return resources.host_memory - memory.resident_bytes(), "host_memory less what the process holds already"
-    return int(psutil.virtual_memory().available * memory.FREE_SHARE), "what is free, less a margin,"
 
 
 def _terms(plan: "Plan", step: "Step") -> dict[str, int]:

@@ -9,7 +9,15 @@ from regstream import durable
 from regstream.journal import Committed, Identity
 from regstream.plan import Plan
 from regstream.publish.card import model_card
-from regstream.publish.provenance import MEASURED, PROVENANCE, file_digests, measured, provenance, record_files
+from regstream.publish.provenance import (
+    MEASURED,
+    PROVENANCE,
+    file_digests,
+    measured,
+    provenance,
+    read_provenance,
+    record_files,
+)
 
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
@@ -44,13 +52,25 @@ def publish(plan: Plan, identity: Identity, committed: Sequence[Committed]) -> N
     durable.remove_tree(plan.workdir)
 
 
+def add_results(folder: Path, plan: Plan, results: str) -> None:
+    """Put a table of results, in Markdown, into a finished result's card, and the card's new digest on record.
+
+    Raises:
+        InputError: there is no finished result in the folder, or its record is damaged.
+    """
+    record = read_provenance(folder)
+    durable.write_file(folder / CARD, model_card(plan, results=results).encode())
+    digests = {name: (entry["bytes"], entry["sha256"]) for name, entry in record["files"].items()}
+    record_files(folder, record, digests | file_digests(folder, [CARD]))
+
+
 def is_published(folder: Path) -> bool:
     """Whether a finished result stands in a folder."""
     return (folder / PROVENANCE).exists()
 
 
 def clear(plan: Plan) -> None:
-    """Remove what an earlier run left: what makes its result load first, then the rest, and its state but for the lock."""
+    """Remove what an earlier run left: first what makes a result load, then the rest, and all state but the lock."""
     folder = plan.output
     shards = sorted(folder.glob("model-*-of-*.safetensors*"))
     for path in [folder / name for name in (PROVENANCE, CONFIG, INDEX, CARD, MEASURED)] + shards:

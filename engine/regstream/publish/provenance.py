@@ -30,9 +30,7 @@ def provenance(plan: Plan, identity: Identity, committed: Sequence[Committed]) -
         "candidates": {c.name: _model_name(c.model) for c in plan.manifest.candidates},
         "identity": identity,
         "warnings": list(plan.warnings),
-        "ignored": {
-            c.label: list(c.ignored) for c in (plan.base, *(c.checkpoint for c in plan.candidates)) if c.ignored
-        },
+        "ignored": {checkpoint.label: list(checkpoint.ignored) for checkpoint in checkpoints if checkpoint.ignored},
         "steps": [{"name": step.name, "shard": step.shard, "solves": list(step.solves)} for step in committed],
     }
 

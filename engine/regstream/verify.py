@@ -1,0 +1,81 @@
+"""A result, read again: every byte against its digest, every tensor against the config, every weight finite."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from regstream import durable
+from regstream.block import LayeredModel
+from regstream.checkpoint import Checkpoint, open_checkpoint
+from regstream.errors import InputError
+from regstream.events import Listener, Progressed, StepStarted, ignore
+from regstream.plan.agreement import check_base
+from regstream.publish import read_provenance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What was read and what is wrong with it, a line a problem."""
+
+    num_files: int
+    num_bytes: int
+    problems: tuple[str, ...]
+
+
+def verify(folder: Path, *, listener: Listener = ignore) -> Verification:
+    """Read a finished result again, whole; memory stays at one tensor.
+
+    Raises:
+        InputError: there is no record of a result, or the record itself is damaged.
+    """
+    record = read_provenance(folder)
+    files: dict[str, Any] = record["files"]
+    listener(StepStarted(index=0, name="verify", work=len(files)))
+    problems = [*_strangers(folder, record)]
+    for name, expected in files.items():
+        problems += _check_file(folder / name, expected)
+        listener(Progressed(doing=name))
+    if not problems:
+        problems += _check_model(folder)
+    return Verification(
+        num_files=len(files), num_bytes=sum(entry["bytes"] for entry in files.values()), problems=tuple(problems)
+    )
+
+
+def _check_file(path: Path, expected: dict[str, Any]) -> Iterator[str]:
+    if not path.is_file():
+        yield f"{path}: missing"
+    elif path.stat().st_size != expected["bytes"]:
+        yield f"{path}: {path.stat().st_size:,} bytes, recorded were {expected['bytes']:,}"
+    elif durable.sha256(path) != expected["sha256"]:
+        yield f"{path}: damaged: its bytes are not those that were recorded"
+
+
+def _strangers(folder: Path, record: dict[str, Any]) -> Iterator[str]:
+    for path in sorted(folder.glob("*.safetensors")):
+        if path.name not in record["files"]:
+            yield f"{path}: not part of the result"
+
+
+def _check_model(folder: Path) -> Iterator[str]:
+    """Whether index, shards and config agree, and every weight is finite."""
+    try:
+        result = open_checkpoint("result", folder)
+        model = LayeredModel(result.family, result.config, dtype=torch.float32, device=torch.device("cpu"))
+        check_base(result, model.shapes, model.tied)
+        _check_index(folder, result)
+        for name, spec in result.tensors.items():
+            result.read({name: torch.empty(spec.shape, dtype=spec.dtype)})
+    except InputError as error:
+        yield str(error)
+
+
+def _check_index(folder: Path, result: Checkpoint) -> None:
+    weight_map = json.loads((folder / "model.safetensors.index.json").read_bytes())["weight_map"]
+    missing = {result.prefix + name for name in result.tensors} - weight_map.keys()
+    if missing:
+        raise InputError(f"{folder}: the index lacks {', '.join(sorted(missing))}")
