@@ -4,7 +4,7 @@ An array holds its batch's valid tokens (T, D), padding left out, as one chunk w
 written once, read once, and noticed when damaged. bfloat16, which zarr does not know, is kept as its 16 bits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
 from regstream import durable
+from regstream.batch import Batch
 from regstream.overlap import WriteBehind, read_ahead
 
 
@@ -31,13 +32,13 @@ class HiddenStates:
         self._dtype = dtype
         self._store = LocalStore(folder)
 
-    def read(self, candidate: str, depth: int, num_batches: int) -> Iterator[Tensor]:
+    def read(self, candidate: str, depth: int, batches: Sequence[Batch]) -> Iterator[Tensor]:
         """Each batch's tokens (T, D) on the host, in order, read ahead by one.
 
         Raises:
-            DamagedGeneration: a batch is missing or fails its checksum.
+            DamagedGeneration: a batch is missing, fails its checksum, or has another number of tokens.
         """
-        return read_ahead(self._read(candidate, depth, index) for index in range(num_batches))
+        return read_ahead(self._read(candidate, depth, index, batch) for index, batch in enumerate(batches))
 
     @contextmanager
     def write(self, candidate: str, depth: int) -> Iterator["GenerationWriter"]:
@@ -68,7 +69,7 @@ class HiddenStates:
         )
         array[...] = _to_numpy(tokens_TD.to(device="cpu", dtype=self._dtype))
 
-    def _read(self, candidate: str, depth: int, index: int) -> Tensor:
+    def _read(self, candidate: str, depth: int, index: int, batch: Batch) -> Tensor:
         name = f"{depth}/{candidate}/{index}"
         try:
             if not any((self.folder / name / "c").rglob("*")):  # zarr would read an absent chunk as zeros
@@ -77,6 +78,8 @@ class HiddenStates:
         except (OSError, ValueError, KeyError) as error:
             raise DamagedGeneration(f"{self.folder / name}: {error}") from error
         assert isinstance(stored, np.ndarray)
+        if stored.ndim != 2 or stored.shape[0] != batch.num_tokens:
+            raise DamagedGeneration(f"{self.folder / name}: {stored.shape} stored, {batch.num_tokens} tokens expected")
         return torch.from_numpy(stored).view(self._dtype)
 
 

@@ -26,14 +26,15 @@ def format_bytes(num_bytes: float) -> str:
     size = float(num_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(size) < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.3g} {unit}"
+            # Above 100 whole numbers: with three figures 1,000 MiB would be written 1e+03.
+            return f"{size:.0f} {unit}" if unit == "B" or abs(size) >= 100 else f"{size:.3g} {unit}"
         size /= 1024
-    return f"{size:.3g} TiB" if size < 1000 else f"{size:,.0f} TiB"
+    return f"{size:.3g} TiB" if abs(size) < 100 else f"{size:,.0f} TiB"
 
 
 def format_seconds(seconds: float) -> str:
     """Write a duration: `8.1 s`, `3 min 05 s`, `2 h 10 min`."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 3600:

@@ -43,9 +43,13 @@ class Evaluation:
         ]
         for row in self.rows:
             cells = [f"{row.losses[name]:.3f}" if name in row.losses else "" for name in self.datasets]
-            average = f"{row.average:.3f}" if len(row.losses) == len(self.datasets) else ""
-            lines.append(f"| {row.model} | {' | '.join(cells)} | {average} |")
+            average = self.average(row)
+            lines.append(f"| {row.model} | {' | '.join(cells)} | {'' if average is None else f'{average:.3f}'} |")
         return "\n".join(lines)
+
+    def average(self, row: EvaluationRow) -> float | None:
+        """A row's mean loss, where it can be held against the others': None where a dataset is missing."""
+        return row.average if len(row.losses) == len(self.datasets) else None
 
 
 def evaluate(

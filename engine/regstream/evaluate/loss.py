@@ -73,7 +73,7 @@ class StreamedLoss:
         names = [name for name in self.model.shapes if self.model.family.block_of(name) == block]
         with self.model.lent(self._loaded(weights, names)):
             for dataset, rows in datasets.items():
-                stored = states.read(dataset, block, len(rows.batches))
+                stored = states.read(dataset, block, rows.batches)
                 with states.write(dataset, block + 1) as following:
                     for batch, tokens_TD in zip(rows.batches, stored, strict=True):
                         hidden_BLD = batch.unpack(tokens_TD.to(self.model.device))
@@ -90,7 +90,7 @@ class StreamedLoss:
         with self.model.lent(self._loaded(weights, names)):
             for dataset, rows in datasets.items():
                 total = count = 0.0
-                for index, tokens_TD in enumerate(states.read(dataset, depth, len(rows.batches))):
+                for index, tokens_TD in enumerate(states.read(dataset, depth, rows.batches)):
                     ids = rows.token_ids(index)
                     for row_TD, row_ids in zip(torch.split(tokens_TD, list(map(len, ids))), ids, strict=True):
                         total += self._row_loss(row_TD.to(self.model.device), row_ids.to(self.model.device))

@@ -11,6 +11,7 @@ from regstream.block import LayeredModel
 from regstream.calibration import CalibrationSet
 from regstream.checkpoint import Checkpoint
 from regstream.manifest import Manifest
+from regstream.memory import resident_bytes
 from regstream.methods import Method
 from regstream.plan.projection import Projection, check_disk, check_memory, disk_bytes, memory_budget, project
 from regstream.plan.step import Step
@@ -83,8 +84,8 @@ class Plan:
 
     @property
     def budget_bytes(self) -> int:
-        """The memory that a step may take beyond `runtime_bytes`."""
-        return memory_budget(self)[0]
+        """The memory that the process may take in all."""
+        return memory_budget(self)[0] + resident_bytes()
 
     @property
     def disk_bytes(self) -> int:

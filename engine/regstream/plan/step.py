@@ -61,6 +61,11 @@ class Step:
         return {group: tuple(tensors) for group, tensors in groups.items()}
 
     @property
+    def num_regressed(self) -> int:
+        """How many of its tensors are regressed."""
+        return len(self.tensors) - len(self.folded)
+
+    @property
     def folded(self) -> tuple[TensorPlan, ...]:
         """What is not regressed."""
         return tuple(tensor for tensor in self.tensors if tensor.group is None)

@@ -25,15 +25,17 @@ from regstream.solve.report import Solve
 
 #: Output rows handled at a time.
 PANEL_ROWS = 1024
-#: The ladder: ridges tried in turn, relative to the unit diagonal. The first is above the sums' own rounding.
+#: The ladder: ridges tried in turn, relative to the unit diagonal. The first is above the rounding of what is summed:
+#: of the sums themselves in float32; in float64 of the activations, which are float32 at best.
 RIDGES = {
     torch.float32: (0.0, 1e-6, 1e-5, 1e-4, 1e-3),
-    torch.float64: (0.0, 1e-11, 1e-9, 1e-7, 1e-5, 1e-3),
+    torch.float64: (0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3),
 }
 #: Above this condition substitution loses more than three digits of D: refine float32 in float64.
-REFINE_ABOVE = {torch.float32: 1e4, torch.float64: 1e13}
-#: Above this condition a solution says more about rounding than about the candidates: go down the ladder.
-TRUSTED_CONDITION = {torch.float32: 1e7, torch.float64: 1e13}
+REFINE_ABOVE = {torch.float32: 1e4, torch.float64: float("inf")}
+#: Above this condition a solution says more about rounding than about the candidates: go down the ladder. In float64
+#: too: a direction that tokens visit only by the rounding of activations would get weights a thousand times too large.
+TRUSTED_CONDITION = {torch.float32: 1e7, torch.float64: 1e9}
 #: The largest relative residual that is still called a solution.
 TRUSTED_RESIDUAL = 1e-3
 _REFINEMENTS = 3

@@ -26,6 +26,17 @@ def advance(step: Step, workshop: Workshop) -> None:
         workshop.release("own")
 
 
+def rebuild(step: Step, workshop: Workshop) -> None:
+    """Make the generation that enters a step again, from the results of the steps before it.
+
+    Whatever state the stored hidden states are in; on return they are durable and what they were.
+    """
+    before = workshop.plan.steps[: step.index]
+    for earlier in before:
+        advance(earlier, workshop)
+        workshop.hidden.drop_before(earlier.depth + 1)
+
+
 def _push(step: Step, workshop: Workshop, candidate: PlannedCandidate) -> None:
     batches = candidate.rows.batches
     with workshop.hidden.write(candidate.name, step.depth + 1) as following:
@@ -35,7 +46,7 @@ def _push(step: Step, workshop: Workshop, candidate: PlannedCandidate) -> None:
                 following.append(batch.pack(workshop.model.run_stem(inputs)))
                 workshop.progress(f"{candidate.name}: stem")
             return
-        for batch, tokens in zip(batches, workshop.hidden.read(candidate.name, step.depth, len(batches)), strict=True):
+        for batch, tokens in zip(batches, workshop.hidden.read(candidate.name, step.depth, batches), strict=True):
             hidden_BLD: Tensor = batch.unpack(tokens.to(workshop.plan.device))
             following.append(batch.pack(workshop.model.run_block(step.depth, hidden_BLD, batch)))
             workshop.progress(f"{candidate.name}: forward")

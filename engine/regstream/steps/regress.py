@@ -69,7 +69,7 @@ def _gather(
     follows = workshop.plan.method.states is States.OWN and step.feeds
     generation = workshop.hidden.write(candidate.name, block + 1) if follows else nullcontext()
     with model.lent(workshop.whole(step, weights)), generation as following:
-        for batch, tokens in zip(batches, workshop.hidden.read(candidate.name, block, len(batches)), strict=True):
+        for batch, tokens in zip(batches, workshop.hidden.read(candidate.name, block, batches), strict=True):
             with observe(model.blocks[block], groups, _into(grams, batch)):
                 output = model.run_block(block, batch.unpack(tokens.to(workshop.plan.device)), batch)
             if following is not None:

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+from regstream.hidden import DamagedGeneration
 from regstream.methods import States
 from regstream.plan import Plan, Step
 from regstream.shards import write_shard
 from regstream.solve import Solve
-from regstream.steps.advance import advance
+from regstream.steps.advance import advance, rebuild
 from regstream.steps.fold import fold
 from regstream.steps.regress import regress
 from regstream.steps.workshop import Workshop
@@ -23,6 +24,16 @@ class Artifacts:
 
 
 def run_step(step: Step, workshop: Workshop) -> Artifacts:
+    """Do a step; where the hidden states that enter it turn out to be damaged, make them again first."""
+    try:
+        return _run(step, workshop)
+    except DamagedGeneration as damage:
+        workshop.warn(f"{damage}; making the hidden states of depth {step.depth} again from the merged blocks")
+        rebuild(step, workshop)
+        return _run(step, workshop)
+
+
+def _run(step: Step, workshop: Workshop) -> Artifacts:
     """Write a step's shard and, where a later step needs it, the next generation of hidden states.
 
     Both are durable on return. After an error neither a half-written shard nor a claim of one is left; hidden states

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from regstream.checkpoint import TensorReader, read_header
-from regstream.events import Listener, Progressed
+from regstream.events import Listener, Progressed, Warned
 from regstream.gram import Gram, Scratch, accumulation_dtype
 from regstream.hidden import HiddenStates
 from regstream.methods import RegMean
@@ -32,6 +32,10 @@ class Workshop:
     def progress(self, doing: str, amount: int = 1) -> None:
         """Say that some of the step's work is done. The listener may end the run here."""
         self._listener(Progressed(doing=doing, amount=amount))
+
+    def warn(self, message: str) -> None:
+        """Say something a person should know that does not stop the work."""
+        self._listener(Warned(message=message))
 
     def weights(self, step: Step, slot: str) -> dict[str, Tensor]:
         """Buffers for a step's parameters, by their names within the block; `slot` tells several sets apart."""

@@ -1,0 +1,60 @@
+"""The group of all commands, and the one place where what they raise becomes lines on stderr and an exit code."""
+
+from typing import Any
+
+import click
+
+from regstream import __version__
+from regstream_cli.evaluate import evaluate
+from regstream_cli.failures import report
+from regstream_cli.options import DEBUG
+from regstream_cli.plan import plan
+from regstream_cli.quiet import quieten
+from regstream_cli.run import run
+from regstream_cli.status import status
+from regstream_cli.verify import verify
+
+
+class _Guarded(click.Group):
+    """Leaves usage errors and broken pipes to click, and reports everything else that a command raises."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            ctx.exit(report(error, debug=bool(ctx.meta.get(DEBUG))))
+
+
+@click.group(cls=_Guarded, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="regstream")
+def cli() -> None:
+    """Merge fine-tuned checkpoints that are too large for the machine at hand.
+
+    A manifest says what is merged, and how; a run goes on where it was stopped, and takes no more memory than was
+    announced.
+
+    \b
+    Example:
+      regstream plan merge.toml       what will be done, and what it takes
+      regstream run merge.toml        do it; the same command goes on after a stop
+      regstream verify merged/llama   whether a result is whole
+
+    \b
+    Exit codes:
+      0  done                                4  a checkpoint or calibration set cannot be used
+      1  something unexpected                5  cannot go on: inputs changed since the run began
+      2  wrong usage or manifest             6  a regression has no trustworthy solution
+      3  over the budget of memory or disk   130  interrupted; the same command goes on
+    """
+    quieten()
+
+
+for command in (run, plan, status, verify, evaluate):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """What the `regstream` script calls."""
+    cli(prog_name="regstream")

@@ -1,0 +1,66 @@
+"""From an exception to what a person is told and what a script sees: lines on stderr and an exit code."""
+
+import errno
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from regstream.errors import BudgetError, Interrupted, ManifestError, RegstreamError
+from regstream_cli.streams import note
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_KEPT = "what was committed is kept, and the same command goes on"
+
+
+def report(error: BaseException, *, debug: bool) -> int:
+    """Say what went wrong, one line a problem, and return the exit code."""
+    if debug:
+        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+    error = _known(error)
+    for line in _lines(error):
+        note(" ".join(line.splitlines()))
+    return error.exit_code if isinstance(error, RegstreamError) else 1
+
+
+@contextmanager
+def full_disk_at(output: Path) -> Iterator[None]:
+    """Name `output` where the operating system says that a disk is full but not which file it was writing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_SPACE and error.filename is None:
+            error.filename = str(output)
+        raise
+
+
+def _known(error: BaseException) -> BaseException:
+    # What the operating system or a library raises for something that has a kind here.
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("nothing that was committed is lost")
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return BudgetError(f"{_place(error)}{error.strerror}; {_KEPT} once there is room")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return BudgetError(f"out of memory ({error}); {_KEPT}; lower batch_rows or max_length, or set host_memory")
+    return error
+
+
+def _lines(error: BaseException) -> Iterator[str]:
+    match error:
+        case ManifestError():
+            yield from (f"error: {problem}" for problem in error.problems)
+        case Interrupted():
+            yield f"interrupted: {error}"
+        case RegstreamError():
+            yield f"error: {error}"
+        case OSError(strerror=str(reason)):
+            yield f"error: {_place(error)}{reason}"
+        case _:
+            what = f"{type(error).__name__}: {error}"
+            yield f"unexpected error: {what}; --debug shows the traceback, please report it"
+
+
+def _place(error: OSError) -> str:
+    return "" if error.filename is None else f"{error.filename}: "

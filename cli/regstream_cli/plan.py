@@ -1,0 +1,100 @@
+"""`regstream plan`: what a merge will do and take, before it does and takes it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from regstream.errors import BudgetError
+from regstream.manifest import read_manifest
+from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
+from regstream_cli.streams import data_console, write_json
+from regstream_cli.watching import watching
+
+if TYPE_CHECKING:
+    from regstream.plan import Plan, Step
+
+
+@click.command()
+@manifest_argument
+@device_option
+@json_option
+@debug_option
+def plan(path: Path, device: str | None, as_json: bool) -> None:
+    """Show the steps, and what they take.
+
+    Says of each step of the merge that MANIFEST asks for what it reads, writes and holds, and whether all of it fits.
+    Reads configs, headers and calibration sets, no weights; writes nothing. Ends with exit code 3 where the memory or
+    the disk does not suffice.
+
+    \b
+    Example:
+      regstream plan merge.toml
+      regstream plan merge.toml --json | jq .disk_bytes
+    """
+    show_plan(path, device, as_json=as_json)
+
+
+def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
+    """Write the plan to stdout.
+
+    Raises:
+        BudgetError: it does not fit; it was written all the same.
+    """
+    manifest = read_manifest(path)
+    with watching() as listener:
+        from regstream.plan import make_plan
+
+        made = make_plan(manifest, text=path.read_text("utf-8-sig"), device=device, listener=listener)
+    refusal = _refusal(made)
+    if as_json:
+        write_json(_record(made, refusal))
+    else:
+        from regstream_cli.render import plan_table, plan_totals
+
+        console = data_console()
+        console.print(plan_table(made))
+        for line in plan_totals(made, fits=refusal is None):
+            console.print(line, soft_wrap=not console.is_terminal)
+    if refusal is not None:
+        raise refusal
+
+
+def _refusal(made: "Plan") -> BudgetError | None:
+    try:
+        made.validate()
+    except BudgetError as error:
+        return error
+    return None
+
+
+def _record(made: "Plan", refusal: BudgetError | None) -> dict[str, Any]:
+    return {
+        "output": str(made.output),
+        "method": made.method.name,
+        "device": str(made.device),
+        "candidates": [candidate.name for candidate in made.candidates],
+        "steps": [_step_record(made, step) for step in made.steps],
+        "widest": made.widest.name,
+        "runtime_bytes": made.runtime_bytes,
+        "budget_bytes": made.budget_bytes,
+        "read_bytes": made.read_bytes,
+        "write_bytes": made.write_bytes,
+        "disk_bytes": made.disk_bytes,
+        "fits": refusal is None,
+        "refusal": None if refusal is None else str(refusal),
+        "warnings": list(made.warnings),
+    }
+
+
+def _step_record(made: "Plan", step: "Step") -> dict[str, Any]:
+    projection = made.projections[step.index]
+    return {
+        "name": step.name,
+        "num_tensors": len(step.tensors),
+        "num_regressed": step.num_regressed,
+        "read_bytes": projection.read_bytes,
+        "write_bytes": projection.write_bytes,
+        "projected_bytes": made.projected_bytes(step),
+        "terms": dict(projection.terms),
+    }

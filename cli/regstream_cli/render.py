@@ -1,0 +1,83 @@
+"""Tables for people: no numbers of their own, only words and columns for those of the engine."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from regstream.units import format_bytes, format_seconds
+
+if TYPE_CHECKING:
+    from regstream.evaluate import Evaluation
+    from regstream.plan import Plan, Step
+    from regstream_cli.standing import Standing
+
+
+def plan_table(plan: "Plan") -> Table:
+    """A row a step; neighbours that take the same share one."""
+    table = _table("step", "tensors", "regressed", "reads", "writes", "memory")
+    for cells, steps in groupby(plan.steps, key=lambda step: _plan_cells(plan, step)):
+        table.add_row(_span([step.name for step in steps]), *cells)
+    return table
+
+
+def plan_totals(plan: "Plan", *, fits: bool) -> Iterator[str]:
+    """What the widest step is made of, what is read and written in all, and whether it fits."""
+    widest, terms = plan.widest, plan.projections[plan.widest.index].terms
+    parts = [("process", plan.runtime_bytes), *terms.items()]
+    sums = " + ".join(f"{name} {format_bytes(size)}" for name, size in parts)
+    yield f"widest: {widest.name}, {format_bytes(plan.projected_bytes(widest))} = {sums}"
+    yield f"in all: reads {format_bytes(plan.read_bytes)}, writes {format_bytes(plan.write_bytes)}"
+    memory = (
+        f"{format_bytes(plan.projected_bytes(widest))} of memory, where {format_bytes(plan.budget_bytes)} may be taken"
+    )
+    disk = f"{format_bytes(plan.disk_bytes)} more of disk"
+    yield f"needs {memory}, and {disk}: {'fits' if fits else 'does not fit'}"
+
+
+def status_table(standing: "Standing") -> Table:
+    """A row for each step that is done."""
+    table = _table("step", "took", "peak memory", "projected")
+    for step in standing.steps:
+        memory = (format_bytes(step.peak_bytes), format_bytes(step.projected_bytes))
+        table.add_row(step.name, format_seconds(step.seconds), *memory)
+    return table
+
+
+def evaluation_table(evaluation: "Evaluation") -> Table:
+    """A row a model, a column a dataset, the lowest loss of each column in bold."""
+    columns = [[row.losses.get(dataset) for row in evaluation.rows] for dataset in evaluation.datasets]
+    columns.append([evaluation.average(row) for row in evaluation.rows])
+    table = _table("held-out loss", *evaluation.datasets, "average")
+    for row, *losses in zip(evaluation.rows, *map(_loss_cells, columns), strict=True):
+        table.add_row(row.model, *losses)
+    return table
+
+
+def _loss_cells(losses: Sequence[float | None]) -> list[Text]:
+    best = min((loss for loss in losses if loss is not None), default=None)
+    return [_loss_cell(loss, best) for loss in losses]
+
+
+def _loss_cell(loss: float | None, best: float | None) -> Text:
+    return Text("" if loss is None else f"{loss:.3f}", style="bold" if loss == best else "")
+
+
+def _plan_cells(plan: "Plan", step: "Step") -> tuple[str, ...]:
+    projection = plan.projections[step.index]
+    sizes = (projection.read_bytes, projection.write_bytes, plan.projected_bytes(step))
+    return (str(len(step.tensors)), str(step.num_regressed), *map(format_bytes, sizes))
+
+
+def _span(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1].rpartition(' ')[2]}, each"
+
+
+def _table(name: str, *numbers: str) -> Table:
+    table = Table(name, box=SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table

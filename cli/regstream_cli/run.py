@@ -1,0 +1,58 @@
+"""`regstream run`: merge, or go on with a merge."""
+
+import os
+from pathlib import Path
+
+import click
+
+from regstream.events import RunFinished
+from regstream.manifest import read_manifest
+from regstream.units import format_bytes, format_seconds
+from regstream_cli.failures import full_disk_at
+from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
+from regstream_cli.plan import show_plan
+from regstream_cli.streams import note
+from regstream_cli.watching import watching
+
+
+@click.command()
+@manifest_argument
+@click.option("--restart", is_flag=True, help="Begin anew; discards what an earlier run or result left in the output.")
+@device_option
+@click.option("--dry-run", is_flag=True, help="Show the plan and whether it fits; write nothing.")
+@click.option("--full-digest", is_flag=True, help="Tell changed checkpoints by every byte of them, not by samples.")
+@json_option
+@debug_option
+def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_digest: bool, as_json: bool) -> None:
+    """Merge, or go on with a merge.
+
+    Does what MANIFEST says, from where an earlier run was stopped. Writes the result's folder to stdout; with --json
+    one object for each event of the run, a line each. Ctrl-C stops at the next safe point, where at most one step's
+    work is lost.
+
+    \b
+    Example:
+      regstream run merge.toml
+      regstream run merge.toml --json | jq 'select(.event == "step_committed")'
+    """
+    if dry_run:
+        show_plan(path, device, as_json=as_json)
+        return
+    manifest = read_manifest(path)
+    with watching(events_as_json=as_json) as listener, full_disk_at(manifest.merge.output):
+        from regstream import scheduler
+        from regstream.plan import make_plan
+
+        plan = make_plan(manifest, text=path.read_text("utf-8-sig"), device=device, listener=listener)
+        scheduler.run(plan, restart=restart, full_digest=full_digest, listener=listener)
+    if listener.watch.finished is not None:
+        note(_summary(listener.watch.finished))
+    if not as_json:
+        click.echo(os.fsencode(manifest.merge.output))
+
+
+def _summary(finished: RunFinished) -> str:
+    if finished.already:
+        return f"{finished.output}: already finished; nothing to do"
+    took, peak = format_seconds(finished.seconds), format_bytes(finished.peak_bytes)
+    return f"{finished.output}: finished in {took}, peak memory {peak}"

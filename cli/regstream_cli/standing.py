@@ -1,0 +1,102 @@
+"""How far the merge of a manifest is, read from what it left on disk; nothing is changed, no input is opened."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from regstream.manifest import Manifest, meaning
+from regstream_cli.watch import mean_step_seconds
+
+if TYPE_CHECKING:
+    from regstream.journal import Identity
+
+State = Literal["not begun", "unfinished", "finished"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTaken:
+    """A step that is done."""
+
+    name: str
+    seconds: float
+    peak_bytes: int
+    projected_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """Where a merge stands. `total` is None where nothing tells; `changed` says what the manifest asks for now."""
+
+    state: State
+    output: str
+    total: int | None = None
+    steps: tuple[StepTaken, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """How long all of it took."""
+        return sum(step.seconds for step in self.steps)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The most memory that a step took."""
+        return max((step.peak_bytes for step in self.steps), default=0)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the rest will take, at the mean of the blocks that are done."""
+        pace = mean_step_seconds([(step.name, step.seconds) for step in self.steps])
+        return None if pace is None or self.total is None else pace * (self.total - len(self.steps))
+
+
+def standing_of(manifest: Manifest) -> Standing:
+    """Look at a manifest's output and journal.
+
+    Raises:
+        InputError: the record beside a finished result is damaged.
+        ResumeError: the journal is damaged.
+    """
+    from regstream.journal import Journal
+    from regstream.publish import is_published
+
+    output = str(manifest.merge.output)
+    if is_published(manifest.merge.output):
+        return _finished(manifest, output)
+    announced = Journal.announced(manifest.workdir)
+    if announced is None:
+        return Standing(state="not begun", output=output)
+    steps = tuple(StepTaken(**_only(step.measured)) for step in Journal.peek(manifest.workdir))
+    changed = _changed(announced["identity"], manifest)
+    return Standing(state="unfinished", output=output, total=len(announced["steps"]), steps=steps, changed=changed)
+
+
+def _finished(manifest: Manifest, output: str) -> Standing:
+    from regstream.publish import read_provenance
+    from regstream.publish.provenance import MEASURED
+
+    record = read_provenance(manifest.merge.output)
+    steps = tuple(StepTaken(**step) for step in _read_steps(manifest.merge.output / MEASURED))
+    changed = _changed(record["identity"], manifest)
+    return Standing(state="finished", output=output, total=len(record["steps"]), steps=steps, changed=changed)
+
+
+def _read_steps(path: Path) -> list[dict[str, Any]]:
+    # Whoever copied a result may have left this file behind; the result is whole without it.
+    try:
+        steps: list[dict[str, Any]] = json.loads(path.read_bytes())["steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return steps
+
+
+def _only(measured: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in measured.items() if key != "index"}
+
+
+def _changed(identity: "Identity", manifest: Manifest) -> tuple[str, ...]:
+    from regstream.journal import differences
+
+    before = identity["manifest"]
+    return tuple(differences(before, meaning(manifest, device=manifest.resources.device or before["device"])))

@@ -1,0 +1,57 @@
+"""`regstream evaluate` shows a row a model and a column a dataset."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from rich.text import Text
+
+from regstream.evaluate import Evaluation, EvaluationRow
+from regstream_cli.render import evaluation_table
+
+Invoke = Callable[..., Result]
+
+
+def test_the_table(invoke: Invoke, finished: Path) -> None:
+    result = invoke("evaluate", finished, "--also", f"again={finished.parent / 'merged'}")
+    assert result.exit_code == 0, result.stderr
+    heading, _, *rows = [line.split() for line in result.stdout.splitlines()]
+    assert heading == ["held-out", "loss", "task0", "task1", "average"]
+    assert [row[0] for row in rows] == ["base", "task0", "task1", "mean", "regmean++", "again"]
+    assert rows[-1][1:] == rows[-2][1:]
+    assert [len(row) for row in rows] == [4, 2, 2, 4, 4, 4]
+    assert "regstream: evaluate mean" in result.stderr.splitlines()
+
+
+def test_json(invoke: Invoke, finished: Path) -> None:
+    record = json.loads(invoke("evaluate", finished, "--cross", "--json").stdout)
+    assert record["datasets"] == ["task0", "task1"]
+    for row in record["rows"]:
+        assert row["average"] == pytest.approx(sum(row["losses"].values()) / 2)
+
+
+def test_a_merge_without_a_result_is_4(invoke: Invoke, fresh: Path) -> None:
+    result = invoke("evaluate", fresh)
+    assert result.exit_code == 4
+    assert str(fresh.parent / "merged") in result.stderr
+
+
+@pytest.mark.parametrize("value", ["name", "=folder", "name=", "name=nowhere/at/all"])
+def test_another_model_needs_a_name_and_a_folder(invoke: Invoke, fresh: Path, value: str) -> None:
+    result = invoke("evaluate", fresh, "--also", value)
+    assert result.exit_code == 2
+    assert "--also" in result.stderr
+
+
+def test_the_lowest_loss_of_a_column_is_bold() -> None:
+    rows = (
+        EvaluationRow(model="base", losses={"math": 2.0, "code": 1.0}),
+        EvaluationRow(model="math", losses={"math": 1.5}),
+        EvaluationRow(model="merge", losses={"math": 1.6, "code": 1.2}),
+    )
+    table = evaluation_table(Evaluation(datasets=("math", "code"), rows=rows))
+    cells = [[cell for cell in column.cells if isinstance(cell, Text)] for column in table.columns[1:]]
+    assert [[cell.plain for cell in column if cell.style] for column in cells] == [["1.500"], ["1.000"], ["1.400"]]
+    assert [cell.plain for cell in cells[2]] == ["1.500", "", "1.400"]

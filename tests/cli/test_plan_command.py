@@ -1,0 +1,50 @@
+"""`regstream plan` shows the plan's own numbers."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from click.testing import Result
+
+from regstream.units import format_bytes
+
+Invoke = Callable[..., Result]
+
+
+def test_neighbours_that_take_the_same_share_a_row(invoke: Invoke, fresh: Path) -> None:
+    lines = invoke("plan", fresh).stdout.splitlines()
+    assert lines[0].split() == ["step", "tensors", "regressed", "reads", "writes", "memory"]
+    assert lines[2].startswith("stem ")
+    assert lines[3].startswith("block 0 to 3, each ")
+    assert lines[4].startswith("block 4 ")  # feeds no other block: writes less
+    assert lines[5].startswith("head ")
+    assert lines[-1].startswith("needs ")
+    assert lines[-1].endswith(": fits")
+
+
+def test_the_widest_step_is_the_sum_of_its_terms(invoke: Invoke, fresh: Path) -> None:
+    plan = json.loads(invoke("plan", fresh, "--json").stdout)
+    widest = next(step for step in plan["steps"] if step["name"] == plan["widest"])
+    assert widest["projected_bytes"] == plan["runtime_bytes"] + sum(widest["terms"].values())
+    assert plan["write_bytes"] == sum(step["write_bytes"] for step in plan["steps"])
+    assert plan["read_bytes"] == sum(step["read_bytes"] for step in plan["steps"])
+    assert plan["fits"]
+    assert plan["refusal"] is None
+    assert [step["num_regressed"] for step in plan["steps"]] == [0, 7, 7, 7, 7, 7, 0]
+
+
+def test_what_does_not_fit_is_shown_all_the_same(invoke: Invoke, fresh: Path) -> None:
+    fresh.write_text(fresh.read_text().replace("[resources]", '[resources]\nhost_memory = "64MiB"'))
+    table = invoke("plan", fresh)
+    assert table.stdout.splitlines()[-1].endswith(": does not fit")
+    assert f"where {format_bytes(64 << 20)} may be taken" in table.stdout
+    record = invoke("plan", fresh, "--json")
+    assert (table.exit_code, record.exit_code) == (3, 3)
+    assert record.stderr == f"regstream: error: {json.loads(record.stdout)['refusal']}\n"
+    assert not json.loads(record.stdout)["fits"]
+
+
+def test_a_plan_writes_nothing_and_leaves_a_run_alone(invoke: Invoke, half_done: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in half_done.parent.rglob("*")}
+    assert invoke("plan", half_done).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in half_done.parent.rglob("*")} == before

@@ -1,0 +1,114 @@
+"""Runs in processes of their own: what goes to which stream, and how Ctrl-C ends and the same command goes on."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+Invoke = Callable[..., Result]
+_RUN = [sys.executable, "-m", "regstream_cli", "run"]
+#: A command that needs no engine, so that this starts at once.
+_SAYS = """
+from regstream_cli.app import cli, main
+from regstream_cli.streams import write_json
+cli.command("says")(lambda: write_json("something"))
+main()
+"""
+
+
+def _shards(output: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in output.glob("*.safetensors")}
+
+
+def test_the_streams_of_a_run(environment: dict[str, str], fresh: Path) -> None:
+    done = subprocess.run([*_RUN, fresh], env=environment, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == f"{fresh.parent / 'merged'}\n"
+    lines = done.stderr.splitlines()
+    assert all(line.startswith("regstream: ") for line in lines), done.stderr
+    assert [line.split()[1:4] for line in lines if " of 7)" in line][1] == ["block", "0", "(2"]
+    assert lines[-1].startswith(f"regstream: {fresh.parent / 'merged'}: finished in ")
+    assert "\x1b" not in done.stderr
+
+
+def test_ctrl_c_then_the_same_command_gives_the_same_bytes(
+    invoke: Invoke, environment: dict[str, str], fresh: Path, finished_once: Path
+) -> None:
+    process = subprocess.Popen(
+        [*_RUN, fresh, "--json"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        # A background job's SIGINT may be ignored, and regstream leaves that so.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    )
+    assert process.stdout is not None
+    # A pipe of one page: the run cannot get far ahead of its reader.
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, os.sysconf("SC_PAGE_SIZE"))
+    while b'"block 1"' not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"stopping at the next safe point" in said
+    assert said.splitlines()[-1].endswith(b"of 7 steps are committed; the same command goes on")
+    assert not (fresh.parent / "merged" / "config.json").exists()
+
+    resumed = invoke("run", fresh)
+    assert resumed.exit_code == 0
+    assert "going on after " in resumed.stderr
+    assert _shards(fresh.parent / "merged") == _shards(finished_once / "merged")
+
+
+def test_json_has_an_object_for_each_event(invoke: Invoke, half_done: Path) -> None:
+    result = invoke("run", half_done, "--json")
+    events: list[dict[str, Any]] = [json.loads(line) for line in result.stdout.splitlines()]
+    assert events[0] == {"event": "run_started", "done": 3, "total": 7, "output": str(half_done.parent / "merged")}
+    committed = [event["name"] for event in events if event["event"] == "step_committed"]
+    assert committed == ["block 2", "block 3", "block 4", "head"]
+    assert {event["event"] for event in events} >= {"step_started", "progressed"}
+    assert events[-1]["event"] == "run_finished"
+    assert events[-1]["peak_bytes"] > 0
+
+
+def test_a_second_run_says_finished_and_does_nothing(invoke: Invoke, finished: Path) -> None:
+    output = finished.parent / "merged"
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    result = invoke("run", finished)
+    assert result.exit_code == 0
+    assert result.stdout == f"{output}\n"
+    assert result.stderr == f"regstream: {output}: already finished; nothing to do\n"
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(invoke: Invoke, fresh: Path) -> None:
+    before = sorted(fresh.parent.rglob("*"))
+    result = invoke("run", fresh, "--dry-run")
+    assert result.exit_code == 0
+    assert "widest: block" in result.stdout
+    assert sorted(fresh.parent.rglob("*")) == before
+
+
+def test_a_closed_pipe_is_silent(environment: dict[str, str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    says = [sys.executable, "-c", _SAYS, "says"]
+    done = subprocess.run(says, env=environment, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60)
+    os.close(writer)
+    assert done.returncode == 1
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize("flag", ["--device=abacus", "--device=cuda:99"])
+def test_a_device_that_is_not_there_is_2(invoke: Invoke, fresh: Path, flag: str) -> None:
+    result = invoke("run", fresh, flag)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("regstream: error: device")

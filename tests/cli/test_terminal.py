@@ -1,0 +1,73 @@
+"""On a terminal: bars that are drawn and gone again, no colours where none are wanted, none wider than the screen."""
+
+import os
+import pty
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from regstream.events import Progressed, RunStarted, StepStarted
+from regstream_cli.progress import Display
+from regstream_cli.watch import Watch
+
+_COLOUR = re.compile(r"\x1b\[[\d;]*(?:3[0-7]|9[0-7]|38;[\d;]*)m")
+_HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+
+
+def _on_terminal(environment: dict[str, str], *arguments: str) -> tuple[str, int]:
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execve(sys.executable, [sys.executable, "-m", "regstream_cli", *arguments], environment)
+    shown = bytearray()
+    try:
+        while data := os.read(terminal, 4096):
+            shown += data
+    except OSError:  # the other end is closed
+        pass
+    os.close(terminal)
+    return shown.decode(), os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def test_a_run_shows_a_bar_without_colours_where_none_are_wanted(environment: dict[str, str], half_done: Path) -> None:
+    variables = environment | {"TERM": "xterm-256color", "COLUMNS": "80", "NO_COLOR": "1"}
+    shown, code = _on_terminal(variables, "run", str(half_done))
+    assert code == 0
+    assert "━" in shown
+    assert re.search(r"[3-6]/7", shown)
+    assert "memory" in shown
+    assert shown.rindex(_SHOW_CURSOR) > shown.rindex(_HIDE_CURSOR)
+    assert not _COLOUR.search(shown)
+    finished, path = shown[shown.rindex(_SHOW_CURSOR) :].splitlines()[-2:]
+    assert "finished in" in finished
+    assert path == str(half_done.parent / "merged")
+
+
+@pytest.mark.parametrize("width", [120, 60, 30])
+def test_the_display_stays_within_the_screen(width: int) -> None:
+    watch = Watch()
+    console = Console(width=width, force_terminal=True, no_color=True, highlight=False)
+    display = Display(watch, console)
+    watch(RunStarted(done=3, total=34, output="out"))
+    watch(StepStarted(index=3, name="block 2", work=30))
+    watch(Progressed(doing="a-candidate-with-quite-a-name: statistics", amount=7))
+    display.notice("stopping at the next safe point; once more stops at once")
+    with console.capture() as captured:
+        console.print(display._render())
+    lines = re.sub(r"\x1b\[[\d;]*m", "", captured.get()).splitlines()
+    assert len(lines) <= 6
+    assert max(map(len, lines)) <= width
+    assert "3/34" in lines[0]
+
+
+def test_colours_where_they_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    watch = Watch()
+    watch(StepStarted(index=0, name="stem", work=2))
+    watch(Progressed(doing="math: stem"))
+    console = Console(width=80, force_terminal=True, color_system="standard")
+    with console.capture() as captured:
+        console.print(Display(watch, console)._render())
+    assert _COLOUR.search(captured.get())

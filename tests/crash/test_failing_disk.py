@@ -1,0 +1,30 @@
+"""An operation that fails in place of a kill: a full disk, a broken disk, half a write."""
+
+import errno
+
+import pytest
+
+from crash.faults import in_child, refuse, with_fault
+from crash.resuming import Resuming, contents
+
+
+def check_failing(resuming: Resuming, places: list[str], index: int, number: int) -> None:
+    """The run ends with an error and goes on later, or it could do without what failed and its result is whole."""
+    place = places[index]
+    if in_child(lambda: with_fault(resuming.run, resuming.merge.output, index, refuse(number))) == 0:
+        assert contents(resuming.merge.output) == resuming.undisturbed, place
+    assert not list(resuming.merge.output.glob("*.partial")), place
+    resuming.check(place)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
+def test_at_a_few_operations(resuming: Resuming, places: list[str], number: int) -> None:
+    for index in range(len(places) // 8, len(places), len(places) // 4):
+        check_failing(resuming, places, index, number)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
+def test_at_every_operation(resuming: Resuming, places: list[str], number: int) -> None:
+    for index in range(len(places)):
+        check_failing(resuming, places, index, number)

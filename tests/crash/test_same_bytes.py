@@ -1,0 +1,55 @@
+"""What must not show in the bytes: how many threads, and whether files were in the page cache."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from crash.faults import in_child
+from crash.resuming import contents
+from merging import Merge, make_merge
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Merge:
+    """Wide enough that several threads share a product."""
+    folder = tmp_path_factory.mktemp("wide")
+    return make_merge(folder, "llama", candidates=2, layers=2, hidden=256, merge={"method": "regmean++"})
+
+
+def run_with(merge: Merge, num_threads: int, *, cold: bool = False) -> dict[str, bytes]:
+    """The result's files."""
+
+    def work() -> None:
+        torch.set_num_threads(num_threads)
+        if cold:
+            for path in merge.manifest.parent.rglob("*.safetensors"):
+                drop_from_cache(path)
+        merge.run()
+
+    assert in_child(work) == 0
+    files = contents(merge.output)
+    shutil.rmtree(merge.output)
+    return files
+
+
+def drop_from_cache(path: Path) -> None:
+    """Have the kernel forget a file's pages."""
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+
+
+@pytest.mark.slow
+def test_any_number_of_threads(wide: Merge) -> None:
+    once = run_with(wide, 1)
+    assert run_with(wide, 2) == once
+    assert run_with(wide, 3) == once
+
+
+@pytest.mark.slow
+def test_cold_and_warm_page_cache(wide: Merge) -> None:
+    assert run_with(wide, 2, cold=True) == run_with(wide, 2)

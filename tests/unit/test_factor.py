@@ -1,0 +1,89 @@
+"""Factoring, substitution, refinement and the condition estimate, against numpy in float64."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from regstream.solve import factor
+from regstream.solve.factor import cholesky, condition_estimate, refine_rows, solve_rows
+
+
+def unit_diagonal(width: int, condition: float, *, seed: int = 0) -> Tensor:
+    """A symmetric positive definite matrix, float64, of about this condition once its diagonal is scaled to one."""
+    generator = torch.Generator().manual_seed(seed)
+    vectors_II = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64))[0]
+    matrix_II = vectors_II * torch.logspace(0, -np.log10(condition), width, dtype=torch.float64) @ vectors_II.T
+    scale_I = matrix_II.diagonal().rsqrt()
+    return matrix_II * scale_I * scale_I[:, None]
+
+
+def rows(count: int, width: int) -> Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def factored(matrix_II: Tensor) -> Tensor:
+    lower_II = cholesky(matrix_II, torch.empty_like(matrix_II))
+    assert lower_II is not None
+    return lower_II
+
+
+@pytest.mark.parametrize("width", [1, 2, 17, 130])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_factor_is_written_where_it_was_asked_for(width: int, dtype: torch.dtype) -> None:
+    matrix_II = unit_diagonal(width, 100).to(dtype)
+    before_II, into_II = matrix_II.clone(), torch.full_like(matrix_II, 7.0)
+    lower_II = cholesky(matrix_II, into_II)
+    assert lower_II is not None
+    assert lower_II.data_ptr() == into_II.data_ptr()
+    assert torch.equal(matrix_II, before_II)
+    torch.testing.assert_close(lower_II.tril() @ lower_II.tril().T, matrix_II)
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [
+        [[1.0, 2.0], [2.0, 1.0]],
+        [[1.0, 0.0], [0.0, -1.0]],
+        [[1.0, float("nan")], [float("nan"), 1.0]],
+        [[float("inf"), 0.0], [0.0, 1.0]],
+        [[float("nan"), 0.0], [0.0, 1.0]],
+    ],
+)
+def test_what_is_not_positive_definite_has_no_factor(matrix: list[list[float]]) -> None:
+    matrix_II = torch.tensor(matrix)
+    assert cholesky(matrix_II, torch.empty_like(matrix_II)) is None
+
+
+@pytest.mark.parametrize("width", [1, 30])
+def test_substitution_solves_rows_in_place(width: int) -> None:
+    matrix_II, rhs_NI = unit_diagonal(width, 100), rows(4, width)
+    solution_NI = rhs_NI.clone()
+    solve_rows(factored(matrix_II), solution_NI)
+    np.testing.assert_allclose(solution_NI.numpy(), np.linalg.solve(matrix_II.numpy(), rhs_NI.numpy().T).T, rtol=1e-9)
+
+
+@pytest.mark.parametrize("columns", [1024, 8])
+def test_refinement_gains_the_digits_that_substitution_in_float32_loses(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setattr(factor, "_COLUMNS", columns)
+    matrix_II, rhs_NI = unit_diagonal(30, 1e5).float(), rows(4, 30).float()
+    lower_II = factored(matrix_II)
+    expected_NI = np.linalg.solve(matrix_II.double().numpy(), rhs_NI.double().numpy().T).T
+    errors = []
+    for steps in (0, 3):
+        solution_NI = rhs_NI.clone()
+        refine_rows(matrix_II, lower_II, solution_NI, steps=steps)
+        errors.append(np.linalg.norm(solution_NI.double().numpy() - expected_NI) / np.linalg.norm(expected_NI))
+    assert errors[0] > 1e-5
+    assert errors[1] < 1e-6
+
+
+@pytest.mark.parametrize("width", [2, 20, 100])
+@pytest.mark.parametrize("condition", [1.5, 1e2, 1e4, 1e6, 1e9])
+def test_the_condition_estimate_is_numpys_within_a_factor(width: int, condition: float) -> None:
+    matrix_II = unit_diagonal(width, condition)
+    estimate = condition_estimate(matrix_II, factored(matrix_II))
+    exact = np.linalg.cond(matrix_II.numpy())
+    assert exact / 3 < estimate < exact * 1.01

@@ -1,0 +1,122 @@
+"""Gram matrices: streamed equals dense, in which dtype, and which part of the matrix is kept up to date."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from regstream import gram
+from regstream.gram import Gram, Scratch, accumulation_dtype
+
+CPU = torch.device("cpu")
+
+
+def inputs(num_tokens: int, in_features: int, *, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(num_tokens, in_features, generator=generator) + 0.3
+
+
+def make(in_features: int, dtype: torch.dtype = torch.float32) -> Gram:
+    return Gram(in_features, Scratch(CPU, dtype))
+
+
+def relative(result_II: Tensor, x_TI: Tensor) -> float:
+    expected_II = x_TI.double().T @ x_TI.double()
+    return float((result_II.double() - expected_II).norm() / expected_II.norm())
+
+
+@pytest.mark.parametrize("in_features", [1, 7, 64])
+@pytest.mark.parametrize("num_tokens", [1, 5, 300])
+def test_streamed_equals_dense(in_features: int, num_tokens: int) -> None:
+    x_TI = inputs(num_tokens, in_features)
+    streamed = make(in_features)
+    for part_TI in x_TI.split(7):
+        streamed.add(part_TI)
+    assert streamed.num_tokens == num_tokens
+    assert relative(streamed.mirror(), x_TI) < 1e-6
+
+
+@pytest.mark.parametrize("in_features", [8, 9, 16, 21])
+def test_panels_cover_a_matrix_of_any_width(monkeypatch: pytest.MonkeyPatch, in_features: int) -> None:
+    monkeypatch.setattr(gram, "PANEL_COLUMNS", 8)
+    monkeypatch.setattr(gram, "TOKENS_AT_A_TIME", 16)
+    x_TI = inputs(50, in_features)
+    streamed = make(in_features)
+    streamed.add(x_TI)
+    whole_II = streamed.mirror()
+    assert relative(whole_II, x_TI) < 1e-6
+    torch.testing.assert_close(whole_II, whole_II.T)
+
+
+def test_what_is_wider_than_a_panel_is_whole_after_mirroring() -> None:
+    x_TI = inputs(3, gram.PANEL_COLUMNS + 5)
+    streamed = make(x_TI.shape[1])
+    streamed.add(x_TI)
+    assert not streamed.sum_II[-1, 0]  # below the diagonal block nothing is multiplied
+    assert relative(streamed.mirror(), x_TI) < 1e-6
+
+
+def test_mirroring_does_not_stop_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gram, "PANEL_COLUMNS", 4)
+    x_TI = inputs(20, 10)
+    streamed = make(10)
+    for part_TI in x_TI.split(10):
+        streamed.add(part_TI)
+        streamed.mirror()
+    assert relative(streamed.mirror(), x_TI) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_inputs_lose_nothing_beyond_their_own_rounding(dtype: torch.dtype) -> None:
+    # Whole numbers up to 8: every product and every sum is exact in float32, and wrong in a half-precision sum.
+    x_TI = torch.randint(-8, 9, (4000, 6), generator=torch.Generator().manual_seed(0)).to(dtype)
+    streamed = make(6)
+    streamed.add(x_TI)
+    assert torch.equal(streamed.mirror().double(), x_TI.double().T @ x_TI.double())
+    assert not torch.equal((x_TI.T @ x_TI).double(), x_TI.double().T @ x_TI.double())
+
+
+def test_half_precision_and_float32_inputs_of_the_same_values_give_the_same_bits() -> None:
+    x_TI = inputs(333, 12).bfloat16()
+    streamed, cast_before = make(12), make(12)
+    streamed.add(x_TI)
+    cast_before.add(x_TI.float())
+    assert torch.equal(streamed.mirror(), cast_before.mirror())
+
+
+def test_double_sums_are_taken_in_double() -> None:
+    x_TI = inputs(500, 5)
+    streamed = make(5, torch.float64)
+    streamed.add(x_TI)
+    assert relative(streamed.mirror(), x_TI) < 1e-14
+
+
+def test_a_reset_gram_is_a_new_one() -> None:
+    streamed, fresh = make(4), make(4)
+    streamed.add(inputs(10, 4, seed=1))
+    streamed.reset()
+    for each in (streamed, fresh):
+        each.add(inputs(10, 4, seed=2))
+    assert streamed.num_tokens == fresh.num_tokens == 10
+    assert torch.equal(streamed.sum_II, fresh.sum_II)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "dtype"),
+    [(0.0, torch.float32), (0.95, torch.float32), (0.99, torch.float32), (0.995, torch.float64), (1.0, torch.float64)],
+)
+def test_sums_are_double_where_alpha_leaves_the_condition_unbounded(alpha: float, dtype: torch.dtype) -> None:
+    assert accumulation_dtype(alpha) == dtype
+
+
+def test_the_scratch_is_reused_and_grows() -> None:
+    scratch = Scratch(CPU, torch.float32)
+    first = scratch.take(4, 8)
+    assert scratch.take(2, 16).data_ptr() == scratch.take(1, 3).data_ptr() == first.data_ptr()
+    assert scratch.take(100, 100).shape == (100, 100)
+
+
+def test_casting_copies_only_where_the_dtype_differs() -> None:
+    scratch = Scratch(CPU, torch.float32)
+    x_TI = inputs(3, 2)
+    assert scratch.cast(x_TI) is x_TI
+    assert torch.equal(scratch.cast(x_TI.bfloat16()), x_TI.bfloat16().float())
