@@ -72,14 +72,18 @@ class HiddenStates:
     def _read(self, candidate: str, depth: int, index: int, batch: Batch) -> Tensor:
         name = f"{depth}/{candidate}/{index}"
         try:
-            if not any((self.folder / name / "c").rglob("*")):  # zarr would read an absent chunk as zeros
+            # zarr would read an absent chunk as zeros, also where its folder still stands
+            if not any(path.is_file() for path in (self.folder / name / "c").rglob("*")):
                 raise FileNotFoundError("its chunk is missing")
             stored = zarr.open_array(self._store, path=name, mode="r")[...]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedGeneration(f"{self.folder / name}: {error}") from error
         assert isinstance(stored, np.ndarray)
-        if stored.ndim != 2 or stored.shape[0] != batch.num_tokens:
-            raise DamagedGeneration(f"{self.folder / name}: {stored.shape} stored, {batch.num_tokens} tokens expected")
+        if stored.ndim != 2 or stored.shape[0] != batch.num_tokens or stored.dtype != _stored(self._dtype):
+            found = f"{stored.dtype} {stored.shape}"
+            raise DamagedGeneration(
+                f"{self.folder / name}: {found} stored, {batch.num_tokens} tokens in {_stored(self._dtype)} expected"
+            )
         return torch.from_numpy(stored).view(self._dtype)
 
 

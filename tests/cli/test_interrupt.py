@@ -63,7 +63,7 @@ def test_the_first_signal_is_answered_by_the_next_event(number: signal.Signals) 
         interruption(Progressed(doing="math: statistics"))
         os.kill(os.getpid(), number)
         _until_noticed(notices)
-        with pytest.raises(Interrupted, match="^out: stopped in stem, 0 of 1 steps are committed; "):
+        with pytest.raises(Interrupted, match=r"^out: stopped in stem, 0 of 1 steps are committed; "):
             interruption(Progressed(doing="math: statistics"))
     assert signal.getsignal(number) is before
 

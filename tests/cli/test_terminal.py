@@ -34,7 +34,7 @@ def _on_terminal(environment: dict[str, str], *arguments: str) -> tuple[str, int
 def test_a_run_shows_a_bar_without_colours_where_none_are_wanted(environment: dict[str, str], half_done: Path) -> None:
     variables = environment | {"TERM": "xterm-256color", "COLUMNS": "80", "NO_COLOR": "1"}
     shown, code = _on_terminal(variables, "run", str(half_done))
-    assert code == 0
+    assert code == 0, shown
     assert "━" in shown
     assert re.search(r"[3-6]/7", shown)
     assert "memory" in shown

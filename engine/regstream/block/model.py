@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import transformers
 from accelerate import init_empty_weights
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, PreTrainedModel
 
@@ -125,8 +126,9 @@ def _build(family: Family, config: Mapping[str, Any], dtype: torch.dtype) -> Pre
         with init_empty_weights(include_buffers=False):
             make = getattr(model_class, "from_config", None) or model_class._from_config
             model: PreTrainedModel = make(settings, dtype=dtype)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"base: config.json describes no {family.model_class}: {error}") from error
+    except (StrictDataclassError, ArithmeticError, ValueError, TypeError, KeyError, AttributeError) as error:
+        text = " ".join(str(error).split())
+        raise InputError(f"base: config.json describes no {family.model_class}: {text}") from error
     model.tie_weights()
     model.train(False)
     return model

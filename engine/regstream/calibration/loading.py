@@ -84,10 +84,10 @@ def load_calibration(
         raise InputError(f"{path}: expected a .safetensors file of pixel_values for a {family.name} model")
     if family.rows == "pixel_values":
         pixels = PixelRows(path, family, config, calibration, seed)
-        _warn_if_few(len(pixels), calibration, warn)
+        _warn_if_few(path, len(pixels), calibration, warn)
         return pixels
     rows = _token_rows(calibration, path, tokenizer, seed)
-    _warn_if_few(len(rows), calibration, warn)
+    _warn_if_few(path, len(rows), calibration, warn)
     _check_vocabulary(path, [ids for _, ids in rows], [place for place, _ in rows], int(config["vocab_size"]))
     return TokenRows([ids for _, ids in rows], calibration.batch_rows)
 
@@ -103,9 +103,12 @@ def _token_rows(calibration: Calibration, path: Path, tokenizer: Path, seed: int
     return [(row.place, tokenize(row)) for row in read_rows(path, calibration.field, chosen)]
 
 
-def _warn_if_few(found: int, calibration: Calibration, warn: Callable[[str], None]) -> None:
+def _warn_if_few(path: Path, found: int, calibration: Calibration, warn: Callable[[str], None]) -> None:
     if calibration.rows is not None and found < calibration.rows:
-        warn(f"{calibration.path}: {found} rows where {calibration.rows} were asked for; going on with {found}")
+        # The file's name only: warnings are published, and tell nothing of the machine.
+        warn(
+            f"{path.name}: {found} rows where {calibration.rows} were asked for; going on with {found}"
+        )
 
 
 def _check_vocabulary(path: Path, rows: list[TokenIds], places: list[str], vocabulary: int) -> None:

@@ -15,6 +15,8 @@ from regstream.errors import InputError
 from regstream.families import Family
 from regstream.manifest import Calibration
 
+_FLOATING = ("F64", "F32", "F16", "BF16")
+
 
 class PixelRows:
     """Images of a safetensors file; all have the model's size, so nothing is ever padded."""
@@ -26,9 +28,11 @@ class PixelRows:
         size = int(config["image_size"])
         expected = [int(config.get("num_channels", 3)), size, size]
         with tensor_rows(path, "pixel_values") as pixels:
-            shape = pixels.get_shape()
+            shape, dtype = pixels.get_shape(), pixels.get_dtype()
         if len(shape) != 4 or shape[1:] != expected or shape[0] == 0:
             raise InputError(f"{path}: pixel_values has shape {shape}; expected (rows, {str(expected)[1:-1]})")
+        if dtype not in _FLOATING:
+            raise InputError(f"{path}: pixel_values is {dtype}; expected prepared, floating-point images")
         assert family.tokens_per_row is not None
         num_tokens = family.tokens_per_row(config)
         chosen = choose(shape[0], calibration.rows, seed)

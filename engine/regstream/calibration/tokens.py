@@ -54,7 +54,10 @@ def _tokenized(tokenizer: Any, row: Row, max_length: int) -> list[int]:
         raise InputError(f"{row.place}: expected text, found {str(row.value)[:40]}")
     if not row.value.strip():
         raise InputError(f"{row.place}: empty text; remove the row")
-    return list(tokenizer(row.value, truncation=True, max_length=max_length)["input_ids"])
+    try:
+        return list(tokenizer(row.value, truncation=True, max_length=max_length)["input_ids"])
+    except (TypeError, ValueError) as error:  # half of a surrogate pair, which JSON can spell, is no text
+        raise InputError(f"{row.place}: the tokenizer refused it: {_first_line(error)}") from error
 
 
 def _checked(row: Row, ids: list[int]) -> TokenIds:

@@ -89,7 +89,7 @@ def _spec(file: Path, name: str, entry: object, start: int) -> TensorSpec:
             raise ValueError("a size or offset is no natural number")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file}: tensor {name}: damaged header entry ({error})") from error
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise InputError(f"{file}: tensor {name}: dtype {dtype} is not supported; expected one of {', '.join(DTYPES)}")
     expected = math.prod(shape) * DTYPES[dtype].itemsize
     if end - begin != expected:

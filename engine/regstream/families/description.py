@@ -46,7 +46,8 @@ class Family:
         rest = parameter.removeprefix(f"{self.blocks}.")
         if rest == parameter:
             return None
-        return int(rest.split(".", 1)[0])
+        number = rest.split(".", 1)[0]
+        return int(number) if number.isdecimal() else None
 
     def block_prefix(self, block: int) -> str:
         """What stands before a parameter's name inside its block: `model.layers.3.`."""

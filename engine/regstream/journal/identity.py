@@ -26,7 +26,7 @@ def identify(plan: Plan, *, full: bool) -> Identity:
         "candidates": {c.name: _checkpoint(c.checkpoint, full=full) for c in plan.candidates},
         "calibration": {c.name: c.calibration.digest for c in plan.candidates if c.calibration is not None},
         "dtypes": {"compute": str(plan.compute_dtype), "output": str(plan.output_dtype)},
-        "device": plan.device.type if plan.device.type == "cpu" else torch.cuda.get_device_name(plan.device),
+        "device": _device(plan.device),
         "versions": {"regstream": __version__, "python": platform.python_version()}
         | {n: version(n) for n in _LIBRARIES},
     }
@@ -38,6 +38,13 @@ def differences(before: Identity, now: Identity) -> Iterator[str]:
     for place in sorted(old.keys() | new.keys()):
         if old.get(place) != new.get(place):
             yield f"{' '.join(place)}: {_shown(old.get(place))} before, {_shown(new.get(place))} now"
+
+
+def _device(device: torch.device) -> str:
+    # What decides which kernels run, and so the last bits.
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else device.type
 
 
 def _library_versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ mean of (Wᵢ − R), so a direction that no token visits falls back to the mean
 Shape suffixes: I in-features, O out-features.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,8 @@ REFINE_ABOVE = {torch.float32: 1e4, torch.float64: float("inf")}
 TRUSTED_CONDITION = {torch.float32: 1e7, torch.float64: 1e9}
 #: The largest relative residual that is still called a solution.
 TRUSTED_RESIDUAL = 1e-3
+#: The mean of Wᵢ − R over the candidates, of some rows of a linear, (rows, I) in the sums' dtype.
+MeanRows = Callable[[str, slice], Tensor]
 _REFINEMENTS = 3
 _PROBES = 4
 
@@ -61,21 +63,15 @@ class System:
         self._alpha = alpha
         self._scratch = scratch
         (self._width,) = {in_features for _, in_features in linears.values()}
-        self._sum_II = torch.zeros(self._width, self._width, dtype=scratch.dtype, device=scratch.device)
-        self._rhs_OI = {
-            name: torch.zeros(shape, dtype=scratch.dtype, device=scratch.device) for name, shape in linears.items()
-        }
-        self._mean_OI = {
-            name: torch.zeros(shape, dtype=scratch.dtype, device=scratch.device) for name, shape in linears.items()
-        }
-        self._num_candidates = 0
+        self._sum_II = scratch.zeros(self._width, self._width)
+        self._rhs_OI = {name: scratch.zeros(*shape) for name, shape in linears.items()}
         self._num_tokens = 0
 
     def reset(self) -> None:
         """Forget every candidate; the buffers stay."""
-        for buffer in (self._sum_II, *self._rhs_OI.values(), *self._mean_OI.values()):
+        for buffer in (self._sum_II, *self._rhs_OI.values()):
             buffer.zero_()
-        self._num_candidates = self._num_tokens = 0
+        self._num_tokens = 0
 
     def add(self, gram: Gram, own: Mapping[str, Tensor], reference: Mapping[str, Tensor], *, weight: float) -> None:
         """Add one candidate: its Gram matrix, its weights (O, I), and the reference's in the same dtype.
@@ -85,7 +81,6 @@ class System:
         gram_II = gram.mirror()
         scale = weight / gram.num_tokens
         self._sum_II.add_(gram_II, alpha=scale)
-        self._num_candidates += 1
         self._num_tokens += gram.num_tokens
         for name, rhs_OI in self._rhs_OI.items():
             if own[name] is reference[name]:
@@ -93,22 +88,20 @@ class System:
             for rows in _panels(rhs_OI.shape[0]):
                 delta_PI = self._scratch.take(rows.stop - rows.start, self._width)
                 delta_PI.copy_(own[name][rows]).sub_(reference[name][rows])
-                self._mean_OI[name][rows].add_(delta_PI)
                 rhs_OI[rows].addmm_(delta_PI, gram_II, alpha=self._alpha * scale)
                 rhs_OI[rows].add_(delta_PI.mul_(gram_II.diagonal()), alpha=(1 - self._alpha) * scale)
 
-    def solve(self, spare_II: Tensor) -> tuple[Mapping[str, Tensor], Solve]:
+    def solve(self, spare_II: Tensor, mean: MeanRows) -> tuple[Mapping[str, Tensor], Solve]:
         """Solve for D, (O, I) in the sums' dtype for each linear, in this object's own buffers.
 
-        `spare_II` (I, I) is overwritten by the factorisation.
+        `spare_II` (I, I) is overwritten by the factorisation. `mean` is asked only where a ridge is needed or an input
+        is dead, which is rare: rather than kept, the mean is read again then.
 
         Raises:
             SolveError: no ridge in the ladder gives a residual that can be trusted.
         """
-        for mean_OI in self._mean_OI.values():
-            mean_OI.div_(self._num_candidates)
         scale_I, unscale_I = self._equilibrate()
-        factorisation = self._factorise(spare_II, unscale_I)
+        factorisation = self._factorise(spare_II, unscale_I, mean)
         probes = [probe_NO @ rhs_OI for probe_NO, rhs_OI in self._probed()]
         for rhs_OI in self._rhs_OI.values():
             for rows in _panels(rhs_OI.shape[0]):
@@ -122,7 +115,8 @@ class System:
         dead_I = scale_I == 0
         for name, solution_OI in self._rhs_OI.items():
             solution_OI.mul_(scale_I)
-            solution_OI[:, dead_I] = self._mean_OI[name][:, dead_I]
+            for rows in _panels(solution_OI.shape[0]) if bool(dead_I.any()) else ():
+                solution_OI[rows, dead_I] = mean(name, rows)[:, dead_I]
         return self._rhs_OI, self._report(factorisation, residual, int(dead_I.sum()))
 
     def _equilibrate(self) -> tuple[Tensor, Tensor]:
@@ -135,13 +129,14 @@ class System:
             rhs_OI.mul_(scale_I)
         return scale_I, diagonal_I.sqrt_().masked_fill_(dead_I, 0.0)
 
-    def _factorise(self, spare_II: Tensor, unscale_I: Tensor) -> _Factorisation:
+    def _factorise(self, spare_II: Tensor, unscale_I: Tensor, mean: MeanRows) -> _Factorisation:
         """Go down the ladder to the first ridge with a factorisation whose refinement converges."""
         ridge_before, condition = 0.0, float("inf")
         for ridge in RIDGES[self._scratch.dtype]:
             self._sum_II.diagonal().fill_(1.0 + ridge)
             for name, rhs_OI in self._rhs_OI.items():
-                rhs_OI.addcmul_(self._mean_OI[name], unscale_I[None, :], value=ridge - ridge_before)
+                for rows in _panels(rhs_OI.shape[0]) if ridge else ():
+                    rhs_OI[rows].addcmul_(mean(name, rows), unscale_I, value=ridge - ridge_before)
             ridge_before = ridge
             lower_II = cholesky(self._sum_II, spare_II)
             if lower_II is None:

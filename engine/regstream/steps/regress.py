@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -93,13 +94,28 @@ def _refuse_overflow(step: Step, candidate: PlannedCandidate, group: str, gram: 
         )
 
 
+def _mean_rows(step: Step, workshop: Workshop, linear: str, rows: slice) -> Tensor:
+    """The mean over candidates of their difference from the reference, for some rows of a linear, read again."""
+    name = f"{linear}.weight"
+    reference_PI = workshop.weights(step, "reference")[name][rows].to(workshop.scratch.dtype)
+    width = reference_PI.shape[1]
+    values = torch.empty(reference_PI.numel(), dtype=reference_PI.dtype, device=reference_PI.device)
+    total_PI = torch.zeros_like(reference_PI)
+    for candidate in workshop.plan.candidates:
+        whole = next(iter(workshop.whole(step, {name: reference_PI})))
+        candidate.checkpoint.read_range(whole, rows.start * width, values)
+        total_PI += values.view_as(total_PI) - reference_PI
+    return total_PI.div_(len(workshop.plan.candidates))
+
+
 def _solve(
     step: Step, workshop: Workshop, writer: ShardWriter, *, system: System, gram: Gram, tensors: tuple[TensorPlan, ...]
 ) -> Solve:
     """Solve one group and write its linears: the reference's weight plus the difference solved for."""
     reference = workshop.weights(step, "reference")
     try:
-        differences, report = system.solve(gram.sum_II)  # the Gram matrix is done with; its buffer takes the factor
+        # The Gram matrix is done with; its buffer takes the factor.
+        differences, report = system.solve(gram.sum_II, partial(_mean_rows, step, workshop))
     except SolveError as error:
         raise SolveError(
             f"{step.name}, {system.group}: no trustworthy solution: {error}; use more rows or a smaller alpha"

@@ -1,0 +1,39 @@
+"""SIGTERM and Ctrl-C within every kind of step: stopped at a safe point, exit 130, and the same command goes on."""
+
+import os
+import signal
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from crash.faults import in_child
+from crash.resuming import Resuming
+from regstream import scheduler
+from regstream.plan import Step
+from regstream.steps import Artifacts, Workshop
+from regstream_cli.app import cli
+
+
+def signalled_in(resuming: Resuming, name: str, number: int) -> None:
+    """Run the command, and be sent a signal as a step sets to work."""
+    run_step = scheduler.run_step
+
+    def signal_and_run(step: Step, workshop: Workshop) -> Artifacts:
+        if step.name == name:
+            os.kill(os.getpid(), number)
+            time.sleep(0.3)  # a thread takes the signal; steps of this size would be over before it has
+        return run_step(step, workshop)
+
+    scheduler.run_step = signal_and_run
+    result = CliRunner().invoke(cli, ["run", str(resuming.merge.manifest)])
+    assert "the same command goes on" in result.stderr, result.stderr
+    raise SystemExit(result.exit_code)
+
+
+@pytest.mark.parametrize("step", ["stem", "block 0", "block 1", "head"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_within_every_kind_of_step(resuming: Resuming, step: str, number: int) -> None:
+    assert in_child(lambda: signalled_in(resuming, step, number)) == 130
+    assert not (resuming.merge.output / "config.json").exists()
+    resuming.check(step)

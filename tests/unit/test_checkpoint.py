@@ -1,0 +1,94 @@
+"""Checkpoints of every naming, and folders that are none."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import checkpoints
+from regstream.checkpoint import open_checkpoint
+from regstream.errors import InputError
+from regstream.families import CLIP_VISION, GEMMA2, LLAMA
+
+EXPECTED = {
+    "llama": (LLAMA, ""),
+    "llama-tied": (LLAMA, ""),
+    "gemma2": (GEMMA2, ""),
+    "clip": (CLIP_VISION, "vision_model."),
+    "clip-plain": (CLIP_VISION, ""),
+    "clip-full": (CLIP_VISION, "vision_model."),
+}
+
+
+@pytest.mark.parametrize("family", checkpoints.FAMILIES)
+@pytest.mark.parametrize("sharded", [False, True])
+def test_tensors_come_by_the_models_own_names(tmp_path: Path, family: checkpoints.Family, *, sharded: bool) -> None:
+    folder = checkpoints.make_family(tmp_path, family, candidates=1, layers=2, sharded=sharded).base
+    checkpoint = open_checkpoint("base", folder)
+    assert (checkpoint.family, checkpoint.prefix) == EXPECTED[family]
+    assert (len(checkpoint.files) > 1) == sharded
+    parameters = dict(checkpoints.load(folder, torch.float32).named_parameters())
+    assert checkpoint.tensors.keys() == parameters.keys()
+    for name, parameter in parameters.items():
+        into = torch.zeros(parameter.shape)
+        checkpoint.read({name: into})
+        assert torch.equal(into, parameter)
+
+
+def test_of_a_whole_clip_the_vision_tower_is_taken_and_the_rest_is_named(tmp_path: Path) -> None:
+    folders = checkpoints.make_family(tmp_path, "clip-full", candidates=1)
+    whole, tower = open_checkpoint("base", folders.base), open_checkpoint("candidate", folders.candidates[0])
+    assert whole.tensors.keys() == tower.tensors.keys()
+    assert (whole.config["hidden_size"], whole.config["image_size"]) == (32, checkpoints.IMAGE_SIZE)
+    assert {"logit_scale", "visual_projection.weight"} < set(whole.ignored)
+    assert not any(name.startswith("vision_model.") for name in whole.ignored)
+    assert tower.ignored == ()
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoints.make_family(tmp_path_factory.mktemp("good"), "llama", candidates=1, layers=1, hidden=8).base
+
+
+def with_config(folder: Path, good: Path, config: bytes | dict[str, Any]) -> Path:
+    (folder / "model.safetensors").symlink_to(good / "model.safetensors")
+    (folder / "config.json").write_bytes(config if isinstance(config, bytes) else json.dumps(config).encode())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "gpt2"}, 'model_type "gpt2" is not known; known are llama, gemma2, clip_vision_model, clip'),
+        ({}, 'model_type "None" is not known'),
+        ({"model_type": ["llama"]}, "is not known"),
+        (b"{", "config.json: no JSON"),
+        (b"[]", "config.json: expected a JSON object"),
+        (b"\xff", "config.json: no JSON"),
+        (b"[" * 100_000, "config.json: no JSON"),
+        ({"model_type": "clip_vision_model"}, r"no tensor named encoder.layers.0.\*; is this a CLIPVisionModel"),
+    ],
+)
+def test_a_config_that_describes_nothing_known_is_refused(
+    tmp_path: Path, good: Path, config: bytes | dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        open_checkpoint("candidate math", with_config(tmp_path, good, config))
+    assert str(caught.value).startswith("candidate math: ")
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected a checkpoint folder"):
+        open_checkpoint("base", tmp_path / "absent")
+
+
+def test_a_tensor_in_no_numbered_block_belongs_to_nothing(tmp_path: Path, good: Path) -> None:
+    tensors = load_file(good / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((good / "config.json").read_bytes())
+    save_file(tensors | {"model.layers.shared.weight": torch.ones(2)}, tmp_path / "model.safetensors")
+    checkpoint = open_checkpoint("base", tmp_path)
+    assert checkpoint.ignored == ("model.layers.shared.weight",)
+    assert checkpoint.tensors.keys() == tensors.keys()

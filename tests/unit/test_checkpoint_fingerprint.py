@@ -1,0 +1,93 @@
+"""Fingerprints: what the full one sees, what the fast one sees, and how little of a file it reads."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from regstream.checkpoint import fingerprint
+from regstream.errors import InputError
+
+LARGE = 16 << 20
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sparse file: its size and content are real, its blocks are not."""
+    path = tmp_path_factory.mktemp("large") / "file"
+    with path.open("wb") as stream:
+        stream.truncate(LARGE)
+    return path
+
+
+def change(path: Path, offset: int) -> None:
+    with path.open("r+b") as stream:
+        stream.seek(offset)
+        old = stream.read(1)[0]
+        stream.seek(offset)
+        stream.write(bytes([old ^ 1]))
+
+
+def is_seen(path: Path, offset: int, *, full: bool) -> bool:
+    before = fingerprint(path, full=full)
+    change(path, offset)
+    after = fingerprint(path, full=full)
+    change(path, offset)
+    assert fingerprint(path, full=full) == before
+    return before != after
+
+
+@pytest.mark.parametrize("offset", [0, 7, 4096, (64 << 10) - 1, LARGE - (64 << 10), LARGE - 1])
+def test_a_changed_header_or_end_is_seen_by_both(large: Path, offset: int) -> None:
+    assert is_seen(large, offset, full=False)
+    assert is_seen(large, offset, full=True)
+
+
+def test_any_byte_is_seen_by_the_full_one_alone(large: Path) -> None:
+    offset = (64 << 10) + 100  # between the first sample and the second
+    assert is_seen(large, offset, full=True)
+    assert not is_seen(large, offset, full=False)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, 200_000])
+def test_every_byte_of_a_small_file_is_seen_by_both(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(size))
+    for full in (False, True):
+        assert all(is_seen(path, offset, full=full) for offset in range(0, size, max(1, size // 5)))
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_file_of_another_size_is_another_file(tmp_path: Path, *, full: bool) -> None:
+    path = tmp_path / "file"
+    seen = set()
+    for size in (0, 10, 11):
+        path.write_bytes(b"\0" * size)
+        seen.add(fingerprint(path, full=full))
+    assert len(seen) == 3
+
+
+def test_the_fast_one_does_not_read_the_whole_file(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = 0
+    pread = os.pread
+
+    def counted(descriptor: int, length: int, offset: int) -> bytes:
+        nonlocal read
+        data = pread(descriptor, length, offset)
+        read += len(data)
+        return data
+
+    monkeypatch.setattr(os, "pread", counted)
+    fingerprint(large, full=False)
+    assert 0 < read <= 64 * (64 << 10) < LARGE / 2
+
+
+def test_the_two_are_never_taken_for_each_other(large: Path) -> None:
+    assert fingerprint(large, full=True).startswith("full:")
+    assert fingerprint(large, full=False).startswith("fast:")
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path, *, full: bool) -> None:
+    with pytest.raises(InputError, match=r"absent: No such file"):
+        fingerprint(tmp_path / "absent", full=full)

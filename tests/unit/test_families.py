@@ -1,0 +1,132 @@
+"""Descriptions of architectures, held against the models of transformers that they describe."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import checkpoints
+from regstream.families import FAMILIES, Family, family_of
+from regstream.families.description import Part
+
+DESCRIBED: dict[checkpoints.Family, str] = {
+    "llama": "llama", "llama-tied": "llama", "gemma2": "gemma2", "clip": "clip_vision_model", "clip-full": "clip",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=DESCRIBED)
+def described(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Family]:
+    """A tiny model as transformers loads it, and the family of its kind."""
+    folders = checkpoints.make_family(tmp_path_factory.mktemp("family"), request.param, candidates=0, layers=2)
+    family = family_of(DESCRIBED[request.param])
+    assert family is not None
+    return checkpoints.load(folders.base, torch.float32), family
+
+
+def run(model: nn.Module, family: Family) -> None:
+    inputs: dict[str, Any]
+    if family.rows == "input_ids":
+        inputs = {"input_ids": torch.arange(12)[None], **family.body_arguments}
+    else:
+        inputs = {"pixel_values": checkpoints.random_images(1, seed=0)}
+    with torch.no_grad():
+        model(**inputs)
+
+
+def test_every_family_is_found_by_its_model_types_and_no_other_is() -> None:
+    types = [model_type for family in FAMILIES for model_type in family.model_types]
+    assert len(types) == len(set(types))
+    assert all(family_of(model_type) is family for family in FAMILIES for model_type in family.model_types)
+    assert family_of("gpt2") is None
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_every_family_is_among_those_that_are_tested(family: Family) -> None:
+    assert family.name in {found.name for kind in DESCRIBED.values() if (found := family_of(kind)) is not None}
+    assert family.parts.keys() == family.defaults.keys() == set(get_args(Part))
+
+
+def test_the_linears_of_a_group_read_the_very_same_tensor(described: tuple[nn.Module, Family]) -> None:
+    model, family = described
+    blocks = model.get_submodule(family.blocks)
+    assert isinstance(blocks, nn.ModuleList)
+    seen: dict[tuple[int, str], Tensor] = {}
+    for index, block in enumerate(blocks):
+        for group in family.groups:
+            for linear in group.linears:
+                key = index, linear
+                block.get_submodule(linear).register_forward_pre_hook(
+                    lambda _, args, key=key: seen.__setitem__(key, args[0])
+                )
+    run(model, family)
+    for index in range(len(blocks)):
+        inputs = [[seen[index, linear] for linear in group.linears] for group in family.groups]
+        for group_inputs in inputs:
+            assert all(tensor is group_inputs[0] for tensor in group_inputs)
+        # Of different groups the inputs are different: none could share a Gram matrix.
+        assert len({id(group_inputs[0]) for group_inputs in inputs}) == len(family.groups)
+
+
+def test_every_linear_of_a_block_is_in_exactly_one_group(described: tuple[nn.Module, Family]) -> None:
+    model, family = described
+    grouped = [linear for group in family.groups for linear in group.linears]
+    assert len(grouped) == len(set(grouped))
+    for block in model.get_submodule(family.blocks).children():
+        assert {name for name, module in block.named_modules() if isinstance(module, nn.Linear)} == set(grouped)
+
+
+def test_every_parameter_is_in_a_block_or_in_one_part(described: tuple[nn.Module, Family]) -> None:
+    model, family = described
+    for name, _ in model.named_parameters():
+        block, part = family.block_of(name), family.part_of(name)
+        assert (block is None) != (part is None), name
+        if block is not None:
+            assert name.startswith(family.block_prefix(block))
+
+
+def test_every_module_of_a_part_is_in_the_model(described: tuple[nn.Module, Family]) -> None:
+    model, family = described
+    for modules in family.parts.values():
+        for module in modules:
+            model.get_submodule(module)
+
+
+def test_images_give_as_many_tokens_as_is_said(described: tuple[nn.Module, Family]) -> None:
+    model, family = described
+    if family.tokens_per_row is None:
+        assert family.rows == "input_ids"
+        return
+    lengths = []
+    model.get_submodule(family.blocks)[0].register_forward_pre_hook(  # type: ignore[index]
+        lambda _, args: lengths.append(args[0].shape[1])
+    )
+    run(model, family)
+    config = {"image_size": checkpoints.IMAGE_SIZE, "patch_size": checkpoints.PATCH_SIZE}
+    assert lengths == [family.tokens_per_row(config)]
+
+
+@pytest.mark.parametrize(
+    ("name", "block", "part"),
+    [
+        ("model.layers.11.mlp.up_proj.weight", 11, None),
+        ("model.layers.shared.weight", None, None),
+        ("model.embed_tokens.weight", None, "embeddings"),
+        ("model.norm.weight", None, "final_norm"),
+        ("model.normal.weight", None, None),
+        ("lm_head.weight", None, "head"),
+    ],
+)
+def test_names_are_placed_by_whole_words(name: str, block: int | None, part: str | None) -> None:
+    family = family_of("llama")
+    assert family is not None
+    assert (family.block_of(name), family.part_of(name)) == (block, part)
+
+
+def test_importing_the_families_imports_no_torch(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, regstream.families; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
