@@ -1,4 +1,4 @@
-"""Runs a command and prints the peak memory of its process, as the operating system counted it: `peak.py COMMAND...`."""
+"""Runs a command and prints its peak memory as the operating system counted it: `peak.py COMMAND...`."""
 
 import resource
 import subprocess

@@ -11,8 +11,6 @@ import torch
 
 from regstream.gram import accumulation_dtype
 
-#: The share of free memory that is used where no budget was given.
-FREE_SHARE = 0.9
 #: Rows of tensors, checkpoint staging and casts that are under way at any time.
 PANEL_BYTES = 256 << 20
 _CLEAR = Path("/proc/self/clear_refs")

@@ -98,9 +98,8 @@ def test_stem_and_every_block_are_the_whole_models_to_the_last_bit(pair: Pair, k
         assert torch.equal(output_BLD, states[index + 1]), f"block {index}"
 
 
+@pytest.mark.parametrize("pair", ["llama", "llama-tied", "gemma2"], indirect=True)
 def test_the_head_is_the_whole_models_at_the_positions_asked_for(pair: Pair) -> None:
-    if pair.layered.family.rows == "pixel_values":
-        pytest.skip("has no head")
     inputs, _ = inputs_for(pair, BATCHES["one row"])
     states, logits_BLV = pair.passed(**inputs)
     weights = pair.weights(parts=["final_norm", "head"] + ["embeddings"] * bool(pair.layered.tied))

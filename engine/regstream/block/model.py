@@ -19,6 +19,9 @@ from regstream.block.aside import Aside, Entry, Injection, PassEnded, Turnstile
 from regstream.errors import InputError
 from regstream.families import Family
 
+#: What transformers raises for a config that makes no sense, depending on the key.
+_REFUSALS = (StrictDataclassError, ArithmeticError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)
+
 
 class LayeredModel:
     """The model that a config describes; its weights are lent to it, never owned."""
@@ -126,7 +129,7 @@ def _build(family: Family, config: Mapping[str, Any], dtype: torch.dtype) -> Pre
         with init_empty_weights(include_buffers=False):
             make = getattr(model_class, "from_config", None) or model_class._from_config
             model: PreTrainedModel = make(settings, dtype=dtype)
-    except (StrictDataclassError, ArithmeticError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except _REFUSALS as error:
         text = " ".join(str(error).split())
         raise InputError(f"base: config.json describes no {family.model_class}: {text}") from error
     model.tie_weights()

@@ -106,9 +106,7 @@ def _token_rows(calibration: Calibration, path: Path, tokenizer: Path, seed: int
 def _warn_if_few(path: Path, found: int, calibration: Calibration, warn: Callable[[str], None]) -> None:
     if calibration.rows is not None and found < calibration.rows:
         # The file's name only: warnings are published, and tell nothing of the machine.
-        warn(
-            f"{path.name}: {found} rows where {calibration.rows} were asked for; going on with {found}"
-        )
+        warn(f"{path.name}: {found} rows where {calibration.rows} were asked for; going on with {found}")
 
 
 def _check_vocabulary(path: Path, rows: list[TokenIds], places: list[str], vocabulary: int) -> None:

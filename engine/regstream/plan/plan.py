@@ -11,9 +11,9 @@ from regstream.block import LayeredModel
 from regstream.calibration import CalibrationSet
 from regstream.checkpoint import Checkpoint
 from regstream.manifest import Manifest
-from regstream.memory import resident_bytes
 from regstream.methods import Method
-from regstream.plan.projection import Projection, check_disk, check_memory, disk_bytes, memory_budget, project
+from regstream.plan.budget import check_disk, check_memory, disk_needs, memory_budget
+from regstream.plan.projection import Projection, project
 from regstream.plan.step import Step
 
 
@@ -85,12 +85,12 @@ class Plan:
     @property
     def budget_bytes(self) -> int:
         """The memory that the process may take in all."""
-        return memory_budget(self)[0] + resident_bytes()
+        return memory_budget(self)
 
     @property
     def disk_bytes(self) -> int:
         """The disk that is still to be taken: the rest of the result, and the hidden states."""
-        return disk_bytes(self)
+        return sum(needed for _, needed in disk_needs(self))
 
     @property
     def read_bytes(self) -> int:

@@ -1,25 +1,17 @@
-"""The memory, the reading and the writing that a step takes, from shapes alone; and whether it all fits."""
+"""The memory, the reading and the writing that a step takes, from shapes alone."""
 
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
-
 from regstream import memory
-from regstream.errors import BudgetError
 from regstream.methods import RegMean
 from regstream.methods.method import States
-from regstream.units import format_bytes
 
 if TYPE_CHECKING:
     from regstream.plan.plan import Plan
     from regstream.plan.step import Step
-
-_DISK_MARGIN = 1.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,61 +35,12 @@ def project(plan: "Plan", step: "Step") -> Projection:
     )
 
 
-def check_memory(plan: "Plan") -> None:
-    """Refuse a step that is over the budget.
-
-    Raises:
-        BudgetError: names the widest step, its terms, and what to change.
-    """
-    budget, source = memory_budget(plan)
-    projection = plan.projections[plan.widest.index]
-    if projection.memory_bytes > budget:
-        terms = ", ".join(f"{name} {format_bytes(size)}" for name, size in projection.terms.items())
-        raise BudgetError(
-            f"{plan.widest.name} needs {format_bytes(projection.memory_bytes)} ({terms}),"
-            f" {source} is {format_bytes(budget)}; lower batch_rows or max_length, or raise the budget"
-        )
-
-
-def check_disk(plan: "Plan") -> None:
-    """Refuse a run whose result and hidden states do not fit on the disk.
-
-    Raises:
-        BudgetError: names how much is missing.
-    """
-    needed = disk_bytes(plan)
-    free = shutil.disk_usage(_existing(plan.output)).free
-    if needed > free:
-        raise BudgetError(
-            f"{plan.output}: the result and the hidden states need {format_bytes(needed)},"
-            f" {format_bytes(free)} are free; {format_bytes(needed - free)} are missing"
-        )
-
-
-def disk_bytes(plan: "Plan") -> int:
-    """The disk that a run still has to take: the shards that do not stand yet, and two generations at a time."""
-    missing = sum(plan.shard_bytes(step) for step in plan.steps if not (plan.output / step.shard).exists())
-    return int((missing + 2 * generation_bytes(plan)) * _DISK_MARGIN)
-
-
-def memory_budget(plan: "Plan") -> tuple[int, str]:
-    """The memory that a step may take beyond what the process holds anyway, and where that number comes from."""
-    resources = plan.manifest.resources
-    if resources.host_memory is not None:
-        return resources.host_memory - memory.resident_bytes(), "host_memory less what the process holds already"
-    return int(psutil.virtual_memory().available * memory.FREE_SHARE), "what is free, less a margin,"
-
-
 def generation_bytes(plan: "Plan") -> int:
     """The size of the hidden states of all calibration sets at one depth."""
     if not any(step.feeds for step in plan.steps):
         return 0
     num_tokens = sum(batch.num_tokens for candidate in plan.candidates for batch in candidate.rows.batches)
     return num_tokens * plan.model.hidden_size * plan.compute_dtype.itemsize
-
-
-def _existing(path: Path) -> Path:
-    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def _terms(plan: "Plan", step: "Step") -> dict[str, int]:
@@ -111,7 +54,7 @@ def _terms(plan: "Plan", step: "Step") -> dict[str, int]:
         terms["blocks"] = size * itemsize * min(2, len(plan.candidates))
         terms["Gram sums"] = sum(width**2 for width in inputs.values()) * sums
         terms["one candidate's Grams"] = terms["Gram sums"]
-        terms["right-hand sides"] = 2 * sum(inputs[group] * outputs[group] for group in inputs) * sums
+        terms["right-hand sides"] = sum(inputs[group] * outputs[group] for group in inputs) * sums
     elif step.feeds or step.kind != "block":
         terms["weights"] = size * itemsize if step.feeds else 0
     terms["panels"] = memory.PANEL_BYTES

@@ -22,8 +22,6 @@ def advance(step: Step, workshop: Workshop) -> None:
             own.read(workshop.whole(step, weights))
         with workshop.model.lent(workshop.whole(step, weights)):
             _push(step, workshop, candidate)
-    if step.kind == "stem":
-        workshop.release("own")
 
 
 def rebuild(step: Step, workshop: Workshop) -> None:

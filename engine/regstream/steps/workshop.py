@@ -50,9 +50,13 @@ class Workshop:
             self._weights[slot] = held
         return held
 
-    def release(self, slot: str) -> None:
-        """Give a set of buffers back."""
-        self._weights.pop(slot, None)
+    def tidy(self, step: Step) -> None:
+        """Give back what a step that regresses nothing has no use for."""
+        if not step.regressed:
+            self._weights.clear()
+            self._systems.clear()
+            self._shapes = {}
+            self.scratch = Scratch(self.scratch.device, self.scratch.dtype)
 
     def systems(self, step: Step) -> dict[str, tuple[System, Gram]]:
         """An empty system and an empty Gram matrix for each input group that the step regresses."""

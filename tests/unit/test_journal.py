@@ -1,0 +1,137 @@
+"""The record of committed steps: what is committed stays so, and nothing else counts."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regstream.errors import ResumeError
+from regstream.journal import Committed, Journal, differences, lines
+from regstream.memory import Peak
+from regstream.plan import Step
+from regstream.solve import Solve
+from regstream.steps import Artifacts
+
+IDENTITY: dict[str, Any] = {"manifest": {"alpha": 0.95, "rules": []}, "base": {"config.json": "full:1"}}
+STEPS = tuple(
+    Step(index=index, kind=kind, block=block, tensors=(), shard=f"shard {index}", feeds=index < 2)
+    for index, (kind, block) in enumerate([("stem", None), ("block", 0), ("block", 1), ("head", None)])  # type: ignore[arg-type]
+)
+SOLVE = Solve(
+    group="mlp input", in_features=4, linears=("up",), num_tokens=9, route="cholesky", condition=7.0, residual=1e-7,
+    ridge=0.0, dead_inputs=0,
+)  # fmt: skip
+
+
+def commit(journal: Journal, step: Step) -> Committed:
+    artifacts = Artifacts(shard=step.shard, shard_bytes=8, shard_sha256="abc", solves=(SOLVE,) * (step.block is not None))
+    peak = Peak()
+    peak.num_bytes, peak.seconds = 5, 0.12345
+    return journal.commit(step, artifacts, peak, 6)
+
+
+def remaining(journal: Journal) -> list[int]:
+    return [step.index for step in journal.remaining(STEPS)]
+
+
+def test_a_new_journal_announces_its_steps(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path, IDENTITY, STEPS)
+    assert remaining(journal) == [0, 1, 2, 3]
+    announced = Journal.announced(tmp_path)
+    assert announced is not None
+    assert announced["identity"] == IDENTITY
+    assert announced["steps"] == ["stem", "block 0", "block 1", "head"]
+    assert Journal.peek(tmp_path) == []
+
+
+def test_where_there_is_no_journal_nothing_is_announced_and_nothing_made(tmp_path: Path) -> None:
+    assert Journal.announced(tmp_path) is None
+    assert Journal.peek(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_committed_is_found_again(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path, IDENTITY, STEPS)
+    committed = [commit(journal, step) for step in STEPS[:2]]
+    again = Journal.open(tmp_path, IDENTITY, STEPS)
+    assert again.committed == Journal.peek(tmp_path) == journal.committed == committed
+    assert remaining(again) == [2, 3]
+    (solve,) = again.committed[1].solves
+    assert solve == json.loads(json.dumps(asdict(SOLVE)))
+    assert [step.generation for step in committed] == [0, 1]
+    assert commit(again, STEPS[2]).generation is None
+
+
+def test_a_torn_end_is_cut_off_and_written_over(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path, IDENTITY, STEPS)
+    commit(journal, STEPS[0])
+    whole = journal.path.read_bytes()
+    commit(journal, STEPS[1])
+    journal.path.write_bytes(journal.path.read_bytes()[: len(whole) + 20])
+    assert len(Journal.peek(tmp_path)) == 1
+    assert journal.path.stat().st_size == len(whole) + 20  # who only looks changes nothing
+    again = Journal.open(tmp_path, IDENTITY, STEPS)
+    assert journal.path.read_bytes() == whole
+    commit(again, STEPS[1])
+    assert len(Journal.peek(tmp_path)) == 2
+
+
+def test_a_journal_whose_first_line_was_torn_begins_anew(tmp_path: Path) -> None:
+    path = Journal.open(tmp_path, IDENTITY, STEPS).path
+    path.write_bytes(path.read_bytes()[:30])
+    assert remaining(Journal.open(tmp_path, {"other": 1}, STEPS)) == [0, 1, 2, 3]
+
+
+def test_a_changed_input_is_refused_by_its_place_and_both_values(tmp_path: Path) -> None:
+    Journal.open(tmp_path, IDENTITY, STEPS)
+    changed = {**IDENTITY, "manifest": {"alpha": 0.5, "rules": []}}
+    with pytest.raises(ResumeError, match="manifest alpha: 0.95 before, 0.5 now; --restart starts anew") as caught:
+        Journal.open(tmp_path, changed, STEPS)
+    assert str(caught.value).startswith(f"{tmp_path}: cannot go on")
+
+
+def test_another_version_of_the_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(lines.encode({"format": 99, "identity": IDENTITY, "steps": []}))
+    for open_it in (lambda: Journal.open(tmp_path, IDENTITY, STEPS), lambda: Journal.announced(tmp_path)):
+        with pytest.raises(ResumeError, match="written by another version"):
+            open_it()
+
+
+@pytest.mark.parametrize("record", [{}, {"index": 1}, {"solves": [], "surprise": 1}])
+def test_a_record_that_is_no_step_is_refused_by_its_line(tmp_path: Path, record: lines.Record) -> None:
+    journal = Journal.open(tmp_path, IDENTITY, STEPS)
+    with journal.path.open("ab") as stream:
+        stream.write(lines.encode(record))
+    for look in (lambda: Journal.open(tmp_path, IDENTITY, STEPS), lambda: Journal.peek(tmp_path)):
+        with pytest.raises(ResumeError, match="line 2: no committed step"):
+            look()
+
+
+def test_what_a_watcher_is_told_is_what_was_measured(tmp_path: Path) -> None:
+    committed = commit(Journal.open(tmp_path, IDENTITY, STEPS), STEPS[0])
+    assert committed.measured == {
+        "index": 0, "name": "stem", "seconds": 0.123, "peak_bytes": 5, "projected_bytes": 6
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ({"a": 1}, {"a": 1}, []),
+        ({}, {}, []),
+        ({"a": {"b": 1, "c": 2}}, {"a": {"c": 2, "b": 1}}, []),
+        ({"a": 1}, {"a": 2}, ["a: 1 before, 2 now"]),
+        ({"a": 1}, {}, ["a: 1 before, absent now"]),
+        ({}, {"a": {"b": 1}}, ["a b: absent before, 1 now"]),
+        ({"a": {"b": 1}}, {"a": 1}, ["a: absent before, 1 now", "a b: 1 before, absent now"]),
+        ({"a": ["x", "y"]}, {"a": ["y", "x"]}, ["a [0]: x before, y now", "a [1]: y before, x now"]),
+        ({"a": ["x"]}, {"a": ["x", "y"]}, ["a [1]: absent before, y now"]),
+        ({"a": "f" * 60}, {"a": "e" * 60}, [f"a: {'f' * 21}... before, {'e' * 21}... now"]),
+        ({"a": True}, {"a": False}, ["a: True before, False now"]),
+    ],
+)
+def test_every_difference_is_named(before: dict[str, Any], now: dict[str, Any], expected: list[str]) -> None:
+    assert list(differences(before, now)) == expected

@@ -1,0 +1,80 @@
+"""The lock on a run's folder: held by a living process, free after a dead one, whatever is left in the file."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from regstream.errors import ResumeError
+from regstream.journal import lock, run_lock
+
+# The module by its path: importing the package would take seconds, and torch with it.
+HOLD = """
+import importlib.util, sys, time
+spec = importlib.util.spec_from_file_location("lock", sys.argv[1])
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+from pathlib import Path
+with module.run_lock(Path(sys.argv[2])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextmanager
+def held_by_another(path: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", HOLD, str(lock.__file__), str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_second_process_is_refused_naming_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with held_by_another(path) as process, pytest.raises(ResumeError, match=f"process {process.pid} on ") as caught:
+        with run_lock(path):
+            pass
+    assert str(caught.value).startswith(f"{tmp_path}: regstream, ")
+    assert str(caught.value).endswith("is at work here; wait for it or stop it")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_dead_process_holds_nothing(tmp_path: Path, how: signal.Signals) -> None:
+    path = tmp_path / "lock"
+    with held_by_another(path) as process:
+        process.send_signal(how)
+        process.wait(10)
+        with run_lock(path):
+            assert f"process {os.getpid()} on " in path.read_text()
+
+
+def test_it_is_free_again_afterwards_also_after_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with pytest.raises(KeyError), run_lock(path):
+        raise KeyError
+    with run_lock(path):
+        pass
+    assert path.exists()
+
+
+def test_the_same_process_cannot_hold_it_twice(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with run_lock(path), pytest.raises(ResumeError, match=f"process {os.getpid()}"):
+        with run_lock(path):
+            pass
+
+
+def test_what_stands_in_the_file_holds_nothing_and_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.write_text("regstream, process 1 on some machine with a long name," * 9)
+    with run_lock(path):
+        assert path.read_text().count("process") == 1
