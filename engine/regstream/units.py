@@ -15,7 +15,7 @@ def parse_bytes(text: str) -> int:
     """
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise ValueError(f'"{text}" is no size; write one like "8GiB" or "500MB"')
+        raise ValueError(f'"{text:.40}" is no size; write one like "8GiB" or "500MB"')
     number, prefix, binary = match.groups()
     scale = (_BINARY if binary or not prefix else _DECIMAL)[prefix.lower()]
     return int(float(number) * scale)

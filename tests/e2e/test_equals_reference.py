@@ -1,10 +1,13 @@
 """The streaming result is the dense float64 reference's, for every family, method, number of candidates, and rule."""
 
+from collections.abc import Callable, Container, Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 
 import checkpoints
 import reference
@@ -12,6 +15,12 @@ from merging import Merge, cast, make_merge, read_result, worst_difference
 
 TOLERANCE = 1e-4
 FAMILIES = get_args(checkpoints.Family)
+METHODS = get_args(reference.Method)
+
+
+def grid(everyday: Container[tuple[object, ...]], *axes: Iterable[object]) -> list[ParameterSet]:
+    """Every combination, of which all but the everyday ones are slow."""
+    return [pytest.param(*case, marks=[] if case in everyday else pytest.mark.slow) for case in product(*axes)]
 
 
 def assert_equal(merge: Merge, method: reference.Method = "regmean++", **options: Any) -> None:
@@ -20,21 +29,31 @@ def assert_equal(merge: Merge, method: reference.Method = "regmean++", **options
     assert difference <= TOLERANCE, f"{name}: {difference:.1e}"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("method", ["regmean++", "regmean", "average", "task_arithmetic"])
+OF_METHODS = {
+    *product(["regmean++"], ["llama", "llama-tied", "gemma2", "clip-plain", "clip-full"]),
+    *[("regmean", "gemma2"), ("regmean", "clip"), ("average", "llama-tied"), ("task_arithmetic", "clip-full")],
+}
+
+
+@pytest.mark.parametrize(("method", "family"), grid(OF_METHODS, METHODS, FAMILIES))
 def test_every_method_on_every_family(tmp_path: Path, family: checkpoints.Family, method: reference.Method) -> None:
     assert_equal(make_merge(tmp_path, family, merge={"method": method}), method)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "clip"])
-@pytest.mark.parametrize("alpha", [0.1, 0.5, 0.9, 0.99, 1.0])
+@pytest.mark.parametrize(
+    ("family", "alpha"),
+    grid({("llama", 1.0), ("clip", 0.1)}, ["llama", "gemma2", "clip"], [0.1, 0.5, 0.9, 0.99, 1.0]),
+)
 def test_every_alpha(tmp_path: Path, family: checkpoints.Family, alpha: float) -> None:
     assert_equal(make_merge(tmp_path, family, merge={"alpha": alpha}), alpha=alpha)
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2", "clip"])
-@pytest.mark.parametrize("candidates", [1, 2, 3, 8])
-@pytest.mark.parametrize("sharded", [False, True])
+OF_NUMBERS = {("llama", 1, False), ("gemma2", 2, True), ("clip", 8, True)}
+
+
+@pytest.mark.parametrize(
+    ("family", "candidates", "sharded"), grid(OF_NUMBERS, ["llama", "gemma2", "clip"], [1, 2, 3, 8], [False, True])
+)
 def test_any_number_of_candidates(
     tmp_path: Path, family: checkpoints.Family, candidates: int, *, sharded: bool
 ) -> None:
@@ -45,21 +64,20 @@ def test_fewer_tokens_than_inputs(tmp_path: Path) -> None:
     assert_equal(make_merge(tmp_path, "llama", num_rows=2))
 
 
-@pytest.mark.parametrize("alpha", [0.95, 1.0])
+@pytest.mark.parametrize("alpha", [pytest.param(0.95, marks=pytest.mark.slow), 1.0])
 def test_weights_of_candidates(tmp_path: Path, alpha: float) -> None:
     weights = [0.5, 1.0, 3.0]
     merge = make_merge(tmp_path, merge={"alpha": alpha}, candidate=lambda index: f"weight = {weights[index]}")
     assert_equal(merge, weights=weights, alpha=alpha)
 
 
-@pytest.mark.parametrize("method", ["regmean++", "regmean"])
-@pytest.mark.parametrize("batch_rows", [1, 5, 12])
+@pytest.mark.parametrize(("method", "batch_rows"), grid({("regmean++", 5)}, ["regmean++", "regmean"], [1, 5, 12]))
 def test_any_batch_size(tmp_path: Path, method: reference.Method, batch_rows: int) -> None:
     merge = make_merge(tmp_path, "gemma2", merge={"method": method}, calibration=f"batch_rows = {batch_rows}")
     assert_equal(merge, method)
 
 
-RULES = {
+RULES: dict[str, tuple[str, Callable[[str, int], bool]]] = {
     "attention averaged": ('parameters = "*.self_attn.*"\nuse = "average"', lambda name, block: "self_attn" in name),
     "mlp of the base": ('parameters = "*.mlp.*"\nuse = "base"', lambda name, block: "mlp" in name),
     "one of a group averaged": ('parameters = "*.k_proj.*"\nuse = "average"', lambda name, block: "k_proj" in name),
@@ -71,9 +89,16 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("family", ["llama", "clip"])
-@pytest.mark.parametrize("method", ["regmean++", "regmean"])
-@pytest.mark.parametrize("rule", RULES)
+OF_RULES = {
+    ("llama", "regmean++", "one of a group averaged"),
+    ("llama", "regmean++", "last of the base"),
+    ("clip", "regmean", "early averaged"),
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "rule"), grid(OF_RULES, ["llama", "clip"], ["regmean++", "regmean"], RULES)
+)
 def test_rules(tmp_path: Path, family: checkpoints.Family, method: reference.Method, rule: str) -> None:
     text, matches = RULES[rule]
     use = "base" if '"base"' in text else "average"
@@ -94,9 +119,12 @@ use = "base"
     assert_equal(merge, uses=lambda name, block: "base" if "self_attn" in name and "o_proj" not in name else "regress")
 
 
-@pytest.mark.parametrize("family", ["llama", "llama-tied", "clip"])
-@pytest.mark.parametrize("method", ["regmean++", "regmean", "average", "task_arithmetic"])
-@pytest.mark.parametrize("use", ["base", "average"])
+OF_USES = {("llama-tied", "regmean++", "average"), ("clip", "regmean", "base"), ("llama", "average", "base")}
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "use"), grid(OF_USES, ["llama", "llama-tied", "clip"], METHODS, ["base", "average"])
+)
 def test_what_no_block_holds(tmp_path: Path, family: checkpoints.Family, method: reference.Method, use: str) -> None:
     merge = make_merge(tmp_path, family, merge={"method": method})
     text = merge.manifest.read_text()
@@ -112,14 +140,23 @@ def test_scale_of_task_arithmetic(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "clip"])
-def test_output_dtype_is_one_cast_at_the_end(tmp_path: Path, family: checkpoints.Family) -> None:
-    merge = make_merge(tmp_path, family, merge={"dtype": "bfloat16"}, layers=1)
-    expected = cast(merge.reference(), torch.bfloat16)
-    result = read_result(merge.run())
-    # Hidden states pass what was written, rounded embeddings included, so a few values round the other way.
-    for name, tensor in expected.items():
-        assert float((result[name] != tensor).double().mean()) < 0.1, name
-    assert worst_difference(result, expected)[0] < 2**-8
+@pytest.mark.parametrize("method", ["regmean", "average"])
+def test_output_dtype_is_one_cast_at_the_end(tmp_path: Path, family: checkpoints.Family, method: str) -> None:
+    results = []
+    for dtype in ("float32", "bfloat16"):
+        merge = make_merge(tmp_path, family, merge={"method": method, "dtype": dtype, "output": dtype}, layers=2)
+        merge.run()
+        results.append(read_result(tmp_path / dtype))
+    expected = cast(results[0], torch.bfloat16)
+    assert all(torch.equal(results[1][name], tensor) for name, tensor in expected.items())
+    assert not any(torch.equal(results[0][name], tensor) for name, tensor in expected.items())
+
+
+def test_hidden_states_pass_the_blocks_as_they_were_written(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, merge={"dtype": "bfloat16"}, layers=2)
+    # Rounding of what the merged prefix computes moves the statistics, and with them some weights by a rounding.
+    difference, name = worst_difference(read_result(merge.run()), cast(merge.reference(), torch.bfloat16))
+    assert 0 < difference < 2**-7, name
 
 
 def test_bfloat16_candidates_are_merged_more_exactly_than_they_are_kept(tmp_path: Path) -> None:

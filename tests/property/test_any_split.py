@@ -18,7 +18,7 @@ def test_streamed_equals_dense(cuts: list[int], in_features: int, dtype: torch.d
     generator = torch.Generator().manual_seed(in_features)
     x_TI = (torch.randn(sum(cuts), in_features, generator=generator) + offset).to(dtype)
     streamed = Gram(in_features, Scratch(torch.device("cpu"), torch.float32))
-    for part_TI in x_TI.split(cuts):
+    for part_TI in torch.split(x_TI, cuts):
         streamed.add(part_TI)
     dense_II = x_TI.double().T @ x_TI.double()
     assert streamed.num_tokens == len(x_TI)

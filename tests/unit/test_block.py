@@ -11,9 +11,10 @@ from torch import Tensor, nn
 import checkpoints
 from regstream.batch import Batch
 from regstream.block import LayeredModel, observe
+from regstream.block.aside import Aside, Entry, Injection, Turnstile
 from regstream.checkpoint import Checkpoint, open_checkpoint
 from regstream.errors import InputError
-from regstream.families import LLAMA
+from regstream.families.decoders import LLAMA
 
 CPU = torch.device("cpu")
 BATCHES = {
@@ -47,7 +48,9 @@ class Pair:
         """What enters each block and leaves the last in the whole model's own forward, and the logits or the like."""
         states: list[Tensor] = []
         blocks = self.whole.get_submodule(self.layered.family.blocks)
-        handles = [block.register_forward_pre_hook(lambda _, args: states.append(args[0])) for block in blocks.children()]
+        handles = [
+            block.register_forward_pre_hook(lambda _, args: states.append(args[0])) for block in blocks.children()
+        ]
         handles.append(
             list(blocks.children())[-1].register_forward_hook(
                 lambda _module, _args, output: states.append(output if isinstance(output, Tensor) else output[0])
@@ -157,16 +160,25 @@ def test_blocks_in_half_precision_are_the_whole_models_too(tmp_path: Any, dtype:
         assert torch.equal(pair.layered.run_block(2, states[2], batch), states[3])
 
 
+def test_stand_ins_have_the_attributes_of_the_block_whose_place_they_take() -> None:
+    block = nn.Identity()
+    block.attention_type = "sliding_attention"  # type: ignore[assignment]
+    for stand_in in (Aside(block), Entry(block), Turnstile(block, torch.zeros(1)), Injection(block, torch.zeros(1))):
+        assert stand_in.attention_type == "sliding_attention"
+        assert list(stand_in.children()) == []
+
+
 def test_observers_see_each_group_once_a_pass_and_then_no_more(pair: Pair) -> None:
     inputs, batch = inputs_for(pair, (5, 5))
     states, _ = pair.passed(**inputs)
-    groups, seen = pair.layered.family.groups, []
+    groups, seen = pair.layered.family.groups, list[tuple[str, int]]()
     with pair.layered.lent(pair.weights(block=1)):
         with observe(pair.layered.blocks[1], groups, lambda group, x_BLI: seen.append((group, x_BLI.shape[-1]))):
             pair.layered.run_block(1, states[1], batch)
         pair.layered.run_block(1, states[1], batch)
-    widths = {g.name: pair.whole.get_submodule(f"{pair.layered.family.blocks}.1.{g.linears[0]}").in_features for g in groups}
-    assert seen == list(widths.items())
+    block = pair.layered.family.block_prefix(1)
+    weights = [pair.whole.get_parameter(f"{block}{group.linears[0]}.weight") for group in groups]
+    assert seen == [(group.name, weight.shape[1]) for group, weight in zip(groups, weights, strict=True)]
 
 
 @pytest.mark.parametrize("value", ["many", 0, -1, [3], 7.5])

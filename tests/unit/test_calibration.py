@@ -16,7 +16,8 @@ from transformers import AutoTokenizer
 import checkpoints
 from regstream.calibration import CalibrationSet, TokenRows, load_calibration
 from regstream.errors import InputError
-from regstream.families import CLIP_VISION, LLAMA
+from regstream.families.clip import CLIP_VISION
+from regstream.families.decoders import LLAMA
 from regstream.manifest import Calibration
 
 CPU = torch.device("cpu")
@@ -46,7 +47,7 @@ def load(tokenizer: Path) -> Load:
             config={"vocab_size": checkpoints.VOCABULARY},
             tokenizer=folder,
             seed=seed,
-            warn=[].append if warnings is None else warnings.append,
+            warn=(warnings if warnings is not None else []).append,
         )
 
     return load
@@ -268,7 +269,7 @@ def test_a_missing_chat_template_is_refused_by_folder(tmp_path: Path, tokenizer:
 
 def test_rows_of_the_wrong_kind_for_the_model_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "txt", TEXTS)
-    with pytest.raises(InputError, match="expected a .safetensors file of pixel_values"):
+    with pytest.raises(InputError, match=r"expected a .safetensors file of pixel_values"):
         load_calibration(
             Calibration(path=path), family=CLIP_VISION, config={}, tokenizer=tmp_path, seed=0, warn=lambda _: None
         )

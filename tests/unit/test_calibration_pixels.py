@@ -11,7 +11,7 @@ from torch import Tensor
 from checkpoints import IMAGE_SIZE, IMAGE_TOKENS, PATCH_SIZE, random_images, write_images
 from regstream.calibration import CalibrationSet, load_calibration
 from regstream.errors import InputError
-from regstream.families import CLIP_VISION
+from regstream.families.clip import CLIP_VISION
 from regstream.manifest import Calibration
 
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ def load(path: Path, *, seed: int = 0, warnings: list[str] | None = None, **sett
         config={"image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE},
         tokenizer=path.parent,
         seed=seed,
-        warn=[].append if warnings is None else warnings.append,
+        warn=(warnings if warnings is not None else []).append,
     )
 
 

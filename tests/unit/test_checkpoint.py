@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 import checkpoints
 from regstream.checkpoint import open_checkpoint
 from regstream.errors import InputError
-from regstream.families import CLIP_VISION, GEMMA2, LLAMA
+from regstream.families.clip import CLIP_VISION
+from regstream.families.decoders import GEMMA2, LLAMA
 
 EXPECTED = {
     "llama": (LLAMA, ""),

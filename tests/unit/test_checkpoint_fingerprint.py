@@ -61,10 +61,11 @@ def test_every_byte_of_a_small_file_is_seen_by_both(tmp_path: Path, size: int) -
 def test_a_file_of_another_size_is_another_file(tmp_path: Path, *, full: bool) -> None:
     path = tmp_path / "file"
     seen = set()
-    for size in (0, 10, 11):
-        path.write_bytes(b"\0" * size)
+    for size in (0, 10, 11, LARGE, LARGE + 1):
+        with path.open("wb") as stream:
+            stream.truncate(size)
         seen.add(fingerprint(path, full=full))
-    assert len(seen) == 3
+    assert len(seen) == 5
 
 
 def test_the_fast_one_does_not_read_the_whole_file(large: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,13 +54,14 @@ def test_a_buffer_with_fewer_rows_takes_the_first(tmp_path: Path, wanted: torch.
     assert torch.equal(into, tensor[:6].to(wanted))
 
 
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("wanted", [torch.float32, torch.bfloat16])
-def test_a_stretch_is_read_from_where_it_begins(tmp_path: Path, wanted: torch.dtype) -> None:
-    tensor, into = values(9, 4), torch.zeros(11, dtype=wanted)
+def test_a_stretch_is_read_from_where_it_begins(tmp_path: Path, stored: torch.dtype, wanted: torch.dtype) -> None:
+    tensor, into = values(9, 4).to(stored), torch.zeros(11, dtype=wanted)
     reader = saved(tmp_path, {"before": values(3), "a": tensor})
     reader.read_range("a", 5, into)
     assert torch.equal(into, tensor.flatten()[5:16].to(wanted))
-    assert reader.num_bytes_read == 11 * 4
+    assert reader.num_bytes_read == 11 * stored.itemsize
 
 
 def test_what_was_read_is_counted_to_the_byte_and_only_what_was_asked_for_is_read(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ def unit_diagonal(width: int, condition: float, *, seed: int = 0) -> Tensor:
     vectors_II = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64))[0]
     matrix_II = vectors_II * torch.logspace(0, -np.log10(condition), width, dtype=torch.float64) @ vectors_II.T
     scale_I = matrix_II.diagonal().rsqrt()
-    return matrix_II * scale_I * scale_I[:, None]
+    scaled_II: Tensor = matrix_II * scale_I * scale_I[:, None]
+    return scaled_II
 
 
 def rows(count: int, width: int) -> Tensor:

@@ -115,7 +115,7 @@ def test_a_damaged_description_is_damage(tmp_path: Path, content: bytes) -> None
 def test_another_number_of_tokens_is_damage(tmp_path: Path) -> None:
     states = HiddenStates(tmp_path, torch.float32)
     write(states, batches_of(0))
-    with pytest.raises(DamagedGeneration, match="8, 6. stored, 9 tokens in float32 expected"):
+    with pytest.raises(DamagedGeneration, match=r"8, 6. stored, 9 tokens in float32 expected"):
         list(states.read("math", 0, (Batch((5, 4)),)))
 
 

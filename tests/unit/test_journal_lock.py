@@ -38,11 +38,15 @@ def held_by_another(path: Path) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+def take(path: Path) -> None:
+    with run_lock(path):
+        pass
+
+
 def test_a_second_process_is_refused_naming_the_first(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with held_by_another(path) as process, pytest.raises(ResumeError, match=f"process {process.pid} on ") as caught:
-        with run_lock(path):
-            pass
+        take(path)
     assert str(caught.value).startswith(f"{tmp_path}: regstream, ")
     assert str(caught.value).endswith("is at work here; wait for it or stop it")
 
@@ -69,8 +73,7 @@ def test_it_is_free_again_afterwards_also_after_an_error(tmp_path: Path) -> None
 def test_the_same_process_cannot_hold_it_twice(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with run_lock(path), pytest.raises(ResumeError, match=f"process {os.getpid()}"):
-        with run_lock(path):
-            pass
+        take(path)
 
 
 def test_what_stands_in_the_file_holds_nothing_and_is_replaced_whole(tmp_path: Path) -> None:

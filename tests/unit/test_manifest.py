@@ -194,7 +194,11 @@ ONE_PROBLEM = {
     "no bytes": (("[merge]", '[resources]\ndisk = "0"\n[merge]'), "[resources] disk: expected a size from 1 byte"),
     "endless size": (
         ("[merge]", f'[resources]\ndisk = "{"9" * 400}"\n[merge]'),
-        "[resources] disk: expected a size from 1 byte",
+        f'[resources] disk: "{"9" * 40}" is no size; write one like',
+    ),
+    "too large": (
+        ("[merge]", f'[resources]\ndisk = "{"9" * 18}T"\n[merge]'),
+        "[resources] disk: expected a size from 1 byte to 8 EiB",
     ),
     "unknown device": (("[merge]", '[resources]\ndevice = "gpu"\n[merge]'), "[resources] device: expected a device"),
     "bad blocks": (('"late"', '"latter"'), 'rules[0]: blocks: expected a block "3", a range "0-7"'),

@@ -43,11 +43,10 @@ def test_items_are_made_in_another_thread() -> None:
 
 @pytest.mark.parametrize("index", [0, 1, 5])
 def test_an_error_surfaces_where_its_item_would_have_come(index: int) -> None:
-    seen = []
+    items = read_ahead(failing(index))
+    assert [next(items) for _ in range(index)] == list(range(index))
     with pytest.raises(OSError, match="disk is gone"):
-        for item in read_ahead(failing(index)):
-            seen.append(item)  # noqa: PERF402  what came before the error counts
-    assert seen == list(range(index))
+        next(items)
 
 
 def test_a_consumer_that_leaves_early_leaves_no_thread_behind() -> None:
@@ -110,6 +109,12 @@ def refuse() -> None:
     raise OSError("no space left")
 
 
+def submit_and_fail(write: Callable[[], None]) -> None:
+    with WriteBehind() as behind:
+        behind.submit(write)
+        raise KeyError("mine")
+
+
 def test_a_failed_write_is_raised_by_the_next() -> None:
     with WriteBehind() as behind:
         behind.submit(refuse)
@@ -123,9 +128,8 @@ def test_a_failed_last_write_is_raised_on_leaving() -> None:
 
 
 def test_an_error_of_the_caller_is_not_hidden_by_one_of_the_write() -> None:
-    with pytest.raises(KeyError, match="mine"), WriteBehind() as behind:
-        behind.submit(refuse)
-        raise KeyError("mine")
+    with pytest.raises(KeyError, match="mine"):
+        submit_and_fail(refuse)
 
 
 def test_leaving_on_an_error_still_waits_for_what_is_being_written() -> None:
@@ -135,7 +139,6 @@ def test_leaving_on_an_error_still_waits_for_what_is_being_written() -> None:
         time.sleep(0.02)
         written.append(True)
 
-    with pytest.raises(KeyError), WriteBehind() as behind:
-        behind.submit(write)
-        raise KeyError
+    with pytest.raises(KeyError, match="mine"):
+        submit_and_fail(write)
     assert written

@@ -90,7 +90,9 @@ def test_a_value_that_the_dtype_cannot_hold_is_refused(
 ) -> None:
     tensors = values()
     tensors["z.weight"].view(-1)[position] = value
-    with pytest.raises(OverflowError, match=f"z.weight has values that {str(dtype).removeprefix('torch.')} cannot hold"):
+    with pytest.raises(
+        OverflowError, match=f"z.weight has values that {str(dtype).removeprefix('torch.')} cannot hold"
+    ):
         write(tmp_path / "shard", tensors, dtype)
     assert list(tmp_path.iterdir()) == []
 

@@ -219,7 +219,7 @@ def rank_four(x_TI: Tensor) -> Tensor:
 def test_directions_that_no_token_visits_fall_back_to_the_mean(*, few: bool) -> None:
     problem = make(num_candidates=1, num_tokens=4) if few else make(shape_inputs=rank_four)
     if few:  # the same four tokens for three candidates
-        problem = Problem(x_TI=problem.x_TI * 3, own_OI=make().own_OI, weights=[1.0] * 3)
+        problem = Problem(x_TI=[*problem.x_TI] * 3, own_OI=make().own_OI, weights=[1.0] * 3)
     merged, report = problem.solve(alpha=1.0)
     assert report.route == "ridge"
     values, vectors = np.linalg.eigh(np.sum(problem.grams(1.0), axis=0))
@@ -243,6 +243,7 @@ def graded(smallest: float) -> Callable[[Tensor], Tensor]:
         (0.99, 16, 1e-3, "cholesky"),
         (0.99, 256, 1e-3, "refined"),
         (1.0, 16, 1e-2, "cholesky"),  # double sums
+        (1.0, 16, 1e-4, "ridge"),
         (1.0, 16, 0.0, "ridge"),
     ],
 )
@@ -253,6 +254,23 @@ def test_each_route_is_taken_where_it_is_called_for(alpha: float, width: int, sm
     assert (report.ridge > 0) == (route == "ridge")
     if route != "ridge":
         assert relative(merged["q"], problem.expected("q", alpha)) < 1e-4
+
+
+@pytest.mark.parametrize("alpha", [0.95, 1.0])
+def test_a_ridge_pulls_towards_the_mean_whatever_was_tried_before_it(
+    monkeypatch: pytest.MonkeyPatch, alpha: float
+) -> None:
+    problem = make(weights=[0.5, 1.0, 2.0])
+    monkeypatch.setattr(System, "_converges", lambda self, factorisation: factorisation.ridge == 0.5)
+    monkeypatch.setitem(system.RIDGES, accumulation_dtype(alpha), (0.0, 0.1, 0.2, 0.5))
+    merged, report = problem.solve(alpha=alpha)
+    assert (report.route, report.ridge) == ("ridge", 0.5)
+    grams = problem.grams(alpha)
+    ridge = 0.5 * np.diag(np.diag(np.sum(grams, axis=0)))
+    for name in LINEARS:
+        right = sum(g @ own[name].double().numpy().T for g, own in zip(grams, problem.own_OI, strict=True))
+        right = right + ridge @ problem.mean(name).numpy().T
+        assert relative(merged[name], np.linalg.solve(np.sum(grams, axis=0) + ridge, right).T) < 1e-6
 
 
 def test_ridges_only_grow_down_the_ladder() -> None:

@@ -46,10 +46,7 @@ def _read_size(value: object) -> object:
     if not isinstance(value, str):
         # A bare number is refused: whoever writes `8` more often means gibibytes than bytes.
         raise PydanticKnownError("string_type")
-    try:
-        num_bytes = parse_bytes(value)
-    except OverflowError:
-        num_bytes = _MAX_BYTES + 1
+    num_bytes = parse_bytes(value)
     if not 0 < num_bytes <= _MAX_BYTES:
         raise ValueError(f'expected a size from 1 byte to 8 EiB, found "{value:.40}"')
     return num_bytes

@@ -1,6 +1,7 @@
 """What will be done, in which order, and what it takes: everything is decided here, before any work."""
 
-from regstream.plan.plan import Plan, PlannedCandidate
+from regstream.plan.job import PlannedCandidate
+from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 from regstream.plan.step import Step, TensorPlan
 

@@ -1,77 +1,24 @@
-"""Everything a run needs to know, decided and opened."""
+"""A merge with what every step of it takes: ready to be run, or to be refused."""
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
-import torch
-
-from regstream import shards
-from regstream.block import LayeredModel
-from regstream.calibration import CalibrationSet
-from regstream.checkpoint import Checkpoint
-from regstream.manifest import Manifest
-from regstream.methods import Method
 from regstream.plan.budget import check_disk, check_memory, disk_needs, memory_budget
+from regstream.plan.job import Job
 from regstream.plan.projection import Projection, project
 from regstream.plan.step import Step
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedCandidate:
-    """A candidate, opened. `calibration` is None where the method needs none."""
+class Plan(Job):
+    """A job and its costs."""
 
-    name: str
-    weight: float
-    checkpoint: Checkpoint
-    calibration: CalibrationSet | None
-
-    @property
-    def rows(self) -> CalibrationSet:
-        """Its calibration set."""
-        assert self.calibration is not None
-        return self.calibration
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A merge, ready to be run."""
-
-    manifest: Manifest
-    manifest_text: str
-    method: Method
-    base: Checkpoint
-    candidates: tuple[PlannedCandidate, ...]
-    model: LayeredModel
-    steps: tuple[Step, ...]
-    compute_dtype: torch.dtype  # of weights and activations while merging
-    output_dtype: torch.dtype
-    device: torch.device
-    warnings: tuple[str, ...]
     runtime_bytes: int  # what the process held before any work
-
-    @property
-    def output(self) -> Path:
-        """The folder of the result."""
-        return self.manifest.merge.output
-
-    @property
-    def workdir(self) -> Path:
-        """The folder of the run's state."""
-        return self.manifest.workdir
 
     @cached_property
     def projections(self) -> tuple[Projection, ...]:
-        """What each step takes, in the order of the steps."""
+        """What each step takes beyond the runtime, in the order of the steps."""
         return tuple(project(self, step) for step in self.steps)
-
-    def stored_shapes(self, step: Step) -> dict[str, tuple[int, ...]]:
-        """A step's tensors under the names the result stores them by, which are the base's."""
-        return {self.base.prefix + name: shape for name, shape in step.shapes.items()}
-
-    def shard_bytes(self, step: Step) -> int:
-        """The size of a step's shard."""
-        return shards.shard_bytes(self.stored_shapes(step), self.output_dtype)
 
     def projected_bytes(self, step: Step) -> int:
         """The peak memory of the process during a step."""
@@ -85,7 +32,7 @@ class Plan:
     @property
     def budget_bytes(self) -> int:
         """The memory that the process may take in all."""
-        return memory_budget(self)
+        return memory_budget(self, self.runtime_bytes)
 
     @property
     def disk_bytes(self) -> int:
@@ -108,5 +55,5 @@ class Plan:
         Raises:
             BudgetError: a step needs more memory than its budget, or the run more disk than is free.
         """
-        check_memory(self)
+        check_memory(self, self.runtime_bytes, self.widest.name, self.projections[self.widest.index])
         check_disk(self)

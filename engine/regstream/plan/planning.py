@@ -16,7 +16,8 @@ from regstream.memory import resident_bytes
 from regstream.methods import method_of
 from regstream.methods.method import States
 from regstream.plan.agreement import check_base, check_candidate
-from regstream.plan.plan import Plan, PlannedCandidate
+from regstream.plan.job import PlannedCandidate
+from regstream.plan.plan import Plan
 from regstream.plan.step import make_steps
 
 

@@ -56,5 +56,9 @@ def _license(plan: Plan) -> str | None:
     card = plan.base.folder / "README.md"
     if not card.is_file():
         return None
-    license_name: Any = ModelCard.load(card, ignore_metadata_errors=True).data.get("license")
+    try:
+        text = card.read_text(encoding="utf-8", errors="replace")
+        license_name: Any = ModelCard(text, ignore_metadata_errors=True).data.get("license")
+    except Exception:  # whatever is wrong with another's card, this result is whole without it
+        return None
     return license_name if isinstance(license_name, str) else None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from regstream.errors import InputError
 from regstream.hidden import DamagedGeneration
 from regstream.methods import States
 from regstream.plan import Plan, Step
@@ -42,13 +43,16 @@ def _run(step: Step, workshop: Workshop) -> Artifacts:
     plan = workshop.plan
     workshop.tidy(step)
     solves: tuple[Solve, ...] = ()
-    with write_shard(plan.output / step.shard, plan.stored_shapes(step), plan.output_dtype) as writer:
-        if step.regressed:
-            solves = regress(step, workshop, writer)
-        else:
-            for tensor in step.tensors:
-                fold(tensor, plan, writer)
-                workshop.progress(tensor.name)
+    try:
+        with write_shard(plan.output / step.shard, plan.stored_shapes(step), plan.output_dtype) as writer:
+            if step.regressed:
+                solves = regress(step, workshop, writer)
+            else:
+                for tensor in step.tensors:
+                    fold(tensor, plan, writer)
+                    workshop.progress(tensor.name)
+    except OverflowError as error:
+        raise InputError(f"{step.name}: {error}; ask for a wider dtype in [merge]") from error
     if step.feeds and not (step.regressed and plan.method.states is States.OWN):
         advance(step, workshop)
     return Artifacts(shard=step.shard, shard_bytes=writer.num_bytes, shard_sha256=writer.sha256, solves=solves)

@@ -1,0 +1,65 @@
+"""What is merged: everything that a manifest names, opened and found to belong together, and the steps it takes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from regstream import shards
+from regstream.block import LayeredModel
+from regstream.calibration import CalibrationSet
+from regstream.checkpoint import Checkpoint
+from regstream.manifest import Manifest
+from regstream.methods import Method
+from regstream.plan.step import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedCandidate:
+    """A candidate, opened. `calibration` is None where the method needs none."""
+
+    name: str
+    weight: float
+    checkpoint: Checkpoint
+    calibration: CalibrationSet | None
+
+    @property
+    def rows(self) -> CalibrationSet:
+        """Its calibration set."""
+        assert self.calibration is not None
+        return self.calibration
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A merge, opened; what it takes is not yet known."""
+
+    manifest: Manifest
+    manifest_text: str
+    method: Method
+    base: Checkpoint
+    candidates: tuple[PlannedCandidate, ...]
+    model: LayeredModel
+    steps: tuple[Step, ...]
+    compute_dtype: torch.dtype  # of weights and activations while merging
+    output_dtype: torch.dtype
+    device: torch.device
+    warnings: tuple[str, ...]
+
+    @property
+    def output(self) -> Path:
+        """The folder of the result."""
+        return self.manifest.merge.output
+
+    @property
+    def workdir(self) -> Path:
+        """The folder of the run's state."""
+        return self.manifest.workdir
+
+    def stored_shapes(self, step: Step) -> dict[str, tuple[int, ...]]:
+        """A step's tensors under the names the result stores them by, which are the base's."""
+        return {self.base.prefix + name: shape for name, shape in step.shapes.items()}
+
+    def shard_bytes(self, step: Step) -> int:
+        """The size of a step's shard."""
+        return shards.shard_bytes(self.stored_shapes(step), self.output_dtype)

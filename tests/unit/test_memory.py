@@ -1,0 +1,49 @@
+"""Measuring memory: what was taken within the context is seen, though it is given back before the end."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from regstream import memory
+from regstream.memory import device_peak_bytes, measured_peak, resident_bytes, sum_bytes
+
+SIZE = 64 << 20
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_peak_is_seen_though_it_has_passed(monkeypatch: pytest.MonkeyPatch, *, exact: bool) -> None:
+    if not exact:
+        monkeypatch.setattr(memory, "_reset_high_water", lambda: False)
+    before = resident_bytes()
+    with measured_peak() as peak:
+        taken = np.ones(SIZE, dtype=np.uint8)
+        if not exact:  # give the sampler its time
+            time.sleep(5 * memory._SAMPLE_SECONDS)
+        del taken
+    assert peak.num_bytes >= before + 0.9 * SIZE
+    assert resident_bytes() < before + 0.5 * SIZE
+    assert peak.seconds > 0
+
+
+def test_an_earlier_peak_is_forgotten() -> None:
+    taken = np.ones(SIZE, dtype=np.uint8)
+    del taken
+    with measured_peak() as peak:
+        pass
+    assert peak.num_bytes < resident_bytes() + 0.5 * SIZE
+
+
+def test_an_error_within_passes_through() -> None:
+    with pytest.raises(KeyError), measured_peak():
+        raise KeyError
+
+
+@pytest.mark.parametrize(("alpha", "size"), [(0.95, 4), (1.0, 8)])
+def test_sums_take_as_much_as_their_dtype(alpha: float, size: int) -> None:
+    assert sum_bytes(alpha) == size
+
+
+def test_the_cpu_has_no_peak_of_its_own() -> None:
+    assert device_peak_bytes(torch.device("cpu")) == 0
