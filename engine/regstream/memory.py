@@ -12,7 +12,7 @@ import torch
 from regstream.gram import accumulation_dtype
 
 #: Rows of tensors, checkpoint staging and casts that are under way at any time.
-PANEL_BYTES = 256 << 20
+PANEL_BYTES = 64 << 20
 _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 _SAMPLE_SECONDS = 0.02

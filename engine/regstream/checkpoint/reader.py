@@ -15,7 +15,7 @@ from torch import Tensor
 from regstream.checkpoint.header import TensorSpec
 from regstream.errors import InputError
 
-_STAGING_BYTES = 32 << 20
+_STAGING_BYTES = 4 << 20
 
 
 class TensorReader:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from regstream.checkpoint import Checkpoint
 
-_STRETCH = 8 << 20
+_STRETCH = 1 << 20
 
 
 class MeanReader:

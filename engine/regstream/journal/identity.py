@@ -47,10 +47,6 @@ def _device(device: torch.device) -> str:
     return f"cpu {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else device.type
 
 
-def _library_versions() -> dict[str, str]:
-    return {name: version(name) for name in _LIBRARIES}
-
-
 def _checkpoint(checkpoint: Checkpoint, *, full: bool) -> dict[str, str]:
     files = checkpoint.files
     shards = {

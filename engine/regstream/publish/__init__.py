@@ -10,6 +10,4 @@ __all__ = [
     "is_published",
     "publish",
     "read_provenance",
-    "record_files",
-    "self_digest",
 ]

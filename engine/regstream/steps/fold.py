@@ -10,7 +10,7 @@ from regstream.plan import Plan, TensorPlan
 from regstream.shards import ShardWriter
 
 #: Values handled at a time: memory does not depend on the size of a vocabulary.
-_STRETCH = 8 << 20
+_STRETCH = 1 << 20
 
 
 def fold(tensor: TensorPlan, plan: Plan, writer: ShardWriter) -> None:
