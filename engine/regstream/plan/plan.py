@@ -18,7 +18,12 @@ class Plan(Job):
     @cached_property
     def projections(self) -> tuple[Projection, ...]:
         """What each step takes beyond the runtime, in the order of the steps."""
-        return tuple(project(self, step) for step in self.steps)
+        budget_bytes = self.budget_bytes - self.runtime_bytes
+        return tuple(project(self, step, budget_bytes) for step in self.steps)
+
+    def passes(self, step: Step) -> tuple[tuple[str, ...], ...]:
+        """The input groups that go through a block together."""
+        return self.projections[step.index].passes
 
     def projected_bytes(self, step: Step) -> int:
         """The peak memory of the process during a step."""
@@ -29,7 +34,7 @@ class Plan(Job):
         """The step that needs the most memory."""
         return max(self.steps, key=lambda step: self.projections[step.index].memory_bytes)
 
-    @property
+    @cached_property
     def budget_bytes(self) -> int:
         """The memory that the process may take in all."""
         return memory_budget(self, self.runtime_bytes)

@@ -13,9 +13,9 @@ from regstream.block import observe
 from regstream.errors import InputError, SolveError
 from regstream.gram import Gram
 from regstream.methods import States
-from regstream.plan import PlannedCandidate, Step, TensorPlan
+from regstream.plan import PlannedCandidate, Step
 from regstream.shards import ShardWriter
-from regstream.solve import PANEL_ROWS, Solve, System
+from regstream.solve import PANEL_ROWS, Solve
 from regstream.steps.fold import finish
 from regstream.steps.workshop import Workshop
 
@@ -24,50 +24,49 @@ def regress(step: Step, workshop: Workshop, writer: ShardWriter) -> tuple[Solve,
     """Write a block of the result: regressed linears first, group by group, then what is folded.
 
     One candidate's block is resident at a time, beside the first one's, which is the reference of all differences.
-    Where the method follows each candidate's own forward pass, the next generation is written on the way.
+    Where the sums of all input groups do not fit into memory together, they are made in several passes.
+    Where the method follows each candidate's own forward pass, the next generation is written in the first.
 
     Raises:
         InputError: a candidate's activations are not finite.
         SolveError: an input group has no trustworthy solution.
     """
     plan = workshop.plan
-    systems = workshop.systems(step)
-    grams = {group: gram for group, (_, gram) in systems.items()}
-    means = {
-        tensor.name: torch.zeros(tensor.shape, device=plan.device) for tensor in step.folded if tensor.use != "base"
-    }
-    reference = workshop.weights(step, "reference")
-    for index, candidate in enumerate(plan.candidates):
-        weights = workshop.weights(step, "own") if index else reference
-        candidate.checkpoint.read(workshop.whole(step, weights))
-        _gather(step, workshop, candidate, weights, grams)
-        for group, (system, gram) in systems.items():
-            _refuse_overflow(step, candidate, group, gram)
-            system.add(gram, _linears(weights), _linears(reference), weight=candidate.weight)
-            gram.reset()
-            workshop.progress(f"{candidate.name}: sums")
-        for name, mean in means.items():
-            mean.add_(weights[workshop.local(step, name)], alpha=1 / len(plan.candidates))
-    solves = []
-    for group, (system, gram) in systems.items():
-        solves.append(_solve(step, workshop, writer, system=system, gram=gram, tensors=step.regressed[group]))
+    means = {t.name: torch.zeros(t.shape, device=plan.device) for t in step.folded if t.use != "base"}
+    solves: list[Solve] = []
+    for number, groups in enumerate(plan.passes(step)):
+        systems = workshop.systems(step, groups)
+        for index, candidate in enumerate(plan.candidates):
+            weights = _block_of(candidate, step, workshop, is_reference=index == 0, is_first_pass=number == 0)
+            _gather(step, workshop, candidate, weights, is_first_pass=number == 0)
+            _add(step, workshop, candidate, weights)
+            for name, mean in means.items() if number == 0 else ():
+                mean.add_(weights[workshop.local(step, name)], alpha=1 / len(plan.candidates))
+        solves += [_solve(step, workshop, writer, group) for group in systems]
     for tensor in step.folded:
         known = means[tensor.name].view(-1).cpu() if tensor.name in means else None
         writer.write(plan.base.prefix + tensor.name, finish(tensor, plan, known, 0, math.prod(tensor.shape)))
     return tuple(solves)
 
 
+def _block_of(
+    candidate: PlannedCandidate, step: Step, workshop: Workshop, *, is_reference: bool, is_first_pass: bool
+) -> dict[str, Tensor]:
+    """A candidate's block, read; the reference's stays from the first pass on."""
+    weights = workshop.weights(step, "reference" if is_reference else "own")
+    if is_first_pass or not is_reference:
+        candidate.checkpoint.read(workshop.whole(step, weights))
+    return weights
+
+
 def _gather(
-    step: Step,
-    workshop: Workshop,
-    candidate: PlannedCandidate,
-    weights: Mapping[str, Tensor],
-    grams: Mapping[str, Gram],
+    step: Step, workshop: Workshop, candidate: PlannedCandidate, weights: Mapping[str, Tensor], *, is_first_pass: bool
 ) -> None:
     """Run a candidate's own block on its hidden states and accumulate its Gram matrices."""
     model, batches, block = workshop.model, candidate.rows.batches, step.depth
+    grams = {group: gram for group, (_, gram) in workshop.held.items()}
     groups = [group for group in model.family.groups if group.name in grams]
-    follows = workshop.plan.method.states is States.OWN and step.feeds
+    follows = workshop.plan.method.states is States.OWN and step.feeds and is_first_pass
     generation = workshop.hidden.write(candidate.name, block + 1) if follows else nullcontext()
     with model.lent(workshop.whole(step, weights)), generation as following:
         for batch, tokens in zip(batches, workshop.hidden.read(candidate.name, block, batches), strict=True):
@@ -76,6 +75,16 @@ def _gather(
             if following is not None:
                 following.append(batch.pack(output))
             workshop.progress(f"{candidate.name}: statistics")
+
+
+def _add(step: Step, workshop: Workshop, candidate: PlannedCandidate, weights: Mapping[str, Tensor]) -> None:
+    """Add a candidate's Gram matrices and weights to the sums over all candidates."""
+    reference = _linears(workshop.weights(step, "reference"))
+    for group, (system, gram) in workshop.held.items():
+        _refuse_overflow(step, candidate, group, gram)
+        system.add(gram, _linears(weights), reference, weight=candidate.weight)
+        gram.reset()
+        workshop.progress(f"{candidate.name}: sums")
 
 
 def _into(grams: Mapping[str, Gram], batch: Batch) -> Callable[[str, Tensor], None]:
@@ -108,10 +117,9 @@ def _mean_rows(step: Step, workshop: Workshop, linear: str, rows: slice) -> Tens
     return total_PI.div_(len(workshop.plan.candidates))
 
 
-def _solve(
-    step: Step, workshop: Workshop, writer: ShardWriter, *, system: System, gram: Gram, tensors: tuple[TensorPlan, ...]
-) -> Solve:
+def _solve(step: Step, workshop: Workshop, writer: ShardWriter, group: str) -> Solve:
     """Solve one group and write its linears: the reference's weight plus the difference solved for."""
+    system, gram = workshop.held[group]
     reference = workshop.weights(step, "reference")
     try:
         # The Gram matrix is done with; its buffer takes the factor.
@@ -120,7 +128,7 @@ def _solve(
         raise SolveError(
             f"{step.name}, {system.group}: no trustworthy solution: {error}; use more rows or a smaller alpha"
         ) from error
-    for tensor in tensors:
+    for tensor in step.regressed[group]:
         difference_OI = differences[str(tensor.linear)]
         weight_OI = reference[workshop.local(step, tensor.name)]
         for rows in range(0, difference_OI.shape[0], PANEL_ROWS):

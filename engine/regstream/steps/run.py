@@ -63,6 +63,5 @@ def amount_of_work(step: Step, plan: Plan) -> int:
     num_batches = sum(len(c.rows.batches) for c in plan.candidates) if plan.method.states is not States.NONE else 0
     if not step.regressed:
         return len(step.tensors) + num_batches * step.feeds
-    groups = len(step.regressed)
-    passes = 2 if step.feeds and plan.method.states is States.MERGED else 1
-    return passes * num_batches + groups * (len(plan.candidates) + 1)
+    forward_passes = len(plan.passes(step)) + (step.feeds and plan.method.states is States.MERGED)
+    return forward_passes * num_batches + len(step.regressed) * (len(plan.candidates) + 1)

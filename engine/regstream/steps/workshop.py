@@ -1,7 +1,6 @@
 """What the steps of one run share: the plan, the store of hidden states, and buffers that are used again and again."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -26,7 +25,7 @@ class Workshop:
         self.scratch = Scratch(plan.device, accumulation_dtype(alpha))
         self._listener = listener
         self._weights: dict[str, dict[str, Tensor]] = {}
-        self._systems: dict[str, tuple[System, Gram]] = {}
+        self.held: dict[str, tuple[System, Gram]] = {}
         self._shapes: Mapping[str, object] = {}
 
     def progress(self, doing: str, amount: int = 1) -> None:
@@ -54,25 +53,25 @@ class Workshop:
         """Give back what a step that regresses nothing has no use for."""
         if not step.regressed:
             self._weights.clear()
-            self._systems.clear()
+            self.held.clear()
             self._shapes = {}
             self.scratch = Scratch(self.scratch.device, self.scratch.dtype)
 
-    def systems(self, step: Step) -> dict[str, tuple[System, Gram]]:
-        """An empty system and an empty Gram matrix for each input group that the step regresses."""
+    def systems(self, step: Step, groups: Sequence[str]) -> dict[str, tuple[System, Gram]]:
+        """An empty system and an empty Gram matrix for each of some input groups; `held` until the next call."""
         assert isinstance(self.plan.method, RegMean)
-        shapes = {group: {t.linear or "": t.shape for t in tensors} for group, tensors in step.regressed.items()}
+        shapes = {group: {tensor.linear or "": tensor.shape for tensor in step.regressed[group]} for group in groups}
         if shapes != self._shapes:
-            self._systems.clear()
+            self.held.clear()
             for group, linears in shapes.items():
-                sizes = {name: (shape[0], math.prod(shape[1:])) for name, shape in linears.items()}
+                sizes = {name: (shape[0], shape[1]) for name, shape in linears.items()}
                 system = self.plan.method.system(group, sizes, self.scratch)
-                self._systems[group] = system, Gram(next(iter(sizes.values()))[1], self.scratch)
+                self.held[group] = system, Gram(next(iter(sizes.values()))[1], self.scratch)
             self._shapes = shapes
-        for system, gram in self._systems.values():
+        for system, gram in self.held.values():
             system.reset()
             gram.reset()
-        return self._systems
+        return self.held
 
     def local(self, step: Step, name: str) -> str:
         """A parameter's name within its block; outside the blocks its whole name."""
