@@ -36,6 +36,7 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
         listener(RunStarted(done=len(journal.committed), total=len(plan.steps), output=str(plan.output)))
         for step in journal.remaining(plan.steps):
             listener(StepStarted(index=step.index, name=step.name, work=amount_of_work(step, plan)))
+            workshop.tidy(step)
             with measured_peak() as peak:
                 artifacts = run_step(step, workshop)  # stem | block | head
             committed = journal.commit(step, artifacts, peak, plan.projected_bytes(step))  # the only commit point

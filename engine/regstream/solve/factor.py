@@ -10,20 +10,29 @@ from torch import Tensor
 
 _ITERATIONS = 6
 _COLUMNS = 1024
+_BLOCK = 128  # of the factorisation; wider diagonal blocks would be split among threads
 
 
 def cholesky(matrix_II: Tensor, into_II: Tensor) -> Tensor | None:
-    """Factor `matrix_II` = L Lᵀ; L is a view of `into_II`. None where the matrix is not positive definite.
+    """Factor `matrix_II` = L Lᵀ into the lower triangle of `into_II`. None where it is not positive definite.
 
-    LAPACK's column order makes the transposed view the one that is written without a copy.
+    In block columns of a fixed width, all but their small diagonal blocks by matrix products: unlike LAPACK's own, it
+    gives the same bits whatever the number of threads, and it is as fast.
     """
-    info = torch.zeros((), dtype=torch.int32, device=matrix_II.device)
-    lower_II = into_II.mT
-    torch.linalg.cholesky_ex(matrix_II, out=(lower_II, info))
-    # The diagonal shows what `info` may not: a NaN or an overflow that passed through.
-    if info.item() != 0 or not bool(torch.isfinite(lower_II.diagonal()).all()):
-        return None
-    return lower_II
+    into_II.copy_(matrix_II)
+    width = matrix_II.shape[0]
+    for left in range(0, width, _BLOCK):
+        block = slice(left, min(left + _BLOCK, width))
+        if left:
+            into_II[left:, block].addmm_(into_II[left:, :left], into_II[block, :left].T, alpha=-1)
+        diagonal, info = torch.linalg.cholesky_ex(into_II[block, block])
+        # The diagonal shows what `info` may not: a NaN or an overflow that passed through.
+        if info.item() != 0 or not bool(torch.isfinite(diagonal.diagonal()).all()):
+            return None
+        into_II[block, block] = diagonal
+        below_NP = into_II[block.stop :, block]
+        torch.linalg.solve_triangular(diagonal.mT, below_NP, upper=True, left=False, out=below_NP)
+    return into_II
 
 
 def solve_rows(lower_II: Tensor, rhs_NI: Tensor) -> None:

@@ -41,7 +41,6 @@ def _run(step: Step, workshop: Workshop) -> Artifacts:
     may be, and are overwritten when the step is run again.
     """
     plan = workshop.plan
-    workshop.tidy(step)
     solves: tuple[Solve, ...] = ()
     try:
         with write_shard(plan.output / step.shard, plan.stored_shapes(step), plan.output_dtype) as writer:
