@@ -45,7 +45,7 @@ def evaluate(*, path: Path, also: dict[str, Path], cross: bool, device: str | No
 
     Judges the result of MANIFEST, the base, the candidates, and the plain mean of these. The rows are those of the
     [candidates.evaluation] tables. Models are streamed block by block, as a run does it. The table holds the mean
-    loss a token, in nats; the lowest of a column is bold.
+    loss a token, in nats; the lowest of a column is bold. It goes into the result's model card, too.
 
     \b
     Example:
@@ -56,9 +56,11 @@ def evaluate(*, path: Path, also: dict[str, Path], cross: bool, device: str | No
     with watching(verb="evaluate") as listener:
         from regstream.evaluate import evaluate as judge
         from regstream.plan import make_plan
+        from regstream.publish import add_results
 
         plan = make_plan(manifest, text=path.read_text("utf-8-sig"), device=device, listener=listener)
         evaluation = judge(plan, also=also, cross=cross, listener=listener)
+        add_results(plan.output, plan, evaluation.markdown())
     if as_json:
         write_json(_record(evaluation))
     else:

@@ -2,13 +2,14 @@
 
 import errno
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from regstream.errors import BudgetError, Interrupted, ManifestError, RegstreamError
+from regstream.units import format_bytes
 from regstream_cli.streams import note
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -26,14 +27,20 @@ def report(error: BaseException, *, debug: bool) -> int:
 
 
 @contextmanager
-def full_disk_at(output: Path) -> Iterator[None]:
-    """Name `output` where the operating system says that a disk is full but not which file it was writing."""
+def full_disk_at(output: Path, missing_bytes: Callable[[], int]) -> Iterator[None]:
+    """Tell a disk that fills up while work is under way from other failures, and how much room is missing.
+
+    Raises:
+        BudgetError: in place of the operating system's error.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_SPACE and error.filename is None:
-            error.filename = str(output)
-        raise
+        if error.errno not in _NO_SPACE:
+            raise
+        missing = f"{format_bytes(missing_bytes())} more are needed; " if missing_bytes() else ""
+        place = error.filename or output
+        raise BudgetError(f"{place}: {error.strerror}; {missing}{_KEPT} once there is room") from error
 
 
 def _known(error: BaseException) -> BaseException:

@@ -39,12 +39,13 @@ def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_di
         show_plan(path, device, as_json=as_json)
         return
     manifest = read_manifest(path)
-    with watching(events_as_json=as_json) as listener, full_disk_at(manifest.merge.output):
+    with watching(events_as_json=as_json) as listener:
         from regstream import scheduler
         from regstream.plan import make_plan
 
         plan = make_plan(manifest, text=path.read_text("utf-8-sig"), device=device, listener=listener)
-        scheduler.run(plan, restart=restart, full_digest=full_digest, listener=listener)
+        with full_disk_at(plan.output, lambda: plan.missing_disk_bytes):
+            scheduler.run(plan, restart=restart, full_digest=full_digest, listener=listener)
     if listener.watch.finished is not None:
         note(_summary(listener.watch.finished))
     if not as_json:

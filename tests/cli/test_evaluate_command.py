@@ -25,6 +25,15 @@ def test_the_table(invoke: Invoke, finished: Path) -> None:
     assert "regstream: evaluate mean" in result.stderr.splitlines()
 
 
+def test_the_table_goes_into_the_model_card_and_the_result_still_verifies(invoke: Invoke, finished: Path) -> None:
+    result = invoke("evaluate", finished)
+    card = (finished.parent / "merged" / "README.md").read_text()
+    lowest = result.stdout.split()[-1]
+    assert "## Results" in card
+    assert f"{lowest} |" in card
+    assert invoke("verify", finished.parent / "merged").exit_code == 0
+
+
 def test_json(invoke: Invoke, finished: Path) -> None:
     record = json.loads(invoke("evaluate", finished, "--cross", "--json").stdout)
     assert record["datasets"] == ["task0", "task1"]

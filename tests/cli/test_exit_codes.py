@@ -3,8 +3,10 @@
 import errno
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -76,6 +78,20 @@ def test_a_full_disk_is_3_names_the_place_and_keeps_what_was_committed(
     assert result.exit_code == 3
     assert re.search(r"merged.*: No space left on device; what was committed is kept", _said(result)[-1])
     assert invoke("run", half_done).exit_code == 0
+
+
+def test_a_full_disk_names_how_much_is_missing(
+    invoke: Invoke, half_done: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill_up(self: durable.HashedFile, data: object) -> None:
+        patched.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=0, used=0, free=0))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(durable.HashedFile, "write", fill_up)
+        result = invoke("run", half_done)
+    assert result.exit_code == 3
+    assert re.search(r"No space left on device; [\d.]+ \w+ more are needed; what was", _said(result)[-1])
 
 
 def test_a_truncated_shard_is_4(invoke: Invoke, fresh: Path) -> None:

@@ -47,20 +47,26 @@ def disk_needs(job: Job) -> Iterator[tuple[Path, int]]:
     yield job.workdir, int(2 * generation_bytes(job) * _DISK_MARGIN)
 
 
+def disks(job: Job) -> Iterator[tuple[Path, int, int]]:
+    """Each disk that a run writes to, by a folder on it: what the run still has to take, and what is free."""
+    needed_on: dict[int, tuple[Path, int]] = {}
+    for folder, needed in disk_needs(job):
+        place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        _, before = needed_on.get(place.stat().st_dev, (folder, 0))
+        needed_on[place.stat().st_dev] = place, before + needed
+    for place, needed in needed_on.values():
+        yield place, needed, shutil.disk_usage(place).free
+
+
 def check_disk(job: Job) -> None:
     """Refuse a run whose result and hidden states do not fit on their disks.
 
     Raises:
         BudgetError: names how much is missing where.
     """
-    needed_on: dict[int, int] = {}
-    for folder, needed in disk_needs(job):
-        place = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        disk = place.stat().st_dev
-        needed_on[disk] = needed_on.get(disk, 0) + needed
-        free = shutil.disk_usage(place).free
-        if needed_on[disk] > free:
+    for folder, needed, free in disks(job):
+        if needed > free:
             raise BudgetError(
-                f"{folder}: {format_bytes(needed_on[disk])} are needed on its disk for the result and the hidden"
-                f" states, {format_bytes(free)} are free; {format_bytes(needed_on[disk] - free)} are missing"
+                f"{folder}: {format_bytes(needed)} are needed on its disk for the result and the hidden states,"
+                f" {format_bytes(free)} are free; {format_bytes(needed - free)} are missing"
             )

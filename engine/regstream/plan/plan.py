@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from regstream.plan.budget import check_disk, check_memory, disk_needs, memory_budget
+from regstream.plan.budget import check_disk, check_memory, disk_needs, disks, memory_budget
 from regstream.plan.job import Job
 from regstream.plan.projection import Projection, project
 from regstream.plan.step import Step
@@ -43,6 +43,11 @@ class Plan(Job):
     def disk_bytes(self) -> int:
         """The disk that is still to be taken: the rest of the result, and the hidden states."""
         return sum(needed for _, needed in disk_needs(self))
+
+    @property
+    def missing_disk_bytes(self) -> int:
+        """How much of that is not free now."""
+        return sum(max(0, needed - free) for _, needed, free in disks(self))
 
     @property
     def read_bytes(self) -> int:
