@@ -104,6 +104,13 @@ def remove_tree(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder that holds nothing, where it exists, durably."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+        sync_folder(folder.parent)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and its missing parents, durably."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]

@@ -32,6 +32,7 @@ def test_the_table_goes_into_the_model_card_and_the_result_still_verifies(invoke
     assert "## Results" in card
     assert f"{lowest} |" in card
     assert invoke("verify", finished.parent / "merged").exit_code == 0
+    assert not (finished.parent / "merged" / ".regstream").exists()
 
 
 def test_json(invoke: Invoke, finished: Path) -> None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
+from regstream import durable
 from regstream.calibration import TokenRows, load_calibration
 from regstream.checkpoint import open_checkpoint
 from regstream.errors import InputError, ManifestError
@@ -73,15 +73,16 @@ def evaluate(
         check_candidate(checkpoint, plan.base, plan.model.shapes, plan.manifest.merge.others)
         models.append((name, checkpoint, datasets))
     rows = []
-    for index, (name, weights, judged_on) in enumerate(models):
-        listener(StepStarted(index=index, name=name, work=len(plan.model.blocks) + 2))
-        loss = StreamedLoss(model=plan.model, folder=plan.workdir / "evaluation", progress=partial(_say, listener))
-        rows.append(EvaluationRow(model=name, losses=loss.of(name, weights, judged_on)))
+    loss = StreamedLoss(
+        model=plan.model, folder=plan.workdir / "evaluation", progress=lambda doing: listener(Progressed(doing=doing))
+    )
+    try:
+        for index, (name, weights, judged_on) in enumerate(models):
+            listener(StepStarted(index=index, name=name, work=len(plan.model.blocks) + 2))
+            rows.append(EvaluationRow(model=name, losses=loss.of(name, weights, judged_on)))
+    finally:
+        durable.remove_if_empty(plan.workdir)
     return Evaluation(datasets=tuple(datasets), rows=tuple(rows))
-
-
-def _say(listener: Listener, doing: str) -> None:
-    listener(Progressed(doing=doing))
 
 
 def _datasets(plan: Plan, listener: Listener) -> dict[str, TokenRows]:
