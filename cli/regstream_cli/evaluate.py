@@ -58,7 +58,7 @@ def evaluate(*, path: Path, also: dict[str, Path], cross: bool, device: str | No
         from regstream.plan import make_plan
         from regstream.publish import add_results
 
-        plan = make_plan(manifest, text=path.read_text("utf-8-sig"), device=device, listener=listener)
+        plan = make_plan(manifest, source=path.name, text=path.read_text("utf-8-sig"), device=device, listener=listener)
         evaluation = judge(plan, also=also, cross=cross, listener=listener)
         add_results(plan.output, plan, evaluation.markdown())
     if as_json:

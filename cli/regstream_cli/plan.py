@@ -45,7 +45,7 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
     with watching() as listener:
         from regstream.plan import make_plan
 
-        made = make_plan(manifest, text=path.read_text("utf-8-sig"), device=device, listener=listener)
+        made = make_plan(manifest, source=path.name, text=path.read_text("utf-8-sig"), device=device, listener=listener)
     refusal = _refusal(made)
     if as_json:
         write_json(_record(made, refusal))

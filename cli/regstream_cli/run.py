@@ -43,7 +43,7 @@ def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_di
         from regstream import scheduler
         from regstream.plan import make_plan
 
-        plan = make_plan(manifest, text=path.read_text("utf-8-sig"), device=device, listener=listener)
+        plan = make_plan(manifest, source=path.name, text=path.read_text("utf-8-sig"), device=device, listener=listener)
         with full_disk_at(plan.output, lambda: plan.missing_disk_bytes):
             scheduler.run(plan, restart=restart, full_digest=full_digest, listener=listener)
     if listener.watch.finished is not None:

@@ -5,7 +5,7 @@ point, which is always one where nothing that was committed can be lost.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,6 @@ class RunFinished:
     seconds: float
     peak_bytes: int
     already: bool = False
-    warnings: tuple[str, ...] = field(default=())
 
 
 Event = RunStarted | StepStarted | Progressed | StepCommitted | Warned | RunFinished

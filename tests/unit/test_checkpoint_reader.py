@@ -1,5 +1,6 @@
 """Reading tensors: equal to the library's own load, into any buffer, and never silently the wrong thing."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,22 @@ def test_a_file_that_was_shortened_is_refused_by_tensor(tmp_path: Path, wanted: 
     reader.read({"a": torch.zeros(3)})
     with pytest.raises(InputError, match=r"candidate math: .*file.safetensors: ends inside tensor b"):
         reader.read({"b": torch.zeros(50, dtype=wanted)})
+
+
+def test_a_file_is_opened_once_while_it_is_kept_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = saved(tmp_path, {"a": values(5), "b": values(7)})
+    opened: list[object] = []
+    open_file = os.open
+
+    def counting(path: str, flags: int) -> int:
+        opened.append(path)
+        return open_file(path, flags)
+
+    monkeypatch.setattr(os, "open", counting)
+    for num_opened in (1, 2):  # once within each context
+        with reader.kept_open():
+            for name, start in (("a", 0), ("b", 2), ("a", 3)):
+                reader.read_range(name, start, torch.empty(2))
+        assert len(opened) == num_opened
+    reader.read({"a": torch.empty(5)})
+    assert len(opened) == 3

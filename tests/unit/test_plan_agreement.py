@@ -151,6 +151,8 @@ def test_added_rows_of_vocabulary_are_cut_off_and_the_others_merged(tmp_path: Pa
     first = merge.folders.candidates[0]
     copied(first, tmp_path / "wider", change=resized(296))
     (tmp_path / "wider" / "model.safetensors").replace(first / "model.safetensors")
+    told = [warning for warning in merge.plan().warnings if EMBEDDINGS in warning]
+    assert told == [f'candidate "task0": tensor {EMBEDDINGS}: rows 288 to 295 of vocabulary are left out']
     result = read_result(merge.run())
     assert result[EMBEDDINGS].shape[0] == 288
     for name, tensor in expected.items():

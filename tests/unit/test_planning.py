@@ -135,3 +135,9 @@ def test_what_is_not_done_yet_is_refused_by_name(tmp_path: Path, old: str, new: 
     merge.manifest.write_text(text.replace(old, new))
     with pytest.raises(ManifestError, match=message):
         merge.plan()
+
+
+def test_a_rule_without_effect_is_told_with_the_manifest_and_the_key(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, layers=1, rules='[[rules]]\nparameters = "*.self_atn.*"\nuse = "average"\n')
+    with pytest.raises(ManifestError, match=r'^merge.toml: rules\[0\]: parameters: "\*.self_atn.\*" matches none of'):
+        make_plan(merge.read(), source="merge.toml")

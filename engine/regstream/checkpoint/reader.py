@@ -26,6 +26,7 @@ class TensorReader:
         self.tensors = tensors
         self.num_bytes_read = 0
         self._staging = torch.empty(0, dtype=torch.uint8)
+        self._kept: dict[Path, int] | None = None
 
     def read(self, into: Mapping[str, Tensor]) -> None:
         """Fill each named buffer, whatever its dtype and device; each file is opened once.
@@ -47,19 +48,34 @@ class TensorReader:
             self._fill(descriptor, name, start, into)
         self._refuse_nonfinite(name, into)
 
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Open each file at most once within the context."""
+        self._kept = {}
+        try:
+            yield
+        finally:
+            for descriptor in self._kept.values():
+                os.close(descriptor)
+            self._kept = None
+
     def _position(self, name: str) -> tuple[Path, int]:
         return self.tensors[name].file, self.tensors[name].begin
 
     @contextmanager
     def _open(self, file: Path) -> Iterator[int]:
+        kept = self._kept or {}
         try:
-            descriptor = os.open(file, os.O_RDONLY)
+            descriptor = kept[file] if file in kept else os.open(file, os.O_RDONLY)
         except OSError as error:
             raise InputError(f"{self.label}: {file}: {error.strerror}") from error
         try:
             yield descriptor
         finally:
-            os.close(descriptor)
+            if self._kept is None:
+                os.close(descriptor)
+            else:
+                self._kept[file] = descriptor
 
     def _fill(self, descriptor: int, name: str, start: int, flat: Tensor) -> None:
         spec = self.tensors[name]

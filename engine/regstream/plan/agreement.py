@@ -33,8 +33,8 @@ def check_base(base: Checkpoint, shapes: Mapping[str, tuple[int, ...]], tied: Co
 
 def check_candidate(
     candidate: Checkpoint, base: Checkpoint, shapes: Mapping[str, tuple[int, ...]], others: Others
-) -> None:
-    """Check a candidate against the base.
+) -> list[str]:
+    """Check a candidate against the base. Returns what is left out of it, a line a tensor.
 
     Raises:
         InputError: another architecture, a tensor missing or of another shape, or other rows of the vocabulary.
@@ -57,6 +57,11 @@ def check_candidate(
         if name in vocabulary and name in candidate.tensors:
             expected[name] = _agreed_rows(candidate, name, shape, others)
     _check_shapes(candidate, expected, shapes)
+    return [
+        f"{candidate.label}: tensor {name}: rows {shape[0]:,} to {expected[name][0] - 1:,} of vocabulary are left out"
+        for name, shape in shapes.items()
+        if expected[name] != shape
+    ]
 
 
 def _vocabulary_tensors(checkpoint: Checkpoint) -> set[str]:

@@ -13,18 +13,25 @@ from regstream.errors import InputError, ManifestError
 from regstream.events import Listener, Warned, ignore
 from regstream.manifest import Candidate, Manifest, ModelRef, parse_device
 from regstream.memory import resident_bytes
-from regstream.methods import method_of
+from regstream.methods import Method, method_of
 from regstream.methods.method import States
 from regstream.plan.agreement import check_base, check_candidate
 from regstream.plan.job import PlannedCandidate
 from regstream.plan.plan import Plan
-from regstream.plan.step import make_steps
+from regstream.plan.step import Step, make_steps
 
 
-def make_plan(manifest: Manifest, *, text: str = "", device: str | None = None, listener: Listener = ignore) -> Plan:
+def make_plan(
+    manifest: Manifest,
+    *,
+    source: str = "manifest",
+    text: str = "",
+    device: str | None = None,
+    listener: Listener = ignore,
+) -> Plan:
     """Open everything that a manifest names, check that it belongs together, and lay out the steps.
 
-    `text` is the manifest as it was written, for the record; `device` overrides the manifest's.
+    `source` is what errors call the manifest, `text` how it was written, for the record; `device` overrides its own.
 
     Raises:
         ManifestError: a rule fits no parameter, or the device is not there.
@@ -44,7 +51,8 @@ def make_plan(manifest: Manifest, *, text: str = "", device: str | None = None, 
     model = LayeredModel(base.family, base.config, dtype=dtype, device=chosen)
     check_base(base, model.shapes, model.tied)
     for checkpoint in opened:
-        check_candidate(checkpoint, base, model.shapes, manifest.merge.others)
+        for left_out in check_candidate(checkpoint, base, model.shapes, manifest.merge.others):
+            warn(left_out)
     needed = method.states is not States.NONE
     candidates = tuple(
         PlannedCandidate(
@@ -62,13 +70,20 @@ def make_plan(manifest: Manifest, *, text: str = "", device: str | None = None, 
         base=base,
         candidates=candidates,
         model=model,
-        steps=make_steps(manifest, method, base.family, model.shapes),
+        steps=_steps(manifest, method, model, source),
         compute_dtype=dtype,
         output_dtype=_output_dtype(manifest, base),
         device=chosen,
         warnings=tuple(warnings),
         runtime_bytes=resident_bytes(),
     )
+
+
+def _steps(manifest: Manifest, method: Method, model: LayeredModel, source: str) -> tuple[Step, ...]:
+    try:
+        return make_steps(manifest, method, model.family, model.shapes)
+    except ManifestError as error:
+        raise ManifestError([f"{source}: {problem}" for problem in error.problems]) from error
 
 
 def choose_device(name: str | None) -> torch.device:

@@ -1,5 +1,7 @@
 """One step, from its inputs on disk to its artifacts on disk."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from regstream.errors import InputError
@@ -24,6 +26,15 @@ class Artifacts:
     solves: tuple[Solve, ...]
 
 
+@contextmanager
+def _opened(plan: Plan) -> Iterator[None]:
+    """Have every checkpoint open each of its shards at most once."""
+    with ExitStack() as opened:
+        for checkpoint in (plan.base, *(candidate.checkpoint for candidate in plan.candidates)):
+            opened.enter_context(checkpoint.kept_open())
+        yield
+
+
 def run_step(step: Step, workshop: Workshop) -> Artifacts:
     """Do a step; where the hidden states that enter it turn out to be damaged, make them again first."""
     try:
@@ -43,7 +54,10 @@ def _run(step: Step, workshop: Workshop) -> Artifacts:
     plan = workshop.plan
     solves: tuple[Solve, ...] = ()
     try:
-        with write_shard(plan.output / step.shard, plan.stored_shapes(step), plan.output_dtype) as writer:
+        with (
+            _opened(plan),
+            write_shard(plan.output / step.shard, plan.stored_shapes(step), plan.output_dtype) as writer,
+        ):
             if step.regressed:
                 solves = regress(step, workshop, writer)
             else:
