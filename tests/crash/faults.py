@@ -57,8 +57,11 @@ def with_fault(work: Callable[[], object], folder: Path, index: int, fault: Faul
         work()
 
 
-def in_child(work: Callable[[], object]) -> int:
-    """Run `work` in a forked process; its exit code, negative for a signal, 70 for an exception."""
+def in_child(work: Callable[[], object], *, killed_after: float | None = None) -> int:
+    """Run `work` in a forked process; its exit code, negative for a signal, 70 for an exception.
+
+    With `killed_after` it is killed after so many seconds, unless it has ended by then.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -71,22 +74,9 @@ def in_child(work: Callable[[], object]) -> int:
         except BaseException as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
             os._exit(getattr(error, "exit_code", 70))
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
-
-
-def killed_after(work: Callable[[], object], seconds: float) -> int:
-    """Run `work` in a forked process and kill it after some time; as `in_child`."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
+    if killed_after is not None:
+        time.sleep(killed_after)
+        os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     return os.waitstatus_to_exitcode(status)
 

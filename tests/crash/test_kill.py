@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from crash.faults import in_child, kill, killed_after, with_fault
+from crash.faults import in_child, kill, with_fault
 from crash.resuming import Resuming
 
 SIGKILLED = -signal.SIGKILL
@@ -46,7 +46,7 @@ def test_at_a_hundred_random_instants(resuming: Resuming) -> None:
     num_killed = 0
     while num_killed < 100:  # for each of two methods: 200 in all
         seconds = instants.uniform(0, duration)
-        if killed_after(resuming.run, seconds) == SIGKILLED:
+        if in_child(resuming.run, killed_after=seconds) == SIGKILLED:
             num_killed += 1
         else:
             duration *= 0.9  # the machine has become faster since

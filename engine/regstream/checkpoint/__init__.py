@@ -3,6 +3,16 @@
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.checkpoint.fingerprint import fingerprint
 from regstream.checkpoint.header import TensorSpec, read_header
+from regstream.checkpoint.mean import STRETCH, read_mean
 from regstream.checkpoint.reader import TensorReader
 
-__all__ = ["Checkpoint", "TensorReader", "TensorSpec", "fingerprint", "open_checkpoint", "read_header"]
+__all__ = [
+    "STRETCH",
+    "Checkpoint",
+    "TensorReader",
+    "TensorSpec",
+    "fingerprint",
+    "open_checkpoint",
+    "read_header",
+    "read_mean",
+]

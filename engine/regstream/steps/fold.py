@@ -6,17 +6,16 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from regstream.checkpoint import STRETCH, read_mean
 from regstream.plan import Plan, TensorPlan
 from regstream.shards import ShardWriter
-
-#: Values handled at a time: memory does not depend on the size of a vocabulary.
-_STRETCH = 1 << 20
 
 
 def fold(tensor: TensorPlan, plan: Plan, writer: ShardWriter) -> None:
     """Write one tensor of the result from the candidates' and the base's files."""
+    checkpoints = [candidate.checkpoint for candidate in plan.candidates]
     for start, length in _stretches(math.prod(tensor.shape)):
-        mean = None if tensor.use == "base" else _mean(tensor, plan, start, length)
+        mean = None if tensor.use == "base" else read_mean(checkpoints, tensor.name, start, length)
         writer.write(plan.base.prefix + tensor.name, finish(tensor, plan, mean, start, length))
 
 
@@ -33,15 +32,6 @@ def finish(tensor: TensorPlan, plan: Plan, mean: Tensor | None, start: int, leng
     return plan.method.combine(mean, base, len(plan.candidates))
 
 
-def _mean(tensor: TensorPlan, plan: Plan, start: int, length: int) -> Tensor:
-    total = torch.zeros(length, dtype=torch.float32)
-    values = torch.empty(length, dtype=torch.float32)
-    for candidate in plan.candidates:
-        candidate.checkpoint.read_range(tensor.name, start, values)
-        total += values
-    return total.div_(len(plan.candidates))
-
-
 def _stretches(num_values: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, num_values, _STRETCH):
-        yield start, min(_STRETCH, num_values - start)
+    for start in range(0, num_values, STRETCH):
+        yield start, min(STRETCH, num_values - start)
