@@ -34,7 +34,7 @@ def test_the_solve_is_the_formula(
         x_TI = torch.randn(8 * in_features, in_features, generator=generator)
         own = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
         reference = reference or own
-        gram.reset()
+        gram.expect(len(x_TI))
         gram.add(x_TI)
         regression.add(gram, own, reference, weight=weight)
         dense = (x_TI.double().T @ x_TI.double()).numpy() * weight / len(x_TI)
@@ -42,7 +42,7 @@ def test_the_solve_is_the_formula(
         left += scaled
         for name, weight_OI in own.items():
             right[name] += scaled @ weight_OI.double().numpy().T
-    differences, report = regression.solve(gram.sum_II, lambda name, rows: pytest.fail("no mean is needed"))
+    differences, report = regression.solve(gram.buffer_II, lambda name, rows: pytest.fail("no mean is needed"))
     assert report.route == "cholesky"
     for name, difference_OI in differences.items():
         merged = (reference[name].double() + difference_OI.double()).numpy()

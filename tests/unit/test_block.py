@@ -181,6 +181,30 @@ def test_observers_see_each_group_once_a_pass_and_then_no_more(pair: Pair) -> No
     assert seen == [(group.name, weight.shape[1]) for group, weight in zip(groups, weights, strict=True)]
 
 
+@pytest.mark.parametrize("last", range(4))
+def test_a_pass_that_ends_early_computes_nothing_after_the_last_groups_input(pair: Pair, last: int) -> None:
+    inputs, batch = inputs_for(pair, (5, 5))
+    states, _ = pair.passed(**inputs)
+    groups, seen, ran = pair.layered.family.groups[last : last + 1], list[Tensor](), list[str]()
+    block = pair.layered.blocks[1]
+    handles = [
+        block.get_submodule(linear).register_forward_hook(lambda *_, name=linear: ran.append(name))
+        for group in pair.layered.family.groups
+        for linear in group.linears
+    ]
+    with (
+        pair.layered.lent(pair.weights(block=1)),
+        observe(block, groups, lambda group, x_BLI: seen.append(x_BLI), ends=True),
+    ):
+        for _ in range(2):
+            assert pair.layered.run_block(1, states[1], batch) is seen[-1]
+    for handle in handles:
+        handle.remove()
+    assert len(seen) == 2
+    before = [linear for group in pair.layered.family.groups[:last] for linear in group.linears]
+    assert sorted(ran) == sorted(2 * before)
+
+
 @pytest.mark.parametrize("value", ["many", 0, -1, [3], 7.5])
 @pytest.mark.parametrize("key", ["num_attention_heads", "hidden_size"])
 def test_a_config_that_makes_no_model_is_refused_in_one_line(key: str, value: object) -> None:

@@ -1,5 +1,7 @@
 """Factoring, substitution, refinement and the condition estimate, against numpy in float64."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -64,18 +66,19 @@ def test_substitution_solves_rows_in_place(width: int) -> None:
     np.testing.assert_allclose(solution_NI.numpy(), np.linalg.solve(matrix_II.numpy(), rhs_NI.numpy().T).T, rtol=1e-9)
 
 
-@pytest.mark.parametrize("columns", [1024, 8])
+@pytest.mark.parametrize(("at_a_time", "num_rows"), [(512, 4), (8, 19)])
 def test_refinement_gains_the_digits_that_substitution_in_float32_loses(
-    monkeypatch: pytest.MonkeyPatch, columns: int
+    monkeypatch: pytest.MonkeyPatch, at_a_time: int, num_rows: int
 ) -> None:
-    monkeypatch.setattr(factor, "_COLUMNS", columns)
-    matrix_II, rhs_NI = unit_diagonal(30, 1e5).float(), rows(4, 30).float()
+    monkeypatch.setattr(factor, "_REFINED_COLUMNS", at_a_time)
+    monkeypatch.setattr(factor, "_REFINED_ROWS", at_a_time)
+    matrix_II, rhs_NI = unit_diagonal(30, 1e5).float(), rows(num_rows, 30).float()
     lower_II = factored(matrix_II)
     expected_NI = np.linalg.solve(matrix_II.double().numpy(), rhs_NI.double().numpy().T).T
     errors = []
-    for steps in (0, 3):
+    for solve in (solve_rows, partial(refine_rows, matrix_II)):
         solution_NI = rhs_NI.clone()
-        refine_rows(matrix_II, lower_II, solution_NI, steps=steps)
+        solve(lower_II, solution_NI)
         errors.append(np.linalg.norm(solution_NI.double().numpy() - expected_NI) / np.linalg.norm(expected_NI))
     assert errors[0] > 1e-5
     assert errors[1] < 1e-6

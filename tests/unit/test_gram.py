@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from regstream import gram
-from regstream.gram import Gram, Scratch, accumulation_dtype
+from regstream.gram import Gram, Scratch, accumulation_dtype, mirror
 
 CPU = torch.device("cpu")
 
@@ -15,8 +15,17 @@ def inputs(num_tokens: int, in_features: int, *, seed: int = 0) -> Tensor:
     return torch.randn(num_tokens, in_features, generator=generator) + 0.3
 
 
-def make(in_features: int, dtype: torch.dtype = torch.float32) -> Gram:
-    return Gram(in_features, Scratch(CPU, dtype))
+def make(in_features: int, dtype: torch.dtype = torch.float32, *, tokens: int = 10_000) -> Gram:
+    gram = Gram(in_features, Scratch(CPU, dtype))
+    gram.expect(tokens)
+    return gram
+
+
+def whole(gram: Gram) -> Tensor:
+    sum_II = torch.zeros_like(gram.buffer_II)
+    gram.add_to(sum_II, 1.0)
+    mirror(sum_II)
+    return sum_II
 
 
 def relative(result_II: Tensor, x_TI: Tensor) -> float:
@@ -32,7 +41,7 @@ def test_streamed_equals_dense(in_features: int, num_tokens: int) -> None:
     for part_TI in torch.split(x_TI, 7):
         streamed.add(part_TI)
     assert streamed.num_tokens == num_tokens
-    assert relative(streamed.mirror(), x_TI) < 1e-6
+    assert relative(whole(streamed), x_TI) < 1e-6
 
 
 @pytest.mark.parametrize("in_features", [8, 9, 16, 21])
@@ -42,7 +51,7 @@ def test_panels_cover_a_matrix_of_any_width(monkeypatch: pytest.MonkeyPatch, in_
     x_TI = inputs(50, in_features)
     streamed = make(in_features)
     streamed.add(x_TI)
-    whole_II = streamed.mirror()
+    whole_II = whole(streamed)
     assert relative(whole_II, x_TI) < 1e-6
     torch.testing.assert_close(whole_II, whole_II.T)
 
@@ -51,18 +60,40 @@ def test_what_is_wider_than_a_panel_is_whole_after_mirroring() -> None:
     x_TI = inputs(3, gram.PANEL_COLUMNS + 5)
     streamed = make(x_TI.shape[1])
     streamed.add(x_TI)
-    assert not streamed.sum_II[-1, 0]  # below the diagonal block nothing is multiplied
-    assert relative(streamed.mirror(), x_TI) < 1e-6
+    assert not streamed.buffer_II[-1, 0]  # below the diagonal block nothing is multiplied
+    assert relative(whole(streamed), x_TI) < 1e-6
 
 
-def test_mirroring_does_not_stop_the_sum(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gram, "PANEL_COLUMNS", 4)
-    x_TI = inputs(20, 10)
-    streamed = make(10)
-    for part_TI in torch.split(x_TI, 10):
-        streamed.add(part_TI)
-        streamed.mirror()
-    assert relative(streamed.mirror(), x_TI) < 1e-6
+@pytest.mark.parametrize("panel", [4, 512])
+@pytest.mark.parametrize("num_tokens", [1, 4, 5, 9, 30])
+def test_few_tokens_are_kept_and_give_what_their_product_gives(
+    monkeypatch: pytest.MonkeyPatch, panel: int, num_tokens: int
+) -> None:
+    monkeypatch.setattr(gram, "PANEL_COLUMNS", panel)
+    x_TI, rows_PI = inputs(num_tokens, 10), inputs(3, 10, seed=1)
+    few = make(10, tokens=num_tokens)
+    for part_TI in torch.split(x_TI, 2):
+        few.add(part_TI)
+    few.mirror()
+    product_II = x_TI.double().T @ x_TI.double()
+    assert relative(whole(few), x_TI) < 1e-6
+    torch.testing.assert_close(few.diagonal(), product_II.diagonal().float())
+    into_PI, spare_PI = torch.ones(3, 10), torch.empty(3, 10)
+    few.multiply(rows_PI, into_PI, scale=0.5, spare=spare_PI)
+    torch.testing.assert_close(into_PI, (1 + 0.5 * rows_PI.double() @ product_II).float())
+    assert torch.equal(few.buffer_II[:num_tokens], x_TI) == (2 * num_tokens < 10)
+
+
+@pytest.mark.parametrize("tokens", [3, 10_000])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e30])
+def test_what_is_not_finite_is_seen_and_what_overflows_too(tokens: int, value: float) -> None:
+    x_TI = inputs(3, 8)
+    good, bad = make(8, tokens=tokens), make(8, tokens=tokens)
+    good.add(x_TI)
+    x_TI[2, 5] = value
+    bad.add(x_TI)
+    assert good.is_finite()
+    assert not bad.is_finite()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -71,7 +102,7 @@ def test_half_precision_inputs_lose_nothing_beyond_their_own_rounding(dtype: tor
     x_TI = torch.randint(-8, 9, (4000, 6), generator=torch.Generator().manual_seed(0)).to(dtype)
     streamed = make(6)
     streamed.add(x_TI)
-    assert torch.equal(streamed.mirror().double(), x_TI.double().T @ x_TI.double())
+    assert torch.equal(whole(streamed).double(), x_TI.double().T @ x_TI.double())
     assert not torch.equal((x_TI.T @ x_TI).double(), x_TI.double().T @ x_TI.double())
 
 
@@ -80,24 +111,25 @@ def test_half_precision_and_float32_inputs_of_the_same_values_give_the_same_bits
     streamed, cast_before = make(12), make(12)
     streamed.add(x_TI)
     cast_before.add(x_TI.float())
-    assert torch.equal(streamed.mirror(), cast_before.mirror())
+    assert torch.equal(whole(streamed), whole(cast_before))
 
 
 def test_double_sums_are_taken_in_double() -> None:
     x_TI = inputs(500, 5)
     streamed = make(5, torch.float64)
     streamed.add(x_TI)
-    assert relative(streamed.mirror(), x_TI) < 1e-14
+    assert relative(whole(streamed), x_TI) < 1e-14
 
 
-def test_a_reset_gram_is_a_new_one() -> None:
-    streamed, fresh = make(4), make(4)
-    streamed.add(inputs(10, 4, seed=1))
-    streamed.reset()
+@pytest.mark.parametrize("before", [1, 10])
+def test_a_gram_that_expects_anew_is_a_new_one(before: int) -> None:
+    streamed, fresh = make(4, tokens=before), make(4)
+    streamed.add(inputs(before, 4, seed=1))
+    streamed.expect(10)
     for each in (streamed, fresh):
         each.add(inputs(10, 4, seed=2))
     assert streamed.num_tokens == fresh.num_tokens == 10
-    assert torch.equal(streamed.sum_II, fresh.sum_II)
+    assert torch.equal(streamed.buffer_II, fresh.buffer_II)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ Plain reads, not a memory map: mapped pages count as the process's memory for as
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -58,6 +58,17 @@ class TensorReader:
             for descriptor in self._kept.values():
                 os.close(descriptor)
             self._kept = None
+
+    def announce(self, names: Iterable[str]) -> None:
+        """Have the operating system read these tensors ahead, while something else is computed; a hint, no more.
+
+        Raises:
+            InputError: a file cannot be opened.
+        """
+        for name in names if hasattr(os, "posix_fadvise") else ():
+            spec = self.tensors[name]
+            with self._open(spec.file) as descriptor:
+                os.posix_fadvise(descriptor, spec.begin, spec.num_bytes, os.POSIX_FADV_WILLNEED)
 
     def _position(self, name: str) -> tuple[Path, int]:
         return self.tensors[name].file, self.tensors[name].begin

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 _ITERATIONS = 6
-_COLUMNS = 1024
+_REFINEMENTS = 3  # at most
+_CONVERGED = 1e-6  # relative size of a correction after which another would be lost in float32
+_REFINED_ROWS = 256  # at a time: three copies of them in float64
+_REFINED_COLUMNS = 512  # of the matrix, in float64
 _BLOCK = 128  # of the factorisation; wider diagonal blocks would be split among threads
 
 
@@ -41,24 +44,28 @@ def solve_rows(lower_II: Tensor, rhs_NI: Tensor) -> None:
     torch.linalg.solve_triangular(lower_II, rhs_NI, upper=False, left=False, out=rhs_NI)
 
 
-def refine_rows(matrix_II: Tensor, lower_II: Tensor, rhs_NI: Tensor, *, steps: int) -> None:
-    """As `solve_rows`, with residuals in float64 fed back `steps` times (Higham, chapter 12).
+def refine_rows(matrix_II: Tensor, lower_II: Tensor, rhs_NI: Tensor) -> None:
+    """As `solve_rows`, with residuals in float64 fed back until they change nothing (Higham, chapter 12).
 
-    Takes the solution of the float32 matrix to float64's accuracy while the condition is well below 1e7.
+    Takes the solution of the float32 matrix to float32's own accuracy while the condition is well below 1e7.
     """
-    wanted_NI = rhs_NI.double()
-    residual_NI = wanted_NI.clone()
-    solution_NI = torch.zeros_like(wanted_NI)
-    for step in range(steps + 1):
-        correction_NI = residual_NI.float()
-        solve_rows(lower_II, correction_NI)
-        solution_NI += correction_NI
-        if step < steps:
-            residual_NI.copy_(wanted_NI)
-            for left in range(0, matrix_II.shape[0], _COLUMNS):
-                columns = slice(left, left + _COLUMNS)
-                residual_NI[:, columns] -= solution_NI @ matrix_II[:, columns].double()
-    rhs_NI.copy_(solution_NI)
+    for top in range(0, rhs_NI.shape[0], _REFINED_ROWS):
+        rows_PI = rhs_NI[top : top + _REFINED_ROWS]
+        wanted_PI = rows_PI.double()
+        solve_rows(lower_II, rows_PI)
+        solution_PI = rows_PI.double()
+        residual_PI = torch.empty_like(wanted_PI)
+        for _ in range(_REFINEMENTS):
+            residual_PI.copy_(wanted_PI)
+            for left in range(0, matrix_II.shape[0], _REFINED_COLUMNS):
+                columns = slice(left, left + _REFINED_COLUMNS)
+                residual_PI[:, columns].addmm_(solution_PI, matrix_II[:, columns].double(), alpha=-1)
+            correction_PI = rows_PI.copy_(residual_PI)
+            solve_rows(lower_II, correction_PI)
+            solution_PI += correction_PI
+            if not float(correction_PI.norm()) > _CONVERGED * float(solution_PI.norm()):
+                break
+        rows_PI.copy_(solution_PI)
 
 
 def condition_estimate(matrix_II: Tensor, lower_II: Tensor) -> float:

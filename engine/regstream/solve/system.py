@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from regstream.errors import SolveError
-from regstream.gram import Gram, Scratch
+from regstream.gram import Gram, Scratch, mirror
 from regstream.solve.factor import cholesky, condition_estimate, refine_rows, solve_rows
 from regstream.solve.report import Solve
 
@@ -40,7 +40,6 @@ TRUSTED_CONDITION = {torch.float32: 1e7, torch.float64: 1e9}
 TRUSTED_RESIDUAL = 1e-3
 #: The mean of Wᵢ − R over the candidates, of some rows of a linear, (rows, I) in the sums' dtype.
 MeanRows = Callable[[str, slice], Tensor]
-_REFINEMENTS = 3
 _PROBES = 4
 
 
@@ -51,7 +50,7 @@ class _Factorisation:
     lower_II: Tensor
     condition: float
     ridge: float
-    refinements: int
+    is_refined: bool
 
 
 class System:
@@ -78,18 +77,21 @@ class System:
 
         The first candidate is its own reference: pass the same tensors, and only its Gram matrix is added.
         """
-        gram_II = gram.mirror()
         scale = weight / gram.num_tokens
-        self._sum_II.add_(gram_II, alpha=scale)
+        gram.add_to(self._sum_II, scale)
         self._num_tokens += gram.num_tokens
-        for name, rhs_OI in self._rhs_OI.items():
-            if own[name] is reference[name]:
-                continue
+        moved = [name for name in self._rhs_OI if own[name] is not reference[name]]
+        if not moved:
+            return
+        gram.mirror()
+        diagonal_I = gram.diagonal()
+        for name in moved:
+            rhs_OI = self._rhs_OI[name]
             for rows in _panels(rhs_OI.shape[0]):
-                delta_PI = self._scratch.take(rows.stop - rows.start, self._width)
+                delta_PI, spare_PI = self._scratch.take(2, rows.stop - rows.start, self._width)
                 delta_PI.copy_(own[name][rows]).sub_(reference[name][rows])
-                rhs_OI[rows].addmm_(delta_PI, gram_II, alpha=self._alpha * scale)
-                rhs_OI[rows].add_(delta_PI.mul_(gram_II.diagonal()), alpha=(1 - self._alpha) * scale)
+                gram.multiply(delta_PI, rhs_OI[rows], scale=self._alpha * scale, spare=spare_PI)
+                rhs_OI[rows].add_(delta_PI.mul_(diagonal_I), alpha=(1 - self._alpha) * scale)
 
     def solve(self, spare_II: Tensor, mean: MeanRows) -> tuple[Mapping[str, Tensor], Solve]:
         """Solve for D, (O, I) in the sums' dtype for each linear, in this object's own buffers.
@@ -100,6 +102,7 @@ class System:
         Raises:
             SolveError: no ridge in the ladder gives a residual that can be trusted.
         """
+        mirror(self._sum_II)
         scale_I, unscale_I = self._equilibrate()
         factorisation = self._factorise(spare_II, unscale_I, mean)
         probes = [probe_NO @ rhs_OI for probe_NO, rhs_OI in self._probed()]
@@ -144,8 +147,8 @@ class System:
             condition = condition_estimate(self._sum_II, lower_II)
             if condition > TRUSTED_CONDITION[self._scratch.dtype]:
                 continue
-            refinements = _REFINEMENTS if condition > REFINE_ABOVE[self._scratch.dtype] else 0
-            factorisation = _Factorisation(lower_II=lower_II, condition=condition, ridge=ridge, refinements=refinements)
+            is_refined = condition > REFINE_ABOVE[self._scratch.dtype]
+            factorisation = _Factorisation(lower_II=lower_II, condition=condition, ridge=ridge, is_refined=is_refined)
             if self._converges(factorisation):
                 return factorisation
         raise SolveError(f"condition {condition:.1e} even with a ridge of {ridge_before:g} of the diagonal")
@@ -162,10 +165,10 @@ class System:
 
     def _solve_panel(self, rhs_NI: Tensor, factorisation: _Factorisation) -> None:
         """Overwrite rows of right-hand sides by their solutions."""
-        if factorisation.refinements == 0:
+        if not factorisation.is_refined:
             solve_rows(factorisation.lower_II, rhs_NI)
         else:
-            refine_rows(self._sum_II, factorisation.lower_II, rhs_NI, steps=factorisation.refinements)
+            refine_rows(self._sum_II, factorisation.lower_II, rhs_NI)
 
     def _probed(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Each linear's right-hand sides (or solutions) beside the same few random combinations of its rows."""
@@ -179,7 +182,7 @@ class System:
             in_features=self._width,
             linears=tuple(self._rhs_OI),
             num_tokens=self._num_tokens,
-            route="ridge" if factorisation.ridge else "refined" if factorisation.refinements else "cholesky",
+            route="ridge" if factorisation.ridge else "refined" if factorisation.is_refined else "cholesky",
             condition=factorisation.condition,
             residual=residual,
             ridge=factorisation.ridge,

@@ -38,6 +38,8 @@ def regress(step: Step, workshop: Workshop, writer: ShardWriter) -> tuple[Solve,
         systems = workshop.systems(step, groups)
         for index, candidate in enumerate(plan.candidates):
             weights = _block_of(candidate, step, workshop, is_reference=index == 0, is_first_pass=number == 0)
+            for following in plan.candidates[index + 1 : index + 2]:
+                following.checkpoint.announce(step.shapes)  # read from disk while this one computes
             _gather(step, workshop, candidate, weights, is_first_pass=number == 0)
             _add(step, workshop, candidate, weights)
             for name, mean in means.items() if number == 0 else ():
@@ -66,11 +68,14 @@ def _gather(
     model, batches, block = workshop.model, candidate.rows.batches, step.depth
     grams = {group: gram for group, (_, gram) in workshop.held.items()}
     groups = [group for group in model.family.groups if group.name in grams]
+    for gram in grams.values():
+        gram.expect(sum(batch.num_tokens for batch in batches))
     follows = workshop.plan.method.states is States.OWN and step.feeds and is_first_pass
     generation = workshop.hidden.write(candidate.name, block + 1) if follows else nullcontext()
     with model.lent(workshop.whole(step, weights)), generation as following:
         for batch, tokens in zip(batches, workshop.hidden.read(candidate.name, block, batches), strict=True):
-            with observe(model.blocks[block], groups, _into(grams, batch)):
+            # Where nothing goes on to the next block, what comes after the last group's input is not computed.
+            with observe(model.blocks[block], groups, _into(grams, batch), ends=following is None):
                 output = model.run_block(block, batch.unpack(tokens.to(workshop.plan.device)), batch)
             if following is not None:
                 following.append(batch.pack(output))
@@ -81,9 +86,12 @@ def _add(step: Step, workshop: Workshop, candidate: PlannedCandidate, weights: M
     """Add a candidate's Gram matrices and weights to the sums over all candidates."""
     reference = _linears(workshop.weights(step, "reference"))
     for group, (system, gram) in workshop.held.items():
-        _refuse_overflow(step, candidate, group, gram)
+        if not gram.is_finite():
+            raise InputError(
+                f'candidate "{candidate.name}": {step.name}, {group}: activations are NaN or infinite'
+                f" within {gram.num_tokens:,} tokens; its calibration set or its dtype does not suit the model"
+            )
         system.add(gram, _linears(weights), reference, weight=candidate.weight)
-        gram.reset()
         workshop.progress(f"{candidate.name}: sums")
 
 
@@ -93,14 +101,6 @@ def _into(grams: Mapping[str, Gram], batch: Batch) -> Callable[[str, Tensor], No
 
 def _linears(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removesuffix(".weight"): weight for name, weight in weights.items() if name.endswith(".weight")}
-
-
-def _refuse_overflow(step: Step, candidate: PlannedCandidate, group: str, gram: Gram) -> None:
-    if not bool(torch.isfinite(gram.sum_II.diagonal()).all()):
-        raise InputError(
-            f'candidate "{candidate.name}": {step.name}, {group}: activations are NaN or infinite'
-            f" within {gram.num_tokens:,} tokens; its calibration set or its dtype does not suit the model"
-        )
 
 
 def _mean_rows(step: Step, workshop: Workshop, linear: str, rows: slice) -> Tensor:
@@ -123,7 +123,7 @@ def _solve(step: Step, workshop: Workshop, writer: ShardWriter, group: str) -> S
     reference = workshop.weights(step, "reference")
     try:
         # The Gram matrix is done with; its buffer takes the factor.
-        differences, report = system.solve(gram.sum_II, partial(_mean_rows, step, workshop))
+        differences, report = system.solve(gram.buffer_II, partial(_mean_rows, step, workshop))
     except SolveError as error:
         raise SolveError(
             f"{step.name}, {system.group}: no trustworthy solution: {error}; use more rows or a smaller alpha"

@@ -68,9 +68,8 @@ class Workshop:
                 system = self.plan.method.system(group, sizes, self.scratch)
                 self.held[group] = system, Gram(next(iter(sizes.values()))[1], self.scratch)
             self._shapes = shapes
-        for system, gram in self.held.values():
+        for system, _ in self.held.values():
             system.reset()
-            gram.reset()
         return self.held
 
     def local(self, step: Step, name: str) -> str:
