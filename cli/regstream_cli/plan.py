@@ -45,7 +45,8 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
     with watching() as listener:
         from regstream.plan import make_plan
 
-        made = make_plan(manifest, source=path.name, text=path.read_text("utf-8-sig"), device=device, listener=listener)
+        # For whatever device is asked for: whether a merge would fit there is a question to ask before one has it.
+        made = make_plan(manifest, source=path.name, device=device, for_this_machine=False, listener=listener)
     refusal = _refusal(made)
     if as_json:
         write_json(_record(made, refusal))
@@ -77,7 +78,7 @@ def _record(made: "Plan", refusal: BudgetError | None) -> dict[str, Any]:
         "steps": [_step_record(made, step) for step in made.steps],
         "widest": made.widest.name,
         "runtime_bytes": made.runtime_bytes,
-        "budget_bytes": made.budget_bytes,
+        "budget_bytes": dict(made.budgets),
         "read_bytes": made.read_bytes,
         "write_bytes": made.write_bytes,
         "disk_bytes": made.disk_bytes,
@@ -96,5 +97,7 @@ def _step_record(made: "Plan", step: "Step") -> dict[str, Any]:
         "read_bytes": projection.read_bytes,
         "write_bytes": projection.write_bytes,
         "projected_bytes": made.projected_bytes(step),
-        "terms": dict(projection.terms),
+        "device_projected_bytes": made.projected_bytes(step, "device"),
+        "passes": projection.passes,
+        "terms": projection.terms,
     }

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 def plan_table(plan: "Plan") -> Table:
     """A row a step; neighbours that take the same share one."""
-    table = _table("step", "tensors", "regressed", "reads", "writes", "memory")
+    memory = ["memory"] if plan.main_place == "host" else ["device memory", "host memory"]
+    table = _table("step", "tensors", "regressed", "reads", "writes", *memory)
     for cells, steps in groupby(plan.steps, key=lambda step: _plan_cells(plan, step)):
         table.add_row(_span([step.name for step in steps]), *cells)
     return table
@@ -26,23 +27,37 @@ def plan_table(plan: "Plan") -> Table:
 
 def plan_totals(plan: "Plan", *, fits: bool) -> Iterator[str]:
     """What the widest step is made of, what is read and written in all, and whether it fits."""
-    widest, terms = plan.widest, plan.projections[plan.widest.index].terms
-    parts = [("process", plan.runtime_bytes), *terms.items()]
-    sums = " + ".join(f"{name} {format_bytes(size)}" for name, size in parts)
-    yield f"widest: {widest.name}, {format_bytes(plan.projected_bytes(widest))} = {sums}"
+    widest = plan.widest
+    for place, terms in plan.projections[widest.index].terms.items():
+        parts = [("process", plan.held_bytes(place)), *terms.items()]
+        sums = " + ".join(f"{name} {format_bytes(size)}" for name, size in parts if size)
+        on = "" if plan.main_place == "host" else f" on the {place}"
+        yield f"widest: {widest.name}, {format_bytes(plan.projected_bytes(widest, place))}{on} = {sums}"
+    yield from _several(plan, widest)
     yield f"in all: reads {format_bytes(plan.read_bytes)}, writes {format_bytes(plan.write_bytes)}"
-    memory = (
-        f"{format_bytes(plan.projected_bytes(widest))} of memory, where {format_bytes(plan.budget_bytes)} may be taken"
-    )
+    needs = [
+        f"{format_bytes(max(plan.projected_bytes(step, place) for step in plan.steps))} of {place} memory,"
+        f" where {format_bytes(budget)} may be taken"
+        for place, budget in plan.budgets.items()
+    ]
     disk = f"{format_bytes(plan.disk_bytes)} more of disk"
-    yield f"needs {memory}, and {disk}: {'fits' if fits else 'does not fit'}"
+    yield f"needs {', '.join(needs)}, and {disk}: {'fits' if fits else 'does not fit'}"
+
+
+def _several(plan: "Plan", step: "Step") -> Iterator[str]:
+    passes = plan.passes(step)
+    if len(passes) > 1:
+        told = "; ".join(", ".join(groups) for groups in passes)
+        yield f"the input groups of a block go through in {len(passes)} passes to fit: {told}"
 
 
 def status_table(standing: "Standing") -> Table:
     """A row for each step that is done."""
-    table = _table("step", "took", "peak memory", "projected")
+    on_device = any(step.device_projected_bytes for step in standing.steps)
+    table = _table("step", "took", "peak memory", "projected", *["device peak", "projected"] * on_device)
     for step in standing.steps:
-        memory = (format_bytes(step.peak_bytes), format_bytes(step.projected_bytes))
+        device = (step.device_peak_bytes, step.device_projected_bytes) * on_device
+        memory = map(format_bytes, (step.peak_bytes, step.projected_bytes, *device))
         table.add_row(step.name, format_seconds(step.seconds), *memory)
     return table
 
@@ -68,7 +83,8 @@ def _loss_cell(loss: float | None, best: float | None) -> Text:
 
 def _plan_cells(plan: "Plan", step: "Step") -> tuple[str, ...]:
     projection = plan.projections[step.index]
-    sizes = (projection.read_bytes, projection.write_bytes, plan.projected_bytes(step))
+    memory = [plan.projected_bytes(step, place) for place in sorted(projection.terms)]
+    sizes = (projection.read_bytes, projection.write_bytes, *memory)
     return (str(len(step.tensors)), str(step.num_regressed), *map(format_bytes, sizes))
 
 

@@ -22,6 +22,8 @@ class StepTaken:
     seconds: float
     peak_bytes: int
     projected_bytes: int
+    device_peak_bytes: int = 0
+    device_projected_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,7 @@ def _finished(manifest: Manifest, output: str) -> Standing:
     from regstream.publish.provenance import MEASURED
 
     record = read_provenance(manifest.merge.output)
-    steps = tuple(StepTaken(**step) for step in _read_steps(manifest.merge.output / MEASURED))
+    steps = tuple(StepTaken(**_only(step)) for step in _read_steps(manifest.merge.output / MEASURED))
     changed = _changed(record["identity"], manifest)
     return Standing(state="finished", output=output, total=len(record["steps"]), steps=steps, changed=changed)
 

@@ -36,13 +36,15 @@ class Progressed:
 
 @dataclass(frozen=True, kw_only=True)
 class StepCommitted:
-    """A step is durable. Memory is the process's peak within the step, in bytes."""
+    """A step is durable. Memory is the process's peak within the step, in bytes; an accelerator's apart."""
 
     index: int
     name: str
     seconds: float
     peak_bytes: int
     projected_bytes: int
+    device_peak_bytes: int = 0
+    device_projected_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,15 +4,16 @@ Shape suffixes: T tokens, I in-features.
 """
 
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from regstream.symmetric import Symmetric
+
 #: Tokens multiplied at a time. Fixed, since the chunking decides the last bits of the sums.
 TOKENS_AT_A_TIME = 2048
-#: Columns of the Gram matrix formed at a time; what lies below each panel's diagonal block is left out.
-PANEL_COLUMNS = 512
+#: Tokens that are kept instead of their product, at most.
+MOST_KEPT = 2048
 
 
 def accumulation_dtype(alpha: float) -> torch.dtype:
@@ -58,31 +59,32 @@ class Scratch:
 class Gram:
     """XᵀX of one candidate's tokens, in the scratch's dtype and in the order the tokens come.
 
-    Products of bfloat16 inputs are exact in float32; only the additions round. Few tokens are kept as they are, in the
-    same buffer: for fewer than half the inputs, Xᵀ(XDᵀ) is less work than (XᵀX)Dᵀ.
+    Products of bfloat16 inputs are exact in float32; only the additions round. Few tokens are kept instead of their
+    product: for fewer than half the inputs, Xᵀ(XDᵀ) is less work than (XᵀX)Dᵀ.
     """
 
-    def __init__(self, in_features: int, scratch: Scratch) -> None:
-        self.buffer_II = scratch.zeros(in_features, in_features)
+    def __init__(self, product: Symmetric, scratch: Scratch) -> None:
         self.num_tokens = 0
-        self._keeps_tokens = False
+        self._product = product
+        self._kept = Scratch(scratch.device, scratch.dtype)
+        self._keeps, self._room = False, 0
         self._scratch = scratch
 
     def expect(self, num_tokens: int) -> None:
-        """Forget every token and prepare for so many; the buffer stays."""
+        """Forget every token and prepare for so many; the buffers stay."""
         self.num_tokens = 0
-        self._keeps_tokens = 2 * num_tokens < self.buffer_II.shape[0]
-        if not self._keeps_tokens:
-            self.buffer_II.zero_()
+        self._keeps, self._room = keeps_tokens(num_tokens, self._product.width), num_tokens
+        if not self._keeps:
+            self._product.zero()
 
     def add(self, x_TI: Tensor) -> None:
         """Add tokens."""
-        if self._keeps_tokens:
-            self.buffer_II[self.num_tokens : self.num_tokens + x_TI.shape[0]] = x_TI
-        else:
-            for start in range(0, x_TI.shape[0], TOKENS_AT_A_TIME):
-                _add_product(self._scratch.cast(x_TI[start : start + TOKENS_AT_A_TIME]), self.buffer_II, 1.0)
-        self.num_tokens += x_TI.shape[0]
+        before, self.num_tokens = self.num_tokens, self.num_tokens + x_TI.shape[0]
+        if self._keeps:
+            self._tokens_TI[before:] = x_TI
+            return
+        for start in range(0, x_TI.shape[0], TOKENS_AT_A_TIME):
+            self._product.add_product(self._scratch.cast(x_TI[start : start + TOKENS_AT_A_TIME]))
 
     def is_finite(self) -> bool:
         """Whether no token holds a NaN or an infinity, and no square overflowed."""
@@ -90,55 +92,30 @@ class Gram:
 
     def diagonal(self) -> Tensor:
         """Of the sum, (I,)."""
-        if not self._keeps_tokens:
-            return self.buffer_II.diagonal()
+        if not self._keeps:
+            return self._product.diagonal()
         norm_I: Tensor = torch.linalg.vector_norm(self._tokens_TI, dim=0)
         return norm_I.square_()
 
-    def add_to(self, sum_II: Tensor, scale: float) -> None:
-        """Add the sum times `scale` to the upper triangle of another, its diagonal blocks whole."""
-        if self._keeps_tokens:
-            _add_product(self._tokens_TI, sum_II, scale)
-            return
-        for panel, above in _panels(sum_II.shape[0]):
-            sum_II[above, panel].add_(self.buffer_II[above, panel], alpha=scale)
+    def add_to(self, total: Symmetric, scale: float) -> None:
+        """Add the sum times `scale` to another."""
+        if self._keeps:
+            total.add_product(self._tokens_TI, scale)
+        else:
+            total.add(self._product, scale)
 
-    def multiply(self, rows_PI: Tensor, into_PI: Tensor, *, scale: float, spare: Tensor) -> None:
-        """Add `rows_PI` times the sum, times `scale`, to `into_PI`. `spare` holds at least half the values of a row.
-
-        Without kept tokens the buffer must have been mirrored.
-        """
-        if not self._keeps_tokens:
-            into_PI.addmm_(rows_PI, self.buffer_II, alpha=scale)
-            return
-        seen_PT = spare.view(-1)[: rows_PI.shape[0] * self.num_tokens].view(rows_PI.shape[0], self.num_tokens)
-        torch.mm(rows_PI, self._tokens_TI.T, out=seen_PT)
-        into_PI.addmm_(seen_PT, self._tokens_TI, alpha=scale)
-
-    def mirror(self) -> None:
-        """Make the sum whole, so that rows can be multiplied by it; nothing to do where tokens are kept."""
-        if not self._keeps_tokens:
-            mirror(self.buffer_II)
+    def multiply(self, rows_NI: Tensor, into_NI: Tensor, scale: float) -> None:
+        """Add `rows_NI` times the sum, times `scale`, to `into_NI`."""
+        if self._keeps:
+            into_NI.addmm_(rows_NI @ self._tokens_TI.T, self._tokens_TI, alpha=scale)
+        else:
+            self._product.multiply(rows_NI, into_NI, scale)
 
     @property
     def _tokens_TI(self) -> Tensor:
-        return self.buffer_II[: self.num_tokens]
+        return self._kept.take(self._room, self._product.width)[: self.num_tokens]
 
 
-def mirror(sum_II: Tensor) -> None:
-    """Copy the upper triangle into the lower one, panel by panel."""
-    for panel, above in _panels(sum_II.shape[0]):
-        outside = slice(0, above.stop - (panel.stop - panel.start))
-        sum_II[panel, outside].copy_(sum_II[outside, panel].T)
-
-
-def _add_product(x_TI: Tensor, sum_II: Tensor, scale: float) -> None:
-    for panel, above in _panels(sum_II.shape[0]):
-        sum_II[above, panel].addmm_(x_TI[:, above].T, x_TI[:, panel], alpha=scale)
-
-
-def _panels(width: int) -> Iterator[tuple[slice, slice]]:
-    """The columns of each panel, and the rows from the top to the bottom of its diagonal block."""
-    for left in range(0, width, PANEL_COLUMNS):
-        right = min(left + PANEL_COLUMNS, width)
-        yield slice(left, right), slice(0, right)
+def keeps_tokens(num_tokens: int, in_features: int) -> bool:
+    """Whether so many tokens are kept instead of their product."""
+    return 2 * num_tokens < in_features and num_tokens <= MOST_KEPT

@@ -1,5 +1,8 @@
 """How much memory the process takes, and has taken."""
 
+import ctypes
+import platform
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,16 +14,29 @@ import torch
 
 from regstream.gram import accumulation_dtype
 
-#: Rows of tensors, checkpoint staging and casts that are under way at any time.
-PANEL_BYTES = 64 << 20
+_M_MMAP_THRESHOLD = -3  # <malloc.h>
+_LARGE_BYTES = 4 << 20
 _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 _SAMPLE_SECONDS = 0.02
+_CPU = torch.device("cpu")
 
 
 def resident_bytes() -> int:
     """What the operating system counts as the process's memory now, file-backed pages too."""
     return int(psutil.Process().memory_info().rss)
+
+
+def give_back_at_once() -> None:
+    """Have whatever is large return to the operating system when it is let go of, where the C library is glibc.
+
+    By default glibc keeps what was freed up to 32 MiB a piece, by a rule that depends on what was freed before: then
+    peaks are neither small nor the same from run to run.
+    """
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        library.malloc_trim(0)
 
 
 def sum_bytes(alpha: float) -> int:
@@ -33,17 +49,24 @@ class Peak:
 
     def __init__(self) -> None:
         self.num_bytes = resident_bytes()
+        self.device_bytes = 0
         self.seconds = 0.0
 
 
 @contextmanager
-def measured_peak() -> Iterator[Peak]:
-    """Measure the process's peak memory, and the time, within the context; exact on Linux, sampled elsewhere."""
+def measured_peak(device: torch.device = _CPU) -> Iterator[Peak]:
+    """Measure the peak memory of the process and of a device, and the time, within the context.
+
+    The process's is exact on Linux, sampled elsewhere.
+    """
     peak = Peak()
     started = time.monotonic()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     if _reset_high_water():
         yield peak
         peak.num_bytes = _high_water()
+        peak.device_bytes = _device_high_water(device)
         peak.seconds = time.monotonic() - started
         return
     stop = threading.Event()
@@ -54,6 +77,7 @@ def measured_peak() -> Iterator[Peak]:
     finally:
         stop.set()
         sampler.join()
+        peak.device_bytes = _device_high_water(device)
         peak.seconds = time.monotonic() - started
 
 
@@ -76,6 +100,27 @@ def _sample(peak: Peak, stop: threading.Event) -> None:
         time.sleep(_SAMPLE_SECONDS)
 
 
-def device_peak_bytes(device: torch.device) -> int:
-    """The most that tensors took on an accelerator since the last reset; 0 on the CPU, whose peak is the process's."""
-    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else 0
+def is_there(device: torch.device) -> bool:
+    """Whether this machine has the device."""
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    return device.type == "cpu" or torch.backends.mps.is_available()
+
+
+def free_device_bytes(device: torch.device) -> int:
+    """What an accelerator could still give to this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0]) + int(torch.cuda.memory_reserved(device))
+    return int(torch.mps.recommended_max_memory())
+
+
+def keep_within(device: torch.device, num_bytes: int) -> None:
+    """Have allocations on a CUDA device fail beyond so many bytes rather than take what others were promised."""
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, num_bytes / total), device)
+
+
+def _device_high_water(device: torch.device) -> int:
+    """The most that torch reserved on a CUDA device since the last reset; elsewhere nothing tells."""
+    return int(torch.cuda.max_memory_reserved(device)) if device.type == "cuda" else 0

@@ -37,9 +37,9 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
         for step in journal.remaining(plan.steps):
             listener(StepStarted(index=step.index, name=step.name, work=amount_of_work(step, plan)))
             workshop.tidy(step)
-            with measured_peak() as peak:
+            with measured_peak(plan.device) as peak:
                 artifacts = run_step(step, workshop)  # stem | block | head
-            committed = journal.commit(step, artifacts, peak, plan.projected_bytes(step))  # the only commit point
+            committed = journal.commit(step, artifacts, peak, plan.projected(step))  # the only commit point
             workshop.hidden.drop_before(step.depth + 1)  # only after the commit
             listener(StepCommitted(**committed.measured))
         publish(plan, identity, journal.committed)  # config and provenance last: whole or not at all

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regstream.gram import Gram, Scratch, accumulation_dtype
+from regstream.gram import Scratch, accumulation_dtype
 from regstream.solve import System
 
 
@@ -24,7 +24,7 @@ def test_the_solve_is_the_formula(
     generator = torch.Generator().manual_seed(seed)
     scratch = Scratch(torch.device("cpu"), accumulation_dtype(alpha))
     shapes = {f"linear {index}": (out, in_features) for index, out in enumerate(outs)}
-    regression, gram = System("group", shapes, alpha=alpha, scratch=scratch), Gram(in_features, scratch)
+    regression = System("group", shapes, alpha=alpha, scratch=scratch)
     left, right = (
         np.zeros((in_features, in_features)),
         {name: np.zeros((in_features, out)) for name, (out, _) in shapes.items()},
@@ -34,15 +34,15 @@ def test_the_solve_is_the_formula(
         x_TI = torch.randn(8 * in_features, in_features, generator=generator)
         own = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
         reference = reference or own
-        gram.expect(len(x_TI))
-        gram.add(x_TI)
-        regression.add(gram, own, reference, weight=weight)
+        regression.gram.expect(len(x_TI))
+        regression.gram.add(x_TI)
+        regression.add(own, reference, weight=weight)
         dense = (x_TI.double().T @ x_TI.double()).numpy() * weight / len(x_TI)
         scaled = alpha * dense + (1 - alpha) * np.diag(np.diag(dense))
         left += scaled
         for name, weight_OI in own.items():
             right[name] += scaled @ weight_OI.double().numpy().T
-    differences, report = regression.solve(gram.buffer_II, lambda name, rows: pytest.fail("no mean is needed"))
+    differences, report = regression.solve(lambda name, rows: pytest.fail("no mean is needed"))
     assert report.route == "cholesky"
     for name, difference_OI in differences.items():
         merged = (reference[name].double() + difference_OI.double()).numpy()

@@ -35,7 +35,7 @@ def commit(journal: Journal, step: Step) -> Committed:
     )
     peak = Peak()
     peak.num_bytes, peak.seconds = 5, 0.12345
-    return journal.commit(step, artifacts, peak, 6)
+    return journal.commit(step, artifacts, peak, {"host": 6})
 
 
 def as_json(committed: Sequence[Committed]) -> str:
@@ -125,7 +125,8 @@ def test_a_record_that_is_no_step_is_refused_by_its_line(tmp_path: Path, record:
 def test_what_a_watcher_is_told_is_what_was_measured(tmp_path: Path) -> None:
     committed = commit(Journal.open(tmp_path, IDENTITY, STEPS), STEPS[0])
     assert committed.measured == {
-        "index": 0, "name": "stem", "seconds": 0.123, "peak_bytes": 5, "projected_bytes": 6
+        "index": 0, "name": "stem", "seconds": 0.123, "peak_bytes": 5, "projected_bytes": 6,
+        "device_peak_bytes": 0, "device_projected_bytes": 0,
     }  # fmt: skip
 
 

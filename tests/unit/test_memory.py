@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from regstream import memory
-from regstream.memory import device_peak_bytes, measured_peak, resident_bytes, sum_bytes
+from regstream.memory import give_back_at_once, is_there, measured_peak, resident_bytes, sum_bytes
 
 SIZE = 64 << 20
 
@@ -45,5 +45,19 @@ def test_sums_take_as_much_as_their_dtype(alpha: float, size: int) -> None:
     assert sum_bytes(alpha) == size
 
 
-def test_the_cpu_has_no_peak_of_its_own() -> None:
-    assert device_peak_bytes(torch.device("cpu")) == 0
+def test_the_cpu_has_no_peak_of_its_own_and_is_always_there() -> None:
+    with measured_peak(torch.device("cpu")) as peak:
+        pass
+    assert peak.device_bytes == 0
+    assert is_there(torch.device("cpu"))
+    assert not is_there(torch.device("cuda:99"))
+
+
+def test_what_is_let_go_of_returns_at_once() -> None:
+    give_back_at_once()
+    before = resident_bytes()
+    for _ in range(3):
+        held = [torch.ones(6 << 20, dtype=torch.uint8) for _ in range(10)]
+        assert resident_bytes() > before + (50 << 20)
+        del held
+        assert resident_bytes() < before + (8 << 20)

@@ -54,6 +54,12 @@ class LayeredModel:
         """V."""
         return int(self.model.config.vocab_size)
 
+    @property
+    def eager_heads(self) -> int:
+        """Heads whose attention scores are formed whole; 0 where attention is fused."""
+        config = self.model.config
+        return 0 if config._attn_implementation == "sdpa" else int(config.num_attention_heads)
+
     @contextmanager
     def lent(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
         """Let the named parameters be these tensors, not copied, within the context."""

@@ -32,6 +32,11 @@ class CalibrationSet(Protocol):
         """SHA-256 of the rows as the model sees them, and of their batches."""
         ...
 
+    @property
+    def input_bytes(self) -> int:
+        """The size of the largest batch's inputs."""
+        ...
+
     def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
         """What the model's forward takes for a batch."""
         ...
@@ -45,6 +50,11 @@ class TokenRows:
         self._batches = [ordered[start : start + batch_rows] for start in range(0, len(ordered), batch_rows)]
         self.batches = tuple(Batch(tuple(map(len, rows))) for rows in self._batches)
         self.digest = _digest(self._batches)
+
+    @property
+    def input_bytes(self) -> int:
+        """Of ids, at eight bytes."""
+        return 8 * max(rows * length for rows, length in (batch.shape for batch in self.batches))
 
     def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
         """`input_ids` (B, L) padded with 0 on the right, and the mask where anything is padded."""

@@ -1,6 +1,7 @@
 """Rows of images, prepared as `pixel_values` (rows, channels, height, width), read a batch at a time."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,16 @@ class PixelRows:
         step = calibration.batch_rows
         self._batches = [chosen[start : start + step] for start in range(0, len(chosen), step)]
         self.batches = tuple(Batch((num_tokens,) * len(rows)) for rows in self._batches)
+        self._row_values: int = math.prod(expected)
         self.digest = self._compute_digest()
 
     def __len__(self) -> int:
         return sum(map(len, self._batches))
+
+    @property
+    def input_bytes(self) -> int:
+        """Of pixels, at four bytes."""
+        return 4 * self._row_values * max(map(len, self._batches))
 
     def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
         """`pixel_values` (B, C, H, W) of a batch."""

@@ -25,7 +25,6 @@ class TensorReader:
         self.label = label
         self.tensors = tensors
         self.num_bytes_read = 0
-        self._staging = torch.empty(0, dtype=torch.uint8)
         self._kept: dict[Path, int] | None = None
 
     def read(self, into: Mapping[str, Tensor]) -> None:
@@ -94,10 +93,9 @@ class TensorReader:
         if flat.dtype == spec.dtype and flat.device.type == "cpu":
             self._read_bytes(descriptor, name, begin, flat.view(torch.uint8))
             return
-        if not self._staging.numel():
-            self._staging = torch.empty(_STAGING_BYTES, dtype=torch.uint8)
+        staging = torch.empty(min(_STAGING_BYTES, flat.numel() * spec.dtype.itemsize), dtype=torch.uint8)
         for part in torch.split(flat, _STAGING_BYTES // spec.dtype.itemsize):
-            staged = self._staging[: part.numel() * spec.dtype.itemsize]
+            staged = staging[: part.numel() * spec.dtype.itemsize]
             self._read_bytes(descriptor, name, begin, staged)
             part.copy_(staged.view(spec.dtype))
             begin += staged.numel()

@@ -1,17 +1,18 @@
 """The record of committed steps: append-only, a line a step, durable before the next step begins."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from regstream import durable
 from regstream.errors import ResumeError
+from regstream.events import StepCommitted
 from regstream.journal import lines
 from regstream.journal.identity import Identity, differences
 from regstream.memory import Peak
-from regstream.plan import Step
+from regstream.plan import Place, Step
 from regstream.steps import Artifacts
 
 _FORMAT = 1
@@ -31,12 +32,13 @@ class Committed:
     seconds: float
     peak_bytes: int
     projected_bytes: int
+    device_peak_bytes: int  # 0 on the CPU
+    device_projected_bytes: int
 
     @property
     def measured(self) -> dict[str, Any]:
         """What a watcher is told of it."""
-        keys = ("index", "name", "seconds", "peak_bytes", "projected_bytes")
-        return {key: getattr(self, key) for key in keys}
+        return {field.name: getattr(self, field.name) for field in fields(StepCommitted)}
 
 
 class Journal:
@@ -95,7 +97,7 @@ class Journal:
         """The steps that are not committed, in order."""
         yield from steps[len(self.committed) :]
 
-    def commit(self, step: Step, artifacts: Artifacts, peak: Peak, projected_bytes: int) -> Committed:
+    def commit(self, step: Step, artifacts: Artifacts, peak: Peak, projected: Mapping[Place, int]) -> Committed:
         """Make a step count. Its artifacts must be durable; on return so is the fact."""
         committed = Committed(
             index=step.index,
@@ -107,7 +109,9 @@ class Journal:
             solves=tuple(asdict(solve) for solve in artifacts.solves),
             seconds=round(peak.seconds, 3),
             peak_bytes=peak.num_bytes,
-            projected_bytes=projected_bytes,
+            projected_bytes=projected["host"],
+            device_peak_bytes=peak.device_bytes,
+            device_projected_bytes=projected.get("device", 0),
         )
         durable.append(self.path, lines.encode(asdict(committed)))
         self.committed.append(committed)

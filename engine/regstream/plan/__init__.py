@@ -4,5 +4,6 @@ from regstream.plan.job import PlannedCandidate
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 from regstream.plan.step import Step, TensorPlan
+from regstream.plan.terms import Place
 
-__all__ = ["Plan", "PlannedCandidate", "Step", "TensorPlan", "make_plan"]
+__all__ = ["Place", "Plan", "PlannedCandidate", "Step", "TensorPlan", "make_plan"]

@@ -1,14 +1,15 @@
 """Whether a plan fits into the memory and onto the disks it was given."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
 
+from regstream import memory
 from regstream.errors import BudgetError
 from regstream.plan.job import Job
-from regstream.plan.projection import Projection, generation_bytes
+from regstream.plan.terms import Place, generation_bytes
 from regstream.units import format_bytes
 
 #: The share of free memory that is used where no budget was given.
@@ -17,27 +18,42 @@ _FREE_SHARE = 0.9
 _DISK_MARGIN = 1.02
 
 
-def memory_budget(job: Job, runtime_bytes: int) -> int:
-    """The memory that the process may take in all: the manifest's, or what is free, less a margin."""
-    budget = job.manifest.resources.host_memory
-    return runtime_bytes + int(psutil.virtual_memory().available * _FREE_SHARE) if budget is None else budget
+def memory_budgets(job: Job, runtime_bytes: int) -> dict[Place, int]:
+    """The memory that may be taken in all, place by place: the manifest's word, or what is free, less a margin.
+
+    Raises:
+        ManifestError: nothing tells how much memory a device has that is not there.
+    """
+    resources = job.manifest.resources
+    free = runtime_bytes + int(psutil.virtual_memory().available * _FREE_SHARE)
+    budgets: dict[Place, int] = {"host": free if resources.host_memory is None else resources.host_memory}
+    if job.device.type != "cpu":
+        asked = resources.device_memory
+        budgets["device"] = int(memory.free_device_bytes(job.device) * _FREE_SHARE) if asked is None else asked
+    return budgets
 
 
-def check_memory(job: Job, runtime_bytes: int, widest: str, projection: Projection) -> None:
-    """Refuse a merge whose widest step is over the budget.
+def check_memory(job: Job, place: Place, widest: str, terms: Mapping[str, int], budget: int) -> None:
+    """Refuse a merge whose widest step is over the budget of a place.
 
     Raises:
         BudgetError: names the widest step, its terms, and what to change.
     """
-    budget, needed = memory_budget(job, runtime_bytes), runtime_bytes + projection.memory_bytes
-    if needed > budget:
-        terms = {"runtime": runtime_bytes, **projection.terms}
-        told = ", ".join(f"{name} {format_bytes(size)}" for name, size in terms.items())
-        source = "host_memory" if job.manifest.resources.host_memory is not None else "free memory, less a margin,"
-        raise BudgetError(
-            f"{widest} needs {format_bytes(needed)} ({told}), {source} is {format_bytes(budget)};"
-            " lower batch_rows or max_length, or raise the budget"
-        )
+    needed = sum(terms.values())
+    if needed <= budget:
+        return
+    asked = getattr(job.manifest.resources, f"{place}_memory") is not None
+    source = f"{place}_memory" if asked else f"free {place} memory, less a margin,"
+    told = ", ".join(f"{name} {format_bytes(size)}" for name, size in terms.items())
+    advice = ["raise the budget" if asked else "free some memory"]
+    if needed - terms.get("batch", 0) <= budget:
+        advice = ["lower batch_rows or max_length", *advice]
+    if place == "device":
+        advice.append('use device = "cpu"')
+    raise BudgetError(
+        f"{widest} needs {format_bytes(needed)} of {place} memory ({told}), {source} is {format_bytes(budget)};"
+        f" {', or '.join(advice)}"
+    )
 
 
 def disk_needs(job: Job) -> Iterator[tuple[Path, int]]:

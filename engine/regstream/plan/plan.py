@@ -1,12 +1,14 @@
 """A merge with what every step of it takes: ready to be run, or to be refused."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from regstream.plan.budget import check_disk, check_memory, disk_needs, disks, memory_budget
+from regstream.plan.budget import check_disk, check_memory, disk_needs, disks, memory_budgets
 from regstream.plan.job import Job
 from regstream.plan.projection import Projection, project
 from regstream.plan.step import Step
+from regstream.plan.terms import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,26 +20,39 @@ class Plan(Job):
     @cached_property
     def projections(self) -> tuple[Projection, ...]:
         """What each step takes beyond the runtime, in the order of the steps."""
-        budget_bytes = self.budget_bytes - self.runtime_bytes
-        return tuple(project(self, step, budget_bytes) for step in self.steps)
+        beyond = {place: budget - self.held_bytes(place) for place, budget in self.budgets.items()}
+        return tuple(project(self, step, beyond) for step in self.steps)
 
     def passes(self, step: Step) -> tuple[tuple[str, ...], ...]:
         """The input groups that go through a block together."""
         return self.projections[step.index].passes
 
-    def projected_bytes(self, step: Step) -> int:
-        """The peak memory of the process during a step."""
-        return self.runtime_bytes + self.projections[step.index].memory_bytes
+    def projected_bytes(self, step: Step, place: Place = "host") -> int:
+        """The peak memory of the process during a step; or of an accelerator, 0 where there is none."""
+        return self.held_bytes(place) + self.projections[step.index].memory_bytes(place)
+
+    def projected(self, step: Step) -> Mapping[Place, int]:
+        """The peak memory during a step, place by place."""
+        return {place: self.projected_bytes(step, place) for place in self.budgets}
+
+    def held_bytes(self, place: Place) -> int:
+        """What was held before any work."""
+        return self.runtime_bytes if place == "host" else 0
+
+    @property
+    def main_place(self) -> Place:
+        """Where weights, sums and activations are."""
+        return "host" if self.device.type == "cpu" else "device"
 
     @property
     def widest(self) -> Step:
-        """The step that needs the most memory."""
-        return max(self.steps, key=lambda step: self.projections[step.index].memory_bytes)
+        """The step that needs the most memory where most is needed."""
+        return max(self.steps, key=lambda step: self.projections[step.index].memory_bytes(self.main_place))
 
     @cached_property
-    def budget_bytes(self) -> int:
-        """The memory that the process may take in all."""
-        return memory_budget(self, self.runtime_bytes)
+    def budgets(self) -> Mapping[Place, int]:
+        """The memory that may be taken in all, place by place."""
+        return memory_budgets(self, self.runtime_bytes)
 
     @property
     def disk_bytes(self) -> int:
@@ -65,5 +80,8 @@ class Plan(Job):
         Raises:
             BudgetError: a step needs more memory than its budget, or the run more disk than is free.
         """
-        check_memory(self, self.runtime_bytes, self.widest.name, self.projections[self.widest.index])
+        for place, budget in self.budgets.items():
+            widest = max(self.steps, key=lambda step: self.projected_bytes(step, place))
+            terms = self.projections[widest.index].terms[place]
+            check_memory(self, place, widest.name, {"runtime": self.held_bytes(place), **terms}, budget)
         check_disk(self)

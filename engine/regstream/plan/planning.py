@@ -6,19 +6,21 @@ from pathlib import Path
 
 import torch
 
+from regstream import memory
 from regstream.block import LayeredModel
 from regstream.calibration import CalibrationSet, load_calibration
 from regstream.checkpoint import Checkpoint, open_checkpoint
 from regstream.errors import InputError, ManifestError
 from regstream.events import Listener, Warned, ignore
 from regstream.manifest import Candidate, Manifest, ModelRef, parse_device
-from regstream.memory import resident_bytes
 from regstream.methods import Method, method_of
 from regstream.methods.method import States
 from regstream.plan.agreement import check_base, check_candidate
 from regstream.plan.job import PlannedCandidate
 from regstream.plan.plan import Plan
 from regstream.plan.step import Step, make_steps
+
+_CPU = torch.device("cpu")
 
 
 def make_plan(
@@ -27,28 +29,33 @@ def make_plan(
     source: str = "manifest",
     text: str = "",
     device: str | None = None,
+    for_this_machine: bool = True,
     listener: Listener = ignore,
 ) -> Plan:
     """Open everything that a manifest names, check that it belongs together, and lay out the steps.
 
     `source` is what errors call the manifest, `text` how it was written, for the record; `device` overrides its own.
+    Not for this machine, a plan may be for a device that is not here; it can be looked at, and not be run.
 
     Raises:
         ManifestError: a rule fits no parameter, or the device is not there.
         InputError: a checkpoint or a calibration set cannot be used.
     """
+    memory.give_back_at_once()
     warnings: list[str] = []
 
     def warn(message: str) -> None:
         warnings.append(message)
         listener(Warned(message=message))
 
-    chosen = choose_device(device or manifest.resources.device)
+    chosen = choose_device(device or manifest.resources.device, must_exist=for_this_machine)
+    if not memory.is_there(chosen) and manifest.resources.device_memory is None:
+        raise ManifestError(f'{source}: device "{chosen}" is not here; give its device_memory in [resources]')
     method = method_of(manifest.merge)
     base = open_checkpoint("base", _folder(manifest.merge.base, "merge.base"))
     opened = [_open(index, candidate) for index, candidate in enumerate(manifest.candidates)]
     dtype = _compute_dtype([base, *opened])
-    model = LayeredModel(base.family, base.config, dtype=dtype, device=chosen)
+    model = LayeredModel(base.family, base.config, dtype=dtype, device=chosen if memory.is_there(chosen) else _CPU)
     check_base(base, model.shapes, model.tied)
     for checkpoint in opened:
         for left_out in check_candidate(checkpoint, base, model.shapes, manifest.merge.others):
@@ -75,7 +82,7 @@ def make_plan(
         output_dtype=_output_dtype(manifest, base),
         device=chosen,
         warnings=tuple(warnings),
-        runtime_bytes=resident_bytes(),
+        runtime_bytes=_held_bytes(),
     )
 
 
@@ -86,7 +93,12 @@ def _steps(manifest: Manifest, method: Method, model: LayeredModel, source: str)
         raise ManifestError([f"{source}: {problem}" for problem in error.problems]) from error
 
 
-def choose_device(name: str | None) -> torch.device:
+def _held_bytes() -> int:
+    memory.give_back_at_once()  # what opening and tokenizing left behind is not needed any more
+    return memory.resident_bytes()
+
+
+def choose_device(name: str | None, *, must_exist: bool = True) -> torch.device:
     """The device that was asked for, else CUDA where there is one, else the CPU.
 
     Raises:
@@ -99,11 +111,10 @@ def choose_device(name: str | None) -> torch.device:
     except ValueError as error:
         raise ManifestError(f"device: {error}") from error
     device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ManifestError(f'device "{name}": {torch.cuda.device_count()} CUDA devices found; device = "cpu" works')
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ManifestError(f'device "{name}": no such device found; device = "cpu" works')
-    return device
+    if memory.is_there(device) or not must_exist:
+        return device
+    found = f"{torch.cuda.device_count()} CUDA devices" if device.type == "cuda" else "no such device"
+    raise ManifestError(f'device "{name}": {found} found; device = "cpu" works')
 
 
 def _open(index: int, candidate: Candidate) -> Checkpoint:

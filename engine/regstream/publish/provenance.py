@@ -38,15 +38,7 @@ def provenance(plan: Plan, identity: Identity, committed: Sequence[Committed]) -
 def measured(committed: Sequence[Committed]) -> dict[str, Any]:
     """What the run took, step by step; no two runs measure the same."""
     return {
-        "steps": [
-            {
-                "name": step.name,
-                "seconds": step.seconds,
-                "peak_bytes": step.peak_bytes,
-                "projected_bytes": step.projected_bytes,
-            }
-            for step in committed
-        ]
+        "steps": [step.measured for step in committed],
     }
 
 

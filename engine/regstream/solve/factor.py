@@ -8,34 +8,35 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from regstream.symmetric import Symmetric
+
 _ITERATIONS = 6
 _REFINEMENTS = 3  # at most
 _CONVERGED = 1e-6  # relative size of a correction after which another would be lost in float32
-_REFINED_ROWS = 256  # at a time: three copies of them in float64
-_REFINED_COLUMNS = 512  # of the matrix, in float64
+#: Rows refined at a time: three copies of them in float64.
+REFINED_ROWS = 256
 _BLOCK = 128  # of the factorisation; wider diagonal blocks would be split among threads
 
 
-def cholesky(matrix_II: Tensor, into_II: Tensor) -> Tensor | None:
-    """Factor `matrix_II` = L Lᵀ into the lower triangle of `into_II`. None where it is not positive definite.
+def cholesky(matrix: Symmetric) -> Tensor | None:
+    """Factor a matrix = L Lᵀ. Returns its square with L in the lower triangle; None where it is not positive definite.
 
     In block columns of a fixed width, all but their small diagonal blocks by matrix products: unlike LAPACK's own, it
     gives the same bits whatever the number of threads, and it is as fast.
     """
-    into_II.copy_(matrix_II)
-    width = matrix_II.shape[0]
-    for left in range(0, width, _BLOCK):
-        block = slice(left, min(left + _BLOCK, width))
-        if left:
-            into_II[left:, block].addmm_(into_II[left:, :left], into_II[block, :left].T, alpha=-1)
-        diagonal, info = torch.linalg.cholesky_ex(into_II[block, block])
+    square_II = matrix.spread()
+    for left in range(0, matrix.width, _BLOCK):
+        block = slice(left, min(left + _BLOCK, matrix.width))
+        square_II[left:, block].addmm_(square_II[left:, :left], square_II[block, :left].T, alpha=-1)
+        diagonal, info = torch.linalg.cholesky_ex(square_II[block, block])
         # The diagonal shows what `info` may not: a NaN or an overflow that passed through.
         if info.item() != 0 or not bool(torch.isfinite(diagonal.diagonal()).all()):
             return None
-        into_II[block, block] = diagonal
-        below_NP = into_II[block.stop :, block]
+        # Within the diagonal blocks the upper triangle is nobody's; beyond them it is the matrix, which stays.
+        square_II[block, block] = diagonal
+        below_NP = square_II[block.stop :, block]
         torch.linalg.solve_triangular(diagonal.mT, below_NP, upper=True, left=False, out=below_NP)
-    return into_II
+    return square_II
 
 
 def solve_rows(lower_II: Tensor, rhs_NI: Tensor) -> None:
@@ -44,22 +45,20 @@ def solve_rows(lower_II: Tensor, rhs_NI: Tensor) -> None:
     torch.linalg.solve_triangular(lower_II, rhs_NI, upper=False, left=False, out=rhs_NI)
 
 
-def refine_rows(matrix_II: Tensor, lower_II: Tensor, rhs_NI: Tensor) -> None:
+def refine_rows(matrix: Symmetric, lower_II: Tensor, rhs_NI: Tensor) -> None:
     """As `solve_rows`, with residuals in float64 fed back until they change nothing (Higham, chapter 12).
 
     Takes the solution of the float32 matrix to float32's own accuracy while the condition is well below 1e7.
     """
-    for top in range(0, rhs_NI.shape[0], _REFINED_ROWS):
-        rows_PI = rhs_NI[top : top + _REFINED_ROWS]
+    for top in range(0, rhs_NI.shape[0], REFINED_ROWS):
+        rows_PI = rhs_NI[top : top + REFINED_ROWS]
         wanted_PI = rows_PI.double()
         solve_rows(lower_II, rows_PI)
         solution_PI = rows_PI.double()
         residual_PI = torch.empty_like(wanted_PI)
         for _ in range(_REFINEMENTS):
             residual_PI.copy_(wanted_PI)
-            for left in range(0, matrix_II.shape[0], _REFINED_COLUMNS):
-                columns = slice(left, left + _REFINED_COLUMNS)
-                residual_PI[:, columns].addmm_(solution_PI, matrix_II[:, columns].double(), alpha=-1)
+            matrix.multiply(solution_PI, residual_PI, -1.0)
             correction_PI = rows_PI.copy_(residual_PI)
             solve_rows(lower_II, correction_PI)
             solution_PI += correction_PI
@@ -68,14 +67,20 @@ def refine_rows(matrix_II: Tensor, lower_II: Tensor, rhs_NI: Tensor) -> None:
         rows_PI.copy_(solution_PI)
 
 
-def condition_estimate(matrix_II: Tensor, lower_II: Tensor) -> float:
+def condition_estimate(matrix: Symmetric, lower_II: Tensor) -> float:
     """The 2-norm condition number from below, by a few power and inverse iterations from a fixed start."""
-    width = matrix_II.shape[0]
+    width = matrix.width
     generator = torch.Generator().manual_seed(width)
-    start = torch.randn(1, width, generator=generator).to(matrix_II)
-    largest = _rayleigh(start.clone(), lambda x: torch.mm(x, matrix_II))
+    start = torch.randn(1, width, generator=generator).to(lower_II)
+    largest = _rayleigh(start.clone(), lambda x: _multiplied(matrix, x))
     smallest_inverse = _rayleigh(start.clone(), lambda x: _solved(lower_II, x))
     return largest * smallest_inverse
+
+
+def _multiplied(matrix: Symmetric, x: Tensor) -> Tensor:
+    result = torch.zeros_like(x)
+    matrix.multiply(x, result)
+    return result
 
 
 def _solved(lower_II: Tensor, x: Tensor) -> Tensor:

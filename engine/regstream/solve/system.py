@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from regstream.errors import SolveError
-from regstream.gram import Gram, Scratch, mirror
+from regstream.gram import Gram, Scratch
 from regstream.solve.factor import cholesky, condition_estimate, refine_rows, solve_rows
 from regstream.solve.report import Solve
+from regstream.symmetric import Symmetric, blocks_width
 
 #: Output rows handled at a time.
 PANEL_ROWS = 1024
@@ -54,7 +55,10 @@ class _Factorisation:
 
 
 class System:
-    """ΣĜ and, for every linear of the group, Σ(W − R)Ĝ: what a merge keeps of its candidates, however many."""
+    """ΣĜ and, for every linear of the group, Σ(W − R)Ĝ: what a merge keeps of its candidates, however many.
+
+    One square holds all that is (I, I): ΣG above the diagonal, below it one candidate's G, and later the factor.
+    """
 
     def __init__(self, group: str, linears: Mapping[str, tuple[int, int]], *, alpha: float, scratch: Scratch) -> None:
         """`linears` names each linear of the group with its (out, in) features; all share `in`."""
@@ -62,55 +66,54 @@ class System:
         self._alpha = alpha
         self._scratch = scratch
         (self._width,) = {in_features for _, in_features in linears.values()}
-        self._sum_II = scratch.zeros(self._width, self._width)
+        square_II = scratch.zeros(self._width, self._width)
+        self._sum = Symmetric(square_II, scratch.zeros(self._width, blocks_width(self._width)))
+        self.gram = Gram(Symmetric(square_II.T, scratch.zeros(self._width, blocks_width(self._width))), scratch)
         self._rhs_OI = {name: scratch.zeros(*shape) for name, shape in linears.items()}
         self._num_tokens = 0
 
     def reset(self) -> None:
         """Forget every candidate; the buffers stay."""
-        for buffer in (self._sum_II, *self._rhs_OI.values()):
-            buffer.zero_()
+        self._sum.zero()
+        for rhs_OI in self._rhs_OI.values():
+            rhs_OI.zero_()
         self._num_tokens = 0
 
-    def add(self, gram: Gram, own: Mapping[str, Tensor], reference: Mapping[str, Tensor], *, weight: float) -> None:
-        """Add one candidate: its Gram matrix, its weights (O, I), and the reference's in the same dtype.
+    def add(self, own: Mapping[str, Tensor], reference: Mapping[str, Tensor] | None, *, weight: float) -> None:
+        """Add one candidate: what `gram` holds, its weights (O, I), and the reference's in the same dtype.
 
-        The first candidate is its own reference: pass the same tensors, and only its Gram matrix is added.
+        Without a reference the candidate is the reference itself, and only its Gram matrix is added.
         """
-        scale = weight / gram.num_tokens
-        gram.add_to(self._sum_II, scale)
-        self._num_tokens += gram.num_tokens
-        moved = [name for name in self._rhs_OI if own[name] is not reference[name]]
-        if not moved:
+        scale = weight / self.gram.num_tokens
+        self.gram.add_to(self._sum, scale)
+        self._num_tokens += self.gram.num_tokens
+        if reference is None:
             return
-        gram.mirror()
-        diagonal_I = gram.diagonal()
-        for name in moved:
-            rhs_OI = self._rhs_OI[name]
+        diagonal_I = self.gram.diagonal()
+        for name, rhs_OI in self._rhs_OI.items():
             for rows in _panels(rhs_OI.shape[0]):
-                delta_PI, spare_PI = self._scratch.take(2, rows.stop - rows.start, self._width)
+                delta_PI = self._scratch.take(rows.stop - rows.start, self._width)
                 delta_PI.copy_(own[name][rows]).sub_(reference[name][rows])
-                gram.multiply(delta_PI, rhs_OI[rows], scale=self._alpha * scale, spare=spare_PI)
+                self.gram.multiply(delta_PI, rhs_OI[rows], self._alpha * scale)
                 rhs_OI[rows].add_(delta_PI.mul_(diagonal_I), alpha=(1 - self._alpha) * scale)
 
-    def solve(self, spare_II: Tensor, mean: MeanRows) -> tuple[Mapping[str, Tensor], Solve]:
+    def solve(self, mean: MeanRows) -> tuple[Mapping[str, Tensor], Solve]:
         """Solve for D, (O, I) in the sums' dtype for each linear, in this object's own buffers.
 
-        `spare_II` (I, I) is overwritten by the factorisation. `mean` is asked only where a ridge is needed or an input
-        is dead, which is rare: rather than kept, the mean is read again then.
+        `mean` is asked only where a ridge is needed or an input is dead, which is rare: rather than kept, the mean is
+        read again then. What `gram` holds is overwritten by the factorisation.
 
         Raises:
             SolveError: no ridge in the ladder gives a residual that can be trusted.
         """
-        mirror(self._sum_II)
         scale_I, unscale_I = self._equilibrate()
-        factorisation = self._factorise(spare_II, unscale_I, mean)
+        factorisation = self._factorise(unscale_I, mean)
         probes = [probe_NO @ rhs_OI for probe_NO, rhs_OI in self._probed()]
         for rhs_OI in self._rhs_OI.values():
             for rows in _panels(rhs_OI.shape[0]):
                 self._solve_panel(rhs_OI[rows], factorisation)
         residual = max(
-            _relative(probe_NI - probe_NO @ solution_OI @ self._sum_II, probe_NI)
+            self._residual(probe_NI, probe_NO @ solution_OI)
             for probe_NI, (probe_NO, solution_OI) in zip(probes, self._probed(), strict=True)
         )
         if not residual <= TRUSTED_RESIDUAL:
@@ -124,27 +127,27 @@ class System:
 
     def _equilibrate(self) -> tuple[Tensor, Tensor]:
         """Apply α and scale the system to a unit diagonal. Returns the scale (0 for a dead input) and its inverse."""
-        diagonal_I = self._sum_II.diagonal().clone()
+        diagonal_I = self._sum.diagonal()
         dead_I = diagonal_I <= torch.finfo(torch.float32).tiny
         scale_I = diagonal_I.rsqrt().masked_fill_(dead_I, 0.0)
-        self._sum_II.mul_(scale_I * self._alpha).mul_(scale_I[:, None]).fill_diagonal_(1.0)
+        self._sum.scale(scale_I * self._alpha**0.5)
         for rhs_OI in self._rhs_OI.values():
             rhs_OI.mul_(scale_I)
         return scale_I, diagonal_I.sqrt_().masked_fill_(dead_I, 0.0)
 
-    def _factorise(self, spare_II: Tensor, unscale_I: Tensor, mean: MeanRows) -> _Factorisation:
+    def _factorise(self, unscale_I: Tensor, mean: MeanRows) -> _Factorisation:
         """Go down the ladder to the first ridge with a factorisation whose refinement converges."""
         ridge_before, condition = 0.0, float("inf")
         for ridge in RIDGES[self._scratch.dtype]:
-            self._sum_II.diagonal().fill_(1.0 + ridge)
+            self._sum.fill_diagonal(1.0 + ridge)
             for name, rhs_OI in self._rhs_OI.items():
                 for rows in _panels(rhs_OI.shape[0]) if ridge else ():
                     rhs_OI[rows].addcmul_(mean(name, rows), unscale_I, value=ridge - ridge_before)
             ridge_before = ridge
-            lower_II = cholesky(self._sum_II, spare_II)
+            lower_II = cholesky(self._sum)
             if lower_II is None:
                 continue
-            condition = condition_estimate(self._sum_II, lower_II)
+            condition = condition_estimate(self._sum, lower_II)
             if condition > TRUSTED_CONDITION[self._scratch.dtype]:
                 continue
             is_refined = condition > REFINE_ABOVE[self._scratch.dtype]
@@ -159,7 +162,7 @@ class System:
             rhs_NI = probe_NO @ rhs_OI
             solution_NI = rhs_NI.clone()
             self._solve_panel(solution_NI, factorisation)
-            if not _relative(rhs_NI - solution_NI @ self._sum_II, rhs_NI) <= TRUSTED_RESIDUAL:
+            if not self._residual(rhs_NI, solution_NI) <= TRUSTED_RESIDUAL:
                 return False
         return True
 
@@ -168,7 +171,15 @@ class System:
         if not factorisation.is_refined:
             solve_rows(factorisation.lower_II, rhs_NI)
         else:
-            refine_rows(self._sum_II, factorisation.lower_II, rhs_NI)
+            refine_rows(self._sum, factorisation.lower_II, rhs_NI)
+
+    def _residual(self, rhs_NI: Tensor, solution_NI: Tensor) -> float:
+        """How far a solution is from solving the system, relative to the right-hand sides."""
+        left_NI = rhs_NI.clone()
+        self._sum.multiply(solution_NI, left_NI, -1.0)
+        size = float(rhs_NI.norm())
+        # Identical candidates have nothing to solve for.
+        return float(left_NI.norm()) / size if size else float(left_NI.norm())
 
     def _probed(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Each linear's right-hand sides (or solutions) beside the same few random combinations of its rows."""
@@ -188,12 +199,6 @@ class System:
             ridge=factorisation.ridge,
             dead_inputs=num_dead,
         )
-
-
-def _relative(difference: Tensor, of: Tensor) -> float:
-    """A relative norm; 0 where both are 0 (identical candidates have nothing to solve for)."""
-    size = float(of.norm())
-    return float(difference.norm()) / size if size else float(difference.norm())
 
 
 def _panels(num_rows: int) -> Iterator[slice]:

@@ -13,7 +13,7 @@ def advance(step: Step, workshop: Workshop) -> None:
 
     The result is read back from its shard: what the hidden states passed is what was written, to the last bit.
     """
-    weights = workshop.weights(step, "own")
+    weights = workshop.weights(step)
     if workshop.plan.method.states is States.MERGED:
         workshop.merged(step).read(workshop.whole(step, weights))
     for candidate in workshop.plan.candidates:
@@ -31,8 +31,10 @@ def rebuild(step: Step, workshop: Workshop) -> None:
     """
     before = workshop.plan.steps[: step.index]
     for earlier in before:
+        workshop.tidy(earlier)
         advance(earlier, workshop)
         workshop.hidden.drop_before(earlier.depth + 1)
+    workshop.tidy(step)
 
 
 def _push(step: Step, workshop: Workshop, candidate: PlannedCandidate) -> None:

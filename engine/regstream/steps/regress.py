@@ -23,7 +23,7 @@ from regstream.steps.workshop import Workshop
 def regress(step: Step, workshop: Workshop, writer: ShardWriter) -> tuple[Solve, ...]:
     """Write a block of the result: regressed linears first, group by group, then what is folded.
 
-    One candidate's block is resident at a time, beside the first one's, which is the reference of all differences.
+    One candidate's block is resident at a time, beside the first one's linears, the reference of all differences.
     Where the sums of all input groups do not fit into memory together, they are made in several passes.
     Where the method follows each candidate's own forward pass, the next generation is written in the first.
 
@@ -32,33 +32,27 @@ def regress(step: Step, workshop: Workshop, writer: ShardWriter) -> tuple[Solve,
         SolveError: an input group has no trustworthy solution.
     """
     plan = workshop.plan
+    weights = workshop.weights(step)
     means = {t.name: torch.zeros(t.shape, device=plan.device) for t in step.folded if t.use != "base"}
     solves: list[Solve] = []
     for number, groups in enumerate(plan.passes(step)):
-        systems = workshop.systems(step, groups)
+        systems, reference = workshop.systems(step, groups), workshop.reference(step, groups)
         for index, candidate in enumerate(plan.candidates):
-            weights = _block_of(candidate, step, workshop, is_reference=index == 0, is_first_pass=number == 0)
+            candidate.checkpoint.read(workshop.whole(step, weights))
             for following in plan.candidates[index + 1 : index + 2]:
                 following.checkpoint.announce(step.shapes)  # read from disk while this one computes
             _gather(step, workshop, candidate, weights, is_first_pass=number == 0)
-            _add(step, workshop, candidate, weights)
+            if index == 0:
+                for linear, kept in reference.items():
+                    kept.copy_(weights[f"{linear}.weight"])
+            _add(step, workshop, candidate, weights, None if index == 0 else reference)
             for name, mean in means.items() if number == 0 else ():
                 mean.add_(weights[workshop.local(step, name)], alpha=1 / len(plan.candidates))
-        solves += [_solve(step, workshop, writer, group) for group in systems]
+        solves += [_solve(step, workshop, writer, group, reference) for group in systems]
     for tensor in step.folded:
         known = means[tensor.name].view(-1).cpu() if tensor.name in means else None
         writer.write(plan.base.prefix + tensor.name, finish(tensor, plan, known, 0, math.prod(tensor.shape)))
     return tuple(solves)
-
-
-def _block_of(
-    candidate: PlannedCandidate, step: Step, workshop: Workshop, *, is_reference: bool, is_first_pass: bool
-) -> dict[str, Tensor]:
-    """A candidate's block, read; the reference's stays from the first pass on."""
-    weights = workshop.weights(step, "reference" if is_reference else "own")
-    if is_first_pass or not is_reference:
-        candidate.checkpoint.read(workshop.whole(step, weights))
-    return weights
 
 
 def _gather(
@@ -66,7 +60,7 @@ def _gather(
 ) -> None:
     """Run a candidate's own block on its hidden states and accumulate its Gram matrices."""
     model, batches, block = workshop.model, candidate.rows.batches, step.depth
-    grams = {group: gram for group, (_, gram) in workshop.held.items()}
+    grams = {group: system.gram for group, system in workshop.held.items()}
     groups = [group for group in model.family.groups if group.name in grams]
     for gram in grams.values():
         gram.expect(sum(batch.num_tokens for batch in batches))
@@ -82,16 +76,21 @@ def _gather(
             workshop.progress(f"{candidate.name}: statistics")
 
 
-def _add(step: Step, workshop: Workshop, candidate: PlannedCandidate, weights: Mapping[str, Tensor]) -> None:
+def _add(
+    step: Step,
+    workshop: Workshop,
+    candidate: PlannedCandidate,
+    weights: Mapping[str, Tensor],
+    reference: Mapping[str, Tensor] | None,
+) -> None:
     """Add a candidate's Gram matrices and weights to the sums over all candidates."""
-    reference = _linears(workshop.weights(step, "reference"))
-    for group, (system, gram) in workshop.held.items():
-        if not gram.is_finite():
+    for group, system in workshop.held.items():
+        if not system.gram.is_finite():
             raise InputError(
                 f'candidate "{candidate.name}": {step.name}, {group}: activations are NaN or infinite'
-                f" within {gram.num_tokens:,} tokens; its calibration set or its dtype does not suit the model"
+                f" within {system.gram.num_tokens:,} tokens; its calibration set or its dtype does not suit the model"
             )
-        system.add(gram, _linears(weights), reference, weight=candidate.weight)
+        system.add(_linears(weights), reference, weight=candidate.weight)
         workshop.progress(f"{candidate.name}: sums")
 
 
@@ -103,10 +102,10 @@ def _linears(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removesuffix(".weight"): weight for name, weight in weights.items() if name.endswith(".weight")}
 
 
-def _mean_rows(step: Step, workshop: Workshop, linear: str, rows: slice) -> Tensor:
+def _mean_rows(step: Step, workshop: Workshop, reference: Mapping[str, Tensor], linear: str, rows: slice) -> Tensor:
     """The mean over candidates of their difference from the reference, for some rows of a linear, read again."""
     name = f"{linear}.weight"
-    reference_PI = workshop.weights(step, "reference")[name][rows].to(workshop.scratch.dtype)
+    reference_PI = reference[linear][rows].to(workshop.scratch.dtype)
     width = reference_PI.shape[1]
     values = torch.empty(reference_PI.numel(), dtype=reference_PI.dtype, device=reference_PI.device)
     total_PI = torch.zeros_like(reference_PI)
@@ -117,20 +116,17 @@ def _mean_rows(step: Step, workshop: Workshop, linear: str, rows: slice) -> Tens
     return total_PI.div_(len(workshop.plan.candidates))
 
 
-def _solve(step: Step, workshop: Workshop, writer: ShardWriter, group: str) -> Solve:
+def _solve(step: Step, workshop: Workshop, writer: ShardWriter, group: str, reference: Mapping[str, Tensor]) -> Solve:
     """Solve one group and write its linears: the reference's weight plus the difference solved for."""
-    system, gram = workshop.held[group]
-    reference = workshop.weights(step, "reference")
+    system = workshop.held[group]
     try:
-        # The Gram matrix is done with; its buffer takes the factor.
-        differences, report = system.solve(gram.buffer_II, partial(_mean_rows, step, workshop))
+        differences, report = system.solve(partial(_mean_rows, step, workshop, reference))
     except SolveError as error:
         raise SolveError(
             f"{step.name}, {system.group}: no trustworthy solution: {error}; use more rows or a smaller alpha"
         ) from error
     for tensor in step.regressed[group]:
-        difference_OI = differences[str(tensor.linear)]
-        weight_OI = reference[workshop.local(step, tensor.name)]
+        difference_OI, weight_OI = differences[str(tensor.linear)], reference[str(tensor.linear)]
         for rows in range(0, difference_OI.shape[0], PANEL_ROWS):
             panel = slice(rows, rows + PANEL_ROWS)
             writer.write(workshop.plan.base.prefix + tensor.name, difference_OI[panel].add_(weight_OI[panel]))

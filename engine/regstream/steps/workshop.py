@@ -7,8 +7,9 @@ from torch import Tensor
 
 from regstream.checkpoint import TensorReader, read_header
 from regstream.events import Listener, Progressed, Warned
-from regstream.gram import Gram, Scratch, accumulation_dtype
+from regstream.gram import Scratch, accumulation_dtype
 from regstream.hidden import HiddenStates
+from regstream.memory import keep_within
 from regstream.methods import RegMean
 from regstream.plan import Plan, Step
 from regstream.solve import System
@@ -25,8 +26,10 @@ class Workshop:
         self.scratch = Scratch(plan.device, accumulation_dtype(alpha))
         self._listener = listener
         self._weights: dict[str, dict[str, Tensor]] = {}
-        self.held: dict[str, tuple[System, Gram]] = {}
+        self.held: dict[str, System] = {}
         self._shapes: Mapping[str, object] = {}
+        self._of_block = False
+        keep_within(plan.device, plan.budgets.get("device", 0))
 
     def progress(self, doing: str, amount: int = 1) -> None:
         """Say that some of the step's work is done. The listener may end the run here."""
@@ -36,39 +39,45 @@ class Workshop:
         """Say something a person should know that does not stop the work."""
         self._listener(Warned(message=message))
 
-    def weights(self, step: Step, slot: str) -> dict[str, Tensor]:
-        """Buffers for a step's parameters, by their names within the block; `slot` tells several sets apart."""
-        shapes = {self.local(step, name): shape for name, shape in step.shapes.items()}
-        held = self._weights.get(slot, {})
-        if {name: tuple(tensor.shape) for name, tensor in held.items()} != shapes:
-            self._weights.pop(slot, None)
-            held = {
+    def weights(self, step: Step) -> dict[str, Tensor]:
+        """Buffers for a step's parameters, by their names within the block."""
+        return self._buffers("own", {self.local(step, name): shape for name, shape in step.shapes.items()})
+
+    def reference(self, step: Step, groups: Sequence[str]) -> dict[str, Tensor]:
+        """Buffers for the weights that some input groups regress, by their linears."""
+        tensors = [tensor for group in groups for tensor in step.regressed[group]]
+        return self._buffers("reference", {str(tensor.linear): tensor.shape for tensor in tensors})
+
+    def _buffers(self, slot: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+        if {name: tuple(tensor.shape) for name, tensor in self._weights.get(slot, {}).items()} != shapes:
+            self._weights.pop(slot, None)  # before there are new ones
+            self._weights[slot] = {
                 name: torch.empty(shape, dtype=self.plan.compute_dtype, device=self.plan.device)
                 for name, shape in shapes.items()
             }
-            self._weights[slot] = held
-        return held
+        return self._weights[slot]
 
     def tidy(self, step: Step) -> None:
-        """Give back what a step that regresses nothing has no use for."""
-        if not step.regressed:
+        """Give back what a step has no use for: the weights of what is no block, sums where nothing is regressed."""
+        if not step.regressed or self._of_block != (step.block is not None):
             self._weights.clear()
+        self._of_block = step.block is not None
+        if not step.regressed:
             self.held.clear()
             self._shapes = {}
             self.scratch = Scratch(self.scratch.device, self.scratch.dtype)
 
-    def systems(self, step: Step, groups: Sequence[str]) -> dict[str, tuple[System, Gram]]:
-        """An empty system and an empty Gram matrix for each of some input groups; `held` until the next call."""
+    def systems(self, step: Step, groups: Sequence[str]) -> dict[str, System]:
+        """An empty system for each of some input groups; `held` until the next call."""
         assert isinstance(self.plan.method, RegMean)
         shapes = {group: {tensor.linear or "": tensor.shape for tensor in step.regressed[group]} for group in groups}
         if shapes != self._shapes:
             self.held.clear()
             for group, linears in shapes.items():
                 sizes = {name: (shape[0], shape[1]) for name, shape in linears.items()}
-                system = self.plan.method.system(group, sizes, self.scratch)
-                self.held[group] = system, Gram(next(iter(sizes.values()))[1], self.scratch)
+                self.held[group] = self.plan.method.system(group, sizes, self.scratch)
             self._shapes = shapes
-        for system, _ in self.held.values():
+        for system in self.held.values():
             system.reset()
         return self.held
 

@@ -1,0 +1,127 @@
+"""The memory model: what a step holds at its peak, term by term, on the host and on an accelerator.
+
+The terms that do not follow from shapes were measured on the CPU, and are bounds; `tools/bench/run memory` prints what
+the operating system counted beside their sums.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+from regstream import gram, memory
+from regstream.batch import Batch
+from regstream.methods import RegMean
+from regstream.plan.job import Job
+from regstream.plan.step import Step, TensorPlan
+from regstream.solve import PANEL_ROWS, REFINED_ROWS
+from regstream.symmetric import PANEL_COLUMNS, blocks_width
+
+Groups = tuple[str, ...]
+Place = Literal["host", "device"]
+
+#: What libraries load and keep once products are formed, arrays written and threads started.
+_LIBRARIES_BYTES = 64 << 20
+#: The same before any product was formed.
+_FIRST_LIBRARIES_BYTES = 32 << 20
+#: Panels of tensors, stretches of a mean, checkpoint staging and what a matrix product packs, at any time.
+_PANELS_BYTES = 32 << 20
+#: A CUDA context and the workspaces of its libraries; by others' accounts, not measured here.
+_CONTEXT_BYTES = 768 << 20
+
+
+def terms_of(job: Job, step: Step, groups: Sequence[str]) -> Mapping[Place, Mapping[str, int]]:
+    """What a step holds while some of its input groups go through."""
+    working = {**_sums(job, step, groups), **_activations(job, step, groups)}
+    libraries = _FIRST_LIBRARIES_BYTES if step.kind == "stem" else _LIBRARIES_BYTES
+    host = {"libraries": libraries, "panels": _PANELS_BYTES}
+    if job.device.type == "cpu":
+        return {"host": working | host}
+    # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
+    batches = 3 * _widest_batch_bytes(job) if step.feeds or groups else 0
+    return {"host": host | {"hidden states": batches}, "device": working | {"context": _CONTEXT_BYTES}}
+
+
+def generation_bytes(job: Job) -> int:
+    """The size of the hidden states of all calibration sets at one depth."""
+    if not any(step.feeds for step in job.steps):
+        return 0
+    num_tokens = sum(batch.num_tokens for candidate in job.candidates for batch in candidate.rows.batches)
+    return num_tokens * job.model.hidden_size * job.compute_dtype.itemsize
+
+
+def _sums(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
+    """Weights, and what is summed over the candidates."""
+    block = _count(step.tensors) * job.compute_dtype.itemsize
+    if not groups:
+        return {"weights": block} if step.feeds else {}
+    assert isinstance(job.method, RegMean)
+    itemsize = memory.sum_bytes(job.method.alpha)
+    linears = [tensor for group in groups for tensor in step.regressed[group]]
+    widths = [step.regressed[group][0].shape[1] for group in groups]
+    return {
+        "candidate's block": block,
+        "reference": _count(linears) * job.compute_dtype.itemsize,
+        # Two symmetric matrices share a square: the sum over all candidates and one candidate's own.
+        "Gram sums": sum(width * (width + 2 * blocks_width(width)) for width in widths) * itemsize,
+        "right-hand sides": _count(linears) * itemsize,
+        "means": _count(tensor for tensor in step.folded if tensor.use != "base") * 4,
+        "kept tokens": sum(_kept_tokens(job, width) * width for width in widths) * itemsize,
+        "scratch": max(map(_scratch_values, [job] * len(groups), [step.regressed[g] for g in groups])) * itemsize,
+    }
+
+
+def _activations(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
+    """What comes and goes: a batch while it passes through, later the refinement of some rows of a solution."""
+    if not (step.feeds or groups):
+        return {}
+    if step.kind == "stem":
+        # Embedded pixels pass through two more layouts on their way.
+        inputs = max(candidate.rows.input_bytes for candidate in job.candidates)
+        return {"batch": _widest_batch_bytes(job) * 4 + inputs * 3}
+    batch = max(_block_bytes(job, step, batch) for candidate in job.candidates for batch in candidate.rows.batches)
+    refined = max((_refinement_bytes(job, step.regressed[group][0].shape[1]) for group in groups), default=0)
+    return {"batch": batch} if batch >= refined else {"refinement": refined}
+
+
+def _block_bytes(job: Job, step: Step, batch: Batch) -> int:
+    """A batch in a block: at most three tensors as wide as its widest linear, six as wide as the hidden states."""
+    rows, length = batch.shape
+    widest = max(shape[0] for shape in step.shapes.values() if len(shape) == 2)
+    values = rows * length * (3 * widest + 6 * job.model.hidden_size)
+    # Scores of every head, capped and normalised in float32, where attention is not fused; a mask where rows differ.
+    scores = rows * job.model.eager_heads * length**2 * (2 * job.compute_dtype.itemsize + 4)
+    masks = rows * length**2 * (1 + job.compute_dtype.itemsize) * batch.is_padded
+    return values * job.compute_dtype.itemsize + scores + masks
+
+
+def _refinement_bytes(job: Job, width: int) -> int:
+    """Rows in float64 three times, and a panel of the matrix in float64."""
+    assert isinstance(job.method, RegMean)
+    if memory.sum_bytes(job.method.alpha) == 8:
+        return 0
+    return (3 * REFINED_ROWS + PANEL_COLUMNS) * width * 8
+
+
+def _widest_batch_bytes(job: Job) -> int:
+    positions = max(math.prod(batch.shape) for candidate in job.candidates for batch in candidate.rows.batches)
+    return positions * job.model.hidden_size * job.compute_dtype.itemsize
+
+
+def _kept_tokens(job: Job, in_features: int) -> int:
+    """The most tokens that any candidate keeps instead of their product."""
+    counts = (sum(batch.num_tokens for batch in candidate.rows.batches) for candidate in job.candidates)
+    return max((count for count in counts if gram.keeps_tokens(count, in_features)), default=0)
+
+
+def _scratch_values(job: Job, linears: Sequence[TensorPlan]) -> int:
+    """Tokens on their way to a product, where they have to be cast; later rows of a candidate's difference."""
+    out_features, in_features = max(tensor.shape[0] for tensor in linears), linears[0].shape[1]
+    most = max(batch.num_tokens for candidate in job.candidates for batch in candidate.rows.batches)
+    assert isinstance(job.method, RegMean)
+    is_cast = job.compute_dtype != gram.accumulation_dtype(job.method.alpha)
+    tokens = min(most, gram.TOKENS_AT_A_TIME) if is_cast else 0
+    return max(tokens, min(out_features, PANEL_ROWS)) * in_features
+
+
+def _count(tensors: Iterable[TensorPlan]) -> int:
+    return sum(math.prod(tensor.shape) for tensor in tensors)

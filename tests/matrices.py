@@ -1,0 +1,29 @@
+"""Dense matrices as the engine keeps them, and back."""
+
+import torch
+from torch import Tensor
+
+from regstream.symmetric import Symmetric, blocks_width
+
+
+def empty(width: int, dtype: torch.dtype = torch.float32) -> Symmetric:
+    """A matrix of zeros in a square of its own."""
+    blocks_IP = torch.zeros(width, blocks_width(width), dtype=dtype)
+    return Symmetric(torch.zeros(width, width, dtype=dtype), blocks_IP)
+
+
+def kept(matrix_II: Tensor) -> Symmetric:
+    """A dense symmetric matrix by one triangle."""
+    symmetric = empty(matrix_II.shape[0], matrix_II.dtype)
+    for above, panel, block_PP in symmetric._panels():
+        symmetric.square_II[above, panel] = matrix_II[above, panel]
+        block_PP.copy_(matrix_II[panel, panel])
+    return symmetric
+
+
+def dense(symmetric: Symmetric) -> Tensor:
+    """All of a matrix, by multiplying the identity."""
+    identity_II = torch.eye(symmetric.width, dtype=symmetric.square_II.dtype)
+    result_II = torch.zeros_like(identity_II)
+    symmetric.multiply(identity_II, result_II)
+    return result_II

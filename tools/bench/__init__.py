@@ -1,0 +1,1 @@
+"""Measurements: what the engine takes, beside what it projected and beside a plain implementation."""

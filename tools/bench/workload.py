@@ -1,0 +1,114 @@
+"""A merge of a published model's shape with random weights, made on disk: checkpoints, calibration sets, a manifest."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from making.shapes import SHAPES
+
+ROOT = Path(__file__).parents[2]
+WORK = ROOT / "build" / "bench"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What is merged. Token rows are all of one length; `length` does not apply to images."""
+
+    shape: str
+    candidates: int = 2
+    blocks: int = 2
+    rows: int = 32
+    length: int = 128
+    batch_rows: int = 8
+    dtype: str = "bfloat16"
+    vocabulary: int | None = None
+    method: str = "regmean++"
+    distinct: int = 2  # how many candidates are files of their own; further ones are links to them
+    host_memory: str | None = None
+
+    @property
+    def is_vision(self) -> bool:
+        """Whether its rows are images."""
+        return str(SHAPES[self.shape]["model_type"]).startswith("clip")
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of one candidate's calibration set."""
+        config = SHAPES[self.shape]
+        length = (config["image_size"] // config["patch_size"]) ** 2 + 1 if self.is_vision else self.length
+        return self.rows * length
+
+    @property
+    def name(self) -> str:
+        """In one line, for people."""
+        rows = f"{self.rows} images" if self.is_vision else f"{self.rows} rows of {self.length} tokens"
+        return f"{self.shape} {self.dtype}, {self.blocks} blocks, K = {self.candidates}, {rows}, {self.method}"
+
+    def checkpoints(self) -> list[Path]:
+        """The base's folder and the candidates', written where they do not stand yet."""
+        stem = f"{self.shape}-{self.blocks}-{self.vocabulary or 'all'}-{self.dtype}"
+        made = [WORK / "checkpoints" / stem / str(index) for index in range(min(self.distinct, self.candidates))]
+        processes = [self._make(folder, index) for index, folder in enumerate(made) if not folder.exists()]
+        for folder, process in processes:
+            if process.wait() != 0:
+                raise SystemExit(f"{folder}: could not be made")
+            folder.with_suffix(".part").rename(folder)
+        linked = [_linked(made[index % len(made)], index) for index in range(self.distinct, self.candidates)]
+        return [_linked(made[0], "base"), *made, *linked]
+
+    def _make(self, folder: Path, index: int) -> tuple[Path, "subprocess.Popen[bytes]"]:
+        shutil.rmtree(folder.with_suffix(".part"), ignore_errors=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        options = ["--shape", self.shape, "--blocks", str(self.blocks), "--dtype", self.dtype]
+        if self.vocabulary:
+            options += ["--vocabulary", str(self.vocabulary)]
+        command = [sys.executable, "-m", "making.checkpoint", str(folder.with_suffix(".part")), *options]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        return folder, subprocess.Popen(
+            [*command, "--candidate", str(index)], stdout=subprocess.DEVNULL, env=environment
+        )
+
+    def manifest(self, folder: Path) -> Path:
+        """Write calibration sets and manifest into an empty folder, where the result goes too."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        base, *candidates = self.checkpoints()
+        text = f'[merge]\nmethod = "{self.method}"\nbase = "{base}"\noutput = "merged"\n'
+        for index, candidate in enumerate(candidates):
+            text += f'[[candidates]]\nname = "task{index}"\nmodel = "{candidate}"\n[candidates.calibration]\n'
+            text += f"batch_rows = {self.batch_rows}\n" + self._calibration(folder, index)
+        text += '[resources]\ndevice = "cpu"\n'
+        if self.host_memory:
+            text += f'host_memory = "{self.host_memory}"\n'
+        (folder / "manifest.toml").write_text(text)
+        return folder / "manifest.toml"
+
+    def _calibration(self, folder: Path, index: int) -> str:
+        generator = torch.Generator().manual_seed(index)
+        config = SHAPES[self.shape]
+        if self.is_vision:
+            path = folder / f"task{index}.safetensors"
+            size = config["image_size"]
+            save_file({"pixel_values": torch.randn(self.rows, 3, size, size, generator=generator)}, path)
+            return f'path = "{path.name}"\n'
+        path = folder / f"task{index}.jsonl"
+        vocabulary = self.vocabulary or config["vocab_size"]
+        ids = torch.randint(0, vocabulary, (self.rows, self.length), generator=generator)
+        path.write_text("".join(json.dumps({"input_ids": row}) + "\n" for row in ids.tolist()))
+        return f'path = "{path.name}"\nfield = "input_ids"\nmax_length = {self.length}\n'
+
+
+def _linked(source: Path, name: int | str) -> Path:
+    folder = source.parent / f"{name}-linked"
+    if not folder.exists():
+        folder.mkdir()
+        for file in source.iterdir():
+            os.link(file, folder / file.name)
+    return folder
