@@ -9,7 +9,7 @@ from regstream.checkpoint import TensorReader, read_header
 from regstream.events import Listener, Progressed, Warned
 from regstream.gram import Scratch, accumulation_dtype
 from regstream.hidden import HiddenStates
-from regstream.memory import keep_within
+from regstream.memory import give_back_at_once, keep_within
 from regstream.methods import RegMean
 from regstream.plan import Plan, Step
 from regstream.solve import System
@@ -66,6 +66,7 @@ class Workshop:
             self.held.clear()
             self._shapes = {}
             self.scratch = Scratch(self.scratch.device, self.scratch.dtype)
+            give_back_at_once()
 
     def systems(self, step: Step, groups: Sequence[str]) -> dict[str, System]:
         """An empty system for each of some input groups; `held` until the next call."""
