@@ -1,6 +1,7 @@
 """Tiny random checkpoints, written by transformers as real ones are, and calibration sets to go with them.
 
-Everything follows from explicit seeds. Families: `llama` (grouped queries, a head of its own), `llama-tied`, `gemma2`
+Everything follows from explicit seeds. Families: `llama` (grouped queries, a head of its own), `llama-tied`,
+`mistral` (a window), `qwen2` (biases, tied), `qwen3` (normed heads), `phi3` (fused linears), `gemma2` and `gemma3`
 (sliding and full attention in turn, tied), `clip` (vision tower, names with `vision_model.`), `clip-plain` (without
 it) and `clip-full` (the base is a whole CLIP, the candidates are vision towers).
 
@@ -8,7 +9,7 @@ Shape suffixes: N images, C channels, H height, W width, T tokens.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,17 +27,25 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModel,
     Gemma2Config,
-    Gemma2ForCausalLM,
+    Gemma3TextConfig,
     GenerationConfig,
     LlamaConfig,
-    LlamaForCausalLM,
+    MistralConfig,
+    Phi3Config,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
 )
 
-Family = Literal["llama", "llama-tied", "gemma2", "clip", "clip-plain", "clip-full"]
+Family = Literal[
+    "llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "clip", "clip-plain", "clip-full"
+]  # fmt: skip
 FAMILIES: tuple[Family, ...] = get_args(Family)
-TEXT_FAMILIES: tuple[Family, ...] = ("llama", "llama-tied", "gemma2")
+TEXT_FAMILIES: tuple[Family, ...] = (
+    "llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"
+)  # fmt: skip
 
 VOCABULARY = 288
 SLIDING_WINDOW = 8
@@ -89,11 +98,11 @@ def make_family(
 ) -> Folders:
     """Write a base and its candidates: each tensor of a candidate is the base's plus `spread` × its RMS × noise.
 
-    `layers` is 4 for gemma2, else 3, where not given; `hidden` is a multiple of 8. Noise is added in float32 and the
+    `layers` is 4 for Gemma, else 3, where not given; `hidden` is a multiple of 8. Noise is added in float32 and the
     sum cast once. With `spread` 0 all candidates are the base.
     """
     generator = torch.Generator().manual_seed(seed)
-    base = _new_model(family, layers=layers or (4 if family == "gemma2" else 3), hidden=hidden)
+    base = _new_model(family, layers=layers or (4 if family in ("gemma2", "gemma3") else 3), hidden=hidden)
     _randomise(base, generator)
     folders = Folders(base=folder / "base", candidates=[folder / f"candidate-{i}" for i in range(candidates)])
     origin = {name: tensor.clone() for name, tensor in base.state_dict().items()}
@@ -196,15 +205,23 @@ def _new_model(family: Family, *, layers: int, hidden: int) -> PreTrainedModel:
         return CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=16))
     shape |= {"num_key_value_heads": 2, "vocab_size": VOCABULARY, "max_position_embeddings": 256}
     shape |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    if family == "gemma2":
-        # Heads together wider than the hidden states, as in Gemma: the output projection is not square.
-        window: dict[str, Any] = {
-            "sliding_window": SLIDING_WINDOW,
-            "head_dim": hidden // 2,
-            "query_pre_attn_scalar": hidden // 2,
-        }
-        return Gemma2ForCausalLM(Gemma2Config(**shape, **window))
-    return LlamaForCausalLM(LlamaConfig(**shape, tie_word_embeddings=family == "llama-tied"))
+    # Heads together wider than the hidden states, as in Gemma: the output projection is not square.
+    wide: dict[str, Any] = {"head_dim": hidden // 2, "query_pre_attn_scalar": hidden // 2}
+    window: dict[str, Any] = {"sliding_window": SLIDING_WINDOW}
+    kinds = ["sliding_attention", "full_attention"] * layers
+    configs: dict[Family, Callable[[], PreTrainedConfig]] = {
+        "llama": lambda: LlamaConfig(**shape, tie_word_embeddings=False),
+        "llama-tied": lambda: LlamaConfig(**shape, tie_word_embeddings=True),
+        "mistral": lambda: MistralConfig(**shape, **window),
+        "qwen2": lambda: Qwen2Config(**shape, tie_word_embeddings=True),
+        "qwen3": lambda: Qwen3Config(**shape, head_dim=hidden // 2),
+        "gemma2": lambda: Gemma2Config(**shape, **window, **wide),
+        "gemma3": lambda: Gemma3TextConfig(**shape, **window, **wide, layer_types=kinds[:layers]),
+        "phi3": lambda: Phi3Config(**shape),
+    }
+    make: Any = AutoModelForCausalLM.from_config  # untyped
+    model: PreTrainedModel = make(configs[family]())
+    return model
 
 
 @torch.no_grad()

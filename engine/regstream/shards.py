@@ -25,7 +25,7 @@ class ShardWriter:
         self._file = file
         self._dtype = dtype
         self._missing = [(name, math.prod(shape)) for name, shape in shapes.items()]
-        file.write(_header(shapes, dtype))
+        file.write(header_of(shapes, dtype))
 
     def write(self, name: str, rows: Tensor) -> None:
         """Append rows of a tensor, cast to the shard's dtype: the one cast of a merged weight.
@@ -72,10 +72,11 @@ def write_shard(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.
 
 def shard_bytes(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> int:
     """The size of the file that `write_shard` makes."""
-    return len(_header(shapes, dtype)) + sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize
+    return len(header_of(shapes, dtype)) + sum(math.prod(shape) for shape in shapes.values()) * dtype.itemsize
 
 
-def _header(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> bytes:
+def header_of(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> bytes:
+    """What stands before the tensors' data, the header's own length included."""
     # One metadata key only: the library writes more of them in random order.
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     position = 0

@@ -73,7 +73,7 @@ def make_pair(folder: Any, family: checkpoints.Family, dtype: torch.dtype = torc
     )
 
 
-@pytest.fixture(scope="module", params=["llama", "llama-tied", "gemma2", "clip", "clip-full"])
+@pytest.fixture(scope="module", params=[name for name in checkpoints.FAMILIES if name != "clip-plain"])
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return make_pair(tmp_path_factory.mktemp("pair"), request.param)
 
@@ -101,7 +101,7 @@ def test_stem_and_every_block_are_the_whole_models_to_the_last_bit(pair: Pair, k
         assert torch.equal(output_BLD, states[index + 1]), f"block {index}"
 
 
-@pytest.mark.parametrize("pair", ["llama", "llama-tied", "gemma2"], indirect=True)
+@pytest.mark.parametrize("pair", checkpoints.TEXT_FAMILIES, indirect=True)
 def test_the_head_is_the_whole_models_at_the_positions_asked_for(pair: Pair) -> None:
     inputs, _ = inputs_for(pair, BATCHES["one row"])
     states, logits_BLV = pair.passed(**inputs)

@@ -12,7 +12,8 @@ from regstream.families import FAMILIES, Family, family_of
 from regstream.families.description import Part
 
 DESCRIBED: dict[checkpoints.Family, str] = {
-    "llama": "llama", "llama-tied": "llama", "gemma2": "gemma2", "clip": "clip_vision_model", "clip-full": "clip",
+    "llama": "llama", "llama-tied": "llama", "mistral": "mistral", "qwen2": "qwen2", "qwen3": "qwen3",
+    "gemma2": "gemma2", "gemma3": "gemma3_text", "phi3": "phi3", "clip": "clip_vision_model", "clip-full": "clip",
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from checkpoints import (
+    FAMILIES,
     SLIDING_WINDOW,
     VOCABULARY,
     Family,
@@ -72,7 +73,7 @@ def make_case(folder: Path, family: Family, *, scarce: bool = False, **options: 
     return Case(base=load(folders.base), candidates=candidates, rows=rows)
 
 
-@pytest.fixture(scope="module", params=["llama", "llama-tied", "gemma2", "clip", "clip-full"])
+@pytest.fixture(scope="module", params=[name for name in FAMILIES if name != "clip-plain"])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return make_case(tmp_path_factory.mktemp("case"), request.param)
 

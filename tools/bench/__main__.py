@@ -1,16 +1,44 @@
-"""`tools/bench/run`: the comparison asked for, printed and kept with its date."""
+"""`tools/bench/run NAME...`: the comparisons asked for, printed as they come and kept in a file with their date."""
 
+import platform
 import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import torch
 
 from bench import memory
 
+COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
+    "projections": memory.projections,
+    "independence": memory.independence,
+    "budget": memory.budget,
+    "side-by-side": memory.side_by_side,
+    "whole": memory.whole,
+}
+RESULTS = Path(__file__).parent / "results"
+
 
 def main() -> None:
-    """Print as it comes."""
-    wanted = sys.argv[1:]
-    shapes = tuple(w for w in memory.SHAPES if not wanted or w.shape in wanted)
-    for line in memory.projections(shapes):
-        print(line, flush=True)
+    """Run them one after another: two at a time would measure each other."""
+    unknown = set(sys.argv[1:]) - COMPARISONS.keys()
+    if unknown or len(sys.argv) == 1:
+        raise SystemExit(f"usage: tools/bench/run NAME...; names: {', '.join(COMPARISONS)}")
+    for name in sys.argv[1:]:
+        comparison = COMPARISONS[name]
+        lines = [f"# {name}", "", str(comparison.__doc__), "", _machine(), ""]
+        for line in comparison():
+            print(line, flush=True)
+            lines.append(f"- {line}")
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{name}.md").write_text("\n".join(lines) + "\n")
+
+
+def _machine() -> str:
+    cores, total = psutil.cpu_count(), psutil.virtual_memory().total >> 30
+    return f"{cores} cores ({platform.machine()}), {total} GiB, torch {torch.__version__}, no GPU."
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
-"""Peak memory: measured beside projected, and what it does and does not depend on."""
+"""Peak memory: measured beside projected, what it does not depend on, what a budget does, and what is usual."""
 
+import hashlib
 import json
+import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
-from bench.process import Taken, regstream
+from bench.process import Taken, regstream, run
 from bench.workload import WORK, Workload
-from regstream.units import format_bytes
+from regstream.units import format_bytes, parse_bytes
 
 SHAPES = (
     Workload(shape="smollm2-135m", blocks=4, rows=64, length=256),
@@ -15,21 +19,75 @@ SHAPES = (
     Workload(shape="llama-3.2-3b", blocks=2, rows=32, length=256),
     Workload(shape="llama-3.1-8b", blocks=2, rows=32, length=128),
 )
+WIDE = Workload(shape="llama-3.1-8b", blocks=4, rows=64, length=8)
+WHOLE = replace(WIDE, blocks=32)
+#: What both implementations can hold here.
+NARROW = Workload(shape="llama-3.2-1b", blocks=4, rows=16, length=64)
+MERGE = WORK / "merge"
 
 
 def merge(workload: Workload, *, limit_bytes: int | None = None) -> tuple[Taken, dict[str, tuple[int, int]]]:
     """Run a workload; of each step the measured and the projected peak."""
-    folder = WORK / "merge"
-    taken = regstream("run", workload.manifest(folder), limit_bytes=limit_bytes)
-    steps = json.loads((folder / "merged" / "regstream.measured.json").read_text())["steps"]
+    taken = regstream("run", workload.manifest(MERGE), limit_bytes=limit_bytes)
+    steps = json.loads((MERGE / "merged" / "regstream.measured.json").read_text())["steps"]
     return taken, {step["name"]: (step["peak_bytes"], step["projected_bytes"]) for step in steps}
 
 
-def projections(workloads: tuple[Workload, ...] = SHAPES) -> Iterator[str]:
+def projections() -> Iterator[str]:
     """Every step's projected peak over its measured one, shape by shape: 1.00 to 1.15 is what is promised."""
-    for workload in workloads:
+    for workload in SHAPES:
         _, steps = merge(workload)
         ratios = {name: projected / measured for name, (measured, projected) in steps.items()}
         told = ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items())
         peak = format_bytes(max(measured for measured, _ in steps.values()))
         yield f"{workload.name}: peak {peak}; projected / measured: {told}"
+
+
+def independence() -> Iterator[str]:
+    """The peak at 8B width with more candidates, blocks and rows, over that of the first line."""
+    first, _ = merge(WIDE)
+    yield f"{WIDE.name}: peak {format_bytes(first.peak_bytes)}"
+    for changed in (replace(WIDE, candidates=8), replace(WIDE, blocks=8), replace(WIDE, rows=512)):
+        taken, _ = merge(changed)
+        yield f"{changed.name}: peak {format_bytes(taken.peak_bytes)}, {taken.peak_bytes / first.peak_bytes:.3f} of it"
+
+
+def budget(*sizes: str) -> Iterator[str]:
+    """The same merge under budgets that the kernel enforces: does it run, and are the bytes the same?"""
+    taken, _ = merge(WIDE)
+    bytes_before = _digest(MERGE / "merged")
+    yield f"{WIDE.name}: no budget: peak {format_bytes(taken.peak_bytes)}"
+    for size in sizes or ("4GiB", "2.5GiB"):
+        taken, steps = merge(replace(WIDE, host_memory=size), limit_bytes=parse_bytes(size))
+        same = "the same bytes" if _digest(MERGE / "merged") == bytes_before else "other bytes"
+        projected = format_bytes(max(projected for _, projected in steps.values()))
+        yield f"limit {size}: peak {format_bytes(taken.peak_bytes)}, projected {projected}; {same}"
+
+
+def whole(limit: str = "8GiB") -> Iterator[str]:
+    """All 32 blocks of an 8B model, two candidates, within a limit; and the result read again."""
+    taken, _ = merge(replace(WHOLE, host_memory=limit), limit_bytes=parse_bytes(limit))
+    yield f"{WHOLE.name}, limit {limit}: peak {format_bytes(taken.peak_bytes)}, {taken.seconds / 60:.0f} min"
+    verified = regstream("verify", MERGE / "merged")
+    yield f"verified: peak {format_bytes(verified.peak_bytes)}"
+
+
+def side_by_side() -> Iterator[str]:
+    """Peak memory of a plain in-memory implementation over this engine's, for 2, 4 and 8 candidates."""
+    for candidates in (2, 4, 8):
+        workload = replace(NARROW, candidates=candidates)
+        taken, _ = merge(workload)
+        plain = run([sys.executable, "-m", "bench.baseline", str(MERGE / "manifest.toml"), str(MERGE / "plain")])
+        ratio = plain.peak_bytes / taken.peak_bytes
+        yield (
+            f"{workload.name}: regstream {format_bytes(taken.peak_bytes)},"
+            f" in memory {format_bytes(plain.peak_bytes)}: {ratio:.2f} times"
+        )
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from making.shapes import SHAPES
 from regstream.block import LayeredModel
 from regstream.families import family_of
-from regstream.shards import write_shard
+from regstream.shards import header_of, shard_bytes, write_shard
 
 _PANEL = 4 << 20
 _STD = 0.02  # of linears and embeddings, as the models' own initializer_range
@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--candidate", type=int, help="number of a fine-tune of that seed: its weights, a bit off")
     parser.add_argument("--spread", type=float, default=0.05, help="how far off, relative to a tensor's own scale")
     parser.add_argument("--link", type=Path, help="hard-link the shards of this checkpoint instead of writing any")
+    parser.add_argument("--hollow", action="store_true", help="headers and sizes only: files of holes, to plan with")
     arguments = parser.parse_args()
     config = dict(SHAPES[arguments.shape])
     config["num_hidden_layers"] = arguments.blocks or config["num_hidden_layers"]
@@ -60,17 +61,25 @@ def _write(arguments: argparse.Namespace, config: dict[str, Any]) -> None:
     parts: dict[int | None, dict[str, tuple[int, ...]]] = {}
     for name, shape in model.shapes.items():
         parts.setdefault(family.block_of(name), {})[name] = shape
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for index, (block, shapes) in enumerate(parts.items(), start=1):
         file = f"model-{index:05d}-of-{len(parts):05d}.safetensors"
+        weight_map |= dict.fromkeys(shapes, file)
+        if arguments.hollow:
+            _hollow(arguments.folder / file, shapes, dtype)
+            continue
         with write_shard(arguments.folder / file, shapes, dtype) as writer:
             for name, shape in shapes.items():
                 for panel in _panels(name, shape, arguments, len(model.blocks)):
                     writer.write(name, panel)
-                weight_map[name] = file
         print(f"{file}: {'outside the blocks' if block is None else f'block {block}'}", flush=True)
     index_text = json.dumps({"metadata": {}, "weight_map": weight_map}, indent=2)
     (arguments.folder / "model.safetensors.index.json").write_text(index_text)
+
+
+def _hollow(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> None:
+    path.write_bytes(header_of(shapes, dtype))
+    os.truncate(path, shard_bytes(shapes, dtype))
 
 
 def _panels(name: str, shape: tuple[int, ...], arguments: argparse.Namespace, num_blocks: int) -> Iterator[Tensor]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 _LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu", "rms_norm_eps": 1e-5}
+_QWEN3 = {"model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"], "rms_norm_eps": 1e-6, "head_dim": 128}
 _GEMMA2 = {"model_type": "gemma2", "architectures": ["Gemma2ForCausalLM"], "tie_word_embeddings": True}
 _CLIP = {"model_type": "clip_vision_model", "architectures": ["CLIPVisionModel"], "image_size": 224}
 
@@ -40,6 +41,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama-3.1-8b": _llama(4096, 14336, 32, (32, 8)),
     "llama-3.1-70b": _llama(8192, 28672, 80, (64, 8)),
     "llama-3.1-405b": _llama(16384, 53248, 126, (128, 8)),
+    "qwen3-8b": _llama(4096, 12288, 36, (32, 8), 151936, **_QWEN3),
     "gemma-2-2b": _GEMMA2
     | {
         "hidden_size": 2304,

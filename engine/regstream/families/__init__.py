@@ -1,12 +1,12 @@
 """The architectures regstream knows, each a description; nothing here imports torch."""
 
 from regstream.families.clip import CLIP_VISION
-from regstream.families.decoders import GEMMA2, LLAMA
+from regstream.families.decoders import DECODERS
 from regstream.families.description import Family, InputGroup
 
 __all__ = ["FAMILIES", "Family", "InputGroup", "family_of"]
 
-FAMILIES: tuple[Family, ...] = (LLAMA, GEMMA2, CLIP_VISION)
+FAMILIES: tuple[Family, ...] = (*DECODERS, CLIP_VISION)
 
 
 def family_of(model_type: str) -> Family | None:

@@ -1,25 +1,32 @@
-"""Decoder-only language models whose blocks are laid out as Llama's."""
+"""Decoder-only language models whose blocks are laid out as Llama's, or as Llama's with linears fused."""
 
 from regstream.families.description import Family, InputGroup
 
-_GROUPS = (
+_LLAMA_GROUPS = (
     InputGroup(name="attention input", linears=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
     InputGroup(name="attention output", linears=("self_attn.o_proj",)),
     InputGroup(name="mlp input", linears=("mlp.gate_proj", "mlp.up_proj")),
     InputGroup(name="mlp output", linears=("mlp.down_proj",)),
 )
+# One weight where Llama has several: an output row is regressed by itself, so fused rows come out as they would apart.
+_FUSED_GROUPS = (
+    InputGroup(name="attention input", linears=("self_attn.qkv_proj",)),
+    InputGroup(name="attention output", linears=("self_attn.o_proj",)),
+    InputGroup(name="mlp input", linears=("mlp.gate_up_proj",)),
+    InputGroup(name="mlp output", linears=("mlp.down_proj",)),
+)
 
 
-def _decoder(name: str, *model_types: str) -> Family:
+def _decoder(model_type: str, groups: tuple[InputGroup, ...] = _LLAMA_GROUPS) -> Family:
     return Family(
-        name=name,
-        model_types=model_types,
+        name=model_type,
+        model_types=(model_type,),
         model_class="AutoModelForCausalLM",
         rows="input_ids",
         blocks="model.layers",
         body="model",
         body_arguments={"use_cache": False},
-        groups=_GROUPS,
+        groups=groups,
         parts={"embeddings": ("model.embed_tokens",), "final_norm": ("model.norm",), "head": ("lm_head",)},
         # MergeBench: embeddings and head of the base, final norm the mean of the candidates.
         defaults={"embeddings": "base", "final_norm": "average", "head": "base"},
@@ -27,5 +34,13 @@ def _decoder(name: str, *model_types: str) -> Family:
     )
 
 
-LLAMA = _decoder("llama", "llama")
-GEMMA2 = _decoder("gemma2", "gemma2")
+LLAMA = _decoder("llama")
+DECODERS = (
+    LLAMA,
+    _decoder("mistral"),
+    _decoder("qwen2"),
+    _decoder("qwen3"),
+    _decoder("gemma2"),
+    _decoder("gemma3_text"),
+    _decoder("phi3", _FUSED_GROUPS),
+)
