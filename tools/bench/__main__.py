@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from bench import memory
+from bench import memory, scale
 
 COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "projections": memory.projections,
@@ -17,6 +17,7 @@ COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "budget": memory.budget,
     "side-by-side": memory.side_by_side,
     "whole": memory.whole,
+    "scale": scale.scale,
 }
 RESULTS = Path(__file__).parent / "results"
 
@@ -31,7 +32,7 @@ def main() -> None:
         lines = [f"# {name}", "", str(comparison.__doc__), "", _machine(), ""]
         for line in comparison():
             print(line, flush=True)
-            lines.append(f"- {line}")
+            lines.append(line)
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{datetime.now(UTC):%Y-%m-%d}-{name}.md").write_text("\n".join(lines) + "\n")
 

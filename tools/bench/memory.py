@@ -40,36 +40,37 @@ def projections() -> Iterator[str]:
         ratios = {name: projected / measured for name, (measured, projected) in steps.items()}
         told = ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items())
         peak = format_bytes(max(measured for measured, _ in steps.values()))
-        yield f"{workload.name}: peak {peak}; projected / measured: {told}"
+        yield f"- {workload.name}: peak {peak}; projected / measured: {told}"
 
 
 def independence() -> Iterator[str]:
     """The peak at 8B width with more candidates, blocks and rows, over that of the first line."""
     first, _ = merge(WIDE)
-    yield f"{WIDE.name}: peak {format_bytes(first.peak_bytes)}"
+    yield f"- {WIDE.name}: peak {format_bytes(first.peak_bytes)}"
     for changed in (replace(WIDE, candidates=8), replace(WIDE, blocks=8), replace(WIDE, rows=512)):
         taken, _ = merge(changed)
-        yield f"{changed.name}: peak {format_bytes(taken.peak_bytes)}, {taken.peak_bytes / first.peak_bytes:.3f} of it"
+        ratio = taken.peak_bytes / first.peak_bytes
+        yield f"- {changed.name}: peak {format_bytes(taken.peak_bytes)}, {ratio:.3f} of it"
 
 
 def budget(*sizes: str) -> Iterator[str]:
     """The same merge under budgets that the kernel enforces: does it run, and are the bytes the same?"""
     taken, _ = merge(WIDE)
     bytes_before = _digest(MERGE / "merged")
-    yield f"{WIDE.name}: no budget: peak {format_bytes(taken.peak_bytes)}"
+    yield f"- {WIDE.name}: no budget: peak {format_bytes(taken.peak_bytes)}"
     for size in sizes or ("4GiB", "2.5GiB"):
         taken, steps = merge(replace(WIDE, host_memory=size), limit_bytes=parse_bytes(size))
         same = "the same bytes" if _digest(MERGE / "merged") == bytes_before else "other bytes"
         projected = format_bytes(max(projected for _, projected in steps.values()))
-        yield f"limit {size}: peak {format_bytes(taken.peak_bytes)}, projected {projected}; {same}"
+        yield f"- limit {size}: peak {format_bytes(taken.peak_bytes)}, projected {projected}; {same}"
 
 
 def whole(limit: str = "8GiB") -> Iterator[str]:
     """All 32 blocks of an 8B model, two candidates, within a limit; and the result read again."""
     taken, _ = merge(replace(WHOLE, host_memory=limit), limit_bytes=parse_bytes(limit))
-    yield f"{WHOLE.name}, limit {limit}: peak {format_bytes(taken.peak_bytes)}, {taken.seconds / 60:.0f} min"
+    yield f"- {WHOLE.name}, limit {limit}: peak {format_bytes(taken.peak_bytes)}, {taken.seconds / 60:.0f} min"
     verified = regstream("verify", MERGE / "merged")
-    yield f"verified: peak {format_bytes(verified.peak_bytes)}"
+    yield f"- verified: peak {format_bytes(verified.peak_bytes)}"
 
 
 def side_by_side() -> Iterator[str]:
@@ -80,7 +81,7 @@ def side_by_side() -> Iterator[str]:
         plain = run([sys.executable, "-m", "bench.baseline", str(MERGE / "manifest.toml"), str(MERGE / "plain")])
         ratio = plain.peak_bytes / taken.peak_bytes
         yield (
-            f"{workload.name}: regstream {format_bytes(taken.peak_bytes)},"
+            f"- {workload.name}: regstream {format_bytes(taken.peak_bytes)},"
             f" in memory {format_bytes(plain.peak_bytes)}: {ratio:.2f} times"
         )
 

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ _PANEL = 4 << 20
 _STD = 0.02  # of linears and embeddings, as the models' own initializer_range
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Write the checkpoint that the command line describes."""
     parser = argparse.ArgumentParser(prog="tools/make_checkpoint", description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -37,7 +37,10 @@ def main() -> None:
     parser.add_argument("--spread", type=float, default=0.05, help="how far off, relative to a tensor's own scale")
     parser.add_argument("--link", type=Path, help="hard-link the shards of this checkpoint instead of writing any")
     parser.add_argument("--hollow", action="store_true", help="headers and sizes only: files of holes, to plan with")
-    arguments = parser.parse_args()
+    _make(parser.parse_args(arguments))
+
+
+def _make(arguments: argparse.Namespace) -> None:
     config = dict(SHAPES[arguments.shape])
     config["num_hidden_layers"] = arguments.blocks or config["num_hidden_layers"]
     if arguments.vocabulary:

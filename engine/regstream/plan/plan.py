@@ -80,8 +80,16 @@ class Plan(Job):
         Raises:
             BudgetError: a step needs more memory than its budget, or the run more disk than is free.
         """
+        self.check_memory()
+        check_disk(self)
+
+    def check_memory(self) -> None:
+        """Refuse what does not fit into memory.
+
+        Raises:
+            BudgetError: a step needs more than its budget.
+        """
         for place, budget in self.budgets.items():
             widest = max(self.steps, key=lambda step: self.projected_bytes(step, place))
             terms = self.projections[widest.index].terms[place]
             check_memory(self, place, widest.name, {"runtime": self.held_bytes(place), **terms}, budget)
-        check_disk(self)
