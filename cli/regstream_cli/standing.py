@@ -1,7 +1,7 @@
 """How far the merge of a manifest is, read from what it left on disk; nothing is changed, no input is opened."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -94,7 +94,8 @@ def _read_steps(path: Path) -> list[dict[str, Any]]:
 
 
 def _only(measured: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in measured.items() if key != "index"}
+    names = {field.name for field in fields(StepTaken)}
+    return {key: value for key, value in measured.items() if key in names}
 
 
 def _changed(identity: "Identity", manifest: Manifest) -> tuple[str, ...]:

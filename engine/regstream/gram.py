@@ -67,20 +67,20 @@ class Gram:
         self.num_tokens = 0
         self._product = product
         self._kept = Scratch(scratch.device, scratch.dtype)
-        self._keeps, self._room = False, 0
+        self.keeps, self._room = False, 0
         self._scratch = scratch
 
     def expect(self, num_tokens: int) -> None:
         """Forget every token and prepare for so many; the buffers stay."""
         self.num_tokens = 0
-        self._keeps, self._room = keeps_tokens(num_tokens, self._product.width), num_tokens
-        if not self._keeps:
+        self.keeps, self._room = keeps_tokens(num_tokens, self._product.width), num_tokens
+        if not self.keeps:
             self._product.zero()
 
     def add(self, x_TI: Tensor) -> None:
         """Add tokens."""
         before, self.num_tokens = self.num_tokens, self.num_tokens + x_TI.shape[0]
-        if self._keeps:
+        if self.keeps:
             self._tokens_TI[before:] = x_TI
             return
         for start in range(0, x_TI.shape[0], TOKENS_AT_A_TIME):
@@ -92,24 +92,29 @@ class Gram:
 
     def diagonal(self) -> Tensor:
         """Of the sum, (I,)."""
-        if not self._keeps:
+        if not self.keeps:
             return self._product.diagonal()
         norm_I: Tensor = torch.linalg.vector_norm(self._tokens_TI, dim=0)
         return norm_I.square_()
 
     def add_to(self, total: Symmetric, scale: float) -> None:
         """Add the sum times `scale` to another."""
-        if self._keeps:
+        if self.keeps:
             total.add_product(self._tokens_TI, scale)
         else:
             total.add(self._product, scale)
 
     def multiply(self, rows_NI: Tensor, into_NI: Tensor, scale: float) -> None:
         """Add `rows_NI` times the sum, times `scale`, to `into_NI`."""
-        if self._keeps:
+        if self.keeps:
             into_NI.addmm_(rows_NI @ self._tokens_TI.T, self._tokens_TI, alpha=scale)
         else:
             self._product.multiply(rows_NI, into_NI, scale)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the sum."""
+        return self._scratch.dtype
 
     @property
     def _tokens_TI(self) -> Tensor:

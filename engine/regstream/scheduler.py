@@ -43,8 +43,13 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
             workshop.hidden.drop_before(step.depth + 1)  # only after the commit
             listener(StepCommitted(**committed.measured))
         publish(plan, identity, journal.committed)  # config and provenance last: whole or not at all
-    peak_bytes = max(step.peak_bytes for step in journal.committed)
-    listener(RunFinished(output=str(plan.output), seconds=time.monotonic() - started, peak_bytes=peak_bytes))
+    finished = RunFinished(
+        output=str(plan.output),
+        seconds=time.monotonic() - started,
+        peak_bytes=max(step.peak_bytes for step in journal.committed),
+        product_share=journal.product_share,
+    )
+    listener(finished)
 
 
 def is_finished(plan: Plan, identity: Identity) -> bool:

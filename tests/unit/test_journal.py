@@ -10,6 +10,7 @@ import pytest
 
 from regstream.errors import ResumeError
 from regstream.journal import Committed, Journal, differences, lines
+from regstream.ledger import Entry
 from regstream.memory import Peak
 from regstream.plan import Step
 from regstream.solve import Solve
@@ -31,7 +32,11 @@ SOLVE = Solve(
 
 def commit(journal: Journal, step: Step) -> Committed:
     artifacts = Artifacts(
-        shard=step.shard, shard_bytes=8, shard_sha256="abc", solves=(SOLVE,) * (step.block is not None)
+        shard=step.shard,
+        shard_bytes=8,
+        shard_sha256="abc",
+        solves=(SOLVE,) * (step.block is not None),
+        work={"solves": Entry(seconds=0.5, flop=7.0, product_seconds=0.03)},
     )
     peak = Peak()
     peak.num_bytes, peak.seconds = 5, 0.12345

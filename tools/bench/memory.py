@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from bench.process import Taken, regstream, run
+from bench.process import regstream, run
 from bench.workload import WORK, Workload
+from peak import Taken
 from regstream.units import format_bytes, parse_bytes
 
 SHAPES = (

@@ -34,6 +34,7 @@ class Committed:
     projected_bytes: int
     device_peak_bytes: int  # 0 on the CPU
     device_projected_bytes: int
+    work: dict[str, dict[str, float]]  # kind by kind
 
     @property
     def measured(self) -> dict[str, Any]:
@@ -93,6 +94,13 @@ class Journal:
         records, _ = lines.read(path)
         return [_committed(path, number, record) for number, record in enumerate(records[1:], start=2)]
 
+    @property
+    def product_share(self) -> float:
+        """Of the time of all steps, what the machine's own matrix product would have taken for what was multiplied."""
+        seconds = sum(step.seconds for step in self.committed)
+        product = sum(entry["product_seconds"] for step in self.committed for entry in step.work.values())
+        return product / seconds if seconds else 0.0
+
     def remaining(self, steps: Sequence[Step]) -> Iterator[Step]:
         """The steps that are not committed, in order."""
         yield from steps[len(self.committed) :]
@@ -112,6 +120,7 @@ class Journal:
             projected_bytes=projected["host"],
             device_peak_bytes=peak.device_bytes,
             device_projected_bytes=projected.get("device", 0),
+            work={kind: asdict(entry) for kind, entry in artifacts.work.items()},
         )
         durable.append(self.path, lines.encode(asdict(committed)))
         self.committed.append(committed)

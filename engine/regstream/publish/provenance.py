@@ -38,7 +38,7 @@ def provenance(plan: Plan, identity: Identity, committed: Sequence[Committed]) -
 def measured(committed: Sequence[Committed]) -> dict[str, Any]:
     """What the run took, step by step; no two runs measure the same."""
     return {
-        "steps": [step.measured for step in committed],
+        "steps": [{**step.measured, "work": step.work} for step in committed],
     }
 
 

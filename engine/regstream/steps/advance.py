@@ -5,6 +5,7 @@ from torch import Tensor
 from regstream.checkpoint import TensorReader
 from regstream.methods import States
 from regstream.plan import PlannedCandidate, Step
+from regstream.steps.effort import forward_flop
 from regstream.steps.workshop import Workshop
 
 
@@ -15,11 +16,10 @@ def advance(step: Step, workshop: Workshop) -> None:
     """
     weights = workshop.weights(step)
     if workshop.plan.method.states is States.MERGED:
-        workshop.merged(step).read(workshop.whole(step, weights))
+        _read(workshop.merged(step), step, workshop)
     for candidate in workshop.plan.candidates:
         if workshop.plan.method.states is States.OWN:
-            own: TensorReader = candidate.checkpoint
-            own.read(workshop.whole(step, weights))
+            _read(candidate.checkpoint, step, workshop)
         with workshop.model.lent(workshop.whole(step, weights)):
             _push(step, workshop, candidate)
 
@@ -37,16 +37,28 @@ def rebuild(step: Step, workshop: Workshop) -> None:
     workshop.tidy(step)
 
 
+def _read(reader: TensorReader, step: Step, workshop: Workshop) -> None:
+    weights = workshop.weights(step)
+    with workshop.ledger.of("reading", num_bytes=sum(weight.nbytes for weight in weights.values())):
+        reader.read(workshop.whole(step, weights))
+
+
 def _push(step: Step, workshop: Workshop, candidate: PlannedCandidate) -> None:
-    batches = candidate.rows.batches
+    batches, ledger, weights = candidate.rows.batches, workshop.ledger, list(workshop.weights(step).values())
     with workshop.hidden.write(candidate.name, step.depth + 1) as following:
         if step.kind == "stem":
             for index, batch in enumerate(batches):
                 inputs = candidate.rows.inputs(index, dtype=workshop.plan.compute_dtype, device=workshop.plan.device)
-                following.append(batch.pack(workshop.model.run_stem(inputs)))
+                passed_TD = batch.pack(workshop.model.run_stem(inputs))
+                with ledger.of("writing", num_bytes=passed_TD.nbytes):
+                    following.append(passed_TD)
                 workshop.progress(f"{candidate.name}: stem")
             return
-        for batch, tokens in zip(batches, workshop.hidden.read(candidate.name, step.depth, batches), strict=True):
-            hidden_BLD: Tensor = batch.unpack(tokens.to(workshop.plan.device))
-            following.append(batch.pack(workshop.model.run_block(step.depth, hidden_BLD, batch)))
+        stored = ledger.waits(workshop.hidden.read(candidate.name, step.depth, batches))
+        for batch, tokens in zip(batches, stored, strict=True):
+            with ledger.of("merged forward", flop=forward_flop(batch, weights), dtype=workshop.plan.compute_dtype):
+                hidden_BLD: Tensor = batch.unpack(tokens.to(workshop.plan.device))
+                passed_TD = batch.pack(workshop.model.run_block(step.depth, hidden_BLD, batch))
+            with ledger.of("writing", num_bytes=passed_TD.nbytes):
+                following.append(passed_TD)
             workshop.progress(f"{candidate.name}: forward")

@@ -7,16 +7,20 @@ import torch
 from torch import Tensor
 
 from regstream.checkpoint import STRETCH, read_mean
+from regstream.ledger import Ledger
 from regstream.plan import Plan, TensorPlan
 from regstream.shards import ShardWriter
 
 
-def fold(tensor: TensorPlan, plan: Plan, writer: ShardWriter) -> None:
+def fold(tensor: TensorPlan, plan: Plan, writer: ShardWriter, ledger: Ledger) -> None:
     """Write one tensor of the result from the candidates' and the base's files."""
     checkpoints = [candidate.checkpoint for candidate in plan.candidates]
     for start, length in _stretches(math.prod(tensor.shape)):
-        mean = None if tensor.use == "base" else read_mean(checkpoints, tensor.name, start, length)
-        writer.write(plan.base.prefix + tensor.name, finish(tensor, plan, mean, start, length))
+        with ledger.of("reading"):
+            mean = None if tensor.use == "base" else read_mean(checkpoints, tensor.name, start, length)
+            merged = finish(tensor, plan, mean, start, length)
+        with ledger.of("writing", num_bytes=length * plan.output_dtype.itemsize):
+            writer.write(plan.base.prefix + tensor.name, merged)
 
 
 def finish(tensor: TensorPlan, plan: Plan, mean: Tensor | None, start: int, length: int) -> Tensor:

@@ -1,7 +1,7 @@
 """A block's regression: each candidate's own block runs, what its linears read is summed, and the sums are solved."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -11,11 +11,14 @@ from torch import Tensor
 from regstream.batch import Batch
 from regstream.block import observe
 from regstream.errors import InputError, SolveError
+from regstream.families import InputGroup
 from regstream.gram import Gram
+from regstream.ledger import Ledger
 from regstream.methods import States
 from regstream.plan import PlannedCandidate, Step
 from regstream.shards import ShardWriter
 from regstream.solve import PANEL_ROWS, Solve
+from regstream.steps.effort import forward_flop, gram_flop, rhs_flop, solve_flop
 from regstream.steps.fold import finish
 from regstream.steps.workshop import Workshop
 
@@ -38,7 +41,8 @@ def regress(step: Step, workshop: Workshop, writer: ShardWriter) -> tuple[Solve,
     for number, groups in enumerate(plan.passes(step)):
         systems, reference = workshop.systems(step, groups), workshop.reference(step, groups)
         for index, candidate in enumerate(plan.candidates):
-            candidate.checkpoint.read(workshop.whole(step, weights))
+            with workshop.ledger.of("reading", num_bytes=sum(weight.nbytes for weight in weights.values())):
+                candidate.checkpoint.read(workshop.whole(step, weights))
             for following in plan.candidates[index + 1 : index + 2]:
                 following.checkpoint.announce(step.shapes)  # read from disk while this one computes
             _gather(step, workshop, candidate, weights, is_first_pass=number == 0)
@@ -59,20 +63,26 @@ def _gather(
     step: Step, workshop: Workshop, candidate: PlannedCandidate, weights: Mapping[str, Tensor], *, is_first_pass: bool
 ) -> None:
     """Run a candidate's own block on its hidden states and accumulate its Gram matrices."""
-    model, batches, block = workshop.model, candidate.rows.batches, step.depth
+    model, batches, block, ledger = workshop.model, candidate.rows.batches, step.depth, workshop.ledger
     grams = {group: system.gram for group, system in workshop.held.items()}
     groups = [group for group in model.family.groups if group.name in grams]
     for gram in grams.values():
         gram.expect(sum(batch.num_tokens for batch in batches))
     follows = workshop.plan.method.states is States.OWN and step.feeds and is_first_pass
+    passed = _passed(workshop, weights, groups, follows=follows)
+    stored = ledger.waits(workshop.hidden.read(candidate.name, block, batches))
     generation = workshop.hidden.write(candidate.name, block + 1) if follows else nullcontext()
     with model.lent(workshop.whole(step, weights)), generation as following:
-        for batch, tokens in zip(batches, workshop.hidden.read(candidate.name, block, batches), strict=True):
+        for batch, tokens in zip(batches, stored, strict=True):
             # Where nothing goes on to the next block, what comes after the last group's input is not computed.
-            with observe(model.blocks[block], groups, _into(grams, batch), ends=following is None):
+            with (
+                ledger.of("candidates' forward", flop=forward_flop(batch, passed), dtype=workshop.plan.compute_dtype),
+                observe(model.blocks[block], groups, _into(grams, batch, ledger), ends=following is None),
+            ):
                 output = model.run_block(block, batch.unpack(tokens.to(workshop.plan.device)), batch)
             if following is not None:
-                following.append(batch.pack(output))
+                with ledger.of("writing"):
+                    following.append(batch.pack(output))
             workshop.progress(f"{candidate.name}: statistics")
 
 
@@ -90,12 +100,30 @@ def _add(
                 f'candidate "{candidate.name}": {step.name}, {group}: activations are NaN or infinite'
                 f" within {system.gram.num_tokens:,} tokens; its calibration set or its dtype does not suit the model"
             )
-        system.add(_linears(weights), reference, weight=candidate.weight)
+        flop = rhs_flop(system.gram.num_tokens, step.regressed[group]) if reference is not None else 0.0
+        with workshop.ledger.of("right-hand sides", flop=flop, dtype=workshop.scratch.dtype):
+            system.add(_linears(weights), reference, weight=candidate.weight)
         workshop.progress(f"{candidate.name}: sums")
 
 
-def _into(grams: Mapping[str, Gram], batch: Batch) -> Callable[[str, Tensor], None]:
-    return lambda group, x_BLI: grams[group].add(batch.pack(x_BLI))
+def _into(grams: Mapping[str, Gram], batch: Batch, ledger: Ledger) -> Callable[[str, Tensor], None]:
+    def add(group: str, x_BLI: Tensor) -> None:
+        gram = grams[group]
+        flop = 0.0 if gram.keeps else gram_flop(batch.num_tokens, x_BLI.shape[-1])
+        with ledger.of("Gram matrices", flop=flop, dtype=gram.dtype):
+            gram.add(batch.pack(x_BLI))
+
+    return add
+
+
+def _passed(
+    workshop: Workshop, weights: Mapping[str, Tensor], groups: Sequence[InputGroup], *, follows: bool
+) -> list[Tensor]:
+    """The weights of the linears that a pass goes through: all, or those before the last group's input."""
+    if follows:
+        return list(weights.values())
+    before = workshop.model.family.groups[: workshop.model.family.groups.index(groups[-1])]
+    return [weights[f"{linear}.weight"] for group in before for linear in group.linears]
 
 
 def _linears(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -120,7 +148,8 @@ def _solve(step: Step, workshop: Workshop, writer: ShardWriter, group: str, refe
     """Solve one group and write its linears: the reference's weight plus the difference solved for."""
     system = workshop.held[group]
     try:
-        differences, report = system.solve(partial(_mean_rows, step, workshop, reference))
+        with workshop.ledger.of("solves", flop=solve_flop(step.regressed[group]), dtype=workshop.scratch.dtype):
+            differences, report = system.solve(partial(_mean_rows, step, workshop, reference))
     except SolveError as error:
         raise SolveError(
             f"{step.name}, {system.group}: no trustworthy solution: {error}; use more rows or a smaller alpha"
@@ -129,6 +158,9 @@ def _solve(step: Step, workshop: Workshop, writer: ShardWriter, group: str, refe
         difference_OI, weight_OI = differences[str(tensor.linear)], reference[str(tensor.linear)]
         for rows in range(0, difference_OI.shape[0], PANEL_ROWS):
             panel = slice(rows, rows + PANEL_ROWS)
-            writer.write(workshop.plan.base.prefix + tensor.name, difference_OI[panel].add_(weight_OI[panel]))
+            with workshop.ledger.of(
+                "writing", num_bytes=difference_OI[panel].numel() * workshop.plan.output_dtype.itemsize
+            ):
+                writer.write(workshop.plan.base.prefix + tensor.name, difference_OI[panel].add_(weight_OI[panel]))
     workshop.progress(f"{system.group}: solve")
     return report

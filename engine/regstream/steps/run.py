@@ -1,11 +1,12 @@
 """One step, from its inputs on disk to its artifacts on disk."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from regstream.errors import InputError
 from regstream.hidden import DamagedGeneration
+from regstream.ledger import Entry
 from regstream.methods import States
 from regstream.plan import Plan, Step
 from regstream.shards import write_shard
@@ -24,6 +25,7 @@ class Artifacts:
     shard_bytes: int
     shard_sha256: str
     solves: tuple[Solve, ...]
+    work: Mapping[str, Entry]  # kind by kind
 
 
 @contextmanager
@@ -62,13 +64,19 @@ def _run(step: Step, workshop: Workshop) -> Artifacts:
                 solves = regress(step, workshop, writer)
             else:
                 for tensor in step.tensors:
-                    fold(tensor, plan, writer)
+                    fold(tensor, plan, writer, workshop.ledger)
                     workshop.progress(tensor.name)
     except OverflowError as error:
         raise InputError(f"{step.name}: {error}; ask for a wider dtype in [merge]") from error
     if step.feeds and not (step.regressed and plan.method.states is States.OWN):
         advance(step, workshop)
-    return Artifacts(shard=step.shard, shard_bytes=writer.num_bytes, shard_sha256=writer.sha256, solves=solves)
+    return Artifacts(
+        shard=step.shard,
+        shard_bytes=writer.num_bytes,
+        shard_sha256=writer.sha256,
+        solves=solves,
+        work=workshop.ledger.close(),
+    )
 
 
 def amount_of_work(step: Step, plan: Plan) -> int:

@@ -1,5 +1,6 @@
 """What the steps of one run share: the plan, the store of hidden states, and buffers that are used again and again."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -9,10 +10,14 @@ from regstream.checkpoint import TensorReader, read_header
 from regstream.events import Listener, Progressed, Warned
 from regstream.gram import Scratch, accumulation_dtype
 from regstream.hidden import HiddenStates
+from regstream.ledger import Ledger, product_rates
 from regstream.memory import give_back_at_once, keep_within
 from regstream.methods import RegMean
 from regstream.plan import Plan, Step
 from regstream.solve import System
+
+#: Rows, inner features and columns of the product that is measured, at most.
+_MOST_MEASURED = 2048
 
 
 class Workshop:
@@ -30,6 +35,7 @@ class Workshop:
         self._shapes: Mapping[str, object] = {}
         self._of_block = False
         keep_within(plan.device, plan.budgets.get("device", 0))
+        self.ledger = Ledger(plan.device, product_rates(plan.device, _product_shapes(plan, self.scratch.dtype)))
 
     def progress(self, doing: str, amount: int = 1) -> None:
         """Say that some of the step's work is done. The listener may end the run here."""
@@ -96,3 +102,12 @@ class Workshop:
         specs = read_header(self.plan.output / step.shard)
         prefix = self.plan.base.prefix
         return TensorReader(f"merged {step.name}", {name.removeprefix(prefix): spec for name, spec in specs.items()})
+
+
+def _product_shapes(plan: Plan, sums: torch.dtype) -> dict[torch.dtype, tuple[int, int, int]]:
+    """The machine's rate is taken where most of the work is: tokens through the widest linear, in both dtypes."""
+    shapes = [shape for step in plan.steps if step.regressed for shape in step.shapes.values() if len(shape) == 2]
+    if not shapes:
+        return {}
+    columns, inner = (min(size, _MOST_MEASURED) for size in max(shapes, key=math.prod))
+    return dict.fromkeys((plan.compute_dtype, sums), (_MOST_MEASURED, inner, columns))

@@ -1,0 +1,119 @@
+"""Where a step's time went, kind of work by kind, and how long the machine's own matrix product would have taken.
+
+The time of each moment goes to the innermost kind that is under way. Waiting for another thread's read or write counts
+as reading or writing; what overlaps with computing does not.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import torch
+
+Kind = Literal[
+    "candidates' forward",
+    "merged forward",
+    "Gram matrices",
+    "right-hand sides",
+    "solves",
+    "reading",
+    "writing",
+    "other",
+]
+Item = TypeVar("Item")
+_END = object()
+
+
+@dataclass
+class Entry:
+    """One kind of work within a step. `product_seconds` is its FLOP at the rate of the machine's matrix product."""
+
+    seconds: float = 0.0
+    flop: float = 0.0
+    num_bytes: int = 0
+    product_seconds: float = 0.0
+
+
+@dataclass
+class Ledger:
+    """Entries for the work since the last `close`. `rates` are FLOP a second by dtype."""
+
+    device: torch.device
+    rates: Mapping[torch.dtype, float]
+    _entries: dict[str, Entry] = field(default_factory=dict)
+    _current: Kind = "other"
+    _marks: list[tuple[Kind, Any]] = field(default_factory=list)
+
+    @contextmanager
+    def of(
+        self, kind: Kind, *, flop: float = 0.0, dtype: torch.dtype = torch.float32, num_bytes: int = 0
+    ) -> Iterator[None]:
+        """Account for what happens within the context; `flop` of products in `dtype`."""
+        outer, self._current = self._current, kind
+        self._mark(outer)
+        try:
+            yield
+        finally:
+            self._mark(kind)
+            self._current = outer
+            entry = self._entries.setdefault(kind, Entry())
+            entry.flop += flop
+            entry.num_bytes += num_bytes
+            entry.product_seconds += flop / self.rates[dtype] if flop else 0.0
+
+    def waits(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The same items; the time until each is there counts as reading."""
+        source = iter(items)
+        while True:
+            with self.of("reading"):
+                item = next(source, _END)
+            if item is _END:
+                return
+            yield item  # type: ignore[misc]
+
+    def close(self) -> dict[str, Entry]:
+        """The entries, and begin anew."""
+        self._mark(self._current)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        for (_, before), (kind, after) in zip(self._marks, self._marks[1:], strict=False):
+            seconds = before.elapsed_time(after) / 1000 if self.device.type == "cuda" else after - before
+            self._entries.setdefault(kind, Entry()).seconds += seconds
+        entries, self._entries, self._marks = self._entries, {}, []
+        self._mark(self._current)
+        return entries
+
+    def _mark(self, until_now: Kind) -> None:
+        # On a GPU the host runs ahead of the work: the marks go where the work goes.
+        if self.device.type == "cuda":
+            make: Any = torch.cuda.Event  # untyped
+            event = make(enable_timing=True)
+            event.record()
+            self._marks.append((until_now, event))
+        else:
+            self._marks.append((until_now, time.perf_counter()))
+
+
+def product_rates(device: torch.device, shapes: Mapping[torch.dtype, tuple[int, int, int]]) -> dict[torch.dtype, float]:
+    """FLOP a second of (rows, inner) by (inner, columns) in each dtype: the best of a few tries."""
+    return {dtype: _rate(device, dtype, *shape) for dtype, shape in shapes.items()}
+
+
+def _rate(device: torch.device, dtype: torch.dtype, rows: int, inner: int, columns: int) -> float:
+    left = torch.ones(rows, inner, dtype=dtype, device=device)
+    right = torch.ones(columns, inner, dtype=dtype, device=device)
+    result = torch.empty(rows, columns, dtype=dtype, device=device)
+    best = float("inf")
+    for _ in range(4):
+        started = _now(device)
+        torch.mm(left, right.T, out=result)
+        best = min(best, _now(device) - started)
+    return 2.0 * rows * inner * columns / best
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

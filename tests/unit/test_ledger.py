@@ -1,0 +1,69 @@
+"""The ledger: every moment belongs to the innermost kind of work, and every product to its dtype's rate."""
+
+import time
+
+import pytest
+import torch
+
+from regstream.ledger import Ledger, product_rates
+
+CPU = torch.device("cpu")
+RATES = {torch.float32: 100.0, torch.bfloat16: 400.0}
+
+
+def test_time_goes_to_the_innermost_kind() -> None:
+    ledger = Ledger(CPU, RATES)
+    with ledger.of("merged forward", flop=200.0, dtype=torch.bfloat16):
+        time.sleep(0.02)
+        with ledger.of("Gram matrices", flop=50.0):
+            time.sleep(0.05)
+        with ledger.of("Gram matrices", flop=50.0):
+            pass
+    entries = ledger.close()
+    assert 0.02 <= entries["merged forward"].seconds < 0.05 <= entries["Gram matrices"].seconds
+    assert entries["merged forward"].product_seconds == 0.5
+    assert (entries["Gram matrices"].flop, entries["Gram matrices"].product_seconds) == (100.0, 1.0)
+
+
+def test_closing_begins_anew_and_loses_no_time() -> None:
+    ledger = Ledger(CPU, RATES)
+    ledger.close()
+    started = time.perf_counter()
+    with ledger.of("writing", num_bytes=7):
+        time.sleep(0.01)
+    time.sleep(0.01)
+    entries, took = ledger.close(), time.perf_counter() - started
+    assert entries["writing"].num_bytes == 7
+    assert sum(entry.seconds for entry in entries.values()) == pytest.approx(took, abs=0.005)
+    assert set(ledger.close()) <= {"other"}
+
+
+def test_waiting_for_an_item_is_reading_and_using_it_is_not() -> None:
+    def slow() -> object:
+        for item in range(3):
+            time.sleep(0.01)
+            yield item
+
+    ledger = Ledger(CPU, RATES)
+    seen = []
+    for item in ledger.waits(slow()):  # type: ignore[arg-type,var-annotated]
+        with ledger.of("solves"):
+            time.sleep(0.02)
+            seen.append(item)
+    entries = ledger.close()
+    assert seen == [0, 1, 2]
+    assert 0.03 <= entries["reading"].seconds < 0.06 <= entries["solves"].seconds
+
+
+def test_an_error_leaves_the_ledger_usable() -> None:
+    ledger = Ledger(CPU, RATES)
+    with pytest.raises(KeyError), ledger.of("solves"):
+        raise KeyError
+    assert ledger._current == "other"
+    assert "solves" in ledger.close()
+
+
+def test_rates_are_measured_in_each_dtype() -> None:
+    rates = product_rates(CPU, {torch.float32: (64, 32, 16), torch.bfloat16: (8, 8, 8)})
+    assert set(rates) == {torch.float32, torch.bfloat16}
+    assert all(rate > 0 for rate in rates.values())
