@@ -70,7 +70,7 @@ class Workload:
         if self.vocabulary:
             options += ["--vocabulary", str(self.vocabulary)]
         command = [sys.executable, "-m", "making.checkpoint", str(folder.with_suffix(".part")), *options]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
         return folder, subprocess.Popen(
             [*command, "--candidate", str(index)], stdout=subprocess.DEVNULL, env=environment
         )

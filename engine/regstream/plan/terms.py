@@ -19,10 +19,8 @@ from regstream.symmetric import PANEL_COLUMNS, blocks_width
 Groups = tuple[str, ...]
 Place = Literal["host", "device"]
 
-#: What libraries load and keep once products are formed, arrays written and threads started.
-_LIBRARIES_BYTES = 64 << 20
-#: The same before any product was formed.
-_FIRST_LIBRARIES_BYTES = 32 << 20
+#: What libraries load and keep: before any product is formed, while products are, and after.
+_LIBRARIES_BYTES = {"stem": 32 << 20, "block": 64 << 20, "head": 48 << 20}
 #: Panels of tensors, stretches of a mean, checkpoint staging and what a matrix product packs, at any time.
 _PANELS_BYTES = 32 << 20
 #: A CUDA context and the workspaces of its libraries; by others' accounts, not measured here.
@@ -32,8 +30,7 @@ _CONTEXT_BYTES = 768 << 20
 def terms_of(job: Job, step: Step, groups: Sequence[str]) -> Mapping[Place, Mapping[str, int]]:
     """What a step holds while some of its input groups go through."""
     working = {**_sums(job, step, groups), **_activations(job, step, groups)}
-    libraries = _FIRST_LIBRARIES_BYTES if step.kind == "stem" else _LIBRARIES_BYTES
-    host = {"libraries": libraries, "panels": _PANELS_BYTES}
+    host = {"libraries": _LIBRARIES_BYTES[step.kind], "panels": _PANELS_BYTES}
     if job.device.type == "cpu":
         return {"host": working | host}
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.

@@ -1,0 +1,101 @@
+"""What was projected beside what the operating system counted, in processes of their own, at published widths."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bench import workload
+from bench.workload import Workload
+from making import checkpoint
+from merging import make_merge
+from regstream.errors import ManifestError
+from regstream.manifest import read_manifest
+from regstream.plan import Plan, make_plan
+
+MERGE = [sys.executable, "-c", "from regstream_cli.app import main; main()", "run"]
+SHAPES = [
+    Workload(shape="smollm2-135m", blocks=2, rows=16, length=256, vocabulary=4096),
+    Workload(shape="clip-vit-b-32", blocks=2, rows=64, batch_rows=32, dtype="float32"),
+    Workload(shape="gemma-2-2b", blocks=2, rows=8, length=128, batch_rows=4, vocabulary=4096),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("merge", SHAPES, ids=lambda merge: merge.shape)
+def test_no_step_takes_more_than_projected_nor_much_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: Workload
+) -> None:
+    monkeypatch.setattr(workload, "WORK", tmp_path)
+    manifest = merge.manifest(tmp_path / "merge")
+    subprocess.run([*MERGE, str(manifest)], check=True, capture_output=True)
+    steps = json.loads((manifest.parent / "merged" / "regstream.measured.json").read_text())["steps"]
+    ratios = {step["name"]: step["projected_bytes"] / step["peak_bytes"] for step in steps}
+    assert all(1.0 <= ratio <= 1.15 for ratio in ratios.values()), ratios
+
+
+def hollow(folder: Path, *, candidates: int, device: str, memory: str) -> Path:
+    """A manifest for 8B checkpoints that hold no weights."""
+    checkpoint.main([str(folder / "model"), "--shape", "llama-3.1-8b", "--hollow"])
+    save_file({"input_ids": torch.zeros(4, 64, dtype=torch.long)}, folder / "rows.safetensors")
+    text = '[merge]\nmethod = "regmean++"\nbase = "model"\noutput = "merged"\n'
+    for index in range(candidates):
+        text += f'[[candidates]]\nname = "task{index}"\nmodel = "model"\n'
+        text += '[candidates.calibration]\npath = "rows.safetensors"\n'
+    (folder / "manifest.toml").write_text(text + f'[resources]\ndevice = "{device}"\n{memory}\n')
+    return folder / "manifest.toml"
+
+
+def plan_of(folder: Path, *, candidates: int = 2, device: str = "cuda", memory: str = 'device_memory = "8GiB"') -> Plan:
+    folder.mkdir()
+    manifest = hollow(folder, candidates=candidates, device=device, memory=memory)
+    return make_plan(read_manifest(manifest), for_this_machine=False)
+
+
+def test_a_merge_is_planned_from_headers_for_a_device_that_is_not_here(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path / "here")
+    blocks = [plan.projected_bytes(step, "device") for step in plan.steps if step.kind == "block"]
+    assert len(set(blocks)) == 1
+    assert 3 * 2**30 < blocks[0] < 4.5 * 2**30
+    plan.check_memory()
+    # Neither more candidates nor an accelerator's own memory change what it needs; the host holds but little.
+    assert plan_of(tmp_path / "more", candidates=8).projected_bytes(plan.widest, "device") == blocks[0]
+    assert plan.projected_bytes(plan.widest) - plan.runtime_bytes < 2**28
+    with pytest.raises(ManifestError, match='device "cuda" is not here; give its device_memory'):
+        plan_of(tmp_path / "unknown", memory="")
+
+
+def test_less_memory_means_more_passes_until_no_group_fits(tmp_path: Path) -> None:
+    sizes = {"4GiB": 1, "3GiB": 2, "2.25GiB": 4}
+    plan = plan_of(tmp_path / "here")
+    for size, passes in sizes.items():
+        asked = plan.manifest.resources.model_copy(update={"device_memory": int(float(size[:-3]) * 2**30)})
+        less = replace(plan, manifest=plan.manifest.model_copy(update={"resources": asked}))
+        assert len(less.passes(less.widest)) <= passes, size
+        assert less.projected_bytes(less.widest, "device") <= less.budgets["device"] or passes == 4
+
+
+def test_candidates_are_read_once_and_nothing_but_the_result_and_hidden_states_is_written(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, "llama", hidden=256, layers=4, candidates=3)
+    plan, before = merge.plan(), written_bytes()
+    from regstream.scheduler import run
+
+    run(plan)
+    read = sum(candidate.checkpoint.num_bytes_read for candidate in plan.candidates)
+    size = sum(path.stat().st_size for folder in merge.folders.candidates for path in folder.glob("*.safetensors"))
+    assert read <= 1.05 * size
+    companions = sum(p.stat().st_size for p in merge.output.iterdir() if p.suffix != ".safetensors")
+    rest = written_bytes() - before - plan.write_bytes - companions
+    # The journal's lines, and the metadata of an array a batch.
+    assert 0 <= rest < 0.02 * plan.write_bytes + 100_000
+
+
+def written_bytes() -> int:
+    """What this process has handed to the operating system to write."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("wchar:")).split()[1])
