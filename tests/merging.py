@@ -15,6 +15,8 @@ from regstream.manifest import Manifest, read_manifest
 from regstream.plan import Plan, make_plan
 from regstream.scheduler import run
 
+#: Where merges run that are not told where; the same tests run on an accelerator, marked `gpu`.
+device = "cpu"
 #: More tokens than the widest input, in rows of several lengths, some longer than Gemma 2's window.
 LENGTHS = (23, 9, 17, 30, 12, 26, 5, 21, 14, 28, 19, 11)
 
@@ -61,7 +63,7 @@ def make_merge(
     rules: str = "",
     candidate: Callable[[int], str] = lambda index: "",
     calibration: str = "batch_rows = 4",
-    resources: str = 'device = "cpu"',
+    resources: str | None = None,
     num_rows: int = 12,
     **options: Any,
 ) -> Merge:
@@ -78,7 +80,7 @@ def make_merge(
         all_rows.append(rows)
         text += f'\n[[candidates]]\nname = "task{index}"\nmodel = "{_relative(path, folder)}"\n{candidate(index)}\n'
         text += f'[candidates.calibration]\npath = "{source.name}"\nfield = "input_ids"\n{calibration}\n'
-    text += f"\n[resources]\n{resources}\n"
+    text += "\n[resources]\n" + (f'device = "{device}"' if resources is None else resources) + "\n"
     (folder / "manifest.toml").write_text(text)
     return Merge(folder / "manifest.toml", folders, all_rows)
 

@@ -42,14 +42,21 @@ class Batch:
 
     def pack(self, padded_BLD: Tensor) -> Tensor:
         """The valid tokens one after another, (T, D)."""
-        if not self.is_padded:
-            return padded_BLD.flatten(0, 1)
-        return padded_BLD[self.mask_BL.to(padded_BLD.device)]
+        flat_ND = padded_BLD.flatten(0, 1)
+        return flat_ND.index_select(0, self._places(flat_ND.device)) if self.is_padded else flat_ND
 
     def unpack(self, tokens_TD: Tensor) -> Tensor:
         """Tokens back in their places, (B, L, D), zeros where there is padding."""
         if not self.is_padded:
             return tokens_TD.view(*self.shape, tokens_TD.shape[1])
-        padded_BLD = tokens_TD.new_zeros(*self.shape, tokens_TD.shape[1])
-        padded_BLD[self.mask_BL.to(tokens_TD.device)] = tokens_TD
-        return padded_BLD
+        flat_ND = tokens_TD.new_zeros(self.shape[0] * self.shape[1], tokens_TD.shape[1])
+        flat_ND.index_copy_(0, self._places(flat_ND.device), tokens_TD)
+        return flat_ND.view(*self.shape, tokens_TD.shape[1])
+
+    def _places(self, device: torch.device) -> Tensor:
+        # Indices, not a mask: a mask's count would have to be known on the host, which would wait for the device.
+        return self._places_T.to(device, non_blocking=True)
+
+    @cached_property
+    def _places_T(self) -> Tensor:
+        return self.mask_BL.flatten().nonzero().squeeze(1)

@@ -18,6 +18,9 @@ from zarr.storage import LocalStore
 from regstream import durable
 from regstream.batch import Batch
 from regstream.overlap import WriteBehind, read_ahead
+from regstream.upload import Upload
+
+_CPU = torch.device("cpu")
 
 
 class DamagedGeneration(Exception):
@@ -27,18 +30,20 @@ class DamagedGeneration(Exception):
 class HiddenStates:
     """The store below `folder`. Depth d is the input of block d."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device = _CPU) -> None:
         self.folder = folder
         self._dtype = dtype
+        self._upload = Upload(device)
         self._store = LocalStore(folder)
 
     def read(self, candidate: str, depth: int, batches: Sequence[Batch]) -> Iterator[Tensor]:
-        """Each batch's tokens (T, D) on the host, in order, read ahead by one.
+        """Each batch's tokens (T, D) on the device, in order, read and sent there ahead by one.
 
         Raises:
             DamagedGeneration: a batch is missing, fails its checksum, or has another number of tokens.
         """
-        return read_ahead(self._read(candidate, depth, index, batch) for index, batch in enumerate(batches))
+        sent = (self._upload.send(self._read(candidate, depth, i, batch)) for i, batch in enumerate(batches))
+        return map(self._upload.arrived, read_ahead(sent))
 
     @contextmanager
     def write(self, candidate: str, depth: int) -> Iterator["GenerationWriter"]:

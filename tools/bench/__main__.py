@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from bench import memory, scale
+from bench import memory, scale, speed
 
 COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "projections": memory.projections,
@@ -18,6 +18,10 @@ COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "side-by-side": memory.side_by_side,
     "whole": memory.whole,
     "scale": scale.scale,
+    "roofline": speed.roofline,
+    "baseline": speed.baseline,
+    "methods": speed.methods,
+    "doubling": speed.doubling,
 }
 RESULTS = Path(__file__).parent / "results"
 

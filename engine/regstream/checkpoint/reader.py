@@ -93,7 +93,9 @@ class TensorReader:
         if flat.dtype == spec.dtype and flat.device.type == "cpu":
             self._read_bytes(descriptor, name, begin, flat.view(torch.uint8))
             return
-        staging = torch.empty(min(_STAGING_BYTES, flat.numel() * spec.dtype.itemsize), dtype=torch.uint8)
+        size = min(_STAGING_BYTES, flat.numel() * spec.dtype.itemsize)
+        # Page-locked where it goes to a GPU: from any other memory the driver would copy it twice.
+        staging = torch.empty(size, dtype=torch.uint8, pin_memory=flat.device.type == "cuda")
         for part in torch.split(flat, _STAGING_BYTES // spec.dtype.itemsize):
             staged = staging[: part.numel() * spec.dtype.itemsize]
             self._read_bytes(descriptor, name, begin, staged)

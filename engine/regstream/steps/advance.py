@@ -1,7 +1,5 @@
 """From one generation of hidden states to the next."""
 
-from torch import Tensor
-
 from regstream.checkpoint import TensorReader
 from regstream.methods import States
 from regstream.plan import PlannedCandidate, Step
@@ -57,7 +55,7 @@ def _push(step: Step, workshop: Workshop, candidate: PlannedCandidate) -> None:
         stored = ledger.waits(workshop.hidden.read(candidate.name, step.depth, batches))
         for batch, tokens in zip(batches, stored, strict=True):
             with ledger.of("merged forward", flop=forward_flop(batch, weights), dtype=workshop.plan.compute_dtype):
-                hidden_BLD: Tensor = batch.unpack(tokens.to(workshop.plan.device))
+                hidden_BLD = batch.unpack(tokens)
                 passed_TD = batch.pack(workshop.model.run_block(step.depth, hidden_BLD, batch))
             with ledger.of("writing", num_bytes=passed_TD.nbytes):
                 following.append(passed_TD)

@@ -79,7 +79,7 @@ def _gather(
                 ledger.of("candidates' forward", flop=forward_flop(batch, passed), dtype=workshop.plan.compute_dtype),
                 observe(model.blocks[block], groups, _into(grams, batch, ledger), ends=following is None),
             ):
-                output = model.run_block(block, batch.unpack(tokens.to(workshop.plan.device)), batch)
+                output = model.run_block(block, batch.unpack(tokens), batch)
             if following is not None:
                 with ledger.of("writing"):
                     following.append(batch.pack(output))

@@ -26,7 +26,7 @@ class Workshop:
     def __init__(self, plan: Plan, listener: Listener) -> None:
         self.plan = plan
         self.model = plan.model
-        self.hidden = HiddenStates(plan.workdir / "hidden", plan.compute_dtype)
+        self.hidden = HiddenStates(plan.workdir / "hidden", plan.compute_dtype, plan.device)
         alpha = plan.method.alpha if isinstance(plan.method, RegMean) else 0.0
         self.scratch = Scratch(plan.device, accumulation_dtype(alpha))
         self._listener = listener

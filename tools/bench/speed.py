@@ -1,0 +1,91 @@
+"""Time: beside the machine's own matrix product, beside a plain implementation, and as work is doubled."""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+from bench.memory import MERGE
+from bench.process import regstream, run
+from bench.workload import Workload
+
+TIMES = 3
+NARROW = Workload(shape="llama-3.2-1b", blocks=4, candidates=3, rows=32, length=512)
+WIDE = Workload(shape="llama-3.1-8b", blocks=2, candidates=3, rows=32, length=512)
+IMAGES = Workload(shape="clip-vit-b-32", blocks=12, candidates=8, rows=256, batch_rows=32, dtype="float32")
+SMALL = Workload(shape="smollm2-135m", blocks=6, candidates=3, rows=64, length=256)
+
+
+def roofline() -> Iterator[str]:
+    """The share of all steps' time that the machine's own matrix product would have taken for the same FLOP."""
+    for workload in (replace(NARROW, dtype="float32"), NARROW, WIDE):
+        shares = []
+        for _ in range(TIMES if workload is not WIDE else 1):
+            regstream("run", workload.manifest(MERGE))
+            shares.append(_share(_steps()))
+        yield f"- {workload.name}: {median(shares):.0%} ({len(shares)} runs)"
+        yield from _profile(_steps())
+
+
+def baseline() -> Iterator[str]:
+    """A plain in-memory implementation's time over this engine's, whole processes, loading included."""
+    for workload in (SMALL, IMAGES, NARROW, replace(NARROW, dtype="float32")):
+        ratios = []
+        for _ in range(TIMES):
+            own = regstream("run", workload.manifest(MERGE))
+            plain = run([sys.executable, "-m", "bench.baseline", str(MERGE / "manifest.toml"), str(MERGE / "plain")])
+            ratios.append(plain.seconds / own.seconds)
+        yield f"- {workload.name}: {median(ratios):.2f} times as fast as in memory ({_told(ratios)})"
+
+
+def methods() -> Iterator[str]:
+    """RegMean++'s time over RegMean's: the price of a second pass through every block."""
+    ratios = []
+    for _ in range(TIMES):
+        seconds = []
+        for method in ("regmean++", "regmean"):
+            regstream("run", replace(NARROW, method=method).manifest(MERGE))
+            seconds.append(sum(step["seconds"] for step in _steps()))
+        ratios.append(seconds[0] / seconds[1])
+    yield f"- {NARROW.name}: {median(ratios):.2f} times RegMean's time ({_told(ratios)})"
+
+
+def doubling() -> Iterator[str]:
+    """The blocks' time with twice the candidates, blocks or rows, over the time with once as many."""
+    once = replace(NARROW, candidates=2, blocks=2)
+    first = median(_block_seconds(once) for _ in range(TIMES))
+    for changed in (replace(once, candidates=4), replace(once, blocks=4), replace(once, rows=2 * once.rows)):
+        ratios = [_block_seconds(changed) / first for _ in range(TIMES)]
+        yield f"- {changed.name}: {median(ratios):.2f} times ({_told(ratios)})"
+
+
+def _block_seconds(workload: Workload) -> float:
+    regstream("run", workload.manifest(MERGE))
+    return sum(step["seconds"] for step in _steps() if step["name"].startswith("block"))
+
+
+def _steps() -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = json.loads((MERGE / "merged" / "regstream.measured.json").read_text())["steps"]
+    return steps
+
+
+def _share(steps: list[dict[str, Any]]) -> float:
+    product = sum(float(entry["product_seconds"]) for step in steps for entry in step["work"].values())
+    seconds = sum(float(step["seconds"]) for step in steps)
+    return product / seconds
+
+
+def _profile(steps: list[dict[str, Any]]) -> Iterator[str]:
+    total = sum(step["seconds"] for step in steps)
+    for kind in sorted({kind for step in steps for kind in step["work"]}):
+        entries = [step["work"][kind] for step in steps if kind in step["work"]]
+        seconds = sum(entry["seconds"] for entry in entries)
+        product = sum(entry["product_seconds"] for entry in entries)
+        rate = f", {product / seconds:.0%} of the product's rate" if product else ""
+        yield f"  - {kind}: {seconds / total:.1%} of the time{rate}"
+
+
+def _told(ratios: list[float]) -> str:
+    return ", ".join(f"{ratio:.2f}" for ratio in sorted(ratios))
