@@ -252,7 +252,7 @@ def _save(model: PreTrainedModel, path: Path, family: Family, *, dtype: torch.dt
         )
     nn.Module.to(model, dtype).save_pretrained(path, max_shard_size=SMALL_SHARD_BYTES if sharded else "1GB")
     if family not in TEXT_FAMILIES:
-        _write_image_processor(path)
+        write_image_processor(path)
     if isinstance(model, CLIPVisionModel):
         _rename_tower(path, prefixed=family != "clip-plain")
 
@@ -274,7 +274,8 @@ def _rename_tower(path: Path, *, prefixed: bool) -> None:
         index.write_text(json.dumps(content, indent=2))
 
 
-def _write_image_processor(path: Path) -> None:
+def write_image_processor(path: Path) -> None:
+    """Settings that a CLIP's image processor is read from."""
     content = {
         "image_processor_type": "CLIPImageProcessor",
         "do_resize": True,

@@ -45,7 +45,7 @@ def load(tokenizer: Path) -> Load:
             Calibration(path=path, **settings),
             family=LLAMA,
             config={"vocab_size": checkpoints.VOCABULARY},
-            tokenizer=folder,
+            base=folder,
             seed=seed,
             warn=(warnings if warnings is not None else []).append,
         )
@@ -269,9 +269,9 @@ def test_a_missing_chat_template_is_refused_by_folder(tmp_path: Path, tokenizer:
 
 def test_rows_of_the_wrong_kind_for_the_model_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "txt", TEXTS)
-    with pytest.raises(InputError, match=r"expected a .safetensors file of pixel_values"):
+    with pytest.raises(InputError, match=r"expected a folder of images, a .parquet of them"):
         load_calibration(
-            Calibration(path=path), family=CLIP_VISION, config={}, tokenizer=tmp_path, seed=0, warn=lambda _: None
+            Calibration(path=path), family=CLIP_VISION, config={}, base=tmp_path, seed=0, warn=lambda _: None
         )
 
 
@@ -280,9 +280,7 @@ def test_what_is_not_read_yet_is_refused(tmp_path: Path, settings: dict[str, Any
     if "path" in settings:
         settings = {"path": tmp_path}
     with pytest.raises(InputError, match=r"not read|expected"):
-        load_calibration(
-            Calibration(**settings), family=LLAMA, config={}, tokenizer=tmp_path, seed=0, warn=lambda _: None
-        )
+        load_calibration(Calibration(**settings), family=LLAMA, config={}, base=tmp_path, seed=0, warn=lambda _: None)
 
 
 def test_rows_are_kept_in_four_bytes_a_token(tmp_path: Path, load: Load) -> None:

@@ -22,7 +22,7 @@ def load(path: Path, *, seed: int = 0, warnings: list[str] | None = None, **sett
         Calibration(path=path, **settings),
         family=CLIP_VISION,
         config={"image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE},
-        tokenizer=path.parent,
+        base=path.parent,
         seed=seed,
         warn=(warnings if warnings is not None else []).append,
     )

@@ -42,7 +42,7 @@ def merge(manifest_path: Path, output: Path) -> None:
         candidates.append(_load(model_class, candidate.model.folder))
         sets.append(
             load_calibration(
-                candidate.calibration, family=base.family, config=base.config, tokenizer=base.folder,
+                candidate.calibration, family=base.family, config=base.config, base=base.folder,
                 seed=manifest.merge.seed, warn=print,
             )
         )  # fmt: skip

@@ -63,7 +63,7 @@ def doubling() -> Iterator[str]:
 
 def _block_seconds(workload: Workload) -> float:
     regstream("run", workload.manifest(MERGE))
-    return sum(step["seconds"] for step in _steps() if step["name"].startswith("block"))
+    return sum(float(step["seconds"]) for step in _steps() if step["name"].startswith("block"))
 
 
 def _steps() -> list[dict[str, Any]]:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from regstream.batch import Batch
-from regstream.calibration.pixels import PixelRows
+from regstream.calibration.images import Encoded, FolderImages, PreparedImages, TableImages
+from regstream.calibration.pixels import PixelRows, Pixels, StoredPixels, image_shape
 from regstream.calibration.sources import choose, count_rows, read_rows
 from regstream.calibration.tensors import read_token_rows
 from regstream.calibration.tokens import TokenIds, tokenizer_for
@@ -76,11 +77,11 @@ def load_calibration(
     *,
     family: Family,
     config: Mapping[str, Any],
-    tokenizer: Path,
+    base: Path,
     seed: int,
     warn: Callable[[str], None],
 ) -> CalibrationSet:
-    """Read a calibration set.
+    """Read a calibration set. `base` is the folder with the tokenizer, or with the image processor's settings.
 
     Raises:
         InputError: it cannot be read, has no rows, or a row is empty, of the wrong kind, or outside the vocabulary.
@@ -90,16 +91,39 @@ def load_calibration(
         raise InputError(
             f'dataset = "{calibration.dataset}": data sets of the hub are not read; save its rows to a file'
         )
-    if path.is_dir() or (path.suffix != ".safetensors" and family.rows == "pixel_values"):
-        raise InputError(f"{path}: expected a .safetensors file of pixel_values for a {family.name} model")
     if family.rows == "pixel_values":
-        pixels = PixelRows(path, family, config, calibration, seed)
+        pixels = PixelRows(_pixels(path, calibration, config, base), family, config, calibration, seed)
         _warn_if_few(path, len(pixels), calibration, warn)
         return pixels
-    rows = _token_rows(calibration, path, tokenizer, seed)
+    if path.is_dir():
+        raise InputError(f"{path}: expected a file of rows; a folder of images is for a model that reads images")
+    rows = _token_rows(calibration, path, base, seed)
     _warn_if_few(path, len(rows), calibration, warn)
     _check_vocabulary(path, [ids for _, ids in rows], [place for place, _ in rows], int(config["vocab_size"]))
     return TokenRows([ids for _, ids in rows], calibration.batch_rows)
+
+
+def _pixels(path: Path, calibration: Calibration, config: Mapping[str, Any], base: Path) -> Pixels:
+    """Images by what holds them."""
+    if path.suffix == ".safetensors" and not path.is_dir():
+        return StoredPixels(path, image_shape(config))
+    if path.is_dir():
+        images: Encoded = FolderImages(path)
+    elif path.suffix == ".parquet":
+        field = "image" if calibration.field == "text" else calibration.field
+        images = _opened(path, lambda: TableImages(path, field))
+    else:
+        raise InputError(f"{path}: expected a folder of images, a .parquet of them, or a .safetensors of pixel_values")
+    if not len(images):
+        raise InputError(f"{path}: no images")
+    return PreparedImages(path, images, base)
+
+
+def _opened(path: Path, make: Callable[[], Encoded]) -> Encoded:
+    try:
+        return make()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _token_rows(calibration: Calibration, path: Path, tokenizer: Path, seed: int) -> list[tuple[str, TokenIds]]:

@@ -1,10 +1,10 @@
-"""Rows of images, prepared as `pixel_values` (rows, channels, height, width), read a batch at a time."""
+"""Rows of images as the model takes them, `pixel_values` (rows, channels, height, width), made a batch at a time."""
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,29 +19,74 @@ from regstream.manifest import Calibration
 _FLOATING = ("F64", "F32", "F16", "BF16")
 
 
-class PixelRows:
-    """Images of a safetensors file; all have the model's size, so nothing is ever padded."""
+class Pixels(Protocol):
+    """Where images come from."""
 
-    def __init__(
-        self, path: Path, family: Family, config: Mapping[str, Any], calibration: Calibration, seed: int
-    ) -> None:
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def pixels(self, rows: Sequence[int]) -> Tensor:
+        """Some of them, (rows, C, H, W)."""
+        ...
+
+    def digest(self, rows: Sequence[int]) -> bytes:
+        """Of some of them, whatever it is that decides their values."""
+        ...
+
+
+class StoredPixels:
+    """Prepared images in a safetensors file."""
+
+    def __init__(self, path: Path, expected: Sequence[int]) -> None:
         self._path = path
-        size = int(config["image_size"])
-        expected = [int(config.get("num_channels", 3)), size, size]
         with tensor_rows(path, "pixel_values") as pixels:
             shape, dtype = pixels.get_shape(), pixels.get_dtype()
-        if len(shape) != 4 or shape[1:] != expected or shape[0] == 0:
-            raise InputError(f"{path}: pixel_values has shape {shape}; expected (rows, {str(expected)[1:-1]})")
+        if len(shape) != 4 or shape[1:] != list(expected) or shape[0] == 0:
+            raise InputError(f"{path}: pixel_values has shape {shape}; expected (rows, {str(list(expected))[1:-1]})")
         if dtype not in _FLOATING:
             raise InputError(f"{path}: pixel_values is {dtype}; expected prepared, floating-point images")
+        self._count = int(shape[0])
+
+    def __len__(self) -> int:
+        return self._count
+
+    def pixels(self, rows: Sequence[int]) -> Tensor:
+        """Rows as they are stored."""
+        with tensor_rows(self._path, "pixel_values") as pixels:
+            return torch.cat([pixels[row : row + 1] for row in rows])
+
+    def digest(self, rows: Sequence[int]) -> bytes:
+        """Of the values.
+
+        Raises:
+            InputError: some are NaN or infinite.
+        """
+        pixels = self.pixels(rows)
+        if not bool(torch.isfinite(pixels).all()):
+            raise InputError(f"{self._path}: pixel_values of rows {rows[0]}-{rows[-1]} hold NaN or infinite values")
+        described = f"{tuple(pixels.shape)} {pixels.dtype}\n".encode()
+        return hashlib.sha256(described + pixels.view(torch.uint8).numpy().tobytes()).digest()
+
+
+class PixelRows:
+    """Images in batches; all have the model's size, so nothing is ever padded."""
+
+    def __init__(
+        self, source: Pixels, family: Family, config: Mapping[str, Any], calibration: Calibration, seed: int
+    ) -> None:
         assert family.tokens_per_row is not None
+        self._source = source
         num_tokens = family.tokens_per_row(config)
-        chosen = choose(shape[0], calibration.rows, seed)
+        chosen = choose(len(source), calibration.rows, seed)
         step = calibration.batch_rows
         self._batches = [chosen[start : start + step] for start in range(0, len(chosen), step)]
         self.batches = tuple(Batch((num_tokens,) * len(rows)) for rows in self._batches)
-        self._row_values: int = math.prod(expected)
-        self.digest = self._compute_digest()
+        self._row_values = math.prod(image_shape(config))
+        digest = hashlib.sha256()
+        for rows in self._batches:
+            digest.update(f"batch {len(rows)}\n".encode() + source.digest(rows))
+        self.digest = digest.hexdigest()
 
     def __len__(self) -> int:
         return sum(map(len, self._batches))
@@ -53,18 +98,10 @@ class PixelRows:
 
     def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
         """`pixel_values` (B, C, H, W) of a batch."""
-        return {"pixel_values": self._read(self._batches[index]).to(dtype=dtype, device=device)}
+        return {"pixel_values": self._source.pixels(self._batches[index]).to(dtype=dtype, device=device)}
 
-    def _read(self, rows: list[int]) -> Tensor:
-        with tensor_rows(self._path, "pixel_values") as pixels:
-            return torch.cat([pixels[row : row + 1] for row in rows])
 
-    def _compute_digest(self) -> str:
-        digest = hashlib.sha256()
-        for rows in self._batches:
-            pixels = self._read(rows)
-            if not bool(torch.isfinite(pixels).all()):
-                raise InputError(f"{self._path}: pixel_values of rows {rows[0]}-{rows[-1]} hold NaN or infinite values")
-            digest.update(f"batch {tuple(pixels.shape)} {pixels.dtype}\n".encode())
-            digest.update(pixels.view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+def image_shape(config: Mapping[str, Any]) -> list[int]:
+    """(C, H, W) that a model expects."""
+    size = int(config["image_size"])
+    return [int(config.get("num_channels", 3)), size, size]

@@ -97,7 +97,7 @@ def _datasets(plan: Plan, listener: Listener) -> dict[str, TokenRows]:
                 candidate.evaluation,
                 family=plan.base.family,
                 config=plan.base.config,
-                tokenizer=plan.base.folder,
+                base=plan.base.folder,
                 seed=plan.manifest.merge.seed,
                 warn=lambda message: listener(Warned(message=message)),
             )

@@ -140,7 +140,7 @@ def _calibration(candidate: Candidate, base: Checkpoint, seed: int, warn: Callab
             candidate.calibration,
             family=base.family,
             config=base.config,
-            tokenizer=base.folder,
+            base=base.folder,
             seed=seed,
             warn=lambda message: warn(f'candidate "{candidate.name}": {message}'),
         )
