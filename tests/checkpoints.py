@@ -21,7 +21,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
+    BertConfig,
     CLIPConfig,
     CLIPModel,
     CLIPVisionConfig,
@@ -29,6 +31,7 @@ from transformers import (
     Gemma2Config,
     Gemma3TextConfig,
     GenerationConfig,
+    GPT2Config,
     LlamaConfig,
     MistralConfig,
     Phi3Config,
@@ -37,15 +40,31 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    RobertaConfig,
+    ViTConfig,
+    ViTModel,
 )
 
 Family = Literal[
-    "llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "clip", "clip-plain", "clip-full"
+    "llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "gpt2", "bert", "roberta", "vit",
+    "clip", "clip-plain", "clip-full",
 ]  # fmt: skip
 FAMILIES: tuple[Family, ...] = get_args(Family)
 TEXT_FAMILIES: tuple[Family, ...] = (
-    "llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"
-)  # fmt: skip
+    "llama",
+    "llama-tied",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "gpt2",
+    "bert",
+    "roberta",
+)
+#: Of which the ones that continue a text.
+CAUSAL_FAMILIES = TEXT_FAMILIES[:-2]  # fmt: skip
 
 VOCABULARY = 288
 SLIDING_WINDOW = 8
@@ -117,8 +136,10 @@ def make_family(
 
 def load(folder: Path, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
     """The model in a folder, whole, in evaluation mode; of a full CLIP the vision tower. No tensor may be missing."""
-    vision = AutoConfig.from_pretrained(folder).model_type in ("clip", "clip_vision_model")
-    loader: Any = CLIPVisionModel if vision else AutoModelForCausalLM
+    model_type = AutoConfig.from_pretrained(folder).model_type
+    loaders: dict[str, Any] = {"clip": CLIPVisionModel, "clip_vision_model": CLIPVisionModel}
+    loaders |= dict.fromkeys(("bert", "roberta", "vit"), AutoModel)
+    loader = loaders.get(model_type, AutoModelForCausalLM)
     loaded: tuple[PreTrainedModel, dict[str, Any]] = loader.from_pretrained(
         folder, dtype=dtype, output_loading_info=True
     )
@@ -199,6 +220,8 @@ def _new_model(family: Family, *, layers: int, hidden: int) -> PreTrainedModel:
     }
     if family not in TEXT_FAMILIES:
         vision = {**shape, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE}
+        if family == "vit":
+            return ViTModel(ViTConfig(**shape, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE))
         if family != "clip-full":
             return CLIPVisionModel(CLIPVisionConfig(**vision))
         text = {**shape, "num_hidden_layers": 1, "vocab_size": 64, "bos_token_id": 1, "eos_token_id": 2}
@@ -218,8 +241,11 @@ def _new_model(family: Family, *, layers: int, hidden: int) -> PreTrainedModel:
         "gemma2": lambda: Gemma2Config(**shape, **window, **wide),
         "gemma3": lambda: Gemma3TextConfig(**shape, **window, **wide, layer_types=kinds[:layers]),
         "phi3": lambda: Phi3Config(**shape),
+        "gpt2": lambda: GPT2Config(**shape),
+        "bert": lambda: BertConfig(**shape),
+        "roberta": lambda: RobertaConfig(**shape),
     }
-    make: Any = AutoModelForCausalLM.from_config  # untyped
+    make: Any = (AutoModelForCausalLM if family in CAUSAL_FAMILIES else AutoModel).from_config  # untyped
     model: PreTrainedModel = make(configs[family]())
     return model
 

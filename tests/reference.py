@@ -15,6 +15,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 Method = Literal["regmean++", "regmean", "average", "task_arithmetic"]
 Use = Literal["regress", "average", "base"]
@@ -42,6 +43,21 @@ CAUSAL = Family(
     others={"embeddings": ("model.embed_tokens.",), "final_norm": ("model.norm.",), "head": ("lm_head.",)},
     fates={"embeddings": "base", "final_norm": "average", "head": "base"},
 )
+GPT = Family(
+    blocks="transformer.h",
+    others={"embeddings": ("transformer.wte.", "transformer.wpe."), "final_norm": ("transformer.ln_f.",)},
+    fates={"embeddings": "base", "final_norm": "average"},
+)
+TEXT_ENCODER = Family(
+    blocks="encoder.layer",
+    others={"embeddings": ("embeddings.",), "head": ("pooler.",)},
+    fates={"embeddings": "average", "head": "average"},
+)
+IMAGE_ENCODER = Family(
+    blocks="layers",
+    others={"embeddings": ("embeddings.",), "final_norm": ("layernorm.",), "head": ("pooler.",)},
+    fates={"embeddings": "average", "final_norm": "average", "head": "average"},
+)
 
 
 def merge(
@@ -67,7 +83,7 @@ def merge(
     family, regresses = family_of(base), method in ("regmean++", "regmean")
     weights = weights or [1.0] * len(candidates)
     fates: dict[str, Use] = {**(family.fates if regresses else {}), **(others or {})}
-    linears = {f"{name}.weight" for name, module in base.named_modules() if isinstance(module, nn.Linear)}
+    linears = {f"{name}.weight": isinstance(module, Conv1D) for name, module in linears_of(base)}
     merged = deepcopy(base)
     from_base = dict(base.named_parameters())
     from_candidates = [dict(candidate.named_parameters()) for candidate in candidates]
@@ -89,7 +105,10 @@ def merge(
             elif use == "regress" and method == "task_arithmetic":  # Ilharco et al., ICLR 2023
                 parameter.copy_(from_base[name] + scale * len(tensors) * (average - from_base[name]))
             elif use == "regress" and regresses and name in linears:
-                parameter.copy_(regress(tensors, [gram[name] for gram in grams], weights, alpha))
+                transposed = linears[name]  # stored as (in, out)
+                own_OI = [tensor.T if transposed else tensor for tensor in tensors]
+                merged_OI = regress(own_OI, [gram[name] for gram in grams], weights, alpha)
+                parameter.copy_(merged_OI.T if transposed else merged_OI)
             else:
                 parameter.copy_(average)
 
@@ -136,19 +155,27 @@ def linear_inputs(model: nn.Module, block: int, rows: Sequence[Row]) -> dict[str
     prefix = f"{family_of(model).blocks}.{block}."
     handles = [
         module.register_forward_pre_hook(watch(f"{name}.weight"))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith(prefix)
+        for name, module in linears_of(model)
+        if name.startswith(prefix)
     ]
     with torch.no_grad():
         for row in rows:
-            model(**row, use_cache=False)
+            model(**row, **({"use_cache": False} if family_of(model) in (CAUSAL, GPT) else {}))
     for handle in handles:
         handle.remove()
     return {name: torch.cat(inputs) for name, inputs in seen.items()}
 
 
+def linears_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+
+
 def family_of(model: nn.Module) -> Family:
-    return VISION if hasattr(model, "encoder") else CAUSAL
+    if hasattr(model, "encoder"):
+        return VISION if hasattr(model.encoder, "layers") else TEXT_ENCODER
+    if hasattr(model, "layers"):
+        return IMAGE_ENCODER
+    return GPT if hasattr(model, "transformer") else CAUSAL
 
 
 def blocks_of(model: nn.Module) -> nn.ModuleList:

@@ -66,6 +66,7 @@ def _check_model(folder: Path) -> Iterator[str]:
     try:
         result = open_checkpoint("result", folder)
         model = LayeredModel(result.family, result.config, dtype=torch.float32, device=torch.device("cpu"))
+        model.leave_out(result.lacking(model.shapes))
         check_base(result, model.shapes, model.tied)
         _check_index(folder, result)
         for name, spec in result.tensors.items():
@@ -76,6 +77,6 @@ def _check_model(folder: Path) -> Iterator[str]:
 
 def _check_index(folder: Path, result: Checkpoint) -> None:
     weight_map = json.loads((folder / "model.safetensors.index.json").read_bytes())["weight_map"]
-    missing = {result.prefix + name for name in result.tensors} - weight_map.keys()
+    missing = {result.stored_name(name) for name in result.tensors} - weight_map.keys()
     if missing:
         raise InputError(f"{folder}: the index lacks {', '.join(sorted(missing))}")

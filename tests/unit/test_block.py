@@ -101,7 +101,7 @@ def test_stem_and_every_block_are_the_whole_models_to_the_last_bit(pair: Pair, k
         assert torch.equal(output_BLD, states[index + 1]), f"block {index}"
 
 
-@pytest.mark.parametrize("pair", checkpoints.TEXT_FAMILIES, indirect=True)
+@pytest.mark.parametrize("pair", checkpoints.CAUSAL_FAMILIES, indirect=True)
 def test_the_head_is_the_whole_models_at_the_positions_asked_for(pair: Pair) -> None:
     inputs, _ = inputs_for(pair, BATCHES["one row"])
     states, logits_BLV = pair.passed(**inputs)
@@ -115,8 +115,12 @@ def test_the_head_is_the_whole_models_at_the_positions_asked_for(pair: Pair) -> 
 def test_parameters_are_those_of_the_whole_model_with_tied_ones_once(pair: Pair) -> None:
     expected = {name: tuple(parameter.shape) for name, parameter in pair.whole.named_parameters()}
     assert pair.layered.shapes == expected
-    is_tied = pair.layered.family.rows == "input_ids" and pair.checkpoint.config["tie_word_embeddings"]
-    assert dict(pair.layered.tied) == ({"lm_head.weight": "model.embed_tokens.weight"} if is_tied else {})
+    causal = pair.layered.family.model_class == "AutoModelForCausalLM"
+    (embedding,) = (
+        (name for name in expected if name.endswith(("embed_tokens.weight", "wte.weight"))) if causal else ("",)
+    )
+    is_tied = causal and pair.checkpoint.config["tie_word_embeddings"]
+    assert dict(pair.layered.tied) == ({"lm_head.weight": embedding} if is_tied else {})
 
 
 def parameters(layered: LayeredModel) -> list[nn.Parameter]:
@@ -178,7 +182,8 @@ def test_observers_see_each_group_once_a_pass_and_then_no_more(pair: Pair) -> No
         pair.layered.run_block(1, states[1], batch)
     block = pair.layered.family.block_prefix(1)
     weights = [pair.whole.get_parameter(f"{block}{group.linears[0]}.weight") for group in groups]
-    assert seen == [(group.name, weight.shape[1]) for group, weight in zip(groups, weights, strict=True)]
+    inputs_of = [weight.shape[0 if group.transposed else 1] for group, weight in zip(groups, weights, strict=True)]
+    assert seen == [(group.name, in_features) for group, in_features in zip(groups, inputs_of, strict=True)]
 
 
 @pytest.mark.parametrize("last", range(4))

@@ -6,6 +6,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 import checkpoints
 from regstream.families import FAMILIES, Family, family_of
@@ -13,7 +14,8 @@ from regstream.families.description import Part
 
 DESCRIBED: dict[checkpoints.Family, str] = {
     "llama": "llama", "llama-tied": "llama", "mistral": "mistral", "qwen2": "qwen2", "qwen3": "qwen3",
-    "gemma2": "gemma2", "gemma3": "gemma3_text", "phi3": "phi3", "clip": "clip_vision_model", "clip-full": "clip",
+    "gemma2": "gemma2", "gemma3": "gemma3_text", "phi3": "phi3", "gpt2": "gpt2", "bert": "bert", "roberta": "roberta",
+    "vit": "vit", "clip": "clip_vision_model", "clip-full": "clip",
 }  # fmt: skip
 
 
@@ -40,7 +42,7 @@ def test_every_family_is_found_by_its_model_types_and_no_other_is() -> None:
     types = [model_type for family in FAMILIES for model_type in family.model_types]
     assert len(types) == len(set(types))
     assert all(family_of(model_type) is family for family in FAMILIES for model_type in family.model_types)
-    assert family_of("gpt2") is None
+    assert family_of("t5") is None
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
@@ -75,7 +77,9 @@ def test_every_linear_of_a_block_is_in_exactly_one_group(described: tuple[nn.Mod
     grouped = [linear for group in family.groups for linear in group.linears]
     assert len(grouped) == len(set(grouped))
     for block in model.get_submodule(family.blocks).children():
-        assert {name for name, module in block.named_modules() if isinstance(module, nn.Linear)} == set(grouped)
+        assert {name for name, module in block.named_modules() if isinstance(module, nn.Linear | Conv1D)} == set(
+            grouped
+        )
 
 
 def test_every_parameter_is_in_a_block_or_in_one_part(described: tuple[nn.Module, Family]) -> None:
@@ -131,3 +135,26 @@ def test_importing_the_families_imports_no_torch(tmp_path: Path) -> None:
 
     code = "import sys, regstream.families; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "stored", "own"),
+    [
+        ("clip", "vision_model.encoder.layers.0.mlp.fc1.weight", "encoder.layers.0.mlp.fc1.weight"),
+        ("gpt2", "h.0.attn.c_attn.weight", "transformer.h.0.attn.c_attn.weight"),
+        ("gpt2", "transformer.wte.weight", "transformer.wte.weight"),
+        ("gpt2", "lm_head.weight", "lm_head.weight"),
+        ("bert", "bert.encoder.layer.1.output.LayerNorm.gamma", "encoder.layer.1.output.LayerNorm.weight"),
+        ("roberta", "roberta.embeddings.word_embeddings.weight", "embeddings.word_embeddings.weight"),
+        ("vit", "vit.encoder.layer.10.attention.attention.query.bias", "layers.10.attention.q_proj.bias"),
+        ("vit", "encoder.layer.1.attention.output.dense.weight", "layers.1.attention.o_proj.weight"),
+        ("vit", "vit.encoder.layer.1.intermediate.dense.weight", "layers.1.mlp.fc1.weight"),
+        ("vit", "vit.encoder.layer.1.output.dense.weight", "layers.1.mlp.fc2.weight"),
+        ("vit", "vit.layers.1.mlp.fc2.weight", "layers.1.mlp.fc2.weight"),
+    ],
+)
+def test_what_checkpoints_call_otherwise_is_found(model_type: str, stored: str, own: str) -> None:
+    family = family_of(model_type)
+    assert family is not None
+    assert family.own_name(stored) == own
+    assert family.own_name(own) == own

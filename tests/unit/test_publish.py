@@ -42,7 +42,7 @@ class Published:
         return json.loads((self.folder / name).read_text())
 
 
-@pytest.fixture(scope="module", params=["llama", "llama-tied", "gemma2", "clip", "clip-full"])
+@pytest.fixture(scope="module", params=["llama", "llama-tied", "gemma2", "bert", "vit", "clip", "clip-full"])
 def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Published:
     folder = tmp_path_factory.mktemp("published")
     # More rows asked for than there are: the warning of it is part of the record.
@@ -62,11 +62,12 @@ def test_transformers_loads_it_with_every_parameter_in_its_place(published: Publ
 
 
 def test_what_was_tied_is_tied(published: Published) -> None:
-    model = checkpoints.load(published.folder)
-    if published.family in checkpoints.TEXT_FAMILIES:
-        parameters = dict(model.named_parameters(remove_duplicate=False))
-        is_tied = parameters["lm_head.weight"] is parameters["model.embed_tokens.weight"]
-        assert is_tied == (published.family != "llama")
+    def tied(folder: Path) -> bool:
+        model: Any = checkpoints.load(folder)
+        return bool(model.get_output_embeddings().weight is model.get_input_embeddings().weight)
+
+    if published.family in checkpoints.CAUSAL_FAMILIES:
+        assert tied(published.folder) == tied(published.merge.folders.base)
 
 
 def test_no_file_tells_of_the_machine_it_was_made_on(published: Published) -> None:
@@ -110,7 +111,7 @@ def test_the_config_is_the_bases_but_for_its_dtype(published: Published) -> None
         assert config[key] == base[key]
 
 
-@pytest.mark.parametrize("published", checkpoints.TEXT_FAMILIES, indirect=True)
+@pytest.mark.parametrize("published", checkpoints.CAUSAL_FAMILIES, indirect=True)
 def test_the_tokenizer_and_the_defaults_of_generation_are_the_bases(published: Published) -> None:
     tokenizers = [AutoTokenizer.from_pretrained(path) for path in (published.folder, published.merge.folders.base)]
     messages = [{"role": "user", "content": checkpoints.SENTENCES[6]}]
@@ -126,8 +127,9 @@ def test_the_card_is_one_that_the_hub_reads(published: Published) -> None:
     assert data["library_name"] == "transformers"
     assert data["license"] == "llama3.1"
     assert data["tags"] == ["merge", "regstream", "regmean++"]
-    is_text = published.family in checkpoints.TEXT_FAMILIES
-    assert data["pipeline_tag"] == ("text-generation" if is_text else "image-feature-extraction")
+    kinds = {"text-generation": checkpoints.CAUSAL_FAMILIES, "feature-extraction": ("bert", "roberta")}
+    kind = next((kind for kind, families in kinds.items() if published.family in families), "image-feature-extraction")
+    assert data["pipeline_tag"] == kind
     assert published.merge.manifest.read_text().strip() in card.text
     assert "- **task1**: candidate-1, weight 1" in card.text
 

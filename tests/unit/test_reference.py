@@ -73,7 +73,7 @@ def make_case(folder: Path, family: Family, *, scarce: bool = False, **options: 
     return Case(base=load(folders.base), candidates=candidates, rows=rows)
 
 
-@pytest.fixture(scope="module", params=[name for name in FAMILIES if name != "clip-plain"])
+@pytest.fixture(scope="module", params=[name for name in FAMILIES if name not in ("clip-plain", "gpt2", "vit")])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return make_case(tmp_path_factory.mktemp("case"), request.param)
 

@@ -3,7 +3,7 @@
 Shape suffixes: B rows, L positions, D features, V vocabulary.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,6 +40,7 @@ class LayeredModel:
         self._asides = [Aside(block) for block in self.blocks]
         #: Parameter shapes by name; a tied parameter stands once, under the name of what it is tied to.
         self.shapes = {name: tuple(parameter.shape) for name, parameter in self.model.named_parameters()}
+        self._weightless = self._zeros_of(family.before_blocks)
         #: Parameters that are another one's, by the name that is not in `shapes`.
         self.tied: Mapping[str, str] = dict(getattr(self.model, "all_tied_weights_keys", None) or {})
         self._stand([*self._asides])
@@ -88,7 +89,8 @@ class LayeredModel:
         turnstile = Turnstile(self.blocks[index], hidden_BLD)
         self._stand([*self._asides[:index], turnstile, *self._asides[index + 1 :]])
         body = self.model.get_submodule(self.family.body)
-        return self._ended(lambda: body(**self._body_inputs(hidden_BLD, batch)))
+        with self.lent(self._weightless):
+            return self._ended(lambda: body(**self._body_inputs(hidden_BLD, batch)))
 
     @torch.no_grad()
     def run_head(self, hidden_BLD: Tensor, positions: slice) -> Tensor:
@@ -100,10 +102,26 @@ class LayeredModel:
         return logits
 
     def _body_inputs(self, hidden_BLD: Tensor, batch: Batch) -> dict[str, Any]:
+        if self.family.body_input == "pixel_values":
+            size, channels = self.model.config.image_size, self.model.config.num_channels
+            return {"pixel_values": torch.zeros(hidden_BLD.shape[0], channels, size, size, device="meta")}
         # The body sees shape, dtype and device of its input and nothing else: the values enter at the block.
         shape_only = torch.zeros(1, dtype=hidden_BLD.dtype, device=hidden_BLD.device).expand(hidden_BLD.shape)
         mask = batch.attention_mask(hidden_BLD.device)
         return {"inputs_embeds": shape_only, "attention_mask": mask, **self.family.body_arguments}
+
+    def _zeros_of(self, modules: Sequence[str]) -> dict[str, Tensor]:
+        """Zeros without memory for the parameters of some modules: what passes through them is of no account."""
+        zero = torch.zeros((), dtype=self.dtype, device=self.device)
+        return {
+            name: zero.expand(shape)
+            for name, shape in self.shapes.items()
+            if name.startswith(tuple(f"{m}." for m in modules))
+        }
+
+    def leave_out(self, names: Collection[str]) -> None:
+        """Do without parameters that a checkpoint lacks, as it may."""
+        self.shapes = {name: shape for name, shape in self.shapes.items() if name not in names}
 
     def _stand(self, blocks: list[nn.Module]) -> None:
         parent, _, leaf = self.family.blocks.rpartition(".")

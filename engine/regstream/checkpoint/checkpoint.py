@@ -15,7 +15,7 @@ class Checkpoint(TensorReader):
     """A folder of safetensors, open for reading; nothing in it is ever written.
 
     `tensors` holds what belongs to the family's model, by the model's own parameter names; `ignored` the rest
-    (the text tower of a whole CLIP). `prefix` is what the files write before those names.
+    (the text tower of a whole CLIP). Files may call them otherwise: `stored_name`.
     """
 
     def __init__(self, label: str, folder: Path, config: Mapping[str, Any], family: Family) -> None:
@@ -23,10 +23,18 @@ class Checkpoint(TensorReader):
         self.folder = folder
         self.config = config
         self.family = family
-        self.prefix = _prefix(family, stored)
-        own = {name.removeprefix(self.prefix): spec for name, spec in stored.items() if name.startswith(self.prefix)}
-        super().__init__(label, {name: spec for name, spec in own.items() if _belongs(family, name)})
-        self.ignored = tuple(sorted(stored.keys() - {self.prefix + name for name in self.tensors}))
+        self._stored = _own_names(family, stored)
+        super().__init__(label, {own: stored[name] for own, name in self._stored.items()})
+        self.ignored = tuple(sorted(stored.keys() - self._stored.values()))
+
+    def stored_name(self, name: str) -> str:
+        """What the files call a parameter; for one that they do not hold, its own name."""
+        return self._stored.get(name, name)
+
+    def lacking(self, names: Iterable[str]) -> set[str]:
+        """Which of a model's parameters it does not hold and may do without."""
+        optional = tuple(f"{module}." for module in self.family.optional)
+        return {name for name in names if name not in self.tensors and name.startswith(optional)}
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -70,9 +78,17 @@ def _belongs(family: Family, name: str) -> bool:
     return family.block_of(name) is not None or family.part_of(name) is not None
 
 
-def _prefix(family: Family, stored: Iterable[str]) -> str:
+def _own_names(family: Family, stored: Iterable[str]) -> dict[str, str]:
+    """The names in the files of what belongs to the family's model, by the model's own."""
+    names: dict[str, str] = {}
+    for name in stored:
+        own = family.own_name(name)
+        if not _belongs(family, own):
+            continue
+        if own in names:
+            raise InputError(f"{names[own]} and {name} are the same tensor, {own}, of a {family.model_class}")
+        names[own] = name
     first = f"{family.blocks}.0."
-    for prefix in family.prefixes:
-        if any(name.startswith(prefix + first) for name in stored):
-            return prefix
-    raise InputError(f"no tensor named {first}*; is this a {family.model_class}?")
+    if not any(own.startswith(first) for own in names):
+        raise InputError(f"no tensor named {first}*; is this a {family.model_class}?")
+    return names

@@ -27,6 +27,6 @@ CLIP_VISION = Family(
     # The official code and FusionBench: patch, class and position embeddings and the first norm are means.
     defaults={"embeddings": "average", "final_norm": "base", "head": "base"},
     tokens_per_row=_patches_and_class,
-    prefixes=("", "vision_model."),
+    renames=((r"^vision_model\.", ""),),
     nested_config="vision_config",
 )

@@ -30,7 +30,6 @@ def _decoder(model_type: str, groups: tuple[InputGroup, ...] = _LLAMA_GROUPS) ->
         parts={"embeddings": ("model.embed_tokens",), "final_norm": ("model.norm",), "head": ("lm_head",)},
         # MergeBench: embeddings and head of the base, final norm the mean of the candidates.
         defaults={"embeddings": "base", "final_norm": "average", "head": "base"},
-        prefixes=("",),
     )
 
 
@@ -43,4 +42,28 @@ DECODERS = (
     _decoder("gemma2"),
     _decoder("gemma3_text"),
     _decoder("phi3", _FUSED_GROUPS),
+)
+GPT2 = Family(
+    name="gpt2",
+    model_types=("gpt2",),
+    model_class="AutoModelForCausalLM",
+    rows="input_ids",
+    blocks="transformer.h",
+    body="transformer",
+    body_arguments={"use_cache": False},
+    before_blocks=("transformer.wte", "transformer.wpe"),
+    groups=(
+        InputGroup(name="attention input", linears=("attn.c_attn",), transposed=True),
+        InputGroup(name="attention output", linears=("attn.c_proj",), transposed=True),
+        InputGroup(name="mlp input", linears=("mlp.c_fc",), transposed=True),
+        InputGroup(name="mlp output", linears=("mlp.c_proj",), transposed=True),
+    ),
+    parts={
+        "embeddings": ("transformer.wte", "transformer.wpe"),
+        "final_norm": ("transformer.ln_f",),
+        "head": ("lm_head",),
+    },
+    defaults={"embeddings": "base", "final_norm": "average", "head": "base"},
+    # The first checkpoints were written from inside the model that carries the head.
+    renames=((r"^(?!transformer\.|lm_head\.)", "transformer."),),
 )

@@ -1,5 +1,6 @@
 """What the engine has to be told about an architecture: where its blocks are, and which linears share an input."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -14,6 +15,7 @@ class InputGroup:
 
     name: str
     linears: tuple[str, ...]  # module names inside a block
+    transposed: bool = False  # weights are (in, out), as in GPT-2's Conv1D
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +27,24 @@ class Family:
     model_class: str  # the transformers class, built from the config and written by `save_pretrained`
     rows: Rows  # what the model reads
     blocks: str  # the list of blocks
-    body: str  # the module whose forward runs the blocks, starting from `inputs_embeds`
+    body: str  # the module whose forward runs the blocks; "" for the model itself
+    body_input: Literal["inputs_embeds", "pixel_values"] = "inputs_embeds"  # what that forward starts from
+    before_blocks: tuple[str, ...] = ()  # modules of the stem that it passes through even so
     body_arguments: Mapping[str, object] = field(default_factory=dict)
     groups: tuple[InputGroup, ...]
     parts: Mapping[Part, tuple[str, ...]]  # modules outside the blocks; embeddings are the stem, the rest the head
     defaults: Mapping[Part, Literal["base", "average"]]  # for regression merging, as published
+    optional: tuple[str, ...] = ()  # modules that a checkpoint may lack
     tokens_per_row: Callable[[Mapping[str, Any]], int] | None = None  # of images, from the config
-    prefixes: tuple[str, ...] = ("",)  # what a checkpoint may write before the model's own names
+    #: How names in checkpoints become the model's own: regular expressions and what they are replaced by, in order.
+    renames: tuple[tuple[str, str], ...] = ()
     nested_config: str | None = None  # where a larger model's config keeps this one's
+
+    def own_name(self, stored: str) -> str:
+        """The model's own name for what a checkpoint stores under another."""
+        for pattern, replacement in self.renames:
+            stored = re.sub(pattern, replacement, stored)
+        return stored
 
     def part_of(self, parameter: str) -> Part | None:
         """Which part outside the blocks a parameter belongs to; None for a block's."""

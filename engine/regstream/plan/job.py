@@ -58,7 +58,7 @@ class Job:
 
     def stored_shapes(self, step: Step) -> dict[str, tuple[int, ...]]:
         """A step's tensors under the names the result stores them by, which are the base's."""
-        return {self.base.prefix + name: shape for name, shape in step.shapes.items()}
+        return {self.base.stored_name(name): shape for name, shape in step.shapes.items()}
 
     def shard_bytes(self, step: Step) -> int:
         """The size of a step's shard."""

@@ -56,6 +56,7 @@ def make_plan(
     opened = [_open(index, candidate) for index, candidate in enumerate(manifest.candidates)]
     dtype = _compute_dtype([base, *opened])
     model = LayeredModel(base.family, base.config, dtype=dtype, device=chosen if memory.is_there(chosen) else _CPU)
+    model.leave_out(base.lacking(model.shapes))
     check_base(base, model.shapes, model.tied)
     for checkpoint in opened:
         for left_out in check_candidate(checkpoint, base, model.shapes, manifest.merge.others):

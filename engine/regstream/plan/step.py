@@ -23,6 +23,13 @@ class TensorPlan:
     use: Use
     group: str | None = None
     linear: str | None = None
+    transposed: bool = False  # stored as (in, out)
+
+    @property
+    def out_in(self) -> tuple[int, int]:
+        """(out, in) features of a linear's weight, however it is stored."""
+        rows, columns = self.shape
+        return (columns, rows) if self.transposed else (rows, columns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +145,7 @@ class _Uses:
 
     def __init__(self, manifest: Manifest, method: Method, family: Family, num_blocks: int) -> None:
         self._manifest, self._method, self._family, self._num_blocks = manifest, method, family, num_blocks
-        self._groups = {linear: group.name for group in family.groups for linear in group.linears}
+        self._groups = {linear: group for group in family.groups for linear in group.linears}
 
     def tensor(self, name: str, shape: tuple[int, ...]) -> TensorPlan:
         block = self._family.block_of(name)
@@ -147,7 +154,8 @@ class _Uses:
         use = self._use(name, block, regressable=regressable)
         if use != "regress":
             return TensorPlan(name=name, shape=shape, use=use)
-        return TensorPlan(name=name, shape=shape, use=use, group=self._groups[str(linear)], linear=linear)
+        group = self._groups[str(linear)]
+        return TensorPlan(name=name, shape=shape, use=use, group=group.name, linear=linear, transposed=group.transposed)
 
     def _use(self, name: str, block: int | None, *, regressable: bool) -> Use:
         rule = match_rule(self._manifest.rules, name, block, self._num_blocks)

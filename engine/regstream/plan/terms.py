@@ -54,7 +54,7 @@ def _sums(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
     assert isinstance(job.method, RegMean)
     itemsize = memory.sum_bytes(job.method.alpha)
     linears = [tensor for group in groups for tensor in step.regressed[group]]
-    widths = [step.regressed[group][0].shape[1] for group in groups]
+    widths = [step.regressed[group][0].out_in[1] for group in groups]
     return {
         "candidate's block": block,
         "reference": _count(linears) * job.compute_dtype.itemsize,
@@ -76,14 +76,14 @@ def _activations(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
         inputs = max(candidate.rows.input_bytes for candidate in job.candidates)
         return {"batch": _widest_batch_bytes(job) * 4 + inputs * 3}
     batch = max(_block_bytes(job, step, batch) for candidate in job.candidates for batch in candidate.rows.batches)
-    refined = max((_refinement_bytes(job, step.regressed[group][0].shape[1]) for group in groups), default=0)
+    refined = max((_refinement_bytes(job, step.regressed[group][0].out_in[1]) for group in groups), default=0)
     return {"batch": batch} if batch >= refined else {"refinement": refined}
 
 
 def _block_bytes(job: Job, step: Step, batch: Batch) -> int:
     """A batch in a block: at most three tensors as wide as its widest linear, six as wide as the hidden states."""
     rows, length = batch.shape
-    widest = max(shape[0] for shape in step.shapes.values() if len(shape) == 2)
+    widest = max(max(shape) for shape in step.shapes.values() if len(shape) == 2)
     values = rows * length * (3 * widest + 6 * job.model.hidden_size)
     # Scores of every head, capped and normalised in float32, where attention is not fused; a mask where rows differ.
     scores = rows * job.model.eager_heads * length**2 * (2 * job.compute_dtype.itemsize + 4)
@@ -112,7 +112,7 @@ def _kept_tokens(job: Job, in_features: int) -> int:
 
 def _scratch_values(job: Job, linears: Sequence[TensorPlan]) -> int:
     """Tokens on their way to a product, where they have to be cast; later rows of a candidate's difference."""
-    out_features, in_features = max(tensor.shape[0] for tensor in linears), linears[0].shape[1]
+    out_features, in_features = max(tensor.out_in[0] for tensor in linears), linears[0].out_in[1]
     most = max(batch.num_tokens for candidate in job.candidates for batch in candidate.rows.batches)
     assert isinstance(job.method, RegMean)
     is_cast = job.compute_dtype != gram.accumulation_dtype(job.method.alpha)

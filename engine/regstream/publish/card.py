@@ -4,6 +4,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from regstream.families import Family
 from regstream.manifest import ModelRef
 from regstream.plan import Plan
 
@@ -32,7 +33,7 @@ def model_card(plan: Plan, *, results: str | None) -> str:
         base_model=[_name(plan.manifest.merge.base), *(_name(c.model) for c in plan.manifest.candidates if c.model)],
         library_name="transformers",
         license=_license(plan),
-        pipeline_tag="text-generation" if plan.base.family.rows == "input_ids" else "image-feature-extraction",
+        pipeline_tag=_pipeline(plan.base.family),
         tags=["merge", "regstream", plan.method.name],
     )
     lines = [f"- **{c.name}**: {_name(c.model)}, weight {c.weight:g}" for c in plan.manifest.candidates if c.model]
@@ -62,3 +63,10 @@ def _license(plan: Plan) -> str | None:
     except Exception:  # whatever is wrong with another's card, this result is whole without it
         return None
     return license_name if isinstance(license_name, str) else None
+
+
+def _pipeline(family: Family) -> str:
+    """What the hub calls the use of such a model."""
+    if family.rows == "pixel_values":
+        return "image-feature-extraction"
+    return "text-generation" if family.model_class == "AutoModelForCausalLM" else "feature-extraction"

@@ -1,13 +1,14 @@
 """The end of a group's regression: the sums are solved, and its linears written."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from regstream.errors import SolveError
-from regstream.plan import Step
+from regstream.plan import Step, TensorPlan
 from regstream.shards import ShardWriter
 from regstream.solve import PANEL_ROWS, Solve
 from regstream.steps.effort import solve_flop
@@ -19,32 +20,38 @@ def conclude(step: Step, workshop: Workshop, writer: ShardWriter, group: str, re
     system = workshop.held[group]
     try:
         with workshop.ledger.of("solves", flop=solve_flop(step.regressed[group]), dtype=workshop.scratch.dtype):
-            differences, report = system.solve(partial(_mean_rows, step, workshop, reference))
+            differences, report = system.solve(partial(_mean_rows, workshop, reference, step.regressed[group]))
     except SolveError as error:
         raise SolveError(
             f"{step.name}, {system.group}: no trustworthy solution: {error}; use more rows or a smaller alpha"
         ) from error
     for tensor in step.regressed[group]:
-        difference_OI, weight_OI = differences[str(tensor.linear)], reference[str(tensor.linear)]
-        for rows in range(0, difference_OI.shape[0], PANEL_ROWS):
+        stored = workshop.plan.base.stored_name(tensor.name)
+        difference_OI = differences[str(tensor.linear)]
+        # As stored: (in, out) where the weight is kept so.
+        merged, weight = difference_OI.T if tensor.transposed else difference_OI, reference[str(tensor.linear)]
+        for rows in range(0, merged.shape[0], PANEL_ROWS):
             panel = slice(rows, rows + PANEL_ROWS)
-            with workshop.ledger.of(
-                "writing", num_bytes=difference_OI[panel].numel() * workshop.plan.output_dtype.itemsize
-            ):
-                writer.write(workshop.plan.base.prefix + tensor.name, difference_OI[panel].add_(weight_OI[panel]))
+            with workshop.ledger.of("writing", num_bytes=merged[panel].numel() * workshop.plan.output_dtype.itemsize):
+                writer.write(stored, merged[panel].add_(weight[panel]))
     workshop.progress(f"{system.group}: solve")
     return report
 
 
-def _mean_rows(step: Step, workshop: Workshop, reference: Mapping[str, Tensor], linear: str, rows: slice) -> Tensor:
-    """The mean over candidates of their difference from the reference, for some rows of a linear, read again."""
-    name = f"{linear}.weight"
-    reference_PI = reference[linear][rows].to(workshop.scratch.dtype)
-    width = reference_PI.shape[1]
-    values = torch.empty(reference_PI.numel(), dtype=reference_PI.dtype, device=reference_PI.device)
+def _mean_rows(
+    workshop: Workshop, reference: Mapping[str, Tensor], tensors: Sequence[TensorPlan], linear: str, rows: slice
+) -> Tensor:
+    """The mean over candidates of their difference from the reference, for some output rows of a linear, read again."""
+    tensor = next(tensor for tensor in tensors if tensor.linear == linear)
+    kept = reference[linear].T if tensor.transposed else reference[linear]
+    reference_PI = kept[rows].to(workshop.scratch.dtype)
+    start, count = rows.start * reference_PI.shape[1], reference_PI.numel()
+    if tensor.transposed:  # its rows lie apart in the file, which is read whole
+        start, count = 0, math.prod(tensor.shape)
+    values = torch.empty(count, dtype=reference_PI.dtype, device=reference_PI.device)
     total_PI = torch.zeros_like(reference_PI)
     for candidate in workshop.plan.candidates:
-        whole = next(iter(workshop.whole(step, {name: reference_PI})))
-        candidate.checkpoint.read_range(whole, rows.start * width, values)
-        total_PI += values.view_as(total_PI) - reference_PI
+        candidate.checkpoint.read_range(tensor.name, start, values)
+        own_PI = values.view(tensor.shape).T[rows] if tensor.transposed else values.view_as(total_PI)
+        total_PI += own_PI - reference_PI
     return total_PI.div_(len(workshop.plan.candidates))

@@ -22,8 +22,8 @@ def gram_flop(num_tokens: int, in_features: int) -> float:
 
 def rhs_flop(num_tokens: int, linears: Sequence[TensorPlan]) -> float:
     """A candidate's differences times its Gram matrix, or times its tokens twice; the latter with the Gram matrix."""
-    in_features = linears[0].shape[1]
-    out_features = sum(tensor.shape[0] for tensor in linears)
+    in_features = linears[0].out_in[1]
+    out_features = sum(tensor.out_in[0] for tensor in linears)
     if keeps_tokens(num_tokens, in_features):
         return 4.0 * num_tokens * out_features * in_features + gram_flop(num_tokens, in_features)
     return 2.0 * out_features * in_features**2
@@ -31,5 +31,5 @@ def rhs_flop(num_tokens: int, linears: Sequence[TensorPlan]) -> float:
 
 def solve_flop(linears: Sequence[TensorPlan]) -> float:
     """A Cholesky factorisation, and two substitutions for every output."""
-    in_features = linears[0].shape[1]
-    return in_features**3 / 3 + 2.0 * sum(tensor.shape[0] for tensor in linears) * in_features**2
+    in_features = linears[0].out_in[1]
+    return in_features**3 / 3 + 2.0 * sum(tensor.out_in[0] for tensor in linears) * in_features**2

@@ -20,7 +20,7 @@ def fold(tensor: TensorPlan, plan: Plan, writer: ShardWriter, ledger: Ledger) ->
             mean = None if tensor.use == "base" else read_mean(checkpoints, tensor.name, start, length)
             merged = finish(tensor, plan, mean, start, length)
         with ledger.of("writing", num_bytes=length * plan.output_dtype.itemsize):
-            writer.write(plan.base.prefix + tensor.name, merged)
+            writer.write(plan.base.stored_name(tensor.name), merged)
 
 
 def finish(tensor: TensorPlan, plan: Plan, mean: Tensor | None, start: int, length: int) -> Tensor:

@@ -48,7 +48,7 @@ def regress(step: Step, workshop: Workshop, writer: ShardWriter) -> tuple[Solve,
         solves += [conclude(step, workshop, writer, group, reference) for group in systems]
     for tensor in step.folded:
         known = means[tensor.name].view(-1).cpu() if tensor.name in means else None
-        writer.write(plan.base.prefix + tensor.name, finish(tensor, plan, known, 0, math.prod(tensor.shape)))
+        writer.write(plan.base.stored_name(tensor.name), finish(tensor, plan, known, 0, math.prod(tensor.shape)))
     return tuple(solves)
 
 
@@ -60,17 +60,21 @@ def _add(
     reference: Mapping[str, Tensor] | None,
 ) -> None:
     """Add a candidate's Gram matrices and weights to the sums over all candidates."""
+    own = {name.removesuffix(".weight"): weight for name, weight in weights.items()}
     for group, system in workshop.held.items():
         if not system.gram.is_finite():
             raise InputError(
                 f'candidate "{candidate.name}": {step.name}, {group}: activations are NaN or infinite'
                 f" within {system.gram.num_tokens:,} tokens; its calibration set or its dtype does not suit the model"
             )
+        kept = None if reference is None else _out_in(step, group, reference)
         flop = rhs_flop(system.gram.num_tokens, step.regressed[group]) if reference is not None else 0.0
         with workshop.ledger.of("right-hand sides", flop=flop, dtype=workshop.scratch.dtype):
-            system.add(_linears(weights), reference, weight=candidate.weight)
+            system.add(_out_in(step, group, own), kept, weight=candidate.weight)
         workshop.progress(f"{candidate.name}: sums")
 
 
-def _linears(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removesuffix(".weight"): weight for name, weight in weights.items() if name.endswith(".weight")}
+def _out_in(step: Step, group: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A group's weights as (out, in), by their linears."""
+    linears = {str(tensor.linear): tensor.transposed for tensor in step.regressed[group]}
+    return {linear: weights[linear].T if transposed else weights[linear] for linear, transposed in linears.items()}

@@ -77,12 +77,11 @@ class Workshop:
     def systems(self, step: Step, groups: Sequence[str]) -> dict[str, System]:
         """An empty system for each of some input groups; `held` until the next call."""
         assert isinstance(self.plan.method, RegMean)
-        shapes = {group: {tensor.linear or "": tensor.shape for tensor in step.regressed[group]} for group in groups}
+        shapes = {group: {str(tensor.linear): tensor.out_in for tensor in step.regressed[group]} for group in groups}
         if shapes != self._shapes:
             self.held.clear()
             for group, linears in shapes.items():
-                sizes = {name: (shape[0], shape[1]) for name, shape in linears.items()}
-                self.held[group] = self.plan.method.system(group, sizes, self.scratch)
+                self.held[group] = self.plan.method.system(group, linears, self.scratch)
             self._shapes = shapes
         for system in self.held.values():
             system.reset()
@@ -100,8 +99,8 @@ class Workshop:
     def merged(self, step: Step) -> TensorReader:
         """A step's result, read back from its shard."""
         specs = read_header(self.plan.output / step.shard)
-        prefix = self.plan.base.prefix
-        return TensorReader(f"merged {step.name}", {name.removeprefix(prefix): spec for name, spec in specs.items()})
+        own = {name: specs[self.plan.base.stored_name(name)] for name in step.shapes}
+        return TensorReader(f"merged {step.name}", own)
 
 
 def _product_shapes(plan: Plan, sums: torch.dtype) -> dict[torch.dtype, tuple[int, int, int]]:
