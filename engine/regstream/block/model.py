@@ -98,7 +98,8 @@ class LayeredModel:
         self._stand([*self._asides[:-1], Injection(self.blocks[-1], hidden_BLD)])
         inputs = self._body_inputs(hidden_BLD, Batch((hidden_BLD.shape[1],) * hidden_BLD.shape[0]))
         chosen = torch.arange(positions.start, positions.stop, device=hidden_BLD.device)
-        logits: Tensor = self.model(**inputs, logits_to_keep=chosen).logits
+        with self.lent(self._weightless):
+            logits: Tensor = self.model(**inputs, logits_to_keep=chosen).logits
         return logits
 
     def _body_inputs(self, hidden_BLD: Tensor, batch: Batch) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def evaluate(
 
 
 def _datasets(plan: Plan, listener: Listener) -> dict[str, TokenRows]:
-    if plan.base.family.rows != "input_ids":
+    if plan.base.family.model_class != "AutoModelForCausalLM":
         raise ManifestError(f"evaluate: a held-out loss needs a language model; the base is a {plan.base.family.name}")
     datasets = {}
     for candidate in plan.manifest.candidates:

@@ -51,7 +51,7 @@ GPT2 = Family(
     blocks="transformer.h",
     body="transformer",
     body_arguments={"use_cache": False},
-    before_blocks=("transformer.wte", "transformer.wpe"),
+    before_blocks=("transformer.wpe",),
     groups=(
         InputGroup(name="attention input", linears=("attn.c_attn",), transposed=True),
         InputGroup(name="attention output", linears=("attn.c_proj",), transposed=True),

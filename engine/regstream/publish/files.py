@@ -107,8 +107,10 @@ def _num_values(shape: tuple[int, ...]) -> int:
 
 def _config(plan: Plan) -> dict[str, Any]:
     config = {key: value for key, value in plan.base.config.items() if key not in ("torch_dtype", "_name_or_path")}
+    if plan.base.ignored:  # what the base has besides, such as a task's head, is not part of the result
+        config["architectures"] = [type(plan.model.model).__name__]
     if plan.base.family.nested_config:
-        config |= {"architectures": [plan.base.family.model_class], "model_type": plan.base.family.model_types[0]}
+        config["model_type"] = plan.base.family.model_types[0]
     return config | {"dtype": str(plan.output_dtype).removeprefix("torch.")}
 
 
