@@ -45,7 +45,8 @@ def evaluate(*, path: Path, also: dict[str, Path], cross: bool, device: str | No
 
     Judges the result of MANIFEST, the base, the candidates, and the plain mean of these. The rows are those of the
     [candidates.evaluation] tables. Models are streamed block by block, as a run does it. The table holds the mean
-    loss a token, in nats; the lowest of a column is bold. It goes into the result's model card, too.
+    loss a token, in nats, or for vision models the accuracy; the best of a column is bold. It goes into the result's
+    model card, too.
 
     \b
     Example:
@@ -69,9 +70,10 @@ def evaluate(*, path: Path, also: dict[str, Path], cross: bool, device: str | No
 
 def _record(evaluation: "Evaluation") -> dict[str, Any]:
     return {
+        "metric": evaluation.metric,
         "datasets": list(evaluation.datasets),
         "rows": [
-            {"model": row.model, "losses": dict(row.losses), "average": evaluation.average(row)}
+            {"model": row.model, "scores": dict(row.scores), "average": evaluation.average(row)}
             for row in evaluation.rows
         ],
     }

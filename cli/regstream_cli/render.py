@@ -1,6 +1,6 @@
 """Tables for people: no numbers of their own, only words and columns for those of the engine."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -63,22 +63,20 @@ def status_table(standing: "Standing") -> Table:
 
 
 def evaluation_table(evaluation: "Evaluation") -> Table:
-    """A row a model, a column a dataset, the lowest loss of each column in bold."""
-    columns = [[row.losses.get(dataset) for row in evaluation.rows] for dataset in evaluation.datasets]
+    """A row a model, a column a dataset, the best of each column in bold."""
+    columns = [[row.scores.get(dataset) for row in evaluation.rows] for dataset in evaluation.datasets]
     columns.append([evaluation.average(row) for row in evaluation.rows])
-    table = _table("held-out loss", *evaluation.datasets, "average")
-    for row, *losses in zip(evaluation.rows, *map(_loss_cells, columns), strict=True):
-        table.add_row(row.model, *losses)
+    table = _table(evaluation.metric, *evaluation.datasets, "average")
+    best = max if evaluation.higher_is_better else min
+    for row, *scores in zip(evaluation.rows, *(_score_cells(column, best) for column in columns), strict=True):
+        table.add_row(row.model, *scores)
     return table
 
 
-def _loss_cells(losses: Sequence[float | None]) -> list[Text]:
-    best = min((loss for loss in losses if loss is not None), default=None)
-    return [_loss_cell(loss, best) for loss in losses]
-
-
-def _loss_cell(loss: float | None, best: float | None) -> Text:
-    return Text("" if loss is None else f"{loss:.3f}", style="bold" if loss == best else "")
+def _score_cells(scores: Sequence[float | None], best_of: Callable[[Sequence[float]], float]) -> list[Text]:
+    known = [score for score in scores if score is not None]
+    best = best_of(known) if known else None
+    return [Text("" if score is None else f"{score:.3f}", style="bold" if score == best else "") for score in scores]
 
 
 def _plan_cells(plan: "Plan", step: "Step") -> tuple[str, ...]:

@@ -39,7 +39,7 @@ def test_json(invoke: Invoke, finished: Path) -> None:
     record = json.loads(invoke("evaluate", finished, "--cross", "--json").stdout)
     assert record["datasets"] == ["task0", "task1"]
     for row in record["rows"]:
-        assert row["average"] == pytest.approx(sum(row["losses"].values()) / 2)
+        assert row["average"] == pytest.approx(sum(row["scores"].values()) / 2)
 
 
 def test_a_merge_without_a_result_is_4(invoke: Invoke, fresh: Path) -> None:
@@ -57,11 +57,12 @@ def test_another_model_needs_a_name_and_a_folder(invoke: Invoke, fresh: Path, va
 
 def test_the_lowest_loss_of_a_column_is_bold() -> None:
     rows = (
-        EvaluationRow(model="base", losses={"math": 2.0, "code": 1.0}),
-        EvaluationRow(model="math", losses={"math": 1.5}),
-        EvaluationRow(model="merge", losses={"math": 1.6, "code": 1.2}),
+        EvaluationRow(model="base", scores={"math": 2.0, "code": 1.0}),
+        EvaluationRow(model="math", scores={"math": 1.5}),
+        EvaluationRow(model="merge", scores={"math": 1.6, "code": 1.2}),
     )
-    table = evaluation_table(Evaluation(datasets=("math", "code"), rows=rows))
+    judged = Evaluation(metric="held-out loss", higher_is_better=False, datasets=("math", "code"), rows=rows)
+    table = evaluation_table(judged)
     cells = [[cell for cell in column.cells if isinstance(cell, Text)] for column in table.columns[1:]]
     assert [[cell.plain for cell in column if cell.style] for column in cells] == [["1.500"], ["1.000"], ["1.400"]]
     assert [cell.plain for cell in cells[2]] == ["1.500", "", "1.400"]

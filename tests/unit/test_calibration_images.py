@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 
 from checkpoints import IMAGE_SIZE, PATCH_SIZE, write_image_processor
-from regstream.calibration import CalibrationSet, load_calibration
+from regstream.calibration import CalibrationSet, PixelRows, load_calibration
 from regstream.errors import InputError
 from regstream.families.clip import CLIP_VISION
 from regstream.manifest import Calibration
@@ -128,3 +128,25 @@ def test_what_is_not_there_is_told(tmp_path: Path, base: Path) -> None:
         load(tmp_path / "torn.parquet", base)
     with pytest.raises(InputError, match=r"no preprocessor_config.json; without it images cannot be prepared"):
         load(write_folder(tmp_path / "images"), tmp_path)
+
+
+def test_labels_are_the_classes_folders_in_order_or_a_column(tmp_path: Path, base: Path) -> None:
+    rows = load(write_folder(tmp_path / "images"), base, batch_rows=2)
+    assert isinstance(rows, PixelRows)
+    assert [rows.labels(index).tolist() for index in range(3)] == [[0, 0], [0, 1], [1]]
+    values = [encoded(picture(index)) for index in range(4)]
+    pq.write_table(pa.table({"image": values, "label": [3, 1, 0, 2]}), tmp_path / "rows.parquet", row_group_size=2)
+    table = load(tmp_path / "rows.parquet", base)
+    assert isinstance(table, PixelRows)
+    assert table.labels(0).tolist() == [3, 1, 0, 2]
+
+
+def test_images_without_a_class_are_told(tmp_path: Path, base: Path) -> None:
+    folder = write_folder(tmp_path / "images", count=1)
+    (folder / "a.png").write_bytes(encoded(picture(0)))
+    pq.write_table(pa.table({"image": [encoded(picture(0))], "label": ["cat"]}), tmp_path / "rows.parquet")
+    for path, message in ((folder, "a.png lies in no class's folder"), (tmp_path / "rows.parquet", "a whole number")):
+        rows = load(path, base)
+        assert isinstance(rows, PixelRows)
+        with pytest.raises(InputError, match=message):
+            rows.labels(0)

@@ -102,6 +102,12 @@ class LayeredModel:
             logits: Tensor = self.model(**inputs, logits_to_keep=chosen).logits
         return logits
 
+    @torch.no_grad()
+    def run_pooled(self, first_BD: Tensor) -> Tensor:
+        """What stands for each image, (B, D), from the first token that left the last block; its norm must be lent."""
+        pooled: Tensor = self.model.get_submodule(self.family.pooled)(first_BD)
+        return pooled
+
     def _body_inputs(self, hidden_BLD: Tensor, batch: Batch) -> dict[str, Any]:
         if self.family.body_input == "pixel_values":
             size, channels = self.model.config.image_size, self.model.config.num_channels

@@ -29,6 +29,10 @@ class Encoded(Protocol):
         """Where an image stands, and its bytes."""
         ...
 
+    def label(self, index: int) -> int:
+        """Its class."""
+        ...
+
 
 class FolderImages:
     """The image files in a folder and below, by their paths."""
@@ -46,6 +50,17 @@ class FolderImages:
     def encoded(self, index: int) -> tuple[str, bytes]:
         """The file's name below the folder, and its bytes."""
         return self._files[index].as_posix(), (self._folder / self._files[index]).read_bytes()
+
+    def label(self, index: int) -> int:
+        """The place of its outermost folder among those in the images' folder, by name.
+
+        Raises:
+            InputError: the file lies in no class's folder.
+        """
+        parts = self._files[index].parts
+        if len(parts) < 2:
+            raise InputError(f"{self._folder}: {parts[0]} lies in no class's folder, so that it has no label")
+        return sorted({path.parts[0] for path in self._files if len(path.parts) > 1}).index(parts[0])
 
 
 class TableImages:
@@ -73,6 +88,20 @@ class TableImages:
         if not isinstance(found, bytes):
             raise InputError(f'row {index + 1}: expected an encoded image in "{self._field}", found {str(value)[:40]}')
         return f"row {index + 1}", found
+
+    def label(self, index: int) -> int:
+        """From the column `label`, a whole number.
+
+        Raises:
+            InputError: there is no such column, or no number in it.
+        """
+        if "label" not in self._file.schema_arrow.names:
+            raise InputError(f'no column "label"; there are {", ".join(self._file.schema_arrow.names)}')
+        group, row = self._places[index]
+        value = self._file.read_row_group(group, columns=["label"]).column(0)[row].as_py()
+        if not isinstance(value, int):
+            raise InputError(f'row {index + 1}: expected a whole number in "label", found {str(value)[:40]}')
+        return value
 
 
 class PreparedImages:
@@ -114,6 +143,14 @@ class PreparedImages:
             self._open(place, encoded)
             digest.update(hashlib.sha256(encoded).digest())
         return digest.digest()
+
+    def labels(self, rows: Sequence[int]) -> list[int]:
+        """The class of some of them.
+
+        Raises:
+            InputError: they have none.
+        """
+        return [self._images.label(row) for row in rows]
 
     def _encoded(self, row: int) -> tuple[str, bytes]:
         try:

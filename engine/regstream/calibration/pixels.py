@@ -34,6 +34,10 @@ class Pixels(Protocol):
         """Of some of them, whatever it is that decides their values."""
         ...
 
+    def labels(self, rows: Sequence[int]) -> list[int]:
+        """The class of some of them."""
+        ...
+
 
 class StoredPixels:
     """Prepared images in a safetensors file."""
@@ -68,6 +72,15 @@ class StoredPixels:
         described = f"{tuple(pixels.shape)} {pixels.dtype}\n".encode()
         return hashlib.sha256(described + pixels.view(torch.uint8).numpy().tobytes()).digest()
 
+    def labels(self, rows: Sequence[int]) -> list[int]:
+        """From the tensor `labels` (rows,) of the same file.
+
+        Raises:
+            InputError: there is none.
+        """
+        with tensor_rows(self._path, "labels") as labels:
+            return [int(labels[row : row + 1]) for row in rows]
+
 
 class PixelRows:
     """Images in batches; all have the model's size, so nothing is ever padded."""
@@ -99,6 +112,14 @@ class PixelRows:
     def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
         """`pixel_values` (B, C, H, W) of a batch."""
         return {"pixel_values": self._source.pixels(self._batches[index]).to(dtype=dtype, device=device)}
+
+    def labels(self, index: int) -> Tensor:
+        """The class of each image of a batch, (B,).
+
+        Raises:
+            InputError: the images have none.
+        """
+        return torch.tensor(self._source.labels(self._batches[index]))
 
 
 def image_shape(config: Mapping[str, Any]) -> list[int]:

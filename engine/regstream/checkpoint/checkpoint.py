@@ -15,7 +15,7 @@ class Checkpoint(TensorReader):
     """A folder of safetensors, open for reading; nothing in it is ever written.
 
     `tensors` holds what belongs to the family's model, by the model's own parameter names; `ignored` the rest
-    (the text tower of a whole CLIP). Files may call them otherwise: `stored_name`.
+    (the text tower of a whole CLIP), which `besides` reads. Files may call them otherwise: `stored_name`.
     """
 
     def __init__(self, label: str, folder: Path, config: Mapping[str, Any], family: Family) -> None:
@@ -26,6 +26,7 @@ class Checkpoint(TensorReader):
         self._stored = _own_names(family, stored)
         super().__init__(label, {own: stored[name] for own, name in self._stored.items()})
         self.ignored = tuple(sorted(stored.keys() - self._stored.values()))
+        self.besides = TensorReader(label, {name: stored[name] for name in self.ignored})
 
     def stored_name(self, name: str) -> str:
         """What the files call a parameter; for one that they do not hold, its own name."""

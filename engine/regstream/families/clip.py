@@ -26,6 +26,7 @@ CLIP_VISION = Family(
     parts={"embeddings": ("embeddings", "pre_layrnorm"), "final_norm": ("post_layernorm",), "head": ()},
     # The official code and FusionBench: patch, class and position embeddings and the first norm are means.
     defaults={"embeddings": "average", "final_norm": "base", "head": "base"},
+    pooled="post_layernorm",
     tokens_per_row=_patches_and_class,
     renames=((r"^vision_model\.", ""),),
     nested_config="vision_config",

@@ -34,6 +34,7 @@ class Family:
     groups: tuple[InputGroup, ...]
     parts: Mapping[Part, tuple[str, ...]]  # modules outside the blocks; embeddings are the stem, the rest the head
     defaults: Mapping[Part, Literal["base", "average"]]  # for regression merging, as published
+    pooled: str = ""  # the norm that the first token of an image passes, to stand for all of it
     optional: tuple[str, ...] = ()  # modules that a checkpoint may lack
     tokens_per_row: Callable[[Mapping[str, Any]], int] | None = None  # of images, from the config
     #: How names in checkpoints become the model's own: regular expressions and what they are replaced by, in order.

@@ -58,6 +58,7 @@ VIT = Family(
     ),
     parts={"embeddings": ("embeddings",), "final_norm": ("layernorm",), "head": ("pooler",)},
     defaults={"embeddings": "average", "final_norm": "average", "head": "average"},
+    pooled="layernorm",
     tokens_per_row=_patches_and_class,
     # Files are written with the names that the class had before transformers 5.
     renames=(

@@ -24,11 +24,14 @@ def misplaced(draft: Draft, manifest: Path) -> Iterator[Problem]:
     """Every place that is missing, of a kind that cannot be read, or in the way. `manifest` is the file itself."""
     models = list(_models(draft, manifest.parent))
     rows = list(_rows(draft, manifest.parent))
+    heads = list(_heads(draft, manifest.parent))
     for model in models:
         yield from _missing_folder(model)
     for source in rows:
         yield from _unreadable_rows(source)
-    read = [*models, *rows, _Source((), manifest.name, "this manifest", manifest)]
+    for head in heads:
+        yield from _unreadable_head(head)
+    read = [*models, *rows, *heads, _Source((), manifest.name, "this manifest", manifest)]
     output = _written(draft, ("merge", "output"), manifest.parent)
     workdir = _written(draft, ("resources", "workdir"), manifest.parent)
     if output is not None:
@@ -60,6 +63,13 @@ def _rows(draft: Draft, folder: Path) -> Iterator[_Source]:
                 yield _Source(location, text, f"the {key} set of candidates[{index}]", locate(text, folder))
 
 
+def _heads(draft: Draft, folder: Path) -> Iterator[_Source]:
+    for index, candidate in enumerate(tables(draft, "candidates")):
+        if (text := table(candidate, "evaluation").get("head")) is not None:
+            location = ("candidates", index, "evaluation", "head")
+            yield _Source(location, text, f"the head of candidates[{index}]", locate(text, folder))
+
+
 def _written(draft: Draft, location: tuple[str, str], folder: Path) -> Path | None:
     text = table(draft, location[0]).get(location[1])
     return None if text is None else locate(text, folder)
@@ -81,6 +91,12 @@ def _unreadable_rows(rows: _Source) -> Iterator[Problem]:
         yield Problem(rows.location, text if exists(rows.path) else f"{text}; there is no {rows.path}")
     elif not exists(rows.path):
         yield Problem(rows.location, f"expected a file, found {shown(rows.text)}; there is no {rows.path}")
+
+
+def _unreadable_head(head: _Source) -> Iterator[Problem]:
+    if head.path.suffix != ".safetensors" or not exists(head.path) or is_folder(head.path):
+        there = "" if exists(head.path) else f"; there is no {head.path}"
+        yield Problem(head.location, f"expected a .safetensors file, found {shown(head.text)}{there}")
 
 
 def _in_the_way(location: Location, written: Path, read: list[_Source]) -> Iterator[Problem]:

@@ -82,6 +82,12 @@ class Calibration(_Table):
     batch_rows: Annotated[int, Field(gt=0, description="a whole number above 0")] = 8
 
 
+class Evaluation(Calibration):
+    """Held-out rows. Images have labels, and a head that tells their classes."""
+
+    head: Annotated[Place | None, Field(description="a .safetensors file")] = None
+
+
 class Candidate(_Table):
     """A fine-tuned checkpoint: a model, an adapter on a model, or an adapter on the base."""
 
@@ -92,7 +98,7 @@ class Candidate(_Table):
     adapter: Annotated[Model | None, Field(description="a folder or a hub id of a PEFT LoRA adapter")] = None
     weight: Annotated[float, Field(gt=0, description="a number above 0")] = 1.0
     calibration: Annotated[Calibration | None, Field(description="a table")] = None
-    evaluation: Annotated[Calibration | None, Field(description="a table")] = None
+    evaluation: Annotated[Evaluation | None, Field(description="a table")] = None
 
 
 class Resources(_Table):
