@@ -32,10 +32,10 @@ def terms_of(job: Job, step: Step, groups: Sequence[str]) -> Mapping[Place, Mapp
     working = {**_sums(job, step, groups), **_activations(job, step, groups)}
     host = {"libraries": _LIBRARIES_BYTES[step.kind], "panels": _PANELS_BYTES}
     if job.device.type == "cpu":
-        return {"host": working | host}
+        return {"host": _rounded(working | host)}
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
     batches = 3 * _widest_batch_bytes(job) if step.feeds or groups else 0
-    return {"host": host | {"hidden states": batches}, "device": working | {"context": _CONTEXT_BYTES}}
+    return {"host": _rounded(host | {"hidden states": batches}), "device": working | {"context": _CONTEXT_BYTES}}
 
 
 def generation_bytes(job: Job) -> int:
@@ -44,6 +44,11 @@ def generation_bytes(job: Job) -> int:
         return 0
     num_tokens = sum(batch.num_tokens for candidate in job.candidates for batch in candidate.rows.batches)
     return num_tokens * job.model.hidden_size * job.compute_dtype.itemsize
+
+
+def _rounded(terms: dict[str, int]) -> dict[str, int]:
+    """Large tensors lie on huge pages, of which the last is seldom full."""
+    return terms | {"rounding": sum(terms.values()) // 64}
 
 
 def _sums(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
