@@ -3,8 +3,6 @@
 Shape suffixes: T tokens, I in-features.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -36,14 +34,14 @@ class Scratch:
         self.dtype = dtype
         self._buffer = torch.empty(0, dtype=dtype, device=device)
 
-    def take(self, *shape: int) -> Tensor:
-        """A view of some shape and of undefined content, valid until the next `take`."""
-        size = math.prod(shape)
+    def take(self, num_rows: int, num_columns: int) -> Tensor:
+        """A (num_rows, num_columns) view of undefined content, valid until the next `take`."""
+        size = num_rows * num_columns
         if self._buffer.numel() < size:
             # Released first, so that the old and the new one never exist together.
             self._buffer = torch.empty(0, dtype=self.dtype, device=self.device)
             self._buffer = torch.empty(size, dtype=self.dtype, device=self.device)
-        return self._buffer[:size].view(shape)
+        return self._buffer[:size].view(num_rows, num_columns)
 
     def zeros(self, num_rows: int, num_columns: int) -> Tensor:
         """A tensor of its own in the sums' dtype and device."""

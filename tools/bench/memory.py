@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from bench.process import regstream, run
 from bench.workload import WORK, Workload
@@ -30,8 +31,13 @@ MERGE = WORK / "merge"
 def merge(workload: Workload, *, limit_bytes: int | None = None) -> tuple[Taken, dict[str, tuple[int, int]]]:
     """Run a workload; of each step the measured and the projected peak."""
     taken = regstream("run", workload.manifest(MERGE), limit_bytes=limit_bytes)
-    steps = json.loads((MERGE / "merged" / "regstream.measured.json").read_text())["steps"]
-    return taken, {step["name"]: (step["peak_bytes"], step["projected_bytes"]) for step in steps}
+    return taken, {step["name"]: (step["peak_bytes"], step["projected_bytes"]) for step in measured_steps()}
+
+
+def measured_steps() -> list[dict[str, Any]]:
+    """What the last workload's result says of its steps."""
+    steps: list[dict[str, Any]] = json.loads((MERGE / "merged" / "regstream.measured.json").read_text())["steps"]
+    return steps
 
 
 def projections() -> Iterator[str]:

@@ -1,13 +1,12 @@
 """Time: beside the machine's own matrix product, beside a plain implementation, and as work is doubled."""
 
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from bench.memory import MERGE
+from bench.memory import MERGE, measured_steps
 from bench.process import regstream, run
 from bench.workload import Workload
 
@@ -24,9 +23,9 @@ def roofline() -> Iterator[str]:
         shares = []
         for _ in range(TIMES if workload is not WIDE else 1):
             regstream("run", workload.manifest(MERGE))
-            shares.append(_share(_steps()))
+            shares.append(_share(measured_steps()))
         yield f"- {workload.name}: {median(shares):.0%} ({len(shares)} runs)"
-        yield from _profile(_steps())
+        yield from _profile(measured_steps())
 
 
 def baseline() -> Iterator[str]:
@@ -47,7 +46,7 @@ def methods() -> Iterator[str]:
         seconds = []
         for method in ("regmean++", "regmean"):
             regstream("run", replace(NARROW, method=method).manifest(MERGE))
-            seconds.append(sum(step["seconds"] for step in _steps()))
+            seconds.append(sum(step["seconds"] for step in measured_steps()))
         ratios.append(seconds[0] / seconds[1])
     yield f"- {NARROW.name}: {median(ratios):.2f} times RegMean's time ({_told(ratios)})"
 
@@ -63,12 +62,7 @@ def doubling() -> Iterator[str]:
 
 def _block_seconds(workload: Workload) -> float:
     regstream("run", workload.manifest(MERGE))
-    return sum(float(step["seconds"]) for step in _steps() if step["name"].startswith("block"))
-
-
-def _steps() -> list[dict[str, Any]]:
-    steps: list[dict[str, Any]] = json.loads((MERGE / "merged" / "regstream.measured.json").read_text())["steps"]
-    return steps
+    return sum(float(step["seconds"]) for step in measured_steps() if step["name"].startswith("block"))
 
 
 def _share(steps: list[dict[str, Any]]) -> float:

@@ -39,13 +39,6 @@ class Workload:
         return str(SHAPES[self.shape]["model_type"]).startswith("clip")
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens of one candidate's calibration set."""
-        config = SHAPES[self.shape]
-        length = (config["image_size"] // config["patch_size"]) ** 2 + 1 if self.is_vision else self.length
-        return self.rows * length
-
-    @property
     def name(self) -> str:
         """In one line, for people."""
         rows = f"{self.rows} images" if self.is_vision else f"{self.rows} rows of {self.length} tokens"

@@ -43,6 +43,7 @@ class FolderImages:
             (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES),
             key=lambda path: path.parts,
         )
+        self._classes = sorted({path.parts[0] for path in self._files if len(path.parts) > 1})
 
     def __len__(self) -> int:
         return len(self._files)
@@ -60,7 +61,7 @@ class FolderImages:
         parts = self._files[index].parts
         if len(parts) < 2:
             raise InputError(f"{self._folder}: {parts[0]} lies in no class's folder, so that it has no label")
-        return sorted({path.parts[0] for path in self._files if len(path.parts) > 1}).index(parts[0])
+        return self._classes.index(parts[0])
 
 
 class TableImages:
@@ -73,17 +74,14 @@ class TableImages:
         self._field = field
         groups = (self._file.metadata.row_group(index).num_rows for index in range(self._file.num_row_groups))
         self._places = [(group, row) for group, count in enumerate(groups) for row in range(count)]
-        self._held: tuple[int, Any] = (-1, None)
+        self._held: tuple[tuple[int, str] | None, Any] = (None, None)
 
     def __len__(self) -> int:
         return len(self._places)
 
     def encoded(self, index: int) -> tuple[str, bytes]:
         """The row's number, and its bytes; one group of rows is held at a time."""
-        group, row = self._places[index]
-        if self._held[0] != group:
-            self._held = (group, self._file.read_row_group(group, columns=[self._field]).column(0))
-        value = self._held[1][row].as_py()
+        value = self._value(index, self._field)
         found = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(found, bytes):
             raise InputError(f'row {index + 1}: expected an encoded image in "{self._field}", found {str(value)[:40]}')
@@ -97,11 +95,16 @@ class TableImages:
         """
         if "label" not in self._file.schema_arrow.names:
             raise InputError(f'no column "label"; there are {", ".join(self._file.schema_arrow.names)}')
-        group, row = self._places[index]
-        value = self._file.read_row_group(group, columns=["label"]).column(0)[row].as_py()
+        value = self._value(index, "label")
         if not isinstance(value, int):
             raise InputError(f'row {index + 1}: expected a whole number in "label", found {str(value)[:40]}')
         return value
+
+    def _value(self, index: int, column: str) -> Any:
+        group, row = self._places[index]
+        if self._held[0] != (group, column):
+            self._held = ((group, column), self._file.read_row_group(group, columns=[column]).column(0))
+        return self._held[1][row].as_py()
 
 
 class PreparedImages:

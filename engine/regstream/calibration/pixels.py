@@ -69,8 +69,9 @@ class StoredPixels:
         pixels = self.pixels(rows)
         if not bool(torch.isfinite(pixels).all()):
             raise InputError(f"{self._path}: pixel_values of rows {rows[0]}-{rows[-1]} hold NaN or infinite values")
-        described = f"{tuple(pixels.shape)} {pixels.dtype}\n".encode()
-        return hashlib.sha256(described + pixels.view(torch.uint8).numpy().tobytes()).digest()
+        digest = hashlib.sha256(f"{tuple(pixels.shape)} {pixels.dtype}\n".encode())
+        digest.update(pixels.view(torch.uint8).numpy().data)
+        return digest.digest()
 
     def labels(self, rows: Sequence[int]) -> list[int]:
         """From the tensor `labels` (rows,) of the same file.

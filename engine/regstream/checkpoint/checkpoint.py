@@ -25,8 +25,12 @@ class Checkpoint(TensorReader):
         self.family = family
         self._stored = _own_names(family, stored)
         super().__init__(label, {own: stored[name] for own, name in self._stored.items()})
-        self.ignored = tuple(sorted(stored.keys() - self._stored.values()))
-        self.besides = TensorReader(label, {name: stored[name] for name in self.ignored})
+        self.besides = TensorReader(label, {name: stored[name] for name in stored.keys() - self._stored.values()})
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """The names of what does not belong to the model."""
+        return tuple(sorted(self.besides.tensors))
 
     def stored_name(self, name: str) -> str:
         """What the files call a parameter; for one that they do not hold, its own name."""

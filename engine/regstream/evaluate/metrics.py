@@ -1,5 +1,8 @@
 """Which metric judges a model, with its datasets opened and found fit for it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -37,24 +40,23 @@ def metric_of(plan: Plan, listener: Listener) -> HeldOutLoss | Accuracy:
 def _texts(candidate: Candidate, plan: Plan, listener: Listener) -> TokenRows:
     rows = _rows(candidate, plan, listener)
     assert isinstance(rows, TokenRows)
-    if not any(length > 1 for batch in rows.batches for length in batch.lengths):
-        raise InputError(f'candidate "{candidate.name}": evaluation: no row has a second token to predict')
+    with _told_of(candidate):
+        if not any(length > 1 for batch in rows.batches for length in batch.lengths):
+            raise InputError("no row has a second token to predict")
     return rows
 
 
 def _images(candidate: Candidate, plan: Plan, listener: Listener) -> PixelRows:
     rows = _rows(candidate, plan, listener)
     assert isinstance(rows, PixelRows)
-    try:
+    with _told_of(candidate):
         rows.labels(0)
-    except InputError as error:
-        raise InputError(f'candidate "{candidate.name}": evaluation: {error}') from error
     return rows
 
 
 def _rows(candidate: Candidate, plan: Plan, listener: Listener) -> object:
     assert candidate.evaluation is not None
-    try:
+    with _told_of(candidate):
         return load_calibration(
             candidate.evaluation,
             family=plan.base.family,
@@ -63,8 +65,6 @@ def _rows(candidate: Candidate, plan: Plan, listener: Listener) -> object:
             seed=plan.manifest.merge.seed,
             warn=lambda message: listener(Warned(message=message)),
         )
-    except InputError as error:
-        raise InputError(f'candidate "{candidate.name}": evaluation: {error}') from error
 
 
 def _head(candidate: Candidate, plan: Plan, projection_PD: Tensor | None) -> Head:
@@ -75,10 +75,8 @@ def _head(candidate: Candidate, plan: Plan, projection_PD: Tensor | None) -> Hea
             f'candidate "{candidate.name}": evaluation: head is missing; name a .safetensors file with a weight'
             " (classes, features)"
         )
-    try:
+    with _told_of(candidate):
         return read_head(path, plan.model.hidden_size, projection_PD)
-    except InputError as error:
-        raise InputError(f'candidate "{candidate.name}": evaluation: {error}') from error
 
 
 def _projection(plan: Plan) -> Tensor | None:
@@ -89,3 +87,12 @@ def _projection(plan: Plan) -> Tensor | None:
     projection_PD = torch.empty(spec.shape, dtype=torch.float32)
     plan.base.besides.read({"visual_projection.weight": projection_PD})
     return projection_PD
+
+
+@contextmanager
+def _told_of(candidate: Candidate) -> Iterator[None]:
+    """Say whose evaluation it is that went wrong."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f'candidate "{candidate.name}": evaluation: {error}') from error

@@ -1,19 +1,19 @@
 """Decoder-only language models whose blocks are laid out as Llama's, or as Llama's with linears fused."""
 
-from regstream.families.description import Family, InputGroup
+from regstream.families.description import Family, InputGroup, block_groups
 
-_LLAMA_GROUPS = (
-    InputGroup(name="attention input", linears=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
-    InputGroup(name="attention output", linears=("self_attn.o_proj",)),
-    InputGroup(name="mlp input", linears=("mlp.gate_proj", "mlp.up_proj")),
-    InputGroup(name="mlp output", linears=("mlp.down_proj",)),
+_LLAMA_GROUPS = block_groups(
+    attention_input=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    attention_output="self_attn.o_proj",
+    mlp_input=("mlp.gate_proj", "mlp.up_proj"),
+    mlp_output="mlp.down_proj",
 )
 # One weight where Llama has several: an output row is regressed by itself, so fused rows come out as they would apart.
-_FUSED_GROUPS = (
-    InputGroup(name="attention input", linears=("self_attn.qkv_proj",)),
-    InputGroup(name="attention output", linears=("self_attn.o_proj",)),
-    InputGroup(name="mlp input", linears=("mlp.gate_up_proj",)),
-    InputGroup(name="mlp output", linears=("mlp.down_proj",)),
+_FUSED_GROUPS = block_groups(
+    attention_input=("self_attn.qkv_proj",),
+    attention_output="self_attn.o_proj",
+    mlp_input=("mlp.gate_up_proj",),
+    mlp_output="mlp.down_proj",
 )
 
 
@@ -52,11 +52,12 @@ GPT2 = Family(
     body="transformer",
     body_arguments={"use_cache": False},
     before_blocks=("transformer.wpe",),
-    groups=(
-        InputGroup(name="attention input", linears=("attn.c_attn",), transposed=True),
-        InputGroup(name="attention output", linears=("attn.c_proj",), transposed=True),
-        InputGroup(name="mlp input", linears=("mlp.c_fc",), transposed=True),
-        InputGroup(name="mlp output", linears=("mlp.c_proj",), transposed=True),
+    groups=block_groups(
+        attention_input=("attn.c_attn",),
+        attention_output="attn.c_proj",
+        mlp_input=("mlp.c_fc",),
+        mlp_output="mlp.c_proj",
+        transposed=True,
     ),
     parts={
         "embeddings": ("transformer.wte", "transformer.wpe"),

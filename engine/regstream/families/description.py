@@ -65,3 +65,25 @@ class Family:
     def block_prefix(self, block: int) -> str:
         """What stands before a parameter's name inside its block: `model.layers.3.`."""
         return f"{self.blocks}.{block}."
+
+
+def block_groups(
+    *,
+    attention_input: tuple[str, ...],
+    attention_output: str,
+    mlp_input: tuple[str, ...],
+    mlp_output: str,
+    transposed: bool = False,
+) -> tuple[InputGroup, ...]:
+    """The four input groups of a transformer's block, in the order in which they are read."""
+    return (
+        InputGroup(name="attention input", linears=attention_input, transposed=transposed),
+        InputGroup(name="attention output", linears=(attention_output,), transposed=transposed),
+        InputGroup(name="mlp input", linears=mlp_input, transposed=transposed),
+        InputGroup(name="mlp output", linears=(mlp_output,), transposed=transposed),
+    )
+
+
+def patches_and_class(config: Mapping[str, Any]) -> int:
+    """Tokens of an image that is cut into patches: those, and the one that stands for the class."""
+    return int(config["image_size"] // config["patch_size"]) ** 2 + 1

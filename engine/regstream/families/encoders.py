@@ -1,13 +1,6 @@
 """Encoders of text and of images, without the heads that tasks put on them."""
 
-from collections.abc import Mapping
-from typing import Any
-
-from regstream.families.description import Family, InputGroup
-
-
-def _patches_and_class(config: Mapping[str, Any]) -> int:
-    return int(config["image_size"] // config["patch_size"]) ** 2 + 1
+from regstream.families.description import Family, block_groups, patches_and_class
 
 
 def _bert(model_type: str) -> Family:
@@ -19,14 +12,11 @@ def _bert(model_type: str) -> Family:
         blocks="encoder.layer",
         body="",
         before_blocks=("embeddings",),
-        groups=(
-            InputGroup(
-                name="attention input",
-                linears=("attention.self.query", "attention.self.key", "attention.self.value"),
-            ),
-            InputGroup(name="attention output", linears=("attention.output.dense",)),
-            InputGroup(name="mlp input", linears=("intermediate.dense",)),
-            InputGroup(name="mlp output", linears=("output.dense",)),
+        groups=block_groups(
+            attention_input=("attention.self.query", "attention.self.key", "attention.self.value"),
+            attention_output="attention.output.dense",
+            mlp_input=("intermediate.dense",),
+            mlp_output="output.dense",
         ),
         parts={"embeddings": ("embeddings",), "final_norm": (), "head": ("pooler",)},
         # RegMean: what is no linear is a mean.
@@ -50,16 +40,16 @@ VIT = Family(
     blocks="layers",
     body="",
     body_input="pixel_values",
-    groups=(
-        InputGroup(name="attention input", linears=("attention.q_proj", "attention.k_proj", "attention.v_proj")),
-        InputGroup(name="attention output", linears=("attention.o_proj",)),
-        InputGroup(name="mlp input", linears=("mlp.fc1",)),
-        InputGroup(name="mlp output", linears=("mlp.fc2",)),
+    groups=block_groups(
+        attention_input=("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+        attention_output="attention.o_proj",
+        mlp_input=("mlp.fc1",),
+        mlp_output="mlp.fc2",
     ),
     parts={"embeddings": ("embeddings",), "final_norm": ("layernorm",), "head": ("pooler",)},
     defaults={"embeddings": "average", "final_norm": "average", "head": "average"},
     pooled="layernorm",
-    tokens_per_row=_patches_and_class,
+    tokens_per_row=patches_and_class,
     # Files are written with the names that the class had before transformers 5.
     renames=(
         (r"^vit\.", ""),

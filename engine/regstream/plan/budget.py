@@ -19,11 +19,7 @@ _DISK_MARGIN = 1.02
 
 
 def memory_budgets(job: Job, runtime_bytes: int) -> dict[Place, int]:
-    """The memory that may be taken in all, place by place: the manifest's word, or what is free, less a margin.
-
-    Raises:
-        ManifestError: nothing tells how much memory a device has that is not there.
-    """
+    """The memory that may be taken in all, place by place: the manifest's word, or what is free, less a margin."""
     resources = job.manifest.resources
     free = runtime_bytes + int(psutil.virtual_memory().available * _FREE_SHARE)
     budgets: dict[Place, int] = {"host": free if resources.host_memory is None else resources.host_memory}

@@ -1,6 +1,6 @@
 """From a manifest to a plan: configs and headers are read, rows tokenized, no weight touched, nothing written."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from regstream.calibration import CalibrationSet, load_calibration
 from regstream.checkpoint import Checkpoint, open_checkpoint
 from regstream.errors import InputError, ManifestError
 from regstream.events import Listener, Warned, ignore
-from regstream.manifest import Candidate, Manifest, ModelRef, parse_device
+from regstream.manifest import Candidate, Manifest, ModelRef, Others, parse_device
 from regstream.methods import Method, method_of
 from regstream.methods.method import States
 from regstream.plan.agreement import check_base, check_candidate
@@ -49,18 +49,16 @@ def make_plan(
         listener(Warned(message=message))
 
     chosen = choose_device(device or manifest.resources.device, must_exist=for_this_machine)
-    if not memory.is_there(chosen) and manifest.resources.device_memory is None:
+    is_there = memory.is_there(chosen)
+    if not is_there and manifest.resources.device_memory is None:
         raise ManifestError(f'{source}: device "{chosen}" is not here; give its device_memory in [resources]')
     method = method_of(manifest.merge)
     base = open_checkpoint("base", _folder(manifest.merge.base, "merge.base"))
     opened = [_open(index, candidate) for index, candidate in enumerate(manifest.candidates)]
     dtype = _compute_dtype([base, *opened])
-    model = LayeredModel(base.family, base.config, dtype=dtype, device=chosen if memory.is_there(chosen) else _CPU)
-    model.leave_out(base.lacking(model.shapes))
-    check_base(base, model.shapes, model.tied)
-    for checkpoint in opened:
-        for left_out in check_candidate(checkpoint, base, model.shapes, manifest.merge.others):
-            warn(left_out)
+    model = LayeredModel(base.family, base.config, dtype=dtype, device=chosen if is_there else _CPU)
+    for left_out in _agree(model, base, opened, manifest.merge.others):
+        warn(left_out)
     needed = method.states is not States.NONE
     candidates = tuple(
         PlannedCandidate(
@@ -85,6 +83,14 @@ def make_plan(
         warnings=tuple(warnings),
         runtime_bytes=_held_bytes(),
     )
+
+
+def _agree(model: LayeredModel, base: Checkpoint, opened: Sequence[Checkpoint], others: Others) -> Iterator[str]:
+    """Hold base and candidates against the model; what is left out of candidates, a line a tensor."""
+    model.leave_out(base.lacking(model.shapes))
+    check_base(base, model.shapes, model.tied)
+    for checkpoint in opened:
+        yield from check_candidate(checkpoint, base, model.shapes, others)
 
 
 def _steps(manifest: Manifest, method: Method, model: LayeredModel, source: str) -> tuple[Step, ...]:

@@ -107,7 +107,8 @@ def _num_values(shape: tuple[int, ...]) -> int:
 
 def _config(plan: Plan) -> dict[str, Any]:
     config = {key: value for key, value in plan.base.config.items() if key not in ("torch_dtype", "_name_or_path")}
-    if plan.base.ignored:  # what the base has besides, such as a task's head, is not part of the result
+    # What the base has besides, such as a task's head or CLIP's text tower, is not part of the result.
+    if plan.base.ignored or plan.base.family.nested_config:
         config["architectures"] = [type(plan.model.model).__name__]
     if plan.base.family.nested_config:
         config["model_type"] = plan.base.family.model_types[0]

@@ -1,6 +1,5 @@
 """From one generation of hidden states to the next."""
 
-from regstream.checkpoint import TensorReader
 from regstream.methods import States
 from regstream.plan import PlannedCandidate, Step
 from regstream.steps.effort import forward_flop
@@ -14,10 +13,10 @@ def advance(step: Step, workshop: Workshop) -> None:
     """
     weights = workshop.weights(step)
     if workshop.plan.method.states is States.MERGED:
-        _read(workshop.merged(step), step, workshop)
+        workshop.load(step, workshop.merged(step))
     for candidate in workshop.plan.candidates:
         if workshop.plan.method.states is States.OWN:
-            _read(candidate.checkpoint, step, workshop)
+            workshop.load(step, candidate.checkpoint)
         with workshop.model.lent(workshop.whole(step, weights)):
             _push(step, workshop, candidate)
 
@@ -33,12 +32,6 @@ def rebuild(step: Step, workshop: Workshop) -> None:
         advance(earlier, workshop)
         workshop.hidden.drop_before(earlier.depth + 1)
     workshop.tidy(step)
-
-
-def _read(reader: TensorReader, step: Step, workshop: Workshop) -> None:
-    weights = workshop.weights(step)
-    with workshop.ledger.of("reading", num_bytes=sum(weight.nbytes for weight in weights.values())):
-        reader.read(workshop.whole(step, weights))
 
 
 def _push(step: Step, workshop: Workshop, candidate: PlannedCandidate) -> None:

@@ -34,8 +34,7 @@ def regress(step: Step, workshop: Workshop, writer: ShardWriter) -> tuple[Solve,
     for number, groups in enumerate(plan.passes(step)):
         systems, reference = workshop.systems(step, groups), workshop.reference(step, groups)
         for index, candidate in enumerate(plan.candidates):
-            with workshop.ledger.of("reading", num_bytes=sum(weight.nbytes for weight in weights.values())):
-                candidate.checkpoint.read(workshop.whole(step, weights))
+            workshop.load(step, candidate.checkpoint)
             for following in plan.candidates[index + 1 : index + 2]:
                 following.checkpoint.announce(step.shapes)  # read from disk while this one computes
             gather(step, workshop, candidate, weights, is_first_pass=number == 0)

@@ -49,6 +49,13 @@ class Workshop:
         """Buffers for a step's parameters, by their names within the block."""
         return self._buffers("own", {self.local(step, name): shape for name, shape in step.shapes.items()})
 
+    def load(self, step: Step, reader: TensorReader) -> dict[str, Tensor]:
+        """Fill the buffers for a step's parameters from a checkpoint or a result."""
+        weights = self.weights(step)
+        with self.ledger.of("reading", num_bytes=sum(weight.nbytes for weight in weights.values())):
+            reader.read(self.whole(step, weights))
+        return weights
+
     def reference(self, step: Step, groups: Sequence[str]) -> dict[str, Tensor]:
         """Buffers for the weights that some input groups regress, by their linears."""
         tensors = [tensor for group in groups for tensor in step.regressed[group]]
