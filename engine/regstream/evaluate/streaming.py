@@ -15,6 +15,7 @@ from regstream import durable
 from regstream.block import LayeredModel
 from regstream.calibration import CalibrationSet
 from regstream.hidden import HiddenStates
+from regstream.memory import kept_for_reuse
 
 
 class Weights(Protocol):
@@ -90,7 +91,7 @@ class Streamed:
         self, label: str, weights: Weights, datasets: Mapping[str, CalibrationSet], states: HiddenStates, block: int
     ) -> None:
         names = [name for name in self.model.shapes if self.model.family.block_of(name) == block]
-        with self.model.lent(self._loaded(weights, names)):
+        with self.model.lent(self._loaded(weights, names)), kept_for_reuse():
             for dataset, rows in datasets.items():
                 stored = states.read(dataset, block, rows.batches)
                 with states.write(dataset, block + 1) as following:
@@ -103,7 +104,7 @@ class Streamed:
         self, label: str, weights: Weights, datasets: Mapping[str, CalibrationSet], states: HiddenStates
     ) -> dict[str, float]:
         depth, scores = len(self.model.blocks), {}
-        with self.model.lent(self._loaded(weights, self.metric.parameters(self.model))):
+        with self.model.lent(self._loaded(weights, self.metric.parameters(self.model))), kept_for_reuse():
             for dataset, rows in datasets.items():
                 last = states.read(dataset, depth, rows.batches)
                 scores[dataset] = self.metric.score(self.model, dataset, last)
