@@ -3,7 +3,7 @@
 Everything follows from explicit seeds. Families: `llama` (grouped queries, a head of its own), `llama-tied`,
 `mistral` (a window), `qwen2` (biases, tied), `qwen3` (normed heads), `phi3` (fused linears), `gemma2` and `gemma3`
 (sliding and full attention in turn, tied), `clip` (vision tower, names with `vision_model.`), `clip-plain` (without
-it) and `clip-full` (the base is a whole CLIP, the candidates are vision towers).
+it) and `clip-full` (the base is a whole CLIP with its tokenizer, the candidates are vision towers).
 
 Shape suffixes: N images, C channels, H height, W width, T tokens.
 """
@@ -26,6 +26,7 @@ from transformers import (
     BertConfig,
     CLIPConfig,
     CLIPModel,
+    CLIPTokenizer,
     CLIPVisionConfig,
     CLIPVisionModel,
     Gemma2Config,
@@ -76,6 +77,7 @@ CENTRED_SPREAD = 0.1  # of what transformers starts at a constant: norms and bia
 SMALL_SHARD_BYTES = 20_000
 VISION_PREFIX = "vision_model."
 
+WORD_END = "</w>"
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>")
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -186,6 +188,25 @@ def write_images(path: Path, pixels_NCHW: Tensor) -> Path:
 
 
 @cache
+def make_clip_tokenizer() -> CLIPTokenizer:
+    """Bytes, bytes that end a word, merges of `SENTENCES`, and last the two tokens around a text: as CLIP's own."""
+    make: Any = CLIPTokenizer  # untyped
+    split = make().backend_tokenizer
+    trained = Tokenizer(models.BPE(end_of_word_suffix=WORD_END))
+    trained.normalizer, trained.pre_tokenizer = split.normalizer, split.pre_tokenizer
+    trainer = trainers.BpeTrainer(vocab_size=300, end_of_word_suffix=WORD_END, show_progress=False)
+    trained.train_from_iterator(SENTENCES, trainer)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [tuple(merge) for merge in json.loads(trained.to_str())["model"]["merges"]]
+    tokens = [*alphabet, *(letter + WORD_END for letter in alphabet), *(left + right for left, right in merges)]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    tokenizer: CLIPTokenizer = make(
+        vocab={token: index for index, token in enumerate(dict.fromkeys(tokens))}, merges=merges, model_max_length=77
+    )
+    return tokenizer
+
+
+@cache
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE of `VOCABULARY` tokens that puts <s> before a text, as Llama's does; so does its template."""
     tokenizer = Tokenizer(models.BPE())
@@ -224,7 +245,9 @@ def _new_model(family: Family, *, layers: int, hidden: int) -> PreTrainedModel:
             return ViTModel(ViTConfig(**shape, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE))
         if family != "clip-full":
             return CLIPVisionModel(CLIPVisionConfig(**vision))
-        text = {**shape, "num_hidden_layers": 1, "vocab_size": 64, "bos_token_id": 1, "eos_token_id": 2}
+        tokenizer: Any = make_clip_tokenizer()  # untyped
+        ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+        text = {**shape, "num_hidden_layers": 2, "vocab_size": len(tokenizer), **ends}
         return CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=16))
     shape |= {"num_key_value_heads": 2, "vocab_size": VOCABULARY, "max_position_embeddings": 256}
     shape |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -279,6 +302,8 @@ def _save(model: PreTrainedModel, path: Path, family: Family, *, dtype: torch.dt
     nn.Module.to(model, dtype).save_pretrained(path, max_shard_size=SMALL_SHARD_BYTES if sharded else "1GB")
     if family not in TEXT_FAMILIES:
         write_image_processor(path)
+    if isinstance(model, CLIPModel):
+        make_clip_tokenizer().save_pretrained(path)
     if isinstance(model, CLIPVisionModel):
         _rename_tower(path, prefixed=family != "clip-plain")
 

@@ -56,6 +56,16 @@ class LayeredModel:
         return int(self.model.config.vocab_size)
 
     @property
+    def positions(self) -> int:
+        """The most positions that a row can have, where they are learnt."""
+        return int(self.model.config.max_position_embeddings)
+
+    @property
+    def end_id(self) -> int:
+        """The token id that ends a text."""
+        return int(self.model.config.eos_token_id)
+
+    @property
     def eager_heads(self) -> int:
         """Heads whose attention scores are formed whole; 0 where attention is fused."""
         config = self.model.config
@@ -102,10 +112,15 @@ class LayeredModel:
             logits: Tensor = self.model(**inputs, logits_to_keep=chosen).logits
         return logits
 
+    @property
+    def pooled_parameters(self) -> list[str]:
+        """The norm that pooled tokens pass."""
+        return [name for name in self.shapes if name.startswith(f"{self.family.pooled}.")]
+
     @torch.no_grad()
-    def run_pooled(self, first_BD: Tensor) -> Tensor:
-        """What stands for each image, (B, D), from the first token that left the last block; its norm must be lent."""
-        pooled: Tensor = self.model.get_submodule(self.family.pooled)(first_BD)
+    def run_pooled(self, token_BD: Tensor) -> Tensor:
+        """What stands for each row, (B, D), from one token of it that left the last block; its norm must be lent."""
+        pooled: Tensor = self.model.get_submodule(self.family.pooled)(token_BD)
         return pooled
 
     def _body_inputs(self, hidden_BLD: Tensor, batch: Batch) -> dict[str, Any]:
@@ -113,9 +128,12 @@ class LayeredModel:
             size, channels = self.model.config.image_size, self.model.config.num_channels
             return {"pixel_values": torch.zeros(hidden_BLD.shape[0], channels, size, size, device="meta")}
         # The body sees shape, dtype and device of its input and nothing else: the values enter at the block.
-        shape_only = torch.zeros(1, dtype=hidden_BLD.dtype, device=hidden_BLD.device).expand(hidden_BLD.shape)
+        if self.family.body_input == "input_ids":
+            shape_only = torch.zeros(hidden_BLD.shape[:2], dtype=torch.long, device=hidden_BLD.device)
+        else:
+            shape_only = torch.zeros(1, dtype=hidden_BLD.dtype, device=hidden_BLD.device).expand(hidden_BLD.shape)
         mask = batch.attention_mask(hidden_BLD.device)
-        return {"inputs_embeds": shape_only, "attention_mask": mask, **self.family.body_arguments}
+        return {self.family.body_input: shape_only, "attention_mask": mask, **self.family.body_arguments}
 
     def _zeros_of(self, modules: Sequence[str]) -> dict[str, Tensor]:
         """Zeros without memory for the parameters of some modules: what passes through them is of no account."""

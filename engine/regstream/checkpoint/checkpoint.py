@@ -47,15 +47,17 @@ class Checkpoint(TensorReader):
         return tuple(sorted({spec.file for spec in self.tensors.values()}))
 
 
-def open_checkpoint(label: str, folder: Path) -> Checkpoint:
+def open_checkpoint(label: str, folder: Path, part: Family | None = None) -> Checkpoint:
     """Open a checkpoint folder; `label` ("base", "candidate math") goes into every error.
+
+    `part` is the model to be opened inside a larger one; without it the architecture tells what there is.
 
     Raises:
         InputError: config or headers are missing or damaged, or the architecture is not known.
     """
     try:
         config = _read_config(folder)
-        family = family_of(str(config.get("model_type")))
+        family = part or family_of(str(config.get("model_type")))
         if family is None:
             known = ", ".join(model_type for family in FAMILIES for model_type in family.model_types)
             raise InputError(f'{folder}: model_type "{config.get("model_type")}" is not known; known are {known}')

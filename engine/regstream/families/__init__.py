@@ -1,11 +1,11 @@
 """The architectures regstream knows, each a description; nothing here imports torch."""
 
-from regstream.families.clip import CLIP_VISION
+from regstream.families.clip import CLIP_TEXT, CLIP_VISION
 from regstream.families.decoders import DECODERS, GPT2
 from regstream.families.description import Family, InputGroup
 from regstream.families.encoders import BERT, ROBERTA, VIT
 
-__all__ = ["FAMILIES", "Family", "InputGroup", "family_of"]
+__all__ = ["CLIP_TEXT", "CLIP_VISION", "FAMILIES", "Family", "InputGroup", "family_of"]
 
 FAMILIES: tuple[Family, ...] = (*DECODERS, GPT2, BERT, ROBERTA, VIT, CLIP_VISION)
 

@@ -28,13 +28,13 @@ class Family:
     rows: Rows  # what the model reads
     blocks: str  # the list of blocks
     body: str  # the module whose forward runs the blocks; "" for the model itself
-    body_input: Literal["inputs_embeds", "pixel_values"] = "inputs_embeds"  # what that forward starts from
+    body_input: Literal["inputs_embeds", "input_ids", "pixel_values"] = "inputs_embeds"  # what that forward starts from
     before_blocks: tuple[str, ...] = ()  # modules of the stem that it passes through even so
     body_arguments: Mapping[str, object] = field(default_factory=dict)
     groups: tuple[InputGroup, ...]
     parts: Mapping[Part, tuple[str, ...]]  # modules outside the blocks; embeddings are the stem, the rest the head
     defaults: Mapping[Part, Literal["base", "average"]]  # for regression merging, as published
-    pooled: str = ""  # the norm that the first token of an image passes, to stand for all of it
+    pooled: str = ""  # the norm that one token passes to stand for all: the first of an image, the last of a text
     optional: tuple[str, ...] = ()  # modules that a checkpoint may lack
     tokens_per_row: Callable[[Mapping[str, Any]], int] | None = None  # of images, from the config
     #: How names in checkpoints become the model's own: regular expressions and what they are replaced by, in order.

@@ -86,6 +86,8 @@ def _candidate(location: Location, candidate: Draft, method: str | None) -> Iter
     for key in SETS:
         if candidate.get(key) is not None:
             yield from _rows_source((*location, key), candidate[key])
+    if {"head", "classes"} <= table(candidate, "evaluation").keys():
+        yield Problem((*location, "evaluation"), 'expected "head" or "classes", found both')
 
 
 def _rows_source(location: Location, rows: Draft) -> Iterator[Problem]:

@@ -82,10 +82,11 @@ class Calibration(_Table):
     batch_rows: Annotated[int, Field(gt=0, description="a whole number above 0")] = 8
 
 
-class Evaluation(Calibration):
-    """Held-out rows. Images have labels, and a head that tells their classes."""
+class HeldOut(Calibration):
+    """Held-out rows. Images have labels, and a head that tells their classes, or the classes' names to make one of."""
 
     head: Annotated[Place | None, Field(description="a .safetensors file")] = None
+    classes: Annotated[Place | None, Field(description="a .toml file")] = None
 
 
 class Candidate(_Table):
@@ -98,7 +99,15 @@ class Candidate(_Table):
     adapter: Annotated[Model | None, Field(description="a folder or a hub id of a PEFT LoRA adapter")] = None
     weight: Annotated[float, Field(gt=0, description="a number above 0")] = 1.0
     calibration: Annotated[Calibration | None, Field(description="a table")] = None
-    evaluation: Annotated[Evaluation | None, Field(description="a table")] = None
+    evaluation: Annotated[HeldOut | None, Field(description="a table")] = None
+
+
+class Evaluation(_Table):
+    """What candidates are judged with in common."""
+
+    text_tower: Annotated[
+        Model | None, Field(description="a folder or a hub id, of a whole CLIP, where the base is its vision tower")
+    ] = None
 
 
 class Resources(_Table):
@@ -121,6 +130,7 @@ class Manifest(_Table):
         Field(strict=False, description="[[candidates]] tables, one for each checkpoint"),
         AfterValidator(_not_empty),
     ]
+    evaluation: Annotated[Evaluation, Field(description="an [evaluation] table")] = Evaluation()
     resources: Annotated[Resources, Field(description="a [resources] table")] = Resources()
 
     @property

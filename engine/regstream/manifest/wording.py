@@ -88,7 +88,7 @@ def _label(location: Location, raw: Mapping[str, Any]) -> str:
         case (str(top), int(index), *_):
             return ": ".join(filter(None, [element(top, index, raw), ".".join(keys[2:])]))
         case (str(top),):
-            return f"[{top}]" if top in ("merge", "resources") else keys[0]
+            return f"[{top}]" if top in ("merge", "evaluation", "resources") else keys[0]
         case (_, _, *_):
             return f"[{'.'.join(keys[:-1])}] {keys[-1]}"
     return ""

@@ -53,7 +53,7 @@ def make_plan(
     if not is_there and manifest.resources.device_memory is None:
         raise ManifestError(f'{source}: device "{chosen}" is not here; give its device_memory in [resources]')
     method = method_of(manifest.merge)
-    base = open_checkpoint("base", _folder(manifest.merge.base, "merge.base"))
+    base = open_checkpoint("base", folder_of(manifest.merge.base, "merge.base"))
     opened = [_open(index, candidate) for index, candidate in enumerate(manifest.candidates)]
     dtype = _compute_dtype([base, *opened])
     model = LayeredModel(base.family, base.config, dtype=dtype, device=chosen if is_there else _CPU)
@@ -129,10 +129,15 @@ def _open(index: int, candidate: Candidate) -> Checkpoint:
     if candidate.adapter is not None:
         raise ManifestError(f"{where}: adapter: adapters are not applied yet; merge it into its model first")
     assert candidate.model is not None
-    return open_checkpoint(f'candidate "{candidate.name}"', _folder(candidate.model, f"{where}: model"))
+    return open_checkpoint(f'candidate "{candidate.name}"', folder_of(candidate.model, f"{where}: model"))
 
 
-def _folder(reference: ModelRef, where: str) -> Path:
+def folder_of(reference: ModelRef, where: str) -> Path:
+    """Where a model lies that a manifest names; `where` says at which key.
+
+    Raises:
+        ManifestError: it is not on this machine.
+    """
     if reference.folder is None:
         raise ManifestError(
             f"{where}: {reference}: models are not fetched from the hub yet; download it and name the folder"
