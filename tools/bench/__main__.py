@@ -18,8 +18,11 @@ COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "side-by-side": memory.side_by_side,
     "whole": memory.whole,
     "scale": scale.scale,
-    "roofline": speed.roofline,
-    "baseline": speed.baseline,
+    "wide": speed.wide,
+    "narrow": speed.narrow,
+    "narrow-float32": speed.narrow_float32,
+    "images": speed.images,
+    "small": speed.small,
     "methods": speed.methods,
     "doubling": speed.doubling,
 }
