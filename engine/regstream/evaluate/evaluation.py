@@ -74,7 +74,7 @@ def evaluate(
             models.append((candidate.name, candidate.checkpoint, own))
     models.append(("mean", MeanReader([candidate.checkpoint for candidate in plan.candidates]), datasets))
     for name, folder in {plan.method.name: plan.output, **(also or {})}.items():
-        checkpoint = open_checkpoint(name, folder)
+        checkpoint = open_checkpoint(name, folder, plan.base.family)
         check_candidate(checkpoint, plan.base, plan.model.shapes, plan.manifest.merge.others)
         models.append((name, checkpoint, datasets))
     rows = []
