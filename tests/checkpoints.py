@@ -3,7 +3,9 @@
 Everything follows from explicit seeds. Families: `llama` (grouped queries, a head of its own), `llama-tied`,
 `mistral` (a window), `qwen2` (biases, tied), `qwen3` (normed heads), `phi3` (fused linears), `gemma2` and `gemma3`
 (sliding and full attention in turn, tied), `clip` (vision tower, names with `vision_model.`), `clip-plain` (without
-it) and `clip-full` (the base is a whole CLIP with its tokenizer, the candidates are vision towers).
+it) and `clip-full` (the base is a whole CLIP with its tokenizer, the candidates are vision towers). Of architectures
+that a manifest has to describe: `olmo2` (norms behind), `gpt_neox` (parallel residual, fused attention), `opt` (learned
+positions, tokens without their rows), `megatron-bert` (blocks that return tuples) and `siglip` (no class token).
 
 Shape suffixes: N images, C channels, H height, W width, T tokens.
 """
@@ -33,8 +35,12 @@ from transformers import (
     Gemma3TextConfig,
     GenerationConfig,
     GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
+    MegatronBertConfig,
     MistralConfig,
+    Olmo2Config,
+    OPTConfig,
     Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
@@ -42,15 +48,18 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
     RobertaConfig,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     ViTConfig,
     ViTModel,
 )
 
 Family = Literal[
     "llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "gpt2", "bert", "roberta", "vit",
-    "clip", "clip-plain", "clip-full",
+    "clip", "clip-plain", "clip-full", "olmo2", "gpt_neox", "opt", "megatron-bert", "siglip",
 ]  # fmt: skip
-FAMILIES: tuple[Family, ...] = get_args(Family)
+DESCRIBED_FAMILIES: tuple[Family, ...] = ("olmo2", "gpt_neox", "opt", "megatron-bert", "siglip")
+FAMILIES: tuple[Family, ...] = tuple(family for family in get_args(Family) if family not in DESCRIBED_FAMILIES)
 TEXT_FAMILIES: tuple[Family, ...] = (
     "llama",
     "llama-tied",
@@ -66,6 +75,8 @@ TEXT_FAMILIES: tuple[Family, ...] = (
 )
 #: Of which the ones that continue a text.
 CAUSAL_FAMILIES = TEXT_FAMILIES[:-2]  # fmt: skip
+_CAUSAL: tuple[Family, ...] = (*CAUSAL_FAMILIES, "olmo2", "gpt_neox", "opt")
+IMAGE_FAMILIES: tuple[Family, ...] = ("vit", "clip", "clip-plain", "clip-full", "siglip")
 
 VOCABULARY = 288
 SLIDING_WINDOW = 8
@@ -140,7 +151,8 @@ def load(folder: Path, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
     """The model in a folder, whole, in evaluation mode; of a full CLIP the vision tower. No tensor may be missing."""
     model_type = AutoConfig.from_pretrained(folder).model_type
     loaders: dict[str, Any] = {"clip": CLIPVisionModel, "clip_vision_model": CLIPVisionModel}
-    loaders |= dict.fromkeys(("bert", "roberta", "vit"), AutoModel)
+    loaders |= dict.fromkeys(("bert", "roberta", "vit", "megatron-bert"), AutoModel)
+    loaders |= {"siglip_vision_model": SiglipVisionModel}
     loader = loaders.get(model_type, AutoModelForCausalLM)
     loaded: tuple[PreTrainedModel, dict[str, Any]] = loader.from_pretrained(
         folder, dtype=dtype, output_loading_info=True
@@ -239,10 +251,12 @@ def _new_model(family: Family, *, layers: int, hidden: int) -> PreTrainedModel:
         "num_attention_heads": 4,
         "initializer_range": INITIALIZER_RANGE,
     }
-    if family not in TEXT_FAMILIES:
+    if family in IMAGE_FAMILIES:
         vision = {**shape, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE}
         if family == "vit":
             return ViTModel(ViTConfig(**shape, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE))
+        if family == "siglip":
+            return SiglipVisionModel(SiglipVisionConfig(**vision, vision_use_head=False))
         if family != "clip-full":
             return CLIPVisionModel(CLIPVisionConfig(**vision))
         tokenizer: Any = make_clip_tokenizer()  # untyped
@@ -267,8 +281,12 @@ def _new_model(family: Family, *, layers: int, hidden: int) -> PreTrainedModel:
         "gpt2": lambda: GPT2Config(**shape),
         "bert": lambda: BertConfig(**shape),
         "roberta": lambda: RobertaConfig(**shape),
+        "olmo2": lambda: Olmo2Config(**shape),
+        "gpt_neox": lambda: GPTNeoXConfig(**shape),
+        "opt": lambda: OPTConfig(**shape, ffn_dim=2 * hidden, word_embed_proj_dim=hidden),
+        "megatron-bert": lambda: MegatronBertConfig(**shape),
     }
-    make: Any = (AutoModelForCausalLM if family in CAUSAL_FAMILIES else AutoModel).from_config  # untyped
+    make: Any = (AutoModelForCausalLM if family in _CAUSAL else AutoModel).from_config  # untyped
     model: PreTrainedModel = make(configs[family]())
     return model
 
@@ -293,14 +311,14 @@ def _perturb(model: PreTrainedModel, spread: float, generator: torch.Generator) 
 
 
 def _save(model: PreTrainedModel, path: Path, family: Family, *, dtype: torch.dtype, sharded: bool) -> None:
-    if family in TEXT_FAMILIES:
+    if family not in IMAGE_FAMILIES:
         make_tokenizer().save_pretrained(path)
         generation: Any = GenerationConfig  # untyped
         model.generation_config = generation(
             do_sample=True, temperature=0.7, pad_token_id=0, bos_token_id=1, eos_token_id=2
         )
     nn.Module.to(model, dtype).save_pretrained(path, max_shard_size=SMALL_SHARD_BYTES if sharded else "1GB")
-    if family not in TEXT_FAMILIES:
+    if family in IMAGE_FAMILIES:
         write_image_processor(path)
     if isinstance(model, CLIPModel):
         make_clip_tokenizer().save_pretrained(path)

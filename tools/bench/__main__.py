@@ -14,6 +14,7 @@ from bench import memory, scale, speed
 COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "projections": memory.projections,
     "independence": memory.independence,
+    "twenty": memory.twenty,
     "budget": memory.budget,
     "side-by-side": memory.side_by_side,
     "whole": memory.whole,

@@ -103,7 +103,7 @@ def _judged(
             models.append((candidate.name, candidate.checkpoint, own))
     models.append(("mean", MeanReader([candidate.checkpoint for candidate in plan.candidates]), datasets))
     for name, folder in {plan.method.name: plan.output, **also}.items():
-        checkpoint = open_checkpoint(name, folder)
+        checkpoint = open_checkpoint(name, folder, described=plan.base.family)
         check_candidate(checkpoint, plan.base, plan.model.shapes, plan.manifest.merge.others)
         models.append((name, checkpoint, datasets))
     return models

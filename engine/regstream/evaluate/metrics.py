@@ -27,7 +27,7 @@ def metric_of(plan: Plan, listener: Listener) -> HeldOutLoss | Accuracy:
     if not judged:
         raise ManifestError("evaluate: no candidate has a [candidates.evaluation] table")
     family = plan.base.family
-    if family.model_class == "AutoModelForCausalLM":
+    if family.continues_text:
         return HeldOutLoss({candidate.name: _texts(candidate, plan, listener) for candidate in judged})
     if family.pooled:
         return _accuracy(judged, plan, listener)

@@ -96,7 +96,7 @@ def open_text_tower(plan: Plan) -> TextTower:
                 f"{whole.label}: {whole.folder} holds no {name}, so it is no whole CLIP, of which heads are made from"
                 ' class names; name the folder of one: [evaluation] text_tower = "…"'
             )
-    text = open_checkpoint(whole.label, whole.folder, CLIP_TEXT)
+    text = open_checkpoint(whole.label, whole.folder, part=CLIP_TEXT)
     model = LayeredModel(CLIP_TEXT, text.config, dtype=torch.float32, device=plan.device)
     check_base(text, model.shapes, model.tied)
     _check_projections(whole, model.hidden_size, plan.model.hidden_size)
