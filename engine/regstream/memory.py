@@ -14,8 +14,8 @@ import torch
 
 from regstream.gram import accumulation_dtype
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # <malloc.h>
-_SMALL_BYTES, _LARGE_BYTES, _MOST_BYTES = 128 << 10, 4 << 20, (1 << 31) - 1
+_M_MMAP_THRESHOLD = -3  # <malloc.h>
+_LARGE_BYTES = 4 << 20
 _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 _SAMPLE_SECONDS = 0.02
@@ -33,28 +33,9 @@ def give_back_at_once() -> None:
     By default glibc keeps what was freed up to 32 MiB a piece, by a rule that depends on what was freed before: then
     peaks are neither small nor the same from run to run.
     """
-    _set_heap(returned_from=_LARGE_BYTES, left_on_top=_SMALL_BYTES)
-
-
-@contextmanager
-def kept_for_reuse() -> Iterator[None]:
-    """Within the context, have memory that is let go of serve the next request, and return all of it at the end.
-
-    For loops that ask for the same sizes over and over: a fresh page has to be found and cleared each time, which
-    costs a block's forward pass a seventh of its time.
-    """
-    _set_heap(returned_from=_MOST_BYTES, left_on_top=_MOST_BYTES)
-    try:
-        yield
-    finally:
-        give_back_at_once()
-
-
-def _set_heap(*, returned_from: int, left_on_top: int) -> None:
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_THRESHOLD, returned_from)
-        library.mallopt(_M_TRIM_THRESHOLD, left_on_top)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
         library.malloc_trim(0)
 
 

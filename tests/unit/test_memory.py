@@ -1,14 +1,13 @@
 """Measuring memory: what was taken within the context is seen, though it is given back before the end."""
 
 import time
-from resource import RUSAGE_SELF, getrusage
 
 import numpy as np
 import pytest
 import torch
 
 from regstream import memory
-from regstream.memory import give_back_at_once, is_there, kept_for_reuse, measured_peak, resident_bytes, sum_bytes
+from regstream.memory import give_back_at_once, is_there, measured_peak, resident_bytes, sum_bytes
 
 SIZE = 64 << 20
 
@@ -62,18 +61,3 @@ def test_what_is_let_go_of_returns_at_once() -> None:
         assert resident_bytes() > before + (50 << 20)
         del held
         assert resident_bytes() < before + (8 << 20)
-
-
-def test_what_is_kept_for_reuse_costs_no_fresh_pages_and_returns_in_the_end() -> None:
-    give_back_at_once()
-    before = resident_bytes()
-    with kept_for_reuse():
-        for _ in range(2):
-            held = [torch.ones(6 << 20, dtype=torch.uint8) for _ in range(10)]
-            del held
-        assert resident_bytes() > before + (50 << 20)
-        faults = getrusage(RUSAGE_SELF).ru_minflt
-        again = [torch.ones(6 << 20, dtype=torch.uint8) for _ in range(10)]
-        assert getrusage(RUSAGE_SELF).ru_minflt - faults < 100
-        del again
-    assert resident_bytes() < before + (8 << 20)

@@ -15,7 +15,6 @@ from regstream import durable
 from regstream.block import LayeredModel
 from regstream.calibration import CalibrationSet
 from regstream.hidden import HiddenStates
-from regstream.memory import kept_for_reuse
 
 
 class Weights(Protocol):
@@ -84,7 +83,7 @@ class Streamed(Generic[Outcome_co]):
         self, label: str, weights: Weights, datasets: Mapping[str, CalibrationSet], states: HiddenStates, block: int
     ) -> None:
         names = [name for name in self.model.shapes if self.model.family.block_of(name) == block]
-        with self.model.lent(self._loaded(weights, names)), kept_for_reuse():
+        with self.model.lent(self._loaded(weights, names)):
             for dataset, rows in datasets.items():
                 stored = states.read(dataset, block, rows.batches)
                 with states.write(dataset, block + 1) as following:
@@ -97,7 +96,7 @@ class Streamed(Generic[Outcome_co]):
         self, label: str, weights: Weights, datasets: Mapping[str, CalibrationSet], states: HiddenStates
     ) -> dict[str, Outcome_co]:
         depth, scores = len(self.model.blocks), {}
-        with self.model.lent(self._loaded(weights, self.ending.parameters(self.model))), kept_for_reuse():
+        with self.model.lent(self._loaded(weights, self.ending.parameters(self.model))):
             for dataset, rows in datasets.items():
                 last = states.read(dataset, depth, rows.batches)
                 scores[dataset] = self.ending.score(self.model, dataset, last)

@@ -1,6 +1,5 @@
 """From one generation of hidden states to the next."""
 
-from regstream.memory import kept_for_reuse
 from regstream.methods import States
 from regstream.plan import PlannedCandidate, Step
 from regstream.steps.effort import forward_flop
@@ -15,12 +14,11 @@ def advance(step: Step, workshop: Workshop) -> None:
     weights = workshop.weights(step)
     if workshop.plan.method.states is States.MERGED:
         workshop.load(step, workshop.merged(step))
-    with kept_for_reuse():
-        for candidate in workshop.plan.candidates:
-            if workshop.plan.method.states is States.OWN:
-                workshop.load(step, candidate.checkpoint)
-            with workshop.model.lent(workshop.whole(step, weights)):
-                _push(step, workshop, candidate)
+    for candidate in workshop.plan.candidates:
+        if workshop.plan.method.states is States.OWN:
+            workshop.load(step, candidate.checkpoint)
+        with workshop.model.lent(workshop.whole(step, weights)):
+            _push(step, workshop, candidate)
 
 
 def rebuild(step: Step, workshop: Workshop) -> None:

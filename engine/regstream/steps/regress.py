@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from regstream.errors import InputError
-from regstream.memory import kept_for_reuse
 from regstream.plan import PlannedCandidate, Step
 from regstream.shards import ShardWriter
 from regstream.solve import Solve
@@ -34,18 +33,17 @@ def regress(step: Step, workshop: Workshop, writer: ShardWriter) -> tuple[Solve,
     solves: list[Solve] = []
     for number, groups in enumerate(plan.passes(step)):
         systems, reference = workshop.systems(step, groups), workshop.reference(step, groups)
-        with kept_for_reuse():
-            for index, candidate in enumerate(plan.candidates):
-                workshop.load(step, candidate.checkpoint)
-                for following in plan.candidates[index + 1 : index + 2]:
-                    following.checkpoint.announce(step.shapes)  # read from disk while this one computes
-                gather(step, workshop, candidate, weights, is_first_pass=number == 0)
-                if index == 0:
-                    for linear, kept in reference.items():
-                        kept.copy_(weights[f"{linear}.weight"])
-                _add(step, workshop, candidate, weights, None if index == 0 else reference)
-                for name, mean in means.items() if number == 0 else ():
-                    mean.add_(weights[workshop.local(step, name)], alpha=1 / len(plan.candidates))
+        for index, candidate in enumerate(plan.candidates):
+            workshop.load(step, candidate.checkpoint)
+            for following in plan.candidates[index + 1 : index + 2]:
+                following.checkpoint.announce(step.shapes)  # read from disk while this one computes
+            gather(step, workshop, candidate, weights, is_first_pass=number == 0)
+            if index == 0:
+                for linear, kept in reference.items():
+                    kept.copy_(weights[f"{linear}.weight"])
+            _add(step, workshop, candidate, weights, None if index == 0 else reference)
+            for name, mean in means.items() if number == 0 else ():
+                mean.add_(weights[workshop.local(step, name)], alpha=1 / len(plan.candidates))
         solves += [conclude(step, workshop, writer, group, reference) for group in systems]
     for tensor in step.folded:
         known = means[tensor.name].view(-1).cpu() if tensor.name in means else None
