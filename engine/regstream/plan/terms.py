@@ -1,7 +1,7 @@
 """The memory model: what a step holds at its peak, term by term, on the host and on an accelerator.
 
-The terms that do not follow from shapes were measured on the CPU, and are bounds; `tools/bench/run memory` prints what
-the operating system counted beside their sums.
+The terms that do not follow from shapes were measured on the CPU, and are bounds; `tools/bench/run projections` prints
+what the operating system counted beside their sums.
 """
 
 import math
