@@ -82,6 +82,9 @@ def _beside_plain(workload: Workload, *, beside_regmean: bool = False) -> Iterat
 def _roofline(shares: list[float], steps: list[dict[str, Any]]) -> Iterator[str]:
     """Of all steps' time, what the machine's product would have taken for the same FLOP; one run kind by kind."""
     yield f"- all steps: {median(shares):.1%} of the machine's product rate ({', '.join(f'{s:.1%}' for s in shares)})"
+    if _float32_seconds(steps) > 1.01 * _product_seconds(steps):
+        share = _float32_seconds(steps) / _seconds(steps)
+        yield f"- with Gram products of bfloat16 tokens held against the float32 product's rate: {share:.1%}"
     yield from _profile(steps)
 
 
@@ -96,9 +99,20 @@ def _seconds(steps: list[dict[str, Any]], kinds: str = "") -> float:
 
 
 def _share(steps: list[dict[str, Any]]) -> float:
-    product = sum(float(entry["product_seconds"]) for step in steps for entry in step["work"].values())
-    seconds = sum(float(step["seconds"]) for step in steps)
-    return product / seconds
+    return _product_seconds(steps) / _seconds(steps)
+
+
+def _product_seconds(steps: list[dict[str, Any]]) -> float:
+    return sum(float(entry["product_seconds"]) for step in steps for entry in step["work"].values())
+
+
+def _float32_seconds(steps: list[dict[str, Any]]) -> float:
+    """What all products would have taken if those of Gram matrices were formed like those of right-hand sides."""
+    total = _product_seconds(steps)
+    for work in (step["work"] for step in steps if "right-hand sides" in step["work"]):
+        gram, plain = work["Gram matrices"], work["right-hand sides"]
+        total += gram["flop"] / plain["flop"] * plain["product_seconds"] - gram["product_seconds"]
+    return total
 
 
 def _profile(steps: list[dict[str, Any]]) -> Iterator[str]:

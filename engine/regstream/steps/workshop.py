@@ -1,7 +1,7 @@
 """What the steps of one run share: the plan, the store of hidden states, and buffers that are used again and again."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from regstream.ledger import Ledger, product_rates
 from regstream.memory import give_back_at_once, keep_within
 from regstream.methods import RegMean
 from regstream.plan import Plan, Step
+from regstream.precision import Product, plain
 from regstream.solve import System
 
 #: Rows, inner features and columns of the product that is measured, at most.
@@ -35,7 +36,10 @@ class Workshop:
         self._shapes: Mapping[str, object] = {}
         self._of_block = False
         keep_within(plan.device, plan.budgets.get("device", 0))
-        self.ledger = Ledger(plan.device, product_rates(plan.device, _product_shapes(plan, self.scratch.dtype)))
+        #: How products are formed: a block's own, of tokens that become sums, and of sums.
+        self.forward, self.sums = plain(plan.compute_dtype), plain(self.scratch.dtype)
+        products = (self.forward, Product(self.scratch.dtype, plan.compute_dtype), self.sums)
+        self.ledger = Ledger(plan.device, product_rates(plan.device, _shapes(plan, products)))
 
     def progress(self, doing: str, amount: int = 1) -> None:
         """Say that some of the step's work is done. The listener may end the run here."""
@@ -110,10 +114,10 @@ class Workshop:
         return TensorReader(f"merged {step.name}", own)
 
 
-def _product_shapes(plan: Plan, sums: torch.dtype) -> dict[torch.dtype, tuple[int, int, int]]:
-    """The machine's rate is taken where most of the work is: tokens through the widest linear, in both dtypes."""
+def _shapes(plan: Plan, products: Iterable[Product]) -> dict[Product, tuple[int, int, int]]:
+    """The machine's rate is taken where most of the work is: tokens through the widest linear."""
     shapes = [shape for step in plan.steps if step.regressed for shape in step.shapes.values() if len(shape) == 2]
     if not shapes:
         return {}
     columns, inner = (min(size, _MOST_MEASURED) for size in max(shapes, key=math.prod))
-    return dict.fromkeys((plan.compute_dtype, sums), (_MOST_MEASURED, inner, columns))
+    return dict.fromkeys(products, (_MOST_MEASURED, inner, columns))
