@@ -5,10 +5,14 @@ from regstream.checkpoint.fingerprint import fingerprint
 from regstream.checkpoint.header import TensorSpec, read_header
 from regstream.checkpoint.mean import STRETCH, read_mean
 from regstream.checkpoint.reader import TensorReader
+from regstream.checkpoint.source import LOCAL, Remote, Source
 
 __all__ = [
+    "LOCAL",
     "STRETCH",
     "Checkpoint",
+    "Remote",
+    "Source",
     "TensorReader",
     "TensorSpec",
     "fingerprint",

@@ -7,25 +7,27 @@ from typing import Any
 
 from regstream.checkpoint.layout import read_layout
 from regstream.checkpoint.reader import TensorReader
+from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
 from regstream.families import FAMILIES, Family, family_of
 
 
 class Checkpoint(TensorReader):
-    """A folder of safetensors, open for reading; nothing in it is ever written.
+    """A folder of safetensors, open for reading; no tensor in it is ever written.
 
     `tensors` holds what belongs to the family's model, by the model's own parameter names; `ignored` the rest
     (the text tower of a whole CLIP), which `besides` reads. Files may call them otherwise: `stored_name`.
     """
 
-    def __init__(self, label: str, folder: Path, config: Mapping[str, Any], family: Family) -> None:
-        stored = read_layout(folder)
+    def __init__(self, label: str, folder: Path, config: Mapping[str, Any], family: Family, source: Source) -> None:
+        stored = read_layout(folder, source)
         self.folder = folder
         self.config = config
         self.family = family
         self._stored = _own_names(family, stored)
-        super().__init__(label, {own: stored[name] for own, name in self._stored.items()})
-        self.besides = TensorReader(label, {name: stored[name] for name in stored.keys() - self._stored.values()})
+        super().__init__(label, {own: stored[name] for own, name in self._stored.items()}, source)
+        besides = {name: stored[name] for name in stored.keys() - self._stored.values()}
+        self.besides = TensorReader(label, besides, source)
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -47,7 +49,7 @@ class Checkpoint(TensorReader):
         return tuple(sorted({spec.file for spec in self.tensors.values()}))
 
 
-def open_checkpoint(label: str, folder: Path) -> Checkpoint:
+def open_checkpoint(label: str, folder: Path, source: Source = LOCAL) -> Checkpoint:
     """Open a checkpoint folder; `label` ("base", "candidate math") goes into every error.
 
     Raises:
@@ -61,7 +63,7 @@ def open_checkpoint(label: str, folder: Path) -> Checkpoint:
             raise InputError(f'{folder}: model_type "{config.get("model_type")}" is not known; known are {known}')
         if family.nested_config:
             config = config.get(family.nested_config, config)
-        return Checkpoint(label, folder, config, family)
+        return Checkpoint(label, folder, config, family, source)
     except InputError as error:
         raise InputError(f"{label}: {error}") from error
 

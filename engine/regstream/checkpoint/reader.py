@@ -13,17 +13,22 @@ import torch
 from torch import Tensor
 
 from regstream.checkpoint.header import TensorSpec
+from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
 
 _STAGING_BYTES = 4 << 20
 
 
 class TensorReader:
-    """Named tensors in files. `label` ("base", "candidate math") goes into every error."""
+    """Named tensors in files. `label` ("base", "candidate math") goes into every error.
 
-    def __init__(self, label: str, tensors: Mapping[str, TensorSpec]) -> None:
+    A file that is still to be fetched is, where it is read.
+    """
+
+    def __init__(self, label: str, tensors: Mapping[str, TensorSpec], source: Source = LOCAL) -> None:
         self.label = label
         self.tensors = tensors
+        self.source = source
         self.num_bytes_read = 0
         self._kept: dict[Path, int] | None = None
 
@@ -66,6 +71,8 @@ class TensorReader:
         """
         for name in names if hasattr(os, "posix_fadvise") else ():
             spec = self.tensors[name]
+            if not spec.file.exists():  # whoever fetches it reads ahead by other means
+                continue
             with self._open(spec.file) as descriptor:
                 os.posix_fadvise(descriptor, spec.begin, spec.num_bytes, os.POSIX_FADV_WILLNEED)
 
@@ -75,6 +82,8 @@ class TensorReader:
     @contextmanager
     def _open(self, file: Path) -> Iterator[int]:
         kept = self._kept or {}
+        if file not in kept:
+            self.source.provide(file)
         try:
             descriptor = kept[file] if file in kept else os.open(file, os.O_RDONLY)
         except OSError as error:

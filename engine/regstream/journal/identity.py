@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from regstream import __version__
-from regstream.checkpoint import Checkpoint, fingerprint
+from regstream.checkpoint import Checkpoint
 from regstream.manifest import meaning
 from regstream.plan import Plan
 
@@ -22,6 +22,7 @@ def identify(plan: Plan, *, full: bool) -> Identity:
     """Everything that decides the bytes of a result; `full` digests every byte of the checkpoints, not samples."""
     return {
         "manifest": meaning(plan.manifest, device=str(plan.device)),
+        "hub": dict(plan.commits),
         "base": _checkpoint(plan.base, full=full),
         "candidates": {c.name: _checkpoint(c.checkpoint, full=full) for c in plan.candidates},
         "calibration": {c.name: c.calibration.digest for c in plan.candidates if c.calibration is not None},
@@ -50,10 +51,10 @@ def _device(device: torch.device) -> str:
 def _checkpoint(checkpoint: Checkpoint, *, full: bool) -> dict[str, str]:
     files = checkpoint.files
     shards = {
-        f"shard {index} of {len(files)}, {file.name}": fingerprint(file, full=full)
+        f"shard {index} of {len(files)}, {file.name}": checkpoint.source.fingerprint(file, full=full)
         for index, file in enumerate(files, start=1)
     }
-    return {"config.json": fingerprint(checkpoint.folder / "config.json", full=True)} | shards
+    return {"config.json": checkpoint.source.fingerprint(checkpoint.folder / "config.json", full=True)} | shards
 
 
 def _flat(table: object, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:

@@ -1,5 +1,6 @@
 """What is merged: everything that a manifest names, opened and found to belong together, and the steps it takes."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,11 @@ from regstream import shards
 from regstream.block import LayeredModel
 from regstream.calibration import CalibrationSet
 from regstream.checkpoint import Checkpoint
+from regstream.hub import Depot
 from regstream.manifest import Manifest
 from regstream.methods import Method
-from regstream.plan.step import Step
+from regstream.methods.method import States
+from regstream.plan.step import Step, TensorPlan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,8 @@ class Job:
     method: Method
     base: Checkpoint
     candidates: tuple[PlannedCandidate, ...]
+    commits: Mapping[str, str]  # of the hub's repositories, by how the manifest names them
+    depot: Depot
     model: LayeredModel
     steps: tuple[Step, ...]
     compute_dtype: torch.dtype  # of weights and activations while merging
@@ -55,6 +60,14 @@ class Job:
     def workdir(self) -> Path:
         """The folder of the run's state."""
         return self.manifest.workdir
+
+    def reads(self, step: Step) -> Iterator[tuple[Checkpoint, tuple[TensorPlan, ...]]]:
+        """What a step reads of which checkpoint, in about its order."""
+        is_loaded = step.regressed or (step.feeds and self.method.states is States.OWN)
+        averaged = tuple(tensor for tensor in step.tensors if tensor.use != "base")
+        for candidate in self.candidates:
+            yield candidate.checkpoint, step.tensors if is_loaded else averaged
+        yield self.base, tuple(tensor for tensor in step.tensors if tensor.use in ("base", "combine"))
 
     def stored_shapes(self, step: Step) -> dict[str, tuple[int, ...]]:
         """A step's tensors under the names the result stores them by, which are the base's."""

@@ -1,22 +1,22 @@
 """From a manifest to a plan: configs and headers are read, rows tokenized, no weight touched, nothing written."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
-from pathlib import Path
 
 import torch
 
 from regstream import memory
 from regstream.block import LayeredModel
 from regstream.calibration import CalibrationSet, load_calibration
-from regstream.checkpoint import Checkpoint, open_checkpoint
+from regstream.checkpoint import Checkpoint
 from regstream.errors import InputError, ManifestError
 from regstream.events import Listener, Warned, ignore
-from regstream.manifest import Candidate, Manifest, ModelRef, Others, parse_device
+from regstream.manifest import Candidate, Manifest, Others, parse_device
 from regstream.methods import Method, method_of
 from regstream.methods.method import States
 from regstream.plan.agreement import check_base, check_candidate
 from regstream.plan.job import PlannedCandidate
+from regstream.plan.opening import Opening
 from regstream.plan.plan import Plan
 from regstream.plan.step import Step, make_steps
 
@@ -30,16 +30,18 @@ def make_plan(
     text: str = "",
     device: str | None = None,
     for_this_machine: bool = True,
+    commits: Mapping[str, str] | None = None,
     listener: Listener = ignore,
 ) -> Plan:
     """Open everything that a manifest names, check that it belongs together, and lay out the steps.
 
     `source` is what errors call the manifest, `text` how it was written, for the record; `device` overrides its own.
-    Not for this machine, a plan may be for a device that is not here; it can be looked at, and not be run.
+    Not for this machine, a plan may be for a device that is not here; it can be looked at, and not be run. `commits`
+    are those that an earlier run settled on for models of the hub; others are taken as they stand now.
 
     Raises:
         ManifestError: a rule fits no parameter, or the device is not there.
-        InputError: a checkpoint or a calibration set cannot be used.
+        InputError: a checkpoint or a calibration set cannot be used, or the hub does not give one.
     """
     memory.give_back_at_once()
     warnings: list[str] = []
@@ -53,8 +55,9 @@ def make_plan(
     if not is_there and manifest.resources.device_memory is None:
         raise ManifestError(f'{source}: device "{chosen}" is not here; give its device_memory in [resources]')
     method = method_of(manifest.merge)
-    base = open_checkpoint("base", _folder(manifest.merge.base, "merge.base"))
-    opened = [_open(index, candidate) for index, candidate in enumerate(manifest.candidates)]
+    opening = Opening(commits or {}, manifest.workdir, listener)
+    base = opening.base(manifest.merge.base)
+    opened = [opening.candidate(index, candidate) for index, candidate in enumerate(manifest.candidates)]
     dtype = _compute_dtype([base, *opened])
     model = LayeredModel(base.family, base.config, dtype=dtype, device=chosen if is_there else _CPU)
     for left_out in _agree(model, base, opened, manifest.merge.others):
@@ -75,6 +78,8 @@ def make_plan(
         method=method,
         base=base,
         candidates=candidates,
+        commits=opening.commits,
+        depot=opening.depot,
         model=model,
         steps=_steps(manifest, method, model, source),
         compute_dtype=dtype,
@@ -122,22 +127,6 @@ def choose_device(name: str | None, *, must_exist: bool = True) -> torch.device:
         return device
     found = f"{torch.cuda.device_count()} CUDA devices" if device.type == "cuda" else "no such device"
     raise ManifestError(f'device "{name}": {found} found; device = "cpu" works')
-
-
-def _open(index: int, candidate: Candidate) -> Checkpoint:
-    where = f'candidates[{index}] "{candidate.name}"'
-    if candidate.adapter is not None:
-        raise ManifestError(f"{where}: adapter: adapters are not applied yet; merge it into its model first")
-    assert candidate.model is not None
-    return open_checkpoint(f'candidate "{candidate.name}"', _folder(candidate.model, f"{where}: model"))
-
-
-def _folder(reference: ModelRef, where: str) -> Path:
-    if reference.folder is None:
-        raise ManifestError(
-            f"{where}: {reference}: models are not fetched from the hub yet; download it and name the folder"
-        )
-    return reference.folder
 
 
 def _calibration(candidate: Candidate, base: Checkpoint, seed: int, warn: Callable[[str], None]) -> CalibrationSet:

@@ -25,6 +25,8 @@ _LIBRARIES_BYTES = {"stem": 32 << 20, "block": 64 << 20, "head": 48 << 20}
 _PANELS_BYTES = 32 << 20
 #: A CUDA context and the workspaces of its libraries; by others' accounts, not measured here.
 _CONTEXT_BYTES = 768 << 20
+#: Journal, companions, and what a file system needs for itself.
+DISK_MARGIN = 1.02
 
 
 def terms_of(job: Job, step: Step, groups: Sequence[str]) -> Mapping[Place, Mapping[str, int]]:

@@ -36,11 +36,15 @@ def model_card(plan: Plan, *, results: str | None) -> str:
         pipeline_tag=_pipeline(plan.base.family),
         tags=["merge", "regstream", plan.method.name],
     )
-    lines = [f"- **{c.name}**: {_name(c.model)}, weight {c.weight:g}" for c in plan.manifest.candidates if c.model]
+    lines = [
+        f"- **{c.name}**: {_name(c.model)}{_commit(plan, c.model)}, weight {c.weight:g}"
+        for c in plan.manifest.candidates
+        if c.model
+    ]
     text = _TEXT.format(
         name=plan.output.name,
         num_candidates=len(plan.candidates),
-        base=_name(plan.manifest.merge.base),
+        base=_name(plan.manifest.merge.base) + _commit(plan, plan.manifest.merge.base),
         method=plan.method.name,
         candidates="\n".join(lines),
         results=f"\n## Results\n\n{results}\n" if results else "",
@@ -51,6 +55,11 @@ def model_card(plan: Plan, *, results: str | None) -> str:
 
 def _name(reference: ModelRef) -> str:
     return reference.hub_id or (reference.folder.name if reference.folder else "")
+
+
+def _commit(plan: Plan, reference: ModelRef) -> str:
+    commit = plan.commits.get(str(reference))
+    return f" at {commit[:12]}" if commit else ""
 
 
 def _license(plan: Plan) -> str | None:
