@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from huggingface_hub import constants, file_download
@@ -53,7 +54,9 @@ def local_once(tmp_path_factory: pytest.TempPathFactory) -> Merge:
     folder = tmp_path_factory.mktemp("local")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "SMALL_SHARD_BYTES", 600_000)
-        merge = make_merge(folder, candidates=4, layers=12, hidden=128, sharded=True, num_rows=4)
+        sizes: dict[str, Any] = {"candidates": 4, "layers": 12, "hidden": 128, "sharded": True, "num_rows": 4}
+        evaluation = '[candidates.evaluation]\npath = "task{}.jsonl"\nfield = "input_ids"\nrows = 2\n'
+        merge = make_merge(folder, candidate=evaluation.format, **sizes)
     merge.run()
     return merge
 

@@ -180,6 +180,42 @@ def test_blocks_spread_in_another_order_cost_what_the_plan_says(hub: Hub, cache:
     assert len(fetched(hub)) > len(set(fetched(hub)))
 
 
+@pytest.mark.slow
+def test_hidden_states_are_made_again_from_shards_that_were_let_go(hub: Hub, cache: Path, tmp_path: Path) -> None:
+    """RegMean's follow each candidate's own blocks: those have to come once more, and within the bound."""
+    (tmp_path / "local").mkdir()
+    sizes: dict[str, Any] = {"candidates": 2, "layers": 6, "hidden": 128, "sharded": True, "num_rows": 4}
+    local = make_merge(tmp_path / "local", merge={"method": "regmean"}, **sizes)
+    local.run()
+    merge = put_on(hub, local, tmp_path / "remote")
+    disk = planned(merge).ample_disk_bytes
+    with_disk(merge, disk)
+    with pytest.raises(Interrupted):
+        run(planned(merge), listener=stops_at("block 4"))
+    for chunk in (merge.read().workdir / "hidden" / "4" / "task1").rglob("*"):
+        if chunk.is_file() and "c" in chunk.parts:
+            chunk.unlink()
+    told: list[Event] = []
+    with sampled(cache.parent, merge.output) as sizes_seen:
+        run(planned(merge), listener=told.append)
+    assert any("making the hidden states of depth 4 again" in e.message for e in told if isinstance(e, Warned))
+    assert made(merge.output) == made(local.output)
+    assert max(sizes_seen) <= disk
+    assert shards_in(cache) == []
+
+
+@pytest.mark.slow
+def test_begun_anew_what_was_brought_is_still_let_go(local_once: Merge, remote: Merge, hub: Hub, cache: Path) -> None:
+    with_disk(remote, 100 << 20)
+    with pytest.raises(Interrupted):
+        run(planned(remote), listener=stops_at("block 4"))
+    assert shards_in(cache) != []
+    run(planned(remote), restart=True)
+    assert made(remote.output) == made(local_once.output)
+    assert shards_in(cache) == []
+    assert len(fetched(hub)) < 1.5 * len(set(fetched(hub)))
+
+
 def test_a_disk_that_one_step_is_too_much_for_is_refused_at_once(remote: Merge, hub: Hub, cache: Path) -> None:
     with_disk(remote, 8 << 20)
     with pytest.raises(BudgetError, match=r"needs 1\d.* MiB of disk .*, disk is 8 MiB; raise it"):
@@ -268,6 +304,7 @@ def test_offline_with_a_full_cache_nothing_is_asked(
     assert len(hub.requests) == asked
 
 
+@pytest.mark.slow
 def test_begun_on_the_network_and_ended_off_it(
     local_once: Merge, remote: Merge, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from regstream import shards
 from regstream.block import LayeredModel
 from regstream.calibration import CalibrationSet
 from regstream.checkpoint import Checkpoint
-from regstream.hub import Depot
+from regstream.hub import Depot, is_cached
 from regstream.manifest import Manifest
 from regstream.methods import Method
 from regstream.methods.method import States
@@ -60,6 +61,12 @@ class Job:
     def workdir(self) -> Path:
         """The folder of the run's state."""
         return self.manifest.workdir
+
+    @cached_property
+    def fetches(self) -> bool:
+        """Whether shards of its checkpoints are still on the hub."""
+        paths = [path for c in (self.base, *(c.checkpoint for c in self.candidates)) for path in c.files]
+        return any(not is_cached(file) for path in paths if (file := self.depot.file(path)) is not None)
 
     def reads(self, step: Step) -> Iterator[tuple[Checkpoint, tuple[TensorPlan, ...]]]:
         """What a step reads of which checkpoint, in about its order."""

@@ -23,6 +23,8 @@ Place = Literal["host", "device"]
 _LIBRARIES_BYTES = {"stem": 32 << 20, "block": 64 << 20, "head": 48 << 20}
 #: Panels of tensors, stretches of a mean, checkpoint staging and what a matrix product packs, at any time.
 _PANELS_BYTES = 32 << 20
+#: Chunks of a shard on its way from the hub, some times over.
+_DOWNLOAD_BYTES = 48 << 20
 #: A CUDA context and the workspaces of its libraries; by others' accounts, not measured here.
 _CONTEXT_BYTES = 768 << 20
 #: Journal, companions, and what a file system needs for itself.
@@ -33,6 +35,8 @@ def terms_of(job: Job, step: Step, groups: Sequence[str]) -> Mapping[Place, Mapp
     """What a step holds while some of its input groups go through."""
     working = {**_sums(job, step, groups), **_activations(job, step, groups)}
     host = {"libraries": _LIBRARIES_BYTES[step.kind], "panels": _PANELS_BYTES}
+    if job.fetches:
+        host["download"] = _DOWNLOAD_BYTES
     if job.device.type == "cpu":
         return {"host": _rounded(working | host)}
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
