@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,7 +145,10 @@ def test_asked_to_stop_it_stops_while_a_shard_comes(
         if told == 3:  # it waits, and goes on to wait
             process.send_signal(signal.SIGINT)
             break
+    asked = time.monotonic()
     _, stderr = process.communicate(timeout=60)
+    took = time.monotonic() - asked
     never.set()
     assert process.returncode == 130, stderr
+    assert took < 20  # the shard would have come no sooner than after 30
     assert "the same command goes on" in stderr
