@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from regstream import durable
 from regstream.calibration import CalibrationSet
 from regstream.checkpoint import open_checkpoint
+from regstream.evaluate.accuracy import Accuracy
 from regstream.evaluate.mean import MeanReader
 from regstream.evaluate.metrics import metric_of
 from regstream.evaluate.streaming import Streamed, Weights
@@ -66,33 +68,42 @@ def evaluate(
         InputError: rows, heads or checkpoints cannot be used, or the merge has no result yet.
     """
     metric = metric_of(plan, listener)
-    datasets = metric.datasets
-    models: list[tuple[str, Weights, Mapping[str, CalibrationSet]]] = [("base", plan.base, datasets)]
-    for candidate in plan.candidates:
-        own = {name: rows for name, rows in datasets.items() if cross or name == candidate.name}
-        if own:
-            models.append((candidate.name, candidate.checkpoint, own))
-    models.append(("mean", MeanReader([candidate.checkpoint for candidate in plan.candidates]), datasets))
-    for name, folder in {plan.method.name: plan.output, **(also or {})}.items():
-        checkpoint = open_checkpoint(name, folder)
-        check_candidate(checkpoint, plan.base, plan.model.shapes, plan.manifest.merge.others)
-        models.append((name, checkpoint, datasets))
-    rows = []
-    streamed = Streamed(
-        model=plan.model,
-        metric=metric,
-        folder=plan.workdir / "evaluation",
-        progress=lambda doing: listener(Progressed(doing=doing)),
-    )
+    models = _judged(plan, metric.datasets, also or {}, cross=cross)
+    steps, rows, folder = count(), [], plan.workdir / "evaluation"
+
+    def progress(doing: str) -> None:
+        listener(Progressed(doing=doing))
+
     try:
-        for index, (name, weights, judged_on) in enumerate(models):
-            listener(StepStarted(index=index, name=name, work=len(plan.model.blocks) + 2))
+        if isinstance(metric, Accuracy) and metric.zero_shot is not None:
+            listener(StepStarted(index=next(steps), name="text tower", work=metric.zero_shot.work))
+            metric = metric.with_every_head(folder, progress)
+        streamed = Streamed(model=plan.model, ending=metric, folder=folder, progress=progress)
+        for name, weights, judged_on in models:
+            listener(StepStarted(index=next(steps), name=name, work=len(plan.model.blocks) + 2))
             rows.append(EvaluationRow(model=name, scores=streamed.of(name, weights, judged_on)))
     finally:
         durable.remove_if_empty(plan.workdir)
     return Evaluation(
         metric=metric.title,
         higher_is_better=metric.higher_is_better,
-        datasets=tuple(datasets),
+        datasets=tuple(metric.datasets),
         rows=tuple(rows),
     )
+
+
+def _judged(
+    plan: Plan, datasets: Mapping[str, CalibrationSet], also: Mapping[str, Path], *, cross: bool
+) -> list[tuple[str, Weights, Mapping[str, CalibrationSet]]]:
+    """The models, opened, in the order of the table: where their weights are, and what each is judged on."""
+    models: list[tuple[str, Weights, Mapping[str, CalibrationSet]]] = [("base", plan.base, datasets)]
+    for candidate in plan.candidates:
+        own = {name: rows for name, rows in datasets.items() if cross or name == candidate.name}
+        if own:
+            models.append((candidate.name, candidate.checkpoint, own))
+    models.append(("mean", MeanReader([candidate.checkpoint for candidate in plan.candidates]), datasets))
+    for name, folder in {plan.method.name: plan.output, **also}.items():
+        checkpoint = open_checkpoint(name, folder, described=plan.base.family)
+        check_candidate(checkpoint, plan.base, plan.model.shapes, plan.manifest.merge.others)
+        models.append((name, checkpoint, datasets))
+    return models

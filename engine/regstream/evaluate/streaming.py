@@ -6,7 +6,7 @@ Shape suffixes: T tokens, D features.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,39 +25,32 @@ class Weights(Protocol):
         ...
 
 
-class Metric(Protocol):
-    """What a model is judged by, from the hidden states that leave its last block."""
+Outcome_co = TypeVar("Outcome_co", covariant=True)
 
-    @property
-    def title(self) -> str:
-        """What a table of it is called."""
-        ...
 
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether the best score is the highest."""
-        ...
+class Ending(Protocol[Outcome_co]):
+    """What comes of the hidden states that leave a model's last block: a score, or features."""
 
     def parameters(self, model: LayeredModel) -> list[str]:
-        """The model's parameters that judging takes."""
+        """The model's parameters that it takes."""
         ...
 
-    def score(self, model: LayeredModel, dataset: str, states: Iterator[Tensor]) -> float:
-        """The score on a dataset, from its batches' tokens (T, D), in order; the parameters are lent."""
+    def score(self, model: LayeredModel, dataset: str, states: Iterator[Tensor]) -> Outcome_co:
+        """What comes of a dataset, from its batches' tokens (T, D), in order; the parameters are lent."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
-class Streamed:
-    """Judges models with a layered model, its hidden states kept below `folder`."""
+class Streamed(Generic[Outcome_co]):
+    """Runs models through a layered model, its hidden states kept below `folder`."""
 
     model: LayeredModel
-    metric: Metric
+    ending: Ending[Outcome_co]
     folder: Path
     progress: Callable[[str], None]
 
-    def of(self, label: str, weights: Weights, datasets: Mapping[str, CalibrationSet]) -> dict[str, float]:
-        """The metric on each dataset."""
+    def of(self, label: str, weights: Weights, datasets: Mapping[str, CalibrationSet]) -> dict[str, Outcome_co]:
+        """What comes of each dataset."""
         states = HiddenStates(self.folder, self.model.dtype, self.model.device)
         durable.remove_tree(self.folder)
         durable.make_folder(self.folder)
@@ -101,11 +94,11 @@ class Streamed:
 
     def _head(
         self, label: str, weights: Weights, datasets: Mapping[str, CalibrationSet], states: HiddenStates
-    ) -> dict[str, float]:
+    ) -> dict[str, Outcome_co]:
         depth, scores = len(self.model.blocks), {}
-        with self.model.lent(self._loaded(weights, self.metric.parameters(self.model))):
+        with self.model.lent(self._loaded(weights, self.ending.parameters(self.model))):
             for dataset, rows in datasets.items():
                 last = states.read(dataset, depth, rows.batches)
-                scores[dataset] = self.metric.score(self.model, dataset, last)
+                scores[dataset] = self.ending.score(self.model, dataset, last)
         self.progress(f"{label}: head")
         return scores

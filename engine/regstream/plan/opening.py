@@ -1,11 +1,12 @@
 """The checkpoints that a manifest names, opened: folders of this machine, and repositories of the hub."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from regstream.checkpoint import Checkpoint, Remote, open_checkpoint
+from regstream.checkpoint import LOCAL, Checkpoint, Remote, Source, open_checkpoint
 from regstream.errors import InputError, ManifestError
 from regstream.events import Listener, Warned
+from regstream.families import Family
 from regstream.hub import Depot, Repository, moved_to, open_repository
 from regstream.manifest import Candidate, ModelRef
 
@@ -24,15 +25,22 @@ class Opening:
         self.depot = Depot(workdir / BROUGHT)
         self._settled = commits
         self._listener = listener
+        self._described: Family | None = None
         self._repositories: dict[str, Repository] = {}
 
-    def base(self, reference: ModelRef) -> Checkpoint:
-        """Open the base.
+    def base(self, reference: ModelRef, describe: Callable[[Path], Family] | None = None) -> Checkpoint:
+        """Open the base; `describe` gives the family of all checkpoints from its folder, where that is not known.
 
         Raises:
             InputError: it cannot be used, or the hub does not give it.
         """
-        return self._open("base", reference, _COMPANIONS)
+        folder, source = self._located("base", reference, _COMPANIONS)
+        self._described = None if describe is None else describe(folder)
+        return open_checkpoint("base", folder, source, described=self._described)
+
+    def beside(self, label: str, reference: ModelRef) -> Checkpoint:
+        """Open a model that is not merged, with its tokenizer; raises as `base` does."""
+        return open_checkpoint(label, *self._located(label, reference, _COMPANIONS))
 
     def candidate(self, index: int, candidate: Candidate) -> Checkpoint:
         """Open a candidate; raises as `base` does.
@@ -44,17 +52,20 @@ class Opening:
             where = f'candidates[{index}] "{candidate.name}"'
             raise ManifestError(f"{where}: adapter: adapters are not applied yet; merge it into its model first")
         assert candidate.model is not None
-        return self._open(f'candidate "{candidate.name}"', candidate.model, _DESCRIPTION)
+        label = f'candidate "{candidate.name}"'
+        folder, source = self._located(label, candidate.model, _DESCRIPTION)
+        return open_checkpoint(label, folder, source, described=self._described)
 
-    def _open(self, label: str, reference: ModelRef, patterns: tuple[str, ...]) -> Checkpoint:
+    def _located(self, label: str, reference: ModelRef, patterns: tuple[str, ...]) -> tuple[Path, Source]:
+        """Where a checkpoint lies or will lie, its small files fetched."""
         if reference.folder is not None:
-            return open_checkpoint(label, reference.folder)
+            return reference.folder, LOCAL
         try:
             repository = self._repository(reference)
             repository.fetch(*patterns)
         except InputError as error:
             raise InputError(f"{label}: {error}") from error
-        return open_checkpoint(label, repository.folder, Remote(repository, self.depot))
+        return repository.folder, Remote(repository, self.depot)
 
     def _repository(self, reference: ModelRef) -> Repository:
         name = str(reference)

@@ -1,11 +1,12 @@
 """From a manifest to a plan: configs and headers are read, rows tokenized, no weight touched, nothing written."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce
 
 import torch
 
 from regstream import memory
+from regstream.architecture import check_passes, describe, unregressed
 from regstream.block import LayeredModel
 from regstream.calibration import CalibrationSet, load_calibration
 from regstream.checkpoint import Checkpoint
@@ -40,7 +41,7 @@ def make_plan(
     are those that an earlier run settled on for models of the hub; others are taken as they stand now.
 
     Raises:
-        ManifestError: a rule fits no parameter, or the device is not there.
+        ManifestError: a rule fits no parameter, the model is not as [architecture] says, or the device is not there.
         InputError: a checkpoint or a calibration set cannot be used, or the hub does not give one.
     """
     memory.give_back_at_once()
@@ -56,10 +57,15 @@ def make_plan(
         raise ManifestError(f'{source}: device "{chosen}" is not here; give its device_memory in [resources]')
     method = method_of(manifest.merge)
     opening = Opening(commits or {}, manifest.workdir, listener)
-    base = opening.base(manifest.merge.base)
+    described = None if manifest.architecture is None else partial(describe, manifest.architecture, source=source)
+    base = opening.base(manifest.merge.base, described)
     opened = [opening.candidate(index, candidate) for index, candidate in enumerate(manifest.candidates)]
     dtype = _compute_dtype([base, *opened])
     model = LayeredModel(base.family, base.config, dtype=dtype, device=chosen if is_there else _CPU)
+    if manifest.architecture is not None:
+        check_passes(manifest.architecture, model, source)
+        if method.states is not States.NONE and (told := unregressed(model)):
+            warn(told)
     for left_out in _agree(model, base, opened, manifest.merge.others):
         warn(left_out)
     needed = method.states is not States.NONE
