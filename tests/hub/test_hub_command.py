@@ -51,6 +51,7 @@ def whole_files(hub: Hub) -> list[str]:
     return [r.path for r in hub.asked(SHARDS) if not (r.range or "").startswith("bytes=0-")]
 
 
+@pytest.mark.slow
 def test_plan_run_verify_evaluate(local_once: Merge, remote: Merge, hub: Hub, command: Command, cache: Path) -> None:
     planned = command("plan", remote.manifest, "--json")
     record = json.loads(planned.stdout)

@@ -129,6 +129,7 @@ def test_on_a_disk_for_less_than_two_candidates(local_once: Merge, remote: Merge
     assert shards_in(cache) == []
 
 
+@pytest.mark.slow
 def test_what_was_in_the_cache_before_stays(remote: Merge, hub: Hub, cache: Path) -> None:
     name = "model-00003-of-00013.safetensors"
     plan = planned(remote)
@@ -156,6 +157,7 @@ def test_each_shard_comes_before_it_is_used_and_in_the_order_of_use(remote: Merg
         assert len({f"/lfs/{file.digest}" for file in coming} & seen[index - 1]) >= 1, index
 
 
+@pytest.mark.slow
 def test_blocks_spread_in_another_order_cost_what_the_plan_says(hub: Hub, cache: Path, tmp_path: Path) -> None:
     (tmp_path / "local").mkdir()
     local = make_merge(tmp_path / "local", candidates=2, layers=8, hidden=128, sharded=True, num_rows=4)
@@ -251,6 +253,7 @@ def test_no_network_in_the_middle_keeps_all_and_goes_on(
     assert made(remote.output) == made(local_once.output)
 
 
+@pytest.mark.slow
 def test_killed_while_a_shard_comes_it_is_gone_on_with(local_once: Merge, remote: Merge, hub: Hub) -> None:
     plan = planned(remote)
     shard = plan.stages[4].files[1]
@@ -273,6 +276,7 @@ def test_killed_while_a_shard_comes_it_is_gone_on_with(local_once: Merge, remote
     assert int(str(second).removeprefix("bytes=").rstrip("-")) > 100_000
 
 
+@pytest.mark.slow
 def test_a_revision_that_moved_is_told_and_the_run_goes_on_with_its_own(
     local_once: Merge, remote: Merge, hub: Hub
 ) -> None:
@@ -290,6 +294,7 @@ def test_a_revision_that_moved_is_told_and_the_run_goes_on_with_its_own(
         run(planned(remote))
 
 
+@pytest.mark.slow
 def test_offline_with_a_full_cache_nothing_is_asked(
     local_once: Merge, remote: Merge, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,6 +348,7 @@ def test_a_plan_from_hollow_shards_in_the_cache(
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_the_result_names_repositories_and_commits_and_nothing_of_the_machine(
     remote: Merge, hub: Hub, tmp_path: Path
 ) -> None:
@@ -362,6 +368,7 @@ def test_the_result_names_repositories_and_commits_and_nothing_of_the_machine(
             assert str(tmp_path).encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_in_the_cache_is_found_by_reading_all(remote: Merge, hub: Hub) -> None:
     plan = planned(remote)
     path = plan.candidates[1].checkpoint.files[2]
