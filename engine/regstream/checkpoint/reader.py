@@ -54,7 +54,10 @@ class TensorReader:
 
     @contextmanager
     def kept_open(self) -> Iterator[None]:
-        """Open each file at most once within the context."""
+        """Open each file at most once within the context, and within others that are entered in it."""
+        if self._kept is not None:
+            yield
+            return
         self._kept = {}
         try:
             yield
@@ -62,6 +65,11 @@ class TensorReader:
             for descriptor in self._kept.values():
                 os.close(descriptor)
             self._kept = None
+
+    @property
+    def is_kept_open(self) -> bool:
+        """Whether files that are opened now stay open."""
+        return self._kept is not None
 
     def announce(self, names: Iterable[str]) -> None:
         """Have the operating system read these tensors ahead, while something else is computed; a hint, no more.
