@@ -90,7 +90,7 @@ def open_text_tower(plan: Plan, listener: Listener) -> TextTower:
             " give a head"
         )
     named = plan.manifest.evaluation.text_tower
-    opening = Opening(plan.commits, plan.workdir, listener)
+    opening = Opening(plan.manifest, plan.commits, listener)
     whole = plan.base if named is None else opening.beside("text tower", named)
     for name in (TEXT_PROJECTION, VISUAL_PROJECTION):
         if name not in whole.besides.tensors:

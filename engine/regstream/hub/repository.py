@@ -15,7 +15,6 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_ba
 
 from regstream.hub.failures import HubError, told
 
-_CONFIG = "config.json"
 _COMMIT_DIGITS = 40
 SHA256_DIGITS = 64
 
@@ -70,20 +69,25 @@ class Repository:
                     hf_hub_download(self.repo, name, revision=self.commit)
 
 
-def open_repository(repo: str, revision: str | None, *, commit: str | None = None) -> Repository:
+def open_repository(
+    repo: str, revision: str | None, *, commit: str | None = None, config: str = "config.json"
+) -> Repository:
     """List a repository at a commit, by default the one its revision stands at now.
 
+    `config` is the file that every repository of the kind holds.
+
     Raises:
-        HubError: there is no such repository or revision, no access to it, or no way to the hub.
+        HubError: there is no such repository or revision, it is of another kind, no access to it, or no way to the hub.
     """
     settled, commit = commit, commit or resolve(repo, revision)
     listed = _in_cache(repo, commit) if constants.HF_HUB_OFFLINE else _on_hub(repo, commit)
     files = {file.name: file for file in listed}
-    if _CONFIG not in files:
-        raise HubError(f"{repo} at {commit}: holds no {_CONFIG}; expected a checkpoint")
+    if config not in files:
+        expected = "a checkpoint" if config == "config.json" else "an adapter"
+        raise HubError(f"{repo} at {commit}: holds no {config}; expected {expected}")
     if settled is None and not constants.HF_HUB_OFFLINE:
-        with told(f"{repo}: {_CONFIG}"):  # by its revision: so the cache keeps where that stands, for work offline
-            hf_hub_download(repo, _CONFIG, revision=revision)
+        with told(f"{repo}: {config}"):  # by its revision: so the cache keeps where that stands, for work offline
+            hf_hub_download(repo, config, revision=revision)
     return Repository(repo=repo, commit=commit, files=files)
 
 

@@ -15,7 +15,7 @@ from regstream.events import Listener, Warned, ignore
 from regstream.manifest import Candidate, Manifest, Others, parse_device
 from regstream.methods import Method, method_of
 from regstream.methods.method import States
-from regstream.plan.agreement import check_base, check_candidate
+from regstream.plan.agreement import check_base, check_candidate, check_ties
 from regstream.plan.job import PlannedCandidate
 from regstream.plan.opening import Opening
 from regstream.plan.plan import Plan
@@ -56,18 +56,18 @@ def make_plan(
     if not is_there and manifest.resources.device_memory is None:
         raise ManifestError(f'{source}: device "{chosen}" is not here; give its device_memory in [resources]')
     method = method_of(manifest.merge)
-    opening = Opening(commits or {}, manifest.workdir, listener)
+    opening = Opening(manifest, commits or {}, listener)
     described = None if manifest.architecture is None else partial(describe, manifest.architecture, source=source)
-    base = opening.base(manifest.merge.base, described)
-    opened = [opening.candidate(index, candidate) for index, candidate in enumerate(manifest.candidates)]
+    base = opening.base(described)
+    opened = [opening.candidate(candidate) for candidate in manifest.candidates]
     dtype = _compute_dtype([base, *opened])
     model = LayeredModel(base.family, base.config, dtype=dtype, device=chosen if is_there else _CPU)
     if manifest.architecture is not None:
         check_passes(manifest.architecture, model, source)
         if method.states is not States.NONE and (told := unregressed(model)):
             warn(told)
-    for left_out in _agree(model, base, opened, manifest.merge.others):
-        warn(left_out)
+    for note in _agree(model, base, opened, manifest.merge.others):
+        warn(note)
     needed = method.states is not States.NONE
     candidates = tuple(
         PlannedCandidate(
@@ -97,10 +97,12 @@ def make_plan(
 
 
 def _agree(model: LayeredModel, base: Checkpoint, opened: Sequence[Checkpoint], others: Others) -> Iterator[str]:
-    """Hold base and candidates against the model; what is left out of candidates, a line a tensor."""
+    """Hold base and candidates against the model; what a person should know of candidates, a line each."""
     model.leave_out(base.lacking(model.shapes))
     check_base(base, model.shapes, model.tied)
     for checkpoint in opened:
+        yield from checkpoint.notes
+        check_ties(checkpoint, model.tied)
         yield from check_candidate(checkpoint, base, model.shapes, others)
 
 

@@ -60,11 +60,7 @@ def _fits(terms: Mapping[Place, Mapping[str, int]], budgets: Mapping[Place, int]
 
 def _read_bytes(job: Job, step: Step, num_passes: int) -> int:
     # A block is read whole, once a pass; what is only folded is read once.
-    read = sum(
-        checkpoint.tensors[tensor.name].num_bytes * (1 if checkpoint is job.base else max(1, num_passes))
-        for checkpoint, tensors in job.reads(step)
-        for tensor in tensors
-    )
+    read = sum(spec.num_bytes for specs in job.reads(step, max(1, num_passes)) for spec in specs)
     return read + (generation_bytes(job) if step.kind == "block" and step.regressed else 0)
 
 

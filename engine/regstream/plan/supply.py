@@ -67,8 +67,7 @@ def supply(job: Job, disk: int | None) -> Supply:
 
 
 def _files(job: Job, step: Step) -> Iterator[HubFile]:
-    for checkpoint, tensors in job.reads(step):
-        specs = [checkpoint.tensors[tensor.name] for tensor in tensors]
+    for specs in job.reads(step):
         for path in sorted({spec.file for spec in specs}):
             file = job.depot.file(path)
             if file is not None:
