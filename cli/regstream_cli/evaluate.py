@@ -57,9 +57,16 @@ def evaluate(*, path: Path, also: dict[str, Path], cross: bool, device: str | No
     with watching(verb="evaluate") as listener:
         from regstream.evaluate import evaluate as judge
         from regstream.plan import make_plan
-        from regstream.publish import add_results
+        from regstream.publish import add_results, published_commits
 
-        plan = make_plan(manifest, source=path.name, text=path.read_text("utf-8-sig"), device=device, listener=listener)
+        plan = make_plan(
+            manifest,
+            source=path.name,
+            text=path.read_text("utf-8-sig"),
+            device=device,
+            commits=published_commits(manifest.merge.output),
+            listener=listener,
+        )
         evaluation = judge(plan, also=also, cross=cross, listener=listener)
         add_results(plan.output, plan, evaluation.markdown())
     if as_json:

@@ -1,7 +1,7 @@
 """Where a step's time went, kind of work by kind, and how long the machine's own matrix product would have taken.
 
-The time of each moment goes to the innermost kind that is under way. Waiting for another thread's read or write counts
-as reading or writing; what overlaps with computing does not.
+The time of each moment goes to the innermost kind that is under way. Waiting for another thread's read or write, or for
+a shard of the hub, counts as reading or writing; what overlaps with computing does not.
 """
 
 import time

@@ -38,7 +38,7 @@ def _accuracy(judged: Sequence[Candidate], plan: Plan, listener: Listener) -> Ac
     """With the heads that are files; those made of words are only prepared."""
     datasets, heads, prompts = {}, {}, {}
     worded = {c.name: c.evaluation.classes for c in judged if c.evaluation and c.evaluation.classes}
-    tower = open_text_tower(plan) if worded else None
+    tower = open_text_tower(plan, listener) if worded else None
     for candidate in judged:
         name, rows = candidate.name, _images(candidate, plan, listener)
         datasets[name] = rows

@@ -84,6 +84,16 @@ class Journal:
         return records[0] if records else None
 
     @staticmethod
+    def commits(folder: Path) -> dict[str, str]:
+        """The commits that the run under way in `folder`, if there is one, settled on for models of the hub.
+
+        Raises:
+            ResumeError: the journal is damaged, or of another version.
+        """
+        announced = Journal.announced(folder)
+        return announced["identity"].get("hub", {}) if announced else {}
+
+    @staticmethod
     def peek(folder: Path) -> list[Committed]:
         """The steps committed so far, for whoever only looks; changes nothing.
 

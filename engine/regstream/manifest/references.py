@@ -24,6 +24,11 @@ class ModelRef:
         if self.folder is not None and self.revision is not None:
             raise ValueError(f"a folder has no revision: {self.folder}@{self.revision}")
 
+    @property
+    def name(self) -> str:
+        """What it is called, wherever it lies: a folder's own name, or that of a repository."""
+        return str(self.hub_id).rpartition("/")[2] if self.folder is None else self.folder.name
+
     def __str__(self) -> str:
         """The reference as a manifest would spell it."""
         if self.folder is not None:

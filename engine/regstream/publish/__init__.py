@@ -1,6 +1,6 @@
 """From shards to a model: everything that stands beside them, and what is said of how it was made."""
 
-from regstream.publish.files import add_results, clear, is_published, publish
+from regstream.publish.files import add_results, clear, is_published, publish, published_commits
 from regstream.publish.provenance import PROVENANCE, read_provenance
 
 __all__ = [
@@ -9,5 +9,6 @@ __all__ = [
     "clear",
     "is_published",
     "publish",
+    "published_commits",
     "read_provenance",
 ]
