@@ -7,6 +7,7 @@ import click
 from regstream import __version__
 from regstream_cli.evaluate import evaluate
 from regstream_cli.failures import report
+from regstream_cli.init import init
 from regstream_cli.options import DEBUG
 from regstream_cli.plan import plan
 from regstream_cli.quiet import quieten
@@ -37,6 +38,7 @@ def cli() -> None:
 
     \b
     Example:
+      regstream init --base B ...     a manifest to begin with
       regstream plan merge.toml       what will be done, and what it takes
       regstream run merge.toml        do it; the same command goes on after a stop
       regstream verify merged/llama   whether a result is whole
@@ -51,7 +53,7 @@ def cli() -> None:
     quieten()
 
 
-for command in (run, plan, status, verify, evaluate):
+for command in (init, run, plan, status, verify, evaluate):
     cli.add_command(command)
 
 
