@@ -72,7 +72,7 @@ def test_every_comment_is_right(invoke: Invoke, here: Path, rows: tuple[str, ...
     manifest = read_manifest("merge.toml")
     asked, default = tomllib.loads(taken), tomllib.loads(text)
     assert {"candidates", "merge", "rules", "resources"} == asked.keys()
-    assert set(asked["merge"]) - set(default["merge"]) == {"alpha", "dtype", "seed", "others"}
+    assert set(asked["merge"]) - set(default["merge"]) == {"alpha", "dtype", "seed", "shard_size", "others"}
     assert manifest.candidates[1].calibration is not None
     assert manifest.candidates[1].evaluation is not None
 
@@ -107,7 +107,7 @@ def test_what_is_no_candidate_is_refused(invoke: Invoke, here: Path, spelled: st
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("--base", "models/none", "--candidate", "a=org/a"), "there is no"),
+        (("--base", "./none", "--candidate", "a=org/a"), "there is no"),
         (("--base", "org/base", "--candidate", "a b=org/a"), "a name of up to 100 letters"),
         (("--base", "org/base", "--candidate", "a=org/a", "--candidate", "A=org/b"), "differs in more than case"),
         (("--base", "org/base", "--candidate", "a=org/a", "--calibration", "a=none.jsonl"), "there is no"),

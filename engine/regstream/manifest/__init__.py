@@ -9,6 +9,7 @@ from regstream.manifest.fields import parse_device
 from regstream.manifest.meaning import meaning
 from regstream.manifest.outline import Outlined, is_ready, outline
 from regstream.manifest.reading import manifest_from, read_manifest
+from regstream.manifest.record import for_the_record
 from regstream.manifest.references import ModelRef, as_seen_from
 from regstream.manifest.rules import match_rule, nearest_names, rule_problems, unmatched
 from regstream.manifest.schema import Architecture, Calibration, Candidate, Manifest, Merge, Others, Resources, Rule
@@ -26,6 +27,7 @@ __all__ = [
     "Resources",
     "Rule",
     "as_seen_from",
+    "for_the_record",
     "is_ready",
     "manifest_from",
     "match_rule",
