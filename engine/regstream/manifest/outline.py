@@ -14,6 +14,7 @@ base = {base}
 output = "merged"
 # alpha = 0.95                        # off-diagonal scale of the Gram matrices
 # dtype = "bfloat16"                  # float32 | float16 | bfloat16, of the result; default: the base's
+# shard_size = "5GiB"                 # consecutive blocks share a file up to this; default: a file each
 # seed = 0                            # by which rows are drawn
 
 # [merge.others]                      # what no block holds; defaults by family, as published
