@@ -170,15 +170,14 @@ class _Handler(BaseHTTPRequestHandler):
         return self._json(value, status)
 
     def _fail(self, request: Request, fault: Fault, length: int) -> None:
-        half = length // 2 if fault.pause is not None else length
-        self._receive(request.path, half if fault.cut_after is None else fault.cut_after)
+        if fault.status:
+            self._receive(request.path, length)
+            return self._refuse(fault.status, fault.code, fault.headers)
+        self._receive(request.path, length // 2 if fault.cut_after is None else fault.cut_after)
         if fault.pause is not None:
             fault.pause.wait(30)
         self.close_connection = True
-        if fault.status:
-            self._refuse(fault.status, fault.code, fault.headers)
-        else:
-            self.connection.shutdown(2)
+        return self.connection.shutdown(2)
 
     def _receive(self, path: str, length: int) -> bytes:
         data = bytearray()
