@@ -177,7 +177,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault.pause is not None:
             fault.pause.wait(30)
         self.close_connection = True
-        return self.connection.shutdown(2)
+        self.connection.shutdown(2)
+        return None
 
     def _receive(self, path: str, length: int) -> bytes:
         data = bytearray()

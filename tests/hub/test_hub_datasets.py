@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -262,3 +263,17 @@ def test_other_rows_are_another_merge(merge: Merge, hub: Hub, tmp_path: Path) ->
     hub.add(f"datasets/{NAME}", write_rows(tmp_path / "later", 20))
     with pytest.raises(ResumeError, match="calibration task0"):
         merge.run()  # by what the data set is now, as with --restart
+
+
+def test_the_command_says_what_regstream_has_to_say_and_nothing_else(
+    merge: Merge, command: Callable[..., "subprocess.CompletedProcess[str]"]
+) -> None:
+    planned = command("plan", merge.manifest)
+    assert (planned.returncode, planned.stderr) == (0, "")
+    offline = command("plan", merge.manifest, HF_HUB_OFFLINE="1")
+    assert (offline.returncode, offline.stdout) == (0, planned.stdout)
+    merge.manifest.write_text(merge.manifest.read_text().replace('split = "train"', 'split = "valid"'))
+    refused = command("plan", merge.manifest)
+    assert refused.returncode == 4
+    assert 'candidate "task0": data set org/rows at ' in refused.stderr
+    assert refused.stderr.count("\n") == 1
