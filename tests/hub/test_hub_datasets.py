@@ -275,5 +275,5 @@ def test_the_command_says_what_regstream_has_to_say_and_nothing_else(
     merge.manifest.write_text(merge.manifest.read_text().replace('split = "train"', 'split = "valid"'))
     refused = command("plan", merge.manifest)
     assert refused.returncode == 4
-    assert 'candidate "task0": data set org/rows at ' in refused.stderr
+    assert 'candidate "task0": calibration: data set org/rows at ' in refused.stderr
     assert refused.stderr.count("\n") == 1
