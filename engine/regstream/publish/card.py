@@ -6,7 +6,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from regstream.families import Family
-from regstream.manifest import Candidate, ModelRef
+from regstream.manifest import Candidate, ModelRef, for_the_record
 from regstream.plan import Plan
 
 _TEXT = """
@@ -32,6 +32,7 @@ def model_card(plan: Plan, *, results: str | None) -> str:
     """The card's text, metadata included; `results` is a table in Markdown."""
     data = ModelCardData(
         base_model=list(dict.fromkeys(_name(reference) for reference in _references(plan))),
+        datasets=_datasets(plan),
         library_name="transformers",
         license=_license(plan),
         pipeline_tag=_pipeline(plan.base.family),
@@ -45,7 +46,7 @@ def model_card(plan: Plan, *, results: str | None) -> str:
         method=plan.method.name,
         candidates="\n".join(lines),
         results=f"\n## Results\n\n{results}\n" if results else "",
-        manifest=plan.manifest_text.strip(),
+        manifest=for_the_record(plan.manifest_text).strip(),
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{text}"))
 
@@ -54,6 +55,12 @@ def _references(plan: Plan) -> Iterator[ModelRef]:
     yield plan.manifest.merge.base
     for candidate in plan.manifest.candidates:
         yield from filter(None, (candidate.model, candidate.adapter))
+
+
+def _datasets(plan: Plan) -> list[str] | None:
+    """The data sets of the hub whose rows went into the statistics."""
+    rows = (candidate.calibration for candidate in plan.manifest.candidates if plan.manifest.merge.regresses)
+    return list(dict.fromkeys(r.dataset for r in rows if r is not None and r.dataset is not None)) or None
 
 
 def _made_of(plan: Plan, candidate: Candidate) -> str:
