@@ -80,8 +80,11 @@ def load_calibration(
     base: Path,
     seed: int,
     warn: Callable[[str], None],
+    label: str = "label",
 ) -> CalibrationSet:
     """Read a calibration set. `base` is the folder with the tokenizer, or with the image processor's settings.
+
+    `label` is the column that labels of images come from, should any be asked for.
 
     Raises:
         InputError: it cannot be read, has no rows, or a row is empty, of the wrong kind, or outside the vocabulary.
@@ -92,7 +95,7 @@ def load_calibration(
             f'dataset = "{calibration.dataset}": data sets of the hub are not read; save its rows to a file'
         )
     if family.rows == "pixel_values":
-        pixels = PixelRows(_pixels(path, calibration, config, base), family, config, calibration, seed)
+        pixels = PixelRows(_pixels(path, calibration, config, base, label), family, config, calibration, seed)
         _warn_if_few(path, len(pixels), calibration, warn)
         return pixels
     if path.is_dir():
@@ -103,7 +106,7 @@ def load_calibration(
     return TokenRows([ids for _, ids in rows], calibration.batch_rows)
 
 
-def _pixels(path: Path, calibration: Calibration, config: Mapping[str, Any], base: Path) -> Pixels:
+def _pixels(path: Path, calibration: Calibration, config: Mapping[str, Any], base: Path, label: str) -> Pixels:
     """Images by what holds them."""
     if path.suffix == ".safetensors" and not path.is_dir():
         return StoredPixels(path, image_shape(config))
@@ -111,7 +114,7 @@ def _pixels(path: Path, calibration: Calibration, config: Mapping[str, Any], bas
         images: Encoded = FolderImages(path)
     elif path.suffix == ".parquet":
         field = "image" if calibration.field == "text" else calibration.field
-        images = _opened(path, lambda: TableImages(path, field))
+        images = _opened(path, lambda: TableImages(path, field, label))
     else:
         raise InputError(f"{path}: expected a folder of images, a .parquet of them, or a .safetensors of pixel_values")
     if not len(images):

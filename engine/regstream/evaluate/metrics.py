@@ -79,6 +79,7 @@ def _rows(candidate: Candidate, plan: Plan, listener: Listener) -> object:
             base=plan.base.folder,
             seed=plan.manifest.merge.seed,
             warn=lambda message: listener(Warned(message=message)),
+            label=candidate.evaluation.label,
         )
 
 
