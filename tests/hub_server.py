@@ -1,10 +1,9 @@
-"""A hub on localhost: folders served as repositories, over the part of its protocol that downloads go through.
+"""A hub on localhost: folders served as repositories, to clients that download; `hub_writing` has what uploads take.
 
 Faults are scripted: a `Fault` answers the requests whose path it names, as often as it is told to, in place of what
 is right. Every request is kept in `requests`, and how many bytes of files were sent in `sent`.
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -16,8 +15,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
+import hub_writing
+from hub_writing import Repo, git_sha1, is_large, sha256
 from merging import Merge
 
 _CHUNK = 1 << 16
@@ -51,16 +52,6 @@ class Request:
         return " ".join(filter(None, (self.method, self.path, self.range)))
 
 
-@dataclass
-class Repo:
-    """A repository: commits of folders, and where its branches stand."""
-
-    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    branches: dict[str, str] = field(default_factory=dict)
-    token: str | None = None
-    gated: bool = False
-
-
 class Hub(ThreadingHTTPServer):
     """The server; its thread ends with the process."""
 
@@ -74,6 +65,8 @@ class Hub(ThreadingHTTPServer):
         self.faults: list[Fault] = []
         self.requests: list[Request] = []
         self.sent: Counter[str] = Counter()
+        self.received: Counter[str] = Counter()
+        self.writer: str | None = None
         self.lock = threading.Lock()
         self.connections: list[socket.socket] = []
 
@@ -85,11 +78,8 @@ class Hub(ThreadingHTTPServer):
     def add(self, name: str, folder: Path, *, branch: str = "main", token: str | None = None) -> str:
         """Commit a folder to a repository's branch; the commit."""
         files = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-        commit = hashlib.sha1(repr([(n, _sha256(d)) for n, d in files.items()]).encode() + name.encode()).hexdigest()
-        repo = self.repos.setdefault(name, Repo(token=token))
-        repo.commits[commit] = files
-        repo.branches[branch] = commit
-        self.blobs |= {_sha256(data): data for file, data in files.items() if _is_large(file)}
+        commit = self.repos.setdefault(name, Repo(token=token)).commit(name, files, branch)
+        self.blobs |= {sha256(data): data for file, data in files.items() if is_large(file)}
         return commit
 
     def asked(self, pattern: str) -> list[Request]:
@@ -162,22 +152,61 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
-    def _answer(self) -> None:
-        path = urlsplit(self.path).path
+    def do_POST(self) -> None:
+        self._write()
+
+    def do_PUT(self) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        request, fault = self._asked()
+        length = int(self.headers.get("Content-Length") or 0)
+        if fault is not None:
+            return self._fail(request, fault, length)
+        data = self._receive(request.path, length)
+        if match := re.fullmatch(r"/api/(datasets/[^/]+/[^/]+)/paths-info/([^/]+)", request.path):
+            return self._paths_info(match[1], unquote(match[2]), parse_qs(data.decode())["paths"], request.token)
+        status, value = hub_writing.answer(self.server, request.path, request.token, data)
+        return self._json(value, status)
+
+    def _fail(self, request: Request, fault: Fault, length: int) -> None:
+        half = length // 2 if fault.pause is not None else length
+        self._receive(request.path, half if fault.cut_after is None else fault.cut_after)
+        if fault.pause is not None:
+            fault.pause.wait(30)
+        self.close_connection = True
+        if fault.status:
+            self._refuse(fault.status, fault.code, fault.headers)
+        else:
+            self.connection.shutdown(2)
+
+    def _receive(self, path: str, length: int) -> bytes:
+        data = bytearray()
+        while len(data) < length and (part := self.rfile.read(min(_CHUNK, length - len(data)))):
+            data += part
+            self.server.received[path] += len(part)
+        return bytes(data)
+
+    def _asked(self) -> tuple[Request, Fault | None]:
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
-        request = Request(self.command, path, self.headers.get("Range"), token)
+        request = Request(self.command, urlsplit(self.path).path, self.headers.get("Range"), token)
         self.server.requests.append(request)
-        fault = self.server.fault_of(request)
+        return request, self.server.fault_of(request)
+
+    def _answer(self) -> None:
+        request, fault = self._asked()
+        path, token = request.path, request.token
         if fault is not None and fault.status:
             return self._refuse(fault.status, fault.code, fault.headers)
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/(.+)", path):
-            return self._revision(match[1], unquote(match[2]), token)
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)/tree/([^/]+)/?", path):
-            return self._tree(match[1], match[2], token)
-        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            return self._resolve(match[1], unquote(match[2]), unquote(match[3]), token, fault)
         if match := re.fullmatch(r"/lfs/([0-9a-f]{64})", path):
             return self._body(self.server.blobs[match[1]], {"ETag": f'"{match[1][:32]}"'}, path, fault)
+        if match := re.fullmatch(r"/((?:datasets/)?[^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            return self._resolve(match[1], unquote(match[2]), unquote(match[3]), token, fault)
+        if match := re.fullmatch(r"/api/(?:models/|(datasets/))([^/]+/[^/]+)(?:/(revision|tree)/(.+?)/?)?", path):
+            name, (revision, _, folder) = (match[1] or "") + match[2], (match[4] or "main").partition("/")
+            if match[3] == "tree":
+                return self._tree(name, unquote(revision), unquote(folder), token)
+            return self._revision(name, unquote(revision), token)
         return self._refuse(404, "", {})
 
     def _repo(self, name: str, token: str | None) -> Repo | None:
@@ -196,22 +225,31 @@ class _Handler(BaseHTTPRequestHandler):
             return
         commit = self._commit(repo, revision)
         if commit is not None:
-            self._json({"id": name, "sha": commit, "siblings": [{"rfilename": f} for f in repo.commits[commit]]})
+            files = [{"rfilename": file} for file in repo.commits[commit]]
+            self._json({"id": name, "sha": commit, "private": repo.token is not None, "siblings": files})
 
-    def _tree(self, name: str, revision: str, token: str | None) -> None:
+    def _tree(self, name: str, revision: str, folder: str, token: str | None) -> None:
+        files = self._files(name, revision, token)
+        if files is None:
+            return
+        below = {path: data for path, data in files.items() if not folder or path.startswith(f"{folder}/")}
+        if "recursive=true" in self.path.lower():
+            self._json([_entry(path, below) for path in below])
+            return
+        depth = folder.count("/") + bool(folder)
+        shown = dict.fromkeys("/".join(path.split("/")[: depth + 1]) for path in below)
+        self._json([_entry(path, below) for path in shown])
+
+    def _paths_info(self, name: str, revision: str, asked: list[str], token: str | None) -> None:
+        files = self._files(name, revision, token)
+        if files is not None:
+            there = [path for path in asked if path in files or any(file.startswith(f"{path}/") for file in files)]
+            self._json([_entry(path, files) for path in there])
+
+    def _files(self, name: str, revision: str, token: str | None) -> dict[str, bytes] | None:
         repo = self._repo(name, token)
-        if repo is None:
-            return
-        commit = self._commit(repo, revision)
-        if commit is None:
-            return
-        entries = []
-        for path, data in repo.commits[commit].items():
-            entry: dict[str, object] = {"type": "file", "path": path, "size": len(data), "oid": _git_sha1(data)}
-            if _is_large(path):
-                entry["lfs"] = {"oid": _sha256(data), "size": len(data), "pointerSize": 134}
-            entries.append(entry)
-        self._json(entries)
+        commit = None if repo is None else self._commit(repo, revision)
+        return None if repo is None or commit is None else repo.commits[commit]
 
     def _resolve(self, name: str, revision: str, file: str, token: str | None, fault: Fault | None) -> None:
         repo = self._repo(name, token)
@@ -224,9 +262,9 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None:
             return self._refuse(404, "EntryNotFound", {"X-Repo-Commit": commit})
         headers = {"X-Repo-Commit": commit}
-        if not _is_large(file):
-            return self._body(data, headers | {"ETag": f'"{_git_sha1(data)}"'}, self.path, fault)
-        digest = _sha256(data)
+        if not is_large(file):
+            return self._body(data, headers | {"ETag": f'"{git_sha1(data)}"'}, self.path, fault)
+        digest = sha256(data)
         headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(data))}
         # On another host, as on the real one: the client follows no further, and sends no token there.
         elsewhere = f"http://localhost:{self.server.server_address[1]}"
@@ -269,9 +307,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(2)
         return None
 
-    def _json(self, value: object) -> None:
+    def _json(self, value: object, status: int = 200) -> None:
         data = json.dumps(value).encode()
-        self._head(200, {"Content-Type": "application/json", "Content-Length": str(len(data))})
+        self._head(status, {"Content-Type": "application/json", "Content-Length": str(len(data))})
         self.wfile.write(data)
 
     def _refuse(self, status: int, code: str, headers: Mapping[str, str]) -> None:
@@ -284,13 +322,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-def _is_large(file: str) -> bool:
-    return file.endswith(".safetensors")
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _git_sha1(data: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+def _entry(path: str, files: Mapping[str, bytes]) -> dict[str, object]:
+    """A file, or a folder, as a tree tells of it."""
+    if path not in files:
+        return {"type": "directory", "path": path, "oid": git_sha1(path.encode())}
+    data = files[path]
+    entry: dict[str, object] = {"type": "file", "path": path, "size": len(data), "oid": git_sha1(data)}
+    return entry | ({"lfs": {"oid": sha256(data), "size": len(data), "pointerSize": 134}} if is_large(path) else {})

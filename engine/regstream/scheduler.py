@@ -27,12 +27,13 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
         listener(RunFinished(output=str(plan.output), seconds=0.0, peak_bytes=0, already=True))
         return
     plan.validate()  # over budget, no disk: refused here, no weight read yet
+    durable.make_folder(plan.output)
     durable.make_folder(plan.workdir)
     with run_lock(plan.workdir / "lock"):
         if restart:
             clear(plan)
         journal = Journal.open(plan.workdir, identity, plan.steps)  # refuses if any input changed since
-        workshop = Workshop(plan, listener)
+        workshop = Workshop(plan, listener, journal.shards)
         listener(RunStarted(done=len(journal.committed), total=len(plan.steps), output=str(plan.output)))
         with plan.depot.working(plan.stages, listener):  # shards of the hub come when they are needed, and go after
             for step in journal.remaining(plan.steps):

@@ -1,7 +1,11 @@
-"""The client in this process, turned to a hub on localhost, with a cache of its own."""
+"""The client in this process, or the command line in one of its own, turned to a hub on localhost, with a cache of
+its own."""
 
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +18,8 @@ import checkpoints
 from hub_server import Hub, put_on, serving
 from merging import Merge, make_merge
 from regstream.hub import fetch
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
@@ -35,6 +41,26 @@ def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield hub
         close_session()
+
+
+@pytest.fixture
+def environment(hub: Hub, cache: Path) -> dict[str, str]:
+    """A person's, turned to the hub."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    return plain | {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(cache.parent)}
+
+
+@pytest.fixture
+def command(environment: dict[str, str]) -> Command:
+    """Call it."""
+
+    def call(*arguments: object, **variables: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "regstream_cli", *map(str, arguments)],
+            env=environment | variables, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+    return call
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 fetched for it."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -24,26 +23,6 @@ from regstream_cli.app import cli
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 SHARDS = "GET /lfs/.*"
 LACKING = "model-00004-of-00013.safetensors"
-
-
-@pytest.fixture
-def environment(hub: Hub, cache: Path) -> dict[str, str]:
-    """A person's, turned to the hub."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    return plain | {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(cache.parent)}
-
-
-@pytest.fixture
-def command(environment: dict[str, str]) -> Command:
-    """Call it."""
-
-    def call(*arguments: object, **variables: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "regstream_cli", *map(str, arguments)],
-            env=environment | variables, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-
-    return call
 
 
 def whole_files(hub: Hub) -> list[str]:

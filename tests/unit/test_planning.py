@@ -66,7 +66,7 @@ def test_shards_are_as_large_as_projected(tmp_path: Path) -> None:
     plan = merge.plan()
     merge.run()
     for step in plan.steps:
-        assert (merge.output / step.shard).stat().st_size == plan.shard_bytes(step)
+        assert (merge.output / step.shard).stat().st_size == plan.written_bytes(step)
 
 
 def test_a_method_of_weights_alone_opens_no_calibration_set(tmp_path: Path) -> None:

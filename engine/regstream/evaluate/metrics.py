@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from regstream.calibration import PixelRows, TokenRows, load_calibration
+from regstream.calibration import Drawing, PixelRows, TokenRows, load_calibration
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate.accuracy import Accuracy
 from regstream.evaluate.classes import read_classes
@@ -79,6 +79,7 @@ def _rows(candidate: Candidate, plan: Plan, listener: Listener) -> object:
             base=plan.base.folder,
             seed=plan.manifest.merge.seed,
             warn=lambda message: listener(Warned(message=message)),
+            drawing=Drawing(plan.commits, listener),
             label=candidate.evaluation.label,
         )
 

@@ -1,19 +1,23 @@
 """A repository of the hub at one commit: its files, and where the cache keeps them."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 from huggingface_hub import HfApi, constants, hf_hub_download
-from huggingface_hub.errors import RevisionNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
 
 from regstream.hub.failures import HubError, told
+
+Kind = Literal["model", "dataset"]
 
 _CONFIG = "config.json"
 _COMMIT_DIGITS = 40
@@ -87,7 +91,7 @@ def open_repository(repo: str, revision: str | None, *, commit: str | None = Non
     return Repository(repo=repo, commit=commit, files=files)
 
 
-def resolve(repo: str, revision: str | None) -> str:
+def resolve(repo: str, revision: str | None, *, kind: Kind = "model") -> str:
     """The commit that a revision, by default the main branch, stands at.
 
     Raises:
@@ -97,24 +101,36 @@ def resolve(repo: str, revision: str | None) -> str:
     if _is_commit(asked):
         return asked
     if constants.HF_HUB_OFFLINE:
-        reference = _cached(repo) / "refs" / asked
+        reference = _cached(repo, kind) / "refs" / asked
         if not reference.is_file():
             raise HubError(f"{repo}@{asked}: not in the cache, and HF_HUB_OFFLINE keeps off the network")
         return reference.read_text().strip()
     with told(f"{repo}@{asked}"):
         # Not `HfApi.model_info`, which gives up when asked to wait.
-        url = f"{constants.ENDPOINT}/api/models/{repo}/revision/{quote(asked, safe='')}"
+        url = f"{constants.ENDPOINT}/api/{kind}s/{repo}/revision/{quote(asked, safe='')}"
         response = http_backoff("GET", url, headers=build_hf_headers(), timeout=constants.HF_HUB_ETAG_TIMEOUT)
         hf_raise_for_status(response)
         return str(response.json()["sha"])
 
 
-def moved_to(repo: str, revision: str | None, commit: str) -> str | None:
+def remember(repo: str, revision: str | None, *, kind: Kind = "model") -> None:
+    """Have the cache keep what a revision stands at, for work offline.
+
+    Raises:
+        HubError: the hub does not give it.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return
+    with told(f"{repo}@{revision or constants.DEFAULT_REVISION}"), suppress(EntryNotFoundError):
+        hf_hub_download(repo, "README.md", revision=revision, repo_type=kind)  # kept whether there is one or not
+
+
+def moved_to(repo: str, revision: str | None, commit: str, *, kind: Kind = "model") -> str | None:
     """What a revision stands at that has moved on from a commit, in words; None where it has not, or nothing tells."""
     if constants.HF_HUB_OFFLINE:
         return None
     try:
-        now = resolve(repo, revision)
+        now = resolve(repo, revision, kind=kind)
     except HubError as error:
         if isinstance(error.__cause__, RevisionNotFoundError):
             return "gone"
@@ -151,8 +167,8 @@ def cache_folder() -> Path:
     return Path(constants.HF_HUB_CACHE).expanduser().resolve()
 
 
-def _cached(repo: str) -> Path:
-    return cache_folder() / repo_folder_name(repo_id=repo, repo_type="model")
+def _cached(repo: str, kind: Kind = "model") -> Path:
+    return cache_folder() / repo_folder_name(repo_id=repo, repo_type=kind)
 
 
 def _is_commit(revision: str) -> bool:

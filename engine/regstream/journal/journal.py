@@ -25,7 +25,7 @@ class Committed:
     index: int
     name: str
     shard: str
-    shard_bytes: int
+    shard_bytes: int  # as far as this step wrote it; its digest likewise
     shard_sha256: str
     generation: int | None
     solves: tuple[dict[str, Any], ...]
@@ -103,6 +103,11 @@ class Journal:
         path = folder / "journal.jsonl"
         records, _ = lines.read(path)
         return [_committed(path, number, record) for number, record in enumerate(records[1:], start=2)]
+
+    @property
+    def shards(self) -> dict[str, tuple[int, str]]:
+        """Size and digest of each shard as far as it is committed."""
+        return {step.shard: (step.shard_bytes, step.shard_sha256) for step in self.committed}
 
     @property
     def product_share(self) -> float:

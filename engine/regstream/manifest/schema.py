@@ -68,6 +68,7 @@ class Merge(_Table):
     alpha: Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")] = 0.95
     scale: Annotated[float, Field(gt=0, description="a number above 0")] = 0.3
     dtype: Dtype | None = None
+    shard_size: Annotated[SizeBytes | None, Field(description='a size, such as "5GiB"')] = None
     seed: Annotated[int, Field(ge=0, le=_MAX_SEED, description="a whole number from 0 to 2^63 - 1")] = 0
     others: Annotated[Others, Field(description="a table")] = Others()
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 
 import psutil
@@ -54,11 +55,17 @@ def check_memory(job: Job, place: Place, widest: str, terms: Mapping[str, int], 
 
 def disk_needs(job: Job, shards: Supply) -> Iterator[tuple[Path, int]]:
     """What a run still has to take where: its own shards, two generations of hidden states, and shards of the hub."""
-    missing = sum(job.shard_bytes(step) for step in job.steps if not (job.output / step.shard).exists())
-    yield job.output, int(missing * DISK_MARGIN)
+    yield job.output, int(sum(_missing_bytes(job)) * DISK_MARGIN)
     yield job.workdir, int(2 * generation_bytes(job) * DISK_MARGIN)
     if shards.shards_bytes > shards.held_bytes:
         yield cache_folder(), int((shards.shards_bytes - shards.held_bytes) * DISK_MARGIN)
+
+
+def _missing_bytes(job: Job) -> Iterator[int]:
+    """Of each shard, what is not there yet."""
+    for shard, parts in groupby(job.parts, key=lambda part: part.shard):
+        path = job.output / shard
+        yield max(0, sum(part.num_bytes for part in parts) - (path.stat().st_size if path.exists() else 0))
 
 
 def disks(job: Job, shards: Supply) -> Iterator[tuple[Path, int, int]]:

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 
 import torch
 
-from regstream import shards
 from regstream.block import LayeredModel
 from regstream.calibration import CalibrationSet
 from regstream.checkpoint import Checkpoint
@@ -16,6 +16,7 @@ from regstream.manifest import Manifest
 from regstream.methods import Method
 from regstream.methods.method import States
 from regstream.plan.step import Step, TensorPlan
+from regstream.shards import Part, parts_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,15 @@ class Job:
         """A step's tensors under the names the result stores them by, which are the base's."""
         return {self.base.stored_name(name): shape for name, shape in step.shapes.items()}
 
-    def shard_bytes(self, step: Step) -> int:
-        """The size of a step's shard."""
-        return shards.shard_bytes(self.stored_shapes(step), self.output_dtype)
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """What each step writes of which shard, in the order of the steps."""
+        return tuple(
+            part
+            for shard, steps in groupby(self.steps, key=lambda step: step.shard)
+            for part in parts_of(shard, [self.stored_shapes(step) for step in steps], self.output_dtype)
+        )
+
+    def written_bytes(self, step: Step) -> int:
+        """What a step adds to its shard."""
+        return self.parts[step.index].num_bytes

@@ -8,7 +8,7 @@ import torch
 from regstream import memory
 from regstream.architecture import check_passes, describe, unregressed
 from regstream.block import LayeredModel
-from regstream.calibration import CalibrationSet, load_calibration
+from regstream.calibration import CalibrationSet, Drawing, load_calibration
 from regstream.checkpoint import Checkpoint
 from regstream.errors import InputError, ManifestError
 from regstream.events import Listener, Warned, ignore
@@ -68,28 +68,29 @@ def make_plan(
             warn(told)
     for left_out in _agree(model, base, opened, manifest.merge.others):
         warn(left_out)
-    needed = method.states is not States.NONE
+    needed, drawing = method.states is not States.NONE, Drawing(commits, listener)
     candidates = tuple(
         PlannedCandidate(
             name=candidate.name,
             weight=candidate.weight,
             checkpoint=checkpoint,
-            calibration=_calibration(candidate, base, manifest.merge.seed, warn) if needed else None,
+            calibration=_calibration(candidate, base, manifest.merge.seed, warn, drawing) if needed else None,
         )
         for candidate, checkpoint in zip(manifest.candidates, opened, strict=True)
     )
+    output_dtype = _output_dtype(manifest, base)
     return Plan(
         manifest=manifest,
         manifest_text=text,
         method=method,
         base=base,
         candidates=candidates,
-        commits=opening.commits,
+        commits=opening.commits | drawing.commits,
         depot=opening.depot,
         model=model,
-        steps=_steps(manifest, method, model, source),
+        steps=_steps(manifest, method, model, source, output_dtype.itemsize),
         compute_dtype=dtype,
-        output_dtype=_output_dtype(manifest, base),
+        output_dtype=output_dtype,
         device=chosen,
         warnings=tuple(warnings),
         runtime_bytes=_held_bytes(),
@@ -104,9 +105,9 @@ def _agree(model: LayeredModel, base: Checkpoint, opened: Sequence[Checkpoint], 
         yield from check_candidate(checkpoint, base, model.shapes, others)
 
 
-def _steps(manifest: Manifest, method: Method, model: LayeredModel, source: str) -> tuple[Step, ...]:
+def _steps(manifest: Manifest, method: Method, model: LayeredModel, source: str, itemsize: int) -> tuple[Step, ...]:
     try:
-        return make_steps(manifest, method, model.family, model.shapes)
+        return make_steps(manifest, method, model.family, model.shapes, itemsize)
     except ManifestError as error:
         raise ManifestError([f"{source}: {problem}" for problem in error.problems]) from error
 
@@ -135,7 +136,9 @@ def choose_device(name: str | None, *, must_exist: bool = True) -> torch.device:
     raise ManifestError(f'device "{name}": {found} found; device = "cpu" works')
 
 
-def _calibration(candidate: Candidate, base: Checkpoint, seed: int, warn: Callable[[str], None]) -> CalibrationSet:
+def _calibration(
+    candidate: Candidate, base: Checkpoint, seed: int, warn: Callable[[str], None], drawing: Drawing
+) -> CalibrationSet:
     assert candidate.calibration is not None
     try:
         return load_calibration(
@@ -145,6 +148,7 @@ def _calibration(candidate: Candidate, base: Checkpoint, seed: int, warn: Callab
             base=base.folder,
             seed=seed,
             warn=lambda message: warn(f'candidate "{candidate.name}": {message}'),
+            drawing=drawing,
         )
     except InputError as error:
         raise InputError(f'candidate "{candidate.name}": calibration: {error}') from error

@@ -69,4 +69,4 @@ def _read_bytes(job: Job, step: Step, num_passes: int) -> int:
 
 
 def _write_bytes(job: Job, step: Step) -> int:
-    return job.shard_bytes(step) + (generation_bytes(job) if step.feeds else 0)
+    return job.written_bytes(step) + (generation_bytes(job) if step.feeds else 0)

@@ -78,7 +78,7 @@ def _files(job: Job, step: Step) -> Iterator[HubFile]:
 def _others_bytes(job: Job) -> list[int]:
     """The result as far as each step takes it, and two generations of hidden states."""
     hidden = 2 * generation_bytes(job)
-    return [written + hidden for written in accumulate(map(job.shard_bytes, job.steps))]
+    return [written + hidden for written in accumulate(map(job.written_bytes, job.steps))]
 
 
 def _total(files: Iterable[HubFile]) -> int:

@@ -5,7 +5,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from regstream.families import Family
-from regstream.manifest import ModelRef
+from regstream.manifest import ModelRef, for_the_record
 from regstream.plan import Plan
 
 _TEXT = """
@@ -31,6 +31,7 @@ def model_card(plan: Plan, *, results: str | None) -> str:
     """The card's text, metadata included; `results` is a table in Markdown."""
     data = ModelCardData(
         base_model=[_name(plan.manifest.merge.base), *(_name(c.model) for c in plan.manifest.candidates if c.model)],
+        datasets=_datasets(plan),
         library_name="transformers",
         license=_license(plan),
         pipeline_tag=_pipeline(plan.base.family),
@@ -48,9 +49,15 @@ def model_card(plan: Plan, *, results: str | None) -> str:
         method=plan.method.name,
         candidates="\n".join(lines),
         results=f"\n## Results\n\n{results}\n" if results else "",
-        manifest=plan.manifest_text.strip(),
+        manifest=for_the_record(plan.manifest_text).strip(),
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{text}"))
+
+
+def _datasets(plan: Plan) -> list[str] | None:
+    """The data sets of the hub whose rows went into the statistics."""
+    rows = (candidate.calibration for candidate in plan.manifest.candidates if plan.manifest.merge.regresses)
+    return list(dict.fromkeys(r.dataset for r in rows if r is not None and r.dataset is not None)) or None
 
 
 def _name(reference: ModelRef) -> str:

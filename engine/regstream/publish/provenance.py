@@ -13,7 +13,7 @@ from typing import Any
 from regstream import __version__, durable
 from regstream.errors import InputError
 from regstream.journal import Committed, Identity
-from regstream.manifest import ModelRef
+from regstream.manifest import ModelRef, for_the_record
 from regstream.plan import Plan
 
 PROVENANCE = "regstream.json"
@@ -26,7 +26,7 @@ def provenance(plan: Plan, identity: Identity, committed: Sequence[Committed]) -
     return {
         "regstream": __version__,
         "method": plan.method.name,
-        "manifest": plan.manifest_text,
+        "manifest": for_the_record(plan.manifest_text),
         "base": _model_name(plan, plan.manifest.merge.base),
         "candidates": {c.name: _model_name(plan, c.model) for c in plan.manifest.candidates},
         "identity": identity,

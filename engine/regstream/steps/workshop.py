@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from regstream.checkpoint import TensorReader, read_header
+from regstream.checkpoint import TensorReader, TensorSpec
 from regstream.events import Listener, Progressed, Warned
 from regstream.gram import Scratch, accumulation_dtype
 from regstream.hidden import HiddenStates
@@ -14,6 +14,7 @@ from regstream.ledger import Ledger, product_rates
 from regstream.memory import give_back_at_once, keep_within
 from regstream.methods import RegMean
 from regstream.plan import Plan, Step
+from regstream.shards import Shards
 from regstream.solve import System
 
 #: Rows, inner features and columns of the product that is measured, at most.
@@ -21,11 +22,15 @@ _MOST_MEASURED = 2048
 
 
 class Workshop:
-    """Buffers are made when first asked for and kept: the blocks of a model are nearly always of one shape."""
+    """Buffers are made when first asked for and kept: the blocks of a model are nearly always of one shape.
 
-    def __init__(self, plan: Plan, listener: Listener) -> None:
+    `begun` has size and digest of each shard as far as it is committed.
+    """
+
+    def __init__(self, plan: Plan, listener: Listener, begun: Mapping[str, tuple[int, str]] | None = None) -> None:
         self.plan = plan
         self.model = plan.model
+        self.shards = Shards(plan.output, begun or {})
         self.hidden = HiddenStates(plan.workdir / "hidden", plan.compute_dtype, plan.device)
         alpha = plan.method.alpha if isinstance(plan.method, RegMean) else 0.0
         self.scratch = Scratch(plan.device, accumulation_dtype(alpha))
@@ -105,8 +110,11 @@ class Workshop:
 
     def merged(self, step: Step) -> TensorReader:
         """A step's result, read back from its shard."""
-        specs = read_header(self.plan.output / step.shard)
-        own = {name: specs[self.plan.base.stored_name(name)] for name in step.shapes}
+        part, file = self.plan.parts[step.index], self.plan.output / step.shard
+        extents, own = part.extents, {}
+        for name, shape in step.shapes.items():
+            begin, end = extents[self.plan.base.stored_name(name)]
+            own[name] = TensorSpec(file=file, dtype=part.dtype, shape=shape, begin=begin, end=end)
         return TensorReader(f"merged {step.name}", own)
 
 
