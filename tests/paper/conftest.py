@@ -17,7 +17,7 @@ def copied(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache, with no network behind it."""
     folder = tmp_path / "hf" / "hub"
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
@@ -28,4 +28,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def ample_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that any of these merges fits on."""
+    give_ample_disk(monkeypatch)
+
+
+def give_ample_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every disk be a large one."""
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=1 << 50, used=0, free=1 << 50))

@@ -1,4 +1,4 @@
-"""A client's cache that holds what the paper's runs name: real configs and headers, files of holes, few rows."""
+"""What the paper's runs name: a client's cache of real configs and headers before holes, and data sets of few rows."""
 
 import hashlib
 import io
@@ -27,35 +27,40 @@ ANSWER_WORDS = {"instruction": 40, "math": 900, "coding": 90, "multilingual": 10
 Tensors = Sequence[tuple[str, str, tuple[int, ...]]]  # name, dtype, shape
 
 
-def fill(hub: Path, manifest: Manifest) -> None:
-    """Put into the cache everything that a manifest names."""
+def fill(cache: Path, manifest: Manifest) -> None:
+    """Put into the cache every model that a manifest names."""
     assert manifest.merge.base.hub_id is not None
     base = manifest.merge.base.hub_id.partition("/")[2]
-    _put_base(hub, manifest.merge.base, base)
+    _put_base(cache, manifest.merge.base, base)
     for candidate in manifest.candidates:
         assert candidate.model is not None
-        _put_candidate(hub, candidate.model, base)
-        if base.startswith("clip"):
-            put_images(hub, IMAGES[candidate.name])
+        _put_candidate(cache, candidate.model, base)
+
+
+def write_rows(folder: Path, manifest: Manifest) -> None:
+    """Write every data set that a manifest names, by its id below a folder, with files named as on the hub."""
+    for candidate in manifest.candidates:
+        if candidate.name in IMAGES:
+            _write_images(folder, IMAGES[candidate.name])
         else:
-            put_texts(hub, candidate.name)
+            _write_texts(folder, candidate.name)
 
 
-def snapshot(hub: Path, kind: str, name: str, revision: str | None = None) -> Path:
-    """The folder of a repository's files at a revision."""
-    repository = hub / f"{kind}s--{name.replace('/', '--')}"
-    commit = hashlib.sha1(f"{name}@{revision}".encode()).hexdigest()
-    reference = repository / "refs" / (revision or "main")
-    reference.parent.mkdir(parents=True, exist_ok=True)
-    reference.write_text(commit)
+def _snapshot(cache: Path, reference: ModelRef) -> Path:
+    """The folder that shows a repository's files at a revision."""
+    assert reference.hub_id is not None
+    repository = cache / f"models--{reference.hub_id.replace('/', '--')}"
+    commit = hashlib.sha1(str(reference).encode()).hexdigest()
+    kept = repository / "refs" / (reference.revision or "main")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_text(commit)
     folder = repository / "snapshots" / commit
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
-def put_images(hub: Path, images: Images) -> Path:
-    """A data set of images; the file of its training split."""
-    folder = snapshot(hub, "dataset", images.dataset, images.revision)
+def _write_images(rows_folder: Path, images: Images) -> None:
+    folder = rows_folder / images.dataset
     for split, rows in (("train", NUM_ROWS), (images.test, 3)):
         path = folder / images.file(split)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,12 +68,10 @@ def put_images(hub: Path, images: Images) -> Path:
         pq.write_table(pa.table({images.image: values, images.label: [row % 2 for row in range(rows)]}), path)
     if images.revision is None:
         _describe(folder, images.config, images.folder, ("train", images.test))
-    return folder / images.file("train")
 
 
-def put_texts(hub: Path, domain: str) -> Path:
-    """A domain's data set; the file of its only split."""
-    folder = snapshot(hub, "dataset", f"MergeBench/{domain}_val")
+def _write_texts(rows_folder: Path, domain: str) -> None:
+    folder = rows_folder / "MergeBench" / f"{domain}_val"
     path = folder / "data" / "train-00000-of-00001.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     asked, answered = TEXTS[domain]
@@ -76,7 +79,6 @@ def put_texts(hub: Path, domain: str) -> Path:
     table = {asked: [domain] * NUM_ROWS, answered: [answer] * NUM_ROWS, "other": list(range(NUM_ROWS))}
     pq.write_table(pa.table(table), path)
     _describe(folder, None, "data", ("train",))
-    return path
 
 
 def _describe(folder: Path, config: str | None, data: str, splits: Iterable[str]) -> None:
@@ -87,9 +89,8 @@ def _describe(folder: Path, config: str | None, data: str, splits: Iterable[str]
     (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
 
 
-def _put_base(hub: Path, reference: ModelRef, model: str) -> None:
-    assert reference.hub_id is not None
-    folder = snapshot(hub, "model", reference.hub_id, reference.revision)
+def _put_base(cache: Path, reference: ModelRef, model: str) -> None:
+    folder = _snapshot(cache, reference)
     (folder / "config.json").write_text(json.dumps(config_of(model)))
     if not model.startswith("clip"):
         checkpoints.make_tokenizer().save_pretrained(folder)
@@ -107,15 +108,14 @@ def _put_base(hub: Path, reference: ModelRef, model: str) -> None:
     ])  # fmt: skip
 
 
-def _put_candidate(hub: Path, reference: ModelRef, model: str) -> None:
-    assert reference.hub_id is not None
-    folder = snapshot(hub, "model", reference.hub_id, reference.revision)
+def _put_candidate(cache: Path, reference: ModelRef, model: str) -> None:
+    folder = _snapshot(cache, reference)
     config = config_of(model)
     if model.startswith("clip"):
         config = config["vision_config"] | {"architectures": ["CLIPVisionModel"], "torch_dtype": "float32"}
         _write(folder, [(name, "F32", shape) for name, shape in parts_of(model).tensors()])
     else:
-        if reference.hub_id.endswith("_math"):
+        if str(reference).endswith("_math"):
             config["vocab_size"] = VOCABULARY_OF_MATH
         _write(folder, [
             (name, "BF16", (config["vocab_size"], *shape[1:]) if name in _VOCABULARY else shape)

@@ -84,7 +84,11 @@ def test_lines_and_tables_give_the_same_values(tmp_path: Path, record: dict[str,
 
 
 def test_a_text_is_made_of_several_fields(tmp_path: Path) -> None:
-    columns = {"query": ["2 + 2?", "{response}"], "other": [1, 2], "response": ["4", "\\1 \\g<0>"]}
+    columns: dict[str, list[Any]] = {
+        "query": ["2 + 2?", "{response}"],
+        "other": [1, 2],
+        "response": ["4", "\\1 \\g<0>"],
+    }
     records = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
     field = "Q: {query}\nA: {response} ({query})"
     expected = ["Q: 2 + 2?\nA: 4 (2 + 2?)", "Q: {response}\nA: \\1 \\g<0> ({response})"]
