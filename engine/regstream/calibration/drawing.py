@@ -6,7 +6,7 @@ From there on they are a file's rows: their digest is taken alike, and a run tha
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from huggingface_hub import cached_assets_path, constants
 
 from regstream import durable
+from regstream.calibration.sources import columns_of
 from regstream.errors import InputError
 from regstream.events import Listener, Warned, ignore
 from regstream.hub import HubError, moved_to, remember, resolve, told
@@ -25,7 +26,6 @@ from regstream.manifest import Calibration
 #: Rows that are held at a time to draw from; the library fills them from several files, or parts of files, at once.
 _BUFFER_ROWS = 1000
 _GROUP_ROWS = 64
-_LABEL = "label"
 _MOST_TOLD = 300
 
 
@@ -37,8 +37,8 @@ class Drawing:
         self._settled = settled or {}
         self._listener = listener
 
-    def table(self, rows: Calibration, column: str, seed: int) -> Path:
-        """A parquet file of the rows that are asked for: the column, and labels where there are any.
+    def table(self, rows: Calibration, field: str, seed: int, label: str = "label") -> Path:
+        """A parquet file of the rows that are asked for: the columns of a field, and labels where there are any.
 
         Raises:
             InputError: there is no such data set, configuration, split or column, it cannot be read, or the package
@@ -46,7 +46,8 @@ class Drawing:
         """
         assert rows.dataset is not None
         commit = self._commit(rows.dataset, rows.revision)
-        asked = [commit, rows.config, rows.split, column, rows.rows, seed]
+        columns = columns_of(field)
+        asked = [commit, rows.config, rows.split, columns, label, rows.rows, seed]
         key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
         name = "-".join(filter(None, (rows.dataset.replace("/", "-"), rows.split, key)))
         cache = cached_assets_path("regstream", "rows", rows.dataset, assets_dir=constants.HF_ASSETS_CACHE)
@@ -56,7 +57,7 @@ class Drawing:
             if constants.HF_HUB_OFFLINE:
                 raise HubError(f"{what}: its rows were not drawn before, and HF_HUB_OFFLINE keeps off the network")
             with _told(what):
-                durable.write_file(kept, _draw(what, rows, column, commit, seed))
+                durable.write_file(kept, _draw(what, rows, (*columns, label), commit, seed))
         return kept
 
     def _commit(self, dataset: str, revision: str | None) -> str:
@@ -71,14 +72,15 @@ class Drawing:
         return self.commits[name]
 
 
-def _draw(what: str, rows: Calibration, column: str, commit: str, seed: int) -> memoryview:
-    """The rows as a parquet file's bytes."""
+def _draw(what: str, rows: Calibration, asked: Sequence[str], commit: str, seed: int) -> memoryview:
+    """The rows as a parquet file's bytes: these columns, of which the last may be lacking."""
     stream = _stream(what, rows, commit)
     columns = stream.column_names or list(next(iter(stream), {}))
-    if column not in columns:
-        raise InputError(f'{what}: no column "{column}"; there are {", ".join(columns)}')
+    for column in asked[:-1]:
+        if column not in columns:
+            raise InputError(f'{what}: no column "{column}"; there are {", ".join(columns)}')
     # Images stay as they are encoded.
-    stream = stream.decode(False).select_columns([name for name in (column, _LABEL) if name in columns])
+    stream = stream.decode(False).select_columns([name for name in dict.fromkeys(asked) if name in columns])
     if rows.rows is not None:
         stream = stream.reshard().shuffle(seed=seed, buffer_size=_BUFFER_ROWS).take(rows.rows)
     drawn = list(stream)

@@ -80,6 +80,7 @@ def _rows(candidate: Candidate, plan: Plan, listener: Listener) -> object:
             seed=plan.manifest.merge.seed,
             warn=lambda message: listener(Warned(message=message)),
             drawing=Drawing(plan.commits, listener),
+            label=candidate.evaluation.label,
         )
 
 
