@@ -48,6 +48,11 @@ class HashedFile:
             view = view[self._stream.write(view) :]
 
     @property
+    def closed(self) -> bool:
+        """Whether nothing more can be written; libraries that write to a stream ask."""
+        return self._stream.closed
+
+    @property
     def sha256(self) -> str:
         """The digest of the bytes written so far, in hexadecimal."""
         return self._digest.hexdigest()

@@ -4,7 +4,10 @@ import io
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from PIL import Image
 import checkpoints
 from hub_server import Hub, stop
 from merging import Merge, make_merge
-from regstream.calibration import Drawing, load_calibration
+from regstream.calibration import Drawing, drawing, load_calibration, pieces
 from regstream.errors import InputError, Interrupted, ResumeError
 from regstream.events import Event, StepStarted, Warned
 from regstream.families.clip import CLIP_VISION
@@ -121,6 +124,34 @@ def test_rows_are_drawn_from_all_of_it_by_the_seed(rows: str, hub: Hub) -> None:
 def test_all_rows_in_their_order(rows: str) -> None:
     assert column(Drawing().table(asked(rows=None), "input_ids", 0), "input_ids") == IDS
     assert column(Drawing().table(asked(rows=None, split="test"), "input_ids", 0), "input_ids") == IDS[:4]
+
+
+def test_rows_are_written_piece_by_piece(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "_PIECE_BYTES", 8 * len(picture(0)))
+    kept = Drawing().table(asked(rows=None), "image", 0)
+    assert [row["bytes"] for row in column(kept, "image")] == [picture(index) for index in range(COUNT)]
+    metadata = pq.read_metadata(kept)
+    counts = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+    assert sum(counts) == COUNT
+    assert max(counts) <= 8
+
+
+def test_who_draws_the_same_rows_at_once_waits(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, times = threading.Event(), list[Path]()
+
+    def counted(path: Path, drawn: Any) -> int:
+        times.append(path)
+        began.set()
+        time.sleep(0.5)
+        return pieces.write_rows(path, drawn)
+
+    monkeypatch.setattr(drawing, "write_rows", counted)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(Drawing().table, asked(), "input_ids", 0)
+        assert began.wait(60)
+        second = pool.submit(Drawing().table, asked(), "input_ids", 0)
+        assert first.result() == second.result()
+    assert times == [first.result()]
 
 
 @pytest.fixture(scope="module")

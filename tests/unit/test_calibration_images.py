@@ -15,6 +15,7 @@ from transformers import AutoImageProcessor
 
 from checkpoints import IMAGE_SIZE, PATCH_SIZE, write_image_processor
 from regstream.calibration import CalibrationSet, PixelRows, load_calibration
+from regstream.calibration.images import TableImages
 from regstream.errors import InputError
 from regstream.families.clip import CLIP_VISION
 from regstream.manifest import Calibration
@@ -95,6 +96,30 @@ def test_a_tables_column_of_images_is_read_group_by_group(tmp_path: Path, base: 
     pq.write_table(pa.table({"image": column, "label": list(range(7))}), tmp_path / "rows.parquet", row_group_size=3)
     rows = load(tmp_path / "rows.parquet", base, batch_rows=4)
     assert torch.equal(pixels_of(rows), prepared(base, [picture(index) for index in range(7)]))
+
+
+@pytest.mark.parametrize("group_rows", [1, 20, 50, 100])
+def test_a_tables_rows_are_found_in_any_order(tmp_path: Path, group_rows: int) -> None:
+    values = [bytes([index]) for index in range(100)]
+    table = pa.table({"image": values, "label": list(range(100, 200))})
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=group_rows)
+    images = TableImages(tmp_path / "rows.parquet", "image")
+    assert len(images) == 100
+    for index in [*range(100), *range(0, 100, 7), 99, 0, 49, 50, 50, 3, 2]:
+        assert images.encoded(index) == (f"row {index + 1}", values[index])
+        assert images.label(index) == 100 + index
+
+
+def test_a_group_of_rows_is_not_held_whole(tmp_path: Path) -> None:
+    values = [np.random.default_rng(index).bytes(100_000) for index in range(300)]
+    pq.write_table(pa.table({"image": values}), tmp_path / "rows.parquet", max_rows_per_page=4)
+    assert pq.read_metadata(tmp_path / "rows.parquet").num_row_groups == 1
+    before, most = pa.total_allocated_bytes(), 0
+    images = TableImages(tmp_path / "rows.parquet", "image")
+    for index, value in enumerate(values):
+        assert images.encoded(index)[1] == value
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 10_000_000  # of 30 MB
 
 
 def test_the_digest_is_of_images_preparation_and_batches(tmp_path: Path, base: Path) -> None:

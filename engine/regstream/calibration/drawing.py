@@ -4,19 +4,18 @@ From there on they are a file's rows: their digest is taken alike, and a run tha
 """
 
 import hashlib
-import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from huggingface_hub import cached_assets_path, constants
+from huggingface_hub.utils import WeakFileLock
 
-from regstream import durable
+from regstream.calibration.pieces import write_rows
 from regstream.calibration.sources import columns_of
 from regstream.errors import InputError
 from regstream.events import Listener, Warned, ignore
@@ -25,7 +24,6 @@ from regstream.manifest import Calibration
 
 #: Rows that are held at a time to draw from; the library fills them from several files, or parts of files, at once.
 _BUFFER_ROWS = 1000
-_GROUP_ROWS = 64
 _MOST_TOLD = 300
 
 
@@ -56,8 +54,9 @@ class Drawing:
             what = f"data set {rows.dataset} at {commit[:12]}"
             if constants.HF_HUB_OFFLINE:
                 raise HubError(f"{what}: its rows were not drawn before, and HF_HUB_OFFLINE keeps off the network")
-            with _told(what):
-                durable.write_file(kept, _draw(what, rows, (*columns, label), commit, seed))
+            with _told(what), WeakFileLock(kept.with_suffix(".lock")):  # whoever else draws these rows waits
+                if not kept.exists() and not write_rows(kept, _drawn(what, rows, (*columns, label), commit, seed)):
+                    raise InputError(f"{what}: no rows")
         return kept
 
     def _commit(self, dataset: str, revision: str | None) -> str:
@@ -72,8 +71,8 @@ class Drawing:
         return self.commits[name]
 
 
-def _draw(what: str, rows: Calibration, asked: Sequence[str], commit: str, seed: int) -> memoryview:
-    """The rows as a parquet file's bytes: these columns, of which the last may be lacking."""
+def _drawn(what: str, rows: Calibration, asked: Sequence[str], commit: str, seed: int) -> Iterable[dict[str, Any]]:
+    """The rows, as they are read: these columns, of which the last may be lacking."""
     stream = _stream(what, rows, commit)
     columns = stream.column_names or list(next(iter(stream), {}))
     for column in asked[:-1]:
@@ -83,12 +82,8 @@ def _draw(what: str, rows: Calibration, asked: Sequence[str], commit: str, seed:
     stream = stream.decode(False).select_columns([name for name in dict.fromkeys(asked) if name in columns])
     if rows.rows is not None:
         stream = stream.reshard().shuffle(seed=seed, buffer_size=_BUFFER_ROWS).take(rows.rows)
-    drawn = list(stream)
-    if not drawn:
-        raise InputError(f"{what}: no rows")
-    sink = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(drawn), sink, row_group_size=_GROUP_ROWS)
-    return sink.getbuffer()
+    drawn: Iterable[dict[str, Any]] = stream
+    return drawn
 
 
 def _stream(what: str, rows: Calibration, commit: str) -> Any:
@@ -118,6 +113,7 @@ def _told(what: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            if isinstance(error, (ValueError, RuntimeError)) or type(error).__module__ == "datasets.exceptions":
+            is_told = isinstance(error, (ValueError, RuntimeError, pa.ArrowException))
+            if is_told or type(error).__module__ == "datasets.exceptions":
                 raise InputError(f"{what}: {' '.join(str(error).split())[:_MOST_TOLD]}") from error
             raise

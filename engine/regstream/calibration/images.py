@@ -2,19 +2,23 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
-import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor
 
+from regstream.calibration.sources import open_table
 from regstream.errors import InputError
 
 _SETTINGS = ("preprocessor_config.json", "processor_config.json")
+_BATCH_ROWS = 16
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -75,20 +79,15 @@ class TableImages:
     class_folders: tuple[str, ...] = ()
 
     def __init__(self, path: Path, field: str, label: str = "label") -> None:
-        self._file = pq.ParquetFile(path)
-        if field not in self._file.schema_arrow.names:
-            raise InputError(f'{path}: no column "{field}"; there are {", ".join(self._file.schema_arrow.names)}')
-        self._field, self._label = field, label
-        groups = (self._file.metadata.row_group(index).num_rows for index in range(self._file.num_row_groups))
-        self._places = [(group, row) for group, count in enumerate(groups) for row in range(count)]
-        self._held: tuple[tuple[int, str] | None, Any] = (None, None)
+        self._file = open_table(path, (field,))
+        self._images, self._field, self._label = _Column(self._file, field), field, label
 
     def __len__(self) -> int:
-        return len(self._places)
+        return int(self._file.metadata.num_rows)
 
     def encoded(self, index: int) -> tuple[str, bytes]:
-        """The row's number, and its bytes; one group of rows is held at a time."""
-        value = self._value(index, self._field)
+        """The row's number, and its bytes; a few rows are held at a time, best asked for in their order."""
+        value = self._images[index]
         found = value.get("bytes") if isinstance(value, dict) else value
         if not isinstance(found, bytes):
             raise InputError(f'row {index + 1}: expected an encoded image in "{self._field}", found {str(value)[:40]}')
@@ -102,16 +101,36 @@ class TableImages:
         """
         if self._label not in self._file.schema_arrow.names:
             raise InputError(f'no column "{self._label}"; there are {", ".join(self._file.schema_arrow.names)}')
-        value = self._value(index, self._label)
+        value = self._labels[index]
         if not isinstance(value, int):
             raise InputError(f'row {index + 1}: expected a whole number in "{self._label}", found {str(value)[:40]}')
         return value
 
-    def _value(self, index: int, column: str) -> Any:
-        group, row = self._places[index]
-        if self._held[0] != (group, column):
-            self._held = ((group, column), self._file.read_row_group(group, columns=[column]).column(0))
-        return self._held[1][row].as_py()
+    @cached_property
+    def _labels(self) -> "_Column":
+        return _Column(self._file, self._label)
+
+
+class _Column:
+    """Values of a parquet file by the numbers of their rows: read on from the last one, or from its group's start."""
+
+    def __init__(self, file: Any, name: str) -> None:
+        self._file, self._name = file, name
+        counts = (file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
+        self._starts = list(accumulate(counts, initial=0))
+        self._group, self._first = -1, 0
+        self._held: Any = ()
+        self._rest: Iterator[Any] = iter(())
+
+    def __getitem__(self, index: int) -> Any:
+        group = bisect_right(self._starts, index) - 1
+        if group != self._group or index < self._first:
+            self._group, self._first, self._held = group, self._starts[group], ()
+            self._rest = self._file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[self._name])
+        while index >= self._first + len(self._held):
+            self._first += len(self._held)
+            self._held = next(self._rest).column(0)
+        return self._held[index - self._first].as_py()
 
 
 class PreparedImages:

@@ -3,7 +3,7 @@
 import json
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from regstream.errors import InputError
 
+_BUFFER_BYTES = 1 << 20
 _COLUMN = re.compile(r"\{([^{}]+)\}")
 
 
@@ -77,11 +78,23 @@ def _lines(path: Path, field: str) -> Iterator[tuple[str, Any]]:
                 yield f"line {number}", dict.fromkeys(columns_of(field), text) if path.suffix == ".txt" else text
 
 
-def _parquet(path: Path, field: str) -> Iterator[tuple[str, Any]]:
-    file = pq.ParquetFile(path)
-    for column in columns_of(field):
+def open_table(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
+    """A parquet file that has these columns, of which batches are read page by page.
+
+    Raises:
+        InputError: there is no such column.
+        OSError, ValueError: the file cannot be read.
+    """
+    # Read ahead, whole groups of rows would be held, and all of them where a file is one group.
+    file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+    for column in columns:
         if column not in file.schema_arrow.names:
             raise InputError(f'{path}: no column "{column}"; there are {", ".join(file.schema_arrow.names)}')
+    return file
+
+
+def _parquet(path: Path, field: str) -> Iterator[tuple[str, Any]]:
+    file = open_table(path, columns_of(field))
     number = 0
     for table in file.iter_batches(batch_size=64, columns=list(columns_of(field))):
         for entry in table.to_pylist():
