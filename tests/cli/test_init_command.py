@@ -7,13 +7,15 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from click.testing import Result
+from pydantic import BaseModel
 
-from regstream.manifest import ModelRef, read_manifest
+from regstream.manifest import Architecture, Manifest, ModelRef, read_manifest
 
 Invoke = Callable[..., Result]
 
@@ -75,6 +77,24 @@ def test_every_comment_is_right(invoke: Invoke, here: Path, rows: tuple[str, ...
     assert set(asked["merge"]) - set(default["merge"]) == {"alpha", "dtype", "seed", "shard_size", "others"}
     assert manifest.candidates[1].calibration is not None
     assert manifest.candidates[1].evaluation is not None
+
+
+def keys_of(table: type[BaseModel]) -> Iterator[str]:
+    """The keys of a table of the schema and of those within it, but for what describes an architecture."""
+    for key, field in table.model_fields.items():
+        yield key
+        for part in {field.annotation, *get_args(field.annotation)} - {Architecture}:
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from keys_of(part)
+
+
+@pytest.mark.parametrize("models", ["models/math", ":lora/12::30"], ids=["model", "adapter"])
+def test_every_key_is_mentioned(invoke: Invoke, here: Path, models: str) -> None:
+    text = invoke("init", "--base", "models/base", "--candidate", f"math={models}").stdout
+    keys = set(keys_of(Manifest))
+    assert {"label", "text_tower", "shard_size", "vocabulary", "adapter", "parameters"} <= keys
+    mentioned = set(re.findall(r"(?m)\b([a-z_]+)(?: = |\]|, |$)", text))
+    assert keys - mentioned == set()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""A manifest to begin with: what is known is written out, all else stands there as a comment with its default."""
+"""A manifest to begin with: what is known is written out, all else stands there as a comment with its default.
+
+Comments that begin at the margin can be taken at their word, all of them at once.
+"""
 
 import json
 from collections.abc import Sequence
@@ -6,13 +9,15 @@ from dataclasses import dataclass
 
 _MERGE = """\
 # A merge of {count}; `regstream plan` tells what it takes, `regstream run` does it.
-# Places are relative to this file. What is commented out is a default, or an example.
+# Places are relative to this file. What is commented out is a default, or an example; further in stands what goes in
+# place of another key, or with some methods or models only.
 
 [merge]
 {method}
 base = {base}
 output = "merged"
 # alpha = 0.95                        # off-diagonal scale of the Gram matrices
+#   scale = 0.3                       # of what candidates add to the base, with method = "task_arithmetic"
 # dtype = "bfloat16"                  # float32 | float16 | bfloat16, of the result; default: the base's
 # shard_size = "5GiB"                 # consecutive blocks share a file up to this; default: a file each
 # seed = 0                            # by which rows are drawn
@@ -35,19 +40,30 @@ _NOT_READY = (
 _CALIBRATION = """\
 {off}[candidates.calibration]
 {off}path = {path}
-# field = "text"                      # of each row; or "input_ids", or "messages" (chat template)
-# rows = 256                          # default: all
+#   dataset = "org/name"              # in place of path: a data set of the hub, with its config, split, revision
+# field = "text"                      # of each row; or "input_ids", "messages" (chat template), or a text with fields
+                                      # in braces: "{{question}}\\n{{answer}}"
+# rows = 256                          # drawn by the seed; default: all
 # max_length = 2048                   # tokens of a row, at most
 # batch_rows = 8
 # [candidates.evaluation]             # held-out rows, same keys; for `regstream evaluate`
 # path = {held_out}
+# label = "label"                     # of images in a table: the column of their classes
+#   head = "head.safetensors"         # of images: weight (classes, features); or, for a CLIP,
+#   classes = "classes.toml"          # names and templates that its text tower makes a head of
 """
 _RESOURCES = """
+#   [evaluation]
+#   text_tower = "org/clip"           # the whole CLIP, where there are classes and the base is its vision tower alone
+
+#   [architecture]                    # where the base's model_type is not known; the README has its keys
+
 # [resources]
 # device = "cpu"                      # cpu | cuda | cuda:1 | mps; default: cuda where there is one
 # host_memory = "8GiB"                # budgets of the whole process; default: what is free, less a margin
 # device_memory = "8GiB"
 # disk = "100GiB"                     # for result, hidden states and shards of the hub; default: what is free
+# workdir = "work"                    # hidden states and journal; default: inside the output
 """
 
 
@@ -90,6 +106,10 @@ def _candidate(candidate: Outlined) -> str:
         for key, value in (("model", candidate.model), ("adapter", candidate.adapter))
         if value is not None
     ]
+    if candidate.adapter is None:
+        lines.append('# adapter = "org/name"                # a PEFT LoRA adapter on the model, folder or hub id')
+    elif candidate.model is None:
+        lines.append('# model = "org/name"                  # that the adapter is on; default: the base')
     lines.append("# weight = 1.0                        # of its calibration set in the sums")
     rows = _CALIBRATION.format(
         off="# " if candidate.calibration is None else "",
