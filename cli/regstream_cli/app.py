@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from regstream import __version__
+from regstream_cli.bias import bias
 from regstream_cli.evaluate import evaluate
 from regstream_cli.failures import report
 from regstream_cli.options import DEBUG
@@ -51,7 +52,7 @@ def cli() -> None:
     quieten()
 
 
-for command in (run, plan, status, verify, evaluate):
+for command in (run, plan, status, verify, evaluate, bias):
     cli.add_command(command)
 
 

@@ -1,18 +1,14 @@
 """Which models are judged on which data, and the table that comes of it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from regstream import durable
-from regstream.calibration import CalibrationSet
-from regstream.checkpoint import open_checkpoint
-from regstream.evaluate.mean import MeanReader
+from regstream.evaluate.judged import judged_models
 from regstream.evaluate.metrics import metric_of
-from regstream.evaluate.streaming import Streamed, Weights
+from regstream.evaluate.streaming import Passage, judge, passing_states
 from regstream.events import Listener, Progressed, StepStarted, ignore
 from regstream.plan import Plan
-from regstream.plan.agreement import check_candidate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,44 +51,45 @@ class Evaluation:
 
 
 def evaluate(
-    plan: Plan, *, also: Mapping[str, Path] | None = None, cross: bool = False, listener: Listener = ignore
+    plan: Plan,
+    *,
+    also: Mapping[str, Path] | None = None,
+    only: Collection[str] = (),
+    cross: bool = False,
+    listener: Listener = ignore,
 ) -> Evaluation:
     """Judge the base, each candidate on its own data (`cross`: on all), the plain mean, the result, and `also` others.
 
-    Language models by their loss, vision models by their accuracy.
+    Language models by their loss, vision models by their accuracy. Where `only` names some of them, only those.
 
     Raises:
-        ManifestError: no candidate has a [candidates.evaluation] table, or nothing judges such a model.
+        ManifestError: no candidate has a [candidates.evaluation] table, nothing judges such a model, or `only` names
+            a model that is not there.
         InputError: rows, heads or checkpoints cannot be used, or the merge has no result yet.
     """
+    judged = judged_models(plan, also or {}, only)
     metric = metric_of(plan, listener)
-    datasets = metric.datasets
-    models: list[tuple[str, Weights, Mapping[str, CalibrationSet]]] = [("base", plan.base, datasets)]
-    for candidate in plan.candidates:
-        own = {name: rows for name, rows in datasets.items() if cross or name == candidate.name}
-        if own:
-            models.append((candidate.name, candidate.checkpoint, own))
-    models.append(("mean", MeanReader([candidate.checkpoint for candidate in plan.candidates]), datasets))
-    for name, folder in {plan.method.name: plan.output, **(also or {})}.items():
-        checkpoint = open_checkpoint(name, folder)
-        check_candidate(checkpoint, plan.base, plan.model.shapes, plan.manifest.merge.others)
-        models.append((name, checkpoint, datasets))
+    entries = []
+    for model in judged:
+        datasets = {n: d for n, d in metric.datasets.items() if cross or not model.is_candidate or n == model.name}
+        if datasets:
+            entries.append((model.name, model.open(), datasets))
     rows = []
-    streamed = Streamed(
-        model=plan.model,
-        metric=metric,
-        folder=plan.workdir / "evaluation",
-        progress=lambda doing: listener(Progressed(doing=doing)),
-    )
-    try:
-        for index, (name, weights, judged_on) in enumerate(models):
-            listener(StepStarted(index=index, name=name, work=len(plan.model.blocks) + 2))
-            rows.append(EvaluationRow(model=name, scores=streamed.of(name, weights, judged_on)))
-    finally:
-        durable.remove_if_empty(plan.workdir)
+    for index, (name, weights, datasets) in enumerate(entries):
+        listener(StepStarted(index=index, name=name, work=len(plan.model.blocks) + 2))
+        with passing_states(plan.workdir / "evaluation", plan.model) as states:
+            passage = Passage(
+                label=name,
+                model=plan.model,
+                weights=weights,
+                datasets=datasets,
+                states=states,
+                progress=lambda doing: listener(Progressed(doing=doing)),
+            )
+            rows.append(EvaluationRow(model=name, scores=judge(metric, passage)))
     return Evaluation(
         metric=metric.title,
         higher_is_better=metric.higher_is_better,
-        datasets=tuple(datasets),
+        datasets=tuple(metric.datasets),
         rows=tuple(rows),
     )

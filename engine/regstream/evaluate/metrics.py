@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from regstream.calibration import PixelRows, TokenRows, load_calibration
+from regstream.calibration import CalibrationSet, PixelRows, TokenRows, load_calibration
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate.accuracy import Accuracy, Head, read_head
 from regstream.evaluate.loss import HeldOutLoss
@@ -37,6 +37,16 @@ def metric_of(plan: Plan, listener: Listener) -> HeldOutLoss | Accuracy:
     raise ManifestError(f"evaluate: nothing here judges a {family.name} model; language and vision models are judged")
 
 
+def held_out_rows(plan: Plan, listener: Listener) -> dict[str, CalibrationSet]:
+    """The rows of every [candidates.evaluation] table, by their candidates; what they are judged by is not asked.
+
+    Raises:
+        InputError: rows cannot be used.
+    """
+    judged = (candidate for candidate in plan.manifest.candidates if candidate.evaluation is not None)
+    return {candidate.name: _rows(candidate, plan, listener) for candidate in judged}
+
+
 def _texts(candidate: Candidate, plan: Plan, listener: Listener) -> TokenRows:
     rows = _rows(candidate, plan, listener)
     assert isinstance(rows, TokenRows)
@@ -54,7 +64,7 @@ def _images(candidate: Candidate, plan: Plan, listener: Listener) -> PixelRows:
     return rows
 
 
-def _rows(candidate: Candidate, plan: Plan, listener: Listener) -> object:
+def _rows(candidate: Candidate, plan: Plan, listener: Listener) -> CalibrationSet:
     assert candidate.evaluation is not None
     with _told_of(candidate):
         return load_calibration(
