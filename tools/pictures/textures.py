@@ -36,7 +36,8 @@ def _smooth(rng: np.random.Generator, radius: float) -> Floats:
     """Noise without fine detail, from 0 to 1."""
     raw = Image.fromarray(rng.integers(0, 256, (DRAWN, DRAWN), dtype=np.uint8))
     values = np.asarray(raw.filter(ImageFilter.GaussianBlur(radius)), dtype=np.float64)
-    return (values - values.min()) / max(float(np.ptp(values)), 1.0)
+    share: Floats = (values - values.min()) / max(float(np.ptp(values)), 1.0)
+    return share
 
 
 def _stripes(x: Floats, y: Floats, rng: np.random.Generator) -> Floats:

@@ -1,6 +1,6 @@
 """A candidate: the base's vision tower, tuned on one task under the head that its captions gave, which stays.
 
-`PYTHONPATH=tools python -m pictures.tune PICTURES BASE FOLDER [TASK ...]`
+`PYTHONPATH=tools python -m pictures.tune PICTURES BASE FOLDER TASK...`
 FOLDER/TASK gets an ordinary CLIP checkpoint; what is there already stays.
 """
 
@@ -18,10 +18,10 @@ from torch.nn.functional import cross_entropy
 from transformers import CLIPModel
 
 from pictures.model import TRAINED_WITH, Pictures, accuracy, image_features, image_processor
-from pictures.tasks import EIGHT, TASKS
+from pictures.tasks import TASKS
 from pictures.training import Recipe, train
 
-RECIPE = Recipe(steps=500, learning_rate=3e-4, batch_rows=128)
+RECIPE = Recipe(steps=300, learning_rate=3e-4, batch_rows=128)
 SEED = 0
 
 
@@ -49,14 +49,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("pictures", "base", "folder"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("tasks", nargs="*", metavar="TASK", help="the eight of them where none is named")
+    parser.add_argument("tasks", nargs="+", metavar="TASK")
     parser.add_argument("--steps", type=int, default=RECIPE.steps)
     arguments = parser.parse_args()
     unknown = set(arguments.tasks) - TASKS.keys()
     if unknown:
         parser.error(f"no such task: {', '.join(sorted(unknown))}; there are {', '.join(TASKS)}")
     recipe = Recipe(**{**vars(RECIPE), "steps": arguments.steps})
-    for task in arguments.tasks or [task.name for task in EIGHT]:
+    for task in arguments.tasks:
         folder: Path = arguments.folder / task
         if folder.exists():
             continue
