@@ -3,7 +3,9 @@
 Everything follows from explicit seeds. Families: `llama` (grouped queries, a head of its own), `llama-tied`,
 `mistral` (a window), `qwen2` (biases, tied), `qwen3` (normed heads), `phi3` (fused linears), `gemma2` and `gemma3`
 (sliding and full attention in turn, tied), `clip` (vision tower, names with `vision_model.`), `clip-plain` (without
-it) and `clip-full` (the base is a whole CLIP, the candidates are vision towers).
+it) and `clip-full` (the base is a whole CLIP with its tokenizer, the candidates are vision towers). Of architectures
+that a manifest has to describe: `olmo2` (norms behind), `gpt_neox` (parallel residual, fused attention), `opt` (learned
+positions, tokens without their rows), `megatron-bert` (blocks that return tuples) and `siglip` (no class token).
 
 Shape suffixes: N images, C channels, H height, W width, T tokens.
 """
@@ -26,14 +28,19 @@ from transformers import (
     BertConfig,
     CLIPConfig,
     CLIPModel,
+    CLIPTokenizer,
     CLIPVisionConfig,
     CLIPVisionModel,
     Gemma2Config,
     Gemma3TextConfig,
     GenerationConfig,
     GPT2Config,
+    GPTNeoXConfig,
     LlamaConfig,
+    MegatronBertConfig,
     MistralConfig,
+    Olmo2Config,
+    OPTConfig,
     Phi3Config,
     PreTrainedConfig,
     PreTrainedModel,
@@ -41,15 +48,18 @@ from transformers import (
     Qwen2Config,
     Qwen3Config,
     RobertaConfig,
+    SiglipVisionConfig,
+    SiglipVisionModel,
     ViTConfig,
     ViTModel,
 )
 
 Family = Literal[
     "llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "gpt2", "bert", "roberta", "vit",
-    "clip", "clip-plain", "clip-full",
+    "clip", "clip-plain", "clip-full", "olmo2", "gpt_neox", "opt", "megatron-bert", "siglip",
 ]  # fmt: skip
-FAMILIES: tuple[Family, ...] = get_args(Family)
+DESCRIBED_FAMILIES: tuple[Family, ...] = ("olmo2", "gpt_neox", "opt", "megatron-bert", "siglip")
+FAMILIES: tuple[Family, ...] = tuple(family for family in get_args(Family) if family not in DESCRIBED_FAMILIES)
 TEXT_FAMILIES: tuple[Family, ...] = (
     "llama",
     "llama-tied",
@@ -65,6 +75,8 @@ TEXT_FAMILIES: tuple[Family, ...] = (
 )
 #: Of which the ones that continue a text.
 CAUSAL_FAMILIES = TEXT_FAMILIES[:-2]  # fmt: skip
+_CAUSAL: tuple[Family, ...] = (*CAUSAL_FAMILIES, "olmo2", "gpt_neox", "opt")
+IMAGE_FAMILIES: tuple[Family, ...] = ("vit", "clip", "clip-plain", "clip-full", "siglip")
 
 VOCABULARY = 288
 SLIDING_WINDOW = 8
@@ -76,6 +88,7 @@ CENTRED_SPREAD = 0.1  # of what transformers starts at a constant: norms and bia
 SMALL_SHARD_BYTES = 20_000
 VISION_PREFIX = "vision_model."
 
+WORD_END = "</w>"
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>")
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -138,7 +151,8 @@ def load(folder: Path, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
     """The model in a folder, whole, in evaluation mode; of a full CLIP the vision tower. No tensor may be missing."""
     model_type = AutoConfig.from_pretrained(folder).model_type
     loaders: dict[str, Any] = {"clip": CLIPVisionModel, "clip_vision_model": CLIPVisionModel}
-    loaders |= dict.fromkeys(("bert", "roberta", "vit"), AutoModel)
+    loaders |= dict.fromkeys(("bert", "roberta", "vit", "megatron-bert"), AutoModel)
+    loaders |= {"siglip_vision_model": SiglipVisionModel}
     loader = loaders.get(model_type, AutoModelForCausalLM)
     loaded: tuple[PreTrainedModel, dict[str, Any]] = loader.from_pretrained(
         folder, dtype=dtype, output_loading_info=True
@@ -186,6 +200,25 @@ def write_images(path: Path, pixels_NCHW: Tensor) -> Path:
 
 
 @cache
+def make_clip_tokenizer() -> CLIPTokenizer:
+    """Bytes, bytes that end a word, merges of `SENTENCES`, and last the two tokens around a text: as CLIP's own."""
+    make: Any = CLIPTokenizer  # untyped
+    split = make().backend_tokenizer
+    trained = Tokenizer(models.BPE(end_of_word_suffix=WORD_END))
+    trained.normalizer, trained.pre_tokenizer = split.normalizer, split.pre_tokenizer
+    trainer = trainers.BpeTrainer(vocab_size=300, end_of_word_suffix=WORD_END, show_progress=False)
+    trained.train_from_iterator(SENTENCES, trainer)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [tuple(merge) for merge in json.loads(trained.to_str())["model"]["merges"]]
+    tokens = [*alphabet, *(letter + WORD_END for letter in alphabet), *(left + right for left, right in merges)]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    tokenizer: CLIPTokenizer = make(
+        vocab={token: index for index, token in enumerate(dict.fromkeys(tokens))}, merges=merges, model_max_length=77
+    )
+    return tokenizer
+
+
+@cache
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE of `VOCABULARY` tokens that puts <s> before a text, as Llama's does; so does its template."""
     tokenizer = Tokenizer(models.BPE())
@@ -218,13 +251,17 @@ def _new_model(family: Family, *, layers: int, hidden: int) -> PreTrainedModel:
         "num_attention_heads": 4,
         "initializer_range": INITIALIZER_RANGE,
     }
-    if family not in TEXT_FAMILIES:
+    if family in IMAGE_FAMILIES:
         vision = {**shape, "image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE}
         if family == "vit":
             return ViTModel(ViTConfig(**shape, image_size=IMAGE_SIZE, patch_size=PATCH_SIZE))
+        if family == "siglip":
+            return SiglipVisionModel(SiglipVisionConfig(**vision, vision_use_head=False))
         if family != "clip-full":
             return CLIPVisionModel(CLIPVisionConfig(**vision))
-        text = {**shape, "num_hidden_layers": 1, "vocab_size": 64, "bos_token_id": 1, "eos_token_id": 2}
+        tokenizer: Any = make_clip_tokenizer()  # untyped
+        ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+        text = {**shape, "num_hidden_layers": 2, "vocab_size": len(tokenizer), **ends}
         return CLIPModel(CLIPConfig(vision_config=vision, text_config=text, projection_dim=16))
     shape |= {"num_key_value_heads": 2, "vocab_size": VOCABULARY, "max_position_embeddings": 256}
     shape |= {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -244,8 +281,12 @@ def _new_model(family: Family, *, layers: int, hidden: int) -> PreTrainedModel:
         "gpt2": lambda: GPT2Config(**shape),
         "bert": lambda: BertConfig(**shape),
         "roberta": lambda: RobertaConfig(**shape),
+        "olmo2": lambda: Olmo2Config(**shape),
+        "gpt_neox": lambda: GPTNeoXConfig(**shape),
+        "opt": lambda: OPTConfig(**shape, ffn_dim=2 * hidden, word_embed_proj_dim=hidden),
+        "megatron-bert": lambda: MegatronBertConfig(**shape),
     }
-    make: Any = (AutoModelForCausalLM if family in CAUSAL_FAMILIES else AutoModel).from_config  # untyped
+    make: Any = (AutoModelForCausalLM if family in _CAUSAL else AutoModel).from_config  # untyped
     model: PreTrainedModel = make(configs[family]())
     return model
 
@@ -270,15 +311,17 @@ def _perturb(model: PreTrainedModel, spread: float, generator: torch.Generator) 
 
 
 def _save(model: PreTrainedModel, path: Path, family: Family, *, dtype: torch.dtype, sharded: bool) -> None:
-    if family in TEXT_FAMILIES:
+    if family not in IMAGE_FAMILIES:
         make_tokenizer().save_pretrained(path)
         generation: Any = GenerationConfig  # untyped
         model.generation_config = generation(
             do_sample=True, temperature=0.7, pad_token_id=0, bos_token_id=1, eos_token_id=2
         )
     nn.Module.to(model, dtype).save_pretrained(path, max_shard_size=SMALL_SHARD_BYTES if sharded else "1GB")
-    if family not in TEXT_FAMILIES:
+    if family in IMAGE_FAMILIES:
         write_image_processor(path)
+    if isinstance(model, CLIPModel):
+        make_clip_tokenizer().save_pretrained(path)
     if isinstance(model, CLIPVisionModel):
         _rename_tower(path, prefixed=family != "clip-plain")
 

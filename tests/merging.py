@@ -11,6 +11,7 @@ from torch import Tensor
 
 import checkpoints
 import reference
+from architectures import TABLES
 from regstream.manifest import Manifest, read_manifest
 from regstream.plan import Plan, make_plan
 from regstream.scheduler import run
@@ -74,6 +75,7 @@ def make_merge(
     folders = checkpoints.make_family(folder, family, candidates=candidates, **options)
     keys = {"method": "regmean++", "base": _relative(folders.base, folder), "output": "merged"} | dict(merge or {})
     text = "[merge]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in keys.items()) + rules
+    text += TABLES.get(family, "")
     all_rows = []
     for index, path in enumerate(folders.candidates):
         source, rows = _calibration(folder, family, index, num_rows)
@@ -102,7 +104,7 @@ def worst_difference(result: Mapping[str, Tensor], expected: Mapping[str, Tensor
 def _calibration(
     folder: Path, family: checkpoints.Family, index: int, num_rows: int
 ) -> tuple[Path, list[dict[str, Tensor]]]:
-    if family in checkpoints.TEXT_FAMILIES:
+    if family not in checkpoints.IMAGE_FAMILIES:
         lengths: Sequence[int] = [LENGTHS[row % len(LENGTHS)] for row in range(num_rows)]
         rows = checkpoints.random_rows(checkpoints.VOCABULARY, lengths, seed=100 + index)
         path = checkpoints.write_token_rows(folder / f"task{index}.jsonl", rows)

@@ -48,10 +48,24 @@ GPT = Family(
     others={"embeddings": ("transformer.wte.", "transformer.wpe."), "final_norm": ("transformer.ln_f.",)},
     fates={"embeddings": "base", "final_norm": "average"},
 )
+NEOX = Family(
+    blocks="gpt_neox.layers",
+    others={
+        "embeddings": ("gpt_neox.embed_in.",),
+        "final_norm": ("gpt_neox.final_layer_norm.",),
+        "head": ("lm_head.",),
+    },
+    fates={"embeddings": "base", "final_norm": "average", "head": "base"},
+)
+OPT = Family(
+    blocks="model.decoder.layers",
+    others={"embeddings": ("model.decoder.embed_",), "final_norm": ("model.decoder.final_layer_norm.",)},
+    fates={"embeddings": "base", "final_norm": "average"},
+)
 TEXT_ENCODER = Family(
     blocks="encoder.layer",
-    others={"embeddings": ("embeddings.",), "head": ("pooler.",)},
-    fates={"embeddings": "average", "head": "average"},
+    others={"embeddings": ("embeddings.",), "final_norm": ("encoder.ln.",), "head": ("pooler.",)},
+    fates={"embeddings": "average", "final_norm": "average", "head": "average"},
 )
 IMAGE_ENCODER = Family(
     blocks="layers",
@@ -160,7 +174,7 @@ def linear_inputs(model: nn.Module, block: int, rows: Sequence[Row]) -> dict[str
     ]
     with torch.no_grad():
         for row in rows:
-            model(**row, **({"use_cache": False} if family_of(model) in (CAUSAL, GPT) else {}))
+            model(**row, **({"use_cache": False} if family_of(model) in (CAUSAL, GPT, NEOX, OPT) else {}))
     for handle in handles:
         handle.remove()
     return {name: torch.cat(inputs) for name, inputs in seen.items()}
@@ -175,6 +189,10 @@ def family_of(model: nn.Module) -> Family:
         return VISION if hasattr(model.encoder, "layers") else TEXT_ENCODER
     if hasattr(model, "layers"):
         return IMAGE_ENCODER
+    if hasattr(model, "gpt_neox"):
+        return NEOX
+    if hasattr(getattr(model, "model", None), "decoder"):
+        return OPT
     return GPT if hasattr(model, "transformer") else CAUSAL
 
 

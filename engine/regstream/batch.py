@@ -41,8 +41,8 @@ class Batch:
         return self.mask_BL.to(device=device, dtype=torch.long) if self.is_padded else None
 
     def pack(self, padded_BLD: Tensor) -> Tensor:
-        """The valid tokens one after another, (T, D)."""
-        flat_ND = padded_BLD.flatten(0, 1)
+        """The valid tokens one after another, (T, D); of tokens with padding, (B, L, D) or already (B·L, D)."""
+        flat_ND = padded_BLD.flatten(0, -2)
         return flat_ND.index_select(0, self._places(flat_ND.device)) if self.is_padded else flat_ND
 
     def unpack(self, tokens_TD: Tensor) -> Tensor:

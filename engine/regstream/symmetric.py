@@ -10,6 +10,8 @@ from torch import Tensor
 
 #: Columns handled at a time. What lies beyond a panel's diagonal block on the other side is neither formed nor kept.
 PANEL_COLUMNS = 512
+#: Columns of a diagonal block handled at a time: fewer, since there the products form both sides of the diagonal.
+_STRIP_COLUMNS = 128
 
 
 def blocks_width(width: int) -> int:
@@ -43,7 +45,7 @@ class Symmetric:
         """Add XᵀX times `scale`."""
         for above, panel, block_PP in self._panels():
             self.square_II[above, panel].addmm_(x_TI[:, above].T, x_TI[:, panel], alpha=scale)
-            block_PP.addmm_(x_TI[:, panel].T, x_TI[:, panel], alpha=scale)
+            _add_product(block_PP, x_TI[:, panel], scale)
 
     def add(self, other: "Symmetric", scale: float) -> None:
         """Add another one of the same width, times `scale`."""
@@ -88,3 +90,11 @@ class Symmetric:
         for left in range(0, self.width, PANEL_COLUMNS):
             panel = slice(left, min(left + PANEL_COLUMNS, self.width))
             yield slice(0, left), panel, self._blocks_IP[panel, : panel.stop - left]
+
+
+def _add_product(block_PP: Tensor, x_TP: Tensor, scale: float) -> None:
+    """Add XᵀX times `scale` to a symmetric matrix that is kept whole."""
+    for left in range(0, block_PP.shape[0], _STRIP_COLUMNS):
+        strip = slice(left, min(left + _STRIP_COLUMNS, block_PP.shape[0]))
+        block_PP[: strip.stop, strip].addmm_(x_TP[:, : strip.stop].T, x_TP[:, strip], alpha=scale)
+        block_PP[strip, :left] = block_PP[:left, strip].T

@@ -9,10 +9,13 @@ from typing import Any
 import torch
 
 from regstream import durable
+from regstream.architecture import family_from
 from regstream.block import LayeredModel
-from regstream.checkpoint import Checkpoint, open_checkpoint
+from regstream.checkpoint import Checkpoint, open_checkpoint, read_config
 from regstream.errors import InputError
 from regstream.events import Listener, Progressed, StepStarted, ignore
+from regstream.families import Family
+from regstream.manifest import Architecture
 from regstream.plan.agreement import check_base
 from regstream.publish import read_provenance
 
@@ -40,7 +43,7 @@ def verify(folder: Path, *, listener: Listener = ignore) -> Verification:
         problems += _check_file(folder / name, expected)
         listener(Progressed(doing=name))
     if not problems:
-        problems += _check_model(folder)
+        problems += _check_model(folder, record["identity"]["manifest"].get("architecture"))
     return Verification(
         num_files=len(files), num_bytes=sum(entry["bytes"] for entry in files.values()), problems=tuple(problems)
     )
@@ -61,10 +64,10 @@ def _strangers(folder: Path, record: dict[str, Any]) -> Iterator[str]:
             yield f"{path}: not part of the result"
 
 
-def _check_model(folder: Path) -> Iterator[str]:
-    """Whether index, shards and config agree, and every weight is finite."""
+def _check_model(folder: Path, architecture: object) -> Iterator[str]:
+    """Whether index, shards and config agree, and every weight is finite; `architecture` as the manifest meant it."""
     try:
-        result = open_checkpoint("result", folder)
+        result = open_checkpoint("result", folder, described=_described(folder, architecture))
         model = LayeredModel(result.family, result.config, dtype=torch.float32, device=torch.device("cpu"))
         model.leave_out(result.lacking(model.shapes))
         check_base(result, model.shapes, model.tied)
@@ -73,6 +76,12 @@ def _check_model(folder: Path) -> Iterator[str]:
             result.read({name: torch.empty(spec.shape, dtype=spec.dtype)})
     except InputError as error:
         yield str(error)
+
+
+def _described(folder: Path, architecture: object) -> Family | None:
+    if architecture is None:
+        return None
+    return family_from(Architecture.model_validate(architecture), str(read_config(folder).get("model_type")))
 
 
 def _check_index(folder: Path, result: Checkpoint) -> None:

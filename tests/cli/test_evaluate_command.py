@@ -4,10 +4,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from click.testing import Result
+from PIL import Image
 from rich.text import Text
+from transformers import CLIPModel, CLIPProcessor
 
+from merging import make_merge
 from regstream.evaluate import Evaluation, EvaluationRow
 from regstream_cli.render import evaluation_table
 
@@ -57,6 +62,45 @@ def test_some_models_of_a_merge_without_a_result(invoke: Invoke, fresh: Path) ->
     unknown = invoke("evaluate", fresh, "--only", "task7")
     assert unknown.exit_code == 2
     assert 'there is no model "task7"; there are base, task0, task1, mean, regmean++' in unknown.stderr
+
+
+def test_vision_towers_are_judged_by_the_names_of_class_folders(invoke: Invoke, tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, "clip-full", candidates=2, layers=2)
+    classes = [("SeaLake", "lake or sea"), ("AnnualCrop", "annual crop land"), ("Forest", "forest")]
+    write_images_by_class(tmp_path / "images", merge.folders.base, classes)
+    entries = ", ".join(f'{{folder = "{folder}", name = "{name}"}}' for folder, name in classes)
+    (tmp_path / "classes.toml").write_text(f'templates = ["a photo of {{}}."]\nclasses = [{entries}]\n')
+    table = '[candidates.evaluation]\npath = "images"\nclasses = "classes.toml"\n[candidates.calibration]'
+    merge.manifest.write_text(merge.manifest.read_text().replace("[candidates.calibration]", table))
+    assert invoke("run", merge.manifest).exit_code == 0
+    result = invoke("evaluate", merge.manifest, "--json")
+    assert result.exit_code == 0, result.stderr
+    record = json.loads(result.stdout)
+    scores = {row["model"]: row["scores"] for row in record["rows"]}
+    assert record["metric"] == "accuracy"
+    assert scores["base"] == {"task0": 1.0, "task1": 1.0}
+    assert 0 < scores["regmean++"]["task0"] < 1
+    assert "regstream: evaluate text tower" in result.stderr.splitlines()
+    (tmp_path / "images" / "SeaLake").rename(tmp_path / "images" / "River")
+    refused = invoke("evaluate", merge.manifest)
+    assert refused.exit_code == 4
+    assert "no images in SeaLake, and no class for the images in River" in refused.stderr
+
+
+@torch.no_grad()
+def write_images_by_class(path: Path, base: Path, classes: list[tuple[str, str]]) -> None:
+    """Images of noise in the folders of the classes that transformers puts them into."""
+    random, processor = np.random.default_rng(0), CLIPProcessor.from_pretrained(base)
+    values = (random.integers(0, 256, (30, 30, 3)) * random.random(3) for _ in range(24))
+    images = [Image.fromarray(image.astype(np.uint8)) for image in values]
+    prompts = [f"a photo of {name}." for _, name in classes]
+    inputs = processor(text=prompts, images=images, return_tensors="pt", padding=True)
+    found = CLIPModel.from_pretrained(base)(**inputs).logits_per_image.argmax(-1).tolist()
+    assert set(found) == set(range(len(classes)))
+    for index, (image, label) in enumerate(zip(images, found, strict=True)):
+        folder = path / classes[label][0]
+        folder.mkdir(parents=True, exist_ok=True)
+        image.save(folder / f"{index}.png")
 
 
 def test_a_merge_without_a_result_is_4(invoke: Invoke, fresh: Path) -> None:

@@ -14,7 +14,7 @@ import reference
 from merging import Merge, cast, make_merge, read_result, worst_difference
 
 TOLERANCE = 1e-4
-FAMILIES = get_args(checkpoints.Family)
+FAMILIES = checkpoints.FAMILIES
 METHODS = get_args(reference.Method)
 
 
@@ -104,6 +104,39 @@ def test_rules(tmp_path: Path, family: checkpoints.Family, method: reference.Met
     use = "base" if '"base"' in text else "average"
     merge = make_merge(tmp_path, family, layers=3, merge={"method": method}, rules=f"[[rules]]\n{text}\n")
     assert_equal(merge, method, uses=lambda name, block: use if matches(name, block) else "regress")
+
+
+BLOCKS = 6
+#: The regions of the paper's ablation, and single blocks: what is regressed. Other blocks are the plain mean.
+REGIONS = {"early": {0, 1}, "middle": {2, 3}, "late": {4, 5}, "middle+late": {2, 3, 4, 5}}
+REGIONS |= {f"{block}": {block} for block in range(BLOCKS)}
+REGION_RULES = """
+[[rules]]
+parameters = "*.layers.*"
+blocks = "{}"
+use = "regress"
+[[rules]]
+parameters = "*.layers.*"
+use = "average"
+"""
+OF_REGIONS = {("early", 2), ("middle", 3), ("middle+late", 8), ("5", 3)}
+
+
+@pytest.mark.parametrize(("region", "candidates"), grid(OF_REGIONS, REGIONS, [2, 3, 8]))
+def test_regions_of_clip(tmp_path: Path, region: str, candidates: int) -> None:
+    rules = REGION_RULES.format(region)
+    merge = make_merge(tmp_path, "clip", layers=BLOCKS, candidates=candidates, rules=rules)
+    assert_equal(merge, uses=lambda name, block: "regress" if block in REGIONS[region] else "average")
+
+
+OF_COMPONENTS = {("self_attn", 3), ("mlp", 2)}
+
+
+@pytest.mark.parametrize(("component", "candidates"), grid(OF_COMPONENTS, ["self_attn", "mlp"], [2, 3, 8]))
+def test_clip_with_a_component_left_out_as_in_the_base(tmp_path: Path, component: str, candidates: int) -> None:
+    rules = f'[[rules]]\nparameters = "*.{component}.*"\nuse = "base"\n'
+    merge = make_merge(tmp_path, "clip", layers=BLOCKS, candidates=candidates, rules=rules)
+    assert_equal(merge, uses=lambda name, block: "base" if component in name.split(".") else "regress")
 
 
 def test_first_rule_wins(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ class Pair:
             )
         )
         with torch.no_grad():
-            output = self.whole(**inputs, **self.layered.family.body_arguments)
+            output = self.whole(**inputs)
         for handle in handles:
             handle.remove()
         return states, output[0]

@@ -59,7 +59,13 @@ def with_config(folder: Path, good: Path, config: bytes | dict[str, Any]) -> Pat
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "t5"}, 'model_type "t5" is not known; known are llama, .*, clip_vision_model, clip'),
+        (
+            {"model_type": "olmo2"},
+            'model_type "olmo2" is not known; known are llama, .*, clip; an .architecture. table',
+        ),
+        ({"model_type": "t5"}, 'model_type "t5" is an encoder-decoder model, and these are not merged'),
+        ({"model_type": "bart", "is_encoder_decoder": True}, '"bart" is an encoder-decoder model'),
+        ({"model_type": "whatever", "is_encoder_decoder": True}, '"whatever" is an encoder-decoder model'),
         ({}, 'model_type "None" is not known'),
         ({"model_type": ["llama"]}, "is not known"),
         (b"{", "config.json: no JSON"),

@@ -31,7 +31,7 @@ def make(folder: Path, family: checkpoints.Family) -> Merge:
     return merge
 
 
-@pytest.fixture(scope="module", params=["llama", "llama-tied", "gemma2", "gpt2"])
+@pytest.fixture(scope="module", params=["llama", "llama-tied", "gemma2", "gpt2", "opt"])
 def merge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Merge:
     merge = make(tmp_path_factory.mktemp("evaluate"), request.param)
     merge.run()

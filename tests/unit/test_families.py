@@ -31,7 +31,7 @@ def described(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def run(model: nn.Module, family: Family) -> None:
     inputs: dict[str, Any]
     if family.rows == "input_ids":
-        inputs = {"input_ids": torch.arange(12)[None], **family.body_arguments}
+        inputs = {"input_ids": torch.arange(12)[None]}
     else:
         inputs = {"pixel_values": checkpoints.random_images(1, seed=0)}
     with torch.no_grad():

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from matrices import dense, empty
 from regstream import gram, symmetric
-from regstream.gram import Gram, Scratch, accumulation_dtype, keeps_tokens
+from regstream.gram import ROW_PADDING, Gram, Scratch, accumulation_dtype, keeps_tokens
 
 CPU = torch.device("cpu")
 
@@ -134,8 +134,8 @@ def test_the_scratch_is_reused_and_grows() -> None:
     assert scratch.take(100, 100).shape == (100, 100)
 
 
-def test_casting_copies_only_where_the_dtype_differs() -> None:
+def test_rows_of_products_do_not_lie_a_power_of_two_apart() -> None:
     scratch = Scratch(CPU, torch.float32)
-    x_TI = inputs(3, 2)
-    assert scratch.cast(x_TI) is x_TI
-    assert torch.equal(scratch.cast(x_TI.bfloat16()), x_TI.bfloat16().float())
+    for tensor in (scratch.take(4, 64), scratch.square(64)):
+        assert tensor.shape[1] == 64
+        assert tensor.stride() == (64 + ROW_PADDING, 1)

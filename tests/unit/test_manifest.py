@@ -148,7 +148,86 @@ def test_a_byte_order_mark_is_no_problem(tmp_path: Path, write: Write) -> None:
     assert len(read_manifest(path).candidates) == 2
 
 
+def architecture(*changes: tuple[str, str]) -> tuple[str, str]:
+    """The change that puts an [architecture] table before the first, itself changed."""
+    text = """
+[architecture]
+blocks = "model.layers"
+embeddings = ["model.embed"]
+head = ["head"]
+inputs = [["q", "k"], ["o"]]
+"""
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    return "[merge]", f"{text}\n[merge]"
+
+
+def test_an_architecture_comes_out_with_defaults(write: Write) -> None:
+    described = read_manifest(write(good(architecture()))).architecture
+    assert described is not None
+    assert (described.model_class, described.rows, described.running_body) == (
+        *("AutoModelForCausalLM", "input_ids"),
+        "model",
+    )
+    assert described.inputs == (("q", "k"), ("o",))
+    assert described.parts == {"embeddings": ("model.embed",), "final_norm": (), "head": ("head",)}
+    assert read_manifest(write(GOOD)).architecture is None
+
+
 ONE_PROBLEM = {
+    "no blocks": (
+        architecture(('blocks = "model.layers"\n', "")),
+        '[architecture] blocks: missing; expected the name of the list of blocks, such as "model.layers"',
+    ),
+    "no inputs": (architecture(('[["q", "k"], ["o"]]', "[]")), "[architecture] inputs: expected at least one name"),
+    "an input of none": (architecture(('["o"]', "[]")), "[architecture] inputs[1]: expected at least one name"),
+    "a linear for a list": (
+        architecture(('["o"]', '"o"')),
+        '[architecture] inputs[1]: expected a list of lists of a block\'s linears that read the same tensor, found "o"',
+    ),
+    "no name": (architecture(('"k"', "3")), "[architecture] inputs[0][1]: expected a list of lists"),
+    "a linear twice": (architecture(('["o"]', '["o", "q"]')), '[architecture] inputs[1][1]: "q" stands here a second'),
+    "a module in two parts": (
+        architecture(('["head"]', '["model.embed"]')),
+        '[architecture] head[0]: "model.embed" stands here a second time; a module belongs to one part',
+    ),
+    "a module in another": (
+        architecture(('["head"]', '["head", "model.embed.words"]')),
+        '[architecture] head[1]: "model.embed.words" and "model.embed" overlap; a module belongs to one part',
+    ),
+    "a part around the blocks": (
+        architecture(('["head"]', '["model"]')),
+        '[architecture] head[0]: "model" holds the blocks "model.layers"; name the modules beside them',
+    ),
+    "a part in the blocks": (
+        architecture(('["head"]', '["model.layers.3.norm"]')),
+        '[architecture] head[0]: "model.layers.3.norm" lies in the blocks "model.layers"',
+    ),
+    "a body beside the blocks": (
+        architecture(("head =", 'body = "decoder"\nhead =')),
+        '[architecture] body: expected a module that holds the blocks "model.layers", or "" for the model itself',
+    ),
+    "a key for images": (
+        architecture(("head =", "class_tokens = 0\nhead =")),
+        '[architecture] class_tokens: goes with rows = "pixel_values"; remove it',
+    ),
+    "no rows of that kind": (
+        architecture(("head =", 'rows = "pixels"\nhead =')),
+        '[architecture] rows: expected "input_ids" or "pixel_values", found "pixels"; did you mean "pixel_values"?',
+    ),
+    "no expression": (
+        architecture(("head =", 'renames = [["(", ""]]\nhead =')),
+        '[architecture] renames[0]: expected a regular expression and its replacement, found "("',
+    ),
+    "no pair": (
+        architecture(("head =", 'renames = [["^model"]]\nhead =')),
+        "[architecture] renames[0][1]: missing; expected pairs such as",
+    ),
+    "unknown key of an architecture": (
+        architecture(("head =", "heads =")),
+        '[architecture] heads: unknown key; did you mean "head"?',
+    ),
     "unknown key": (
         ('output = "merged"', 'output = "merged"\nalhpa = 0.5'),
         '[merge] alhpa: unknown key; did you mean "alpha"?',

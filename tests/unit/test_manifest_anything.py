@@ -16,6 +16,13 @@ MERGE = {"method": "regmean", "base": "org/base", "output": "out", "alpha": 0.5,
 ROWS = {"dataset": "org/rows", "config": "c", "split": "train", "field": "text", "rows": 3}
 SOUND: dict[str, Any] = {
     "merge": MERGE | {"others": {"embeddings": "base", "vocabulary": "base"}},
+    "architecture": {
+        "blocks": "model.layers",
+        "inputs": [["q", "k"], ["o"]],
+        "embeddings": ["model.embed"],
+        "head": ["head"],
+        "renames": [["^a", "b"]],
+    },
     "rules": [{"parameters": "*", "blocks": "0-3", "use": "average"}],
     "candidates": [
         {"name": "a", "model": "org/a", "adapter": "org/b@main", "weight": 2.0, "calibration": ROWS},

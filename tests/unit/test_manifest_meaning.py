@@ -83,6 +83,30 @@ def test_what_the_result_depends_on_matters(way: tuple[Any, ...], to: Any) -> No
     assert meant(changed(*way, to=to)) != meant(RAW)
 
 
+DESCRIBED = {"blocks": "model.layers", "inputs": [["q", "k"], ["o"]], "embeddings": ["embed"], "rows": "pixel_values"}
+
+
+@pytest.mark.parametrize("other", [{"body": "model"}, {"class_tokens": 1}, {"renames": []}, {"pooled": "norm"}])
+def test_an_architectures_defaults_do_not_matter(other: dict[str, Any]) -> None:
+    assert meant({**RAW, "architecture": DESCRIBED | other}) == meant({**RAW, "architecture": DESCRIBED})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"body": ""},
+        {"inputs": [["q"], ["k"], ["o"]]},
+        {"head": ["head"]},
+        {"transposed": True},
+        {"model_class": "AutoModel"},
+        {"renames": [["^a", "b"]]},
+    ],
+)
+def test_what_an_architecture_says_matters(other: dict[str, Any]) -> None:
+    assert meant({**RAW, "architecture": DESCRIBED | other}) != meant({**RAW, "architecture": DESCRIBED})
+    assert meant({**RAW, "architecture": DESCRIBED}) != meant(RAW)
+
+
 def test_the_order_of_candidates_matters_as_sums_are_taken_in_it() -> None:
     assert meant({**RAW, "candidates": RAW["candidates"][::-1]}) != meant(RAW)
 

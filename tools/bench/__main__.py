@@ -14,12 +14,16 @@ from bench import memory, scale, speed
 COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "projections": memory.projections,
     "independence": memory.independence,
+    "twenty": memory.twenty,
     "budget": memory.budget,
     "side-by-side": memory.side_by_side,
     "whole": memory.whole,
     "scale": scale.scale,
-    "roofline": speed.roofline,
-    "baseline": speed.baseline,
+    "wide": speed.wide,
+    "narrow": speed.narrow,
+    "narrow-float32": speed.narrow_float32,
+    "images": speed.images,
+    "small": speed.small,
     "methods": speed.methods,
     "doubling": speed.doubling,
 }

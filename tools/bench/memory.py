@@ -25,6 +25,8 @@ WIDE = Workload(shape="llama-3.1-8b", blocks=4, rows=64, length=8)
 WHOLE = replace(WIDE, blocks=32)
 #: What both implementations can hold here.
 NARROW = Workload(shape="llama-3.2-1b", blocks=4, rows=16, length=64)
+#: A whole vision model, every candidate in files of its own.
+CLIP = Workload(shape="clip-vit-b-32", blocks=12, rows=128, batch_rows=32, dtype="float32")
 MERGE = WORK / "merge"
 
 
@@ -58,6 +60,16 @@ def independence() -> Iterator[str]:
         taken, _ = merge(changed)
         ratio = taken.peak_bytes / first.peak_bytes
         yield f"- {changed.name}: peak {format_bytes(taken.peak_bytes)}, {ratio:.3f} of it"
+
+
+def twenty() -> Iterator[str]:
+    """The peak with twenty candidates of a whole CLIP-B/32, each in files of its own, over that with two."""
+    two, _ = merge(CLIP)
+    yield f"- {CLIP.name}: peak {format_bytes(two.peak_bytes)}, {two.seconds / 60:.1f} min"
+    many = replace(CLIP, candidates=20, distinct=20)
+    taken, _ = merge(many)
+    ratio = taken.peak_bytes / two.peak_bytes
+    yield f"- {many.name}: peak {format_bytes(taken.peak_bytes)}, {taken.seconds / 60:.1f} min, {ratio:.3f} of it"
 
 
 def budget(*sizes: str) -> Iterator[str]:

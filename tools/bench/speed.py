@@ -13,30 +13,38 @@ from bench.workload import Workload
 TIMES = 3
 NARROW = Workload(shape="llama-3.2-1b", blocks=4, candidates=3, rows=32, length=512)
 WIDE = Workload(shape="llama-3.1-8b", blocks=2, candidates=3, rows=32, length=512)
-IMAGES = Workload(shape="clip-vit-b-32", blocks=12, candidates=8, rows=256, batch_rows=32, dtype="float32")
+IMAGES = Workload(shape="clip-vit-b-32", blocks=12, candidates=8, rows=64, batch_rows=32, dtype="float32")
 SMALL = Workload(shape="smollm2-135m", blocks=6, candidates=3, rows=64, length=256)
 
 
-def roofline() -> Iterator[str]:
-    """The share of all steps' time that the machine's own matrix product would have taken for the same FLOP."""
-    for workload in (replace(NARROW, dtype="float32"), NARROW, WIDE):
-        shares = []
-        for _ in range(TIMES if workload is not WIDE else 1):
-            regstream("run", workload.manifest(MERGE))
-            shares.append(_share(measured_steps()))
-        yield f"- {workload.name}: {median(shares):.0%} ({len(shares)} runs)"
-        yield from _profile(measured_steps())
+def narrow() -> Iterator[str]:
+    """1B width in bfloat16: time beside a plain implementation's, and the share of the machine's product rate."""
+    yield from _beside_plain(NARROW)
 
 
-def baseline() -> Iterator[str]:
-    """A plain in-memory implementation's time over this engine's, whole processes, loading included."""
-    for workload in (SMALL, IMAGES, NARROW, replace(NARROW, dtype="float32")):
-        ratios = []
-        for _ in range(TIMES):
-            own = regstream("run", workload.manifest(MERGE))
-            plain = run([sys.executable, "-m", "bench.baseline", str(MERGE / "manifest.toml"), str(MERGE / "plain")])
-            ratios.append(plain.seconds / own.seconds)
-        yield f"- {workload.name}: {median(ratios):.2f} times as fast as in memory ({_told(ratios)})"
+def narrow_float32() -> Iterator[str]:
+    """1B width in float32: time beside a plain implementation's, and the share of the machine's product rate."""
+    yield from _beside_plain(replace(NARROW, dtype="float32"))
+
+
+def images() -> Iterator[str]:
+    """Eight CLIP vision encoders: time beside a plain implementation's, and the share of the machine's product rate."""
+    yield from _beside_plain(IMAGES)
+
+
+def small() -> Iterator[str]:
+    """SmolLM2's shape: time beside a plain implementation's, and the share of the machine's product rate."""
+    yield from _beside_plain(SMALL)
+
+
+def wide() -> Iterator[str]:
+    """8B width: the share of the machine's product rate."""
+    shares = []
+    for _ in range(TIMES):
+        regstream("run", WIDE.manifest(MERGE))
+        shares.append(_share(measured_steps()))
+    yield f"- {WIDE.name}"
+    yield from _roofline(shares)
 
 
 def methods() -> Iterator[str]:
@@ -53,11 +61,35 @@ def methods() -> Iterator[str]:
 
 def doubling() -> Iterator[str]:
     """The blocks' time with twice the candidates, blocks or rows, over the time with once as many."""
-    once = replace(NARROW, candidates=2, blocks=2)
+    once = replace(SMALL, candidates=4)
     first = median(_block_seconds(once) for _ in range(TIMES))
-    for changed in (replace(once, candidates=4), replace(once, blocks=4), replace(once, rows=2 * once.rows)):
-        ratios = [_block_seconds(changed) / first for _ in range(TIMES)]
-        yield f"- {changed.name}: {median(ratios):.2f} times ({_told(ratios)})"
+    yield f"- {once.name}: once"
+    twice = (
+        replace(once, candidates=2 * once.candidates),
+        replace(once, blocks=2 * once.blocks),
+        replace(once, rows=2 * once.rows),
+    )
+    for workload in twice:
+        ratios = [_block_seconds(workload) / first for _ in range(TIMES)]
+        yield f"- {workload.name}: {median(ratios):.2f} times ({_told(ratios)})"
+
+
+def _beside_plain(workload: Workload) -> Iterator[str]:
+    """Whole processes, loading included, the two in turn."""
+    ratios, shares = [], []
+    for _ in range(TIMES):
+        own = regstream("run", workload.manifest(MERGE))
+        shares.append(_share(measured_steps()))
+        plain = run([sys.executable, "-m", "bench.baseline", str(MERGE / "manifest.toml"), str(MERGE / "plain")])
+        ratios.append(plain.seconds / own.seconds)
+    yield f"- {workload.name}: {median(ratios):.2f} times as fast as a plain one in memory ({_told(ratios)})"
+    yield from _roofline(shares)
+
+
+def _roofline(shares: list[float]) -> Iterator[str]:
+    """Of all steps' time, what the machine's product would have taken for the same FLOP; the last run kind by kind."""
+    yield f"- all steps: {median(shares):.1%} of the machine's product rate ({', '.join(f'{s:.1%}' for s in shares)})"
+    yield from _profile(measured_steps())
 
 
 def _block_seconds(workload: Workload) -> float:

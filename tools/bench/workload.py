@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,25 +49,29 @@ class Workload:
         """The base's folder and the candidates', written where they do not stand yet."""
         stem = f"{self.shape}-{self.blocks}-{self.vocabulary or 'all'}-{self.dtype}"
         made = [WORK / "checkpoints" / stem / str(index) for index in range(min(self.distinct, self.candidates))]
-        processes = [self._make(folder, index) for index, folder in enumerate(made) if not folder.exists()]
-        for folder, process in processes:
-            if process.wait() != 0:
-                raise SystemExit(f"{folder}: could not be made")
-            folder.with_suffix(".part").rename(folder)
+        with ThreadPoolExecutor(os.cpu_count()) as workers:
+            for folder, code in zip(made, workers.map(self._make, made, range(len(made))), strict=True):
+                if code != 0:
+                    raise SystemExit(f"{folder}: could not be made")
         linked = [_linked(made[index % len(made)], index) for index in range(self.distinct, self.candidates)]
         return [_linked(made[0], "base"), *made, *linked]
 
-    def _make(self, folder: Path, index: int) -> tuple[Path, "subprocess.Popen[bytes]"]:
-        shutil.rmtree(folder.with_suffix(".part"), ignore_errors=True)
+    def _make(self, folder: Path, index: int) -> int:
+        """Write a candidate in a process of its own, unless it stands; the process's exit code."""
+        if folder.exists():
+            return 0
+        part = folder.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         options = ["--shape", self.shape, "--blocks", str(self.blocks), "--dtype", self.dtype]
         if self.vocabulary:
             options += ["--vocabulary", str(self.vocabulary)]
-        command = [sys.executable, "-m", "making.checkpoint", str(folder.with_suffix(".part")), *options]
+        command = [sys.executable, "-m", "making.checkpoint", str(part), *options, "--candidate", str(index)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-        return folder, subprocess.Popen(
-            [*command, "--candidate", str(index)], stdout=subprocess.DEVNULL, env=environment
-        )
+        code = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False).returncode
+        if code == 0:
+            part.rename(folder)
+        return code
 
     def manifest(self, folder: Path) -> Path:
         """Write calibration sets and manifest into an empty folder, where the result goes too."""

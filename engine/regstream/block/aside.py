@@ -28,12 +28,16 @@ class _StandIn(nn.Module):
 
 
 class Aside(_StandIn):
-    """Lets hidden states through untouched."""
+    """Lets hidden states through untouched; `in_tuple` as blocks do whose model takes the first of what they return."""
 
-    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor:
+    def __init__(self, block: nn.Module, *, in_tuple: bool = False) -> None:
+        super().__init__(block)
+        self.__dict__["in_tuple"] = in_tuple
+
+    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor | tuple[Tensor]:
         """Return the hidden states."""
         del args, kwargs
-        return hidden_states
+        return (hidden_states,) if self.__dict__["in_tuple"] else hidden_states
 
 
 class Entry(_StandIn):
@@ -60,15 +64,14 @@ class Turnstile(_StandIn):
         raise PassEnded(output if isinstance(output, Tensor) else output[0])
 
 
-class Injection(_StandIn):
+class Injection(Aside):
     """Replaces the hidden states by its own and lets the pass go on: the last block's output, for the head."""
 
-    def __init__(self, block: nn.Module, hidden_BLD: Tensor) -> None:
-        super().__init__(block)
+    def __init__(self, block: nn.Module, hidden_BLD: Tensor, *, in_tuple: bool = False) -> None:
+        super().__init__(block, in_tuple=in_tuple)
         self.__dict__["hidden_BLD"] = hidden_BLD
 
-    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor:
+    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor | tuple[Tensor]:
         """Return the hidden states put in."""
-        del hidden_states, args, kwargs
-        injected: Tensor = self.__dict__["hidden_BLD"]
-        return injected
+        del hidden_states
+        return super().forward(self.__dict__["hidden_BLD"], *args, **kwargs)

@@ -8,19 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import transformers
-from accelerate import init_empty_weights
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, PreTrainedModel
 
 from regstream.batch import Batch
 from regstream.block.aside import Aside, Entry, Injection, PassEnded, Turnstile
-from regstream.errors import InputError
+from regstream.block.empty import empty_model
 from regstream.families import Family
-
-#: What transformers raises for a config that makes no sense, depending on the key.
-_REFUSALS = (StrictDataclassError, ArithmeticError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)
 
 
 class LayeredModel:
@@ -30,17 +23,18 @@ class LayeredModel:
         self.family = family
         self.dtype = dtype
         self.device = device
-        self.model = _build(family, config, dtype)
+        self.model = empty_model(family, config, dtype)
         for module in self.model.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, buffer.to(device))
         blocks = self.model.get_submodule(family.blocks)
         assert isinstance(blocks, nn.ModuleList)
         self.blocks = list(blocks)
+        self._in_tuple = False
         self._asides = [Aside(block) for block in self.blocks]
         #: Parameter shapes by name; a tied parameter stands once, under the name of what it is tied to.
         self.shapes = {name: tuple(parameter.shape) for name, parameter in self.model.named_parameters()}
-        self._weightless = self._zeros_of(family.before_blocks)
+        self._weightless = self._without_values(family.before_blocks)
         #: Parameters that are another one's, by the name that is not in `shapes`.
         self.tied: Mapping[str, str] = dict(getattr(self.model, "all_tied_weights_keys", None) or {})
         self._stand([*self._asides])
@@ -54,6 +48,16 @@ class LayeredModel:
     def vocabulary(self) -> int:
         """V."""
         return int(self.model.config.vocab_size)
+
+    @property
+    def positions(self) -> int:
+        """The most positions that a row can have, where they are learnt."""
+        return int(self.model.config.max_position_embeddings)
+
+    @property
+    def end_id(self) -> int:
+        """The token id that ends a text."""
+        return int(self.model.config.eos_token_id)
 
     @property
     def eager_heads(self) -> int:
@@ -81,7 +85,7 @@ class LayeredModel:
     def run_stem(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """What reaches block 0, (B, L, D). The stem's parameters must be lent."""
         self._stand([Entry(self.blocks[0]), *self._asides[1:]])
-        return self._ended(lambda: self.model(**inputs, **self.family.body_arguments))
+        return self._ended(lambda: self.model(**inputs))
 
     @torch.no_grad()
     def run_block(self, index: int, hidden_BLD: Tensor, batch: Batch) -> Tensor:
@@ -89,42 +93,64 @@ class LayeredModel:
         turnstile = Turnstile(self.blocks[index], hidden_BLD)
         self._stand([*self._asides[:index], turnstile, *self._asides[index + 1 :]])
         body = self.model.get_submodule(self.family.body)
-        with self.lent(self._weightless):
+        with self.lent(self._left()):
             return self._ended(lambda: body(**self._body_inputs(hidden_BLD, batch)))
 
     @torch.no_grad()
     def run_head(self, hidden_BLD: Tensor, positions: slice) -> Tensor:
         """The logits at some positions, (B, positions, V), of unpadded hidden states after the last block."""
-        self._stand([*self._asides[:-1], Injection(self.blocks[-1], hidden_BLD)])
+        self._stand([*self._asides[:-1], Injection(self.blocks[-1], hidden_BLD, in_tuple=self._in_tuple)])
         inputs = self._body_inputs(hidden_BLD, Batch((hidden_BLD.shape[1],) * hidden_BLD.shape[0]))
         chosen = torch.arange(positions.start, positions.stop, device=hidden_BLD.device)
-        with self.lent(self._weightless):
+        with self.lent(self._left()):
             logits: Tensor = self.model(**inputs, logits_to_keep=chosen).logits
         return logits
 
+    @property
+    def pooled_parameters(self) -> list[str]:
+        """The norm that pooled tokens pass."""
+        return [name for name in self.shapes if name.startswith(f"{self.family.pooled}.")]
+
     @torch.no_grad()
-    def run_pooled(self, first_BD: Tensor) -> Tensor:
-        """What stands for each image, (B, D), from the first token that left the last block; its norm must be lent."""
-        pooled: Tensor = self.model.get_submodule(self.family.pooled)(first_BD)
+    def run_pooled(self, token_BD: Tensor) -> Tensor:
+        """What stands for each row, (B, D), from one token of it that left the last block; its norm must be lent."""
+        pooled: Tensor = self.model.get_submodule(self.family.pooled)(token_BD)
         return pooled
 
     def _body_inputs(self, hidden_BLD: Tensor, batch: Batch) -> dict[str, Any]:
         if self.family.body_input == "pixel_values":
             size, channels = self.model.config.image_size, self.model.config.num_channels
             return {"pixel_values": torch.zeros(hidden_BLD.shape[0], channels, size, size, device="meta")}
-        # The body sees shape, dtype and device of its input and nothing else: the values enter at the block.
-        shape_only = torch.zeros(1, dtype=hidden_BLD.dtype, device=hidden_BLD.device).expand(hidden_BLD.shape)
-        mask = batch.attention_mask(hidden_BLD.device)
-        return {"inputs_embeds": shape_only, "attention_mask": mask, **self.family.body_arguments}
+        # The body sees shape, dtype and device of its input and nothing else: the values enter at the block. Should
+        # anything of this reach one beside them, it cannot go unnoticed.
+        if self.family.body_input == "input_ids":
+            shape_only = torch.zeros(hidden_BLD.shape[:2], dtype=torch.long, device=hidden_BLD.device)
+        else:
+            shape_only = hidden_BLD.new_full((1,), torch.nan).expand(hidden_BLD.shape)
+        return {self.family.body_input: shape_only, "attention_mask": batch.attention_mask(hidden_BLD.device)}
 
-    def _zeros_of(self, modules: Sequence[str]) -> dict[str, Tensor]:
-        """Zeros without memory for the parameters of some modules: what passes through them is of no account."""
-        zero = torch.zeros((), dtype=self.dtype, device=self.device)
+    def _left(self) -> dict[str, Tensor]:
+        """What a pass goes through on its way that nobody lent: with a tied head, embeddings are."""
+        owners = {name: self._owner(name) for name in self._weightless}
         return {
-            name: zero.expand(shape)
+            name: self._weightless[name]
+            for name, (module, leaf) in owners.items()
+            if (parameter := module._parameters[leaf]) is not None and parameter.is_meta
+        }
+
+    def _without_values(self, modules: Sequence[str]) -> dict[str, Tensor]:
+        """NaN without memory for the parameters of some modules: what passes through them must be of no account."""
+        nothing = torch.full((), torch.nan, dtype=self.dtype, device=self.device)
+        return {
+            name: nothing.expand(shape)
             for name, shape in self.shapes.items()
             if name.startswith(tuple(f"{m}." for m in modules))
         }
+
+    def stand_aside_in_tuples(self) -> None:
+        """Have stand-ins return what blocks do that return a tuple: one that begins with the hidden states."""
+        self._in_tuple = True
+        self._asides = [Aside(block, in_tuple=True) for block in self.blocks]
 
     def leave_out(self, names: Collection[str]) -> None:
         """Do without parameters that a checkpoint lacks, as it may."""
@@ -150,19 +176,3 @@ class LayeredModel:
             root, name = self.blocks[index], name.removeprefix(self.family.block_prefix(index))
         path, _, leaf = name.rpartition(".")
         return root.get_submodule(path), leaf
-
-
-def _build(family: Family, config: Mapping[str, Any], dtype: torch.dtype) -> PreTrainedModel:
-    model_type = family.model_types[0] if family.nested_config else config["model_type"]
-    model_class = getattr(transformers, family.model_class)
-    try:
-        settings = CONFIG_MAPPING[model_type].from_dict(dict(config))
-        with init_empty_weights(include_buffers=False):
-            make = getattr(model_class, "from_config", None) or model_class._from_config
-            model: PreTrainedModel = make(settings, dtype=dtype)
-    except _REFUSALS as error:
-        text = " ".join(str(error).split())
-        raise InputError(f"base: config.json describes no {family.model_class}: {text}") from error
-    model.tie_weights()
-    model.train(False)
-    return model

@@ -33,6 +33,11 @@ class Encoded(Protocol):
         """Its class."""
         ...
 
+    @property
+    def class_folders(self) -> tuple[str, ...]:
+        """The folders that classes are, in the order of the labels; none where labels are numbers."""
+        ...
+
 
 class FolderImages:
     """The image files in a folder and below, by their paths."""
@@ -43,7 +48,7 @@ class FolderImages:
             (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES),
             key=lambda path: path.parts,
         )
-        self._classes = sorted({path.parts[0] for path in self._files if len(path.parts) > 1})
+        self.class_folders = tuple(sorted({path.parts[0] for path in self._files if len(path.parts) > 1}))
 
     def __len__(self) -> int:
         return len(self._files)
@@ -61,11 +66,13 @@ class FolderImages:
         parts = self._files[index].parts
         if len(parts) < 2:
             raise InputError(f"{self._folder}: {parts[0]} lies in no class's folder, so that it has no label")
-        return self._classes.index(parts[0])
+        return self.class_folders.index(parts[0])
 
 
 class TableImages:
     """A column of a parquet file: bytes, or as Hugging Face's `datasets` writes them, `bytes` within each value."""
+
+    class_folders: tuple[str, ...] = ()
 
     def __init__(self, path: Path, field: str) -> None:
         self._file = pq.ParquetFile(path)
@@ -154,6 +161,11 @@ class PreparedImages:
             InputError: they have none.
         """
         return [self._images.label(row) for row in rows]
+
+    @property
+    def class_folders(self) -> tuple[str, ...]:
+        """The folders that classes are, in the order of the labels; none where labels are numbers."""
+        return self._images.class_folders
 
     def _encoded(self, row: int) -> tuple[str, bytes]:
         try:

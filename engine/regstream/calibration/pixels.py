@@ -38,9 +38,16 @@ class Pixels(Protocol):
         """The class of some of them."""
         ...
 
+    @property
+    def class_folders(self) -> tuple[str, ...]:
+        """The folders that classes are, in the order of the labels; none where labels are numbers."""
+        ...
+
 
 class StoredPixels:
     """Prepared images in a safetensors file."""
+
+    class_folders: tuple[str, ...] = ()
 
     def __init__(self, path: Path, expected: Sequence[int]) -> None:
         self._path = path
@@ -121,6 +128,11 @@ class PixelRows:
             InputError: the images have none.
         """
         return torch.tensor(self._source.labels(self._batches[index]))
+
+    @property
+    def class_folders(self) -> tuple[str, ...]:
+        """The folders that classes are, in the order of the labels; none where labels are numbers."""
+        return self._source.class_folders
 
 
 def image_shape(config: Mapping[str, Any]) -> list[int]:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from transformers import CONFIG_MAPPING
+
 from regstream.checkpoint.layout import read_layout
 from regstream.checkpoint.reader import TensorReader
 from regstream.errors import InputError
@@ -47,18 +49,26 @@ class Checkpoint(TensorReader):
         return tuple(sorted({spec.file for spec in self.tensors.values()}))
 
 
-def open_checkpoint(label: str, folder: Path) -> Checkpoint:
+def open_checkpoint(
+    label: str, folder: Path, *, described: Family | None = None, part: Family | None = None
+) -> Checkpoint:
     """Open a checkpoint folder; `label` ("base", "candidate math") goes into every error.
+
+    `described` is a family beside those that are known, `part` the model to be opened inside a larger one; without it
+    the architecture tells what there is.
 
     Raises:
         InputError: config or headers are missing or damaged, or the architecture is not known.
     """
     try:
-        config = _read_config(folder)
-        family = family_of(str(config.get("model_type")))
+        config = read_config(folder)
+        family = part or family_of(str(config.get("model_type")), described)
         if family is None:
             known = ", ".join(model_type for family in FAMILIES for model_type in family.model_types)
-            raise InputError(f'{folder}: model_type "{config.get("model_type")}" is not known; known are {known}')
+            raise InputError(
+                f'{folder}: model_type "{config.get("model_type")}" is not known; known are {known};'
+                " an [architecture] table in the manifest describes any other"
+            )
         if family.nested_config:
             config = config.get(family.nested_config, config)
         return Checkpoint(label, folder, config, family)
@@ -66,7 +76,12 @@ def open_checkpoint(label: str, folder: Path) -> Checkpoint:
         raise InputError(f"{label}: {error}") from error
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of a checkpoint folder.
+
+    Raises:
+        InputError: there is none, it is damaged, or of a model that is no single chain of blocks.
+    """
     file = folder / "config.json"
     try:
         config = json.loads(file.read_bytes())
@@ -76,7 +91,19 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise InputError(f"{file}: no JSON ({error})") from error
     if not isinstance(config, dict):
         raise InputError(f"{file}: expected a JSON object")
+    if _is_encoder_decoder(config):
+        raise InputError(
+            f'{file}: model_type "{config.get("model_type")}" is an encoder-decoder model, and these are not merged:'
+            " a decoder's blocks read what the encoder gives beside their own hidden states"
+        )
     return config
+
+
+def _is_encoder_decoder(config: Mapping[str, Any]) -> bool:
+    # A config may leave out what is its class's default.
+    model_type = str(config.get("model_type"))
+    known = CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None  # noqa: SIM401  its `get` finds nothing
+    return bool(config.get("is_encoder_decoder", getattr(known, "is_encoder_decoder", False)))
 
 
 def _belongs(family: Family, name: str) -> bool:

@@ -1,52 +1,38 @@
-"""How many images a vision model puts into the right class, with a head that is given.
+"""How many images a vision model puts into the right class.
 
-Shape suffixes: B images, D features, P projected features, C classes.
+Shape suffixes: B images, T tokens, D features.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from regstream.block import LayeredModel
 from regstream.calibration import PixelRows
-from regstream.errors import InputError
+from regstream.evaluate.head import Head
+from regstream.evaluate.zeroshot import ZeroShot
 
 
 @dataclass(frozen=True, kw_only=True)
-class Head:
-    """Class scores of pooled features: `weight_CP` on their projection, or on themselves where there is none."""
-
-    weight_CP: Tensor
-    bias_C: Tensor | None
-    projection_PD: Tensor | None
-
-    def classes(self, features_BD: Tensor) -> Tensor:
-        """The class of each, (B,). In float32, whatever the model's dtype: two classes may lie close together."""
-        features = features_BD.float()
-        if self.projection_PD is not None:
-            features = features @ self.projection_PD.T
-            features = features / features.norm(dim=-1, keepdim=True)
-        scores_BC = features @ self.weight_CP.T
-        return (scores_BC if self.bias_C is None else scores_BC + self.bias_C).argmax(-1)
-
-
-@dataclass(frozen=True)
 class Accuracy:
-    """The share of images put into their class, each dataset by its own head."""
+    """The share of images put into their class, each dataset by its own head, given or still to be made of words."""
 
     datasets: Mapping[str, PixelRows]
     heads: Mapping[str, Head]
+    zero_shot: ZeroShot | None = None
     title: str = "accuracy"
     higher_is_better: bool = True
 
+    def with_every_head(self, folder: Path, progress: Callable[[str], None]) -> "Accuracy":
+        """The same with the heads made that are made of words; their hidden states are kept below `folder`."""
+        made = {} if self.zero_shot is None else self.zero_shot.heads(folder, progress)
+        return replace(self, heads={**self.heads, **made}, zero_shot=None)
+
     def parameters(self, model: LayeredModel) -> list[str]:
         """The norm that pooled features pass."""
-        return [name for name in model.shapes if name.startswith(f"{model.family.pooled}.")]
+        return model.pooled_parameters
 
     def score(self, model: LayeredModel, dataset: str, states: Iterator[Tensor]) -> float:
         """From the first token of each image, which stands for all of it."""
@@ -57,29 +43,3 @@ class Accuracy:
             right += int((found_B == rows.labels(index)).sum())
             count += len(found_B)
         return right / count
-
-
-def read_head(path: Path, width: int, projection_PD: Tensor | None) -> Head:
-    """A head from a safetensors file: `weight` (classes, features), and `bias` where it has one.
-
-    Raises:
-        InputError: there is no such tensor, or it fits neither the model's features nor their projection.
-    """
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: {error}") from error
-    weight = tensors.get("weight")
-    if weight is None or weight.dim() != 2:
-        raise InputError(f"{path}: expected a tensor weight (classes, features), found {', '.join(tensors) or 'none'}")
-    bias = tensors.get("bias")
-    projected = None if projection_PD is None else projection_PD.shape[0]
-    if weight.shape[1] not in (width, projected):
-        known = f"{width}" if projected is None else f"{projected} or {width}"
-        raise InputError(f"{path}: weight has {weight.shape[1]} features, the model's are {known}")
-    is_projected = projected is not None and weight.shape[1] == projected
-    return Head(
-        weight_CP=weight.to(torch.float32),
-        bias_C=None if bias is None else bias.to(torch.float32),
-        projection_PD=projection_PD if is_projected else None,
-    )

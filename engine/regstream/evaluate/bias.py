@@ -18,7 +18,7 @@ from regstream.calibration import CalibrationSet
 from regstream.errors import ManifestError
 from regstream.evaluate.judged import Judged, judged_models
 from regstream.evaluate.metrics import held_out_rows
-from regstream.evaluate.streaming import Passage, passing_states
+from regstream.evaluate.streaming import Passage, passing
 from regstream.events import Listener, Progressed, StepStarted, ignore
 from regstream.plan import Plan
 
@@ -50,17 +50,16 @@ def representation_bias(
         raise ManifestError("bias: no candidate has a [candidates.evaluation] table")
     every = judged_models(plan, also or {}, only or ("mean", plan.method.name, *(also or {})))
     owners = [model for model in judged_models(plan, {}) if model.name in datasets and model.is_candidate]
+
+    def progress(doing: str) -> None:
+        listener(Progressed(doing=doing))
+
     with ExitStack() as stack:
 
         def passage(number: int, model: Judged, rows: Mapping[str, CalibrationSet]) -> Passage:
-            return Passage(
-                label=model.name,
-                model=plan.model,
-                weights=model.open(),
-                datasets=rows,
-                states=stack.enter_context(passing_states(plan.workdir / f"bias-{number}", plan.model)),
-                progress=lambda doing: listener(Progressed(doing=doing)),
-            )
+            folder = plan.workdir / f"bias-{number}"
+            entered = passing(model.name, plan.model, model.open(), rows, folder=folder, progress=progress)
+            return stack.enter_context(entered)
 
         own = [passage(number, model, {model.name: datasets[model.name]}) for number, model in enumerate(owners)]
         merged = [passage(len(own) + number, model, datasets) for number, model in enumerate(every)]

@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
+from regstream.evaluate.accuracy import Accuracy
 from regstream.evaluate.judged import judged_models
 from regstream.evaluate.metrics import metric_of
-from regstream.evaluate.streaming import Passage, judge, passing_states
+from regstream.evaluate.streaming import passing, run_to_end
 from regstream.events import Listener, Progressed, StepStarted, ignore
 from regstream.plan import Plan
 
@@ -74,19 +76,18 @@ def evaluate(
         datasets = {n: d for n, d in metric.datasets.items() if cross or not model.is_candidate or n == model.name}
         if datasets:
             entries.append((model.name, model.open(), datasets))
-    rows = []
-    for index, (name, weights, datasets) in enumerate(entries):
-        listener(StepStarted(index=index, name=name, work=len(plan.model.blocks) + 2))
-        with passing_states(plan.workdir / "evaluation", plan.model) as states:
-            passage = Passage(
-                label=name,
-                model=plan.model,
-                weights=weights,
-                datasets=datasets,
-                states=states,
-                progress=lambda doing: listener(Progressed(doing=doing)),
-            )
-            rows.append(EvaluationRow(model=name, scores=judge(metric, passage)))
+    steps, rows, folder = count(), [], plan.workdir / "evaluation"
+
+    def progress(doing: str) -> None:
+        listener(Progressed(doing=doing))
+
+    if isinstance(metric, Accuracy) and metric.zero_shot is not None:
+        listener(StepStarted(index=next(steps), name="text tower", work=metric.zero_shot.work))
+        metric = metric.with_every_head(folder, progress)
+    for name, weights, datasets in entries:
+        listener(StepStarted(index=next(steps), name=name, work=len(plan.model.blocks) + 2))
+        with passing(name, plan.model, weights, datasets, folder=folder, progress=progress) as passage:
+            rows.append(EvaluationRow(model=name, scores=run_to_end(passage, metric)))
     return Evaluation(
         metric=metric.title,
         higher_is_better=metric.higher_is_better,

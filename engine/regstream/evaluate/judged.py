@@ -47,7 +47,7 @@ def _candidate(candidate: PlannedCandidate) -> Judged:
 
 def _result(plan: Plan, name: str, folder: Path) -> Judged:
     def open_result() -> Weights:
-        checkpoint = open_checkpoint(name, folder)
+        checkpoint = open_checkpoint(name, folder, described=plan.base.family)
         check_candidate(checkpoint, plan.base, plan.model.shapes, plan.manifest.merge.others)
         return checkpoint
 

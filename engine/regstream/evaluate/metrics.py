@@ -1,15 +1,16 @@
 """Which metric judges a model, with its datasets opened and found fit for it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-
-import torch
-from torch import Tensor
 
 from regstream.calibration import CalibrationSet, PixelRows, TokenRows, load_calibration
 from regstream.errors import InputError, ManifestError
-from regstream.evaluate.accuracy import Accuracy, Head, read_head
+from regstream.evaluate.accuracy import Accuracy
+from regstream.evaluate.classes import read_classes
+from regstream.evaluate.head import Head, read_head
 from regstream.evaluate.loss import HeldOutLoss
+from regstream.evaluate.tower import VISUAL_PROJECTION, open_text_tower, read_projection
+from regstream.evaluate.zeroshot import ZeroShot
 from regstream.events import Listener, Warned
 from regstream.manifest import Candidate
 from regstream.plan import Plan
@@ -26,14 +27,10 @@ def metric_of(plan: Plan, listener: Listener) -> HeldOutLoss | Accuracy:
     if not judged:
         raise ManifestError("evaluate: no candidate has a [candidates.evaluation] table")
     family = plan.base.family
-    if family.model_class == "AutoModelForCausalLM":
+    if family.continues_text:
         return HeldOutLoss({candidate.name: _texts(candidate, plan, listener) for candidate in judged})
     if family.pooled:
-        projection_PD = _projection(plan)
-        return Accuracy(
-            {candidate.name: _images(candidate, plan, listener) for candidate in judged},
-            {candidate.name: _head(candidate, plan, projection_PD) for candidate in judged},
-        )
+        return _accuracy(judged, plan, listener)
     raise ManifestError(f"evaluate: nothing here judges a {family.name} model; language and vision models are judged")
 
 
@@ -45,6 +42,24 @@ def held_out_rows(plan: Plan, listener: Listener) -> dict[str, CalibrationSet]:
     """
     judged = (candidate for candidate in plan.manifest.candidates if candidate.evaluation is not None)
     return {candidate.name: _rows(candidate, plan, listener) for candidate in judged}
+
+
+def _accuracy(judged: Sequence[Candidate], plan: Plan, listener: Listener) -> Accuracy:
+    """With the heads that are files; those made of words are only prepared."""
+    datasets, heads, prompts = {}, {}, {}
+    worded = {c.name: c.evaluation.classes for c in judged if c.evaluation and c.evaluation.classes}
+    tower = open_text_tower(plan) if worded else None
+    for candidate in judged:
+        name, rows = candidate.name, _images(candidate, plan, listener)
+        datasets[name] = rows
+        with _told_of(candidate):
+            if tower is not None and name in worded:
+                prompts[name] = tower.prompts(read_classes(worded[name]).of_folders(rows.class_folders))
+                _check_labels(rows, prompts[name].num_classes)
+            else:
+                heads[name] = _head(candidate, plan)
+                _check_labels(rows, heads[name].num_classes)
+    return Accuracy(datasets=datasets, heads=heads, zero_shot=ZeroShot(tower, prompts) if tower else None)
 
 
 def _texts(candidate: Candidate, plan: Plan, listener: Listener) -> TokenRows:
@@ -77,26 +92,26 @@ def _rows(candidate: Candidate, plan: Plan, listener: Listener) -> CalibrationSe
         )
 
 
-def _head(candidate: Candidate, plan: Plan, projection_PD: Tensor | None) -> Head:
+def _head(candidate: Candidate, plan: Plan) -> Head:
     assert candidate.evaluation is not None
     path = candidate.evaluation.head
     if path is None:
         raise ManifestError(
             f'candidate "{candidate.name}": evaluation: head is missing; name a .safetensors file with a weight'
-            " (classes, features)"
+            " (classes, features), or for a CLIP the classes, a .toml file of their names"
         )
-    with _told_of(candidate):
-        return read_head(path, plan.model.hidden_size, projection_PD)
+    projected = VISUAL_PROJECTION in plan.base.besides.tensors
+    projection_PD = read_projection(plan.base, VISUAL_PROJECTION) if projected else None
+    return read_head(path, plan.model.hidden_size, projection_PD)
 
 
-def _projection(plan: Plan) -> Tensor | None:
-    """What a whole CLIP projects its pooled features with, from the base where that is one."""
-    spec = plan.base.besides.tensors.get("visual_projection.weight")
-    if spec is None:
-        return None
-    projection_PD = torch.empty(spec.shape, dtype=torch.float32)
-    plan.base.besides.read({"visual_projection.weight": projection_PD})
-    return projection_PD
+def _check_labels(rows: PixelRows, num_classes: int) -> None:
+    for index in range(len(rows.batches)):
+        for label in rows.labels(index).tolist():
+            if not 0 <= label < num_classes:
+                raise InputError(
+                    f"an image has label {label}, outside the {num_classes} classes 0 to {num_classes - 1}"
+                )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A model run over held-out rows, one block of it resident at a time, and judged at the end.
+"""A model run over rows, one block of it resident at a time, and what comes of its last hidden states.
 
 Shape suffixes: T tokens, D features.
 """
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,25 +27,19 @@ class Weights(Protocol):
         ...
 
 
-class Metric(Protocol):
-    """What a model is judged by, from the hidden states that leave its last block."""
+Outcome = TypeVar("Outcome")
+Outcome_co = TypeVar("Outcome_co", covariant=True)
 
-    @property
-    def title(self) -> str:
-        """What a table of it is called."""
-        ...
 
-    @property
-    def higher_is_better(self) -> bool:
-        """Whether the best score is the highest."""
-        ...
+class Ending(Protocol[Outcome_co]):
+    """What comes of the hidden states that leave a model's last block: a score, or features."""
 
     def parameters(self, model: LayeredModel) -> list[str]:
-        """The model's parameters that judging takes."""
+        """The model's parameters that it takes."""
         ...
 
-    def score(self, model: LayeredModel, dataset: str, states: Iterator[Tensor]) -> float:
-        """The score on a dataset, from its batches' tokens (T, D), in order; the parameters are lent."""
+    def score(self, model: LayeredModel, dataset: str, states: Iterator[Tensor]) -> Outcome_co:
+        """What comes of a dataset, from its batches' tokens (T, D), in order; the parameters are lent."""
         ...
 
 
@@ -102,23 +96,32 @@ class Passage:
         self.progress(f"{self.label}: block {block}")
 
 
-def judge(metric: Metric, passage: Passage) -> dict[str, float]:
-    """The metric on each of a passage's datasets."""
+def run_to_end(passage: Passage, ending: Ending[Outcome]) -> dict[str, Outcome]:
+    """What comes of each of a passage's datasets."""
     depth = deque(passage.depths(), maxlen=1).pop()
-    with passage.lent(metric.parameters(passage.model)):
-        scores = {name: metric.score(passage.model, name, passage.read(name, depth)) for name in passage.datasets}
+    with passage.lent(ending.parameters(passage.model)):
+        outcomes = {name: ending.score(passage.model, name, passage.read(name, depth)) for name in passage.datasets}
     passage.progress(f"{passage.label}: head")
-    return scores
+    return outcomes
 
 
 @contextmanager
-def passing_states(folder: Path, model: LayeredModel) -> Iterator[HiddenStates]:
-    """A store of hidden states that begins empty and is gone when the context ends, with the folders made for it."""
+def passing(
+    label: str,
+    model: LayeredModel,
+    weights: Weights,
+    datasets: Mapping[str, CalibrationSet],
+    *,
+    folder: Path,
+    progress: Callable[[str], None],
+) -> Iterator[Passage]:
+    """A passage whose hidden states are kept in a folder, which is gone when the context ends, with those above it."""
     made = [parent for parent in folder.parents if not parent.exists()]
     durable.remove_tree(folder)
     durable.make_folder(folder)
+    states = HiddenStates(folder, model.dtype, model.device)
     try:
-        yield HiddenStates(folder, model.dtype, model.device)
+        yield Passage(label=label, model=model, weights=weights, datasets=datasets, states=states, progress=progress)
     finally:
         durable.remove_tree(folder)
         for parent in dict.fromkeys((folder.parent, *made)):

@@ -1,15 +1,16 @@
 """The architectures regstream knows, each a description; nothing here imports torch."""
 
-from regstream.families.clip import CLIP_VISION
+from regstream.families.clip import CLIP_TEXT, CLIP_VISION
 from regstream.families.decoders import DECODERS, GPT2
 from regstream.families.description import Family, InputGroup
 from regstream.families.encoders import BERT, ROBERTA, VIT
 
-__all__ = ["FAMILIES", "Family", "InputGroup", "family_of"]
+__all__ = ["CLIP_TEXT", "CLIP_VISION", "FAMILIES", "Family", "InputGroup", "family_of"]
 
 FAMILIES: tuple[Family, ...] = (*DECODERS, GPT2, BERT, ROBERTA, VIT, CLIP_VISION)
 
 
-def family_of(model_type: str) -> Family | None:
-    """The family that describes a config's `model_type`, or None where none does."""
-    return next((family for family in FAMILIES if model_type in family.model_types), None)
+def family_of(model_type: str, described: Family | None = None) -> Family | None:
+    """The family that describes a config's `model_type`, `described` among them, or None where none does."""
+    families = FAMILIES if described is None else (*FAMILIES, described)
+    return next((family for family in families if model_type in family.model_types), None)

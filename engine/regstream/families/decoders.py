@@ -1,6 +1,6 @@
 """Decoder-only language models whose blocks are laid out as Llama's, or as Llama's with linears fused."""
 
-from regstream.families.description import Family, InputGroup, block_groups
+from regstream.families.description import LANGUAGE_MODEL_FATES, Family, InputGroup, block_groups
 
 _LLAMA_GROUPS = block_groups(
     attention_input=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -25,11 +25,9 @@ def _decoder(model_type: str, groups: tuple[InputGroup, ...] = _LLAMA_GROUPS) ->
         rows="input_ids",
         blocks="model.layers",
         body="model",
-        body_arguments={"use_cache": False},
         groups=groups,
         parts={"embeddings": ("model.embed_tokens",), "final_norm": ("model.norm",), "head": ("lm_head",)},
-        # MergeBench: embeddings and head of the base, final norm the mean of the candidates.
-        defaults={"embeddings": "base", "final_norm": "average", "head": "base"},
+        defaults=LANGUAGE_MODEL_FATES,
     )
 
 
@@ -50,7 +48,6 @@ GPT2 = Family(
     rows="input_ids",
     blocks="transformer.h",
     body="transformer",
-    body_arguments={"use_cache": False},
     before_blocks=("transformer.wpe",),
     groups=block_groups(
         attention_input=("attn.c_attn",),
@@ -64,7 +61,7 @@ GPT2 = Family(
         "final_norm": ("transformer.ln_f",),
         "head": ("lm_head",),
     },
-    defaults={"embeddings": "base", "final_norm": "average", "head": "base"},
+    defaults=LANGUAGE_MODEL_FATES,
     # The first checkpoints were written from inside the model that carries the head.
     renames=((r"^(?!transformer\.|lm_head\.)", "transformer."),),
 )

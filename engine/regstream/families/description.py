@@ -2,11 +2,19 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Part = Literal["embeddings", "final_norm", "head"]
 Rows = Literal["input_ids", "pixel_values"]
+
+
+Fates = Mapping[Part, Literal["base", "average"]]
+
+#: MergeBench: embeddings and head of the base, final norm the mean of the candidates.
+LANGUAGE_MODEL_FATES: Fates = {"embeddings": "base", "final_norm": "average", "head": "base"}
+#: RegMean: what is no linear is a mean.
+ENCODER_FATES: Fates = {"embeddings": "average", "final_norm": "average", "head": "average"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,18 +36,22 @@ class Family:
     rows: Rows  # what the model reads
     blocks: str  # the list of blocks
     body: str  # the module whose forward runs the blocks; "" for the model itself
-    body_input: Literal["inputs_embeds", "pixel_values"] = "inputs_embeds"  # what that forward starts from
+    body_input: Literal["inputs_embeds", "input_ids", "pixel_values"] = "inputs_embeds"  # what that forward starts from
     before_blocks: tuple[str, ...] = ()  # modules of the stem that it passes through even so
-    body_arguments: Mapping[str, object] = field(default_factory=dict)
     groups: tuple[InputGroup, ...]
     parts: Mapping[Part, tuple[str, ...]]  # modules outside the blocks; embeddings are the stem, the rest the head
-    defaults: Mapping[Part, Literal["base", "average"]]  # for regression merging, as published
-    pooled: str = ""  # the norm that the first token of an image passes, to stand for all of it
+    defaults: Fates  # for regression merging, as published
+    pooled: str = ""  # the norm that one token passes to stand for all: the first of an image, the last of a text
     optional: tuple[str, ...] = ()  # modules that a checkpoint may lack
     tokens_per_row: Callable[[Mapping[str, Any]], int] | None = None  # of images, from the config
     #: How names in checkpoints become the model's own: regular expressions and what they are replaced by, in order.
     renames: tuple[tuple[str, str], ...] = ()
     nested_config: str | None = None  # where a larger model's config keeps this one's
+
+    @property
+    def continues_text(self) -> bool:
+        """Whether the model is one that predicts the next token."""
+        return self.model_class.endswith(("ForCausalLM", "LMHeadModel"))
 
     def own_name(self, stored: str) -> str:
         """The model's own name for what a checkpoint stores under another."""
@@ -84,6 +96,6 @@ def block_groups(
     )
 
 
-def patches_and_class(config: Mapping[str, Any]) -> int:
+def patches_and_class(config: Mapping[str, Any], *, class_tokens: int = 1) -> int:
     """Tokens of an image that is cut into patches: those, and the one that stands for the class."""
-    return int(config["image_size"] // config["patch_size"]) ** 2 + 1
+    return int(config["image_size"] // config["patch_size"]) ** 2 + class_tokens

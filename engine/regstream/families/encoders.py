@@ -1,6 +1,6 @@
 """Encoders of text and of images, without the heads that tasks put on them."""
 
-from regstream.families.description import Family, block_groups, patches_and_class
+from regstream.families.description import ENCODER_FATES, Family, block_groups, patches_and_class
 
 
 def _bert(model_type: str) -> Family:
@@ -19,8 +19,7 @@ def _bert(model_type: str) -> Family:
             mlp_output="output.dense",
         ),
         parts={"embeddings": ("embeddings",), "final_norm": (), "head": ("pooler",)},
-        # RegMean: what is no linear is a mean.
-        defaults={"embeddings": "average", "final_norm": "average", "head": "average"},
+        defaults=ENCODER_FATES,
         renames=(
             (rf"^{model_type}\.", ""),
             (r"\.LayerNorm\.gamma$", ".LayerNorm.weight"),
@@ -47,7 +46,7 @@ VIT = Family(
         mlp_output="mlp.fc2",
     ),
     parts={"embeddings": ("embeddings",), "final_norm": ("layernorm",), "head": ("pooler",)},
-    defaults={"embeddings": "average", "final_norm": "average", "head": "average"},
+    defaults=ENCODER_FATES,
     pooled="layernorm",
     tokens_per_row=patches_and_class,
     # Files are written with the names that the class had before transformers 5.

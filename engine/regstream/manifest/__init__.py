@@ -10,9 +10,10 @@ from regstream.manifest.meaning import meaning
 from regstream.manifest.reading import read_manifest
 from regstream.manifest.references import ModelRef
 from regstream.manifest.rules import match_rule, nearest_names, rule_problems, unmatched
-from regstream.manifest.schema import Calibration, Candidate, Manifest, Merge, Others, Resources, Rule
+from regstream.manifest.schema import Architecture, Calibration, Candidate, Manifest, Merge, Others, Resources, Rule
 
 __all__ = [
+    "Architecture",
     "Blocks",
     "Calibration",
     "Candidate",

@@ -6,6 +6,7 @@ said of a manifest is said at once.
 
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
+from itertools import combinations
 from typing import Any
 
 from regstream.manifest.schema import REGRESSING
@@ -22,7 +23,7 @@ def draft_without(raw: Draft, wrong: Iterable[Location]) -> Draft:
         holder: Any = draft
         for key in way:
             holder = holder[key]
-        if not isinstance(holder, dict) or last in holder:
+        if last in (holder if isinstance(holder, dict) else range(len(holder))):
             holder[last] = None
     return draft
 
@@ -42,6 +43,7 @@ def inconsistencies(draft: Draft) -> Iterator[Problem]:
     method = table(draft, "merge").get("method")
     yield from _unused_scale(draft, method)
     yield from _rules_without_regression(draft, method)
+    yield from _architecture(table(draft, "architecture"))
     yield from _repeated_names(draft)
     for index, candidate in enumerate(tables(draft, "candidates")):
         yield from _candidate(("candidates", index), candidate, method)
@@ -61,6 +63,52 @@ def _rules_without_regression(draft: Draft, method: str | None) -> Iterator[Prob
         if rule.get("use") == "regress":
             text = f'found "regress", but the method "{method}" regresses nothing; expected "average" or "base"'
             yield Problem(("rules", index, "use"), text)
+
+
+def _architecture(described: Draft) -> Iterator[Problem]:
+    yield from _repeated_linears(described)
+    yield from _entangled_modules(described)
+    blocks, body = described.get("blocks"), described.get("body")
+    if blocks and body and not blocks.startswith(f"{body}."):
+        text = f'expected a module that holds the blocks "{blocks}", or "" for the model itself, found "{body}"'
+        yield Problem(("architecture", "body"), text)
+    if described.get("rows", "input_ids") == "input_ids":
+        for key in sorted({"pooled", "class_tokens"} & described.keys()):
+            yield Problem(("architecture", key), 'goes with rows = "pixel_values"; remove it')
+
+
+def _repeated_linears(described: Draft) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for group, linears in enumerate(described.get("inputs") or []):
+        for place, linear in enumerate(linears or []):
+            if linear in seen:
+                yield Problem(("architecture", "inputs", group, place), f'"{linear}" stands here a second time')
+            seen.add(linear)
+
+
+def _entangled_modules(described: Draft) -> Iterator[Problem]:
+    """Whatever is outside the blocks belongs to one part alone."""
+    modules: list[tuple[Location, str | None]] = [
+        (("architecture", part, place), name)
+        for part in ("embeddings", "final_norm", "head")
+        for place, name in enumerate(described.get(part) or [])
+    ]
+    blocks = described.get("blocks")
+    apart: list[tuple[Location, str]] = []
+    for location, name in modules:
+        if name and blocks and (_within(blocks, name) or _within(name, blocks)):
+            relation = "holds" if _within(blocks, name) else "lies in"
+            yield Problem(location, f'"{name}" {relation} the blocks "{blocks}"; name the modules beside them')
+        elif name:
+            apart.append((location, name))
+    for (_, one), (location, other) in combinations(apart, 2):
+        if _within(one, other) or _within(other, one):
+            text = f'"{other}" stands here a second time' if one == other else f'"{other}" and "{one}" overlap'
+            yield Problem(location, f"{text}; a module belongs to one part")
+
+
+def _within(name: str, module: str) -> bool:
+    return f"{name}.".startswith(f"{module}.")
 
 
 def _repeated_names(draft: Draft) -> Iterator[Problem]:
@@ -86,6 +134,8 @@ def _candidate(location: Location, candidate: Draft, method: str | None) -> Iter
     for key in SETS:
         if candidate.get(key) is not None:
             yield from _rows_source((*location, key), candidate[key])
+    if {"head", "classes"} <= table(candidate, "evaluation").keys():
+        yield Problem((*location, "evaluation"), 'expected "head" or "classes", found both')
 
 
 def _rows_source(location: Location, rows: Draft) -> Iterator[Problem]:

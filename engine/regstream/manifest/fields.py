@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BeforeValidator, InstanceOf, StringConstraints, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, StringConstraints, ValidationInfo
 from pydantic_core import PydanticKnownError
 
 from regstream.manifest.blocks import parse_blocks
@@ -57,6 +57,15 @@ def _check_blocks(text: str) -> str:
     return text
 
 
+def _check_rename(pair: tuple[str, str]) -> tuple[str, str]:
+    pattern, replacement = pair
+    try:
+        re.compile(pattern).sub(replacement, "")
+    except (re.error, IndexError) as error:
+        raise ValueError(f'expected a regular expression and its replacement, found "{pattern}": {error}') from error
+    return pair
+
+
 def _check_dataset(text: str) -> str:
     if not is_dataset_id(text):
         raise ValueError(f'expected a data set\'s hub id, "org/name" (its revision in its own key), found "{text}"')
@@ -70,4 +79,7 @@ Model = Annotated[InstanceOf[ModelRef], BeforeValidator(_read_model)]
 SizeBytes = Annotated[int, BeforeValidator(_read_size)]
 Device = Annotated[str, AfterValidator(parse_device)]
 BlockSelector = Annotated[str, AfterValidator(_check_blocks)]
+#: Several of something; not strict, since TOML has lists.
+Names = Annotated[tuple[Text, ...], Field(strict=False)]
+Rename = Annotated[tuple[str, str], Field(strict=False), AfterValidator(_check_rename)]
 DatasetId = Annotated[str, AfterValidator(_check_dataset)]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from regstream.manifest.blocks import parse_blocks
-from regstream.manifest.schema import Calibration, Candidate, Manifest, Merge, Rule
+from regstream.manifest.schema import Architecture, Calibration, Candidate, Manifest, Merge, Rule
 
 
 def meaning(manifest: Manifest, *, device: str | None = None) -> dict[str, Any]:
@@ -16,6 +16,7 @@ def meaning(manifest: Manifest, *, device: str | None = None) -> dict[str, Any]:
     return {
         **_merge(manifest.merge),
         "device": None if chosen is None else chosen.partition(":")[0],
+        "architecture": None if manifest.architecture is None else _architecture(manifest.architecture),
         "rules": [_rule(rule) for rule in manifest.rules],
         "candidates": [_candidate(candidate, manifest.merge.regresses) for candidate in manifest.candidates],
     }
@@ -30,6 +31,11 @@ def _merge(merge: Merge) -> dict[str, Any]:
         "seed": merge.seed,
         "others": merge.others.model_dump(),
     }
+
+
+def _architecture(architecture: Architecture) -> dict[str, Any]:
+    # As a table that can be read again: a result is verified by it. Only evaluation takes `pooled`.
+    return architecture.model_dump(mode="json", exclude={"pooled"}) | {"body": architecture.running_body}
 
 
 def _rule(rule: Rule) -> dict[str, Any]:

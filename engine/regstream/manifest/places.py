@@ -9,6 +9,8 @@ from regstream.manifest.references import exists, is_folder, locate, model_refer
 from regstream.manifest.wording import Location, Problem, shown
 
 SUFFIXES = (".jsonl", ".txt", ".parquet", ".safetensors")
+#: What an evaluation names besides its rows, with the suffix of each.
+_HEADS = {"head": ".safetensors", "classes": ".toml"}
 
 
 class _Source(NamedTuple):
@@ -30,7 +32,7 @@ def misplaced(draft: Draft, manifest: Path) -> Iterator[Problem]:
     for source in rows:
         yield from _unreadable_rows(source)
     for head in heads:
-        yield from _unreadable_head(head)
+        yield from _unreadable_head(head, _HEADS[str(head.location[-1])])
     read = [*models, *rows, *heads, _Source((), manifest.name, "this manifest", manifest)]
     output = _written(draft, ("merge", "output"), manifest.parent)
     workdir = _written(draft, ("resources", "workdir"), manifest.parent)
@@ -50,6 +52,7 @@ def _models(draft: Draft, folder: Path) -> Iterator[_Source]:
         for index, candidate in enumerate(tables(draft, "candidates"))
         for key in ("model", "adapter")
     ]
+    named.append((("evaluation", "text_tower"), table(draft, "evaluation").get("text_tower"), "the text tower"))
     for location, text, title in named:
         if text is not None and (path := model_reference(text, folder).folder) is not None:
             yield _Source(location, text, title, path)
@@ -65,9 +68,10 @@ def _rows(draft: Draft, folder: Path) -> Iterator[_Source]:
 
 def _heads(draft: Draft, folder: Path) -> Iterator[_Source]:
     for index, candidate in enumerate(tables(draft, "candidates")):
-        if (text := table(candidate, "evaluation").get("head")) is not None:
-            location = ("candidates", index, "evaluation", "head")
-            yield _Source(location, text, f"the head of candidates[{index}]", locate(text, folder))
+        for key in _HEADS:
+            if (text := table(candidate, "evaluation").get(key)) is not None:
+                location = ("candidates", index, "evaluation", key)
+                yield _Source(location, text, f"the {key} of candidates[{index}]", locate(text, folder))
 
 
 def _written(draft: Draft, location: tuple[str, str], folder: Path) -> Path | None:
@@ -93,10 +97,10 @@ def _unreadable_rows(rows: _Source) -> Iterator[Problem]:
         yield Problem(rows.location, f"expected a file, found {shown(rows.text)}; there is no {rows.path}")
 
 
-def _unreadable_head(head: _Source) -> Iterator[Problem]:
-    if head.path.suffix != ".safetensors" or not exists(head.path) or is_folder(head.path):
+def _unreadable_head(head: _Source, suffix: str) -> Iterator[Problem]:
+    if head.path.suffix != suffix or not exists(head.path) or is_folder(head.path):
         there = "" if exists(head.path) else f"; there is no {head.path}"
-        yield Problem(head.location, f"expected a .safetensors file, found {shown(head.text)}{there}")
+        yield Problem(head.location, f"expected a {suffix} file, found {shown(head.text)}{there}")
 
 
 def _in_the_way(location: Location, written: Path, read: list[_Source]) -> Iterator[Problem]:

@@ -8,7 +8,18 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from regstream.manifest.fields import BlockSelector, DatasetId, Device, Model, Name, Place, SizeBytes, Text
+from regstream.manifest.fields import (
+    BlockSelector,
+    DatasetId,
+    Device,
+    Model,
+    Name,
+    Names,
+    Place,
+    Rename,
+    SizeBytes,
+    Text,
+)
 
 Method = Literal["average", "task_arithmetic", "regmean", "regmean++"]
 Use = Literal["regress", "average", "base"]
@@ -24,6 +35,12 @@ def _not_empty(candidates: tuple[Any, ...]) -> tuple[Any, ...]:
     if not candidates:
         raise ValueError("expected at least one [[candidates]] table, found none")
     return candidates
+
+
+def _filled(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("expected at least one name, found an empty list")
+    return values
 
 
 class _Table(BaseModel):
@@ -60,6 +77,40 @@ class Merge(_Table):
         return self.method in REGRESSING
 
 
+class Architecture(_Table):
+    """Where an architecture that is not known has what. Module names are those of the transformers class."""
+
+    model_class: Annotated[Text, Field(description="a class of transformers")] = "AutoModelForCausalLM"
+    rows: Literal["input_ids", "pixel_values"] = "input_ids"
+    blocks: Annotated[Text, Field(description='the name of the list of blocks, such as "model.layers"')]
+    body: Annotated[str | None, Field(description='the module that runs the blocks; "" for the model')] = None
+    inputs: Annotated[
+        tuple[Annotated[Names, AfterValidator(_filled)], ...],
+        Field(strict=False, description="a list of lists of a block's linears that read the same tensor"),
+        AfterValidator(_filled),
+    ]
+    transposed: Annotated[bool, Field(description="true or false")] = False
+    embeddings: Annotated[Names, Field(description="a list of module names"), AfterValidator(_filled)]
+    final_norm: Annotated[Names, Field(description="a list of module names")] = ()
+    head: Annotated[Names, Field(description="a list of module names")] = ()
+    optional: Annotated[Names, Field(description="a list of module names")] = ()
+    renames: Annotated[
+        tuple[Rename, ...], Field(strict=False, description='pairs such as ["^model\\.", ""]: expression, replacement')
+    ] = ()
+    pooled: Annotated[Text | None, Field(description="the name of a norm")] = None
+    class_tokens: Annotated[int, Field(ge=0, description="a whole number")] = 1
+
+    @property
+    def running_body(self) -> str:
+        """The module whose forward runs the blocks: by default the one that holds them."""
+        return self.blocks.rpartition(".")[0] if self.body is None else self.body
+
+    @property
+    def parts(self) -> dict[Literal["embeddings", "final_norm", "head"], tuple[str, ...]]:
+        """The modules outside the blocks, part by part."""
+        return {"embeddings": self.embeddings, "final_norm": self.final_norm, "head": self.head}
+
+
 class Rule(_Table):
     """What becomes of the parameters that a glob names, in all blocks or in some."""
 
@@ -82,10 +133,11 @@ class Calibration(_Table):
     batch_rows: Annotated[int, Field(gt=0, description="a whole number above 0")] = 8
 
 
-class Evaluation(Calibration):
-    """Held-out rows. Images have labels, and a head that tells their classes."""
+class HeldOut(Calibration):
+    """Held-out rows. Images have labels, and a head that tells their classes, or the classes' names to make one of."""
 
     head: Annotated[Place | None, Field(description="a .safetensors file")] = None
+    classes: Annotated[Place | None, Field(description="a .toml file")] = None
 
 
 class Candidate(_Table):
@@ -98,7 +150,15 @@ class Candidate(_Table):
     adapter: Annotated[Model | None, Field(description="a folder or a hub id of a PEFT LoRA adapter")] = None
     weight: Annotated[float, Field(gt=0, description="a number above 0")] = 1.0
     calibration: Annotated[Calibration | None, Field(description="a table")] = None
-    evaluation: Annotated[Evaluation | None, Field(description="a table")] = None
+    evaluation: Annotated[HeldOut | None, Field(description="a table")] = None
+
+
+class Evaluation(_Table):
+    """What candidates are judged with in common."""
+
+    text_tower: Annotated[
+        Model | None, Field(description="a folder or a hub id, of a whole CLIP, where the base is its vision tower")
+    ] = None
 
 
 class Resources(_Table):
@@ -115,12 +175,14 @@ class Manifest(_Table):
     """All that a merge is asked to be. `read_manifest` makes one, and also checks it against itself and the disk."""
 
     merge: Annotated[Merge, Field(description="a [merge] table")]
+    architecture: Annotated[Architecture | None, Field(description="an [architecture] table")] = None
     rules: Annotated[tuple[Rule, ...], Field(strict=False, description="[[rules]] tables")] = ()
     candidates: Annotated[
         tuple[Candidate, ...],
         Field(strict=False, description="[[candidates]] tables, one for each checkpoint"),
         AfterValidator(_not_empty),
     ]
+    evaluation: Annotated[Evaluation, Field(description="an [evaluation] table")] = Evaluation()
     resources: Annotated[Resources, Field(description="a [resources] table")] = Resources()
 
     @property

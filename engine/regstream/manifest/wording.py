@@ -88,9 +88,11 @@ def _label(location: Location, raw: Mapping[str, Any]) -> str:
         case (str(top), int(index), *_):
             return ": ".join(filter(None, [element(top, index, raw), ".".join(keys[2:])]))
         case (str(top),):
-            return f"[{top}]" if top in ("merge", "resources") else keys[0]
+            return f"[{top}]" if top in ("merge", "architecture", "evaluation", "resources") else keys[0]
         case (_, _, *_):
-            return f"[{'.'.join(keys[:-1])}] {keys[-1]}"
+            # Elements of a list belong to its key: `inputs[0][1]`.
+            end = max(place for place, key in enumerate(location) if isinstance(key, str))
+            return f"[{'.'.join(keys[:end])}] {keys[end]}{''.join(f'[{index}]' for index in location[end + 1 :])}"
     return ""
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 import torch
 
 from regstream import memory
+from regstream.architecture import check_passes, describe, unregressed
 from regstream.block import LayeredModel
 from regstream.calibration import CalibrationSet, load_calibration
 from regstream.checkpoint import Checkpoint, open_checkpoint
 from regstream.errors import InputError, ManifestError
 from regstream.events import Listener, Warned, ignore
+from regstream.families import Family
 from regstream.manifest import Candidate, Manifest, ModelRef, Others, parse_device
 from regstream.methods import Method, method_of
 from regstream.methods.method import States
@@ -38,7 +40,7 @@ def make_plan(
     Not for this machine, a plan may be for a device that is not here; it can be looked at, and not be run.
 
     Raises:
-        ManifestError: a rule fits no parameter, or the device is not there.
+        ManifestError: a rule fits no parameter, the model is not as [architecture] says, or the device is not there.
         InputError: a checkpoint or a calibration set cannot be used.
     """
     memory.give_back_at_once()
@@ -53,10 +55,16 @@ def make_plan(
     if not is_there and manifest.resources.device_memory is None:
         raise ManifestError(f'{source}: device "{chosen}" is not here; give its device_memory in [resources]')
     method = method_of(manifest.merge)
-    base = open_checkpoint("base", _folder(manifest.merge.base, "merge.base"))
-    opened = [_open(index, candidate) for index, candidate in enumerate(manifest.candidates)]
+    base_folder = folder_of(manifest.merge.base, "merge.base")
+    described = None if manifest.architecture is None else describe(manifest.architecture, base_folder, source)
+    base = open_checkpoint("base", base_folder, described=described)
+    opened = [_open(index, candidate, described) for index, candidate in enumerate(manifest.candidates)]
     dtype = _compute_dtype([base, *opened])
     model = LayeredModel(base.family, base.config, dtype=dtype, device=chosen if is_there else _CPU)
+    if manifest.architecture is not None:
+        check_passes(manifest.architecture, model, source)
+        if method.states is not States.NONE and (told := unregressed(model)):
+            warn(told)
     for left_out in _agree(model, base, opened, manifest.merge.others):
         warn(left_out)
     needed = method.states is not States.NONE
@@ -124,15 +132,21 @@ def choose_device(name: str | None, *, must_exist: bool = True) -> torch.device:
     raise ManifestError(f'device "{name}": {found} found; device = "cpu" works')
 
 
-def _open(index: int, candidate: Candidate) -> Checkpoint:
+def _open(index: int, candidate: Candidate, described: Family | None) -> Checkpoint:
     where = f'candidates[{index}] "{candidate.name}"'
     if candidate.adapter is not None:
         raise ManifestError(f"{where}: adapter: adapters are not applied yet; merge it into its model first")
     assert candidate.model is not None
-    return open_checkpoint(f'candidate "{candidate.name}"', _folder(candidate.model, f"{where}: model"))
+    folder = folder_of(candidate.model, f"{where}: model")
+    return open_checkpoint(f'candidate "{candidate.name}"', folder, described=described)
 
 
-def _folder(reference: ModelRef, where: str) -> Path:
+def folder_of(reference: ModelRef, where: str) -> Path:
+    """Where a model lies that a manifest names; `where` says at which key.
+
+    Raises:
+        ManifestError: it is not on this machine.
+    """
     if reference.folder is None:
         raise ManifestError(
             f"{where}: {reference}: models are not fetched from the hub yet; download it and name the folder"

@@ -1,7 +1,7 @@
 """The memory model: what a step holds at its peak, term by term, on the host and on an accelerator.
 
-The terms that do not follow from shapes were measured on the CPU, and are bounds; `tools/bench/run memory` prints what
-the operating system counted beside their sums.
+The terms that do not follow from shapes were measured on the CPU, and are bounds; `tools/bench/run projections` prints
+what the operating system counted beside their sums.
 """
 
 import math
@@ -64,10 +64,10 @@ def _sums(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
         "candidate's block": block,
         "reference": _count(linears) * job.compute_dtype.itemsize,
         # Two symmetric matrices share a square: the sum over all candidates and one candidate's own.
-        "Gram sums": sum(width * (width + 2 * blocks_width(width)) for width in widths) * itemsize,
+        "Gram sums": sum(w * (w + gram.ROW_PADDING + 2 * blocks_width(w)) for w in widths) * itemsize,
         "right-hand sides": _count(linears) * itemsize,
         "means": _count(tensor for tensor in step.folded if tensor.use != "base") * 4,
-        "kept tokens": sum(_kept_tokens(job, width) * width for width in widths) * itemsize,
+        "kept tokens": sum(_kept_tokens(job, width) * (width + gram.ROW_PADDING) for width in widths) * itemsize,
         "scratch": max(map(_scratch_values, [job] * len(groups), [step.regressed[g] for g in groups])) * itemsize,
     }
 
@@ -116,13 +116,10 @@ def _kept_tokens(job: Job, in_features: int) -> int:
 
 
 def _scratch_values(job: Job, linears: Sequence[TensorPlan]) -> int:
-    """Tokens on their way to a product, where they have to be cast; later rows of a candidate's difference."""
+    """Tokens on their way to a product; later rows of a candidate's difference."""
     out_features, in_features = max(tensor.out_in[0] for tensor in linears), linears[0].out_in[1]
     most = max(batch.num_tokens for candidate in job.candidates for batch in candidate.rows.batches)
-    assert isinstance(job.method, RegMean)
-    is_cast = job.compute_dtype != gram.accumulation_dtype(job.method.alpha)
-    tokens = min(most, gram.TOKENS_AT_A_TIME) if is_cast else 0
-    return max(tokens, min(out_features, PANEL_ROWS)) * in_features
+    return max(min(most, gram.TOKENS_AT_A_TIME), min(out_features, PANEL_ROWS)) * (in_features + gram.ROW_PADDING)
 
 
 def _count(tensors: Iterable[TensorPlan]) -> int:

@@ -69,4 +69,4 @@ def _pipeline(family: Family) -> str:
     """What the hub calls the use of such a model."""
     if family.rows == "pixel_values":
         return "image-feature-extraction"
-    return "text-generation" if family.model_class == "AutoModelForCausalLM" else "feature-extraction"
+    return "text-generation" if family.continues_text else "feature-extraction"

@@ -1,6 +1,7 @@
 """A symmetric positive definite matrix of unit diagonal, factored, and solved with in place.
 
-Shape suffixes: I in-features, N right-hand sides (kept as rows, so that weights need no transposing).
+Shape suffixes: I in-features, N right-hand sides (kept as rows, so that weights need no transposing), P columns of a
+panel.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ _CONVERGED = 1e-6  # relative size of a correction after which another would be 
 #: Rows refined at a time: three copies of them in float64.
 REFINED_ROWS = 256
 _BLOCK = 128  # of the factorisation; wider diagonal blocks would be split among threads
+_SOLVED_COLUMNS = 256  # at a time
 
 
 def cholesky(matrix: Symmetric) -> Tensor | None:
@@ -40,9 +42,17 @@ def cholesky(matrix: Symmetric) -> Tensor | None:
 
 
 def solve_rows(lower_II: Tensor, rhs_NI: Tensor) -> None:
-    """Overwrite each row r of `rhs_NI` by the solution of x L Lᵀ = r."""
-    torch.linalg.solve_triangular(lower_II.mT, rhs_NI, upper=True, left=False, out=rhs_NI)
-    torch.linalg.solve_triangular(lower_II, rhs_NI, upper=False, left=False, out=rhs_NI)
+    """Overwrite each row r of `rhs_NI` by the solution of x L Lᵀ = r, all but small triangles by matrix products."""
+    width = lower_II.shape[0]
+    columns = [slice(left, min(left + _SOLVED_COLUMNS, width)) for left in range(0, width, _SOLVED_COLUMNS)]
+    for block in columns:
+        rhs_NP, diagonal_PP = rhs_NI[:, block], lower_II[block, block]
+        rhs_NP.addmm_(rhs_NI[:, : block.start], lower_II[block, : block.start].T, alpha=-1)
+        torch.linalg.solve_triangular(diagonal_PP.mT, rhs_NP, upper=True, left=False, out=rhs_NP)
+    for block in reversed(columns):
+        rhs_NP, diagonal_PP = rhs_NI[:, block], lower_II[block, block]
+        rhs_NP.addmm_(rhs_NI[:, block.stop :], lower_II[block.stop :, block], alpha=-1)
+        torch.linalg.solve_triangular(diagonal_PP, rhs_NP, upper=False, left=False, out=rhs_NP)
 
 
 def refine_rows(matrix: Symmetric, lower_II: Tensor, rhs_NI: Tensor) -> None:

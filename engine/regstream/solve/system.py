@@ -66,7 +66,7 @@ class System:
         self._alpha = alpha
         self._scratch = scratch
         (self._width,) = {in_features for _, in_features in linears.values()}
-        square_II = scratch.zeros(self._width, self._width)
+        square_II = scratch.square(self._width)
         self._sum = Symmetric(square_II, scratch.zeros(self._width, blocks_width(self._width)))
         self.gram = Gram(Symmetric(square_II.T, scratch.zeros(self._width, blocks_width(self._width))), scratch)
         self._rhs_OI = {name: scratch.zeros(*shape) for name, shape in linears.items()}

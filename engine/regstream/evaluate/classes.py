@@ -1,0 +1,108 @@
+"""The names of a dataset's classes, and the sentences they are put into, as a TOML file gives them."""
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from regstream.errors import InputError
+
+_PLACEHOLDER = "{}"
+_CLASS_KEYS = {"folder", "name"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classes:
+    """Class names in the order of the labels, and templates with one `{}` each; `folders` where the file names them."""
+
+    path: Path
+    names: tuple[str, ...]
+    folders: tuple[str, ...]
+    templates: tuple[str, ...]
+
+    @property
+    def prompts(self) -> list[str]:
+        """Every class in every template: all of the first class, then all of the next."""
+        return [template.replace(_PLACEHOLDER, name) for name in self.names for template in self.templates]
+
+    def of_folders(self, class_folders: Sequence[str]) -> "Classes":
+        """The same in the order of a dataset's class folders, which its labels count; as they stand where it has none.
+
+        Raises:
+            InputError: the classes are not those of the folders.
+        """
+        if not class_folders:
+            return self
+        if not self.folders:
+            self._check_number(class_folders)
+            return self
+        self._check_folders(set(class_folders))
+        name_of = dict(zip(self.folders, self.names, strict=True))
+        return replace(self, folders=tuple(class_folders), names=tuple(name_of[folder] for folder in class_folders))
+
+    def _check_number(self, found: Sequence[str]) -> None:
+        if len(found) != len(self.names):
+            raise InputError(
+                f"{self.path}: {len(self.names)} classes, where the images lie in {len(found)} class folders,"
+                f" {found[0]} to {found[-1]}"
+            )
+
+    def _check_folders(self, found: set[str]) -> None:
+        missing, further = sorted(set(self.folders) - found), sorted(found - set(self.folders))
+        if missing or further:
+            parts = [f"no images in {_some(missing)}"] * bool(missing)
+            parts += [f"no class for the images in {_some(further)}"] * bool(further)
+            raise InputError(f"{self.path}: {len(self.folders)} class folders, but {', and '.join(parts)}")
+
+
+def read_classes(path: Path) -> Classes:
+    """Read `templates`, and `classes`: names, or tables `{folder = "AnnualCrop", name = "annual crop land"}`.
+
+    Raises:
+        InputError: the file is no TOML, holds something else, or names a class or a folder twice.
+    """
+    try:
+        content = tomllib.loads(path.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: {error}") from error
+    if content.keys() != {"classes", "templates"}:
+        found = ", ".join(sorted(content)) or "none"
+        raise InputError(f"{path}: expected the keys classes and templates, found {found}")
+    templates = _texts(path, "templates", content["templates"])
+    for template in templates:
+        if template.count(_PLACEHOLDER) != 1:
+            raise InputError(
+                f'{path}: template "{template}" has {template.count(_PLACEHOLDER)} {_PLACEHOLDER}; expected one, where'
+                " the class's name goes"
+            )
+    names, folders = _classes(path, content["classes"])
+    return Classes(path=path, names=names, folders=folders, templates=templates)
+
+
+def _classes(path: Path, found: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names, and the folders where there are any."""
+    if isinstance(found, list) and any(isinstance(entry, dict) for entry in found):
+        for index, entry in enumerate(found):
+            if not isinstance(entry, dict) or entry.keys() != _CLASS_KEYS:
+                raise InputError(
+                    f"{path}: classes[{index}]: expected a table of folder and name as others are, found {entry}"
+                )
+        folders = _texts(path, "classes.folder", [entry["folder"] for entry in found])
+        return _texts(path, "classes.name", [entry["name"] for entry in found]), folders
+    return _texts(path, "classes", found), ()
+
+
+def _texts(path: Path, key: str, found: Any) -> tuple[str, ...]:
+    if not (isinstance(found, list) and found and all(isinstance(text, str) and text.strip() for text in found)):
+        raise InputError(f"{path}: {key}: expected a list of texts, none of them empty, found {str(found)[:40]}")
+    first: dict[str, int] = {}
+    for index, text in enumerate(found):
+        if (earlier := first.setdefault(text, index)) != index:
+            raise InputError(f'{path}: {key}: [{earlier}] and [{index}] are both "{text}"; expected each once')
+    return tuple(found)
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

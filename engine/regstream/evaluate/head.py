@@ -1,0 +1,63 @@
+"""What tells the class of an image from its pooled features.
+
+Shape suffixes: B images, D features, P projected features, C classes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from regstream.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """Class scores of pooled features: `weight_CP` on their projection, or on themselves where there is none."""
+
+    weight_CP: Tensor
+    bias_C: Tensor | None
+    projection_PD: Tensor | None
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.weight_CP.shape[0]
+
+    def classes(self, features_BD: Tensor) -> Tensor:
+        """The class of each, (B,). In float32, whatever the model's dtype: two classes may lie close together."""
+        features = features_BD.float()
+        if self.projection_PD is not None:
+            features = features @ self.projection_PD.T
+            features = features / features.norm(dim=-1, keepdim=True)
+        scores_BC = features @ self.weight_CP.T
+        return (scores_BC if self.bias_C is None else scores_BC + self.bias_C).argmax(-1)
+
+
+def read_head(path: Path, width: int, projection_PD: Tensor | None) -> Head:
+    """A head from a safetensors file: `weight` (classes, features), and `bias` where it has one.
+
+    Raises:
+        InputError: there is no such tensor, or it fits neither the model's features nor their projection.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: {error}") from error
+    weight = tensors.get("weight")
+    if weight is None or weight.dim() != 2:
+        raise InputError(f"{path}: expected a tensor weight (classes, features), found {', '.join(tensors) or 'none'}")
+    bias = tensors.get("bias")
+    projected = None if projection_PD is None else projection_PD.shape[0]
+    if weight.shape[1] not in (width, projected):
+        known = f"{width}" if projected is None else f"{projected} or {width}"
+        raise InputError(f"{path}: weight has {weight.shape[1]} features, the model's are {known}")
+    is_projected = projected is not None and weight.shape[1] == projected
+    return Head(
+        weight_CP=weight.to(torch.float32),
+        bias_C=None if bias is None else bias.to(torch.float32),
+        projection_PD=projection_PD if is_projected else None,
+    )

@@ -1,0 +1,65 @@
+"""Architectures that no family describes but the manifest: merged as known ones are, equal to the dense reference."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+import checkpoints
+import reference
+from merging import make_merge, read_result, worst_difference
+from regstream.errors import ResumeError
+from regstream.publish import read_provenance
+from regstream.verify import verify
+
+TOLERANCE = 1e-4
+#: What a table leaves open is as for other encoders a mean; the reference has CLIP's published way for images.
+OTHERS: dict[checkpoints.Family, Any] = {"siglip": {"final_norm": "average"}}
+PIPELINES = {"megatron-bert": "feature-extraction", "siglip": "image-feature-extraction"}
+
+
+@pytest.mark.parametrize("method", ["regmean++", pytest.param("regmean", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", checkpoints.DESCRIBED_FAMILIES)
+def test_a_described_architecture_is_merged_as_a_known_one(
+    tmp_path: Path, family: checkpoints.Family, method: reference.Method
+) -> None:
+    # Five blocks: a stand-in that returned less than its block would be noticed behind the third.
+    merge = make_merge(tmp_path, family, layers=5, merge={"method": method})
+    assert merge.plan().warnings == ()
+    result = read_result(merge.run())
+    difference, name = worst_difference(result, merge.reference(method, others=OTHERS.get(family)))
+    assert difference <= TOLERANCE, f"{name}: {difference:.1e}"
+    assert worst_difference(result, merge.reference("average"))[0] > 100 * TOLERANCE
+    assert verify(merge.output).problems == ()
+    card = ModelCard.load(merge.output / "README.md")
+    assert card.data.to_dict()["pipeline_tag"] == PIPELINES.get(family, "text-generation")
+    assert "[architecture]" in card.text
+
+
+@pytest.mark.parametrize("family", checkpoints.DESCRIBED_FAMILIES)
+def test_its_weights_are_averaged_by_a_method_of_weights_alone(tmp_path: Path, family: checkpoints.Family) -> None:
+    merge = make_merge(tmp_path, family, layers=2, merge={"method": "average"})
+    assert worst_difference(read_result(merge.run()), merge.reference("average"))[0] <= TOLERANCE
+
+
+def test_what_is_in_no_list_of_inputs_is_averaged_and_told(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, "olmo2")
+    text = merge.manifest.read_text()
+    merge.manifest.write_text(text.replace('    ["mlp.down_proj"],\n', ""))
+    assert merge.manifest.read_text() != text
+    assert merge.plan().warnings == ("[architecture] inputs: in none of them, so averaged: mlp.down_proj.weight",)
+    expected = merge.reference(uses=lambda name, block: "average" if "down_proj" in name else "regress")
+    difference, name = worst_difference(read_result(merge.run()), expected)
+    assert difference <= TOLERANCE, f"{name}: {difference:.1e}"
+
+
+def test_a_result_is_bound_to_the_table_that_it_was_made_with(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, "olmo2", layers=1, hidden=8)
+    merge.run()
+    meant = read_provenance(merge.output)["identity"]["manifest"]["architecture"]
+    assert (meant["blocks"], meant["body"]) == ("model.layers", "model")
+    text = merge.manifest.read_text()
+    merge.manifest.write_text(text.replace('    ["mlp.down_proj"],\n', ""))
+    with pytest.raises(ResumeError, match=r"manifest architecture inputs .*mlp.down_proj before, absent now"):
+        merge.run()
