@@ -6,10 +6,10 @@ from torch import Tensor
 from regstream.symmetric import Symmetric, blocks_width
 
 
-def empty(width: int, dtype: torch.dtype = torch.float32) -> Symmetric:
+def empty(width: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Symmetric:
     """A matrix of zeros in a square of its own."""
-    blocks_IP = torch.zeros(width, blocks_width(width), dtype=dtype)
-    return Symmetric(torch.zeros(width, width, dtype=dtype), blocks_IP)
+    blocks_IP = torch.zeros(width, blocks_width(width), dtype=dtype, device=device)
+    return Symmetric(torch.zeros(width, width, dtype=dtype, device=device), blocks_IP)
 
 
 def kept(matrix_II: Tensor) -> Symmetric:
@@ -23,7 +23,8 @@ def kept(matrix_II: Tensor) -> Symmetric:
 
 def dense(symmetric: Symmetric) -> Tensor:
     """All of a matrix, by multiplying the identity."""
-    identity_II = torch.eye(symmetric.width, dtype=symmetric.square_II.dtype)
+    square_II = symmetric.square_II
+    identity_II = torch.eye(symmetric.width, dtype=square_II.dtype, device=square_II.device)
     result_II = torch.zeros_like(identity_II)
     symmetric.multiply(identity_II, result_II)
     return result_II

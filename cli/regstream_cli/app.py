@@ -8,8 +8,10 @@ from regstream import __version__
 from regstream_cli.bias import bias
 from regstream_cli.evaluate import evaluate
 from regstream_cli.failures import report
+from regstream_cli.init import init
 from regstream_cli.options import DEBUG
 from regstream_cli.plan import plan
+from regstream_cli.push import push
 from regstream_cli.quiet import quieten
 from regstream_cli.run import run
 from regstream_cli.status import status
@@ -38,9 +40,11 @@ def cli() -> None:
 
     \b
     Example:
+      regstream init --help           how to get a manifest to begin with
       regstream plan merge.toml       what will be done, and what it takes
       regstream run merge.toml        do it; the same command goes on after a stop
       regstream verify merged/llama   whether a result is whole
+      regstream push merged/llama me/llama   onto the hub
 
     \b
     Exit codes:
@@ -52,7 +56,7 @@ def cli() -> None:
     quieten()
 
 
-for command in (run, plan, status, verify, evaluate, bias):
+for command in (init, run, plan, status, verify, evaluate, bias, push):
     cli.add_command(command)
 
 

@@ -7,6 +7,7 @@ import click
 
 from regstream.manifest import read_manifest
 from regstream_cli.options import also_option, debug_option, device_option, json_option, manifest_argument, only_option
+from regstream_cli.planned import plan_of_result
 from regstream_cli.render import bias_table
 from regstream_cli.streams import data_console, write_json
 from regstream_cli.watching import watching
@@ -35,9 +36,8 @@ def bias(*, path: Path, also: dict[str, Path], only: tuple[str, ...], device: st
     manifest = read_manifest(path)
     with watching(verb="bias") as listener:
         from regstream.evaluate import representation_bias
-        from regstream.plan import make_plan
 
-        plan = make_plan(manifest, source=path.name, text=path.read_text("utf-8-sig"), device=device, listener=listener)
+        plan = plan_of_result(path, manifest, device=device, listener=listener)
         biases = representation_bias(plan, also=also, only=only, listener=listener)
     if as_json:
         for found in biases:

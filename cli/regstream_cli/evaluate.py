@@ -7,6 +7,7 @@ import click
 
 from regstream.manifest import read_manifest
 from regstream_cli.options import also_option, debug_option, device_option, json_option, manifest_argument, only_option
+from regstream_cli.planned import plan_of_result
 from regstream_cli.render import evaluation_table
 from regstream_cli.streams import data_console, write_json
 from regstream_cli.watching import watching
@@ -42,10 +43,9 @@ def evaluate(
     manifest = read_manifest(path)
     with watching(verb="evaluate") as listener:
         from regstream.evaluate import evaluate as judge
-        from regstream.plan import make_plan
         from regstream.publish import add_results
 
-        plan = make_plan(manifest, source=path.name, text=path.read_text("utf-8-sig"), device=device, listener=listener)
+        plan = plan_of_result(path, manifest, device=device, listener=listener)
         evaluation = judge(plan, also=also, only=only, cross=cross, listener=listener)
         if not only:
             add_results(plan.output, plan, evaluation.markdown())

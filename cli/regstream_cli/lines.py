@@ -3,7 +3,7 @@
 from types import TracebackType
 from typing import Self
 
-from regstream.events import Event, RunStarted, StepCommitted, StepStarted, Warned
+from regstream.events import Event, Fetching, RunStarted, StepCommitted, StepStarted, Warned
 from regstream.units import format_bytes, format_seconds
 from regstream_cli.streams import note
 from regstream_cli.watch import Watch
@@ -14,6 +14,7 @@ class Lines:
 
     def __init__(self, watch: Watch, verb: str | None) -> None:
         self._watch, self._verb = watch, verb
+        self._fetched = ""
 
     def __enter__(self) -> Self:
         return self
@@ -29,6 +30,9 @@ class Lines:
                 note(f"going on after {event.done} of {event.total} steps")
             case StepStarted() if self._verb:
                 note(f"{self._verb} {event.name}")
+            case Fetching() if event.file != self._fetched:
+                self._fetched = event.file
+                note(f"fetching {event.file}, {format_bytes(event.total_bytes)}")
             case StepCommitted():
                 note(self._committed(event))
             case Warned():

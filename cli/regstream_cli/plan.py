@@ -24,8 +24,8 @@ def plan(path: Path, device: str | None, as_json: bool) -> None:
     """Show the steps, and what they take.
 
     Says of each step of the merge that MANIFEST asks for what it reads, writes and holds, and whether all of it fits.
-    Reads configs, headers and calibration sets, no weights; writes nothing. Ends with exit code 3 where the memory or
-    the disk does not suffice.
+    Reads configs, headers and calibration sets, no weights; writes nothing, but what is small of models of the hub into
+    its cache. Ends with exit code 3 where the memory or the disk does not suffice.
 
     \b
     Example:
@@ -43,10 +43,17 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
     """
     manifest = read_manifest(path)
     with watching() as listener:
+        from regstream.journal import Journal
         from regstream.plan import make_plan
 
-        # For whatever device is asked for: whether a merge would fit there is a question to ask before one has it.
-        made = make_plan(manifest, source=path.name, device=device, for_this_machine=False, listener=listener)
+        made = make_plan(
+            manifest,
+            source=path.name,
+            device=device,
+            for_this_machine=False,  # whether a merge would fit there is a question to ask before one has it
+            commits=Journal.commits(manifest.workdir),
+            listener=listener,
+        )
     refusal = _refusal(made)
     if as_json:
         write_json(_record(made, refusal))
@@ -82,6 +89,9 @@ def _record(made: "Plan", refusal: BudgetError | None) -> dict[str, Any]:
         "read_bytes": made.read_bytes,
         "write_bytes": made.write_bytes,
         "disk_bytes": made.disk_bytes,
+        "disk_peak_bytes": made.supply.peak_bytes,
+        "fetch_bytes": made.supply.fetched_bytes,
+        "fetch_again_bytes": made.supply.again_bytes,
         "fits": refusal is None,
         "refusal": None if refusal is None else str(refusal),
         "warnings": list(made.warnings),

@@ -58,6 +58,10 @@ class Display:
             count = f"{watch.done}/{watch.total}{self._left()}"
             grid.add_row("steps", _bar(watch.done + watch.fraction, watch.total), count)
         grid.add_row(watch.step, _bar(watch.amount, watch.work), watch.doing)
+        if (fetching := watch.fetching) is not None:
+            there, whole = fetching.num_bytes, fetching.total_bytes
+            told = f"{format_bytes(there)} of {format_bytes(whole)}, {fetching.file}"
+            grid.add_row("fetching", _bar(there, whole), told)
         grid.add_row("memory", "", self._memory())
         return Group(grid, Text(self._notice, style="bold", overflow="ellipsis")) if self._notice else grid
 

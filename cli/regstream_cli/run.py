@@ -41,9 +41,17 @@ def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_di
     manifest = read_manifest(path)
     with watching(events_as_json=as_json) as listener:
         from regstream import scheduler
+        from regstream.journal import Journal
         from regstream.plan import make_plan
 
-        plan = make_plan(manifest, source=path.name, text=path.read_text("utf-8-sig"), device=device, listener=listener)
+        plan = make_plan(
+            manifest,
+            source=path.name,
+            text=path.read_text("utf-8-sig"),
+            device=device,
+            commits={} if restart else Journal.commits(manifest.workdir),
+            listener=listener,
+        )
         with full_disk_at(plan.output, lambda: plan.missing_disk_bytes):
             scheduler.run(plan, restart=restart, full_digest=full_digest, listener=listener)
     if listener.watch.finished is not None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 
-from regstream.events import Event, Progressed, RunFinished, RunStarted, StepCommitted, StepStarted
+from regstream.events import Event, Fetching, Progressed, RunFinished, RunStarted, StepCommitted, StepStarted
 
 
 class Watch:
@@ -16,10 +16,12 @@ class Watch:
         self.amount, self.work = 0, 0
         self.peak_bytes = 0
         self.finished: RunFinished | None = None
+        self.fetching: Fetching | None = None
         self._timings: list[tuple[str, float]] = []
         self._step_began = time.monotonic()
 
     def __call__(self, event: Event) -> None:
+        self.fetching = event if isinstance(event, Fetching) else None
         match event:
             case RunStarted():
                 self.output, self.done, self.total = event.output, event.done, event.total

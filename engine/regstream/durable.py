@@ -6,6 +6,7 @@ Everything regstream makes on disk is made through here, or synced through here 
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +18,26 @@ TEMPORARY_SUFFIX = ".partial"
 _READ_BYTES = 1 << 20
 
 
-class HashedFile:
-    """A file being written, with the digest of what went into it."""
+class Prefix:
+    """What a file begins with: so many bytes, and their digest, which can be gone on with."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, num_bytes: int, digest: "hashlib._Hash") -> None:
+        self.num_bytes = num_bytes
+        self.digest = digest
+
+    @property
+    def sha256(self) -> str:
+        """Its digest, in hexadecimal."""
+        return self.digest.hexdigest()
+
+
+class HashedFile:
+    """A file being written, with the digest of what went into it, be it now or `before`."""
+
+    def __init__(self, stream: BinaryIO, before: Prefix | None = None) -> None:
         self._stream = stream
-        self._digest = hashlib.sha256()
-        self.num_bytes = 0
+        self._digest = hashlib.sha256() if before is None else before.digest.copy()
+        self.num_bytes = 0 if before is None else before.num_bytes
 
     def write(self, data: Buffer) -> None:
         """Write all of `data`, or raise OSError."""
@@ -37,6 +51,11 @@ class HashedFile:
     def sha256(self) -> str:
         """The digest of the bytes written so far, in hexadecimal."""
         return self._digest.hexdigest()
+
+    @property
+    def written(self) -> Prefix:
+        """The bytes written so far."""
+        return Prefix(self.num_bytes, self._digest.copy())
 
 
 @contextmanager
@@ -56,6 +75,31 @@ def atomic_file(path: Path) -> Iterator[HashedFile]:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def grown_file(path: Path, before: Prefix | None) -> Iterator[HashedFile]:
+    """Write on after what a file begins with, whatever came behind it; durable when the context ends.
+
+    Without `before` the file is made, in place of any other.
+
+    Raises:
+        OSError: the disk refused; the file ends where `before` does, or there is none.
+    """
+    try:
+        if before is not None:
+            os.truncate(path, before.num_bytes)
+        with path.open("wb" if before is None else "ab", buffering=0) as stream:
+            yield HashedFile(stream, before)
+            os.fsync(stream.fileno())
+    except BaseException:
+        if before is None:
+            path.unlink(missing_ok=True)
+        else:
+            os.truncate(path, before.num_bytes)
+        raise
+    if before is None:
+        sync_folder(path.parent)
 
 
 def write_file(path: Path, data: Buffer) -> str:
@@ -121,9 +165,15 @@ def make_folder(folder: Path) -> None:
 
 def sha256(path: Path) -> str:
     """The digest of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
+    return read_prefix(path, sys.maxsize).sha256
+
+
+def read_prefix(path: Path, num_bytes: int) -> Prefix:
+    """The first so many bytes of a file, or all where it has fewer."""
+    digest, left = hashlib.sha256(), num_bytes
     with path.open("rb", buffering=0) as stream:
         buffer = memoryview(bytearray(_READ_BYTES))
-        while count := stream.readinto(buffer):
+        while count := stream.readinto(buffer[:left]):
             digest.update(buffer[:count])
-    return digest.hexdigest()
+            left -= count
+    return Prefix(num_bytes - left, digest)

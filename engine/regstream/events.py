@@ -35,6 +35,15 @@ class Progressed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Fetching:
+    """The work waits for a file of the hub, of which so many bytes are there."""
+
+    file: str
+    num_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepCommitted:
     """A step is durable. Memory is the process's peak within the step, in bytes; an accelerator's apart."""
 
@@ -65,7 +74,7 @@ class RunFinished:
     already: bool = False
 
 
-Event = RunStarted | StepStarted | Progressed | StepCommitted | Warned | RunFinished
+Event = RunStarted | StepStarted | Progressed | Fetching | StepCommitted | Warned | RunFinished
 Listener = Callable[[Event], None]
 
 

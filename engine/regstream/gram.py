@@ -6,6 +6,7 @@ Shape suffixes: T tokens, I in-features.
 import torch
 from torch import Tensor
 
+from regstream.precision import Product, plain
 from regstream.symmetric import Symmetric
 
 #: Tokens multiplied at a time. Fixed, since the chunking decides the last bits of the sums.
@@ -58,13 +59,14 @@ class Scratch:
 class Gram:
     """XᵀX of one candidate's tokens, in the scratch's dtype and in the order the tokens come.
 
-    Products of bfloat16 inputs are exact in float32; only the additions round. Few tokens are kept instead of their
+    Products of bfloat16 tokens are exact; only the additions round. Few tokens are kept instead of their
     product: for fewer than half the inputs, Xᵀ(XDᵀ) is less work than (XᵀX)Dᵀ.
     """
 
     def __init__(self, product: Symmetric, scratch: Scratch) -> None:
         self.num_tokens = 0
         self._product = product
+        self._formed = plain(scratch.dtype)
         self._kept = Scratch(scratch.device, scratch.dtype)
         self.keeps, self._room = False, 0
         self._scratch = scratch
@@ -79,12 +81,15 @@ class Gram:
     def add(self, x_TI: Tensor) -> None:
         """Add tokens."""
         before, self.num_tokens = self.num_tokens, self.num_tokens + x_TI.shape[0]
+        self._formed = Product(self.dtype, x_TI.dtype)
         if self.keeps:
             self._tokens_TI[before:] = x_TI
             return
         for start in range(0, x_TI.shape[0], TOKENS_AT_A_TIME):
             part_TI = x_TI[start : start + TOKENS_AT_A_TIME]
-            self._product.add_product(self._scratch.take(*part_TI.shape).copy_(part_TI))
+            tokens_TI = self._scratch.take(*part_TI.shape).copy_(part_TI)
+            with self._formed.formed_on(x_TI.device):
+                self._product.add_product(tokens_TI)
 
     def is_finite(self) -> bool:
         """Whether no token holds a NaN or an infinity, and no square overflowed."""
@@ -100,7 +105,8 @@ class Gram:
     def add_to(self, total: Symmetric, scale: float) -> None:
         """Add the sum times `scale` to another."""
         if self.keeps:
-            total.add_product(self._tokens_TI, scale)
+            with self._formed.formed_on(self._scratch.device):
+                total.add_product(self._tokens_TI, scale)
         else:
             total.add(self._product, scale)
 

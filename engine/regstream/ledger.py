@@ -1,7 +1,7 @@
 """Where a step's time went, kind of work by kind, and how long the machine's own matrix product would have taken.
 
-The time of each moment goes to the innermost kind that is under way. Waiting for another thread's read or write counts
-as reading or writing; what overlaps with computing does not.
+The time of each moment goes to the innermost kind that is under way. Waiting for another thread's read or write, or for
+a shard of the hub, counts as reading or writing; what overlaps with computing does not.
 """
 
 import time
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import torch
+
+from regstream.precision import Product, plain
 
 Kind = Literal[
     "candidates' forward",
@@ -24,6 +26,7 @@ Kind = Literal[
 ]
 Item = TypeVar("Item")
 _END = object()
+_ANY = plain(torch.float32)
 
 
 @dataclass
@@ -38,19 +41,17 @@ class Entry:
 
 @dataclass
 class Ledger:
-    """Entries for the work since the last `close`. `rates` are FLOP a second by dtype."""
+    """Entries for the work since the last `close`. `rates` are FLOP a second of products formed so."""
 
     device: torch.device
-    rates: Mapping[torch.dtype, float]
+    rates: Mapping[Product, float]
     _entries: dict[str, Entry] = field(default_factory=dict)
     _current: Kind = "other"
     _marks: list[tuple[Kind, Any]] = field(default_factory=list)
 
     @contextmanager
-    def of(
-        self, kind: Kind, *, flop: float = 0.0, dtype: torch.dtype = torch.float32, num_bytes: int = 0
-    ) -> Iterator[None]:
-        """Account for what happens within the context; `flop` of products in `dtype`."""
+    def of(self, kind: Kind, *, flop: float = 0.0, product: Product = _ANY, num_bytes: int = 0) -> Iterator[None]:
+        """Account for what happens within the context; `flop` of products formed so."""
         outer, self._current = self._current, kind
         self._mark(outer)
         try:
@@ -61,7 +62,7 @@ class Ledger:
             entry = self._entries.setdefault(kind, Entry())
             entry.flop += flop
             entry.num_bytes += num_bytes
-            entry.product_seconds += flop / self.rates[dtype] if flop else 0.0
+            entry.product_seconds += flop / self.rates[product] if flop else 0.0
 
     def waits(self, items: Iterable[Item]) -> Iterator[Item]:
         """The same items; the time until each is there counts as reading."""
@@ -96,19 +97,20 @@ class Ledger:
             self._marks.append((until_now, time.perf_counter()))
 
 
-def product_rates(device: torch.device, shapes: Mapping[torch.dtype, tuple[int, int, int]]) -> dict[torch.dtype, float]:
-    """FLOP a second of (rows, inner) by (inner, columns) in each dtype: the best of a few tries."""
-    return {dtype: _rate(device, dtype, *shape) for dtype, shape in shapes.items()}
+def product_rates(device: torch.device, shapes: Mapping[Product, tuple[int, int, int]]) -> dict[Product, float]:
+    """FLOP a second of (rows, inner) by (inner, columns) formed in each way: the best of a few tries."""
+    return {product: _rate(device, product, *shape) for product, shape in shapes.items()}
 
 
-def _rate(device: torch.device, dtype: torch.dtype, rows: int, inner: int, columns: int) -> float:
-    left = torch.ones(rows, inner, dtype=dtype, device=device)
-    right = torch.ones(columns, inner, dtype=dtype, device=device)
-    result = torch.empty(rows, columns, dtype=dtype, device=device)
+def _rate(device: torch.device, product: Product, rows: int, inner: int, columns: int) -> float:
+    left = torch.ones(rows, inner, dtype=product.dtype, device=device)
+    right = torch.ones(columns, inner, dtype=product.dtype, device=device)
+    result = torch.empty(rows, columns, dtype=product.dtype, device=device)
     best = float("inf")
     for _ in range(4):
         started = _now(device)
-        torch.mm(left, right.T, out=result)
+        with product.formed_on(device):
+            torch.mm(left, right.T, out=result)
         best = min(best, _now(device) - started)
     return 2.0 * rows * inner * columns / best
 

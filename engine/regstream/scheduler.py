@@ -27,21 +27,24 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
         listener(RunFinished(output=str(plan.output), seconds=0.0, peak_bytes=0, already=True))
         return
     plan.validate()  # over budget, no disk: refused here, no weight read yet
+    durable.make_folder(plan.output)
     durable.make_folder(plan.workdir)
     with run_lock(plan.workdir / "lock"):
         if restart:
             clear(plan)
         journal = Journal.open(plan.workdir, identity, plan.steps)  # refuses if any input changed since
-        workshop = Workshop(plan, listener)
+        workshop = Workshop(plan, listener, journal.shards)
         listener(RunStarted(done=len(journal.committed), total=len(plan.steps), output=str(plan.output)))
-        for step in journal.remaining(plan.steps):
-            listener(StepStarted(index=step.index, name=step.name, work=amount_of_work(step, plan)))
-            workshop.tidy(step)
-            with measured_peak(plan.device) as peak:
-                artifacts = run_step(step, workshop)  # stem | block | head
-            committed = journal.commit(step, artifacts, peak, plan.projected(step))  # the only commit point
-            workshop.hidden.drop_before(step.depth + 1)  # only after the commit
-            listener(StepCommitted(**committed.measured))
+        with plan.depot.working(plan.stages, listener):  # shards of the hub come when they are needed, and go after
+            for step in journal.remaining(plan.steps):
+                listener(StepStarted(index=step.index, name=step.name, work=amount_of_work(step, plan)))
+                workshop.tidy(step)
+                plan.depot.begin(step.index)
+                with measured_peak(plan.device) as peak:
+                    artifacts = run_step(step, workshop)  # stem | block | head
+                committed = journal.commit(step, artifacts, peak, plan.projected(step))  # the only commit point
+                workshop.hidden.drop_before(step.depth + 1)  # only after the commit
+                listener(StepCommitted(**committed.measured))
         publish(plan, identity, journal.committed)  # config and provenance last: whole or not at all
     finished = RunFinished(
         output=str(plan.output),

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from regstream import durable
 from regstream.architecture import family_from
 from regstream.block import LayeredModel
 from regstream.checkpoint import Checkpoint, open_checkpoint, read_config
@@ -17,7 +16,7 @@ from regstream.events import Listener, Progressed, StepStarted, ignore
 from regstream.families import Family
 from regstream.manifest import Architecture
 from regstream.plan.agreement import check_base
-from regstream.publish import read_provenance
+from regstream.publish import check_file, read_provenance, strangers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,30 +37,15 @@ def verify(folder: Path, *, listener: Listener = ignore) -> Verification:
     record = read_provenance(folder)
     files: dict[str, Any] = record["files"]
     listener(StepStarted(index=0, name="verify", work=len(files)))
-    problems = [*_strangers(folder, record)]
+    problems = [*strangers(folder, record)]
     for name, expected in files.items():
-        problems += _check_file(folder / name, expected)
+        problems += check_file(folder / name, expected)
         listener(Progressed(doing=name))
     if not problems:
         problems += _check_model(folder, record["identity"]["manifest"].get("architecture"))
     return Verification(
         num_files=len(files), num_bytes=sum(entry["bytes"] for entry in files.values()), problems=tuple(problems)
     )
-
-
-def _check_file(path: Path, expected: dict[str, Any]) -> Iterator[str]:
-    if not path.is_file():
-        yield f"{path}: missing"
-    elif path.stat().st_size != expected["bytes"]:
-        yield f"{path}: {path.stat().st_size:,} bytes, recorded were {expected['bytes']:,}"
-    elif durable.sha256(path) != expected["sha256"]:
-        yield f"{path}: damaged: its bytes are not those that were recorded"
-
-
-def _strangers(folder: Path, record: dict[str, Any]) -> Iterator[str]:
-    for path in sorted(folder.glob("*.safetensors")):
-        if path.name not in record["files"]:
-            yield f"{path}: not part of the result"
 
 
 def _check_model(folder: Path, architecture: object) -> Iterator[str]:

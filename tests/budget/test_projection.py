@@ -26,17 +26,39 @@ SHAPES = [
 ]
 
 
+def ratios(manifest: Path) -> dict[str, float]:
+    """What was projected beside what a run took, step by step."""
+    subprocess.run([*MERGE, str(manifest)], check=True, capture_output=True)
+    steps = json.loads((manifest.parent / "merged" / "regstream.measured.json").read_text())["steps"]
+    return {step["name"]: step["projected_bytes"] / step["peak_bytes"] for step in steps}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("merge", SHAPES, ids=lambda merge: merge.shape)
 def test_no_step_takes_more_than_projected_nor_much_less(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merge: Workload
 ) -> None:
     monkeypatch.setattr(workload, "WORK", tmp_path)
+    found = ratios(merge.manifest(tmp_path / "merge"))
+    assert all(1.0 <= ratio <= 1.15 for ratio in found.values()), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_adapters", [1, 2])
+def test_nor_does_one_of_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_adapters: int) -> None:
+    from adapters import make_adapter
+
+    monkeypatch.setattr(workload, "WORK", tmp_path)
+    merge = SHAPES[0]
     manifest = merge.manifest(tmp_path / "merge")
-    subprocess.run([*MERGE, str(manifest)], check=True, capture_output=True)
-    steps = json.loads((manifest.parent / "merged" / "regstream.measured.json").read_text())["steps"]
-    ratios = {step["name"]: step["projected_bytes"] / step["peak_bytes"] for step in steps}
-    assert all(1.0 <= ratio <= 1.15 for ratio in ratios.values()), ratios
+    base, *candidates = merge.checkpoints()
+    text = manifest.read_text()
+    for index, candidate in enumerate(candidates[:num_adapters]):
+        folder = make_adapter(base, tmp_path / f"adapter-{index}", seed=index, target_modules="all-linear", r=64)
+        text = text.replace(f'model = "{candidate}"', f'adapter = "{folder}"')
+    manifest.write_text(text)
+    found = ratios(manifest)
+    assert all(1.0 <= ratio <= 1.15 for ratio in found.values()), found
 
 
 def hollow(folder: Path, *, candidates: int, device: str, memory: str) -> Path:

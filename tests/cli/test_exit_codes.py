@@ -104,6 +104,15 @@ def test_a_truncated_shard_is_4(invoke: Invoke, fresh: Path) -> None:
     assert str(shard) in line
 
 
+def test_an_adapter_that_is_none_is_4(invoke: Invoke, fresh: Path) -> None:
+    _edit(fresh, 'model = "candidate-1"', 'adapter = "candidate-1"')
+    result = invoke("run", fresh)
+    assert result.exit_code == 4
+    [line] = _said(result)
+    assert 'candidate "task1"' in line
+    assert "adapter_config.json: No such file or directory; expected the folder of a PEFT adapter" in line
+
+
 def test_a_changed_input_on_resume_is_5_by_name_until_restart(invoke: Invoke, half_done: Path) -> None:
     _edit(half_done.parent / "task1.jsonl", "[", "[7, ")
     result = invoke("run", half_done)

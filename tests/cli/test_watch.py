@@ -2,7 +2,7 @@
 
 import pytest
 
-from regstream.events import Progressed, RunStarted, StepCommitted, StepStarted
+from regstream.events import Fetching, Progressed, RunStarted, StepCommitted, StepStarted
 from regstream_cli.streams import event_record
 from regstream_cli.watch import Watch, mean_step_seconds
 
@@ -30,6 +30,15 @@ def test_more_work_than_announced_is_not_more_than_all() -> None:
     watch(StepStarted(index=0, name="stem", work=2))
     watch(Progressed(doing="math: stem", amount=5))
     assert watch.fraction == 1.0
+
+
+def test_a_file_is_waited_for_until_something_else_happens() -> None:
+    watch = Watch()
+    fetching = Fetching(file="org/model: model.safetensors", num_bytes=1, total_bytes=2)
+    watch(fetching)
+    assert watch.fetching == fetching
+    watch(Progressed(doing="math: statistics"))
+    assert watch.fetching is None
 
 
 def test_time_left_follows_the_blocks_not_the_stem() -> None:

@@ -8,13 +8,21 @@ from crash.faults import count_places, in_child
 from crash.resuming import Resuming, contents
 from merging import Merge, make_merge
 
+#: Of the second kind two steps share a shard: stem and first block, second block and head.
+KINDS = {
+    "regmean++": {"method": "regmean++"},
+    "shared shards": {"method": "regmean++", "shard_size": "80KiB"},
+    "regmean": {"method": "regmean"},
+}
 
-@pytest.fixture(scope="module", params=["regmean++", "regmean"])
+
+@pytest.fixture(scope="module", params=KINDS)
 def resuming(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Resuming:
     """A small merge, not yet run."""
     folder = tmp_path_factory.mktemp("merge")
-    merge = make_merge(folder, "llama-tied", candidates=2, layers=2, num_rows=4, merge={"method": request.param})
+    merge = make_merge(folder, "llama-tied", candidates=2, layers=2, num_rows=4, merge=KINDS[request.param])
     assert in_child(merge.run) == 0
+    assert len(list(merge.output.glob("*.safetensors"))) == (2 if request.param == "shared shards" else 4)
     result = Resuming(merge, contents(merge.output), folder / "begun")
     result.forget()
     return result

@@ -44,7 +44,7 @@ def test_at_a_hundred_random_instants(resuming: Resuming) -> None:
     resuming.forget()
     instants = random.Random(0)
     num_killed = 0
-    while num_killed < 100:  # for each of two methods: 200 in all
+    while num_killed < 100:  # for each of three kinds: 300 in all
         seconds = instants.uniform(0, duration)
         if in_child(resuming.run, killed_after=seconds) == SIGKILLED:
             num_killed += 1

@@ -12,11 +12,13 @@ from crash.resuming import contents
 from merging import Merge, make_merge
 
 
-@pytest.fixture(scope="module")
-def wide(tmp_path_factory: pytest.TempPathFactory) -> Merge:
-    """Wide enough that several threads share a product."""
-    folder = tmp_path_factory.mktemp("wide")
-    return make_merge(folder, "llama", candidates=2, layers=2, hidden=256, merge={"method": "regmean++"})
+@pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=str)
+def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Merge:
+    """Wide enough that several threads share a product, with rows enough that products are summed."""
+    folder, merge = tmp_path_factory.mktemp("wide"), {"method": "regmean++"}
+    return make_merge(
+        folder, "llama", candidates=2, layers=2, hidden=256, num_rows=64, merge=merge, dtype=request.param
+    )
 
 
 def run_with(merge: Merge, num_threads: int, *, cold: bool = False) -> dict[str, bytes]:

@@ -1,5 +1,6 @@
 """The layered model: stem, one block, or head at a time, equal to the whole model to the last bit."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -217,3 +218,16 @@ def test_a_config_that_makes_no_model_is_refused_in_one_line(key: str, value: ob
     with pytest.raises(InputError, match=r"config.json describes no AutoModelForCausalLM") as caught:
         LayeredModel(LLAMA, config, dtype=torch.float32, device=CPU)
     assert "\n" not in str(caught.value)
+
+
+def test_a_config_stays_as_it_was_read() -> None:
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    config = {
+        "model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "vocab_size": 32,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 64, "rope_theta": 500000.0,
+        "rope_scaling": scaling | {"original_max_position_embeddings": 32},
+    }  # fmt: skip
+    before = copy.deepcopy(config)
+    layered = LayeredModel(LLAMA, config, dtype=torch.float32, device=CPU)
+    assert layered.model.config.rope_parameters["rope_theta"] == 500000.0
+    assert config == before

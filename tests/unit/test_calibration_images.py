@@ -51,10 +51,12 @@ def write_folder(folder: Path, count: int = 5) -> Path:
     return folder
 
 
-def load(path: Path, base: Path, *, seed: int = 0, **settings: Any) -> CalibrationSet:
+def load(path: Path, base: Path, *, seed: int = 0, label: str = "label", **settings: Any) -> CalibrationSet:
     config = {"image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE}
     calibration = Calibration(path=path, **settings)
-    return load_calibration(calibration, family=CLIP_VISION, config=config, base=base, seed=seed, warn=lambda _: None)
+    return load_calibration(
+        calibration, family=CLIP_VISION, config=config, base=base, seed=seed, warn=lambda _: None, label=label
+    )
 
 
 def pixels_of(rows: CalibrationSet) -> Tensor:
@@ -139,6 +141,10 @@ def test_labels_are_the_classes_folders_in_order_or_a_column(tmp_path: Path, bas
     table = load(tmp_path / "rows.parquet", base)
     assert isinstance(table, PixelRows)
     assert table.labels(0).tolist() == [3, 1, 0, 2]
+    pq.write_table(pa.table({"jpg": values, "cls": [1, 0, 2, 3]}), tmp_path / "named.parquet")
+    named = load(tmp_path / "named.parquet", base, label="cls", field="jpg")
+    assert isinstance(named, PixelRows)
+    assert named.labels(0).tolist() == [1, 0, 2, 3]
 
 
 def test_images_without_a_class_are_told(tmp_path: Path, base: Path) -> None:

@@ -83,6 +83,34 @@ def test_lines_and_tables_give_the_same_values(tmp_path: Path, record: dict[str,
     assert every(lines, field)[0].value == every(table, field)[0].value == value
 
 
+def test_a_text_is_made_of_several_fields(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {
+        "query": ["2 + 2?", "{response}"],
+        "other": [1, 2],
+        "response": ["4", "\\1 \\g<0>"],
+    }
+    records = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    field = "Q: {query}\nA: {response} ({query})"
+    expected = ["Q: 2 + 2?\nA: 4 (2 + 2?)", "Q: {response}\nA: \\1 \\g<0> ({response})"]
+    for path in (jsonl(tmp_path / "rows.jsonl", records), parquet(tmp_path / "rows.parquet", columns)):
+        assert [row.value for row in every(path, field)] == expected
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        ({"query": "a"}, 'no (field|column) "response"; there are query'),
+        ({"query": "a", "response": None}, '1: expected an object with a "response"'),
+        ({"query": "a", "response": 4}, '1: expected text in "response", found 4'),
+    ],
+)
+def test_a_row_without_what_a_text_is_made_of_is_refused(tmp_path: Path, record: dict[str, Any], message: str) -> None:
+    table = parquet(tmp_path / "rows.parquet", {name: [entry] for name, entry in record.items()})
+    for path in (jsonl(tmp_path / "rows.jsonl", [record]), table):
+        with pytest.raises(InputError, match=message):
+            every(path, "{query} {response}")
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

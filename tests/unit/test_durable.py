@@ -174,3 +174,39 @@ def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path, size: int) ->
     data = bytes(range(256)) * (size // 256 + 1)
     (tmp_path / "file").write_bytes(data[:size])
     assert durable.sha256(tmp_path / "file") == hashlib.sha256(data[:size]).hexdigest()
+
+
+def test_a_file_grows_by_parts_with_one_digest(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"of an earlier run, and longer than what comes")
+    with durable.grown_file(path, None) as file:
+        file.write(b"first, ")
+    with path.open("ab") as stream:
+        stream.write(b"what a kill left")
+    with durable.grown_file(path, file.written) as grown:
+        grown.write(b"second")
+    assert path.read_bytes() == b"first, second"
+    assert (grown.num_bytes, grown.sha256) == (13, hashlib.sha256(b"first, second").hexdigest())
+    read = durable.read_prefix(path, 7)
+    assert (read.num_bytes, read.sha256) == (7, file.sha256)
+    assert durable.read_prefix(path, 99).num_bytes == 13
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("error", [OSError("no space"), KeyboardInterrupt(), ValueError("a bug")])
+def test_after_an_error_a_file_ends_where_it_did(tmp_path: Path, error: BaseException, *, begun: bool) -> None:
+    path, before = tmp_path / "file", None
+    if begun:
+        with durable.grown_file(path, None) as file:
+            file.write(b"first, ")
+        before = file.written
+
+    def write() -> None:
+        with durable.grown_file(path, before) as file:
+            file.write(b"half of the new")
+            raise error
+
+    with pytest.raises(type(error)):
+        write()
+    assert names(tmp_path) == (["file"] if begun else [])
+    assert not begun or path.read_bytes() == b"first, "

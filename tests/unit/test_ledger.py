@@ -1,4 +1,4 @@
-"""The ledger: every moment belongs to the innermost kind of work, and every product to its dtype's rate."""
+"""The ledger: every moment belongs to the innermost kind of work, and every product to the rate of its kind."""
 
 import time
 
@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from regstream.ledger import Ledger, product_rates
+from regstream.precision import Product, plain
 
 CPU = torch.device("cpu")
-RATES = {torch.float32: 100.0, torch.bfloat16: 400.0}
+RATES = {plain(torch.float32): 100.0, plain(torch.bfloat16): 400.0}
 
 
 def test_time_goes_to_the_innermost_kind() -> None:
     ledger = Ledger(CPU, RATES)
-    with ledger.of("merged forward", flop=200.0, dtype=torch.bfloat16):
+    with ledger.of("merged forward", flop=200.0, product=plain(torch.bfloat16)):
         time.sleep(0.02)
         with ledger.of("Gram matrices", flop=50.0):
             time.sleep(0.05)
@@ -63,7 +64,7 @@ def test_an_error_leaves_the_ledger_usable() -> None:
     assert "solves" in ledger.close()
 
 
-def test_rates_are_measured_in_each_dtype() -> None:
-    rates = product_rates(CPU, {torch.float32: (64, 32, 16), torch.bfloat16: (8, 8, 8)})
-    assert set(rates) == {torch.float32, torch.bfloat16}
+def test_rates_are_measured_for_each_way_of_forming_products() -> None:
+    rates = product_rates(CPU, {plain(torch.float32): (64, 32, 16), Product(torch.float32, torch.bfloat16): (8, 8, 8)})
+    assert set(rates) == {plain(torch.float32), Product(torch.float32, torch.bfloat16)}
     assert all(rate > 0 for rate in rates.values())

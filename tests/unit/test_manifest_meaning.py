@@ -63,6 +63,7 @@ def test_places_budgets_defaults_and_spelling_do_not_matter(way: tuple[Any, ...]
         (("merge", "method"), "regmean++"),
         (("merge", "alpha"), 0.5),
         (("merge", "dtype"), "float32"),
+        (("merge", "shard_size"), "5GiB"),
         (("merge", "seed"), 1),
         (("merge", "others", "head"), "average"),
         (("merge", "others", "vocabulary"), "base"),

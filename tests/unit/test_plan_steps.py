@@ -1,6 +1,8 @@
 """Steps: what each writes, in which order, what becomes of every parameter, and who needs hidden states."""
 
+import math
 from collections.abc import Sequence
+from itertools import groupby, pairwise
 from typing import Any
 
 import pytest
@@ -37,10 +39,11 @@ def steps(
     others: Others | None = None,
     family: Family = LLAMA,
     names: dict[str, tuple[int, ...]] | None = None,
+    shard_size: str | None = None,
 ) -> tuple[Step, ...]:
     base: Any = ModelRef(hub_id="org/base")
     output: Any = "/out"
-    merge = Merge(method=method, base=base, output=output, others=others or Others())  # type: ignore[arg-type]
+    merge = Merge(method=method, base=base, output=output, others=others or Others(), shard_size=shard_size)  # type: ignore[arg-type]
     manifest = Manifest(merge=merge, rules=tuple(rules), candidates=(Candidate(name="a", model=base),))
     return make_steps(manifest, method_of(merge), family, names or shapes(num_blocks))
 
@@ -62,6 +65,18 @@ def test_stem_every_block_and_head_come_in_order_with_their_shards() -> None:
         "model-00001-of-00013.safetensors",
         "model-00013-of-00013.safetensors",
     ]
+
+
+@pytest.mark.parametrize("size", [1, 3000, 5000, 12000, 10**9])
+def test_consecutive_steps_share_a_shard_up_to_its_size(size: int) -> None:
+    made = steps(num_blocks=11, shard_size=f"{size}")
+    shards = [(shard, list(sharing)) for shard, sharing in groupby(made, key=lambda step: step.shard)]
+    count = len(shards)
+    assert [shard for shard, _ in shards] == [f"model-{n + 1:05d}-of-{count:05d}.safetensors" for n in range(count)]
+    taken = [[4 * sum(map(math.prod, step.shapes.values())) for step in sharing] for _, sharing in shards]
+    assert all(len(sizes) == 1 or sum(sizes) <= size for sizes in taken)
+    assert all(sum(sizes) + following[0] > size for sizes, following in pairwise(taken))
+    assert count == {1: 13, 10**9: 1}.get(size, count)
 
 
 @pytest.mark.parametrize("method", ["regmean++", "regmean", "average", "task_arithmetic"])

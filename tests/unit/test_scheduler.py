@@ -1,5 +1,6 @@
 """The main loop as its watchers see it, and what it refuses to overwrite or to write."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from merging import Merge, make_merge
-from regstream.errors import InputError, ResumeError
+from merging import Merge, make_merge, read_result
+from regstream.errors import InputError, Interrupted, ResumeError
 from regstream.events import Progressed, RunFinished, RunStarted, StepCommitted, StepStarted
+from regstream.verify import verify
 
 
 def watched(merge: Merge, **options: Any) -> list[Any]:
@@ -96,3 +98,61 @@ def test_activations_that_overflow_are_refused_by_candidate_and_group(tmp_path: 
     save_file(tensors, enlarge_norm / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match='candidate "task1": block 0, mlp output: activations are NaN or infinite'):
         merge.run()
+
+
+@pytest.mark.parametrize("method", ["regmean++", "regmean", "average"])
+@pytest.mark.parametrize(("size", "count"), [("1GiB", 1), ("80KiB", 2), ("1KiB", 5)])
+def test_shards_that_are_shared_hold_the_same_tensors(tmp_path: Path, method: str, size: str, count: int) -> None:
+    merge = make_merge(tmp_path, "llama-tied", layers=3, candidates=2, num_rows=4, merge={"method": method})
+    apart = all_tensors(merge.run())
+    shutil.rmtree(merge.output)
+    text = merge.manifest.read_text()
+    merge.manifest.write_text(text.replace("[merge]", f'[merge]\nshard_size = "{size}"'))
+    plan = merge.plan()
+    assert plan.disk_bytes >= sum(plan.written_bytes(step) for step in plan.steps)
+    together = all_tensors(merge.run())
+    shards = sorted(merge.output.glob("*.safetensors"))
+    assert [shard.name for shard in shards] == [f"model-{n + 1:05d}-of-{count:05d}.safetensors" for n in range(count)]
+    assert apart.keys() == together.keys()
+    assert all(torch.equal(tensor, together[name]) for name, tensor in apart.items())
+    assert verify(merge.output).problems == ()
+    loaded = read_result(merge.output)
+    assert all(torch.equal(loaded[name], tensor.double()) for name, tensor in apart.items())
+
+
+def all_tensors(output: Path) -> dict[str, torch.Tensor]:
+    """Of all shards."""
+    return {name: tensor for path in sorted(output.glob("*.safetensors")) for name, tensor in load_file(path).items()}
+
+
+def test_another_size_of_shards_is_another_merge(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, layers=1, hidden=8, candidates=2)
+    merge.run()
+    merge.manifest.write_text(merge.manifest.read_text().replace("[merge]", '[merge]\nshard_size = "1GiB"'))
+    with pytest.raises(ResumeError, match="manifest shard_size: absent before, 1073741824 now"):
+        merge.run()
+
+
+def test_a_committed_part_that_was_damaged_is_not_gone_on_with(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, layers=2, hidden=8, candidates=2, merge={"shard_size": "1GiB"})
+
+    def stop(event: Any) -> None:
+        if isinstance(event, StepStarted) and event.name == "block 1":
+            raise Interrupted("here")
+
+    with pytest.raises(Interrupted):
+        merge.run(listener=stop)
+    [shard] = merge.output.glob("*.safetensors")
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(ResumeError, match="are not those that are committed"):
+        merge.run()
+    merge.run(restart=True)
+
+
+def test_state_can_lie_elsewhere(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, layers=1, hidden=8, candidates=2, resources='workdir = "elsewhere"')
+    merge.run()
+    assert verify(merge.output).problems == ()
+    assert not (tmp_path / "elsewhere").exists()

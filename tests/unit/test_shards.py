@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from regstream.checkpoint import read_header
-from regstream.shards import DTYPE_NAMES, shard_bytes, write_shard
+from regstream.errors import ResumeError
+from regstream.shards import DTYPE_NAMES, Part, Shards, parts_of, shard_bytes, write_shard
 
 SHAPES: Mapping[str, tuple[int, ...]] = {"z.weight": (7, 3), "a.weight": (5,), "ä": (), "none": (0, 4)}
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
@@ -131,3 +132,65 @@ def test_every_dtype_has_a_name_that_is_read_again(tmp_path: Path) -> None:
     for dtype in DTYPE_NAMES:
         write(tmp_path / "shard", values(), dtype)
         assert {spec.dtype for spec in read_header(tmp_path / "shard").values()} == {dtype}
+
+
+NAME = "model-00001-of-00001.safetensors"
+
+
+def parts(*cuts: int, dtype: torch.dtype = torch.bfloat16) -> list[Part]:
+    """The shard in parts, cut before these tensors."""
+    names, ends = list(SHAPES), (*cuts, len(SHAPES))
+    groups = [names[begin:end] for begin, end in zip((0, *cuts), ends, strict=True)]
+    return parts_of(NAME, [{name: SHAPES[name] for name in group} for group in groups], dtype)
+
+
+def write_part(shards: Shards, part: Part) -> tuple[int, str]:
+    with shards.write(part) as writer:
+        for name in part.shapes:
+            writer.write(name, values()[name])
+    return writer.num_bytes, writer.sha256
+
+
+@pytest.mark.parametrize("cuts", [(), (1,), (2, 3), (1, 2, 3)])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_shard_in_parts_is_the_shard_in_one(tmp_path: Path, cuts: tuple[int, ...], *, restarted: bool) -> None:
+    write(tmp_path / "whole", values(), torch.bfloat16)
+    shards, begun = Shards(tmp_path, {}), (0, "")
+    for part in parts(*cuts):
+        if restarted:
+            shards = Shards(tmp_path, {NAME: begun})
+        begun = write_part(shards, part)
+        assert begun[0] == part.begin + part.num_bytes == (tmp_path / NAME).stat().st_size
+    assert (tmp_path / NAME).read_bytes() == (tmp_path / "whole").read_bytes()
+    specs = {name: (spec.begin, spec.end) for name, spec in read_header(tmp_path / NAME).items()}
+    assert {name: place for part in parts(*cuts) for name, place in part.extents.items()} == specs
+
+
+def test_a_shard_that_lacks_parts_is_whole_for_no_one(tmp_path: Path) -> None:
+    write_part(Shards(tmp_path, {}), parts(2)[0])
+    with pytest.raises(Exception, match="incomplete"):
+        load_file(tmp_path / NAME)
+
+
+def test_a_part_is_written_again_over_what_was_left_of_it(tmp_path: Path) -> None:
+    shards, (first, second) = Shards(tmp_path, {}), parts(1)
+    write_part(shards, first)
+    once = write_part(shards, second)
+    whole = (tmp_path / NAME).read_bytes()
+    assert write_part(shards, second) == once
+    (tmp_path / NAME).write_bytes(whole + b"left by a kill")
+    assert write_part(shards, second) == once
+    assert (tmp_path / NAME).read_bytes() == whole
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
+def test_committed_parts_that_are_not_what_they_were_are_refused(tmp_path: Path, damage: str) -> None:
+    begun = write_part(Shards(tmp_path, {}), parts(1)[0])
+    path = tmp_path / NAME
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data if damage == "changed" else data[:-3])
+    if damage == "gone":
+        path.unlink()
+    with pytest.raises(ResumeError, match="No such file" if damage == "gone" else f"first {begun[0]:,} bytes are not"):
+        write_part(Shards(tmp_path, {NAME: begun}), parts(1)[1])

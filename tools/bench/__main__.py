@@ -24,7 +24,6 @@ COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "narrow-float32": speed.narrow_float32,
     "images": speed.images,
     "small": speed.small,
-    "methods": speed.methods,
     "doubling": speed.doubling,
 }
 RESULTS = Path(__file__).parent / "results"

@@ -51,10 +51,13 @@ def merge(manifest_path: Path, output: Path) -> None:
         if part is not None and base.family.defaults[part] == "average":
             parameter.copy_(_mean(candidates, name))
     path = base.family.blocks
-    states = [_caught(merged, merged.get_submodule(path)[0], rows) for rows in sets]
-    for index, block in enumerate(merged.get_submodule(path)):
+    blocks: Any = merged.get_submodule(path)
+    states = [_caught(merged, blocks[0], rows) for rows in sets]
+    for index, block in enumerate(blocks):
         own = [candidate.get_submodule(path)[index] for candidate in candidates]
         _merge_block(block, own, states, manifest.merge.alpha)
+        if block is blocks[-1]:
+            break
         for state in states:
             for batch, (hidden, args, kwargs) in enumerate(state):
                 state[batch] = (_first(block(hidden, *args, **kwargs)), args, kwargs)

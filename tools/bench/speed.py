@@ -18,13 +18,13 @@ SMALL = Workload(shape="smollm2-135m", blocks=6, candidates=3, rows=64, length=2
 
 
 def narrow() -> Iterator[str]:
-    """1B width in bfloat16: time beside a plain implementation's, and the share of the machine's product rate."""
-    yield from _beside_plain(NARROW)
+    """1B width in bfloat16: time beside a plain implementation's, the share of the machine's product rate, RegMean."""
+    yield from _beside_plain(NARROW, beside_regmean=True)
 
 
 def narrow_float32() -> Iterator[str]:
     """1B width in float32: time beside a plain implementation's, and the share of the machine's product rate."""
-    yield from _beside_plain(replace(NARROW, dtype="float32"))
+    yield from _beside_plain(replace(NARROW, dtype="float32", blocks=2))
 
 
 def images() -> Iterator[str]:
@@ -41,28 +41,16 @@ def wide() -> Iterator[str]:
     """8B width: the share of the machine's product rate."""
     shares = []
     for _ in range(TIMES):
-        regstream("run", WIDE.manifest(MERGE))
-        shares.append(_share(measured_steps()))
+        steps = _steps_of(WIDE)
+        shares.append(_share(steps))
     yield f"- {WIDE.name}"
-    yield from _roofline(shares)
-
-
-def methods() -> Iterator[str]:
-    """RegMean++'s time over RegMean's: the price of a second pass through every block."""
-    ratios = []
-    for _ in range(TIMES):
-        seconds = []
-        for method in ("regmean++", "regmean"):
-            regstream("run", replace(NARROW, method=method).manifest(MERGE))
-            seconds.append(sum(step["seconds"] for step in measured_steps()))
-        ratios.append(seconds[0] / seconds[1])
-    yield f"- {NARROW.name}: {median(ratios):.2f} times RegMean's time ({_told(ratios)})"
+    yield from _roofline(shares, steps)
 
 
 def doubling() -> Iterator[str]:
     """The blocks' time with twice the candidates, blocks or rows, over the time with once as many."""
     once = replace(SMALL, candidates=4)
-    first = median(_block_seconds(once) for _ in range(TIMES))
+    first = median(_seconds(_steps_of(once), "block") for _ in range(TIMES))
     yield f"- {once.name}: once"
     twice = (
         replace(once, candidates=2 * once.candidates),
@@ -70,37 +58,61 @@ def doubling() -> Iterator[str]:
         replace(once, rows=2 * once.rows),
     )
     for workload in twice:
-        ratios = [_block_seconds(workload) / first for _ in range(TIMES)]
+        ratios = [_seconds(_steps_of(workload), "block") / first for _ in range(TIMES)]
         yield f"- {workload.name}: {median(ratios):.2f} times ({_told(ratios)})"
 
 
-def _beside_plain(workload: Workload) -> Iterator[str]:
-    """Whole processes, loading included, the two in turn."""
-    ratios, shares = [], []
+def _beside_plain(workload: Workload, *, beside_regmean: bool = False) -> Iterator[str]:
+    """Whole processes, loading included, in turn; with RegMean too, steps alone: the price of passing blocks twice."""
+    ratios, shares, prices = [], [], []
     for _ in range(TIMES):
         own = regstream("run", workload.manifest(MERGE))
-        shares.append(_share(measured_steps()))
+        steps = measured_steps()
+        shares.append(_share(steps))
         plain = run([sys.executable, "-m", "bench.baseline", str(MERGE / "manifest.toml"), str(MERGE / "plain")])
         ratios.append(plain.seconds / own.seconds)
+        if beside_regmean:
+            prices.append(_seconds(steps) / _seconds(_steps_of(replace(workload, method="regmean"))))
     yield f"- {workload.name}: {median(ratios):.2f} times as fast as a plain one in memory ({_told(ratios)})"
-    yield from _roofline(shares)
+    if beside_regmean:
+        yield f"- {median(prices):.2f} times the time of RegMean ({_told(prices)})"
+    yield from _roofline(shares, steps)
 
 
-def _roofline(shares: list[float]) -> Iterator[str]:
-    """Of all steps' time, what the machine's product would have taken for the same FLOP; the last run kind by kind."""
+def _roofline(shares: list[float], steps: list[dict[str, Any]]) -> Iterator[str]:
+    """Of all steps' time, what the machine's product would have taken for the same FLOP; one run kind by kind."""
     yield f"- all steps: {median(shares):.1%} of the machine's product rate ({', '.join(f'{s:.1%}' for s in shares)})"
-    yield from _profile(measured_steps())
+    if _float32_seconds(steps) > 1.01 * _product_seconds(steps):
+        share = _float32_seconds(steps) / _seconds(steps)
+        yield f"- with Gram products of bfloat16 tokens held against the float32 product's rate: {share:.1%}"
+    yield from _profile(steps)
 
 
-def _block_seconds(workload: Workload) -> float:
+def _steps_of(workload: Workload) -> list[dict[str, Any]]:
     regstream("run", workload.manifest(MERGE))
-    return sum(float(step["seconds"]) for step in measured_steps() if step["name"].startswith("block"))
+    return measured_steps()
+
+
+def _seconds(steps: list[dict[str, Any]], kinds: str = "") -> float:
+    """What steps took, those whose names begin so."""
+    return sum(float(step["seconds"]) for step in steps if step["name"].startswith(kinds))
 
 
 def _share(steps: list[dict[str, Any]]) -> float:
-    product = sum(float(entry["product_seconds"]) for step in steps for entry in step["work"].values())
-    seconds = sum(float(step["seconds"]) for step in steps)
-    return product / seconds
+    return _product_seconds(steps) / _seconds(steps)
+
+
+def _product_seconds(steps: list[dict[str, Any]]) -> float:
+    return sum(float(entry["product_seconds"]) for step in steps for entry in step["work"].values())
+
+
+def _float32_seconds(steps: list[dict[str, Any]]) -> float:
+    """What all products would have taken if those of Gram matrices were formed like those of right-hand sides."""
+    total = _product_seconds(steps)
+    for work in (step["work"] for step in steps if "right-hand sides" in step["work"]):
+        gram, plain = work["Gram matrices"], work["right-hand sides"]
+        total += gram["flop"] / plain["flop"] * plain["product_seconds"] - gram["product_seconds"]
+    return total
 
 
 def _profile(steps: list[dict[str, Any]]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -27,8 +28,10 @@ def empty_model(family: Family, config: Mapping[str, Any], dtype: torch.dtype) -
     model_type = family.model_types[0] if family.nested_config else config["model_type"]
     model_class = getattr(transformers, family.model_class)
     try:
-        # Without where remote code would be found: none is run.
-        settings = CONFIG_MAPPING[model_type].from_dict({k: v for k, v in config.items() if k != "auto_map"})
+        # Without where remote code would be found: none is run. A copy, since transformers writes into tables within a
+        # config (rope_theta into rope_scaling).
+        content = deepcopy({k: v for k, v in config.items() if k != "auto_map"})
+        settings = CONFIG_MAPPING[model_type].from_dict(content)
         settings.use_cache = False  # a pass goes through one block, and no pass goes on from another
         with init_empty_weights(include_buffers=False):
             make = getattr(model_class, "from_config", None) or model_class._from_config

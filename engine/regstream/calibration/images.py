@@ -74,11 +74,11 @@ class TableImages:
 
     class_folders: tuple[str, ...] = ()
 
-    def __init__(self, path: Path, field: str) -> None:
+    def __init__(self, path: Path, field: str, label: str = "label") -> None:
         self._file = pq.ParquetFile(path)
         if field not in self._file.schema_arrow.names:
             raise InputError(f'{path}: no column "{field}"; there are {", ".join(self._file.schema_arrow.names)}')
-        self._field = field
+        self._field, self._label = field, label
         groups = (self._file.metadata.row_group(index).num_rows for index in range(self._file.num_row_groups))
         self._places = [(group, row) for group, count in enumerate(groups) for row in range(count)]
         self._held: tuple[tuple[int, str] | None, Any] = (None, None)
@@ -95,16 +95,16 @@ class TableImages:
         return f"row {index + 1}", found
 
     def label(self, index: int) -> int:
-        """From the column `label`, a whole number.
+        """From the column of labels, a whole number.
 
         Raises:
             InputError: there is no such column, or no number in it.
         """
-        if "label" not in self._file.schema_arrow.names:
-            raise InputError(f'no column "label"; there are {", ".join(self._file.schema_arrow.names)}')
-        value = self._value(index, "label")
+        if self._label not in self._file.schema_arrow.names:
+            raise InputError(f'no column "{self._label}"; there are {", ".join(self._file.schema_arrow.names)}')
+        value = self._value(index, self._label)
         if not isinstance(value, int):
-            raise InputError(f'row {index + 1}: expected a whole number in "label", found {str(value)[:40]}')
+            raise InputError(f'row {index + 1}: expected a whole number in "{self._label}", found {str(value)[:40]}')
         return value
 
     def _value(self, index: int, column: str) -> Any:

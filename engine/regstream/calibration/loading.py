@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from regstream.batch import Batch
+from regstream.calibration.drawing import Drawing
 from regstream.calibration.images import Encoded, FolderImages, PreparedImages, TableImages
 from regstream.calibration.pixels import PixelRows, Pixels, StoredPixels, image_shape
 from regstream.calibration.sources import choose, count_rows, read_rows
@@ -80,19 +81,21 @@ def load_calibration(
     base: Path,
     seed: int,
     warn: Callable[[str], None],
+    drawing: Drawing | None = None,
+    label: str = "label",
 ) -> CalibrationSet:
     """Read a calibration set. `base` is the folder with the tokenizer, or with the image processor's settings.
+
+    `drawing` draws the rows of data sets of the hub; `label` is the column of images' labels, should any be asked for.
 
     Raises:
         InputError: it cannot be read, has no rows, or a row is empty, of the wrong kind, or outside the vocabulary.
     """
-    path = calibration.path
-    if path is None:
-        raise InputError(
-            f'dataset = "{calibration.dataset}": data sets of the hub are not read; save its rows to a file'
-        )
+    path, field = calibration.path, _field(calibration, family)
+    path = path or (drawing or Drawing()).table(calibration, field, seed, label)
     if family.rows == "pixel_values":
-        pixels = PixelRows(_pixels(path, calibration, config, base), family, config, calibration, seed)
+        images = _pixels(path, field, label, config, base)
+        pixels = PixelRows(images, family, config, calibration, seed)
         _warn_if_few(path, len(pixels), calibration, warn)
         return pixels
     if path.is_dir():
@@ -103,15 +106,20 @@ def load_calibration(
     return TokenRows([ids for _, ids in rows], calibration.batch_rows)
 
 
-def _pixels(path: Path, calibration: Calibration, config: Mapping[str, Any], base: Path) -> Pixels:
+def _field(calibration: Calibration, family: Family) -> str:
+    """What rows are taken from."""
+    is_default = calibration.field == "text" and family.rows == "pixel_values"
+    return "image" if is_default else calibration.field
+
+
+def _pixels(path: Path, column: str, label: str, config: Mapping[str, Any], base: Path) -> Pixels:
     """Images by what holds them."""
     if path.suffix == ".safetensors" and not path.is_dir():
         return StoredPixels(path, image_shape(config))
     if path.is_dir():
         images: Encoded = FolderImages(path)
     elif path.suffix == ".parquet":
-        field = "image" if calibration.field == "text" else calibration.field
-        images = _opened(path, lambda: TableImages(path, field))
+        images = _opened(path, lambda: TableImages(path, column, label))
     else:
         raise InputError(f"{path}: expected a folder of images, a .parquet of them, or a .safetensors of pixel_values")
     if not len(images):

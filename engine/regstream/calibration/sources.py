@@ -2,7 +2,8 @@
 
 import json
 import random
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from regstream.errors import InputError
+
+_COLUMN = re.compile(r"\{([^{}]+)\}")
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,19 @@ def count_rows(path: Path) -> int:
         raise InputError(f"{path}: {error}") from error
 
 
+def columns_of(field: str) -> tuple[str, ...]:
+    """The fields that a row is made of: those in braces, or where there are none the one that is named."""
+    return tuple(dict.fromkeys(_COLUMN.findall(field))) or (field,)
+
+
 def read_rows(path: Path, field: str, chosen: list[int]) -> Iterator[Row]:
     """The chosen rows' values of `field`, in order; a .txt file has one row a line.
 
+    A field may also be a text with fields in braces, "{question}\\n{answer}", which each row then fills in.
+
     Raises:
-        InputError: the file cannot be read, a line is no JSON object, or a row has no such field.
+        InputError: the file cannot be read, a line is no JSON object, a row has no such field, or no text in one that
+            goes into a text.
     """
     try:
         rows = _parquet(path, field) if path.suffix == ".parquet" else _lines(path, field)
@@ -63,29 +74,43 @@ def _lines(path: Path, field: str) -> Iterator[tuple[str, Any]]:
         for number, line in enumerate(stream, start=1):
             if line.strip():
                 text = line.rstrip(b"\r\n")
-                yield f"line {number}", {field: text} if path.suffix == ".txt" else text
+                yield f"line {number}", dict.fromkeys(columns_of(field), text) if path.suffix == ".txt" else text
 
 
 def _parquet(path: Path, field: str) -> Iterator[tuple[str, Any]]:
     file = pq.ParquetFile(path)
-    if field not in file.schema_arrow.names:
-        raise InputError(f'{path}: no column "{field}"; there are {", ".join(file.schema_arrow.names)}')
+    for column in columns_of(field):
+        if column not in file.schema_arrow.names:
+            raise InputError(f'{path}: no column "{column}"; there are {", ".join(file.schema_arrow.names)}')
     number = 0
-    for table in file.iter_batches(batch_size=64, columns=[field]):
-        for value in table.column(0).to_pylist():
+    for table in file.iter_batches(batch_size=64, columns=list(columns_of(field))):
+        for entry in table.to_pylist():
             number += 1
-            yield f"row {number}", {field: value}
+            yield f"row {number}", entry
 
 
 def _value(path: Path, place: str, field: str, read: Any) -> Any:
     try:
         entry = json.loads(read) if isinstance(read, bytes) else read
-        value = entry[field] if isinstance(entry, dict) else None
-        value = value.decode() if isinstance(value, bytes) else value
-    except KeyError:
-        raise InputError(f'{path}, {place}: no field "{field}"; there are {", ".join(map(str, entry))}') from None
+        values = {column: _decoded(entry[column]) for column in columns_of(field)} if isinstance(entry, dict) else {}
+    except KeyError as error:
+        raise InputError(
+            f'{path}, {place}: no field "{error.args[0]}"; there are {", ".join(map(str, entry))}'
+        ) from None
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise InputError(f"{path}, {place}: {error}") from error
-    if value is None:
-        raise InputError(f'{path}, {place}: expected an object with a "{field}", found {str(entry)[:40]}')
-    return value
+    for column in columns_of(field):
+        if values.get(column) is None:
+            raise InputError(f'{path}, {place}: expected an object with a "{column}", found {str(entry)[:40]}')
+    return values[field] if field in values else _filled(path, place, field, values)
+
+
+def _decoded(value: Any) -> Any:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _filled(path: Path, place: str, field: str, values: Mapping[str, Any]) -> str:
+    for column, value in values.items():
+        if not isinstance(value, str):
+            raise InputError(f'{path}, {place}: expected text in "{column}", found {str(value)[:40]}')
+    return _COLUMN.sub(lambda match: values[match[1]], field)

@@ -1,33 +1,52 @@
 """One checkpoint: its config, and its tensors under the model's own names."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
 from transformers import CONFIG_MAPPING
 
+from regstream.checkpoint.header import TensorSpec
 from regstream.checkpoint.layout import read_layout
 from regstream.checkpoint.reader import TensorReader
+from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
 from regstream.families import FAMILIES, Family, family_of
 
+CONFIG = "config.json"
+
 
 class Checkpoint(TensorReader):
-    """A folder of safetensors, open for reading; nothing in it is ever written.
+    """A folder of safetensors, open for reading; no tensor in it is ever written.
 
     `tensors` holds what belongs to the family's model, by the model's own parameter names; `ignored` the rest
     (the text tower of a whole CLIP), which `besides` reads. Files may call them otherwise: `stored_name`.
     """
 
-    def __init__(self, label: str, folder: Path, config: Mapping[str, Any], family: Family) -> None:
-        stored = read_layout(folder)
+    #: What a person should know of how it is made up.
+    notes: tuple[str, ...] = ()
+    #: Parameters that are not as in its files, since an adapter changes them.
+    changed: Set[str] = frozenset()
+
+    def __init__(
+        self,
+        label: str,
+        folder: Path,
+        *,
+        config: Mapping[str, Any],
+        family: Family,
+        source: Source,
+        layout: Mapping[str, TensorSpec],
+    ) -> None:
         self.folder = folder
         self.config = config
         self.family = family
-        self._stored = _own_names(family, stored)
-        super().__init__(label, {own: stored[name] for own, name in self._stored.items()})
-        self.besides = TensorReader(label, {name: stored[name] for name in stored.keys() - self._stored.values()})
+        self.layout = layout  # by the names in the files
+        self._stored = _own_names(family, layout)
+        super().__init__(label, {own: layout[name] for own, name in self._stored.items()}, source)
+        besides = {name: layout[name] for name in layout.keys() - self._stored.values()}
+        self.besides = TensorReader(label, besides, source)
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -46,11 +65,36 @@ class Checkpoint(TensorReader):
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that hold its tensors, in order of their names."""
-        return tuple(sorted({spec.file for spec in self.tensors.values()}))
+        parts = self.parts(self.tensors)
+        return tuple(sorted({reader.tensors[name].file for reader, names in parts for name in names}))
+
+    @property
+    def inputs(self) -> Mapping[str, tuple[Source, Path]]:
+        """The files that decide what it is, by what a record calls them, and who answers for them."""
+        files = self.files
+        shards = {f"shard {i} of {len(files)}, {file.name}": file for i, file in enumerate(files, start=1)}
+        return {name: (self.source, file) for name, file in {CONFIG: self.folder / CONFIG, **shards}.items()}
+
+    def parts(self, names: Iterable[str]) -> Iterator[tuple[TensorReader, tuple[str, ...]]]:
+        """What is read for some of its tensors: readers, and the names of tensors there."""
+        yield self, tuple(names)
+
+    def scratch_bytes(self, names: Iterable[str]) -> int:  # noqa: ARG002
+        """The memory that reading some of its tensors takes beside their buffers."""
+        return 0
+
+    def kept_bytes(self, names: Iterable[str]) -> int:  # noqa: ARG002
+        """The memory that stays taken once some of its tensors were read, for others that read the same."""
+        return 0
 
 
 def open_checkpoint(
-    label: str, folder: Path, *, described: Family | None = None, part: Family | None = None
+    label: str,
+    folder: Path,
+    source: Source = LOCAL,
+    *,
+    described: Family | None = None,
+    part: Family | None = None,
 ) -> Checkpoint:
     """Open a checkpoint folder; `label` ("base", "candidate math") goes into every error.
 
@@ -71,7 +115,8 @@ def open_checkpoint(
             )
         if family.nested_config:
             config = config.get(family.nested_config, config)
-        return Checkpoint(label, folder, config, family)
+        layout = read_layout(folder, source)
+        return Checkpoint(label, folder, config=config, family=family, source=source, layout=layout)
     except InputError as error:
         raise InputError(f"{label}: {error}") from error
 
@@ -82,7 +127,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: there is none, it is damaged, or of a model that is no single chain of blocks.
     """
-    file = folder / "config.json"
+    file = folder / CONFIG
     try:
         config = json.loads(file.read_bytes())
     except OSError as error:
@@ -106,16 +151,12 @@ def _is_encoder_decoder(config: Mapping[str, Any]) -> bool:
     return bool(config.get("is_encoder_decoder", getattr(known, "is_encoder_decoder", False)))
 
 
-def _belongs(family: Family, name: str) -> bool:
-    return family.block_of(name) is not None or family.part_of(name) is not None
-
-
 def _own_names(family: Family, stored: Iterable[str]) -> dict[str, str]:
     """The names in the files of what belongs to the family's model, by the model's own."""
     names: dict[str, str] = {}
     for name in stored:
         own = family.own_name(name)
-        if not _belongs(family, own):
+        if not family.holds(own):
             continue
         if own in names:
             raise InputError(f"{names[own]} and {name} are the same tensor, {own}, of a {family.model_class}")

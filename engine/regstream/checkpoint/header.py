@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
 
 DTYPES = {
@@ -47,27 +48,24 @@ class TensorSpec:
         return self.end - self.begin
 
 
-def read_header(file: Path) -> dict[str, TensorSpec]:
+def read_header(file: Path, source: Source = LOCAL) -> dict[str, TensorSpec]:
     """The tensors of a safetensors file, by name.
 
     Raises:
         InputError: the file is missing, truncated, longer than its header says, or its header is no header.
     """
+    size = source.size(file)
+    length = int.from_bytes(source.start(file, _LENGTH_BYTES), "little")
+    if not 2 <= length <= min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
+        raise InputError(f"{file}: no safetensors file: a header of {length:,} bytes in a file of {size:,}")
+    start = _LENGTH_BYTES + length
     try:
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
-            if not 2 <= length <= min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
-                raise InputError(f"{file}: no safetensors file: a header of {length:,} bytes in a file of {size:,}")
-            header = json.loads(stream.read(length), object_pairs_hook=_refuse_twice)
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror}; is the download complete?") from error
+        header = json.loads(source.start(file, start)[_LENGTH_BYTES:], object_pairs_hook=_refuse_twice)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: no safetensors file: its header is no JSON object ({error})") from error
     if not isinstance(header, dict):
         raise InputError(f"{file}: no safetensors file: its header is no JSON object")
     header.pop("__metadata__", None)
-    start = _LENGTH_BYTES + length
     specs = {name: _spec(file, name, entry, start) for name, entry in header.items()}
     _check_extent(file, specs, start, size)
     return specs

@@ -1,44 +1,49 @@
 """Which file of a checkpoint folder holds which tensor."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from regstream.checkpoint.header import TensorSpec, read_header
+from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 
-def read_layout(folder: Path) -> dict[str, TensorSpec]:
+def read_layout(folder: Path, source: Source = LOCAL) -> dict[str, TensorSpec]:
     """Every tensor of a checkpoint, by the name it is stored under; headers are read, weights are not.
 
     Raises:
         InputError: no safetensors checkpoint, or index and files do not agree.
     """
-    index = folder / INDEX
-    if index.is_file():
-        return _from_index(folder, index)
-    if (folder / SINGLE).is_file():
-        return read_header(folder / SINGLE)
-    pickled = sorted(path.name for path in folder.glob("*.bin"))
+    names = source.names(folder)
+    if INDEX in names:
+        return _from_index(folder, names, source)
+    if SINGLE in names:
+        return read_header(folder / SINGLE, source)
+    pickled = sorted(name for name in names if name.endswith(".bin"))
     found = f"only {pickled[0]}, which is pickled and is not read; convert it to safetensors" if pickled else "neither"
     raise InputError(f"{folder}: expected {SINGLE} or {INDEX}, found {found}")
 
 
-def _from_index(folder: Path, index: Path) -> dict[str, TensorSpec]:
+def _from_index(folder: Path, names: Collection[str], source: Source) -> dict[str, TensorSpec]:
+    index = folder / INDEX
     weight_map = _weight_map(index)
-    for file_name in sorted(set(weight_map.values())):
+    file_names = sorted(set(weight_map.values()))
+    for file_name in file_names:
         if Path(file_name).name != file_name or not file_name.endswith(".safetensors"):
             raise InputError(f'{index}: names "{file_name}"; expected a .safetensors file in the same folder')
-        if not (folder / file_name).is_file():
+        if file_name not in names:
             raise InputError(f"{index}: names {file_name}, which is not there; is the download complete?")
+    source.expect([folder / file_name for file_name in file_names])
     layout: dict[str, TensorSpec] = {}
-    for file_name in sorted(set(weight_map.values())):
-        header = read_header(folder / file_name)
+    for file_name in file_names:
+        header = read_header(folder / file_name, source)
         _refuse_doubles(folder, file_name, header, layout)
         layout |= header
+    source.expect(())
     for name, file_name in weight_map.items():
         if name not in layout:
             raise InputError(f"{index}: names tensor {name}, which no file holds; expected it in {file_name}")

@@ -13,17 +13,22 @@ import torch
 from torch import Tensor
 
 from regstream.checkpoint.header import TensorSpec
+from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
 
 _STAGING_BYTES = 4 << 20
 
 
 class TensorReader:
-    """Named tensors in files. `label` ("base", "candidate math") goes into every error."""
+    """Named tensors in files. `label` ("base", "candidate math") goes into every error.
 
-    def __init__(self, label: str, tensors: Mapping[str, TensorSpec]) -> None:
+    A file that is still to be fetched is, where it is read.
+    """
+
+    def __init__(self, label: str, tensors: Mapping[str, TensorSpec], source: Source = LOCAL) -> None:
         self.label = label
         self.tensors = tensors
+        self.source = source
         self.num_bytes_read = 0
         self._kept: dict[Path, int] | None = None
 
@@ -49,7 +54,10 @@ class TensorReader:
 
     @contextmanager
     def kept_open(self) -> Iterator[None]:
-        """Open each file at most once within the context."""
+        """Open each file at most once within the context, and within others that are entered in it."""
+        if self._kept is not None:
+            yield
+            return
         self._kept = {}
         try:
             yield
@@ -57,6 +65,11 @@ class TensorReader:
             for descriptor in self._kept.values():
                 os.close(descriptor)
             self._kept = None
+
+    @property
+    def is_kept_open(self) -> bool:
+        """Whether files that are opened now stay open."""
+        return self._kept is not None
 
     def announce(self, names: Iterable[str]) -> None:
         """Have the operating system read these tensors ahead, while something else is computed; a hint, no more.
@@ -66,6 +79,8 @@ class TensorReader:
         """
         for name in names if hasattr(os, "posix_fadvise") else ():
             spec = self.tensors[name]
+            if not spec.file.exists():  # whoever fetches it reads ahead by other means
+                continue
             with self._open(spec.file) as descriptor:
                 os.posix_fadvise(descriptor, spec.begin, spec.num_bytes, os.POSIX_FADV_WILLNEED)
 
@@ -75,6 +90,8 @@ class TensorReader:
     @contextmanager
     def _open(self, file: Path) -> Iterator[int]:
         kept = self._kept or {}
+        if file not in kept:
+            self.source.provide(file)
         try:
             descriptor = kept[file] if file in kept else os.open(file, os.O_RDONLY)
         except OSError as error:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from regstream.calibration import CalibrationSet, PixelRows, TokenRows, load_calibration
+from regstream.calibration import CalibrationSet, Drawing, PixelRows, TokenRows, load_calibration
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate.accuracy import Accuracy
 from regstream.evaluate.classes import read_classes
@@ -48,7 +48,7 @@ def _accuracy(judged: Sequence[Candidate], plan: Plan, listener: Listener) -> Ac
     """With the heads that are files; those made of words are only prepared."""
     datasets, heads, prompts = {}, {}, {}
     worded = {c.name: c.evaluation.classes for c in judged if c.evaluation and c.evaluation.classes}
-    tower = open_text_tower(plan) if worded else None
+    tower = open_text_tower(plan, listener) if worded else None
     for candidate in judged:
         name, rows = candidate.name, _images(candidate, plan, listener)
         datasets[name] = rows
@@ -89,6 +89,8 @@ def _rows(candidate: Candidate, plan: Plan, listener: Listener) -> CalibrationSe
             base=plan.base.folder,
             seed=plan.manifest.merge.seed,
             warn=lambda message: listener(Warned(message=message)),
+            drawing=Drawing(plan.commits, listener),
+            label=candidate.evaluation.label,
         )
 
 

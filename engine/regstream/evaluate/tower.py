@@ -16,10 +16,11 @@ from regstream.calibration.tokens import TokenIds, tokenizer_for
 from regstream.checkpoint import Checkpoint, open_checkpoint
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate.classes import Classes
+from regstream.events import Listener
 from regstream.families import CLIP_TEXT, CLIP_VISION
 from regstream.plan import Plan
 from regstream.plan.agreement import check_base
-from regstream.plan.planning import folder_of
+from regstream.plan.opening import Opening
 
 TEXT_PROJECTION, VISUAL_PROJECTION = "text_projection.weight", "visual_projection.weight"
 _BATCH_PROMPTS = 64
@@ -76,12 +77,12 @@ class TextTower:
         return ids
 
 
-def open_text_tower(plan: Plan) -> TextTower:
+def open_text_tower(plan: Plan, listener: Listener) -> TextTower:
     """The text tower that a plan's manifest names, else the base's own.
 
     Raises:
-        ManifestError: it is not on this machine, or the base is no CLIP.
-        InputError: there is none, or it is not the base's.
+        ManifestError: the base is no CLIP.
+        InputError: there is none, the hub does not give it, or it is not the base's.
     """
     if plan.base.family is not CLIP_VISION:
         raise ManifestError(
@@ -89,14 +90,15 @@ def open_text_tower(plan: Plan) -> TextTower:
             " give a head"
         )
     named = plan.manifest.evaluation.text_tower
-    whole = plan.base if named is None else open_checkpoint("text tower", folder_of(named, "evaluation.text_tower"))
+    opening = Opening(plan.manifest, plan.commits, listener)
+    whole = plan.base if named is None else opening.beside("text tower", named)
     for name in (TEXT_PROJECTION, VISUAL_PROJECTION):
         if name not in whole.besides.tensors:
             raise InputError(
                 f"{whole.label}: {whole.folder} holds no {name}, so it is no whole CLIP, of which heads are made from"
                 ' class names; name the folder of one: [evaluation] text_tower = "…"'
             )
-    text = open_checkpoint(whole.label, whole.folder, part=CLIP_TEXT)
+    text = open_checkpoint(whole.label, whole.folder, whole.source, part=CLIP_TEXT)
     model = LayeredModel(CLIP_TEXT, text.config, dtype=torch.float32, device=plan.device)
     check_base(text, model.shapes, model.tied)
     _check_projections(whole, model.hidden_size, plan.model.hidden_size)

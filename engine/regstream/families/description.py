@@ -66,6 +66,19 @@ class Family:
                 return part
         return None
 
+    def holds(self, parameter: str) -> bool:
+        """Whether a parameter is the model's."""
+        return self.block_of(parameter) is not None or self.part_of(parameter) is not None
+
+    def is_transposed(self, parameter: str) -> bool:
+        """Whether a linear's weight is (in, out); one that no group names is as its neighbours are."""
+        block = self.block_of(parameter)
+        if block is None:
+            return False
+        linear = parameter.removeprefix(self.block_prefix(block)).removesuffix(".weight")
+        named = [group.transposed for group in self.groups if linear in group.linears]
+        return any(named or [group.transposed for group in self.groups])
+
     def block_of(self, parameter: str) -> int | None:
         """The index of the block that holds a parameter; None outside the blocks."""
         rest = parameter.removeprefix(f"{self.blocks}.")

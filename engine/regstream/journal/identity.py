@@ -3,12 +3,13 @@
 import platform
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from regstream import __version__
-from regstream.checkpoint import Checkpoint, fingerprint
+from regstream.checkpoint import Checkpoint
 from regstream.manifest import meaning
 from regstream.plan import Plan
 
@@ -20,10 +21,20 @@ _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "zarr")
 
 def identify(plan: Plan, *, full: bool) -> Identity:
     """Everything that decides the bytes of a result; `full` digests every byte of the checkpoints, not samples."""
+
+    known: dict[Path, str] = {}  # one model may be that of several candidates
+
+    def inputs(checkpoint: Checkpoint) -> dict[str, str]:
+        for source, file in checkpoint.inputs.values():
+            if file not in known:
+                known[file] = source.fingerprint(file, full=full or file.suffix == ".json")
+        return {name: known[file] for name, (_, file) in checkpoint.inputs.items()}
+
     return {
         "manifest": meaning(plan.manifest, device=str(plan.device)),
-        "base": _checkpoint(plan.base, full=full),
-        "candidates": {c.name: _checkpoint(c.checkpoint, full=full) for c in plan.candidates},
+        "hub": dict(plan.commits),
+        "base": inputs(plan.base),
+        "candidates": {candidate.name: inputs(candidate.checkpoint) for candidate in plan.candidates},
         "calibration": {c.name: c.calibration.digest for c in plan.candidates if c.calibration is not None},
         "dtypes": {"compute": str(plan.compute_dtype), "output": str(plan.output_dtype)},
         "device": _device(plan.device),
@@ -45,15 +56,6 @@ def _device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else device.type
-
-
-def _checkpoint(checkpoint: Checkpoint, *, full: bool) -> dict[str, str]:
-    files = checkpoint.files
-    shards = {
-        f"shard {index} of {len(files)}, {file.name}": fingerprint(file, full=full)
-        for index, file in enumerate(files, start=1)
-    }
-    return {"config.json": fingerprint(checkpoint.folder / "config.json", full=True)} | shards
 
 
 def _flat(table: object, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:

@@ -25,7 +25,7 @@ class Committed:
     index: int
     name: str
     shard: str
-    shard_bytes: int
+    shard_bytes: int  # as far as this step wrote it; its digest likewise
     shard_sha256: str
     generation: int | None
     solves: tuple[dict[str, Any], ...]
@@ -84,6 +84,16 @@ class Journal:
         return records[0] if records else None
 
     @staticmethod
+    def commits(folder: Path) -> dict[str, str]:
+        """The commits that the run under way in `folder`, if there is one, settled on for models of the hub.
+
+        Raises:
+            ResumeError: the journal is damaged, or of another version.
+        """
+        announced = Journal.announced(folder)
+        return announced["identity"].get("hub", {}) if announced else {}
+
+    @staticmethod
     def peek(folder: Path) -> list[Committed]:
         """The steps committed so far, for whoever only looks; changes nothing.
 
@@ -93,6 +103,11 @@ class Journal:
         path = folder / "journal.jsonl"
         records, _ = lines.read(path)
         return [_committed(path, number, record) for number, record in enumerate(records[1:], start=2)]
+
+    @property
+    def shards(self) -> dict[str, tuple[int, str]]:
+        """Size and digest of each shard as far as it is committed."""
+        return {step.shard: (step.shard_bytes, step.shard_sha256) for step in self.committed}
 
     @property
     def product_share(self) -> float:

@@ -7,8 +7,10 @@ whoever has them.
 from regstream.manifest.blocks import Blocks, parse_blocks, select_blocks
 from regstream.manifest.fields import parse_device
 from regstream.manifest.meaning import meaning
-from regstream.manifest.reading import read_manifest
-from regstream.manifest.references import ModelRef
+from regstream.manifest.outline import Outlined, is_ready, outline
+from regstream.manifest.reading import manifest_from, read_manifest
+from regstream.manifest.record import for_the_record
+from regstream.manifest.references import ModelRef, as_seen_from
 from regstream.manifest.rules import match_rule, nearest_names, rule_problems, unmatched
 from regstream.manifest.schema import Architecture, Calibration, Candidate, Manifest, Merge, Others, Resources, Rule
 
@@ -21,11 +23,17 @@ __all__ = [
     "Merge",
     "ModelRef",
     "Others",
+    "Outlined",
     "Resources",
     "Rule",
+    "as_seen_from",
+    "for_the_record",
+    "is_ready",
+    "manifest_from",
     "match_rule",
     "meaning",
     "nearest_names",
+    "outline",
     "parse_blocks",
     "parse_device",
     "read_manifest",

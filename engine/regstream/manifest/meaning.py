@@ -28,6 +28,7 @@ def _merge(merge: Merge) -> dict[str, Any]:
         "alpha": merge.alpha if merge.regresses else None,
         "scale": merge.scale if merge.method == "task_arithmetic" else None,
         "dtype": merge.dtype,
+        "shard_size": merge.shard_size,
         "seed": merge.seed,
         "others": merge.others.model_dump(),
     }

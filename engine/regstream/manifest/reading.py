@@ -25,7 +25,12 @@ def read_manifest(path: str | PathLike[str]) -> Manifest:
             one line for every problem.
     """
     file = fspath(path)
-    raw = _parse(file, _text(file))
+    return manifest_from(_text(file), file)
+
+
+def manifest_from(text: str, file: str) -> Manifest:
+    """Read and check a manifest's text as one that stands, or will stand, in a file; raises as `read_manifest` does."""
+    raw = _parse(file, text)
     location = Path(file).absolute()
     problems: list[Problem] = []
     manifest = None

@@ -1,5 +1,6 @@
 """How a manifest points at things: places on this machine, and models that lie here or on the Hugging Face hub."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,11 @@ class ModelRef:
             raise ValueError("a model reference is either a folder or a hub id")
         if self.folder is not None and self.revision is not None:
             raise ValueError(f"a folder has no revision: {self.folder}@{self.revision}")
+
+    @property
+    def name(self) -> str:
+        """What it is called, wherever it lies: a folder's own name, or that of a repository."""
+        return str(self.hub_id).rpartition("/")[2] if self.folder is None else self.folder.name
 
     def __str__(self) -> str:
         """The reference as a manifest would spell it."""
@@ -60,6 +66,19 @@ def model_reference(text: str, folder: Path) -> ModelRef:
     if hub is None or text.startswith(_PATH_STARTS) or exists(path):
         return ModelRef(folder=path)
     return ModelRef(hub_id=hub[1], revision=hub[2])
+
+
+def as_seen_from(folder: Path, text: str, here: Path, *, may_be_hub: bool = False) -> str:
+    """How what is called `text` in the folder `here` is called in another; absolute paths and hub ids stay.
+
+    Raises:
+        ValueError: the text cannot be a path.
+    """
+    is_hub = may_be_hub and model_reference(text, here).folder is None
+    if is_hub or text.startswith(("/", "~")):
+        return text
+    path = locate(text, here)
+    return os.path.relpath(real(path.parent) / path.name, real(folder))
 
 
 def is_dataset_id(text: str) -> bool:

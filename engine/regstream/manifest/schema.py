@@ -68,6 +68,7 @@ class Merge(_Table):
     alpha: Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")] = 0.95
     scale: Annotated[float, Field(gt=0, description="a number above 0")] = 0.3
     dtype: Dtype | None = None
+    shard_size: Annotated[SizeBytes | None, Field(description='a size, such as "5GiB"')] = None
     seed: Annotated[int, Field(ge=0, le=_MAX_SEED, description="a whole number from 0 to 2^63 - 1")] = 0
     others: Annotated[Others, Field(description="a table")] = Others()
 
@@ -127,7 +128,9 @@ class Calibration(_Table):
     config: Annotated[Text | None, Field(description="the name of a configuration of the data set")] = None
     split: Annotated[Text | None, Field(description="the name of a split of the data set")] = None
     revision: Annotated[Text | None, Field(description="a revision of the data set")] = None
-    field: Annotated[Text, Field(description='the name of a field, "input_ids" or "messages"')] = "text"
+    field: Annotated[
+        Text, Field(description='the name of a field, "input_ids", "messages", or a text with fields in {braces}')
+    ] = "text"
     rows: Annotated[int | None, Field(gt=0, description="a whole number above 0")] = None
     max_length: Annotated[int, Field(gt=0, description="a whole number of tokens above 0")] = 2048
     batch_rows: Annotated[int, Field(gt=0, description="a whole number above 0")] = 8
@@ -136,6 +139,7 @@ class Calibration(_Table):
 class HeldOut(Calibration):
     """Held-out rows. Images have labels, and a head that tells their classes, or the classes' names to make one of."""
 
+    label: Annotated[Text, Field(description="the name of a column of whole numbers")] = "label"
     head: Annotated[Place | None, Field(description="a .safetensors file")] = None
     classes: Annotated[Place | None, Field(description="a .toml file")] = None
 

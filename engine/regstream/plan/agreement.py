@@ -64,6 +64,20 @@ def check_candidate(
     ]
 
 
+def check_ties(candidate: Checkpoint, tied: Mapping[str, str]) -> None:
+    """Refuse an adapter that changes one of two parameters that are one weight in the model.
+
+    Raises:
+        InputError: it does.
+    """
+    for name, source in tied.items():
+        if candidate.changed & {name, source}:
+            raise InputError(
+                f"{candidate.label}: its adapter changes {name} or {source}, which are one weight in this model;"
+                " adapters on tied weights are not applied"
+            )
+
+
 def _vocabulary_tensors(checkpoint: Checkpoint) -> set[str]:
     if checkpoint.family.rows != "input_ids":
         return set()

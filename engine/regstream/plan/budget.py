@@ -2,20 +2,21 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 
 import psutil
 
 from regstream import memory
 from regstream.errors import BudgetError
+from regstream.hub import cache_folder
 from regstream.plan.job import Job
-from regstream.plan.terms import Place, generation_bytes
+from regstream.plan.supply import Supply
+from regstream.plan.terms import DISK_MARGIN, Place, generation_bytes
 from regstream.units import format_bytes
 
 #: The share of free memory that is used where no budget was given.
 _FREE_SHARE = 0.9
-#: Journal, companions, and what a file system needs for itself.
-_DISK_MARGIN = 1.02
 
 
 def memory_budgets(job: Job, runtime_bytes: int) -> dict[Place, int]:
@@ -52,17 +53,25 @@ def check_memory(job: Job, place: Place, widest: str, terms: Mapping[str, int], 
     )
 
 
-def disk_needs(job: Job) -> Iterator[tuple[Path, int]]:
-    """What a run still has to take where: the shards that do not stand yet, and two generations of hidden states."""
-    missing = sum(job.shard_bytes(step) for step in job.steps if not (job.output / step.shard).exists())
-    yield job.output, int(missing * _DISK_MARGIN)
-    yield job.workdir, int(2 * generation_bytes(job) * _DISK_MARGIN)
+def disk_needs(job: Job, shards: Supply) -> Iterator[tuple[Path, int]]:
+    """What a run still has to take where: its own shards, two generations of hidden states, and shards of the hub."""
+    yield job.output, int(sum(_missing_bytes(job)) * DISK_MARGIN)
+    yield job.workdir, int(2 * generation_bytes(job) * DISK_MARGIN)
+    if shards.shards_bytes > shards.held_bytes:
+        yield cache_folder(), int((shards.shards_bytes - shards.held_bytes) * DISK_MARGIN)
 
 
-def disks(job: Job) -> Iterator[tuple[Path, int, int]]:
+def _missing_bytes(job: Job) -> Iterator[int]:
+    """Of each shard, what is not there yet."""
+    for shard, parts in groupby(job.parts, key=lambda part: part.shard):
+        path = job.output / shard
+        yield max(0, sum(part.num_bytes for part in parts) - (path.stat().st_size if path.exists() else 0))
+
+
+def disks(job: Job, shards: Supply) -> Iterator[tuple[Path, int, int]]:
     """Each disk that a run writes to, by a folder on it: what the run still has to take, and what is free."""
     needed_on: dict[int, tuple[Path, int]] = {}
-    for folder, needed in disk_needs(job):
+    for folder, needed in disk_needs(job, shards):
         place = next(parent for parent in (folder, *folder.parents) if parent.exists())
         _, before = needed_on.get(place.stat().st_dev, (folder, 0))
         needed_on[place.stat().st_dev] = place, before + needed
@@ -70,15 +79,24 @@ def disks(job: Job) -> Iterator[tuple[Path, int, int]]:
         yield place, needed, shutil.disk_usage(place).free
 
 
-def check_disk(job: Job) -> None:
-    """Refuse a run whose result and hidden states do not fit on their disks.
+def check_disk(job: Job, shards: Supply) -> None:
+    """Refuse a run that takes more disk than it may, or than there is.
 
     Raises:
         BudgetError: names how much is missing where.
     """
-    for folder, needed, free in disks(job):
+    asked = job.manifest.resources.disk
+    if asked is not None and shards.peak_bytes > asked:
+        raise BudgetError(
+            f"{shards.peak_step.name} needs {format_bytes(shards.peak_bytes)} of disk (of that at most"
+            f" {format_bytes(shards.shards_bytes)} for shards of the hub, the rest for result and hidden states),"
+            f" disk is {format_bytes(asked)}; raise it"
+        )
+    what = "result, hidden states and shards of the hub" if shards.fetched_bytes else "the result and the hidden states"
+    advice = "; [resources] disk lets shards go" if asked is None and shards.fetched_bytes else ""
+    for folder, needed, free in disks(job, shards):
         if needed > free:
             raise BudgetError(
-                f"{folder}: {format_bytes(needed)} are needed on its disk for the result and the hidden states,"
-                f" {format_bytes(free)} are free; {format_bytes(needed - free)} are missing"
+                f"{folder}: {format_bytes(needed)} are needed on its disk for {what},"
+                f" {format_bytes(free)} are free; {format_bytes(needed - free)} are missing{advice}"
             )

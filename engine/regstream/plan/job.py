@@ -1,17 +1,22 @@
 """What is merged: everything that a manifest names, opened and found to belong together, and the steps it takes."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 
 import torch
 
-from regstream import shards
 from regstream.block import LayeredModel
 from regstream.calibration import CalibrationSet
-from regstream.checkpoint import Checkpoint
+from regstream.checkpoint import Checkpoint, SharedCheckpoint, TensorReader, TensorSpec
+from regstream.hub import Depot, is_cached
 from regstream.manifest import Manifest
 from regstream.methods import Method
+from regstream.methods.method import States
 from regstream.plan.step import Step
+from regstream.shards import Part, parts_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,8 @@ class Job:
     method: Method
     base: Checkpoint
     candidates: tuple[PlannedCandidate, ...]
+    commits: Mapping[str, str]  # of the hub's repositories, by how the manifest names them
+    depot: Depot
     model: LayeredModel
     steps: tuple[Step, ...]
     compute_dtype: torch.dtype  # of weights and activations while merging
@@ -56,10 +63,41 @@ class Job:
         """The folder of the run's state."""
         return self.manifest.workdir
 
+    @cached_property
+    def fetches(self) -> bool:
+        """Whether shards of its checkpoints are still on the hub."""
+        paths = [path for c in (self.base, *(c.checkpoint for c in self.candidates)) for path in c.files]
+        return any(not is_cached(file) for path in paths if (file := self.depot.file(path)) is not None)
+
+    def reads(self, step: Step, num_passes: int = 1) -> Iterator[list[TensorSpec]]:
+        """What a step reads, reader by reader, in about its order; once a pass what candidates share."""
+        is_loaded = bool(step.regressed or (step.feeds and self.method.states is States.OWN))
+        names = [tensor.name for tensor in step.tensors if is_loaded or tensor.use != "base"]
+        of_base = [tensor.name for tensor in step.tensors if tensor.use in ("base", "combine")]
+        is_kept = bool(step.regressed) or not is_loaded
+        for index in range(num_passes):
+            known: set[tuple[TensorReader, str]] = set()
+            wanted = [(candidate.checkpoint, names) for candidate in self.candidates]
+            wanted += [(self.base, of_base)] if index == num_passes - 1 else []
+            for checkpoint, read in wanted:
+                for reader, stored in checkpoint.parts(read):
+                    yield [reader.tensors[name] for name in stored if (reader, name) not in known]
+                    if is_kept and isinstance(reader, SharedCheckpoint):
+                        known.update((reader, name) for name in stored)
+
     def stored_shapes(self, step: Step) -> dict[str, tuple[int, ...]]:
         """A step's tensors under the names the result stores them by, which are the base's."""
         return {self.base.stored_name(name): shape for name, shape in step.shapes.items()}
 
-    def shard_bytes(self, step: Step) -> int:
-        """The size of a step's shard."""
-        return shards.shard_bytes(self.stored_shapes(step), self.output_dtype)
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """What each step writes of which shard, in the order of the steps."""
+        return tuple(
+            part
+            for shard, steps in groupby(self.steps, key=lambda step: step.shard)
+            for part in parts_of(shard, [self.stored_shapes(step) for step in steps], self.output_dtype)
+        )
+
+    def written_bytes(self, step: Step) -> int:
+        """What a step adds to its shard."""
+        return self.parts[step.index].num_bytes

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from regstream.hub import Stage
 from regstream.plan.budget import check_disk, check_memory, disk_needs, disks, memory_budgets
 from regstream.plan.job import Job
 from regstream.plan.projection import Projection, project
 from regstream.plan.step import Step
+from regstream.plan.supply import AMPLE, Supply, make_stages, supply
 from regstream.plan.terms import Place
 
 
@@ -54,15 +56,30 @@ class Plan(Job):
         """The memory that may be taken in all, place by place."""
         return memory_budgets(self, self.runtime_bytes)
 
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The shards of the hub that each step reads."""
+        return make_stages(self, self.manifest.resources.disk)
+
+    @cached_property
+    def supply(self) -> Supply:
+        """What is fetched from the hub, and the most disk that is taken at once."""
+        return supply(self, self.manifest.resources.disk)
+
+    @property
+    def ample_disk_bytes(self) -> int:
+        """The disk with which nothing is fetched twice, though every shard goes when no later step needs it."""
+        return supply(self, AMPLE).peak_bytes
+
     @property
     def disk_bytes(self) -> int:
-        """The disk that is still to be taken: the rest of the result, and the hidden states."""
-        return sum(needed for _, needed in disk_needs(self))
+        """The disk that is still to be taken: the rest of the result, hidden states, and shards of the hub."""
+        return sum(needed for _, needed in disk_needs(self, self.supply))
 
     @property
     def missing_disk_bytes(self) -> int:
         """How much of that is not free now."""
-        return sum(max(0, needed - free) for _, needed, free in disks(self))
+        return sum(max(0, needed - free) for _, needed, free in disks(self, self.supply))
 
     @property
     def read_bytes(self) -> int:
@@ -81,7 +98,7 @@ class Plan(Job):
             BudgetError: a step needs more memory than its budget, or the run more disk than is free.
         """
         self.check_memory()
-        check_disk(self)
+        check_disk(self, self.supply)
 
     def check_memory(self) -> None:
         """Refuse what does not fit into memory.

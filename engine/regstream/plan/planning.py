@@ -1,24 +1,23 @@
 """From a manifest to a plan: configs and headers are read, rows tokenized, no weight touched, nothing written."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import reduce
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial, reduce
 
 import torch
 
 from regstream import memory
 from regstream.architecture import check_passes, describe, unregressed
 from regstream.block import LayeredModel
-from regstream.calibration import CalibrationSet, load_calibration
-from regstream.checkpoint import Checkpoint, open_checkpoint
+from regstream.calibration import CalibrationSet, Drawing, load_calibration
+from regstream.checkpoint import Checkpoint
 from regstream.errors import InputError, ManifestError
 from regstream.events import Listener, Warned, ignore
-from regstream.families import Family
-from regstream.manifest import Candidate, Manifest, ModelRef, Others, parse_device
+from regstream.manifest import Candidate, Manifest, Others, parse_device
 from regstream.methods import Method, method_of
 from regstream.methods.method import States
-from regstream.plan.agreement import check_base, check_candidate
+from regstream.plan.agreement import check_base, check_candidate, check_ties
 from regstream.plan.job import PlannedCandidate
+from regstream.plan.opening import Opening
 from regstream.plan.plan import Plan
 from regstream.plan.step import Step, make_steps
 
@@ -32,16 +31,18 @@ def make_plan(
     text: str = "",
     device: str | None = None,
     for_this_machine: bool = True,
+    commits: Mapping[str, str] | None = None,
     listener: Listener = ignore,
 ) -> Plan:
     """Open everything that a manifest names, check that it belongs together, and lay out the steps.
 
     `source` is what errors call the manifest, `text` how it was written, for the record; `device` overrides its own.
-    Not for this machine, a plan may be for a device that is not here; it can be looked at, and not be run.
+    Not for this machine, a plan may be for a device that is not here; it can be looked at, and not be run. `commits`
+    are those that an earlier run settled on for models of the hub; others are taken as they stand now.
 
     Raises:
         ManifestError: a rule fits no parameter, the model is not as [architecture] says, or the device is not there.
-        InputError: a checkpoint or a calibration set cannot be used.
+        InputError: a checkpoint or a calibration set cannot be used, or the hub does not give one.
     """
     memory.give_back_at_once()
     warnings: list[str] = []
@@ -55,38 +56,41 @@ def make_plan(
     if not is_there and manifest.resources.device_memory is None:
         raise ManifestError(f'{source}: device "{chosen}" is not here; give its device_memory in [resources]')
     method = method_of(manifest.merge)
-    base_folder = folder_of(manifest.merge.base, "merge.base")
-    described = None if manifest.architecture is None else describe(manifest.architecture, base_folder, source)
-    base = open_checkpoint("base", base_folder, described=described)
-    opened = [_open(index, candidate, described) for index, candidate in enumerate(manifest.candidates)]
+    opening = Opening(manifest, commits or {}, listener)
+    described = None if manifest.architecture is None else partial(describe, manifest.architecture, source=source)
+    base = opening.base(described)
+    opened = [opening.candidate(candidate) for candidate in manifest.candidates]
     dtype = _compute_dtype([base, *opened])
     model = LayeredModel(base.family, base.config, dtype=dtype, device=chosen if is_there else _CPU)
     if manifest.architecture is not None:
         check_passes(manifest.architecture, model, source)
         if method.states is not States.NONE and (told := unregressed(model)):
             warn(told)
-    for left_out in _agree(model, base, opened, manifest.merge.others):
-        warn(left_out)
-    needed = method.states is not States.NONE
+    for note in _agree(model, base, opened, manifest.merge.others):
+        warn(note)
+    needed, drawing = method.states is not States.NONE, Drawing(commits, listener)
     candidates = tuple(
         PlannedCandidate(
             name=candidate.name,
             weight=candidate.weight,
             checkpoint=checkpoint,
-            calibration=_calibration(candidate, base, manifest.merge.seed, warn) if needed else None,
+            calibration=_calibration(candidate, base, manifest.merge.seed, warn, drawing) if needed else None,
         )
         for candidate, checkpoint in zip(manifest.candidates, opened, strict=True)
     )
+    output_dtype = _output_dtype(manifest, base)
     return Plan(
         manifest=manifest,
         manifest_text=text,
         method=method,
         base=base,
         candidates=candidates,
+        commits=opening.commits | drawing.commits,
+        depot=opening.depot,
         model=model,
-        steps=_steps(manifest, method, model, source),
+        steps=_steps(manifest, method, model, source, output_dtype.itemsize),
         compute_dtype=dtype,
-        output_dtype=_output_dtype(manifest, base),
+        output_dtype=output_dtype,
         device=chosen,
         warnings=tuple(warnings),
         runtime_bytes=_held_bytes(),
@@ -94,16 +98,18 @@ def make_plan(
 
 
 def _agree(model: LayeredModel, base: Checkpoint, opened: Sequence[Checkpoint], others: Others) -> Iterator[str]:
-    """Hold base and candidates against the model; what is left out of candidates, a line a tensor."""
+    """Hold base and candidates against the model; what a person should know of candidates, a line each."""
     model.leave_out(base.lacking(model.shapes))
     check_base(base, model.shapes, model.tied)
     for checkpoint in opened:
+        yield from checkpoint.notes
+        check_ties(checkpoint, model.tied)
         yield from check_candidate(checkpoint, base, model.shapes, others)
 
 
-def _steps(manifest: Manifest, method: Method, model: LayeredModel, source: str) -> tuple[Step, ...]:
+def _steps(manifest: Manifest, method: Method, model: LayeredModel, source: str, itemsize: int) -> tuple[Step, ...]:
     try:
-        return make_steps(manifest, method, model.family, model.shapes)
+        return make_steps(manifest, method, model.family, model.shapes, itemsize)
     except ManifestError as error:
         raise ManifestError([f"{source}: {problem}" for problem in error.problems]) from error
 
@@ -132,29 +138,9 @@ def choose_device(name: str | None, *, must_exist: bool = True) -> torch.device:
     raise ManifestError(f'device "{name}": {found} found; device = "cpu" works')
 
 
-def _open(index: int, candidate: Candidate, described: Family | None) -> Checkpoint:
-    where = f'candidates[{index}] "{candidate.name}"'
-    if candidate.adapter is not None:
-        raise ManifestError(f"{where}: adapter: adapters are not applied yet; merge it into its model first")
-    assert candidate.model is not None
-    folder = folder_of(candidate.model, f"{where}: model")
-    return open_checkpoint(f'candidate "{candidate.name}"', folder, described=described)
-
-
-def folder_of(reference: ModelRef, where: str) -> Path:
-    """Where a model lies that a manifest names; `where` says at which key.
-
-    Raises:
-        ManifestError: it is not on this machine.
-    """
-    if reference.folder is None:
-        raise ManifestError(
-            f"{where}: {reference}: models are not fetched from the hub yet; download it and name the folder"
-        )
-    return reference.folder
-
-
-def _calibration(candidate: Candidate, base: Checkpoint, seed: int, warn: Callable[[str], None]) -> CalibrationSet:
+def _calibration(
+    candidate: Candidate, base: Checkpoint, seed: int, warn: Callable[[str], None], drawing: Drawing
+) -> CalibrationSet:
     assert candidate.calibration is not None
     try:
         return load_calibration(
@@ -164,6 +150,7 @@ def _calibration(candidate: Candidate, base: Checkpoint, seed: int, warn: Callab
             base=base.folder,
             seed=seed,
             warn=lambda message: warn(f'candidate "{candidate.name}": {message}'),
+            drawing=drawing,
         )
     except InputError as error:
         raise InputError(f'candidate "{candidate.name}": calibration: {error}') from error

@@ -60,15 +60,9 @@ def _fits(terms: Mapping[Place, Mapping[str, int]], budgets: Mapping[Place, int]
 
 def _read_bytes(job: Job, step: Step, num_passes: int) -> int:
     # A block is read whole, once a pass; what is only folded is read once.
-    candidates = sum(
-        candidate.checkpoint.tensors[tensor.name].num_bytes * max(1, num_passes)
-        for candidate in job.candidates
-        for tensor in step.tensors
-        if num_passes or tensor.use != "base"
-    )
-    base = sum(job.base.tensors[t.name].num_bytes for t in step.tensors if t.use in ("base", "combine"))
-    return candidates + base + (generation_bytes(job) if step.kind == "block" and step.regressed else 0)
+    read = sum(spec.num_bytes for specs in job.reads(step, max(1, num_passes)) for spec in specs)
+    return read + (generation_bytes(job) if step.kind == "block" and step.regressed else 0)
 
 
 def _write_bytes(job: Job, step: Step) -> int:
-    return job.shard_bytes(step) + (generation_bytes(job) if step.feeds else 0)
+    return job.written_bytes(step) + (generation_bytes(job) if step.feeds else 0)

@@ -1,5 +1,6 @@
 """The steps of a merge: stem, each block, head; what each one writes and what becomes of every parameter."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -78,8 +79,10 @@ class Step:
         return tuple(tensor for tensor in self.tensors if tensor.group is None)
 
 
-def make_steps(manifest: Manifest, method: Method, family: Family, shapes: Shapes) -> tuple[Step, ...]:
-    """Lay out the steps for a model's parameters.
+def make_steps(
+    manifest: Manifest, method: Method, family: Family, shapes: Shapes, itemsize: int = 4
+) -> tuple[Step, ...]:
+    """Lay out the steps for a model's parameters, of which each value will take `itemsize` bytes in the result.
 
     Raises:
         ManifestError: a rule matches nothing or names blocks that are not there.
@@ -92,17 +95,29 @@ def make_steps(manifest: Manifest, method: Method, family: Family, shapes: Shape
     last = max((index for index, (_, _, tensors) in enumerate(parts) if _regresses(tensors)), default=-1)
     if method.states is States.NONE:
         last = -1
+    sizes = [sum(math.prod(tensor.shape) for tensor in tensors) * itemsize for _, _, tensors in parts]
+    shards = _shards(sizes, manifest.merge.shard_size)
     return tuple(
         Step(
             index=index,
             kind=kind,
             block=block,
             tensors=tensors,
-            shard=f"model-{index + 1:05d}-of-{len(parts):05d}.safetensors",
+            shard=shards[index],
             feeds=index < last,
         )
         for index, (kind, block, tensors) in enumerate(parts)
     )
+
+
+def _shards(sizes: Sequence[int], most: int | None) -> list[str]:
+    """The names of the steps' shards: one each, or consecutive steps together up to so many bytes."""
+    numbers, held = [0], 0
+    for size in sizes:
+        joins = most is not None and held and held + size <= most
+        numbers.append(numbers[-1] + (not joins))
+        held = size + (held if joins else 0)
+    return [f"model-{number:05d}-of-{numbers[-1]:05d}.safetensors" for number in numbers[1:]]
 
 
 def _kinds(num_blocks: int) -> Iterator[tuple[Kind, int | None]]:

@@ -8,8 +8,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
+import torch
+
 from regstream import gram, memory
 from regstream.batch import Batch
+from regstream.checkpoint import STRETCH
 from regstream.methods import RegMean
 from regstream.plan.job import Job
 from regstream.plan.step import Step, TensorPlan
@@ -23,14 +26,20 @@ Place = Literal["host", "device"]
 _LIBRARIES_BYTES = {"stem": 32 << 20, "block": 64 << 20, "head": 48 << 20}
 #: Panels of tensors, stretches of a mean, checkpoint staging and what a matrix product packs, at any time.
 _PANELS_BYTES = 32 << 20
+#: Chunks of a shard on its way from the hub, some times over.
+_DOWNLOAD_BYTES = 48 << 20
 #: A CUDA context and the workspaces of its libraries; by others' accounts, not measured here.
 _CONTEXT_BYTES = 768 << 20
+#: Journal, companions, and what a file system needs for itself.
+DISK_MARGIN = 1.02
 
 
 def terms_of(job: Job, step: Step, groups: Sequence[str]) -> Mapping[Place, Mapping[str, int]]:
     """What a step holds while some of its input groups go through."""
     working = {**_sums(job, step, groups), **_activations(job, step, groups)}
-    host = {"libraries": _LIBRARIES_BYTES[step.kind], "panels": _PANELS_BYTES}
+    host = {"libraries": _LIBRARIES_BYTES[step.kind], "panels": _PANELS_BYTES, **_adapters(job, step, groups)}
+    if job.fetches:
+        host["download"] = _DOWNLOAD_BYTES
     if job.device.type == "cpu":
         return {"host": _rounded(working | host)}
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
@@ -49,6 +58,18 @@ def generation_bytes(job: Job) -> int:
 def _rounded(terms: dict[str, int]) -> dict[str, int]:
     """Large tensors lie on huge pages, of which the last is seldom full."""
     return terms | {"rounding": sum(terms.values()) // 64}
+
+
+def _adapters(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
+    """What reading takes beside the buffers: one weight's factors, and of a model that several adapters are put on a
+    block as it is stored, or a stretch of a tensor."""
+    checkpoints = [candidate.checkpoint for candidate in job.candidates]
+    shared = max(checkpoint.kept_bytes(step.shapes) for checkpoint in checkpoints)
+    terms = {
+        "adapter": max(checkpoint.scratch_bytes(step.shapes) for checkpoint in checkpoints),
+        "shared block": shared if groups else min(shared, STRETCH * torch.float32.itemsize),
+    }
+    return {name: num_bytes for name, num_bytes in terms.items() if num_bytes}
 
 
 def _sums(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:

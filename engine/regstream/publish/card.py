@@ -1,11 +1,12 @@
 """The model card: what the hub shows of a result."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
 from regstream.families import Family
-from regstream.manifest import ModelRef
+from regstream.manifest import Candidate, ModelRef, for_the_record
 from regstream.plan import Plan
 
 _TEXT = """
@@ -30,27 +31,50 @@ every solve.
 def model_card(plan: Plan, *, results: str | None) -> str:
     """The card's text, metadata included; `results` is a table in Markdown."""
     data = ModelCardData(
-        base_model=[_name(plan.manifest.merge.base), *(_name(c.model) for c in plan.manifest.candidates if c.model)],
+        base_model=list(dict.fromkeys(_name(reference) for reference in _references(plan))),
+        datasets=_datasets(plan),
         library_name="transformers",
         license=_license(plan),
         pipeline_tag=_pipeline(plan.base.family),
         tags=["merge", "regstream", plan.method.name],
     )
-    lines = [f"- **{c.name}**: {_name(c.model)}, weight {c.weight:g}" for c in plan.manifest.candidates if c.model]
+    lines = [f"- **{c.name}**: {_made_of(plan, c)}, weight {c.weight:g}" for c in plan.manifest.candidates]
     text = _TEXT.format(
         name=plan.output.name,
         num_candidates=len(plan.candidates),
-        base=_name(plan.manifest.merge.base),
+        base=_told(plan, plan.manifest.merge.base),
         method=plan.method.name,
         candidates="\n".join(lines),
         results=f"\n## Results\n\n{results}\n" if results else "",
-        manifest=plan.manifest_text.strip(),
+        manifest=for_the_record(plan.manifest_text).strip(),
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{text}"))
 
 
+def _references(plan: Plan) -> Iterator[ModelRef]:
+    yield plan.manifest.merge.base
+    for candidate in plan.manifest.candidates:
+        yield from filter(None, (candidate.model, candidate.adapter))
+
+
+def _datasets(plan: Plan) -> list[str] | None:
+    """The data sets of the hub whose rows went into the statistics."""
+    rows = (candidate.calibration for candidate in plan.manifest.candidates if plan.manifest.merge.regresses)
+    return list(dict.fromkeys(r.dataset for r in rows if r is not None and r.dataset is not None)) or None
+
+
+def _made_of(plan: Plan, candidate: Candidate) -> str:
+    model = _told(plan, candidate.model or plan.manifest.merge.base)
+    return model if candidate.adapter is None else f"adapter {_told(plan, candidate.adapter)} on {model}"
+
+
+def _told(plan: Plan, reference: ModelRef) -> str:
+    commit = plan.commits.get(str(reference))
+    return _name(reference) + (f" at {commit[:12]}" if commit else "")
+
+
 def _name(reference: ModelRef) -> str:
-    return reference.hub_id or (reference.folder.name if reference.folder else "")
+    return reference.hub_id or reference.name
 
 
 def _license(plan: Plan) -> str | None:

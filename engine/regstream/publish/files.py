@@ -7,7 +7,7 @@ from typing import Any
 
 from regstream import durable
 from regstream.journal import Committed, Identity
-from regstream.plan import Plan
+from regstream.plan import BROUGHT, Plan
 from regstream.publish.card import model_card
 from regstream.publish.provenance import (
     MEASURED,
@@ -64,13 +64,26 @@ def add_results(folder: Path, plan: Plan, results: str) -> None:
     record_files(folder, record, digests | file_digests(folder, [CARD]))
 
 
+def published_commits(folder: Path) -> dict[str, str]:
+    """The commits of the hub that the result in a folder was made of; none where there is no result.
+
+    Raises:
+        InputError: its record is damaged.
+    """
+    commits: dict[str, str] = read_provenance(folder)["identity"].get("hub", {}) if is_published(folder) else {}
+    return commits
+
+
 def is_published(folder: Path) -> bool:
     """Whether a finished result stands in a folder."""
     return (folder / PROVENANCE).exists()
 
 
 def clear(plan: Plan) -> None:
-    """Remove what an earlier run left: first what makes a result load, then the rest, and all state but the lock."""
+    """Remove what an earlier run left: first what makes a result load, then the rest, and all state of the work.
+
+    The lock stays, and the record of what was brought from the hub, which is still there.
+    """
     folder = plan.output
     shards = sorted(folder.glob("model-*-of-*.safetensors*"))
     for path in [folder / name for name in (PROVENANCE, CONFIG, INDEX, CARD, MEASURED)] + shards:
@@ -79,7 +92,7 @@ def clear(plan: Plan) -> None:
     for path in plan.workdir.iterdir():
         if path.is_dir():
             durable.remove_tree(path)
-        elif path.name != "lock":
+        elif path.name not in ("lock", BROUGHT):
             path.unlink()
     durable.sync_folder(plan.workdir)
 

@@ -13,6 +13,7 @@ from typing import Any
 from regstream import __version__, durable
 from regstream.errors import InputError
 from regstream.journal import Committed, Identity
+from regstream.manifest import Candidate, ModelRef, for_the_record
 from regstream.plan import Plan
 
 PROVENANCE = "regstream.json"
@@ -25,9 +26,9 @@ def provenance(plan: Plan, identity: Identity, committed: Sequence[Committed]) -
     return {
         "regstream": __version__,
         "method": plan.method.name,
-        "manifest": plan.manifest_text,
-        "base": _model_name(plan.manifest.merge.base),
-        "candidates": {c.name: _model_name(c.model) for c in plan.manifest.candidates},
+        "manifest": for_the_record(plan.manifest_text),
+        "base": _model_name(plan, plan.manifest.merge.base),
+        "candidates": {c.name: _candidate_name(plan, c) for c in plan.manifest.candidates},
         "identity": identity,
         "warnings": list(plan.warnings),
         "ignored": {checkpoint.label: list(checkpoint.ignored) for checkpoint in checkpoints if checkpoint.ignored},
@@ -83,8 +84,11 @@ def _dump(record: Mapping[str, Any]) -> bytes:
     return (json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def _model_name(reference: Any) -> str | None:
+def _candidate_name(plan: Plan, candidate: Candidate) -> str | dict[str, str]:
+    model = _model_name(plan, candidate.model or plan.manifest.merge.base)
+    return model if candidate.adapter is None else {"model": model, "adapter": _model_name(plan, candidate.adapter)}
+
+
+def _model_name(plan: Plan, reference: ModelRef) -> str:
     # A folder by its name only: what is published tells nothing of the machine it was made on.
-    if reference is None:
-        return None
-    return reference.folder.name if reference.folder is not None else str(reference)
+    return reference.name if reference.folder is not None else f"{reference.hub_id}@{plan.commits[str(reference)]}"

@@ -47,7 +47,7 @@ def _push(step: Step, workshop: Workshop, candidate: PlannedCandidate) -> None:
             return
         stored = ledger.waits(workshop.hidden.read(candidate.name, step.depth, batches))
         for batch, tokens in zip(batches, stored, strict=True):
-            with ledger.of("merged forward", flop=forward_flop(batch, weights), dtype=workshop.plan.compute_dtype):
+            with ledger.of("merged forward", flop=forward_flop(batch, weights), product=workshop.forward):
                 hidden_BLD = batch.unpack(tokens)
                 passed_TD = batch.pack(workshop.model.run_block(step.depth, hidden_BLD, batch))
             with ledger.of("writing", num_bytes=passed_TD.nbytes):

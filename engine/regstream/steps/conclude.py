@@ -19,7 +19,7 @@ def conclude(step: Step, workshop: Workshop, writer: ShardWriter, group: str, re
     """Solve one group and write its linears: the reference's weight plus the difference solved for."""
     system = workshop.held[group]
     try:
-        with workshop.ledger.of("solves", flop=solve_flop(step.regressed[group]), dtype=workshop.scratch.dtype):
+        with workshop.ledger.of("solves", flop=solve_flop(step.regressed[group]), product=workshop.sums):
             differences, report = system.solve(partial(_mean_rows, workshop, reference, step.regressed[group]))
     except SolveError as error:
         raise SolveError(

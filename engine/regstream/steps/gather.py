@@ -12,6 +12,7 @@ from regstream.gram import Gram
 from regstream.ledger import Ledger
 from regstream.methods import States
 from regstream.plan import PlannedCandidate, Step
+from regstream.precision import Product
 from regstream.steps.effort import forward_flop, gram_flop
 from regstream.steps.workshop import Workshop
 
@@ -36,7 +37,7 @@ def gather(
         for batch, tokens in zip(batches, stored, strict=True):
             # Where nothing goes on to the next block, what comes after the last group's input is not computed.
             with (
-                ledger.of("candidates' forward", flop=forward_flop(batch, passed), dtype=workshop.plan.compute_dtype),
+                ledger.of("candidates' forward", flop=forward_flop(batch, passed), product=workshop.forward),
                 observe(model.blocks[block], groups, _into(grams, batch, ledger), ends=following is None),
             ):
                 output = model.run_block(block, batch.unpack(tokens), batch)
@@ -50,7 +51,7 @@ def _into(grams: Mapping[str, Gram], batch: Batch, ledger: Ledger) -> Callable[[
     def add(group: str, x_BLI: Tensor) -> None:
         gram = grams[group]
         flop = 0.0 if gram.keeps else gram_flop(batch.num_tokens, x_BLI.shape[-1])
-        with ledger.of("Gram matrices", flop=flop, dtype=gram.dtype):
+        with ledger.of("Gram matrices", flop=flop, product=Product(gram.dtype, x_BLI.dtype)):
             gram.add(batch.pack(x_BLI))
 
     return add

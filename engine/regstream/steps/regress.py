@@ -68,7 +68,7 @@ def _add(
             )
         kept = None if reference is None else _out_in(step, group, reference)
         flop = rhs_flop(system.gram.num_tokens, step.regressed[group]) if reference is not None else 0.0
-        with workshop.ledger.of("right-hand sides", flop=flop, dtype=workshop.scratch.dtype):
+        with workshop.ledger.of("right-hand sides", flop=flop, product=workshop.sums):
             system.add(_out_in(step, group, own), kept, weight=candidate.weight)
         workshop.progress(f"{candidate.name}: sums")
 

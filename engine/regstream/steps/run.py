@@ -9,7 +9,6 @@ from regstream.hidden import DamagedGeneration
 from regstream.ledger import Entry
 from regstream.methods import States
 from regstream.plan import Plan, Step
-from regstream.shards import write_shard
 from regstream.solve import Solve
 from regstream.steps.advance import advance, rebuild
 from regstream.steps.fold import fold
@@ -22,7 +21,7 @@ class Artifacts:
     """What a step left on disk, durable, and how its solves went."""
 
     shard: str
-    shard_bytes: int
+    shard_bytes: int  # as far as it is written
     shard_sha256: str
     solves: tuple[Solve, ...]
     work: Mapping[str, Entry]  # kind by kind
@@ -48,9 +47,9 @@ def run_step(step: Step, workshop: Workshop) -> Artifacts:
 
 
 def _run(step: Step, workshop: Workshop) -> Artifacts:
-    """Write a step's shard and, where a later step needs it, the next generation of hidden states.
+    """Write a step's part of its shard and, where a later step needs it, the next generation of hidden states.
 
-    Both are durable on return. After an error neither a half-written shard nor a claim of one is left; hidden states
+    Both are durable on return. After an error neither half a part nor a claim of one is left; hidden states
     may be, and are overwritten when the step is run again.
     """
     plan = workshop.plan
@@ -58,7 +57,7 @@ def _run(step: Step, workshop: Workshop) -> Artifacts:
     try:
         with (
             _opened(plan),
-            write_shard(plan.output / step.shard, plan.stored_shapes(step), plan.output_dtype) as writer,
+            workshop.shards.write(plan.parts[step.index]) as writer,
         ):
             if step.regressed:
                 solves = regress(step, workshop, writer)

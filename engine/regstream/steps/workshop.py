@@ -1,12 +1,12 @@
 """What the steps of one run share: the plan, the store of hidden states, and buffers that are used again and again."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from regstream.checkpoint import TensorReader, read_header
+from regstream.checkpoint import TensorReader, TensorSpec
 from regstream.events import Listener, Progressed, Warned
 from regstream.gram import Scratch, accumulation_dtype
 from regstream.hidden import HiddenStates
@@ -14,6 +14,8 @@ from regstream.ledger import Ledger, product_rates
 from regstream.memory import give_back_at_once, keep_within
 from regstream.methods import RegMean
 from regstream.plan import Plan, Step
+from regstream.precision import Product, plain
+from regstream.shards import Shards
 from regstream.solve import System
 
 #: Rows, inner features and columns of the product that is measured, at most.
@@ -21,11 +23,15 @@ _MOST_MEASURED = 2048
 
 
 class Workshop:
-    """Buffers are made when first asked for and kept: the blocks of a model are nearly always of one shape."""
+    """Buffers are made when first asked for and kept: the blocks of a model are nearly always of one shape.
 
-    def __init__(self, plan: Plan, listener: Listener) -> None:
+    `begun` has size and digest of each shard as far as it is committed.
+    """
+
+    def __init__(self, plan: Plan, listener: Listener, begun: Mapping[str, tuple[int, str]] | None = None) -> None:
         self.plan = plan
         self.model = plan.model
+        self.shards = Shards(plan.output, begun or {})
         self.hidden = HiddenStates(plan.workdir / "hidden", plan.compute_dtype, plan.device)
         alpha = plan.method.alpha if isinstance(plan.method, RegMean) else 0.0
         self.scratch = Scratch(plan.device, accumulation_dtype(alpha))
@@ -35,7 +41,10 @@ class Workshop:
         self._shapes: Mapping[str, object] = {}
         self._of_block = False
         keep_within(plan.device, plan.budgets.get("device", 0))
-        self.ledger = Ledger(plan.device, product_rates(plan.device, _product_shapes(plan, self.scratch.dtype)))
+        #: How products are formed: a block's own, of tokens that become sums, and of sums.
+        self.forward, self.sums = plain(plan.compute_dtype), plain(self.scratch.dtype)
+        products = (self.forward, Product(self.scratch.dtype, plan.compute_dtype), self.sums)
+        self.ledger = Ledger(plan.device, product_rates(plan.device, _shapes(plan, products)))
 
     def progress(self, doing: str, amount: int = 1) -> None:
         """Say that some of the step's work is done. The listener may end the run here."""
@@ -105,15 +114,18 @@ class Workshop:
 
     def merged(self, step: Step) -> TensorReader:
         """A step's result, read back from its shard."""
-        specs = read_header(self.plan.output / step.shard)
-        own = {name: specs[self.plan.base.stored_name(name)] for name in step.shapes}
+        part, file = self.plan.parts[step.index], self.plan.output / step.shard
+        extents, own = part.extents, {}
+        for name, shape in step.shapes.items():
+            begin, end = extents[self.plan.base.stored_name(name)]
+            own[name] = TensorSpec(file=file, dtype=part.dtype, shape=shape, begin=begin, end=end)
         return TensorReader(f"merged {step.name}", own)
 
 
-def _product_shapes(plan: Plan, sums: torch.dtype) -> dict[torch.dtype, tuple[int, int, int]]:
-    """The machine's rate is taken where most of the work is: tokens through the widest linear, in both dtypes."""
+def _shapes(plan: Plan, products: Iterable[Product]) -> dict[Product, tuple[int, int, int]]:
+    """The machine's rate is taken where most of the work is: tokens through the widest linear."""
     shapes = [shape for step in plan.steps if step.regressed for shape in step.shapes.values() if len(shape) == 2]
     if not shapes:
         return {}
     columns, inner = (min(size, _MOST_MEASURED) for size in max(shapes, key=math.prod))
-    return dict.fromkeys((plan.compute_dtype, sums), (_MOST_MEASURED, inner, columns))
+    return dict.fromkeys(products, (_MOST_MEASURED, inner, columns))

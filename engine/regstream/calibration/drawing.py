@@ -1,0 +1,123 @@
+"""Rows of data sets of the hub: drawn once, by the seed, and kept as a table in the client's cache.
+
+From there on they are a file's rows: their digest is taken alike, and a run that goes on needs no network for them.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from huggingface_hub import cached_assets_path, constants
+
+from regstream import durable
+from regstream.calibration.sources import columns_of
+from regstream.errors import InputError
+from regstream.events import Listener, Warned, ignore
+from regstream.hub import HubError, moved_to, remember, resolve, told
+from regstream.manifest import Calibration
+
+#: Rows that are held at a time to draw from; the library fills them from several files, or parts of files, at once.
+_BUFFER_ROWS = 1000
+_GROUP_ROWS = 64
+_MOST_TOLD = 300
+
+
+class Drawing:
+    """Draws rows. `commits` holds those of data sets that are settled, and in the end all that were asked for."""
+
+    def __init__(self, settled: Mapping[str, str] | None = None, listener: Listener = ignore) -> None:
+        self.commits: dict[str, str] = {}
+        self._settled = settled or {}
+        self._listener = listener
+
+    def table(self, rows: Calibration, field: str, seed: int, label: str = "label") -> Path:
+        """A parquet file of the rows that are asked for: the columns of a field, and labels where there are any.
+
+        Raises:
+            InputError: there is no such data set, configuration, split or column, it cannot be read, or the package
+                that reads it is missing.
+        """
+        assert rows.dataset is not None
+        commit = self._commit(rows.dataset, rows.revision)
+        columns = columns_of(field)
+        asked = [commit, rows.config, rows.split, columns, label, rows.rows, seed]
+        key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
+        name = "-".join(filter(None, (rows.dataset.replace("/", "-"), rows.split, key)))
+        cache = cached_assets_path("regstream", "rows", rows.dataset, assets_dir=constants.HF_ASSETS_CACHE)
+        kept = cache / f"{name}.parquet"
+        if not kept.exists():
+            what = f"data set {rows.dataset} at {commit[:12]}"
+            if constants.HF_HUB_OFFLINE:
+                raise HubError(f"{what}: its rows were not drawn before, and HF_HUB_OFFLINE keeps off the network")
+            with _told(what):
+                durable.write_file(kept, _draw(what, rows, (*columns, label), commit, seed))
+        return kept
+
+    def _commit(self, dataset: str, revision: str | None) -> str:
+        name = f"datasets/{dataset}" + (f"@{revision}" if revision else "")
+        if name not in self.commits:
+            settled = self._settled.get(name)
+            if settled and (moved := moved_to(dataset, revision, settled, kind="dataset")):
+                self._listener(Warned(message=f"{name} is {moved} now; going on with {settled}, as begun"))
+            self.commits[name] = settled or resolve(dataset, revision, kind="dataset")
+            if not settled:
+                remember(dataset, revision, kind="dataset")
+        return self.commits[name]
+
+
+def _draw(what: str, rows: Calibration, asked: Sequence[str], commit: str, seed: int) -> memoryview:
+    """The rows as a parquet file's bytes: these columns, of which the last may be lacking."""
+    stream = _stream(what, rows, commit)
+    columns = stream.column_names or list(next(iter(stream), {}))
+    for column in asked[:-1]:
+        if column not in columns:
+            raise InputError(f'{what}: no column "{column}"; there are {", ".join(columns)}')
+    # Images stay as they are encoded.
+    stream = stream.decode(False).select_columns([name for name in dict.fromkeys(asked) if name in columns])
+    if rows.rows is not None:
+        stream = stream.reshard().shuffle(seed=seed, buffer_size=_BUFFER_ROWS).take(rows.rows)
+    drawn = list(stream)
+    if not drawn:
+        raise InputError(f"{what}: no rows")
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(drawn), sink, row_group_size=_GROUP_ROWS)
+    return sink.getbuffer()
+
+
+def _stream(what: str, rows: Calibration, commit: str) -> Any:
+    """The split, which is read as it is asked for."""
+    try:
+        library: Any = import_module("datasets")
+    except ImportError as error:
+        raise InputError(f'{what}: reading it takes the package datasets: pip install "regstream[datasets]"') from error
+    splits = library.load_dataset(rows.dataset, rows.config, revision=commit, streaming=True)
+    if rows.split is None and len(splits) == 1:
+        return next(iter(splits.values()))
+    if rows.split not in splits:
+        found = f'no split "{rows.split}"' if rows.split else "several splits, and none is named"
+        raise InputError(f"{what}: {found}; there are {', '.join(splits)}")
+    return splits[rows.split]
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Tell what the library raises, its errors and the network's.
+
+    Raises:
+        InputError: in place of them.
+        OSError: the disk refused.
+    """
+    with told(what):
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, (ValueError, RuntimeError)) or type(error).__module__ == "datasets.exceptions":
+                raise InputError(f"{what}: {' '.join(str(error).split())[:_MOST_TOLD]}") from error
+            raise

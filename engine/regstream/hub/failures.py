@@ -1,0 +1,83 @@
+"""What the hub's client raises, in one line that says what to do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub.errors import (
+    FileMetadataError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,  # of whichever HTTP library the client uses
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import get_token
+
+from regstream.errors import InputError
+
+_KEPT = "what is there is kept, and the same command goes on"
+
+
+class HubError(InputError):
+    """The hub does not give what was asked for, or cannot be reached."""
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Tell what goes wrong within the context; `what` is asked of the hub: "org/name@main: config.json".
+
+    Raises:
+        HubError: in place of the client's error.
+        OSError: the disk refused.
+    """
+    try:
+        yield
+    except (HTTPError, OSError, HFValidationError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the client's own have none
+        raise HubError(f"{what}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    # The client says "not in the cache" of whatever kept it from the hub, which stands behind.
+    cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None else error
+    match cause:
+        case GatedRepoError():
+            reason = f"gated on the hub: {_token()}; ask for access on its page"
+        case RepositoryNotFoundError():
+            reason = f"not on the hub, or private: {_token()}"
+        case RevisionNotFoundError():
+            reason = "the hub has no such revision"
+        case HfHubHTTPError():
+            reason = _refusal(cause.response.status_code)
+        case HFValidationError():
+            reason = f"no name of a repository: {_first_line(cause)}"
+        case FileMetadataError():
+            reason = f"no answer as a hub gives it: {_first_line(cause)}"
+        case OfflineModeIsEnabled():
+            reason = "not in the cache, and HF_HUB_OFFLINE keeps off the network"
+        case _:
+            reason = f"the hub cannot be reached ({type(cause).__name__}: {_first_line(cause)}); {_KEPT}"
+    return reason
+
+
+def _refusal(status: int) -> str:
+    match status:
+        case 401 | 403:
+            return f"the hub refuses access ({status}): {_token()}"
+        case 404:
+            return "the hub has no such file"
+        case 429:
+            return f"the hub asks for fewer requests (429) for longer than was waited; {_KEPT}"
+    return f"the hub answers with status {status}; {_KEPT}"
+
+
+def _token() -> str:
+    return "HF_TOKEN is no token for it" if get_token() else "no token is set, HF_TOKEN takes one"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[0]

@@ -1,0 +1,104 @@
+"""A manifest to begin with: what is known is written out, all else stands there as a comment with its default."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_MERGE = """\
+# A merge of {count}; `regstream plan` tells what it takes, `regstream run` does it.
+# Places are relative to this file. What is commented out is a default, or an example.
+
+[merge]
+{method}
+base = {base}
+output = "merged"
+# alpha = 0.95                        # off-diagonal scale of the Gram matrices
+# dtype = "bfloat16"                  # float32 | float16 | bfloat16, of the result; default: the base's
+# shard_size = "5GiB"                 # consecutive blocks share a file up to this; default: a file each
+# seed = 0                            # by which rows are drawn
+
+# [merge.others]                      # what no block holds; defaults by family, as published
+# embeddings = "base"                 # base | average
+# final_norm = "average"
+# head = "base"
+# vocabulary = "same"                 # or "base": further rows of the candidates' vocabularies are cut off
+
+# [[rules]]                           # first match wins; without rules: regress linears, average the rest of a block
+# parameters = "*.self_attn.*"
+# blocks = "0-7"                      # a block, a range, a list "0,4-7", or early | middle | late
+# use = "average"                     # regress | average | base
+"""
+_READY = 'method = "regmean++"                  # regmean++ | regmean | average | task_arithmetic'
+_NOT_READY = (
+    'method = "average"                    # "regmean++" needs a [candidates.calibration] for every candidate, below'
+)
+_CALIBRATION = """\
+{off}[candidates.calibration]
+{off}path = {path}
+# field = "text"                      # of each row; or "input_ids", or "messages" (chat template)
+# rows = 256                          # default: all
+# max_length = 2048                   # tokens of a row, at most
+# batch_rows = 8
+# [candidates.evaluation]             # held-out rows, same keys; for `regstream evaluate`
+# path = {held_out}
+"""
+_RESOURCES = """
+# [resources]
+# device = "cpu"                      # cpu | cuda | cuda:1 | mps; default: cuda where there is one
+# host_memory = "8GiB"                # budgets of the whole process; default: what is free, less a margin
+# device_memory = "8GiB"
+# disk = "100GiB"                     # for result, hidden states and shards of the hub; default: what is free
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlined:
+    """A candidate as a manifest will spell it; `model` or `adapter` is there, `calibration` is a path."""
+
+    name: str
+    model: str | None
+    adapter: str | None
+    calibration: str | None = None
+
+
+def outline(base: str, candidates: Sequence[Outlined]) -> str:
+    """The text of a manifest. Where a candidate has no calibration set, it averages, and says what is to be filled in.
+
+    Whether the names are good ones, and what they name is there, is for whoever reads the manifest to say.
+
+    Raises:
+        ValueError: a name cannot be written in UTF-8.
+    """
+    ready = is_ready(candidates)
+    count = "one candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
+    method = _READY if ready else _NOT_READY
+    tables = [_MERGE.format(count=count, method=method, base=_toml(base)), *map(_candidate, candidates)]
+    text = "\n".join(tables) + _RESOURCES
+    text.encode()
+    return text
+
+
+def is_ready(candidates: Sequence[Outlined]) -> bool:
+    """Whether there is all that a regression takes."""
+    return all(candidate.calibration is not None for candidate in candidates)
+
+
+def _candidate(candidate: Outlined) -> str:
+    lines = ["[[candidates]]", f"name = {_toml(candidate.name)}"]
+    lines += [
+        f"{key} = {_toml(value)}"
+        for key, value in (("model", candidate.model), ("adapter", candidate.adapter))
+        if value is not None
+    ]
+    lines.append("# weight = 1.0                        # of its calibration set in the sums")
+    rows = _CALIBRATION.format(
+        off="# " if candidate.calibration is None else "",
+        path=_toml(candidate.calibration or f"{candidate.name}.jsonl"),
+        held_out=_toml(f"{candidate.name}.heldout.jsonl"),
+    )
+    return "\n".join([*lines, rows])
+
+
+def _toml(text: str) -> str:
+    """A basic string; JSON's escapes are TOML's but for one character, which JSON leaves as it is."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,116 @@
+"""The checkpoints that a manifest names, opened: folders of this machine, and repositories of the hub."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from regstream.checkpoint import (
+    ADAPTER_CONFIG,
+    LOCAL,
+    AdaptedCheckpoint,
+    Checkpoint,
+    Remote,
+    SharedCheckpoint,
+    Shelf,
+    Source,
+    open_adapter,
+    open_checkpoint,
+)
+from regstream.errors import InputError
+from regstream.events import Listener, Warned
+from regstream.families import Family
+from regstream.hub import Depot, Repository, moved_to, open_repository
+from regstream.manifest import Candidate, Manifest, ModelRef
+
+#: In the work folder: which files of the hub were brought into its cache.
+BROUGHT = "brought"
+#: What describes a checkpoint, and of the base also what goes into the result as it is.
+_DESCRIPTION = ("config.json", "model.safetensors.index.json")
+_COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "additional_chat_templates/*.jinja", "README.md")
+
+
+class Opening:
+    """Opens a manifest's checkpoints, each repository once, and each model that adapters are put on.
+
+    `commits` holds those that are settled, and in the end all.
+    """
+
+    def __init__(self, manifest: Manifest, commits: Mapping[str, str], listener: Listener) -> None:
+        self.commits: dict[str, str] = {}
+        self.depot = Depot(manifest.workdir / BROUGHT)
+        self._base = manifest.merge.base
+        self._adapted = Counter(c.model or self._base for c in manifest.candidates if c.adapter is not None)
+        self._shelf = Shelf()
+        self._models: dict[ModelRef, Checkpoint] = {}
+        self._settled = commits
+        self._listener = listener
+        self._described: Family | None = None
+        self._repositories: dict[str, Repository] = {}
+
+    def base(self, describe: Callable[[Path], Family] | None = None) -> Checkpoint:
+        """Open the base; `describe` gives the family of all checkpoints from its folder, where that is not known.
+
+        Raises:
+            InputError: it cannot be used, or the hub does not give it.
+        """
+        folder, source = self._located("base", self._base, _COMPANIONS)
+        self._described = None if describe is None else describe(folder)
+        opened = open_checkpoint("base", folder, source, described=self._described)
+        return self._known(self._base, opened)
+
+    def beside(self, label: str, reference: ModelRef) -> Checkpoint:
+        """Open a model that is not merged, with its tokenizer; raises as `base` does."""
+        return open_checkpoint(label, *self._located(label, reference, _COMPANIONS))
+
+    def candidate(self, candidate: Candidate) -> Checkpoint:
+        """Open a candidate, after the base; raises as `base` does."""
+        label = f'candidate "{candidate.name}"'
+        if candidate.adapter is None:
+            assert candidate.model is not None
+            folder, source = self._located(label, candidate.model, _DESCRIPTION)
+            return open_checkpoint(label, folder, source, described=self._described)
+        reference = candidate.model or self._base
+        model = self._models.get(reference) or self._known(reference, self._model(label, reference))
+        folder, source = self._located(label, candidate.adapter, (ADAPTER_CONFIG,), config=ADAPTER_CONFIG)
+        adapter = open_adapter(label, folder, model, source)
+        made_for = adapter.config.base_model_name_or_path
+        notes = []
+        if made_for and Path(made_for).name.lower() != (found := reference.name).lower():
+            notes = [f"{label}: {ADAPTER_CONFIG} says that the adapter was made for {made_for}; it is put on {found}"]
+        return AdaptedCheckpoint(label, model, adapter, notes)
+
+    def _model(self, label: str, reference: ModelRef) -> Checkpoint:
+        folder, source = self._located(label, reference, _DESCRIPTION)
+        return open_checkpoint(f"model {reference.name}", folder, source, described=self._described)
+
+    def _known(self, reference: ModelRef, opened: Checkpoint) -> Checkpoint:
+        """Remember a model; where several adapters are put on it, what is read of it for one is kept for the next."""
+        self._models[reference] = SharedCheckpoint(opened, self._shelf) if self._adapted[reference] > 1 else opened
+        return self._models[reference]
+
+    def _located(
+        self, label: str, reference: ModelRef, patterns: tuple[str, ...], *, config: str = "config.json"
+    ) -> tuple[Path, Source]:
+        """Where a checkpoint lies or will lie, its small files fetched."""
+        if reference.folder is not None:
+            return reference.folder, LOCAL
+        try:
+            repository = self._repository(reference, config)
+            repository.fetch(*patterns)
+        except InputError as error:
+            raise InputError(f"{label}: {error}") from error
+        return repository.folder, Remote(repository, self.depot)
+
+    def _repository(self, reference: ModelRef, config: str) -> Repository:
+        name = str(reference)
+        if name not in self._repositories:
+            assert reference.hub_id is not None
+            settled = self._settled.get(name)
+            if settled and (moved := moved_to(reference.hub_id, reference.revision, settled)):
+                # Not among the plan's warnings: an interruption must not show in the result.
+                self._listener(Warned(message=f"{name} is {moved} now; going on with {settled}, as begun"))
+            self._repositories[name] = open_repository(
+                reference.hub_id, reference.revision, commit=settled, config=config
+            )
+            self.commits[name] = self._repositories[name].commit
+        return self._repositories[name]

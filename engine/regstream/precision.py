@@ -1,0 +1,47 @@
+"""How a matrix product is formed: float32 tensors that hold narrower values are multiplied by faster units, exactly.
+
+A product of two bfloat16 values (8 significant bits each) is exact in float32. Units that multiply such values (AVX512
+and AMX in bfloat16, NVIDIA's tensor cores in TF32 with 11 bits, which hold float16 too) and add in float32 therefore
+form the same products; as ever, only the additions round.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_BACKENDS: Any = torch.backends  # untyped
+#: By device: the torch setting for float32 products, and its value for tensors that hold values of a dtype.
+_NARROW: dict[str, tuple[Any, dict[torch.dtype, str]]] = {
+    "cpu": (_BACKENDS.mkldnn.matmul, {torch.bfloat16: "bf16"}),
+    "cuda": (_BACKENDS.cuda.matmul, {torch.bfloat16: "tf32", torch.float16: "tf32"}),
+}
+
+
+@dataclass(frozen=True)
+class Product:
+    """The dtype of the tensors that are multiplied, and the dtype that every value of theirs came from."""
+
+    dtype: torch.dtype
+    values: torch.dtype
+
+    @contextmanager
+    def formed_on(self, device: torch.device) -> Iterator[None]:
+        """Form products in the fastest way that keeps them exact. Nothing else may be multiplied within the context."""
+        backend, precisions = _NARROW.get(device.type, (None, {}))
+        precision = precisions.get(self.values) if self.dtype == torch.float32 else None
+        if precision is None:
+            yield
+            return
+        before, backend.fp32_precision = backend.fp32_precision, precision
+        try:
+            yield
+        finally:
+            backend.fp32_precision = before
+
+
+def plain(dtype: torch.dtype) -> Product:
+    """A product of tensors that may hold any value of their dtype."""
+    return Product(dtype, dtype)

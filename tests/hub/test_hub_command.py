@@ -1,0 +1,134 @@
+"""The command line against a hub: its settings come from the environment, every mistake is one line, and no shard is
+fetched for it."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import checkpoints
+from hub_server import Fault, Hub
+from merging import Merge
+from regstream import durable
+from regstream_cli.app import cli
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+SHARDS = "GET /lfs/.*"
+LACKING = "model-00004-of-00013.safetensors"
+
+
+def whole_files(hub: Hub) -> list[str]:
+    """Weights that were asked for, but for the starts of files, which are headers."""
+    return [r.path for r in hub.asked(SHARDS) if not (r.range or "").startswith("bytes=0-")]
+
+
+@pytest.mark.slow
+def test_plan_run_verify_evaluate(local_once: Merge, remote: Merge, hub: Hub, command: Command, cache: Path) -> None:
+    planned = command("plan", remote.manifest, "--json")
+    record = json.loads(planned.stdout)
+    assert record["fetch_bytes"] > 0
+    assert record["fetch_again_bytes"] == 0
+    assert record["disk_peak_bytes"] > record["fetch_bytes"]
+    assert whole_files(hub) == []
+    told = command("plan", remote.manifest)
+    assert "from the hub, at most" in told.stdout
+    ran = command("run", remote.manifest)
+    assert ran.returncode == 0, ran.stderr
+    assert "regstream: fetching org/candidate-0: model-" in ran.stderr
+    steps = json.loads((remote.output / "regstream.measured.json").read_text())["steps"]
+    assert all(step["peak_bytes"] <= step["projected_bytes"] for step in steps)
+    assert command("verify", remote.output).returncode == 0
+    was = hub.repos["org/candidate-0"].branches["main"]
+    now = hub.add("org/candidate-0", local_once.folders.base)  # what was merged is judged, whatever stands there now
+    judged = command("evaluate", remote.manifest, "--json")
+    assert judged.returncode == 0, judged.stderr
+    assert len(json.loads(judged.stdout)["rows"]) == 7
+    assert f"org/candidate-0 is at {now} now; going on with {was}" in judged.stderr
+    assert hub.asked(f".*{now}.*") == []
+    hub.repos["org/candidate-0"].branches["main"] = was
+    asked = len(hub.requests)
+    again = command("run", remote.manifest, HF_HUB_OFFLINE="1")
+    assert "already finished" in again.stderr
+    assert len(hub.requests) == asked
+
+
+@pytest.fixture
+def with_mistakes(local_once: Merge, remote: Merge, hub: Hub, tmp_path: Path) -> Merge:
+    """A merge, and repositories beside that it could name by mistake."""
+    hub.add("org/private", local_once.folders.base, token="secret")
+    lacking = shutil.copytree(local_once.folders.candidates[2], tmp_path / "lacking")
+    (lacking / LACKING).unlink()
+    hub.add("org/lacking", lacking)
+    narrow = checkpoints.make_family(tmp_path / "narrow", "llama", candidates=1, layers=12, hidden=64)
+    hub.add("org/narrow", narrow.candidates[0])
+    return remote
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        (("org/candidate-2", "org/absent"), 'candidate "task2": org/absent@main: not on the hub, or private'),
+        (("org/base", "org/base@v9"), "base: org/base@v9: the hub has no such revision"),
+        (("org/candidate-2", "org/private"), "private: HF_TOKEN is no token for it"),
+        (("org/candidate-2", "org/lacking"), f"names {LACKING}, which is not there"),
+        (("org/candidate-2", "org/narrow"), "config.json: head_dim is 16, where the base has 32"),
+    ],
+)
+def test_a_mistake_is_one_line_before_any_shard(
+    with_mistakes: Merge, hub: Hub, names: tuple[str, str], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "other")
+    before, after = (f'"{name}"' for name in names)
+    text = with_mistakes.manifest.read_text()
+    assert before in text
+    with_mistakes.manifest.write_text(text.replace(before, after))
+    result = CliRunner().invoke(cli, ["run", str(with_mistakes.manifest)])
+    assert result.exit_code == 4
+    assert line in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert whole_files(hub) == []
+
+
+@pytest.mark.slow
+def test_a_token_is_taken_from_the_environment(local_once: Merge, remote: Merge, hub: Hub, command: Command) -> None:
+    for repo in hub.repos.values():
+        repo.token = "secret"
+    assert command("plan", remote.manifest).returncode == 4
+    assert command("plan", remote.manifest, HF_TOKEN="secret").returncode == 0
+    ran = command("run", remote.manifest, HF_TOKEN="secret")
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.slow
+def test_asked_to_stop_it_stops_while_a_shard_comes(
+    local_once: Merge, remote: Merge, hub: Hub, environment: dict[str, str]
+) -> None:
+    never = threading.Event()
+    shard = sorted(local_once.folders.candidates[1].glob("*.safetensors"))[5]
+    hub.faults = [Fault(f"GET /lfs/{durable.sha256(shard)}", times=99, pause=never)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "regstream_cli", "run", str(remote.manifest), "--json"],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    told = 0
+    for line in process.stdout:
+        told += json.loads(line).get("file") == f"org/candidate-1: {shard.name}"
+        if told == 3:  # it waits, and goes on to wait
+            process.send_signal(signal.SIGINT)
+            break
+    asked = time.monotonic()
+    _, stderr = process.communicate(timeout=60)
+    took = time.monotonic() - asked
+    never.set()
+    assert process.returncode == 130, stderr
+    assert took < 20  # the shard would have come no sooner than after 30
+    assert "the same command goes on" in stderr

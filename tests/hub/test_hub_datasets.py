@@ -1,0 +1,279 @@
+"""Calibration rows of data sets of the hub: drawn by the seed, at one commit, and from then on a file's rows."""
+
+import io
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from huggingface_hub import ModelCard, constants
+from PIL import Image
+
+import checkpoints
+from hub_server import Hub, stop
+from merging import Merge, make_merge
+from regstream.calibration import Drawing, load_calibration
+from regstream.errors import InputError, Interrupted, ResumeError
+from regstream.events import Event, StepStarted, Warned
+from regstream.families.clip import CLIP_VISION
+from regstream.families.decoders import LLAMA
+from regstream.journal import Journal
+from regstream.manifest import Calibration
+from regstream.plan import make_plan
+from regstream.publish import read_provenance
+from regstream.scheduler import run
+
+NAME = "org/rows"
+COUNT = 60
+CPU = torch.device("cpu")
+IDS = checkpoints.random_rows(checkpoints.VOCABULARY, [5 + index % 20 for index in range(COUNT)], seed=3)
+
+
+@pytest.fixture(autouse=True)
+def client(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library that reads data sets, turned to the hub as well."""
+    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(cache.parent / "assets"))
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_MODULES_CACHE", str(cache.parent / "modules"))
+
+
+def picture(index: int) -> bytes:
+    stream = io.BytesIO()
+    values = np.random.default_rng(index).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(values).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write_rows(folder: Path, count: int = COUNT) -> Path:
+    """A repository of parquet files, as the library writes them: two of a split, in groups of ten rows."""
+    rows = datasets.Dataset.from_dict(
+        {
+            "text": [f"{checkpoints.SENTENCES[index % 6]} ({index})" for index in range(count)],
+            "input_ids": IDS[:count],
+            "messages": [[{"role": "user", "content": f"{index}?"}] for index in range(count)],
+            "image": [{"bytes": picture(index), "path": f"{index}.png"} for index in range(count)],
+            "label": [index % 3 for index in range(count)],
+        },
+        features=datasets.Features(
+            {
+                "text": datasets.Value("string"),
+                "input_ids": datasets.List(datasets.Value("int32")),
+                "messages": datasets.List({"role": datasets.Value("string"), "content": datasets.Value("string")}),
+                "image": datasets.Image(),
+                "label": datasets.ClassLabel(names=["a", "b", "c"]),
+            }
+        ),
+    )  # fmt: skip
+    (folder / "data").mkdir(parents=True)
+    for index in range(2):
+        half = rows.select(range(index * count // 2, (index + 1) * count // 2))
+        half.to_parquet(folder / f"data/train-{index:05d}-of-00002.parquet", batch_size=10)
+    rows.select(range(4)).to_parquet(folder / "data/test-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_rows(tmp_path_factory.mktemp("dataset") / "rows")
+
+
+@pytest.fixture
+def rows(hub: Hub, written: Path) -> str:
+    """The data set's commit."""
+    return hub.add(f"datasets/{NAME}", written)
+
+
+def asked(**settings: Any) -> Calibration:
+    return Calibration.model_validate({"dataset": NAME, "split": "train", "rows": 12} | settings)
+
+
+def column(path: Path, name: str) -> list[Any]:
+    values: list[Any] = pq.read_table(path).column(name).to_pylist()
+    return values
+
+
+def test_rows_are_drawn_from_all_of_it_by_the_seed(rows: str, hub: Hub) -> None:
+    drawing = Drawing()
+    drawn = column(drawing.table(asked(), "input_ids", 0), "input_ids")
+    assert drawing.commits == {f"datasets/{NAME}": rows}
+    places = [IDS.index(ids) for ids in drawn]
+    assert len(set(places)) == 12
+    assert min(places) < COUNT // 2 < max(places)  # of both files
+    assert places != sorted(places) != list(range(12))
+    requests = len(hub.requests)
+    again = column(Drawing(drawing.commits).table(asked(), "input_ids", 0), "input_ids")
+    assert again == drawn
+    assert len(hub.requests) == requests + 1  # whether it has moved on
+    other = column(Drawing().table(asked(), "input_ids", 1), "input_ids")
+    assert other != drawn
+    shutil.rmtree(constants.HF_ASSETS_CACHE)
+    assert column(Drawing().table(asked(), "input_ids", 0), "input_ids") == drawn
+
+
+def test_all_rows_in_their_order(rows: str) -> None:
+    assert column(Drawing().table(asked(rows=None), "input_ids", 0), "input_ids") == IDS
+    assert column(Drawing().table(asked(rows=None, split="test"), "input_ids", 0), "input_ids") == IDS[:4]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    checkpoints.make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("field", ["text", "messages", "input_ids", "Q: {text}\nA: {text}"])
+def test_the_same_set_as_from_a_file_of_the_rows(rows: str, tokenizer: Path, tmp_path: Path, field: str) -> None:
+    config = {"vocab_size": checkpoints.VOCABULARY}
+    options: dict[str, Any] = {"family": LLAMA, "config": config, "base": tokenizer, "seed": 5}
+    warnings: list[str] = []
+    drawn = load_calibration(asked(field=field), **options, warn=warnings.append)
+    kept = Drawing().table(asked(field=field), field, 5)
+    file = tmp_path / "rows.parquet"
+    shutil.copy(kept, file)
+    read = load_calibration(Calibration(path=file, field=field), **options, warn=warnings.append)
+    assert drawn.digest == read.digest
+    assert sum(len(batch.lengths) for batch in drawn.batches) == 12
+    assert warnings == []
+
+
+def test_images_with_their_labels(rows: str, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.mkdir()
+    checkpoints.write_image_processor(base)
+    config = {"image_size": checkpoints.IMAGE_SIZE, "patch_size": checkpoints.PATCH_SIZE}
+    loaded: Any = load_calibration(asked(), family=CLIP_VISION, config=config, base=base, seed=0, warn=lambda _: None)
+    assert len(loaded) == 12
+    kept = pq.read_table(Drawing().table(asked(), "image", 0)).to_pylist()
+    pictures = {picture(index): index for index in range(COUNT)}
+    places = [pictures[row["image"]["bytes"]] for row in kept]  # the very bytes, not encoded anew
+    labels = [int(label) for index in range(len(loaded.batches)) for label in loaded.labels(index)]
+    assert labels == [place % 3 for place in places]
+    pixels = loaded.inputs(0, dtype=torch.float32, device=CPU)["pixel_values"]
+    assert pixels.shape[1:] == (3, checkpoints.IMAGE_SIZE, checkpoints.IMAGE_SIZE)
+
+
+def test_fewer_rows_than_were_asked_for_are_told(rows: str, tokenizer: Path) -> None:
+    warnings: list[str] = []
+    load_calibration(
+        asked(split="test", field="input_ids"),
+        family=LLAMA, config={"vocab_size": checkpoints.VOCABULARY}, base=tokenizer, seed=0, warn=warnings.append,
+    )  # fmt: skip
+    assert len(warnings) == 1
+    assert warnings[0].startswith("org-rows-test-")
+    assert warnings[0].endswith("4 rows where 12 were asked for; going on with 4")
+
+
+MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
+    "no data set": ({"dataset": "org/none"}, "org/none@main: not on the hub, or private: no token is set"),
+    "no revision": ({"revision": "v9"}, "org/rows@v9: the hub has no such revision"),
+    "no split": ({"split": "valid"}, 'no split "valid"; there are '),
+    "no split named": ({"split": None}, "several splits, and none is named; there are "),
+    "no column": ({}, 'no column "words"; there are text, input_ids, messages, image, label'),
+    "no configuration": ({"config": "french"}, "french"),
+}
+
+
+@pytest.mark.parametrize("kind", MISTAKES)
+def test_a_mistake_is_one_line(rows: str, kind: str) -> None:
+    settings, line = MISTAKES[kind]
+    with pytest.raises(InputError) as caught:
+        Drawing().table(asked(**settings), "words" if kind == "no column" else "text", 0)
+    assert line in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_repository_without_rows_is_told(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("# Nothing\n")
+    hub.add(f"datasets/{NAME}", tmp_path)
+    with pytest.raises(InputError, match="data set org/rows at "):
+        Drawing().table(asked(), "text", 0)
+
+
+def test_without_the_package_it_is_told_how_to_get_it(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(InputError, match=r'takes the package datasets: pip install "regstream\[datasets\]"'):
+        Drawing().table(asked(), "text", 0)
+
+
+def test_offline_what_was_drawn_is_there_and_all_else_is_told(
+    rows: str, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = Drawing().table(asked(), "input_ids", 0)
+    stop(hub)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert Drawing().table(asked(), "input_ids", 0) == drawn
+    with pytest.raises(InputError, match="were not drawn before, and HF_HUB_OFFLINE keeps off the network"):
+        Drawing().table(asked(), "input_ids", 1)
+    with pytest.raises(InputError, match="org/other@main: not in the cache, and HF_HUB_OFFLINE"):
+        Drawing().table(asked(dataset="org/other"), "input_ids", 0)
+
+
+@pytest.fixture
+def merge(tmp_path: Path, rows: str) -> Merge:
+    """A merge whose candidates' rows are the hub's."""
+    (tmp_path / "merge").mkdir()
+    made = make_merge(tmp_path / "merge", layers=2, hidden=8, candidates=2, num_rows=4)
+    text = made.manifest.read_text()
+    for index in range(2):
+        text = text.replace(f'path = "task{index}.jsonl"', f'dataset = "{NAME}"\nsplit = "train"\nrows = {8 + index}')
+    made.manifest.write_text(text)
+    return made
+
+
+def stopping() -> Callable[[Event], None]:
+    """A listener that ends a run half way."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StepStarted) and event.name == "block 1":
+            raise Interrupted("here")
+
+    return listen
+
+
+def test_a_run_goes_on_with_the_rows_it_began_with(merge: Merge, rows: str, hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        merge.run(listener=stopping())
+    now = hub.add(f"datasets/{NAME}", write_rows(tmp_path / "later", 20))
+    assert now != rows
+    shutil.rmtree(constants.HF_ASSETS_CACHE)  # drawn again, from the same commit
+    settled = Journal.commits(merge.read().workdir)
+    assert settled == {f"datasets/{NAME}": rows}
+    events: list[Event] = []
+    run(make_plan(merge.read(), text=merge.manifest.read_text(), commits=settled, listener=events.append))
+    told = [event.message for event in events if isinstance(event, Warned)]
+    assert told == [f"datasets/{NAME} is at {now} now; going on with {rows}, as begun"]
+    record = read_provenance(merge.output)
+    assert record["identity"]["hub"] == {f"datasets/{NAME}": rows}
+    assert len(record["identity"]["calibration"]) == 2
+    assert ModelCard.load(merge.output / "README.md").data.to_dict()["datasets"] == [NAME]
+
+
+def test_other_rows_are_another_merge(merge: Merge, hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        merge.run(listener=stopping())
+    hub.add(f"datasets/{NAME}", write_rows(tmp_path / "later", 20))
+    with pytest.raises(ResumeError, match="calibration task0"):
+        merge.run()  # by what the data set is now, as with --restart
+
+
+def test_the_command_says_what_regstream_has_to_say_and_nothing_else(
+    merge: Merge, command: Callable[..., "subprocess.CompletedProcess[str]"]
+) -> None:
+    planned = command("plan", merge.manifest)
+    assert (planned.returncode, planned.stderr) == (0, "")
+    offline = command("plan", merge.manifest, HF_HUB_OFFLINE="1")
+    assert (offline.returncode, offline.stderr) == (0, "")
+    merge.manifest.write_text(merge.manifest.read_text().replace('split = "train"', 'split = "valid"'))
+    refused = command("plan", merge.manifest)
+    assert refused.returncode == 4
+    assert 'candidate "task0": calibration: data set org/rows at ' in refused.stderr
+    assert refused.stderr.count("\n") == 1

@@ -1,0 +1,37 @@
+"""What is published of a manifest's text: the same, but for places of the machine."""
+
+import tomllib
+
+import pytest
+
+from regstream.manifest import for_the_record
+
+
+@pytest.mark.parametrize(
+    ("text", "published"),
+    [
+        ('base = "/home/me/my models/llama"', 'base = "llama"'),
+        ("base = '/home/me/llama/'", "base = 'llama'"),
+        ('path = "~/rows/math.jsonl"  # was /mnt/disk/math, see ~/notes', 'path = "math.jsonl"  # was math, see notes'),
+        ('#base = "/a/b" (or /c/d, /e/f)', '#base = "b" (or d, f)'),
+        ("[[rules]]#/home/me/x", "[[rules]]#x"),
+        ('workdir = "/"', 'workdir = ""'),
+        ('base = "/a/ü \\"b\\""', 'base = "ü \\"b\\""'),
+    ],
+)
+def test_absolute_places_are_cut_down_to_their_names(text: str, published: str) -> None:
+    assert for_the_record(text) == published
+    tomllib.loads(published)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'base = "org/model@main"\npath = "../rows/math.jsonl"  # rows and/or images, 1/2 of them',
+        'parameters = "*.self_attn.*"\nblocks = "0-7"',
+        "# from https://huggingface.co/org/model/tree/main",
+        'renames = [["^embed_out\\\\.", "lm_head."]]',
+    ],
+)
+def test_all_else_stays(text: str) -> None:
+    assert for_the_record(text) == text
