@@ -15,6 +15,7 @@ from torch import Tensor
 
 from regstream.durable import HashedFile, Prefix, grown_file, read_prefix
 from regstream.errors import ResumeError
+from regstream.finite import all_finite
 
 DTYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
 _ALIGNMENT = 8
@@ -117,7 +118,7 @@ class ShardWriter:
         if name != expected or rows.numel() > left:
             raise ValueError(f"shard expects {left} values of {expected}, was given {rows.numel()} of {name}")
         cast = rows.to(device="cpu", dtype=self._dtype).contiguous()
-        if cast.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(cast))).all()):
+        if not all_finite(cast):
             raise OverflowError(f"{name} has values that {str(self._dtype).removeprefix('torch.')} cannot hold")
         self._file.write(cast.reshape(-1).view(torch.uint8).numpy().data)
         self._missing[0] = (name, left - rows.numel())

@@ -19,8 +19,8 @@ from huggingface_hub import cached_assets_path, constants
 from regstream import durable
 from regstream.calibration.sources import columns_of
 from regstream.errors import InputError
-from regstream.events import Listener, Warned, ignore
-from regstream.hub import HubError, moved_to, remember, resolve, told
+from regstream.events import Listener, ignore
+from regstream.hub import HubError, keep_to, remember, resolve, told
 from regstream.manifest import Calibration
 
 #: Rows that are held at a time to draw from; the library fills them from several files, or parts of files, at once.
@@ -64,11 +64,12 @@ class Drawing:
         name = f"datasets/{dataset}" + (f"@{revision}" if revision else "")
         if name not in self.commits:
             settled = self._settled.get(name)
-            if settled and (moved := moved_to(dataset, revision, settled, kind="dataset")):
-                self._listener(Warned(message=f"{name} is {moved} now; going on with {settled}, as begun"))
-            self.commits[name] = settled or resolve(dataset, revision, kind="dataset")
-            if not settled:
+            if settled:
+                keep_to(settled, name, dataset, revision, self._listener, kind="dataset")
+            else:
+                settled = resolve(dataset, revision, kind="dataset")
                 remember(dataset, revision, kind="dataset")
+            self.commits[name] = settled
         return self.commits[name]
 
 

@@ -21,6 +21,7 @@ from regstream.checkpoint.mean import STRETCH
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import Source
 from regstream.errors import InputError
+from regstream.finite import all_finite
 
 
 class AdaptedCheckpoint(Checkpoint):
@@ -105,7 +106,7 @@ class AdaptedCheckpoint(Checkpoint):
                 part.copy_(part.to(self.tensors[name].dtype))
         if name in self.adapter.products:
             self._add(self.adapter.products[name], name, start, flat)
-        if flat.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(flat))).all()):
+        if not all_finite(flat):
             raise InputError(
                 f"{self.label}: {self.adapter.file}: with it {name} is infinite in {self.tensors[name].dtype};"
                 " a merge with it would be worthless"

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from regstream.checkpoint.json_file import read_object
 from regstream.errors import InputError
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -87,14 +88,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         InputError: there is none, it is damaged, or the adapter is of a kind that is not applied.
     """
     file = folder / ADAPTER_CONFIG
-    try:
-        raw = json.loads(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror}; expected the folder of a PEFT adapter") from error
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: no JSON ({error})") from error
-    if not isinstance(raw, dict):
-        raise InputError(f"{file}: expected a JSON object")
+    raw = read_object(file, "the folder of a PEFT adapter")
     _refuse_other_kinds(file, raw)
     try:
         return AdapterConfig.model_validate({key: value for key, value in raw.items() if key not in _WITHOUT_EFFECT})

@@ -1,6 +1,5 @@
 """One checkpoint: its config, and its tensors under the model's own names."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from transformers import CONFIG_MAPPING
 
 from regstream.checkpoint.header import TensorSpec
+from regstream.checkpoint.json_file import read_object
 from regstream.checkpoint.layout import read_layout
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import LOCAL, Source
@@ -128,14 +128,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         InputError: there is none, it is damaged, or of a model that is no single chain of blocks.
     """
     file = folder / CONFIG
-    try:
-        config = json.loads(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"{file}: {error.strerror}; expected a checkpoint folder") from error
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: no JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise InputError(f"{file}: expected a JSON object")
+    config = read_object(file, "a checkpoint folder")
     if _is_encoder_decoder(config):
         raise InputError(
             f'{file}: model_type "{config.get("model_type")}" is an encoder-decoder model, and these are not merged:'

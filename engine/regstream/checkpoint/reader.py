@@ -15,6 +15,7 @@ from torch import Tensor
 from regstream.checkpoint.header import TensorSpec
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
+from regstream.finite import all_finite
 
 _STAGING_BYTES = 4 << 20
 
@@ -132,8 +133,7 @@ class TensorReader:
             self.num_bytes_read += count
 
     def _refuse_nonfinite(self, name: str, values: Tensor) -> None:
-        # The extremes carry a NaN with them, and need no temporary the size of the tensor.
-        if values.numel() and not bool(torch.isfinite(torch.stack(torch.aminmax(values))).all()):
+        if not all_finite(values):
             raise InputError(
                 f"{self.label}: {self.tensors[name].file}: tensor {name} holds NaN or infinite values;"
                 " a merge with it would be worthless"

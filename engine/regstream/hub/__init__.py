@@ -3,7 +3,16 @@
 from regstream.hub.depot import Depot
 from regstream.hub.failures import HubError, told
 from regstream.hub.fetch import check, is_cached, read_start
-from regstream.hub.repository import HubFile, Repository, cache_folder, moved_to, open_repository, remember, resolve
+from regstream.hub.repository import (
+    HubFile,
+    Repository,
+    cache_folder,
+    keep_to,
+    moved_to,
+    open_repository,
+    remember,
+    resolve,
+)
 from regstream.hub.send import LocalFile, Sent, send
 from regstream.hub.stock import Stage, Stock
 
@@ -19,6 +28,7 @@ __all__ = [
     "cache_folder",
     "check",
     "is_cached",
+    "keep_to",
     "moved_to",
     "open_repository",
     "read_start",

@@ -15,6 +15,7 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
 
+from regstream.events import Listener, Warned
 from regstream.hub.failures import HubError, told
 
 Kind = Literal["model", "dataset"]
@@ -140,6 +141,19 @@ def moved_to(repo: str, revision: str | None, commit: str, *, kind: Kind = "mode
             return "gone"
         raise
     return None if now == commit else f"at {now}"
+
+
+def keep_to(
+    commit: str, name: str, repo: str, revision: str | None, listener: Listener, *, kind: Kind = "model"
+) -> None:
+    """Say where the revision of what a manifest calls `name` has moved on from a commit that is kept to.
+
+    Raises:
+        HubError: the hub cannot be asked.
+    """
+    if moved := moved_to(repo, revision, commit, kind=kind):
+        # Not among a plan's warnings: an interruption must not show in the result.
+        listener(Warned(message=f"{name} is {moved} now; going on with {commit}, as begun"))
 
 
 def _on_hub(repo: str, commit: str) -> Iterator[HubFile]:

@@ -17,9 +17,9 @@ from regstream.checkpoint import (
     open_checkpoint,
 )
 from regstream.errors import InputError
-from regstream.events import Listener, Warned
+from regstream.events import Listener
 from regstream.families import Family
-from regstream.hub import Depot, Repository, moved_to, open_repository
+from regstream.hub import Depot, Repository, keep_to, open_repository
 from regstream.manifest import Candidate, Manifest, ModelRef
 
 #: In the work folder: which files of the hub were brought into its cache.
@@ -106,9 +106,8 @@ class Opening:
         if name not in self._repositories:
             assert reference.hub_id is not None
             settled = self._settled.get(name)
-            if settled and (moved := moved_to(reference.hub_id, reference.revision, settled)):
-                # Not among the plan's warnings: an interruption must not show in the result.
-                self._listener(Warned(message=f"{name} is {moved} now; going on with {settled}, as begun"))
+            if settled:
+                keep_to(settled, name, reference.hub_id, reference.revision, self._listener)
             self._repositories[name] = open_repository(
                 reference.hub_id, reference.revision, commit=settled, config=config
             )
