@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from regstream import __version__
+from regstream_cli.bias import bias
 from regstream_cli.evaluate import evaluate
 from regstream_cli.failures import report
 from regstream_cli.init import init
@@ -55,7 +56,7 @@ def cli() -> None:
     quieten()
 
 
-for command in (init, run, plan, status, verify, evaluate, push):
+for command in (init, run, plan, status, verify, evaluate, bias, push):
     cli.add_command(command)
 
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from regstream.manifest import read_manifest
-from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
+from regstream_cli.options import also_option, debug_option, device_option, json_option, manifest_argument, only_option
+from regstream_cli.planned import plan_of_result
 from regstream_cli.render import evaluation_table
 from regstream_cli.streams import data_console, write_json
 from regstream_cli.watching import watching
@@ -15,60 +16,39 @@ if TYPE_CHECKING:
     from regstream.evaluate import Evaluation
 
 
-def _named_folders(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
-    folders = {}
-    for value in values:
-        name, _, folder = value.partition("=")
-        if not (name and folder):
-            raise click.BadParameter(f"expected NAME=FOLDER, found {value!r}", context, parameter)
-        if not Path(folder).is_dir():
-            raise click.BadParameter(f"{name}: there is no folder {folder}", context, parameter)
-        folders[name] = Path(folder)
-    return folders
-
-
 @click.command()
 @manifest_argument
-@click.option(
-    "--also",
-    metavar="NAME=FOLDER",
-    multiple=True,
-    callback=_named_folders,
-    help="Judge one more model; may be given several times.",
-)
+@also_option
+@only_option
 @click.option("--cross", is_flag=True, help="Judge each candidate on all data, not only on its own.")
 @device_option
 @json_option
 @debug_option
-def evaluate(*, path: Path, also: dict[str, Path], cross: bool, device: str | None, as_json: bool) -> None:
+def evaluate(
+    *, path: Path, also: dict[str, Path], only: tuple[str, ...], cross: bool, device: str | None, as_json: bool
+) -> None:
     """Compare models on held-out rows.
 
     Judges the result of MANIFEST, the base, the candidates, and the plain mean of these. The rows are those of the
     [candidates.evaluation] tables. Models are streamed block by block, as a run does it. The table holds the mean
     loss a token, in nats, or for vision models the accuracy; the best of a column is bold. It goes into the result's
-    model card, too.
+    model card, too, unless it is of some models only.
 
     \b
     Example:
       regstream evaluate merge.toml
       regstream evaluate merge.toml --also ties=other/merge --json
+      regstream evaluate merge.toml --only base --only regmean++
     """
     manifest = read_manifest(path)
     with watching(verb="evaluate") as listener:
         from regstream.evaluate import evaluate as judge
-        from regstream.plan import make_plan
-        from regstream.publish import add_results, published_commits
+        from regstream.publish import add_results
 
-        plan = make_plan(
-            manifest,
-            source=path.name,
-            text=path.read_text("utf-8-sig"),
-            device=device,
-            commits=published_commits(manifest.merge.output),
-            listener=listener,
-        )
-        evaluation = judge(plan, also=also, cross=cross, listener=listener)
-        add_results(plan.output, plan, evaluation.markdown())
+        plan = plan_of_result(path, manifest, device=device, listener=listener)
+        evaluation = judge(plan, also=also, only=only, cross=cross, listener=listener)
+        if not only:
+            add_results(plan.output, plan, evaluation.markdown())
     if as_json:
         write_json(_record(evaluation))
     else:

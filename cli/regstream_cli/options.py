@@ -13,6 +13,18 @@ def _remember(context: click.Context, parameter: click.Parameter, value: bool) -
     context.meta[DEBUG] = value
 
 
+def _named_folders(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
+    folders = {}
+    for value in values:
+        name, _, folder = value.partition("=")
+        if not (name and folder):
+            raise click.BadParameter(f"expected NAME=FOLDER, found {value!r}", context, parameter)
+        if not Path(folder).is_dir():
+            raise click.BadParameter(f"{name}: there is no folder {folder}", context, parameter)
+        folders[name] = Path(folder)
+    return folders
+
+
 # Whether the file is there, and what is wrong with it, is the manifest's to say.
 manifest_argument = click.argument("path", metavar="MANIFEST", type=click.Path(path_type=Path))
 device_option = click.option(
@@ -21,4 +33,14 @@ device_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
 debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_remember, help="Show tracebacks of errors."
+)
+also_option = click.option(
+    "--also",
+    metavar="NAME=FOLDER",
+    multiple=True,
+    callback=_named_folders,
+    help="Judge one more model; may be given several times.",
+)
+only_option = click.option(
+    "--only", metavar="NAME", multiple=True, help="Judge this model and no other; may be given several times."
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
@@ -11,7 +12,7 @@ from rich.text import Text
 from regstream.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from regstream.evaluate import Evaluation
+    from regstream.evaluate import Bias, Evaluation
     from regstream.plan import Plan, Step
     from regstream_cli.standing import Standing
 
@@ -84,6 +85,18 @@ def evaluation_table(evaluation: "Evaluation") -> Table:
     best = max if evaluation.higher_is_better else min
     for row, *scores in zip(evaluation.rows, *(_score_cells(column, best) for column in columns), strict=True):
         table.add_row(row.model, *scores)
+    return table
+
+
+def bias_table(biases: "Sequence[Bias]") -> Table:
+    """A row a depth, two columns a model, each the mean over all datasets."""
+    models = list(dict.fromkeys(bias.model for bias in biases))
+    table = _table("after", *(f"{model} {distance}" for distance in ("L1", "1-cos") for model in models))
+    for depth in sorted({bias.depth for bias in biases}):
+        here = {model: [b for b in biases if (b.model, b.depth) == (model, depth)] for model in models}
+        l1 = (fmean(bias.l1 for bias in here[model]) for model in models)
+        cosine = (fmean(bias.cosine for bias in here[model]) for model in models)
+        table.add_row(f"block {depth - 1}" if depth else "stem", *(f"{value:.4f}" for value in (*l1, *cosine)))
     return table
 
 

@@ -47,6 +47,23 @@ def test_json(invoke: Invoke, finished: Path) -> None:
         assert row["average"] == pytest.approx(sum(row["scores"].values()) / 2)
 
 
+def test_some_models_only_and_the_model_card_stays(invoke: Invoke, finished: Path) -> None:
+    whole = json.loads(invoke("evaluate", finished, "--json").stdout)
+    card = (finished.parent / "merged" / "README.md").read_text()
+    some = json.loads(invoke("evaluate", finished, "--only", "regmean++", "--only", "base", "--json").stdout)
+    assert some["rows"] == [row for row in whole["rows"] if row["model"] in ("base", "regmean++")]
+    assert (finished.parent / "merged" / "README.md").read_text() == card
+
+
+def test_some_models_of_a_merge_without_a_result(invoke: Invoke, fresh: Path) -> None:
+    result = invoke("evaluate", fresh, "--only", "mean", "--json")
+    assert [row["model"] for row in json.loads(result.stdout)["rows"]] == ["mean"]
+    assert not (fresh.parent / "merged").exists()
+    unknown = invoke("evaluate", fresh, "--only", "task7")
+    assert unknown.exit_code == 2
+    assert 'there is no model "task7"; there are base, task0, task1, mean, regmean++' in unknown.stderr
+
+
 def test_vision_towers_are_judged_by_the_names_of_class_folders(invoke: Invoke, tmp_path: Path) -> None:
     merge = make_merge(tmp_path, "clip-full", candidates=2, layers=2)
     classes = [("SeaLake", "lake or sea"), ("AnnualCrop", "annual crop land"), ("Forest", "forest")]

@@ -1,20 +1,16 @@
 """Which models are judged on which data, and the table that comes of it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from regstream import durable
-from regstream.calibration import CalibrationSet
-from regstream.checkpoint import open_checkpoint
 from regstream.evaluate.accuracy import Accuracy
-from regstream.evaluate.mean import MeanReader
+from regstream.evaluate.judged import judged_models
 from regstream.evaluate.metrics import metric_of
-from regstream.evaluate.streaming import Streamed, Weights
+from regstream.evaluate.streaming import passing, run_to_end
 from regstream.events import Listener, Progressed, StepStarted, ignore
 from regstream.plan import Plan
-from regstream.plan.agreement import check_candidate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,53 +53,44 @@ class Evaluation:
 
 
 def evaluate(
-    plan: Plan, *, also: Mapping[str, Path] | None = None, cross: bool = False, listener: Listener = ignore
+    plan: Plan,
+    *,
+    also: Mapping[str, Path] | None = None,
+    only: Collection[str] = (),
+    cross: bool = False,
+    listener: Listener = ignore,
 ) -> Evaluation:
     """Judge the base, each candidate on its own data (`cross`: on all), the plain mean, the result, and `also` others.
 
-    Language models by their loss, vision models by their accuracy.
+    Language models by their loss, vision models by their accuracy. Where `only` names some of them, only those.
 
     Raises:
-        ManifestError: no candidate has a [candidates.evaluation] table, or nothing judges such a model.
+        ManifestError: no candidate has a [candidates.evaluation] table, nothing judges such a model, or `only` names
+            a model that is not there.
         InputError: rows, heads or checkpoints cannot be used, or the merge has no result yet.
     """
+    judged = judged_models(plan, also or {}, only)
     metric = metric_of(plan, listener)
-    models = _judged(plan, metric.datasets, also or {}, cross=cross)
+    entries = []
+    for model in judged:
+        datasets = {n: d for n, d in metric.datasets.items() if cross or not model.is_candidate or n == model.name}
+        if datasets:
+            entries.append((model.name, model.open(), datasets))
     steps, rows, folder = count(), [], plan.workdir / "evaluation"
 
     def progress(doing: str) -> None:
         listener(Progressed(doing=doing))
 
-    try:
-        if isinstance(metric, Accuracy) and metric.zero_shot is not None:
-            listener(StepStarted(index=next(steps), name="text tower", work=metric.zero_shot.work))
-            metric = metric.with_every_head(folder, progress)
-        streamed = Streamed(model=plan.model, ending=metric, folder=folder, progress=progress)
-        for name, weights, judged_on in models:
-            listener(StepStarted(index=next(steps), name=name, work=len(plan.model.blocks) + 2))
-            rows.append(EvaluationRow(model=name, scores=streamed.of(name, weights, judged_on)))
-    finally:
-        durable.remove_if_empty(plan.workdir)
+    if isinstance(metric, Accuracy) and metric.zero_shot is not None:
+        listener(StepStarted(index=next(steps), name="text tower", work=metric.zero_shot.work))
+        metric = metric.with_every_head(folder, progress)
+    for name, weights, datasets in entries:
+        listener(StepStarted(index=next(steps), name=name, work=len(plan.model.blocks) + 2))
+        with passing(name, plan.model, weights, datasets, folder=folder, progress=progress) as passage:
+            rows.append(EvaluationRow(model=name, scores=run_to_end(passage, metric)))
     return Evaluation(
         metric=metric.title,
         higher_is_better=metric.higher_is_better,
         datasets=tuple(metric.datasets),
         rows=tuple(rows),
     )
-
-
-def _judged(
-    plan: Plan, datasets: Mapping[str, CalibrationSet], also: Mapping[str, Path], *, cross: bool
-) -> list[tuple[str, Weights, Mapping[str, CalibrationSet]]]:
-    """The models, opened, in the order of the table: where their weights are, and what each is judged on."""
-    models: list[tuple[str, Weights, Mapping[str, CalibrationSet]]] = [("base", plan.base, datasets)]
-    for candidate in plan.candidates:
-        own = {name: rows for name, rows in datasets.items() if cross or name == candidate.name}
-        if own:
-            models.append((candidate.name, candidate.checkpoint, own))
-    models.append(("mean", MeanReader([candidate.checkpoint for candidate in plan.candidates]), datasets))
-    for name, folder in {plan.method.name: plan.output, **also}.items():
-        checkpoint = open_checkpoint(name, folder, described=plan.base.family)
-        check_candidate(checkpoint, plan.base, plan.model.shapes, plan.manifest.merge.others)
-        models.append((name, checkpoint, datasets))
-    return models

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from regstream.calibration import Drawing, PixelRows, TokenRows, load_calibration
+from regstream.calibration import CalibrationSet, Drawing, PixelRows, TokenRows, load_calibration
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate.accuracy import Accuracy
 from regstream.evaluate.classes import read_classes
@@ -32,6 +32,16 @@ def metric_of(plan: Plan, listener: Listener) -> HeldOutLoss | Accuracy:
     if family.pooled:
         return _accuracy(judged, plan, listener)
     raise ManifestError(f"evaluate: nothing here judges a {family.name} model; language and vision models are judged")
+
+
+def held_out_rows(plan: Plan, listener: Listener) -> dict[str, CalibrationSet]:
+    """The rows of every [candidates.evaluation] table, by their candidates; what they are judged by is not asked.
+
+    Raises:
+        InputError: rows cannot be used.
+    """
+    judged = (candidate for candidate in plan.manifest.candidates if candidate.evaluation is not None)
+    return {candidate.name: _rows(candidate, plan, listener) for candidate in judged}
 
 
 def _accuracy(judged: Sequence[Candidate], plan: Plan, listener: Listener) -> Accuracy:
@@ -69,7 +79,7 @@ def _images(candidate: Candidate, plan: Plan, listener: Listener) -> PixelRows:
     return rows
 
 
-def _rows(candidate: Candidate, plan: Plan, listener: Listener) -> object:
+def _rows(candidate: Candidate, plan: Plan, listener: Listener) -> CalibrationSet:
     assert candidate.evaluation is not None
     with _told_of(candidate):
         return load_calibration(

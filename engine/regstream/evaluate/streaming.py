@@ -1,12 +1,14 @@
-"""A model run over held-out rows, one block of it resident at a time, and judged at the end.
+"""A model run over rows, one block of it resident at a time, and what comes of its last hidden states.
 
 Shape suffixes: T tokens, D features.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +27,7 @@ class Weights(Protocol):
         ...
 
 
+Outcome = TypeVar("Outcome")
 Outcome_co = TypeVar("Outcome_co", covariant=True)
 
 
@@ -41,64 +44,85 @@ class Ending(Protocol[Outcome_co]):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Streamed(Generic[Outcome_co]):
-    """Runs models through a layered model, its hidden states kept below `folder`."""
+class Passage:
+    """A model's way over some rows, from the stem to its last block; what passed is in `states`."""
 
+    label: str
     model: LayeredModel
-    ending: Ending[Outcome_co]
-    folder: Path
+    weights: Weights
+    datasets: Mapping[str, CalibrationSet]
+    states: HiddenStates
     progress: Callable[[str], None]
 
-    def of(self, label: str, weights: Weights, datasets: Mapping[str, CalibrationSet]) -> dict[str, Outcome_co]:
-        """What comes of each dataset."""
-        states = HiddenStates(self.folder, self.model.dtype, self.model.device)
-        durable.remove_tree(self.folder)
-        durable.make_folder(self.folder)
-        try:
-            self._stem(label, weights, datasets, states)
-            for block in range(len(self.model.blocks)):
-                self._block(label, weights, datasets, states, block)
-                states.drop_before(block + 1)
-            return self._head(label, weights, datasets, states)
-        finally:
-            durable.remove_tree(self.folder)
+    def depths(self) -> Iterator[int]:
+        """Each depth once its hidden states are stored; those of the depth before are gone."""
+        self._stem()
+        yield 0
+        for block in range(len(self.model.blocks)):
+            self._block(block)
+            self.states.drop_before(block + 1)
+            yield block + 1
 
-    def _loaded(self, weights: Weights, names: Iterable[str]) -> dict[str, Tensor]:
+    def read(self, dataset: str, depth: int) -> Iterator[Tensor]:
+        """A dataset's tokens (T, D) at the depth reached last, a batch at a time."""
+        return self.states.read(dataset, depth, self.datasets[dataset].batches)
+
+    @contextmanager
+    def lent(self, names: Iterable[str]) -> Iterator[None]:
+        """Lend the model these parameters."""
         shapes = self.model.shapes
         buffers = {n: torch.empty(shapes[n], dtype=self.model.dtype, device=self.model.device) for n in names}
-        weights.read(buffers)
-        return buffers
+        self.weights.read(buffers)
+        with self.model.lent(buffers):
+            yield
 
-    def _stem(self, label: str, weights: Weights, datasets: Mapping[str, CalibrationSet], states: HiddenStates) -> None:
-        names = [name for name in self.model.shapes if self.model.family.part_of(name) == "embeddings"]
-        with self.model.lent(self._loaded(weights, names)):
-            for dataset, rows in datasets.items():
-                with states.write(dataset, 0) as following:
+    def _stem(self) -> None:
+        with self.lent(name for name in self.model.shapes if self.model.family.part_of(name) == "embeddings"):
+            for dataset, rows in self.datasets.items():
+                with self.states.write(dataset, 0) as following:
                     for index, batch in enumerate(rows.batches):
                         inputs = rows.inputs(index, dtype=self.model.dtype, device=self.model.device)
                         following.append(batch.pack(self.model.run_stem(inputs)))
-        self.progress(f"{label}: stem")
+        self.progress(f"{self.label}: stem")
 
-    def _block(
-        self, label: str, weights: Weights, datasets: Mapping[str, CalibrationSet], states: HiddenStates, block: int
-    ) -> None:
-        names = [name for name in self.model.shapes if self.model.family.block_of(name) == block]
-        with self.model.lent(self._loaded(weights, names)):
-            for dataset, rows in datasets.items():
-                stored = states.read(dataset, block, rows.batches)
-                with states.write(dataset, block + 1) as following:
+    def _block(self, block: int) -> None:
+        with self.lent(name for name in self.model.shapes if self.model.family.block_of(name) == block):
+            for dataset, rows in self.datasets.items():
+                stored = self.read(dataset, block)
+                with self.states.write(dataset, block + 1) as following:
                     for batch, tokens_TD in zip(rows.batches, stored, strict=True):
                         hidden_BLD = batch.unpack(tokens_TD)
                         following.append(batch.pack(self.model.run_block(block, hidden_BLD, batch)))
-        self.progress(f"{label}: block {block}")
+        self.progress(f"{self.label}: block {block}")
 
-    def _head(
-        self, label: str, weights: Weights, datasets: Mapping[str, CalibrationSet], states: HiddenStates
-    ) -> dict[str, Outcome_co]:
-        depth, scores = len(self.model.blocks), {}
-        with self.model.lent(self._loaded(weights, self.ending.parameters(self.model))):
-            for dataset, rows in datasets.items():
-                last = states.read(dataset, depth, rows.batches)
-                scores[dataset] = self.ending.score(self.model, dataset, last)
-        self.progress(f"{label}: head")
-        return scores
+
+def run_to_end(passage: Passage, ending: Ending[Outcome]) -> dict[str, Outcome]:
+    """What comes of each of a passage's datasets."""
+    depth = deque(passage.depths(), maxlen=1).pop()
+    with passage.lent(ending.parameters(passage.model)):
+        outcomes = {name: ending.score(passage.model, name, passage.read(name, depth)) for name in passage.datasets}
+    passage.progress(f"{passage.label}: head")
+    return outcomes
+
+
+@contextmanager
+def passing(
+    label: str,
+    model: LayeredModel,
+    weights: Weights,
+    datasets: Mapping[str, CalibrationSet],
+    *,
+    folder: Path,
+    progress: Callable[[str], None],
+) -> Iterator[Passage]:
+    """A passage whose hidden states are kept in a folder, which is gone when the context ends, with those above it."""
+    made = [parent for parent in folder.parents if not parent.exists()]
+    durable.remove_tree(folder)
+    durable.make_folder(folder)
+    states = HiddenStates(folder, model.dtype, model.device)
+    try:
+        yield Passage(label=label, model=model, weights=weights, datasets=datasets, states=states, progress=progress)
+    finally:
+        durable.remove_tree(folder)
+        for parent in dict.fromkeys((folder.parent, *made)):
+            durable.remove_if_empty(parent)

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from regstream.block import LayeredModel
 from regstream.evaluate.head import Head
-from regstream.evaluate.streaming import Streamed
+from regstream.evaluate.streaming import passing, run_to_end
 from regstream.evaluate.tower import Prompts, TextTower
 
 
@@ -34,10 +34,10 @@ class ZeroShot:
 
     def heads(self, folder: Path, progress: Callable[[str], None]) -> dict[str, Head]:
         """Stream the text tower over all prompts, its hidden states below `folder`; a head for each dataset."""
-        streamed = Streamed(model=self.tower.model, ending=self, folder=folder, progress=progress)
-        rows = {dataset: prompts.rows for dataset, prompts in self.prompts.items()}
-        weights_CP = streamed.of("text tower", self.tower.checkpoint, rows)
-        projection_PD = self.tower.visual_projection_PD
+        tower, rows = self.tower, {dataset: prompts.rows for dataset, prompts in self.prompts.items()}
+        with passing("text tower", tower.model, tower.checkpoint, rows, folder=folder, progress=progress) as passage:
+            weights_CP = run_to_end(passage, self)
+        projection_PD = tower.visual_projection_PD
         return {
             dataset: Head(weight_CP=weight_CP, bias_C=None, projection_PD=projection_PD)
             for dataset, weight_CP in weights_CP.items()

@@ -1,0 +1,94 @@
+"""How far a merged model's hidden states lie from each candidate's own, on that candidate's held-out rows.
+
+Yang et al., "Representation Surgery for Multi-Task Model Merging" (ICML 2024) call this representation bias.
+
+Shape suffixes: T tokens, D features.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from regstream.calibration import CalibrationSet
+from regstream.errors import ManifestError
+from regstream.evaluate.judged import Judged, judged_models
+from regstream.evaluate.metrics import held_out_rows
+from regstream.evaluate.streaming import Passage, passing
+from regstream.events import Listener, Progressed, StepStarted, ignore
+from regstream.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bias:
+    """A model's distance from a candidate at one depth, the mean over tokens. Depth d is the input of block d."""
+
+    model: str
+    dataset: str
+    depth: int
+    l1: float  # of a feature
+    cosine: float  # 1 less the cosine
+
+
+def representation_bias(
+    plan: Plan, *, also: Mapping[str, Path] | None = None, only: Collection[str] = (), listener: Listener = ignore
+) -> list[Bias]:
+    """The bias of the plain mean, of the result and of `also` others (of these `only` some, where given), by depth.
+
+    All models go through the blocks together, one block of one model resident at a time.
+
+    Raises:
+        ManifestError: no candidate has a [candidates.evaluation] table, or `only` names a model that is not there.
+        InputError: rows or checkpoints cannot be used, or the merge has no result yet.
+    """
+    datasets = held_out_rows(plan, listener)
+    if not datasets:
+        raise ManifestError("bias: no candidate has a [candidates.evaluation] table")
+    every = judged_models(plan, also or {}, only or ("mean", plan.method.name, *(also or {})))
+    owners = [model for model in judged_models(plan, {}) if model.name in datasets and model.is_candidate]
+
+    def progress(doing: str) -> None:
+        listener(Progressed(doing=doing))
+
+    with ExitStack() as stack:
+
+        def passage(number: int, model: Judged, rows: Mapping[str, CalibrationSet]) -> Passage:
+            folder = plan.workdir / f"bias-{number}"
+            entered = passing(model.name, plan.model, model.open(), rows, folder=folder, progress=progress)
+            return stack.enter_context(entered)
+
+        own = [passage(number, model, {model.name: datasets[model.name]}) for number, model in enumerate(owners)]
+        merged = [passage(len(own) + number, model, datasets) for number, model in enumerate(every)]
+        return list(_biases(own, merged, listener))
+
+
+def _biases(own: list[Passage], merged: list[Passage], listener: Listener) -> Iterator[Bias]:
+    walks = [passage.depths() for passage in (*own, *merged)]
+    for depth in range(len(own[0].model.blocks) + 1):
+        listener(StepStarted(index=depth, name=f"depth {depth}", work=len(walks)))
+        for walk in walks:
+            next(walk)
+        for model in merged:
+            for candidate in own:
+                l1, cosine = _distances(candidate, model, candidate.label, depth)
+                yield Bias(model=model.label, dataset=candidate.label, depth=depth, l1=l1, cosine=cosine)
+
+
+def _distances(one: Passage, other: Passage, dataset: str, depth: int) -> tuple[float, float]:
+    """The mean absolute difference of a feature, and one less the mean cosine of a token; summed in float64."""
+    sums, count = torch.zeros(2, dtype=torch.float64), 0
+    for one_TD, other_TD in zip(one.read(dataset, depth), other.read(dataset, depth), strict=True):
+        sums += _of_tokens(one_TD.float(), other_TD.float())
+        count += len(one_TD)
+    l1, cosine = (sums / count).tolist()
+    return l1, 1 - cosine
+
+
+def _of_tokens(one_TD: Tensor, other_TD: Tensor) -> Tensor:
+    l1_T = (one_TD - other_TD).abs().mean(-1, dtype=torch.float64)
+    cosine_T = cosine_similarity(one_TD, other_TD, dim=-1)
+    return torch.stack([l1_T.sum(), cosine_T.sum(dtype=torch.float64)]).cpu()

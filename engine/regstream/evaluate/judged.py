@@ -1,0 +1,54 @@
+"""Which models are judged: what a merge is made of, what came of it, and others that are named."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from regstream.checkpoint import open_checkpoint
+from regstream.errors import ManifestError
+from regstream.evaluate.mean import MeanReader
+from regstream.evaluate.streaming import Weights
+from regstream.plan import Plan, PlannedCandidate
+from regstream.plan.agreement import check_candidate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A model's name and how to read its weights; `is_candidate` where it is one of the candidates."""
+
+    name: str
+    open: Callable[[], Weights]
+    is_candidate: bool = False
+
+
+def judged_models(plan: Plan, also: Mapping[str, Path], only: Collection[str] = ()) -> list[Judged]:
+    """The base, each candidate, their plain mean, the result, and `also` others; of these `only` some, where given.
+
+    Raises:
+        ManifestError: `only` names a model that is not among them.
+    """
+    folders = {plan.method.name: plan.output, **also}
+    models = [
+        Judged(name="base", open=lambda: plan.base),
+        *(_candidate(candidate) for candidate in plan.candidates),
+        Judged(name="mean", open=lambda: MeanReader([candidate.checkpoint for candidate in plan.candidates])),
+        *(_result(plan, name, folder) for name, folder in folders.items()),
+    ]
+    names = [model.name for model in models]
+    for name in only:
+        if name not in names:
+            raise ManifestError(f'evaluate: there is no model "{name}"; there are {", ".join(names)}')
+    return [model for model in models if not only or model.name in only]
+
+
+def _candidate(candidate: PlannedCandidate) -> Judged:
+    return Judged(name=candidate.name, open=lambda: candidate.checkpoint, is_candidate=True)
+
+
+def _result(plan: Plan, name: str, folder: Path) -> Judged:
+    def open_result() -> Weights:
+        checkpoint = open_checkpoint(name, folder, described=plan.base.family)
+        check_candidate(checkpoint, plan.base, plan.model.shapes, plan.manifest.merge.others)
+        return checkpoint
+
+    return Judged(name=name, open=open_result)
