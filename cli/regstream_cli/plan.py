@@ -8,6 +8,7 @@ import click
 from regstream.errors import BudgetError
 from regstream.manifest import read_manifest
 from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
+from regstream_cli.planned import plan_of
 from regstream_cli.streams import data_console, write_json
 from regstream_cli.watching import watching
 
@@ -44,16 +45,10 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
     manifest = read_manifest(path)
     with watching() as listener:
         from regstream.journal import Journal
-        from regstream.plan import make_plan
 
-        made = make_plan(
-            manifest,
-            source=path.name,
-            device=device,
-            for_this_machine=False,  # whether a merge would fit there is a question to ask before one has it
-            commits=Journal.commits(manifest.workdir),
-            listener=listener,
-        )
+        commits = Journal.commits(manifest.workdir)
+        # Whether a merge would fit there is a question to ask before one has a device.
+        made = plan_of(path, manifest, device=device, commits=commits, listener=listener, for_this_machine=False)
     refusal = _refusal(made)
     if as_json:
         write_json(_record(made, refusal))

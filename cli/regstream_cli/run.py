@@ -11,6 +11,7 @@ from regstream.units import format_bytes, format_seconds
 from regstream_cli.failures import full_disk_at
 from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
 from regstream_cli.plan import show_plan
+from regstream_cli.planned import plan_of
 from regstream_cli.streams import note
 from regstream_cli.watching import watching
 
@@ -42,16 +43,9 @@ def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_di
     with watching(events_as_json=as_json) as listener:
         from regstream import scheduler
         from regstream.journal import Journal
-        from regstream.plan import make_plan
 
-        plan = make_plan(
-            manifest,
-            source=path.name,
-            text=path.read_text("utf-8-sig"),
-            device=device,
-            commits={} if restart else Journal.commits(manifest.workdir),
-            listener=listener,
-        )
+        commits = {} if restart else Journal.commits(manifest.workdir)
+        plan = plan_of(path, manifest, device=device, commits=commits, listener=listener)
         with full_disk_at(plan.output, lambda: plan.missing_disk_bytes):
             scheduler.run(plan, restart=restart, full_digest=full_digest, listener=listener)
     if listener.watch.finished is not None:

@@ -11,7 +11,7 @@ from merging import make_merge
 from regstream.errors import BudgetError, InputError, ManifestError
 from regstream.events import Warned
 from regstream.plan import make_plan
-from regstream.plan.planning import choose_device
+from regstream.plan.device import choose_device
 
 
 @pytest.mark.parametrize(

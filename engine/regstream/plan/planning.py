@@ -12,16 +12,15 @@ from regstream.calibration import CalibrationSet, Drawing, load_calibration
 from regstream.checkpoint import Checkpoint
 from regstream.errors import InputError, ManifestError
 from regstream.events import Listener, Warned, ignore
-from regstream.manifest import Candidate, Manifest, Others, parse_device
+from regstream.manifest import Candidate, Manifest, Others
 from regstream.methods import Method, method_of
 from regstream.methods.method import States
 from regstream.plan.agreement import check_base, check_candidate, check_ties
+from regstream.plan.device import choose_device
 from regstream.plan.job import PlannedCandidate
 from regstream.plan.opening import Opening
 from regstream.plan.plan import Plan
 from regstream.plan.step import Step, make_steps
-
-_CPU = torch.device("cpu")
 
 
 def make_plan(
@@ -52,8 +51,7 @@ def make_plan(
         listener(Warned(message=message))
 
     chosen = choose_device(device or manifest.resources.device, must_exist=for_this_machine)
-    is_there = memory.is_there(chosen)
-    if not is_there and manifest.resources.device_memory is None:
+    if not memory.is_there(chosen) and manifest.resources.device_memory is None:
         raise ManifestError(f'{source}: device "{chosen}" is not here; give its device_memory in [resources]')
     method = method_of(manifest.merge)
     opening = Opening(manifest, commits or {}, listener)
@@ -61,30 +59,24 @@ def make_plan(
     base = opening.base(described)
     opened = [opening.candidate(candidate) for candidate in manifest.candidates]
     dtype = _compute_dtype([base, *opened])
-    model = LayeredModel(base.family, base.config, dtype=dtype, device=chosen if is_there else _CPU)
+    needed, drawing = method.states is not States.NONE, Drawing(commits, listener)
+    device_here = chosen if memory.is_there(chosen) else torch.device("cpu")
+    model = LayeredModel(base.family, base.config, dtype=dtype, device=device_here)
     if manifest.architecture is not None:
         check_passes(manifest.architecture, model, source)
-        if method.states is not States.NONE and (told := unregressed(model)):
+        if needed and (told := unregressed(model)):
             warn(told)
     for note in _agree(model, base, opened, manifest.merge.others):
         warn(note)
-    needed, drawing = method.states is not States.NONE, Drawing(commits, listener)
-    candidates = tuple(
-        PlannedCandidate(
-            name=candidate.name,
-            weight=candidate.weight,
-            checkpoint=checkpoint,
-            calibration=_calibration(candidate, base, manifest.merge.seed, warn, drawing) if needed else None,
-        )
-        for candidate, checkpoint in zip(manifest.candidates, opened, strict=True)
-    )
+    calibrate = partial(_calibration, base=base, seed=manifest.merge.seed, warn=warn, drawing=drawing)
+    sets = [calibrate(candidate) if needed else None for candidate in manifest.candidates]
     output_dtype = _output_dtype(manifest, base)
     return Plan(
         manifest=manifest,
         manifest_text=text,
         method=method,
         base=base,
-        candidates=candidates,
+        candidates=tuple(map(PlannedCandidate.of, manifest.candidates, opened, sets)),
         commits=opening.commits | drawing.commits,
         depot=opening.depot,
         model=model,
@@ -119,27 +111,8 @@ def _held_bytes() -> int:
     return memory.resident_bytes()
 
 
-def choose_device(name: str | None, *, must_exist: bool = True) -> torch.device:
-    """The device that was asked for, else CUDA where there is one, else the CPU.
-
-    Raises:
-        ManifestError: there is no such device on this machine.
-    """
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        parse_device(name)
-    except ValueError as error:
-        raise ManifestError(f"device: {error}") from error
-    device = torch.device(name)
-    if memory.is_there(device) or not must_exist:
-        return device
-    found = f"{torch.cuda.device_count()} CUDA devices" if device.type == "cuda" else "no such device"
-    raise ManifestError(f'device "{name}": {found} found; device = "cpu" works')
-
-
 def _calibration(
-    candidate: Candidate, base: Checkpoint, seed: int, warn: Callable[[str], None], drawing: Drawing
+    candidate: Candidate, *, base: Checkpoint, seed: int, warn: Callable[[str], None], drawing: Drawing
 ) -> CalibrationSet:
     assert candidate.calibration is not None
     try:
