@@ -187,13 +187,19 @@ def test_what_adapters_take_is_planned(tmp_path: Path) -> None:
     plan = merge.plan()
     terms = plan.projections[1].terms["host"]
     block = sum(math.prod(shape) for shape in plan.steps[1].shapes.values()) * 4
-    assert terms["shared block"] == block
+    assert terms["reference"] == block
     assert terms["adapter"] == (4 * (64 + 128) + (2 << 20)) * 4
     alone = made(tmp_path / "alone", "llama", {"hidden": 64, "candidates": 1})
-    assert terms.keys() - alone.plan().projections[1].terms["host"].keys() == {"shared block"}
+    assert terms.keys() == alone.plan().projections[1].terms["host"].keys()
     (tmp_path / "plain").mkdir()
-    plain = make_merge(tmp_path / "plain", "llama", hidden=64)
-    assert terms.keys() - plain.plan().projections[1].terms["host"].keys() == {"shared block", "adapter"}
+    plain = make_merge(tmp_path / "plain", "llama", hidden=64).plan().projections[1].terms["host"]
+    assert terms.keys() - plain.keys() == {"adapter"}
+    assert terms["reference"] - plain["reference"] == 4 * 2 * 64  # the norms
+    beside = merge.manifest.read_text().replace('adapter = "adapter-2"', 'model = "candidate-2"')
+    assert "candidate-2" in beside
+    merge.manifest.write_text(beside)
+    mixed = merge.plan().projections[1].terms["host"]
+    assert (mixed["shared block"], mixed["reference"]) == (block, plain["reference"])
 
 
 def test_float32_factors_on_a_base_in_bfloat16_are_merged_in_bfloat16(tmp_path: Path) -> None:

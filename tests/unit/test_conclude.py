@@ -24,7 +24,7 @@ def test_the_mean_of_differences_is_read_row_by_output_row(tmp_path: Path, famil
             stored = [own[plan.base.stored_name(tensor.name)] for own in weights]
             expected = torch.stack(stored).mean(0) - stored[0]
             expected_OI = expected.T if tensor.transposed else expected
-            reference = {str(tensor.linear): stored[0]}
+            reference = {f"{tensor.linear}.weight": stored[0]}
             for rows in (slice(0, 5), slice(5, tensor.out_in[0])):
                 mean_PI = _mean_rows(workshop, reference, tensors, str(tensor.linear), rows)
                 torch.testing.assert_close(mean_PI, expected_OI[rows])

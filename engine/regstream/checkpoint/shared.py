@@ -14,7 +14,7 @@ _Stretch = tuple[str, int, int]
 
 
 class Shelf:
-    """Room for what was read last, of one of the checkpoints that use it, in that one's dtype on the host."""
+    """Room for what was read last, of one of the checkpoints that use it."""
 
     def __init__(self) -> None:
         self._owner: Checkpoint | None = None
@@ -43,15 +43,22 @@ class SharedCheckpoint(Checkpoint):
         )
         self._shelf = shelf
 
+    def keep(self, buffers: Mapping[str, Tensor]) -> None:
+        """Fill each named buffer, which is as wide as the model's dtype, unless it lies there; then it does.
+
+        What reads these tensors is served from the buffers as long as this is kept open; raises as any reader does.
+        """
+        if not all(self._lies_there(name) for name in buffers):
+            super().read(buffers)
+            self._shelf.put(self, {self._whole(name): buffer.view(-1) for name, buffer in buffers.items()})
+
     def read(self, into: Mapping[str, Tensor]) -> None:
         """Fill each named buffer; raises as any reader does."""
         if not self.is_kept_open:
             return super().read(into)
         if not all(self._lies_there(name) for name in into):
             self._shelf.put(None, {})  # before there is more
-            fresh = {name: self._empty(name, self.tensors[name].shape) for name in into}
-            super().read(fresh)
-            self._shelf.put(self, {self._whole(name): tensor.view(-1) for name, tensor in fresh.items()})
+            self.keep({name: self._empty(name, self.tensors[name].shape) for name in into})
         for name, buffer in into.items():
             buffer.view(-1).copy_(self._shelf.of(self)[self._whole(name)][: buffer.numel()])
         return None

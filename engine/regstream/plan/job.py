@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
+from typing import Self
 
 import torch
 
 from regstream.block import LayeredModel
 from regstream.calibration import CalibrationSet
-from regstream.checkpoint import Checkpoint, SharedCheckpoint, TensorReader, TensorSpec
+from regstream.checkpoint import AdaptedCheckpoint, Checkpoint, SharedCheckpoint, TensorReader, TensorSpec
 from regstream.hub import Depot, is_cached
-from regstream.manifest import Manifest
+from regstream.manifest import Candidate, Manifest
 from regstream.methods import Method
 from regstream.methods.method import States
 from regstream.plan.step import Step
@@ -27,6 +28,11 @@ class PlannedCandidate:
     weight: float
     checkpoint: Checkpoint
     calibration: CalibrationSet | None
+
+    @classmethod
+    def of(cls, candidate: Candidate, checkpoint: Checkpoint, calibration: CalibrationSet | None) -> Self:
+        """What a manifest names, opened."""
+        return cls(name=candidate.name, weight=candidate.weight, checkpoint=checkpoint, calibration=calibration)
 
     @property
     def rows(self) -> CalibrationSet:
@@ -64,6 +70,14 @@ class Job:
         return self.manifest.workdir
 
     @cached_property
+    def shared(self) -> SharedCheckpoint | None:
+        """The model that every candidate is an adapter on, if there is one: the reference of all differences."""
+        checkpoints = [candidate.checkpoint for candidate in self.candidates]
+        models = {c.model if isinstance(c, AdaptedCheckpoint) else c for c in checkpoints}
+        (model,) = models if len(models) == 1 else (None,)
+        return model if isinstance(model, SharedCheckpoint) else None
+
+    @cached_property
     def fetches(self) -> bool:
         """Whether shards of its checkpoints are still on the hub."""
         paths = [path for c in (self.base, *(c.checkpoint for c in self.candidates)) for path in c.files]
@@ -77,7 +91,9 @@ class Job:
         is_kept = bool(step.regressed) or not is_loaded
         for index in range(num_passes):
             known: set[tuple[TensorReader, str]] = set()
-            wanted = [(candidate.checkpoint, names) for candidate in self.candidates]
+            wanted: list[tuple[Checkpoint, list[str]]] = [(c.checkpoint, names) for c in self.candidates]
+            if self.shared is not None and step.regressed:
+                wanted.insert(0, (self.shared, names))
             wanted += [(self.base, of_base)] if index == num_passes - 1 else []
             for checkpoint, read in wanted:
                 for reader, stored in checkpoint.parts(read):

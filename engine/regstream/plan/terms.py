@@ -62,12 +62,13 @@ def _rounded(terms: dict[str, int]) -> dict[str, int]:
 
 def _adapters(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
     """What reading takes beside the buffers: one weight's factors, and of a model that several adapters are put on a
-    block as it is stored, or a stretch of a tensor."""
+    stretch of a tensor, or a block as it is stored where it is not the reference."""
     checkpoints = [candidate.checkpoint for candidate in job.candidates]
     shared = max(checkpoint.kept_bytes(step.shapes) for checkpoint in checkpoints)
+    block = shared if job.shared is None else 0
     terms = {
         "adapter": max(checkpoint.scratch_bytes(step.shapes) for checkpoint in checkpoints),
-        "shared block": shared if groups else min(shared, STRETCH * torch.float32.itemsize),
+        "shared block": block if groups else min(shared, STRETCH * torch.float32.itemsize),
     }
     return {name: num_bytes for name, num_bytes in terms.items() if num_bytes}
 
@@ -83,7 +84,7 @@ def _sums(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
     widths = [step.regressed[group][0].out_in[1] for group in groups]
     return {
         "candidate's block": block,
-        "reference": _count(linears) * job.compute_dtype.itemsize,
+        "reference": block if job.shared is not None else _count(linears) * job.compute_dtype.itemsize,
         # Two symmetric matrices share a square: the sum over all candidates and one candidate's own.
         "Gram sums": sum(w * (w + gram.ROW_PADDING + 2 * blocks_width(w)) for w in widths) * itemsize,
         "right-hand sides": _count(linears) * itemsize,

@@ -5,8 +5,9 @@ W = R + D and any reference R,
 
     D Σᵢ wᵢĜᵢ = Σᵢ wᵢ(Wᵢ − R)Ĝᵢ,     Ĝ = αG + (1 − α)diag(G).
 
-R is the first candidate's weight: known before the others are read, and as near to them as their mean is, so that
-rounding scales with the candidates' spread and not with the weights. Where a ridge is needed it pulls D towards the
+R is the first candidate's weight, or that of the model which all candidates are adapters on: known before the others
+are read, and about as near to them as their mean is, so that rounding scales with the candidates' spread and not with
+the weights. Where a ridge is needed it pulls D towards the
 mean of (Wᵢ − R), so a direction that no token visits falls back to the mean of the candidates, not to noise.
 
 Shape suffixes: I in-features, O out-features.

@@ -29,7 +29,7 @@ def conclude(step: Step, workshop: Workshop, writer: ShardWriter, group: str, re
         stored = workshop.plan.base.stored_name(tensor.name)
         difference_OI = differences[str(tensor.linear)]
         # As stored: (in, out) where the weight is kept so.
-        merged, weight = difference_OI.T if tensor.transposed else difference_OI, reference[str(tensor.linear)]
+        merged, weight = difference_OI.T if tensor.transposed else difference_OI, reference[f"{tensor.linear}.weight"]
         for rows in range(0, merged.shape[0], PANEL_ROWS):
             panel = slice(rows, rows + PANEL_ROWS)
             with workshop.ledger.of("writing", num_bytes=merged[panel].numel() * workshop.plan.output_dtype.itemsize):
@@ -43,7 +43,8 @@ def _mean_rows(
 ) -> Tensor:
     """The mean over candidates of their difference from the reference, for some output rows of a linear, read again."""
     tensor = next(tensor for tensor in tensors if tensor.linear == linear)
-    kept = reference[linear].T if tensor.transposed else reference[linear]
+    weight = reference[f"{linear}.weight"]
+    kept = weight.T if tensor.transposed else weight
     reference_PI = kept[rows].to(workshop.scratch.dtype)
     start, count = rows.start * reference_PI.shape[1], reference_PI.numel()
     if tensor.transposed:  # its rows lie apart in the file, which is read whole

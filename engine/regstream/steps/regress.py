@@ -20,7 +20,8 @@ from regstream.steps.workshop import Workshop
 def regress(step: Step, workshop: Workshop, writer: ShardWriter) -> tuple[Solve, ...]:
     """Write a block of the result: regressed linears first, group by group, then what is folded.
 
-    One candidate's block is resident at a time, beside the first one's linears, the reference of all differences.
+    One candidate's block is resident at a time, beside the reference of all differences: the first one's linears, or
+    the block of the model that all candidates are adapters on.
     Where the sums of all input groups do not fit into memory together, they are made in several passes.
 
     Raises:
@@ -38,10 +39,10 @@ def regress(step: Step, workshop: Workshop, writer: ShardWriter) -> tuple[Solve,
             for following in plan.candidates[index + 1 : index + 2]:
                 following.checkpoint.announce(step.shapes)  # read from disk while this one computes
             gather(step, workshop, candidate, weights, is_first_pass=number == 0)
-            if index == 0:
-                for linear, kept in reference.items():
-                    kept.copy_(weights[f"{linear}.weight"])
-            _add(step, workshop, candidate, weights, None if index == 0 else reference)
+            is_reference = index == 0 and plan.shared is None
+            for name, kept in reference.items() if is_reference else ():
+                kept.copy_(weights[name])
+            _add(step, workshop, candidate, weights, None if is_reference else reference)
             for name, mean in means.items() if number == 0 else ():
                 mean.add_(weights[workshop.local(step, name)], alpha=1 / len(plan.candidates))
         solves += [conclude(step, workshop, writer, group, reference) for group in systems]
@@ -59,7 +60,6 @@ def _add(
     reference: Mapping[str, Tensor] | None,
 ) -> None:
     """Add a candidate's Gram matrices and weights to the sums over all candidates."""
-    own = {name.removesuffix(".weight"): weight for name, weight in weights.items()}
     for group, system in workshop.held.items():
         if not system.gram.is_finite():
             raise InputError(
@@ -69,11 +69,11 @@ def _add(
         kept = None if reference is None else _out_in(step, group, reference)
         flop = rhs_flop(system.gram.num_tokens, step.regressed[group]) if reference is not None else 0.0
         with workshop.ledger.of("right-hand sides", flop=flop, product=workshop.sums):
-            system.add(_out_in(step, group, own), kept, weight=candidate.weight)
+            system.add(_out_in(step, group, weights), kept, weight=candidate.weight)
         workshop.progress(f"{candidate.name}: sums")
 
 
 def _out_in(step: Step, group: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A group's weights as (out, in), by their linears."""
-    linears = {str(tensor.linear): tensor.transposed for tensor in step.regressed[group]}
-    return {linear: weights[linear].T if transposed else weights[linear] for linear, transposed in linears.items()}
+    tensors = [(tensor, weights[f"{tensor.linear}.weight"]) for tensor in step.regressed[group]]
+    return {str(tensor.linear): weight.T if tensor.transposed else weight for tensor, weight in tensors}

@@ -66,9 +66,18 @@ class Workshop:
         return weights
 
     def reference(self, step: Step, groups: Sequence[str]) -> dict[str, Tensor]:
-        """Buffers for the weights that some input groups regress, by their linears."""
-        tensors = [tensor for group in groups for tensor in step.regressed[group]]
-        return self._buffers("reference", {str(tensor.linear): tensor.shape for tensor in tensors})
+        """Buffers for what differences are taken from, by names within the block: what some input groups regress.
+
+        Where all candidates share a model, it is that one's whole block, and filled; for each of them to be made of.
+        """
+        shared = self.plan.shared
+        if shared is None:
+            tensors = [tensor for group in groups for tensor in step.regressed[group]]
+            return self._buffers("reference", {self.local(step, tensor.name): tensor.shape for tensor in tensors})
+        block = self._buffers("reference", {self.local(step, name): shape for name, shape in step.shapes.items()})
+        with self.ledger.of("reading", num_bytes=sum(weight.nbytes for weight in block.values())):
+            shared.keep(self.whole(step, block))
+        return block
 
     def _buffers(self, slot: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
         if {name: tuple(tensor.shape) for name, tensor in self._weights.get(slot, {}).items()} != shapes:
