@@ -1,6 +1,6 @@
 """Which metric judges a model, with its datasets opened and found fit for it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from regstream.calibration import CalibrationSet, Drawing, PixelRows, TokenRows, load_calibration
@@ -15,6 +15,8 @@ from regstream.events import Listener, Warned
 from regstream.manifest import Candidate
 from regstream.plan import Plan
 
+_RowsOf = Callable[[Candidate], CalibrationSet]
+
 
 def metric_of(plan: Plan, listener: Listener) -> HeldOutLoss | Accuracy:
     """The metric for a plan's model.
@@ -26,11 +28,11 @@ def metric_of(plan: Plan, listener: Listener) -> HeldOutLoss | Accuracy:
     judged = [candidate for candidate in plan.manifest.candidates if candidate.evaluation is not None]
     if not judged:
         raise ManifestError("evaluate: no candidate has a [candidates.evaluation] table")
-    family = plan.base.family
+    family, rows_of = plan.base.family, _rows_of(plan, listener)
     if family.continues_text:
-        return HeldOutLoss({candidate.name: _texts(candidate, plan, listener) for candidate in judged})
+        return HeldOutLoss({candidate.name: _texts(candidate, rows_of) for candidate in judged})
     if family.pooled:
-        return _accuracy(judged, plan, listener)
+        return _accuracy(judged, plan, rows_of, listener)
     raise ManifestError(f"evaluate: nothing here judges a {family.name} model; language and vision models are judged")
 
 
@@ -41,16 +43,17 @@ def held_out_rows(plan: Plan, listener: Listener) -> dict[str, CalibrationSet]:
         InputError: rows cannot be used.
     """
     judged = (candidate for candidate in plan.manifest.candidates if candidate.evaluation is not None)
-    return {candidate.name: _rows(candidate, plan, listener) for candidate in judged}
+    rows_of = _rows_of(plan, listener)
+    return {candidate.name: rows_of(candidate) for candidate in judged}
 
 
-def _accuracy(judged: Sequence[Candidate], plan: Plan, listener: Listener) -> Accuracy:
+def _accuracy(judged: Sequence[Candidate], plan: Plan, rows_of: _RowsOf, listener: Listener) -> Accuracy:
     """With the heads that are files; those made of words are only prepared."""
     datasets, heads, prompts = {}, {}, {}
     worded = {c.name: c.evaluation.classes for c in judged if c.evaluation and c.evaluation.classes}
     tower = open_text_tower(plan, listener) if worded else None
     for candidate in judged:
-        name, rows = candidate.name, _images(candidate, plan, listener)
+        name, rows = candidate.name, _images(candidate, rows_of)
         datasets[name] = rows
         with _told_of(candidate):
             if tower is not None and name in worded:
@@ -62,8 +65,8 @@ def _accuracy(judged: Sequence[Candidate], plan: Plan, listener: Listener) -> Ac
     return Accuracy(datasets=datasets, heads=heads, zero_shot=ZeroShot(tower, prompts) if tower else None)
 
 
-def _texts(candidate: Candidate, plan: Plan, listener: Listener) -> TokenRows:
-    rows = _rows(candidate, plan, listener)
+def _texts(candidate: Candidate, rows_of: _RowsOf) -> TokenRows:
+    rows = rows_of(candidate)
     assert isinstance(rows, TokenRows)
     with _told_of(candidate):
         if not any(length > 1 for batch in rows.batches for length in batch.lengths):
@@ -71,27 +74,33 @@ def _texts(candidate: Candidate, plan: Plan, listener: Listener) -> TokenRows:
     return rows
 
 
-def _images(candidate: Candidate, plan: Plan, listener: Listener) -> PixelRows:
-    rows = _rows(candidate, plan, listener)
+def _images(candidate: Candidate, rows_of: _RowsOf) -> PixelRows:
+    rows = rows_of(candidate)
     assert isinstance(rows, PixelRows)
     with _told_of(candidate):
         rows.labels(0)
     return rows
 
 
-def _rows(candidate: Candidate, plan: Plan, listener: Listener) -> CalibrationSet:
-    assert candidate.evaluation is not None
-    with _told_of(candidate):
-        return load_calibration(
-            candidate.evaluation,
-            family=plan.base.family,
-            config=plan.base.config,
-            base=plan.base.folder,
-            seed=plan.manifest.merge.seed,
-            warn=lambda message: listener(Warned(message=message)),
-            drawing=Drawing(plan.commits, listener),
-            label=candidate.evaluation.label,
-        )
+def _rows_of(plan: Plan, listener: Listener) -> _RowsOf:
+    """What opens a candidate's held-out rows; a data set's revision is asked for once, whoever has rows of it."""
+    drawing = Drawing(plan.commits, listener)
+
+    def opened(candidate: Candidate) -> CalibrationSet:
+        assert candidate.evaluation is not None
+        with _told_of(candidate):
+            return load_calibration(
+                candidate.evaluation,
+                family=plan.base.family,
+                config=plan.base.config,
+                base=plan.base.folder,
+                seed=plan.manifest.merge.seed,
+                warn=lambda message: listener(Warned(message=message)),
+                drawing=drawing,
+                label=candidate.evaluation.label,
+            )
+
+    return opened
 
 
 def _head(candidate: Candidate, plan: Plan) -> Head:
