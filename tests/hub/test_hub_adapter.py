@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import checkpoints
 from adapters import make_adapters
+from disk_bounds import sampled, weights_bytes, with_disk
 from hub_server import Hub, put_on
 from merging import Merge, make_merge
 from regstream.errors import InputError
@@ -44,6 +47,30 @@ def test_the_same_bytes_as_from_folders(local: Merge, hub: Hub, tmp_path: Path) 
     card = (remote.output / "README.md").read_text()
     assert f"- **task1**: adapter org/adapter-1 at {commit[:12]} on org/base at " in card
     assert "- org/adapter-2\n" in card
+
+
+def test_on_a_disk_with_no_room_for_their_base(
+    hub: Hub, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "SMALL_SHARD_BYTES", 600_000)  # about a block
+    (tmp_path / "local").mkdir()
+    sizes: dict[str, Any] = {"candidates": 4, "layers": 12, "hidden": 128, "sharded": True, "num_rows": 4}
+    local = make_adapters(make_merge(tmp_path / "local", **sizes), "llama")
+    remote = put_on(hub, local, tmp_path / "remote")
+    local.run()
+    base = weights_bytes(local.folders.base)
+    disk = base + int(0.9 * base)  # the result and less than the base
+    with_disk(remote, disk)
+    plan = remote.plan()
+    assert plan.supply.again_bytes == 0
+    with sampled(cache.parent, remote.output) as seen:
+        run(plan)
+    assert plan.supply.peak_bytes * 0.7 < max(seen) <= disk
+    assert len(seen) > 100
+    assert len(fetched(hub)) == len(set(fetched(hub)))
+    assert not list(cache.rglob("*.safetensors"))
+    for path in local.output.glob("model*"):
+        assert path.read_bytes() == (remote.output / path.name).read_bytes()
 
 
 def test_what_does_not_fit_is_told_before_anything_is_fetched(local: Merge, hub: Hub, tmp_path: Path) -> None:

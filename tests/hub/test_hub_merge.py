@@ -5,8 +5,7 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from crash.faults import in_child
 from crash.resuming import MEASURED, contents
+from disk_bounds import sampled, weights_bytes, with_disk
 from hub_server import Fault, Hub, put_on, serving, stop
 from merging import Merge, make_merge
 from regstream.errors import BudgetError, InputError, Interrupted, ResumeError
@@ -40,16 +40,6 @@ def planned(merge: Merge, **options: Any) -> Plan:
     return make_plan(merge.read(), text=merge.manifest.read_text(), commits=commits, **options)
 
 
-def with_disk(merge: Merge, num_bytes: int) -> None:
-    """Bound the disk."""
-    text = merge.manifest.read_text().replace("[resources]\n", f'[resources]\ndisk = "{num_bytes}B"\n')
-    merge.manifest.write_text(text)
-
-
-def weights_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-
-
 def fetched(hub: Hub) -> list[str]:
     """Whole files that were asked for, in order; what was only gone on with counts once."""
     return [r.path for r in hub.asked(LFS) if not (r.range or "").startswith("bytes=0-")]
@@ -67,32 +57,6 @@ def stops_at(name: str) -> Callable[[Event], None]:
             raise Interrupted("here")
 
     return listen
-
-
-@contextmanager
-def sampled(*folders: Path) -> Iterator[list[int]]:
-    """Bytes in the folders' files, over and over while the context lasts."""
-    sizes, done = [0], threading.Event()
-
-    def sample() -> None:
-        while not done.is_set():
-            total = 0
-            for folder in folders:
-                for parent, _, names in os.walk(folder):
-                    for name in names:
-                        try:
-                            total += os.lstat(os.path.join(parent, name)).st_size  # noqa: PTH118
-                        except FileNotFoundError:
-                            continue
-            sizes.append(total)
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield sizes
-    finally:
-        done.set()
-        thread.join()
 
 
 def spread(folder: Path, shard_of: Callable[[str], int]) -> None:
