@@ -15,6 +15,7 @@ COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "projections": memory.projections,
     "independence": memory.independence,
     "twenty": memory.twenty,
+    "adapters": memory.adapters,
     "budget": memory.budget,
     "side-by-side": memory.side_by_side,
     "whole": memory.whole,

@@ -27,6 +27,8 @@ WHOLE = replace(WIDE, blocks=32)
 NARROW = Workload(shape="llama-3.2-1b", blocks=4, rows=16, length=64)
 #: A whole vision model, every candidate in files of its own.
 CLIP = Workload(shape="clip-vit-b-32", blocks=12, rows=128, batch_rows=32, dtype="float32")
+#: Candidates that are adapters on one base, or checkpoints in files of their own.
+ADAPTED = Workload(shape="llama-3.2-1b", blocks=2, candidates=3, distinct=3, rows=32, length=256)
 MERGE = WORK / "merge"
 
 
@@ -70,6 +72,16 @@ def twenty() -> Iterator[str]:
     taken, _ = merge(many)
     ratio = taken.peak_bytes / two.peak_bytes
     yield f"- {many.name}: peak {format_bytes(taken.peak_bytes)}, {taken.seconds / 60:.1f} min, {ratio:.3f} of it"
+
+
+def adapters() -> Iterator[str]:
+    """The peak with adapters on one base, over that with as many checkpoints of their own."""
+    for workload in (ADAPTED, replace(ADAPTED, shape="smollm2-135m", blocks=30)):
+        whole, _ = merge(workload)
+        yield f"- {workload.name}, checkpoints: peak {format_bytes(whole.peak_bytes)}"
+        taken, _ = merge(replace(workload, adapters=True))
+        ratio = taken.peak_bytes / whole.peak_bytes
+        yield f"- the same with adapters: peak {format_bytes(taken.peak_bytes)}, {ratio:.3f} of it"
 
 
 def budget(*sizes: str) -> Iterator[str]:

@@ -32,6 +32,7 @@ class Workload:
     vocabulary: int | None = None
     method: str = "regmean++"
     distinct: int = 2  # how many candidates are files of their own; further ones are links to them
+    adapters: bool = False  # whether candidates are adapters on the base
     host_memory: str | None = None
 
     @property
@@ -57,21 +58,10 @@ class Workload:
         return [_linked(made[0], "base"), *made, *linked]
 
     def _make(self, folder: Path, index: int) -> int:
-        """Write a candidate in a process of its own, unless it stands; the process's exit code."""
-        if folder.exists():
-            return 0
-        part = folder.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         options = ["--shape", self.shape, "--blocks", str(self.blocks), "--dtype", self.dtype]
         if self.vocabulary:
             options += ["--vocabulary", str(self.vocabulary)]
-        command = [sys.executable, "-m", "making.checkpoint", str(part), *options, "--candidate", str(index)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-        code = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False).returncode
-        if code == 0:
-            part.rename(folder)
-        return code
+        return _made(folder, "making.checkpoint", *options, "--candidate", str(index))
 
     def manifest(self, folder: Path) -> Path:
         """Write calibration sets and manifest into an empty folder, where the result goes too."""
@@ -80,7 +70,8 @@ class Workload:
         base, *candidates = self.checkpoints()
         text = f'[merge]\nmethod = "{self.method}"\nbase = "{base}"\noutput = "merged"\n'
         for index, candidate in enumerate(candidates):
-            text += f'[[candidates]]\nname = "task{index}"\nmodel = "{candidate}"\n[candidates.calibration]\n'
+            own = f'adapter = "{_adapter(base, index)}"' if self.adapters else f'model = "{candidate}"'
+            text += f'[[candidates]]\nname = "task{index}"\n{own}\n[candidates.calibration]\n'
             text += f"batch_rows = {self.batch_rows}\n" + self._calibration(folder, index)
         text += '[resources]\ndevice = "cpu"\n'
         if self.host_memory:
@@ -101,6 +92,28 @@ class Workload:
         ids = torch.randint(0, vocabulary, (self.rows, self.length), generator=generator)
         path.write_text("".join(json.dumps({"input_ids": row}) + "\n" for row in ids.tolist()))
         return f'path = "{path.name}"\nfield = "input_ids"\nmax_length = {self.length}\n'
+
+
+def _made(folder: Path, module: str, *options: str) -> int:
+    """Have a module write a folder in a process of its own, unless it stands; the process's exit code."""
+    if folder.exists():
+        return 0
+    part = folder.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", module, *options, str(part)]
+    code = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment, check=False).returncode
+    if code == 0:
+        part.rename(folder)
+    return code
+
+
+def _adapter(base: Path, index: int) -> Path:
+    folder = base.with_name(f"adapter-{index}")
+    if _made(folder, "making.adapter", str(base), "--seed", str(index)) != 0:
+        raise SystemExit(f"{folder}: could not be made")
+    return folder
 
 
 def _linked(source: Path, name: int | str) -> Path:
