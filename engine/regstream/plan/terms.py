@@ -23,7 +23,7 @@ Groups = tuple[str, ...]
 Place = Literal["host", "device"]
 
 #: What libraries load and keep: before any product is formed, while products are, and after.
-_LIBRARIES_BYTES = {"stem": 32 << 20, "block": 64 << 20, "head": 48 << 20}
+_LIBRARIES_BYTES = {"stem": 32 << 20, "block": 80 << 20, "head": 48 << 20}
 #: Panels of tensors, stretches of a mean, checkpoint staging and what a matrix product packs, at any time.
 _PANELS_BYTES = 32 << 20
 #: Chunks of a shard on its way from the hub, some times over.
