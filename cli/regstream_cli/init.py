@@ -7,7 +7,7 @@ import click
 
 from regstream.errors import ManifestError
 from regstream.manifest import Outlined, as_seen_from, is_ready, manifest_from, outline
-from regstream_cli.options import debug_option, json_option
+from regstream_cli.options import debug_option, json_option, named
 from regstream_cli.streams import note, write_json
 
 #: What errors call a manifest that is not written to a file.
@@ -29,13 +29,7 @@ def _candidate(value: str, context: click.Context, parameter: click.Parameter) -
 
 
 def _named_rows(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    rows = {}
-    for value in values:
-        name, _, path = value.partition("=")
-        if not (name and path):
-            raise click.BadParameter(f"expected NAME=PATH, found {value!r}", context, parameter)
-        rows[name] = path
-    return rows
+    return dict(named(value, "PATH", context, parameter) for value in values)
 
 
 @click.command()

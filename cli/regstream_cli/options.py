@@ -13,12 +13,22 @@ def _remember(context: click.Context, parameter: click.Parameter, value: bool) -
     context.meta[DEBUG] = value
 
 
+def named(value: str, what: str, context: click.Context, parameter: click.Parameter) -> tuple[str, str]:
+    """A name and what it is given, on either side of an option's first "=".
+
+    Raises:
+        click.BadParameter: one of them is missing; `what` is called so.
+    """
+    name, _, given = value.partition("=")
+    if not (name and given):
+        raise click.BadParameter(f"expected NAME={what}, found {value!r}", context, parameter)
+    return name, given
+
+
 def _named_folders(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
     folders = {}
     for value in values:
-        name, _, folder = value.partition("=")
-        if not (name and folder):
-            raise click.BadParameter(f"expected NAME=FOLDER, found {value!r}", context, parameter)
+        name, folder = named(value, "FOLDER", context, parameter)
         if not Path(folder).is_dir():
             raise click.BadParameter(f"{name}: there is no folder {folder}", context, parameter)
         folders[name] = Path(folder)
