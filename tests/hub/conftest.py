@@ -44,6 +44,17 @@ def hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 @pytest.fixture
+def data_sets(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library that reads data sets, turned to the hub as well."""
+    from datasets import config
+
+    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(cache.parent / "assets"))
+    monkeypatch.setattr(config, "HF_ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(config, "HF_MODULES_CACHE", str(cache.parent / "modules"))
+
+
+@pytest.fixture
 def environment(hub: Hub, cache: Path) -> dict[str, str]:
     """A person's, turned to the hub."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}

@@ -33,19 +33,12 @@ from regstream.plan import make_plan
 from regstream.publish import read_provenance
 from regstream.scheduler import run
 
+pytestmark = pytest.mark.usefixtures("data_sets")
+
 NAME = "org/rows"
 COUNT = 60
 CPU = torch.device("cpu")
 IDS = checkpoints.random_rows(checkpoints.VOCABULARY, [5 + index % 20 for index in range(COUNT)], seed=3)
-
-
-@pytest.fixture(autouse=True)
-def client(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library that reads data sets, turned to the hub as well."""
-    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(cache.parent / "assets"))
-    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.endpoint)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(datasets.config, "HF_MODULES_CACHE", str(cache.parent / "modules"))
 
 
 def picture(index: int) -> bytes:

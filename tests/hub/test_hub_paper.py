@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import datasets
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
@@ -16,18 +15,9 @@ from regstream.calibration import Drawing
 from regstream.manifest import read_manifest
 
 #: The library that draws rests for some seconds after each drawing.
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("data_sets")]
 
 CHOSEN = ["clip-b32-20", "mergebench-llama-3.2-3b"]  # which name every data set
-
-
-@pytest.fixture(autouse=True)
-def client(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library that reads data sets, turned to the hub as well."""
-    monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(cache.parent / "assets"))
-    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.endpoint)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(datasets.config, "HF_MODULES_CACHE", str(cache.parent / "modules"))
 
 
 @pytest.fixture
