@@ -12,7 +12,7 @@ from regstream.calibration import CalibrationSet, Drawing, load_calibration
 from regstream.checkpoint import Checkpoint
 from regstream.errors import InputError, ManifestError
 from regstream.events import Listener, Warned, ignore
-from regstream.manifest import Candidate, Manifest, Others
+from regstream.manifest import Candidate, Manifest
 from regstream.methods import Method, method_of
 from regstream.methods.method import States
 from regstream.plan.agreement import check_base, check_candidate, check_ties
@@ -62,11 +62,7 @@ def make_plan(
     needed, drawing = method.states is not States.NONE, Drawing(commits, listener)
     device_here = chosen if memory.is_there(chosen) else torch.device("cpu")
     model = LayeredModel(base.family, base.config, dtype=dtype, device=device_here)
-    if manifest.architecture is not None:
-        check_passes(manifest.architecture, model, source)
-        if needed and (told := unregressed(model)):
-            warn(told)
-    for note in _agree(model, base, opened, manifest.merge.others):
+    for note in _agree(manifest, model, base, opened, source, is_regressed=needed):
         warn(note)
     calibrate = partial(_calibration, base=base, seed=manifest.merge.seed, warn=warn, drawing=drawing)
     sets = [calibrate(candidate) if needed else None for candidate in manifest.candidates]
@@ -89,14 +85,26 @@ def make_plan(
     )
 
 
-def _agree(model: LayeredModel, base: Checkpoint, opened: Sequence[Checkpoint], others: Others) -> Iterator[str]:
-    """Hold base and candidates against the model; what a person should know of candidates, a line each."""
+def _agree(
+    manifest: Manifest,
+    model: LayeredModel,
+    base: Checkpoint,
+    opened: Sequence[Checkpoint],
+    source: str,
+    *,
+    is_regressed: bool,
+) -> Iterator[str]:
+    """Hold what is told of the architecture, base and candidates against the model; what a person should know of it."""
+    if manifest.architecture is not None:
+        check_passes(manifest.architecture, model, source)
+        if is_regressed and (told := unregressed(model)):
+            yield told
     model.leave_out(base.lacking(model.shapes))
     check_base(base, model.shapes, model.tied)
     for checkpoint in opened:
         yield from checkpoint.notes
         check_ties(checkpoint, model.tied)
-        yield from check_candidate(checkpoint, base, model.shapes, others)
+        yield from check_candidate(checkpoint, base, model.shapes, manifest.merge.others)
 
 
 def _steps(manifest: Manifest, method: Method, model: LayeredModel, source: str, itemsize: int) -> tuple[Step, ...]:
