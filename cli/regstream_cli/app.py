@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from regstream import __version__
+from regstream import __version__, heap
 from regstream_cli.bias import bias
 from regstream_cli.evaluate import evaluate
 from regstream_cli.failures import report
@@ -53,6 +53,7 @@ def cli() -> None:
       2  wrong usage or manifest             6  a regression has no trustworthy solution
       3  over the budget of memory or disk   130  interrupted; the same command goes on
     """
+    heap.share()  # before any library starts threads
     quieten()
 
 

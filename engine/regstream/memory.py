@@ -1,8 +1,5 @@
 """How much memory the process takes, and has taken."""
 
-import ctypes
-import platform
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +11,6 @@ import torch
 
 from regstream.gram import accumulation_dtype
 
-_M_MMAP_THRESHOLD = -3  # <malloc.h>
-_LARGE_BYTES = 4 << 20
 _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 _SAMPLE_SECONDS = 0.02
@@ -25,18 +20,6 @@ _CPU = torch.device("cpu")
 def resident_bytes() -> int:
     """What the operating system counts as the process's memory now, file-backed pages too."""
     return int(psutil.Process().memory_info().rss)
-
-
-def give_back_at_once() -> None:
-    """Have whatever is large return to the operating system when it is let go of, where the C library is glibc.
-
-    By default glibc keeps what was freed up to 32 MiB a piece, by a rule that depends on what was freed before: then
-    peaks are neither small nor the same from run to run.
-    """
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
-        library.malloc_trim(0)
 
 
 def sum_bytes(alpha: float) -> int:

@@ -5,7 +5,7 @@ from functools import partial, reduce
 
 import torch
 
-from regstream import memory
+from regstream import heap, memory
 from regstream.architecture import check_passes, describe, unregressed
 from regstream.block import LayeredModel
 from regstream.calibration import CalibrationSet, Drawing, load_calibration
@@ -43,7 +43,7 @@ def make_plan(
         ManifestError: a rule fits no parameter, the model is not as [architecture] says, or the device is not there.
         InputError: a checkpoint or a calibration set cannot be used, or the hub does not give one.
     """
-    memory.give_back_at_once()
+    heap.give_back()
     warnings: list[str] = []
 
     def warn(message: str) -> None:
@@ -115,7 +115,7 @@ def _steps(manifest: Manifest, method: Method, model: LayeredModel, source: str,
 
 
 def _held_bytes() -> int:
-    memory.give_back_at_once()  # what opening and tokenizing left behind is not needed any more
+    heap.give_back()  # what opening and tokenizing left behind is not needed any more
     return memory.resident_bytes()
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from regstream import gram, memory
+from regstream import gram, heap, memory
 from regstream.batch import Batch
 from regstream.checkpoint import STRETCH
 from regstream.methods import RegMean
@@ -23,7 +23,9 @@ Groups = tuple[str, ...]
 Place = Literal["host", "device"]
 
 #: What libraries load and keep: before any product is formed, while products are, and after.
-_LIBRARIES_BYTES = {"stem": 32 << 20, "block": 80 << 20, "head": 48 << 20}
+_LIBRARIES_BYTES = {"stem": 32 << 20, "block": 64 << 20, "head": 48 << 20}
+#: What the heap keeps of a batch for the next one, at most: its end, and holes, of which pixels leave larger ones.
+_KEPT_BYTES = {"stem": heap.KEPT_BYTES * 3 // 2, "block": heap.KEPT_BYTES, "head": 0}
 #: Panels of tensors, stretches of a mean, checkpoint staging and what a matrix product packs, at any time.
 _PANELS_BYTES = 32 << 20
 #: Chunks of a shard on its way from the hub, some times over.
@@ -36,15 +38,19 @@ DISK_MARGIN = 1.02
 
 def terms_of(job: Job, step: Step, groups: Sequence[str]) -> Mapping[Place, Mapping[str, int]]:
     """What a step holds while some of its input groups go through."""
-    working = {**_sums(job, step, groups), **_activations(job, step, groups)}
+    sums, activations = _sums(job, step, groups), _activations(job, step, groups)
     host = {"libraries": _LIBRARIES_BYTES[step.kind], "panels": _PANELS_BYTES, **_adapters(job, step, groups)}
     if job.fetches:
         host["download"] = _DOWNLOAD_BYTES
     if job.device.type == "cpu":
-        return {"host": _rounded(working | host)}
+        kept = min(sum(activations.values()), _KEPT_BYTES[step.kind])
+        return {"host": _rounded({**sums, **activations, "kept for the next batch": kept, **host})}
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
     batches = 3 * _widest_batch_bytes(job) if step.feeds or groups else 0
-    return {"host": _rounded(host | {"hidden states": batches}), "device": working | {"context": _CONTEXT_BYTES}}
+    return {
+        "host": _rounded(host | {"hidden states": batches}),
+        "device": {**sums, **activations, "context": _CONTEXT_BYTES},
+    }
 
 
 def generation_bytes(job: Job) -> int:

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from regstream import heap
 from regstream.checkpoint import TensorReader, TensorSpec
 from regstream.events import Listener, Progressed, Warned
 from regstream.gram import Scratch, accumulation_dtype
 from regstream.hidden import HiddenStates
 from regstream.ledger import Ledger, product_rates
-from regstream.memory import give_back_at_once, keep_within
+from regstream.memory import keep_within
 from regstream.methods import RegMean
 from regstream.plan import Plan, Step
 from regstream.precision import Product, plain
@@ -97,7 +98,7 @@ class Workshop:
             self.held.clear()
             self._shapes = {}
             self.scratch = Scratch(self.scratch.device, self.scratch.dtype)
-            give_back_at_once()
+            heap.give_back()
 
     def systems(self, step: Step, groups: Sequence[str]) -> dict[str, System]:
         """An empty system for each of some input groups; `held` until the next call."""

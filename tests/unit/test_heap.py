@@ -1,0 +1,65 @@
+"""What becomes of freed memory. In processes of their own: other tests' threads take and give back meanwhile."""
+
+import subprocess
+import sys
+
+import pytest
+
+PRELUDE = """
+import resource
+import torch
+from concurrent.futures import ThreadPoolExecutor
+from regstream import heap
+from regstream.memory import resident_bytes
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def made(count, num_bytes):
+    return [torch.ones(num_bytes, dtype=torch.uint8) for _ in range(count)]
+
+MIB = 1 << 20
+heap.share()
+heap.give_back()
+made(1, 6 * MIB)  # what torch sets up at its first operation is not what is measured
+before = resident_bytes()
+"""
+
+LARGE = """
+for _ in range(3):
+    held = made(3, 40 * MIB)
+    assert resident_bytes() > before + 100 * MIB
+    del held
+    assert resident_bytes() < before + 8 * MIB
+"""
+
+SMALL = """
+made(3, 6 * MIB)
+taken = faults()
+for _ in range(20):
+    made(3, 6 * MIB)
+assert faults() - taken < 3 * 6 * MIB / 4096, faults() - taken  # fewer pages than one round has
+heap.give_back()
+assert resident_bytes() < before + 8 * MIB
+"""
+
+BOUNDED = """
+held = made(40, 6 * MIB)
+del held
+assert resident_bytes() < before + heap.KEPT_BYTES + 8 * MIB, resident_bytes() - before
+"""
+
+THREADS = """
+for _ in range(4):
+    with ThreadPoolExecutor(4) as executor:
+        list(executor.map(lambda _: made(4, 6 * MIB), range(4)))
+heap.give_back()
+assert resident_bytes() < before + 12 * MIB, resident_bytes() - before
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other C libraries are left as they are")
+@pytest.mark.parametrize("script", [LARGE, SMALL, BOUNDED, THREADS], ids=["large", "small", "bounded", "threads"])
+def test_freed_memory(script: str) -> None:
+    done = subprocess.run([sys.executable, "-c", PRELUDE + script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
