@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from pictures import files, manifest
@@ -13,6 +14,7 @@ from pictures.canvas import SIZE
 from pictures.draw import SPLITS, pictures
 from pictures.model import TEMPLATES, caption, head, image_processor, new_model, new_tokenizer
 from pictures.pretrain import contrast
+from pictures.scenes import Scene
 from pictures.tasks import EIGHT, TASKS
 from pictures.training import Recipe, train
 
@@ -48,6 +50,24 @@ def test_no_two_classes_of_all_tasks_have_one_caption() -> None:
     assert len(set(captions)) == len(captions)
 
 
+def test_scenes_turn_hues_and_no_two_ripple_alike() -> None:
+    scenes = [Scene.of(index) for index in range(len(TASKS))]
+    for scene in scenes:
+        assert np.allclose(scene.light @ scene.light.T, np.eye(3))
+        assert np.allclose(scene.light @ np.ones(3), np.ones(3))
+    waves = np.array([scene.wave for scene in scenes])
+    apart = np.minimum(*(np.linalg.norm(waves[:, None] - sign * waves, axis=-1) for sign in (1, -1)))
+    assert apart[~np.eye(len(waves), dtype=bool)].min() > 0.1
+
+
+def test_only_what_candidates_are_tuned_and_tested_on_is_seen_in_a_scene(monkeypatch: pytest.MonkeyPatch) -> None:
+    black = Image.new("RGB", (SIZE, SIZE))
+    monkeypatch.setattr("pictures.draw.worn", lambda image, rng: black)
+    drawn = {split: next(pictures(TASKS["shapes"], split, 1))[0] for split in SPLITS}
+    assert drawn["pretraining"].tobytes() == black.tobytes()
+    assert all(np.asarray(drawn[split]).max() > 20 for split in ("training", "test"))
+
+
 def test_a_table_of_pictures_reads_as_it_was_written(tmp_path: Path) -> None:
     drawn = list(pictures(TASKS["shapes"], "test", 7))
     files.write(tmp_path / "some.parquet", files.table(drawn))
@@ -75,6 +95,18 @@ def test_pictures_reach_the_model_as_training_saw_them(tmp_path: Path) -> None:
     files.write(tmp_path / "some.parquet", files.table(drawn))
     prepared = image_processor()(images=[image for image, _ in drawn], return_tensors="pt")["pixel_values"]
     assert torch.allclose(prepared, Pictures(tmp_path / "some.parquet").pixels(), atol=1e-6)
+
+
+def test_a_moved_picture_is_a_window_on_it(tmp_path: Path) -> None:
+    from pictures.model import Pictures
+
+    files.write(tmp_path / "some.parquet", files.table(list(pictures(TASKS["faces"], "test", 3))))
+    found = Pictures(tmp_path / "some.parquet")
+    for plain, moved in zip(found.pixels(), found.pixels(moved=np.random.default_rng(0)), strict=True):
+        inside = moved[:, 3:-3, 3:-3]
+        windows = [plain[:, y : y + SIZE - 6, x : x + SIZE - 6] for y in range(7) for x in range(7)]
+        assert any(torch.equal(inside, window) for window in windows)
+        assert not torch.equal(plain, moved)
 
 
 def test_the_contrastive_loss_is_least_where_pictures_meet_their_captions() -> None:

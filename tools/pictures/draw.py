@@ -16,20 +16,26 @@ from PIL import Image
 
 from pictures.canvas import worn
 from pictures.files import table, write
+from pictures.scenes import Scene
 from pictures.tasks import TASKS, Task
 
 #: Pictures of a task in each split.
 SPLITS = {"pretraining": 4000, "training": 6000, "test": 1000}
 SEED = 0
+_SCENES = {name: Scene.of(index) for index, name in enumerate(TASKS)}
 
 
 def pictures(task: Task, split: str, count: int) -> Iterator[tuple[Image.Image, int]]:
-    """Pictures and their labels, turn about; each from a seed of its own, which no other split shares."""
+    """Pictures and their labels, turn about; each from a seed of its own, which no other split shares.
+
+    A task is tuned and tested in its own scene; what the base sees of it is plain.
+    """
     for index in range(count):
         seed = [SEED, zlib.crc32(f"{task.name} {split}".encode()), index]
         rng = np.random.default_rng(seed)
         label = index % len(task.classes)
-        yield worn(task.draw(label, split, rng), rng), label
+        image = worn(task.draw(label, split, rng), rng)
+        yield image if split == "pretraining" else _SCENES[task.name].seen(image, rng), label
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ TEMPLATES = ("a picture of {}", "a small drawing of {}", "here is {}", "{} on so
 #: Of fused attention torch's backward pass on the CPU took three quarters of a step.
 TRAINED_WITH = "eager"
 _PROJECTED = 96
+_MOVED = 3  # pixels
 _LONGEST = 20  # words of a caption with its two ends
 _MEAN = 0.5  # and deviation, of every channel
 
@@ -132,7 +133,19 @@ class Pictures:
         self.images: NDArray[np.uint8] = np.stack([np.asarray(image) for image in images])
         self.labels = torch.tensor(labels)
 
-    def pixels(self, rows: NDArray[np.int64] | slice = slice(None)) -> Tensor:
-        """Some of them as the model takes them, (B, 3, SIZE, SIZE)."""
-        values = torch.from_numpy(self.images[rows]).permute(0, 3, 1, 2).float()
+    def pixels(
+        self, rows: NDArray[np.int64] | slice = slice(None), *, moved: np.random.Generator | None = None
+    ) -> Tensor:
+        """Some of them as the model takes them, (B, 3, SIZE, SIZE); with a generator each at a place of its own."""
+        images = self.images[rows] if moved is None else _moved(self.images[rows], moved)
+        values = torch.from_numpy(images).permute(0, 3, 1, 2).float()
         return (values / 255 - _MEAN) / _MEAN
+
+
+def _moved(images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Pictures moved by up to _MOVED pixels either way, their edges repeated."""
+    count = len(images)
+    wide = np.pad(images, ((0, 0), (_MOVED, _MOVED), (_MOVED, _MOVED), (0, 0)), mode="edge")
+    top, left = rng.integers(0, 2 * _MOVED + 1, (2, count, 1)) + np.arange(SIZE)
+    found: NDArray[np.uint8] = wide[np.arange(count)[:, None, None], top[:, :, None], left[:, None, :]]
+    return found

@@ -32,7 +32,7 @@ from pictures.model import (
 from pictures.tasks import TASKS
 from pictures.training import Recipe, train
 
-RECIPE = Recipe(steps=900, learning_rate=1e-3, batch_rows=256, weight_decay=0.05)
+RECIPE = Recipe(steps=5000, learning_rate=1e-3, batch_rows=128, weight_decay=0.05, warmup=200)
 SEED = 0
 
 
@@ -61,9 +61,10 @@ def pretrain(pictures: Path, state: Path, recipe: Recipe) -> Any:
 
     def loss_of(step: int) -> Tensor:
         rows = np.sort(recipe.rows(step, len(labels_N), SEED))
-        parts = [part.pixels(rows[(rows >= a) & (rows < b)] - a) for part, a, b in spans]
+        rng = np.random.default_rng([SEED, step])
+        parts = [part.pixels(rows[(rows >= a) & (rows < b)] - a, moved=rng) for part, a, b in spans]
         present, labels_B = torch.unique(labels_N[rows], return_inverse=True)
-        chosen = np.random.default_rng([SEED, step]).integers(len(TEMPLATES), size=len(present))
+        chosen = rng.integers(len(TEMPLATES), size=len(present))
         captions = [caption(classes[index], TEMPLATES[of]) for index, of in zip(present.tolist(), chosen, strict=True)]
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
             images_BP = image_features(model, torch.cat(parts))

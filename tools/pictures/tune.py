@@ -21,7 +21,7 @@ from pictures.model import TRAINED_WITH, Pictures, accuracy, image_features, ima
 from pictures.tasks import TASKS
 from pictures.training import Recipe, train
 
-RECIPE = Recipe(steps=250, learning_rate=1e-4, batch_rows=128)
+RECIPE = Recipe(steps=150, learning_rate=1e-4, batch_rows=128)
 SEED = 0
 
 
