@@ -27,9 +27,9 @@ rows = 256
 batch_rows = 64
 [candidates.evaluation]
 path = "../build/pictures/data/{name}/test.parquet"
-rows = 400
+rows = 250
 head = "../build/pictures/base/heads/{name}.safetensors"
-batch_rows = 200
+batch_rows = 125
 """
 
 
