@@ -7,6 +7,7 @@ from pathlib import Path
 from experiments import bias, manifests, table
 from experiments.runner import Runner
 from experiments.sweeps import SWEEPS
+from regstream import heap
 
 EXPERIMENTS = [*SWEEPS, "bias"]
 
@@ -27,6 +28,7 @@ def main() -> None:
     work = (arguments.work or Path(manifest["merge"]["output"]).parent / "experiments").absolute()
     into: Path = arguments.into or work
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    heap.share()
     runner = Runner(work)
     into.mkdir(parents=True, exist_ok=True)
     for name in chosen:
