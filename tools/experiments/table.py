@@ -20,6 +20,8 @@ from experiments.sweeps import Point, Sweep
 
 Finished = Sequence[tuple[Point, Result]]
 
+_WITHIN = 5  # rows that a legend inside a picture may have; a longer one would hide what it explains
+
 
 def average(point: Point, result: Result) -> float | None:
     """Over the datasets that the point asks for; None where there is no score."""
@@ -87,4 +89,7 @@ def _label(axes: Axes, sweep: Sweep, finished: Finished, *, single: bool) -> Non
     axes.set_xlabel(sweep.axis)
     axes.set_ylabel(title)
     axes.grid(visible=True, axis="y", alpha=0.3)
-    axes.legend(fontsize="small")
+    if len(axes.get_legend_handles_labels()[1]) > _WITHIN:
+        axes.figure.legend(fontsize="x-small", loc="outside right upper")
+    else:
+        axes.legend(fontsize="small")
