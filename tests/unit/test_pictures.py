@@ -12,7 +12,7 @@ from torch import nn
 from pictures import files, manifest
 from pictures.canvas import SIZE
 from pictures.draw import SPLITS, pictures
-from pictures.model import TEMPLATES, caption, head, image_processor, new_model, new_tokenizer
+from pictures.model import TEMPLATES, Pictures, caption, head, image_processor, new_model, new_tokenizer
 from pictures.pretrain import contrast
 from pictures.scenes import Scene
 from pictures.tasks import EIGHT, TASKS
@@ -89,8 +89,6 @@ def test_a_head_has_a_row_a_class_and_captions_keep_every_word() -> None:
 
 
 def test_pictures_reach_the_model_as_training_saw_them(tmp_path: Path) -> None:
-    from pictures.model import Pictures
-
     drawn = list(pictures(TASKS["faces"], "test", 3))
     files.write(tmp_path / "some.parquet", files.table(drawn))
     prepared = image_processor()(images=[image for image, _ in drawn], return_tensors="pt")["pixel_values"]
@@ -98,8 +96,6 @@ def test_pictures_reach_the_model_as_training_saw_them(tmp_path: Path) -> None:
 
 
 def test_a_moved_picture_is_a_window_on_it(tmp_path: Path) -> None:
-    from pictures.model import Pictures
-
     files.write(tmp_path / "some.parquet", files.table(list(pictures(TASKS["faces"], "test", 3))))
     found = Pictures(tmp_path / "some.parquet")
     for plain, moved in zip(found.pixels(), found.pixels(moved=np.random.default_rng(0)), strict=True):
