@@ -21,7 +21,8 @@ def made(count, num_bytes):
 MIB = 1 << 20
 heap.share()
 heap.give_back()
-made(1, 6 * MIB)  # what torch sets up at its first operation is not what is measured
+made(40, MIB)  # what torch sets up at its first operations is not what is measured
+heap.give_back()
 before = resident_bytes()
 """
 
