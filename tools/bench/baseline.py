@@ -34,6 +34,9 @@ def merge(manifest_path: Path, output: Path) -> None:
     base = open_checkpoint("base", manifest.merge.base.folder)
     model_class: Any = CLIPVisionModel if base.family.rows == "pixel_values" else AutoModelForCausalLM
     merged = _load(model_class, manifest.merge.base.folder)
+    path = base.family.blocks
+    blocks: Any = merged.get_submodule(path)
+    widest = max(max(weight.shape) for weight in blocks[0].parameters() if weight.dim() == 2)
     candidates, sets = [], []
     for candidate in manifest.candidates:
         assert candidate.model is not None
@@ -43,15 +46,13 @@ def merge(manifest_path: Path, output: Path) -> None:
         sets.append(
             load_calibration(
                 candidate.calibration, family=base.family, config=base.config, base=base.folder,
-                seed=manifest.merge.seed, warn=print,
+                seed=manifest.merge.seed, widest=widest, warn=print,
             )
         )  # fmt: skip
     for name, parameter in merged.named_parameters():
         part = base.family.part_of(name)
         if part is not None and base.family.defaults[part] == "average":
             parameter.copy_(_mean(candidates, name))
-    path = base.family.blocks
-    blocks: Any = merged.get_submodule(path)
     states = [_caught(merged, blocks[0], rows) for rows in sets]
     for index, block in enumerate(blocks):
         own = [candidate.get_submodule(path)[index] for candidate in candidates]

@@ -13,7 +13,7 @@ from bench.workload import Workload
 TIMES = 3
 NARROW = Workload(shape="llama-3.2-1b", blocks=4, candidates=3, rows=32, length=512)
 WIDE = Workload(shape="llama-3.1-8b", blocks=2, candidates=3, rows=32, length=512)
-IMAGES = Workload(shape="clip-vit-b-32", blocks=12, candidates=8, rows=64, batch_rows=32, dtype="float32")
+IMAGES = Workload(shape="clip-vit-b-32", blocks=12, candidates=8, rows=64, dtype="float32")
 SMALL = Workload(shape="smollm2-135m", blocks=6, candidates=3, rows=64, length=256)
 
 

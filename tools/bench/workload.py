@@ -27,7 +27,7 @@ class Workload:
     blocks: int = 2
     rows: int = 32
     length: int = 128
-    batch_rows: int = 8
+    batch_rows: int | None = None
     dtype: str = "bfloat16"
     vocabulary: int | None = None
     method: str = "regmean++"
@@ -72,7 +72,9 @@ class Workload:
         for index, candidate in enumerate(candidates):
             own = f'adapter = "{_adapter(base, index)}"' if self.adapters else f'model = "{candidate}"'
             text += f'[[candidates]]\nname = "task{index}"\n{own}\n[candidates.calibration]\n'
-            text += f"batch_rows = {self.batch_rows}\n" + self._calibration(folder, index)
+            text += self._calibration(folder, index)
+            if self.batch_rows is not None:
+                text += f"batch_rows = {self.batch_rows}\n"
         text += '[resources]\ndevice = "cpu"\n'
         if self.host_memory:
             text += f'host_memory = "{self.host_memory}"\n'

@@ -45,6 +45,12 @@ class LayeredModel:
         return int(self.model.config.hidden_size)
 
     @property
+    def widest(self) -> int:
+        """The features of the widest activation that linears of a block read or write."""
+        of_blocks = (shape for name, shape in self.shapes.items() if self.family.block_of(name) is not None)
+        return max(max(shape) for shape in of_blocks if len(shape) == 2)
+
+    @property
     def vocabulary(self) -> int:
         """V."""
         return int(self.model.config.vocab_size)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from regstream.batch import Batch
+from regstream.calibration.composition import Composition
 from regstream.calibration.drawing import Drawing
 from regstream.calibration.images import Encoded, FolderImages, PreparedImages, TableImages
 from regstream.calibration.pixels import PixelRows, Pixels, StoredPixels, image_shape
@@ -47,9 +48,9 @@ class CalibrationSet(Protocol):
 class TokenRows:
     """Rows of token ids, longest first, so that rows of like length share a batch and the largest comes first."""
 
-    def __init__(self, rows: Sequence[TokenIds], batch_rows: int) -> None:
+    def __init__(self, rows: Sequence[TokenIds], composition: Composition) -> None:
         ordered = sorted(rows, key=len, reverse=True)
-        self._batches = [ordered[start : start + batch_rows] for start in range(0, len(ordered), batch_rows)]
+        self._batches = list(composition.batches(ordered, len))
         self.batches = tuple(Batch(tuple(map(len, rows))) for rows in self._batches)
         self.digest = _digest(self._batches)
 
@@ -81,21 +82,25 @@ def load_calibration(
     base: Path,
     seed: int,
     warn: Callable[[str], None],
+    widest: int = 0,
     drawing: Drawing | None = None,
     label: str = "label",
 ) -> CalibrationSet:
     """Read a calibration set. `base` is the folder with the tokenizer, or with the image processor's settings.
 
-    `drawing` draws the rows of data sets of the hub; `label` is the column of images' labels, should any be asked for.
+    Where the manifest does not say how many rows make a batch, `widest` does: the features of the blocks' widest
+    activation. `drawing` draws the rows of data sets of the hub; `label` is the column of images' labels, should any be
+    asked for.
 
     Raises:
         InputError: it cannot be read, has no rows, or a row is empty, of the wrong kind, or outside the vocabulary.
     """
     path, field = calibration.path, _field(calibration, family)
+    composition = Composition(calibration.batch_rows, widest)
     path = path or (drawing or Drawing()).table(calibration, field, seed, label)
     if family.rows == "pixel_values":
         images = _pixels(path, field, label, config, base)
-        pixels = PixelRows(images, family, config, calibration, seed)
+        pixels = PixelRows(images, family, config, choose(len(images), calibration.rows, seed), composition)
         _warn_if_few(path, len(pixels), calibration, warn)
         return pixels
     if path.is_dir():
@@ -103,7 +108,7 @@ def load_calibration(
     rows = _token_rows(calibration, path, base, seed)
     _warn_if_few(path, len(rows), calibration, warn)
     _check_vocabulary(path, [ids for _, ids in rows], [place for place, _ in rows], int(config["vocab_size"]))
-    return TokenRows([ids for _, ids in rows], calibration.batch_rows)
+    return TokenRows([ids for _, ids in rows], composition)
 
 
 def _field(calibration: Calibration, family: Family) -> str:

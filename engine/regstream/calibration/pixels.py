@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from regstream.batch import Batch
-from regstream.calibration.sources import choose
+from regstream.calibration.composition import Composition
 from regstream.calibration.tensors import tensor_rows
 from regstream.errors import InputError
 from regstream.families import Family
-from regstream.manifest import Calibration
 
 _FLOATING = ("F64", "F32", "F16", "BF16")
 
@@ -94,14 +93,12 @@ class PixelRows:
     """Images in batches; all have the model's size, so nothing is ever padded."""
 
     def __init__(
-        self, source: Pixels, family: Family, config: Mapping[str, Any], calibration: Calibration, seed: int
+        self, source: Pixels, family: Family, config: Mapping[str, Any], chosen: Sequence[int], composition: Composition
     ) -> None:
         assert family.tokens_per_row is not None
         self._source = source
         num_tokens = family.tokens_per_row(config)
-        chosen = choose(len(source), calibration.rows, seed)
-        step = calibration.batch_rows
-        self._batches = [chosen[start : start + step] for start in range(0, len(chosen), step)]
+        self._batches = list(composition.batches(chosen, lambda _: num_tokens))
         self.batches = tuple(Batch((num_tokens,) * len(rows)) for rows in self._batches)
         self._row_values = math.prod(image_shape(config))
         digest = hashlib.sha256()

@@ -95,6 +95,7 @@ def _rows_of(plan: Plan, listener: Listener) -> _RowsOf:
                 config=plan.base.config,
                 base=plan.base.folder,
                 seed=plan.manifest.merge.seed,
+                widest=plan.model.widest,
                 warn=lambda message: listener(Warned(message=message)),
                 drawing=drawing,
                 label=candidate.evaluation.label,

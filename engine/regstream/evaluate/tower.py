@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from regstream.block import LayeredModel
-from regstream.calibration import TokenRows
+from regstream.calibration import Composition, TokenRows
 from regstream.calibration.sources import Row
 from regstream.calibration.tokens import TokenIds, tokenizer_for
 from regstream.checkpoint import Checkpoint, open_checkpoint
@@ -55,7 +55,7 @@ class TextTower:
         """
         ids = [self._ids(prompt) for prompt in classes.prompts]
         order = sorted(range(len(ids)), key=lambda index: len(ids[index]), reverse=True)
-        rows = TokenRows([ids[index] for index in order], _BATCH_PROMPTS)
+        rows = TokenRows([ids[index] for index in order], Composition(_BATCH_PROMPTS))
         return Prompts(num_classes=len(classes.names), rows=rows, places=torch.tensor(order))
 
     def _ids(self, prompt: str) -> TokenIds:

@@ -121,7 +121,10 @@ class Rule(_Table):
 
 
 class Calibration(_Table):
-    """Rows of a candidate's own data, from a file or folder or a data set of the hub. `rows` None: all of them."""
+    """Rows of a candidate's own data, from a file or folder or a data set of the hub.
+
+    `rows` None: all of them. `batch_rows` None: as many as suit the model's width and their length.
+    """
 
     path: Annotated[Place | None, Field(description="a file or a folder of images")] = None
     dataset: Annotated[DatasetId | None, Field(description="a data set's hub id")] = None
@@ -133,7 +136,7 @@ class Calibration(_Table):
     ] = "text"
     rows: Annotated[int | None, Field(gt=0, description="a whole number above 0")] = None
     max_length: Annotated[int, Field(gt=0, description="a whole number of tokens above 0")] = 2048
-    batch_rows: Annotated[int, Field(gt=0, description="a whole number above 0")] = 8
+    batch_rows: Annotated[int | None, Field(gt=0, description="a whole number above 0")] = None
 
 
 class HeldOut(Calibration):

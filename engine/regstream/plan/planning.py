@@ -64,7 +64,9 @@ def make_plan(
     model = LayeredModel(base.family, base.config, dtype=dtype, device=device_here)
     for note in _agree(manifest, model, base, opened, source, is_regressed=needed):
         warn(note)
-    calibrate = partial(_calibration, base=base, seed=manifest.merge.seed, warn=warn, drawing=drawing)
+    calibrate = partial(
+        _calibration, base=base, widest=model.widest, seed=manifest.merge.seed, warn=warn, drawing=drawing
+    )
     sets = [calibrate(candidate) if needed else None for candidate in manifest.candidates]
     output_dtype = _output_dtype(manifest, base)
     return Plan(
@@ -120,7 +122,7 @@ def _held_bytes() -> int:
 
 
 def _calibration(
-    candidate: Candidate, *, base: Checkpoint, seed: int, warn: Callable[[str], None], drawing: Drawing
+    candidate: Candidate, *, base: Checkpoint, widest: int, seed: int, warn: Callable[[str], None], drawing: Drawing
 ) -> CalibrationSet:
     assert candidate.calibration is not None
     try:
@@ -130,6 +132,7 @@ def _calibration(
             config=base.config,
             base=base.folder,
             seed=seed,
+            widest=widest,
             warn=lambda message: warn(f'candidate "{candidate.name}": {message}'),
             drawing=drawing,
         )

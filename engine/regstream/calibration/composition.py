@@ -1,0 +1,38 @@
+"""Which rows go through a block together."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+Row = TypeVar("Row")
+
+#: Rows of a batch whose number nobody gave, at most.
+_MOST_ROWS = 8
+#: Values of a batch's widest activation that are worth having at once. Of larger tensors what one operation writes has
+#: left the processor's caches before the next one reads it; `tools/bench/run narrow` takes some 8 % longer with four
+#: times as many.
+_MOST_VALUES = 8 << 20
+#: Tokens that a matrix product should have even so: with fewer, the sums it adds to pass through memory too often.
+_LEAST_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Batches of `batch_rows` rows; without a number, of as many as suit blocks of that width, in features."""
+
+    batch_rows: int | None
+    widest: int = 0
+
+    def batches(self, rows: Sequence[Row], length: Callable[[Row], int]) -> Iterator[Sequence[Row]]:
+        """The rows in their order, the longest first; lengths are in tokens."""
+        start = 0
+        while start < len(rows):
+            batch = rows[start : start + self._count(length(rows[start]))]
+            yield batch
+            start += len(batch)
+
+    def _count(self, num_tokens: int) -> int:
+        if self.batch_rows is not None:
+            return self.batch_rows
+        most_tokens = max(_LEAST_TOKENS, _MOST_VALUES // max(self.widest, 1))
+        return max(1, min(_MOST_ROWS, most_tokens // num_tokens))

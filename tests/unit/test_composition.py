@@ -1,0 +1,36 @@
+"""How many rows go through a block together."""
+
+import pytest
+
+from regstream.calibration import Composition
+
+
+def sizes(lengths: list[int], *, batch_rows: int | None = None, widest: int = 0) -> list[int]:
+    """Rows of each batch."""
+    return [len(rows) for rows in Composition(batch_rows, widest).batches(lengths, int)]
+
+
+def test_as_many_as_asked_for_whatever_their_length() -> None:
+    assert sizes([4096] * 7, batch_rows=3, widest=14336) == [3, 3, 1]
+
+
+def test_by_itself_up_to_eight() -> None:
+    assert sizes([50] * 20, widest=3072) == [8, 8, 4]
+
+
+@pytest.mark.parametrize(("widest", "rows"), [(1536, 8), (3072, 5), (8192, 2), (14336, 2)])
+def test_by_itself_fewer_where_the_widest_activation_would_be_large(widest: int, rows: int) -> None:
+    assert sizes([512] * 16, widest=widest)[0] == rows
+
+
+def test_by_itself_more_of_the_short_ones_and_the_long_ones_alone() -> None:
+    assert sizes([2048, 1500, 1000, 400, 400, 300, 300, 100], widest=8192) == [1, 1, 1, 2, 3]
+
+
+def test_every_row_once_in_order() -> None:
+    lengths = [900, 500, 300, 200, 100, 50, 20]
+    assert [length for rows in Composition(None, 8192).batches(lengths, int) for length in rows] == lengths
+
+
+def test_no_rows_no_batches() -> None:
+    assert sizes([]) == []
