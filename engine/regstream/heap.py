@@ -1,7 +1,7 @@
 """How glibc treats memory that was let go of: enough is kept to spare fresh pages, so little that it can be projected.
 
 A fresh page costs more than the arithmetic on it, so small tensors come from what the process has. Large ones, and
-what was kept when a step ends, return to the operating system. Other C libraries are left as they are.
+what was kept when a candidate's turn ends, return to the operating system. Other C libraries are left as they are.
 """
 
 import ctypes
