@@ -66,11 +66,8 @@ def independence() -> Iterator[str]:
 
 
 def twenty() -> Iterator[str]:
-    """Peaks of a whole CLIP-B/32 with two and with twenty candidates, each in files of its own, over like many images.
-
-    The more batches go through, the likelier that what the heap keeps between them stands high at some block's peak;
-    two candidates with ten times the images show how much that is.
-    """
+    """Peaks of a whole CLIP-B/32: two candidates, twenty in files of their own, and two with as many images as these."""
+    # The more batches go through, the likelier that what the heap keeps between them stands high at some block's peak.
     twenty = replace(CLIP, candidates=20, distinct=20)
     peaks = {workload: merge(workload)[0].peak_bytes for workload in (CLIP, twenty, replace(CLIP, rows=10 * CLIP.rows))}
     for workload, peak in peaks.items():
