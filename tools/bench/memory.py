@@ -66,7 +66,7 @@ def independence() -> Iterator[str]:
 
 
 def twenty() -> Iterator[str]:
-    """Peaks of a whole CLIP-B/32: two candidates, twenty in files of their own, and two with as many images as these."""
+    """Peaks of a whole CLIP-B/32: two candidates, twenty in files of their own, two with as many images."""
     # The more batches go through, the likelier that what the heap keeps between them stands high at some block's peak.
     twenty = replace(CLIP, candidates=20, distinct=20)
     peaks = {workload: merge(workload)[0].peak_bytes for workload in (CLIP, twenty, replace(CLIP, rows=10 * CLIP.rows))}
