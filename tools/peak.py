@@ -1,7 +1,6 @@
 """Runs a command and prints its peak memory as the operating system counted it: `peak.py COMMAND...`."""
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -25,25 +24,21 @@ class Taken:
 def measure(command: Sequence[str], *, before: Callable[[], None] | None = None, said_to: Path | None = None) -> Taken:
     """Run a command to its end; `before` runs in the child first, standard error may go to a file.
 
-    A process may reset its own high-water mark, as regstream does at every step: so the mark is looked at all the time,
-    and what the kernel says at the end is no more than the last look.
+    The high-water mark is looked at all the time, since a process may reset its own, as regstream does at every step.
+    What the kernel tells at the end (ru_maxrss) is no help: it includes the mark of whoever started the process.
     """
-    started = time.monotonic()
+    started, peak_bytes = time.monotonic(), 0
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(said_to.open("wb")) if said_to else None
         process = subprocess.Popen(command, preexec_fn=before, stderr=stream)  # noqa: PLW1509
-        status, peak_bytes = Path(f"/proc/{process.pid}/status"), 0
-        while True:
-            pid, code, usage = os.wait4(process.pid, os.WNOHANG)
-            if pid:
-                process.returncode = os.waitstatus_to_exitcode(code)
-                break
+        status = Path(f"/proc/{process.pid}/status")
+        while process.poll() is None:
             with contextlib.suppress(OSError, StopIteration):
                 peak_bytes = max(peak_bytes, _high_water(status))
             time.sleep(_SECONDS)
     seconds = time.monotonic() - started
     said = said_to.read_text(errors="replace")[-2000:] if said_to else ""
-    return Taken(process.returncode, seconds, max(peak_bytes, usage.ru_maxrss * 1024), said)
+    return Taken(process.returncode, seconds, peak_bytes, said)
 
 
 def _high_water(status: Path) -> int:
