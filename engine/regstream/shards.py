@@ -16,6 +16,7 @@ from torch import Tensor
 from regstream.durable import HashedFile, Prefix, grown_file, read_prefix
 from regstream.errors import ResumeError
 from regstream.finite import all_finite
+from regstream.overlap import WriteBehind
 
 DTYPE_NAMES = {torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float64: "F64"}
 _ALIGNMENT = 8
@@ -74,9 +75,10 @@ class Shards:
         """
         with grown_file(self._folder / part.shard, self._before(part)) as file:
             file.write(part.header)
-            writer = ShardWriter(file, part.shapes, part.dtype)
-            yield writer
-            writer.check_complete()
+            with WriteBehind() as behind:
+                writer = ShardWriter(file, behind, part.shapes, part.dtype)
+                yield writer
+                writer.check_complete()
         self._known[part.shard, file.num_bytes] = file.written
 
     def _before(self, part: Part) -> Prefix | None:
@@ -102,17 +104,22 @@ class ShardWriter:
     """Some tensors of a shard in the making. They come in the order in which they were announced, each in rows of any
     number."""
 
-    def __init__(self, file: HashedFile, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> None:
+    def __init__(
+        self, file: HashedFile, behind: WriteBehind, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype
+    ) -> None:
         self._file = file
+        self._behind = behind
         self._dtype = dtype
         self._missing = [(name, math.prod(shape)) for name, shape in shapes.items()]
 
     def write(self, name: str, rows: Tensor) -> None:
         """Append rows of a tensor, cast to the shard's dtype: the one cast of a merged weight.
 
+        What was cast is hashed and written behind; what needed no cast is the caller's, and written on return.
+
         Raises:
             OverflowError: a value is beyond the dtype's range, or is NaN.
-            OSError: the disk refused.
+            OSError: the disk refused, these rows or the ones before.
         """
         expected, left = self._missing[0]
         if name != expected or rows.numel() > left:
@@ -120,7 +127,10 @@ class ShardWriter:
         cast = rows.to(device="cpu", dtype=self._dtype).contiguous()
         if not all_finite(cast):
             raise OverflowError(f"{name} has values that {str(self._dtype).removeprefix('torch.')} cannot hold")
-        self._file.write(cast.reshape(-1).view(torch.uint8).numpy().data)
+        data = cast.reshape(-1).view(torch.uint8).numpy().data
+        self._behind.submit(lambda: self._file.write(data))
+        if cast.data_ptr() == rows.data_ptr():
+            self._behind.wait()
         self._missing[0] = (name, left - rows.numel())
         if left == rows.numel():
             self._missing.pop(0)

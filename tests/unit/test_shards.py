@@ -1,5 +1,7 @@
 """Shards of a result: the library reads them as they were meant, and a bad one never appears."""
 
+import errno
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,8 +10,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
+from typing_extensions import Buffer
 
 from regstream.checkpoint import read_header
+from regstream.durable import HashedFile
 from regstream.errors import ResumeError
 from regstream.shards import DTYPE_NAMES, Part, Shards, parts_of, shard_bytes, write_shard
 
@@ -194,3 +198,41 @@ def test_committed_parts_that_are_not_what_they_were_are_refused(tmp_path: Path,
         path.unlink()
     with pytest.raises(ResumeError, match="No such file" if damage == "gone" else f"first {begun[0]:,} bytes are not"):
         write_part(Shards(tmp_path, {NAME: begun}), parts(1)[1])
+
+
+@pytest.mark.parametrize(("dtype", "is_behind"), [(torch.bfloat16, True), (torch.float32, False)])
+def test_what_was_cast_is_written_behind_and_what_is_the_callers_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, is_behind: bool
+) -> None:
+    released, now = threading.Event(), HashedFile.write
+
+    def held_up(self: HashedFile, data: Buffer) -> None:
+        released.wait(5)
+        now(self, data)
+
+    values, path = torch.arange(4.0), tmp_path / "shard"
+    with write_shard(path, {"w": (4,)}, dtype) as writer:
+        before = path.stat().st_size
+        monkeypatch.setattr(HashedFile, "write", held_up)
+        if not is_behind:
+            released.set()
+        writer.write("w", values)
+        assert (path.stat().st_size == before) is is_behind
+        values.zero_()  # the caller's to change
+        released.set()
+    assert load_file(path)["w"].tolist() == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_a_disk_that_refuses_what_is_written_behind_leaves_no_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: HashedFile, data: Buffer) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with (
+        pytest.raises(OSError, match="No space"),
+        write_shard(tmp_path / "shard", {"w": (4,)}, torch.float16) as writer,
+    ):
+        monkeypatch.setattr(HashedFile, "write", full)
+        writer.write("w", torch.zeros(4))
+    assert list(tmp_path.iterdir()) == []
