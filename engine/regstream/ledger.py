@@ -5,9 +5,9 @@ a shard of the hub, counts as reading or writing; what overlaps with computing d
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -26,6 +26,8 @@ Kind = Literal[
 ]
 Item = TypeVar("Item")
 _END = object()
+#: How long rates that were measured are held to be the machine's, and how long each product is repeated to tell them.
+_RATES_SECONDS, _MOMENT_SECONDS = 60.0, 0.4
 _ANY = plain(torch.float32)
 
 
@@ -39,15 +41,27 @@ class Entry:
     product_seconds: float = 0.0
 
 
-@dataclass
 class Ledger:
-    """Entries for the work since the last `close`. `rates` are FLOP a second of products formed so."""
+    """Entries for the work since the last `begin` or `close`.
 
-    device: torch.device
-    rates: Mapping[Product, float]
-    _entries: dict[str, Entry] = field(default_factory=dict)
-    _current: Kind = "other"
-    _marks: list[tuple[Kind, Any]] = field(default_factory=list)
+    `measure` tells the machine's FLOP a second of products formed in each way. It is asked at the start, and again as
+    time goes by: processors that get warm, or that others share, do not keep their rate.
+    """
+
+    def __init__(self, device: torch.device, measure: Callable[[], Mapping[Product, float]]) -> None:
+        self.device = device
+        self._measure = measure
+        self._rates, self._measured = measure(), time.monotonic()
+        self._entries: dict[str, Entry] = {}
+        self._current: Kind = "other"
+        self._marks: list[tuple[Kind, Any]] = []
+
+    def begin(self) -> None:
+        """Begin a step: what came before it is forgotten."""
+        if time.monotonic() - self._measured > _RATES_SECONDS:
+            self._rates, self._measured = self._measure(), time.monotonic()
+        self._entries, self._marks = {}, []
+        self._mark(self._current)
 
     @contextmanager
     def of(self, kind: Kind, *, flop: float = 0.0, product: Product = _ANY, num_bytes: int = 0) -> Iterator[None]:
@@ -62,7 +76,7 @@ class Ledger:
             entry = self._entries.setdefault(kind, Entry())
             entry.flop += flop
             entry.num_bytes += num_bytes
-            entry.product_seconds += flop / self.rates[product] if flop else 0.0
+            entry.product_seconds += flop / self._rates[product] if flop else 0.0
 
     def waits(self, items: Iterable[Item]) -> Iterator[Item]:
         """The same items; the time until each is there counts as reading."""
@@ -98,21 +112,21 @@ class Ledger:
 
 
 def product_rates(device: torch.device, shapes: Mapping[Product, tuple[int, int, int]]) -> dict[Product, float]:
-    """FLOP a second of (rows, inner) by (inner, columns) formed in each way: the best of a few tries."""
+    """FLOP a second of (rows, inner) by (inner, columns) formed in each way, as they are kept up for a moment."""
     return {product: _rate(device, product, *shape) for product, shape in shapes.items()}
 
 
 def _rate(device: torch.device, product: Product, rows: int, inner: int, columns: int) -> float:
-    left = torch.ones(rows, inner, dtype=product.dtype, device=device)
-    right = torch.ones(columns, inner, dtype=product.dtype, device=device)
+    # Of values like those of a model: with ones, units that multiply bfloat16 run up to twice as fast.
+    left, right = (torch.randn(n, inner, device=device).to(product.values).to(product.dtype) for n in (rows, columns))
     result = torch.empty(rows, columns, dtype=product.dtype, device=device)
-    best = float("inf")
-    for _ in range(4):
-        started = _now(device)
+    started, count = _now(device), -1  # the first one sets things up
+    while count < 2 or _now(device) - started < _MOMENT_SECONDS:
         with product.formed_on(device):
             torch.mm(left, right.T, out=result)
-        best = min(best, _now(device) - started)
-    return 2.0 * rows * inner * columns / best
+        count += 1
+        started = started if count else _now(device)
+    return 2.0 * rows * inner * columns * count / (_now(device) - started)
 
 
 def _now(device: torch.device) -> float:

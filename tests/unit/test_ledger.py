@@ -13,7 +13,7 @@ RATES = {plain(torch.float32): 100.0, plain(torch.bfloat16): 400.0}
 
 
 def test_time_goes_to_the_innermost_kind() -> None:
-    ledger = Ledger(CPU, RATES)
+    ledger = Ledger(CPU, lambda: RATES)
     with ledger.of("merged forward", flop=200.0, product=plain(torch.bfloat16)):
         time.sleep(0.02)
         with ledger.of("Gram matrices", flop=50.0):
@@ -27,7 +27,7 @@ def test_time_goes_to_the_innermost_kind() -> None:
 
 
 def test_closing_begins_anew_and_loses_no_time() -> None:
-    ledger = Ledger(CPU, RATES)
+    ledger = Ledger(CPU, lambda: RATES)
     ledger.close()
     started = time.perf_counter()
     with ledger.of("writing", num_bytes=7):
@@ -39,13 +39,37 @@ def test_closing_begins_anew_and_loses_no_time() -> None:
     assert set(ledger.close()) <= {"other"}
 
 
+def test_beginning_forgets_what_came_before() -> None:
+    ledger = Ledger(CPU, lambda: RATES)
+    with ledger.of("writing", num_bytes=7):
+        time.sleep(0.01)
+    ledger.begin()
+    with ledger.of("solves"):
+        pass
+    assert set(ledger.close()) == {"solves", "other"}
+
+
+def test_rates_are_measured_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    measured = iter([100.0, 50.0])
+    ledger = Ledger(CPU, lambda: {plain(torch.float32): next(measured)})
+    told = []
+    for clock[0] in (30.0, 90.0, 100.0):
+        ledger.begin()
+        with ledger.of("solves", flop=100.0):
+            pass
+        told.append(ledger.close()["solves"].product_seconds)
+    assert told == [1.0, 2.0, 2.0]
+
+
 def test_waiting_for_an_item_is_reading_and_using_it_is_not() -> None:
     def slow() -> object:
         for item in range(3):
             time.sleep(0.01)
             yield item
 
-    ledger = Ledger(CPU, RATES)
+    ledger = Ledger(CPU, lambda: RATES)
     seen = []
     for item in ledger.waits(slow()):  # type: ignore[arg-type,var-annotated]
         with ledger.of("solves"):
@@ -57,7 +81,7 @@ def test_waiting_for_an_item_is_reading_and_using_it_is_not() -> None:
 
 
 def test_an_error_leaves_the_ledger_usable() -> None:
-    ledger = Ledger(CPU, RATES)
+    ledger = Ledger(CPU, lambda: RATES)
     with pytest.raises(KeyError), ledger.of("solves"):
         raise KeyError
     assert ledger._current == "other"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -45,7 +46,7 @@ class Workshop:
         #: How products are formed: a block's own, of tokens that become sums, and of sums.
         self.forward, self.sums = plain(plan.compute_dtype), plain(self.scratch.dtype)
         products = (self.forward, Product(self.scratch.dtype, plan.compute_dtype), self.sums)
-        self.ledger = Ledger(plan.device, product_rates(plan.device, _shapes(plan, products)))
+        self.ledger = Ledger(plan.device, partial(product_rates, plan.device, _shapes(plan, products)))
 
     def progress(self, doing: str, amount: int = 1) -> None:
         """Say that some of the step's work is done. The listener may end the run here."""
@@ -99,6 +100,7 @@ class Workshop:
             self._shapes = {}
             self.scratch = Scratch(self.scratch.device, self.scratch.dtype)
         heap.give_back()
+        self.ledger.begin()
 
     def systems(self, step: Step, groups: Sequence[str]) -> dict[str, System]:
         """An empty system for each of some input groups; `held` until the next call."""
