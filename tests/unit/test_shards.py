@@ -229,10 +229,11 @@ def test_a_disk_that_refuses_what_is_written_behind_leaves_no_shard(
     def full(self: HashedFile, data: Buffer) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with (
-        pytest.raises(OSError, match="No space"),
-        write_shard(tmp_path / "shard", {"w": (4,)}, torch.float16) as writer,
-    ):
-        monkeypatch.setattr(HashedFile, "write", full)
-        writer.write("w", torch.zeros(4))
+    def fill() -> None:
+        with write_shard(tmp_path / "shard", {"w": (4,)}, torch.float16) as writer:
+            monkeypatch.setattr(HashedFile, "write", full)
+            writer.write("w", torch.zeros(4))
+
+    with pytest.raises(OSError, match="No space"):
+        fill()
     assert list(tmp_path.iterdir()) == []
