@@ -1,6 +1,7 @@
 """The layered model: stem, one block, or head at a time, equal to the whole model to the last bit."""
 
 import copy
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -163,6 +164,20 @@ def test_blocks_in_half_precision_are_the_whole_models_too(tmp_path: Any, dtype:
     states, _ = pair.passed(**inputs)
     with pair.layered.lent(pair.weights(block=2)):
         assert torch.equal(pair.layered.run_block(2, states[2], batch), states[3])
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_hidden_states_go_with_the_pass(tmp_path: Any, ends: bool) -> None:
+    pair, batch = make_pair(tmp_path, "llama"), Batch((6, 6))
+    hidden_BLD = torch.zeros(*batch.shape, pair.layered.hidden_size)
+    gone = weakref.ref(hidden_BLD)
+    with (
+        pair.layered.lent(pair.weights(block=0)),
+        observe(pair.layered.blocks[0], pair.layered.family.groups, lambda group, x_BLI: None, ends=ends),
+    ):
+        pair.layered.run_block(0, hidden_BLD, batch)
+    del hidden_BLD
+    assert gone() is None
 
 
 def test_stand_ins_have_the_attributes_of_the_block_whose_place_they_take() -> None:

@@ -37,7 +37,7 @@ class LayeredModel:
         self._weightless = self._without_values(family.before_blocks)
         #: Parameters that are another one's, by the name that is not in `shapes`.
         self.tied: Mapping[str, str] = dict(getattr(self.model, "all_tied_weights_keys", None) or {})
-        self._stand([*self._asides])
+        self._stand(self._asides)
 
     @property
     def hidden_size(self) -> int:
@@ -90,25 +90,24 @@ class LayeredModel:
     @torch.no_grad()
     def run_stem(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """What reaches block 0, (B, L, D). The stem's parameters must be lent."""
-        self._stand([Entry(self.blocks[0]), *self._asides[1:]])
-        return self._ended(lambda: self.model(**inputs))
+        with self._standing([Entry(self.blocks[0]), *self._asides[1:]]):
+            return self._ended(lambda: self.model(**inputs))
 
     @torch.no_grad()
     def run_block(self, index: int, hidden_BLD: Tensor, batch: Batch) -> Tensor:
         """The output of block `index` on these hidden states, (B, L, D). The block's parameters must be lent."""
         turnstile = Turnstile(self.blocks[index], hidden_BLD)
-        self._stand([*self._asides[:index], turnstile, *self._asides[index + 1 :]])
         body = self.model.get_submodule(self.family.body)
-        with self.lent(self._left()):
+        with self._standing([*self._asides[:index], turnstile, *self._asides[index + 1 :]]), self.lent(self._left()):
             return self._ended(lambda: body(**self._body_inputs(hidden_BLD, batch)))
 
     @torch.no_grad()
     def run_head(self, hidden_BLD: Tensor, positions: slice) -> Tensor:
         """The logits at some positions, (B, positions, V), of unpadded hidden states after the last block."""
-        self._stand([*self._asides[:-1], Injection(self.blocks[-1], hidden_BLD, in_tuple=self._in_tuple)])
+        injection = Injection(self.blocks[-1], hidden_BLD, in_tuple=self._in_tuple)
         inputs = self._body_inputs(hidden_BLD, Batch((hidden_BLD.shape[1],) * hidden_BLD.shape[0]))
         chosen = torch.arange(positions.start, positions.stop, device=hidden_BLD.device)
-        with self.lent(self._left()):
+        with self._standing([*self._asides[:-1], injection]), self.lent(self._left()):
             logits: Tensor = self.model(**inputs, logits_to_keep=chosen).logits
         return logits
 
@@ -162,7 +161,16 @@ class LayeredModel:
         """Do without parameters that a checkpoint lacks, as it may."""
         self.shapes = {name: shape for name, shape in self.shapes.items() if name not in names}
 
-    def _stand(self, blocks: list[nn.Module]) -> None:
+    @contextmanager
+    def _standing(self, blocks: Sequence[nn.Module]) -> Iterator[None]:
+        """Have these in the blocks' places within the context; some hold hidden states, which go with them."""
+        self._stand(blocks)
+        try:
+            yield
+        finally:
+            self._stand(self._asides)
+
+    def _stand(self, blocks: Sequence[nn.Module]) -> None:
         parent, _, leaf = self.family.blocks.rpartition(".")
         # Kept out of the module tree's names: parameters are reached through `self.blocks`.
         setattr(self.model.get_submodule(parent), leaf, nn.ModuleList(blocks))
