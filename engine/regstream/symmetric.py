@@ -53,9 +53,8 @@ class Symmetric:
 
     def add_product(self, x_IT: Tensor, scale: float = 1.0) -> None:
         """Add XᵀX times `scale`, of tokens as columns."""
-        for rows, columns in _rectangles(0, self.width):
-            self.square_II[rows, columns].addmm_(x_IT[rows], x_IT[columns].T, alpha=scale)
-        for _, panel, block_PP in self._panels():
+        for above, panel, block_PP in self._panels():
+            self.square_II[above, panel].addmm_(x_IT[above], x_IT[panel].T, alpha=scale)
             _add_product(block_PP, x_IT[panel], scale)
 
     def add(self, other: "Symmetric", scale: float) -> None:
@@ -101,16 +100,6 @@ class Symmetric:
         for left in range(0, self.width, PANEL_COLUMNS):
             panel = slice(left, min(left + PANEL_COLUMNS, self.width))
             yield slice(0, left), panel, self._blocks_IP[panel, : panel.stop - left]
-
-
-def _rectangles(begin: int, end: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of rectangles that make up what is above the diagonal blocks, as large as can be: of products,
-    wide and high ones are the fastest."""
-    if end - begin > PANEL_COLUMNS:
-        middle = begin + -(-(end - begin) // (2 * PANEL_COLUMNS)) * PANEL_COLUMNS
-        yield slice(begin, middle), slice(middle, end)
-        yield from _rectangles(begin, middle)
-        yield from _rectangles(middle, end)
 
 
 def _add_product(block_PP: Tensor, x_PT: Tensor, scale: float) -> None:

@@ -13,7 +13,7 @@ _MOST_ROWS = 8
 #: times as many.
 _MOST_VALUES = 8 << 20
 #: Tokens that a matrix product should have even so: with fewer, the sums it adds to pass through memory too often.
-_LEAST_TOKENS = 2048
+_LEAST_TOKENS = 1024
 
 
 @dataclass(frozen=True)
