@@ -44,6 +44,7 @@ def terms_of(job: Job, step: Step, groups: Sequence[str]) -> Mapping[Place, Mapp
         host["download"] = _DOWNLOAD_BYTES
     if job.device.type == "cpu":
         kept = min(sum(activations.values()), _KEPT_BYTES[step.kind])
+        host |= _workspaces(job, step)
         return {"host": _rounded({**sums, **activations, "kept for the next batch": kept, **host})}
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
     batches = 3 * _widest_batch_bytes(job) if step.feeds or groups else 0
@@ -64,6 +65,14 @@ def generation_bytes(job: Job) -> int:
 def _rounded(terms: dict[str, int]) -> dict[str, int]:
     """Large tensors lie on huge pages, of which the last is seldom full."""
     return terms | {"rounding": sum(terms.values()) // 64}
+
+
+def _workspaces(job: Job, step: Step) -> dict[str, int]:
+    """What libraries packed for products and keep, from the first block on: it grows with the largest weight."""
+    block = next((step for step in job.steps if step.regressed), None)
+    if block is None or step.index < block.index:
+        return {}
+    return {"workspaces": max(map(math.prod, block.shapes.values())) * job.compute_dtype.itemsize // 2}
 
 
 def _adapters(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:

@@ -99,8 +99,8 @@ class Workshop:
             self.held.clear()
             self._shapes = {}
             self.scratch = Scratch(self.scratch.device, self.scratch.dtype)
-        heap.give_back()
         self.ledger.begin()
+        heap.give_back()
 
     def systems(self, step: Step, groups: Sequence[str]) -> dict[str, System]:
         """An empty system for each of some input groups; `held` until the next call."""
