@@ -11,8 +11,9 @@ from functools import cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # <malloc.h>
 
-#: Larger pieces are mapped by themselves and return at once; glibc allows up to 32 MiB.
-_LARGE_BYTES = 12 << 20
+#: Larger pieces are mapped by themselves and return at once; glibc allows no more. Batches are made so that a block's
+#: activations in bfloat16 are smaller, up to 8B width (`calibration/composition.py`).
+_LARGE_BYTES = 32 << 20
 #: What stays free at the heap's end.
 KEPT_BYTES = 32 << 20
 

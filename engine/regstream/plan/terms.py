@@ -72,7 +72,7 @@ def _workspaces(job: Job, step: Step) -> dict[str, int]:
     block = next((step for step in job.steps if step.regressed), None)
     if block is None or step.index < block.index:
         return {}
-    return {"workspaces": max(map(math.prod, block.shapes.values())) * job.compute_dtype.itemsize // 2}
+    return {"workspaces": max(map(math.prod, block.shapes.values())) * job.compute_dtype.itemsize * 2 // 3}
 
 
 def _adapters(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
