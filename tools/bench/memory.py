@@ -69,10 +69,14 @@ def twenty() -> Iterator[str]:
     """Peaks of a whole CLIP-B/32: two candidates, twenty in files of their own, two with as many images."""
     # The more batches go through, the likelier that what the heap keeps between them stands high at some block's peak.
     twenty = replace(CLIP, candidates=20, distinct=20)
-    peaks = {workload: merge(workload)[0].peak_bytes for workload in (CLIP, twenty, replace(CLIP, rows=10 * CLIP.rows))}
-    for workload, peak in peaks.items():
-        ratio = peaks[twenty] / peak
-        yield f"- {workload.name}: peak {format_bytes(peak)}; twenty candidates take {ratio:.3f} of it"
+    merges = {workload: merge(workload) for workload in (CLIP, twenty, replace(CLIP, rows=10 * CLIP.rows))}
+    for workload, (taken, steps) in merges.items():
+        ratio = merges[twenty][0].peak_bytes / taken.peak_bytes
+        projected = format_bytes(max(projected for _, projected in steps.values()))
+        yield (
+            f"- {workload.name}: peak {format_bytes(taken.peak_bytes)}, projected {projected};"
+            f" twenty candidates take {ratio:.3f} of it"
+        )
 
 
 def adapters() -> Iterator[str]:
