@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -26,8 +27,8 @@ Kind = Literal[
 ]
 Item = TypeVar("Item")
 _END = object()
-#: How long rates that were measured are held to be the machine's, and how long each product is repeated to tell them.
-_RATES_SECONDS, _MOMENT_SECONDS = 60.0, 0.4
+#: How long rates that were measured are held to be the machine's.
+_RATES_SECONDS = 12.0
 _ANY = plain(torch.float32)
 
 
@@ -44,24 +45,31 @@ class Entry:
 class Ledger:
     """Entries for the work since the last `begin` or `close`.
 
-    `measure` tells the machine's FLOP a second of products formed in each way. It is asked at the start, and again as
-    time goes by: processors that get warm, or that others share, do not keep their rate.
+    `measure` tells the machine's FLOP a second of products formed in each way. It is asked now and then: processors
+    that get warm, or that others share, do not keep their rate.
     """
 
     def __init__(self, device: torch.device, measure: Callable[[], Mapping[Product, float]]) -> None:
         self.device = device
         self._measure = measure
-        self._rates, self._measured = measure(), time.monotonic()
+        self._rates, self._measured = [measure()], time.monotonic()
         self._entries: dict[str, Entry] = {}
+        self._products: dict[tuple[str, Product], float] = {}
         self._current: Kind = "other"
         self._marks: list[tuple[Kind, Any]] = []
 
     def begin(self) -> None:
         """Begin a step: what came before it is forgotten."""
-        if time.monotonic() - self._measured > _RATES_SECONDS:
-            self._rates, self._measured = self._measure(), time.monotonic()
-        self._entries, self._marks = {}, []
+        self._rates = self._rates[-1:]
+        self.look()
+        self._entries, self._products, self._marks = {}, {}, []
         self._mark(self._current)
+
+    def look(self) -> None:
+        """Measure the machine's rates again if it is a while since; to be called where memory is free."""
+        if time.monotonic() - self._measured > _RATES_SECONDS:
+            self._rates.append(self._measure())
+            self._measured = time.monotonic()
 
     @contextmanager
     def of(self, kind: Kind, *, flop: float = 0.0, product: Product = _ANY, num_bytes: int = 0) -> Iterator[None]:
@@ -76,7 +84,8 @@ class Ledger:
             entry = self._entries.setdefault(kind, Entry())
             entry.flop += flop
             entry.num_bytes += num_bytes
-            entry.product_seconds += flop / self._rates[product] if flop else 0.0
+            if flop:
+                self._products[kind, product] = self._products.get((kind, product), 0.0) + flop
 
     def waits(self, items: Iterable[Item]) -> Iterator[Item]:
         """The same items; the time until each is there counts as reading."""
@@ -96,7 +105,9 @@ class Ledger:
         for (_, before), (kind, after) in zip(self._marks, self._marks[1:], strict=False):
             seconds = before.elapsed_time(after) / 1000 if self.device.type == "cuda" else after - before
             self._entries.setdefault(kind, Entry()).seconds += seconds
-        entries, self._entries, self._marks = self._entries, {}, []
+        for (name, product), flop in self._products.items():
+            self._entries[name].product_seconds += flop * mean(1 / rates[product] for rates in self._rates)
+        entries, self._entries, self._products, self._marks = self._entries, {}, {}, []
         self._mark(self._current)
         return entries
 
@@ -112,7 +123,7 @@ class Ledger:
 
 
 def product_rates(device: torch.device, shapes: Mapping[Product, tuple[int, int, int]]) -> dict[Product, float]:
-    """FLOP a second of (rows, inner) by (inner, columns) formed in each way, as they are kept up for a moment."""
+    """FLOP a second of (rows, inner) by (inner, columns) formed in each way, once everything is set up."""
     return {product: _rate(device, product, *shape) for product, shape in shapes.items()}
 
 
@@ -120,13 +131,12 @@ def _rate(device: torch.device, product: Product, rows: int, inner: int, columns
     # Of values like those of a model: with ones, units that multiply bfloat16 run up to twice as fast.
     left, right = (torch.randn(n, inner, device=device).to(product.values).to(product.dtype) for n in (rows, columns))
     result = torch.empty(rows, columns, dtype=product.dtype, device=device)
-    started, count = _now(device), -1  # the first one sets things up
-    while count < 2 or _now(device) - started < _MOMENT_SECONDS:
+    for _ in range(2):  # the first one sets things up
+        started = _now(device)
         with product.formed_on(device):
             torch.mm(left, right.T, out=result)
-        count += 1
-        started = started if count else _now(device)
-    return 2.0 * rows * inner * columns * count / (_now(device) - started)
+        seconds = _now(device) - started
+    return 2.0 * rows * inner * columns / seconds
 
 
 def _now(device: torch.device) -> float:

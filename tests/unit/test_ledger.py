@@ -49,18 +49,20 @@ def test_beginning_forgets_what_came_before() -> None:
     assert set(ledger.close()) == {"solves", "other"}
 
 
-def test_rates_are_measured_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rates_are_measured_again_after_a_while_and_each_holds_for_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    measured = iter([100.0, 50.0])
+    measured = iter([100.0, 50.0, 25.0])
     ledger = Ledger(CPU, lambda: {plain(torch.float32): next(measured)})
     told = []
-    for clock[0] in (30.0, 90.0, 100.0):
+    for looks in ([1.0, 2.0], [3.0, 14.0], [15.0, 40.0]):
+        clock[0] = looks[0]
         ledger.begin()
         with ledger.of("solves", flop=100.0):
-            pass
+            clock[0] = looks[1]
+            ledger.look()
         told.append(ledger.close()["solves"].product_seconds)
-    assert told == [1.0, 2.0, 2.0]
+    assert told == [1.0, 1.5, 3.0]
 
 
 def test_waiting_for_an_item_is_reading_and_using_it_is_not() -> None:

@@ -1,6 +1,5 @@
 """From one generation of hidden states to the next."""
 
-from regstream import heap
 from regstream.methods import States
 from regstream.plan import PlannedCandidate, Step
 from regstream.steps.effort import forward_flop
@@ -20,7 +19,7 @@ def advance(step: Step, workshop: Workshop) -> None:
             workshop.load(step, candidate.checkpoint)
         with workshop.model.lent(workshop.whole(step, weights)):
             _push(step, workshop, candidate)
-        heap.give_back()  # what batches leave behind does not grow with the candidates
+        workshop.rest()
 
 
 def rebuild(step: Step, workshop: Workshop) -> None:

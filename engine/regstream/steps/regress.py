@@ -6,7 +6,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from regstream import heap
 from regstream.errors import InputError
 from regstream.plan import PlannedCandidate, Step
 from regstream.shards import ShardWriter
@@ -40,7 +39,7 @@ def regress(step: Step, workshop: Workshop, writer: ShardWriter) -> tuple[Solve,
             for following in plan.candidates[index + 1 : index + 2]:
                 following.checkpoint.announce(step.shapes)  # read from disk while this one computes
             gather(step, workshop, candidate, weights, is_first_pass=number == 0)
-            heap.give_back()  # what batches leave behind does not grow with the candidates
+            workshop.rest()
             is_reference = index == 0 and plan.shared is None
             for name, kept in reference.items() if is_reference else ():
                 kept.copy_(weights[name])

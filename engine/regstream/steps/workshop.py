@@ -102,6 +102,11 @@ class Workshop:
         self.ledger.begin()
         heap.give_back()
 
+    def rest(self) -> None:
+        """After a candidate's turn: what its batches left behind goes, so that it does not grow with the candidates."""
+        self.ledger.look()
+        heap.give_back()
+
     def systems(self, step: Step, groups: Sequence[str]) -> dict[str, System]:
         """An empty system for each of some input groups; `held` until the next call."""
         assert isinstance(self.plan.method, RegMean)
