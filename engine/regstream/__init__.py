@@ -7,7 +7,5 @@ import os
 
 # Large tensors on huge pages: a fresh one is ready five times sooner. torch reads this when it first allocates.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-# Products in float32 have the same bits with any number of threads. MKL reads this at its first product.
-os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 __version__ = "0.1.0"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from regstream.precision import Product, plain
-from regstream.symmetric import Symmetric
+from regstream.symmetric import Symmetric, transpose
 
 #: Tokens multiplied at a time. Fixed, since the chunking decides the last bits of the sums.
 TOKENS_AT_A_TIME = 2048
@@ -86,10 +86,17 @@ class Gram:
             self._tokens_TI[before:] = x_TI
             return
         for start in range(0, x_TI.shape[0], TOKENS_AT_A_TIME):
-            part_TI = x_TI[start : start + TOKENS_AT_A_TIME]
-            tokens_TI = self._scratch.take(*part_TI.shape).copy_(part_TI)
+            tokens_IT = self._taken(x_TI[start : start + TOKENS_AT_A_TIME])
             with self._formed.formed_on(x_TI.device):
-                self._product.add_product(tokens_TI)
+                self._product.add_product(tokens_IT)
+
+    def _taken(self, x_TI: Tensor) -> Tensor:
+        """Some tokens in the scratch, as columns (I, T)."""
+        num_tokens, width = x_TI.shape
+        if self._formed.is_narrow_on(x_TI.device):
+            # Their values are packed anew for each product, and faster where those of one feature lie together.
+            return transpose(x_TI, self._scratch.take(width, num_tokens))
+        return self._scratch.take(num_tokens, width).copy_(x_TI).T
 
     def is_finite(self) -> bool:
         """Whether no token holds a NaN or an infinity, and no square overflowed."""
@@ -106,7 +113,7 @@ class Gram:
         """Add the sum times `scale` to another."""
         if self.keeps:
             with self._formed.formed_on(self._scratch.device):
-                total.add_product(self._tokens_TI, scale)
+                total.add_product(self._tokens_TI.T, scale)
         else:
             total.add(self._product, scale)
 

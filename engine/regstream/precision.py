@@ -30,8 +30,7 @@ class Product:
     @contextmanager
     def formed_on(self, device: torch.device) -> Iterator[None]:
         """Form products in the fastest way that keeps them exact. Nothing else may be multiplied within the context."""
-        backend, precisions = _NARROW.get(device.type, (None, {}))
-        precision = precisions.get(self.values) if self.dtype == torch.float32 else None
+        backend, precision = self._narrow(device)
         if precision is None:
             yield
             return
@@ -40,6 +39,14 @@ class Product:
             yield
         finally:
             backend.fp32_precision = before
+
+    def is_narrow_on(self, device: torch.device) -> bool:
+        """Whether units for narrower values form it."""
+        return self._narrow(device)[1] is not None
+
+    def _narrow(self, device: torch.device) -> tuple[Any, str | None]:
+        backend, precisions = _NARROW.get(device.type, (None, {}))
+        return backend, precisions.get(self.values) if self.dtype == torch.float32 else None
 
 
 def plain(dtype: torch.dtype) -> Product:

@@ -16,6 +16,14 @@ _STRIP_COLUMNS = 128
 _TRANSPOSED_ROWS = 256
 
 
+def transpose(rows_NP: Tensor, into_PN: Tensor) -> Tensor:
+    """Write rows as columns, whatever the dtypes; several times as fast as one copy of all of them."""
+    for top in range(0, rows_NP.shape[0], _TRANSPOSED_ROWS):
+        rows = slice(top, top + _TRANSPOSED_ROWS)
+        into_PN[:, rows].copy_(rows_NP[rows].T)
+    return into_PN
+
+
 def blocks_width(width: int) -> int:
     """The columns of the tensor that takes the diagonal blocks of a matrix."""
     return min(width, PANEL_COLUMNS)
@@ -43,11 +51,11 @@ class Symmetric:
         for above, panel, _ in self._panels():
             self.square_II[above, panel].zero_()
 
-    def add_product(self, x_TI: Tensor, scale: float = 1.0) -> None:
-        """Add XᵀX times `scale`."""
+    def add_product(self, x_IT: Tensor, scale: float = 1.0) -> None:
+        """Add XᵀX times `scale`, of tokens as columns."""
         for above, panel, block_PP in self._panels():
-            self.square_II[above, panel].addmm_(x_TI[:, above].T, x_TI[:, panel], alpha=scale)
-            _add_product(block_PP, x_TI[:, panel], scale)
+            self.square_II[above, panel].addmm_(x_IT[above], x_IT[panel].T, alpha=scale)
+            _add_product(block_PP, x_IT[panel], scale)
 
     def add(self, other: "Symmetric", scale: float) -> None:
         """Add another one of the same width, times `scale`."""
@@ -83,7 +91,7 @@ class Symmetric:
     def spread(self) -> Tensor:
         """The square, with this matrix's lower triangle written over whatever was there, diagonal included."""
         for above, panel, block_PP in self._panels():
-            _transpose(self.square_II[above, panel], self.square_II[panel, above])
+            transpose(self.square_II[above, panel], self.square_II[panel, above])
             self.square_II[panel, panel].copy_(block_PP)
         return self.square_II
 
@@ -94,16 +102,9 @@ class Symmetric:
             yield slice(0, left), panel, self._blocks_IP[panel, : panel.stop - left]
 
 
-def _transpose(rows_NP: Tensor, into_PN: Tensor) -> None:
-    """Write rows as columns; several times as fast as one copy of all of them."""
-    for top in range(0, rows_NP.shape[0], _TRANSPOSED_ROWS):
-        rows = slice(top, top + _TRANSPOSED_ROWS)
-        into_PN[:, rows].copy_(rows_NP[rows].T)
-
-
-def _add_product(block_PP: Tensor, x_TP: Tensor, scale: float) -> None:
+def _add_product(block_PP: Tensor, x_PT: Tensor, scale: float) -> None:
     """Add XᵀX times `scale` to a symmetric matrix that is kept whole."""
     for left in range(0, block_PP.shape[0], _STRIP_COLUMNS):
         strip = slice(left, min(left + _STRIP_COLUMNS, block_PP.shape[0]))
-        block_PP[: strip.stop, strip].addmm_(x_TP[:, : strip.stop].T, x_TP[:, strip], alpha=scale)
+        block_PP[: strip.stop, strip].addmm_(x_PT[: strip.stop], x_PT[strip].T, alpha=scale)
         block_PP[strip, :left] = block_PP[:left, strip].T

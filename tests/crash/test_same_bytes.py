@@ -1,7 +1,9 @@
-"""What must not show in the bytes: how many threads, and whether files were in the page cache."""
+"""What must not show in the bytes: what was in the page cache. Or is held on to: the number of threads."""
 
 import os
 import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import torch
 from crash.faults import in_child
 from crash.resuming import contents
 from merging import Merge, make_merge
+from regstream.errors import ResumeError
+from regstream.events import Event, StepCommitted
 
 
 @pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=str)
@@ -21,20 +25,28 @@ def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     )
 
 
-def run_with(merge: Merge, num_threads: int, *, cold: bool = False) -> dict[str, bytes]:
-    """The result's files."""
+def with_threads(num_threads: int, work: Callable[[], object]) -> int:
+    """Do it in a process of its own with so many threads; its exit code."""
 
-    def work() -> None:
+    def threaded() -> None:
         torch.set_num_threads(num_threads)
-        if cold:
-            for path in merge.manifest.parent.rglob("*.safetensors"):
-                drop_from_cache(path)
-        merge.run()
+        work()
 
-    assert in_child(work) == 0
+    return in_child(threaded)
+
+
+def run_with(merge: Merge, num_threads: int) -> dict[str, bytes]:
+    """The result's files."""
+    assert with_threads(num_threads, merge.run) == 0
     files = contents(merge.output)
     shutil.rmtree(merge.output)
     return files
+
+
+def kill_after_a_block(event: Event) -> None:
+    """End the process at once when the first block is committed."""
+    if isinstance(event, StepCommitted) and event.name == "block 0":
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def drop_from_cache(path: Path) -> None:
@@ -46,14 +58,23 @@ def drop_from_cache(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_any_number_of_threads(wide: Merge, request: pytest.FixtureRequest) -> None:
-    once = run_with(wide, 1)
-    assert run_with(wide, 2) == once
-    # Units for bfloat16 of some processors add in another order with three.
-    if request.node.callspec.params["wide"] == torch.float32:
-        assert run_with(wide, 3) == once
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+def test_one_number_of_threads(wide: Merge, num_threads: int) -> None:
+    assert run_with(wide, num_threads) == run_with(wide, num_threads)
+
+
+@pytest.mark.slow
+def test_another_number_of_threads_is_refused(wide: Merge, capfd: pytest.CaptureFixture[str]) -> None:
+    undisturbed = run_with(wide, 2)
+    assert with_threads(2, lambda: wide.run(listener=kill_after_a_block)) == -signal.SIGKILL
+    assert with_threads(3, wide.run) == ResumeError.exit_code
+    assert "device OMP_NUM_THREADS: 2 before, 3 now" in capfd.readouterr().err
+    assert run_with(wide, 2) == undisturbed
 
 
 @pytest.mark.slow
 def test_cold_and_warm_page_cache(wide: Merge) -> None:
-    assert run_with(wide, 2, cold=True) == run_with(wide, 2)
+    warm = run_with(wide, 2)
+    for path in wide.manifest.parent.rglob("*.safetensors"):
+        drop_from_cache(path)
+    assert run_with(wide, 2) == warm

@@ -39,7 +39,7 @@ def test_what_is_kept_is_all_of_it(width: int) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda s, x, other: s.add_product(x, 0.5), lambda m, x, other: m + 0.5 * x.T @ x),
+        (lambda s, x, other: s.add_product(x.T, 0.5), lambda m, x, other: m + 0.5 * x.T @ x),
         (lambda s, x, other: s.add(kept(other), -2.0), lambda m, x, other: m - 2 * other),
         (lambda s, x, other: s.scale(x[0]), lambda m, x, other: x[0][:, None] * m * x[0]),
         (lambda s, x, other: s.fill_diagonal(3.0), lambda m, x, other: m - m.diag().diag() + 3 * torch.eye(len(m))),
@@ -75,8 +75,8 @@ def test_two_share_a_square_and_leave_each_other_alone(width: int) -> None:
     for _ in range(2):
         upper.zero()
         lower.zero()
-        upper.add_product(x_TI)
-        lower.add_product(y_TI)
+        upper.add_product(x_TI.T)
+        lower.add_product(y_TI.T)
         upper.add(lower, 2.0)
     torch.testing.assert_close(dense(lower), y_TI.T @ y_TI)
     torch.testing.assert_close(dense(upper), x_TI.T @ x_TI + 2 * y_TI.T @ y_TI)

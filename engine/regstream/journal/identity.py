@@ -1,5 +1,6 @@
 """What a result depends on: a run goes on only where all of it is as it was."""
 
+import os
 import platform
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -17,6 +18,9 @@ from regstream.plan import Plan
 Identity = Mapping[str, Any]
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "zarr")
+#: What MKL and oneDNN choose their product by: instructions of the processor (as torch names them), and settings.
+_INSTRUCTIONS = ("avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16")
+_SETTINGS = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 
 
 def identify(plan: Plan, *, full: bool) -> Identity:
@@ -51,11 +55,20 @@ def differences(before: Identity, now: Identity) -> Iterator[str]:
             yield f"{' '.join(place)}: {_shown(old.get(place))} before, {_shown(new.get(place))} now"
 
 
-def _device(device: torch.device) -> str:
-    # What decides which kernels run, and so the last bits.
+def _device(device: torch.device) -> Identity:
+    """What decides which kernels run, and in which order a product's terms are added: the last bits."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"cpu {torch.backends.cpu.get_cpu_capability()}" if device.type == "cpu" else device.type
+        return {"name": torch.cuda.get_device_name(device)}
+    if device.type != "cpu":
+        return {"name": device.type}
+    capabilities = torch.cpu.get_capabilities()
+    return {
+        "name": f"cpu {torch.backends.cpu.get_cpu_capability()}",
+        "instructions": " ".join(name for name in _INSTRUCTIONS if capabilities.get(name)),
+        # Where there is little else to share, threads share a product's terms; each way of sharing rounds otherwise.
+        "OMP_NUM_THREADS": torch.get_num_threads(),
+        **{name: os.environ[name] for name in _SETTINGS if name in os.environ},
+    }
 
 
 def _flat(table: object, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:

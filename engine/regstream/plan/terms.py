@@ -156,7 +156,9 @@ def _scratch_values(job: Job, linears: Sequence[TensorPlan]) -> int:
     """Tokens on their way to a product; later rows of a candidate's difference."""
     out_features, in_features = max(tensor.out_in[0] for tensor in linears), linears[0].out_in[1]
     most = max(batch.num_tokens for candidate in job.candidates for batch in candidate.rows.batches)
-    return max(min(most, gram.TOKENS_AT_A_TIME), min(out_features, PANEL_ROWS)) * (in_features + gram.ROW_PADDING)
+    num_tokens = min(most, gram.TOKENS_AT_A_TIME)
+    tokens = num_tokens * in_features + gram.ROW_PADDING * max(num_tokens, in_features)
+    return max(tokens, min(out_features, PANEL_ROWS) * (in_features + gram.ROW_PADDING))
 
 
 def _count(tensors: Iterable[TensorPlan]) -> int:

@@ -36,8 +36,7 @@ def cholesky(matrix: Symmetric) -> Tensor | None:
             return None
         # Within the diagonal blocks the upper triangle is nobody's; beyond them it is the matrix, which stays.
         square_II[block, block] = diagonal
-        below_NP = square_II[block.stop :, block]
-        torch.linalg.solve_triangular(diagonal.mT, below_NP, upper=True, left=False, out=below_NP)
+        _substitute(diagonal.mT, square_II[block.stop :, block], upper=True)
     return square_II
 
 
@@ -48,11 +47,19 @@ def solve_rows(lower_II: Tensor, rhs_NI: Tensor) -> None:
     for block in columns:
         rhs_NP, diagonal_PP = rhs_NI[:, block], lower_II[block, block]
         rhs_NP.addmm_(rhs_NI[:, : block.start], lower_II[block, : block.start].T, alpha=-1)
-        torch.linalg.solve_triangular(diagonal_PP.mT, rhs_NP, upper=True, left=False, out=rhs_NP)
+        _substitute(diagonal_PP.mT, rhs_NP, upper=True)
     for block in reversed(columns):
         rhs_NP, diagonal_PP = rhs_NI[:, block], lower_II[block, block]
         rhs_NP.addmm_(rhs_NI[:, block.stop :], lower_II[block.stop :, block], alpha=-1)
-        torch.linalg.solve_triangular(diagonal_PP, rhs_NP, upper=False, left=False, out=rhs_NP)
+        _substitute(diagonal_PP, rhs_NP, upper=False)
+
+
+def _substitute(triangle_PP: Tensor, rhs_NP: Tensor, *, upper: bool) -> None:
+    """Overwrite each row r of `rhs_NP` by the solution of x T = r."""
+    # Of rows with gaps between them torch makes a copy of its own, transposed, which takes longer than the rest.
+    packed_NP = rhs_NP.contiguous()
+    torch.linalg.solve_triangular(triangle_PP, packed_NP, upper=upper, left=False, out=packed_NP)
+    rhs_NP.copy_(packed_NP)
 
 
 def refine_rows(matrix: Symmetric, lower_II: Tensor, rhs_NI: Tensor) -> None:
