@@ -129,7 +129,8 @@ def product_rates(device: torch.device, shapes: Mapping[Product, tuple[int, int,
 
 def _rate(device: torch.device, product: Product, rows: int, inner: int, columns: int) -> float:
     # Of values like those of a model: with ones, units that multiply bfloat16 run up to twice as fast.
-    left, right = (torch.randn(n, inner, device=device).to(product.values).to(product.dtype) for n in (rows, columns))
+    shapes = ((rows, inner), (columns, inner))
+    left, right = (torch.randn(s, dtype=product.values, device=device).to(product.dtype) for s in shapes)
     result = torch.empty(rows, columns, dtype=product.dtype, device=device)
     for _ in range(2):  # the first one sets things up
         started = _now(device)

@@ -118,7 +118,7 @@ def _steps(manifest: Manifest, method: Method, model: LayeredModel, source: str,
 
 def _held_bytes() -> int:
     heap.give_back()  # what opening and tokenizing left behind is not needed any more
-    return memory.resident_bytes()
+    return memory.resident_bytes() + memory.unmapped_bytes()
 
 
 def _calibration(
