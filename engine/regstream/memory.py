@@ -27,7 +27,7 @@ def resident_bytes() -> int:
 def unmapped_bytes() -> int:
     """What libraries will map of their files beyond what they do where a kernel maps them in small pieces.
 
-    A file just written may lie in the page cache in large pieces, and is mapped by these: more at start, and more later.
+    A file just written may lie in the page cache in large pieces, and is mapped by these: more at start, more later.
     """
     mapped = getattr(psutil.Process().memory_info(), "shared", 0)  # Linux alone tells
     return max(0, mapped - _MAPPED_BYTES) // 2
