@@ -55,7 +55,7 @@ def test_files_mapped_in_large_pieces_will_take_more(
     monkeypatch: pytest.MonkeyPatch, told: dict[str, int], expected: int
 ) -> None:
     process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0, **told))
-    monkeypatch.setattr(memory.psutil, "Process", lambda: process)
+    monkeypatch.setattr("psutil.Process", lambda: process)
     assert unmapped_bytes() == expected
 
 
