@@ -1,4 +1,4 @@
-"""What must not show in the bytes: what was in the page cache. Or is held on to: the number of threads."""
+"""What must not show in the bytes: what the page cache held. And what a run is held to: its number of threads."""
 
 import os
 import shutil

@@ -23,8 +23,8 @@ _SOLVED_COLUMNS = 256  # at a time
 def cholesky(matrix: Symmetric) -> Tensor | None:
     """Factor a matrix = L Lᵀ. Returns its square with L in the lower triangle; None where it is not positive definite.
 
-    In block columns of a fixed width, all but their small diagonal blocks by matrix products: unlike LAPACK's own, it
-    gives the same bits whatever the number of threads, and it is as fast.
+    In block columns of a fixed width, all but their small diagonal blocks by matrix products: in place, and as fast as
+    LAPACK's own. Its bits depend on the number of threads only where those of products do.
     """
     square_II = matrix.spread()
     for left in range(0, matrix.width, _BLOCK):
