@@ -30,7 +30,7 @@ def unmapped_bytes() -> int:
     A file just written may lie in the page cache in large pieces, and is mapped by these: more at start, more later.
     """
     mapped = getattr(psutil.Process().memory_info(), "shared", 0)  # Linux alone tells
-    return max(0, mapped - _MAPPED_BYTES) // 2
+    return max(0, mapped - _MAPPED_BYTES) // 3
 
 
 def sum_bytes(alpha: float) -> int:

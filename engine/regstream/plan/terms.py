@@ -23,9 +23,9 @@ Groups = tuple[str, ...]
 Place = Literal["host", "device"]
 
 #: What libraries load and keep: before any product is formed, while products are, and after.
-_LIBRARIES_BYTES = {"stem": 24 << 20, "block": 56 << 20, "head": 48 << 20}
-#: What the heap keeps of a batch for the next one, at most: its end, and holes; which ones differs from run to run.
-_KEPT_BYTES = {"stem": heap.KEPT_BYTES * 3 // 2, "block": heap.KEPT_BYTES * 3 // 2, "head": 0}
+_LIBRARIES_BYTES = {"stem": 16 << 20, "block": 56 << 20, "head": 48 << 20}
+#: What the heap keeps of a batch for the next one, at most: its end, and holes, of which pixels leave larger ones.
+_KEPT_BYTES = {"stem": heap.KEPT_BYTES * 3 // 2, "block": heap.KEPT_BYTES, "head": 0}
 #: Panels of tensors, stretches of a mean, checkpoint staging and what a matrix product packs, at any time.
 _PANELS_BYTES = 32 << 20
 #: Chunks of a shard on its way from the hub, some times over.
@@ -63,8 +63,8 @@ def generation_bytes(job: Job) -> int:
 
 
 def _rounded(terms: dict[str, int]) -> dict[str, int]:
-    """Large tensors lie on huge pages, of which the last is seldom full."""
-    return terms | {"rounding": sum(terms.values()) // 64}
+    """Large tensors lie on huge pages, of which the last is seldom full, and batches leave holes between them."""
+    return terms | {"rounding": sum(terms.values()) // 24}
 
 
 def _workspaces(job: Job, step: Step) -> dict[str, int]:
