@@ -14,23 +14,12 @@ from regstream.gram import accumulation_dtype
 _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 _SAMPLE_SECONDS = 0.02
-#: What libraries map of their files at start where a kernel maps them in small pieces.
-_MAPPED_BYTES = 128 << 20
 _CPU = torch.device("cpu")
 
 
 def resident_bytes() -> int:
     """What the operating system counts as the process's memory now, file-backed pages too."""
     return int(psutil.Process().memory_info().rss)
-
-
-def unmapped_bytes() -> int:
-    """What libraries will map of their files beyond what they do where a kernel maps them in small pieces.
-
-    A file just written may lie in the page cache in large pieces, and is mapped by these: more at start, more later.
-    """
-    mapped = getattr(psutil.Process().memory_info(), "shared", 0)  # Linux alone tells
-    return max(0, mapped - _MAPPED_BYTES) // 3
 
 
 def sum_bytes(alpha: float) -> int:

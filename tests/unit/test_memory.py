@@ -1,14 +1,13 @@
 """Measuring memory: what was taken within the context is seen, though it is given back before the end."""
 
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from regstream import memory
-from regstream.memory import is_there, measured_peak, resident_bytes, sum_bytes, unmapped_bytes
+from regstream.memory import is_there, measured_peak, resident_bytes, sum_bytes
 
 SIZE = 64 << 20
 
@@ -44,19 +43,6 @@ def test_an_error_within_passes_through() -> None:
 @pytest.mark.parametrize(("alpha", "size"), [(0.95, 4), (1.0, 8)])
 def test_sums_take_as_much_as_their_dtype(alpha: float, size: int) -> None:
     assert sum_bytes(alpha) == size
-
-
-@pytest.mark.parametrize(
-    ("told", "expected"),
-    [({"shared": 100 << 20}, 0), ({"shared": 188 << 20}, 20 << 20), ({}, 0)],
-    ids=["small pieces", "large pieces", "not Linux"],
-)
-def test_files_mapped_in_large_pieces_will_take_more(
-    monkeypatch: pytest.MonkeyPatch, told: dict[str, int], expected: int
-) -> None:
-    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=0, **told))
-    monkeypatch.setattr("psutil.Process", lambda: process)
-    assert unmapped_bytes() == expected
 
 
 def test_the_cpu_has_no_peak_of_its_own_and_is_always_there() -> None:

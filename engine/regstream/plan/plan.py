@@ -17,7 +17,7 @@ from regstream.plan.terms import Place
 class Plan(Job):
     """A job and its costs."""
 
-    runtime_bytes: int  # what the process held before any work, and what libraries may map besides
+    runtime_bytes: int  # what the process held before any work, its libraries warm
 
     @cached_property
     def projections(self) -> tuple[Projection, ...]:

@@ -13,7 +13,7 @@ from regstream.checkpoint import Checkpoint
 from regstream.errors import InputError, ManifestError
 from regstream.events import Listener, Warned, ignore
 from regstream.manifest import Candidate, Manifest
-from regstream.methods import Method, method_of
+from regstream.methods import Method, RegMean, method_of
 from regstream.methods.method import States
 from regstream.plan.agreement import check_base, check_candidate, check_ties
 from regstream.plan.device import choose_device
@@ -21,6 +21,7 @@ from regstream.plan.job import PlannedCandidate
 from regstream.plan.opening import Opening
 from regstream.plan.plan import Plan
 from regstream.plan.step import Step, make_steps
+from regstream.plan.warmup import warm_up
 
 
 def make_plan(
@@ -69,6 +70,8 @@ def make_plan(
     )
     sets = [calibrate(candidate) if needed else None for candidate in manifest.candidates]
     output_dtype = _output_dtype(manifest, base)
+    if isinstance(method, RegMean):
+        warm_up(method, dtype, device_here)
     return Plan(
         manifest=manifest,
         manifest_text=text,
@@ -118,7 +121,7 @@ def _steps(manifest: Manifest, method: Method, model: LayeredModel, source: str,
 
 def _held_bytes() -> int:
     heap.give_back()  # what opening and tokenizing left behind is not needed any more
-    return memory.resident_bytes() + memory.unmapped_bytes()
+    return memory.resident_bytes()
 
 
 def _calibration(

@@ -22,8 +22,8 @@ from regstream.symmetric import PANEL_COLUMNS, blocks_width
 Groups = tuple[str, ...]
 Place = Literal["host", "device"]
 
-#: What libraries load and keep: before any product is formed, while products are, and after.
-_LIBRARIES_BYTES = {"stem": 16 << 20, "block": 56 << 20, "head": 48 << 20}
+#: What libraries load and keep once they are warm: before any large product is formed, while they are, and after.
+_LIBRARIES_BYTES = {"stem": 0, "block": 48 << 20, "head": 44 << 20}
 #: What the heap keeps of a batch for the next one, at most: its end, and holes, of which pixels leave larger ones.
 _KEPT_BYTES = {"stem": heap.KEPT_BYTES * 3 // 2, "block": heap.KEPT_BYTES, "head": 0}
 #: Panels of tensors, stretches of a mean, checkpoint staging and what a matrix product packs, at any time.
@@ -64,7 +64,7 @@ def generation_bytes(job: Job) -> int:
 
 def _rounded(terms: dict[str, int]) -> dict[str, int]:
     """Large tensors lie on huge pages, of which the last is seldom full, and batches leave holes between them."""
-    return terms | {"rounding": sum(terms.values()) // 24}
+    return terms | {"rounding": sum(terms.values()) // 48}
 
 
 def _workspaces(job: Job, step: Step) -> dict[str, int]:
