@@ -9,10 +9,11 @@ from torch.nn import functional
 
 from regstream.gram import Scratch, accumulation_dtype
 from regstream.methods import RegMean
+from regstream.solve import System
 
 _WIDTH, _HEAD_WIDTH, _TOKENS = 256, 64, 512
-#: Hardly more than one direction: ill-conditioned enough that the solution is refined in float64 too.
-_SPREAD = 0.01
+#: Hardly more than one direction, with little off the diagonal taken away: sums in float32 are refined in float64 then.
+_SPREAD, _ALPHA = 0.01, 0.99
 
 
 @torch.no_grad()
@@ -24,7 +25,7 @@ def warm_up(method: RegMean, dtype: torch.dtype, device: torch.device) -> None:
     _embed(x)
     _forward(x, weight)
     scratch = Scratch(device, accumulation_dtype(method.alpha))
-    system = method.system("", {"": (_WIDTH, _WIDTH)}, scratch)
+    system = System("", {"": (_WIDTH, _WIDTH)}, alpha=_ALPHA, scratch=scratch)
     system.gram.expect(_TOKENS)
     system.gram.add(x)
     system.add({"": weight}, {"": weight * 0.5}, weight=1.0)
