@@ -14,11 +14,12 @@ def test_as_many_as_asked_for_whatever_their_length() -> None:
     assert sizes([4096] * 7, batch_rows=3, widest=14336) == [3, 3, 1]
 
 
-def test_by_itself_up_to_eight() -> None:
-    assert sizes([50] * 20, widest=3072) == [8, 8, 4]
+def test_by_itself_up_to_2048_tokens() -> None:
+    assert sizes([50] * 100, widest=3072) == [40, 40, 20]
+    assert sizes([256] * 20, widest=1536) == [8, 8, 4]
 
 
-@pytest.mark.parametrize(("widest", "rows"), [(1536, 8), (3072, 5), (8192, 2), (14336, 2)])
+@pytest.mark.parametrize(("widest", "rows"), [(1536, 4), (5120, 3), (8192, 2), (14336, 2)])
 def test_by_itself_fewer_where_the_widest_activation_would_be_large(widest: int, rows: int) -> None:
     assert sizes([512] * 16, widest=widest)[0] == rows
 

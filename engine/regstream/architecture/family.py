@@ -28,6 +28,7 @@ def family_from(architecture: Architecture, model_type: str) -> Family:
         parts=architecture.parts,
         defaults=ENCODER_FATES,
         pooled=architecture.pooled or "",
+        activates_in_place=False,  # nobody told
         optional=architecture.optional,
         tokens_per_row=partial(patches_and_class, class_tokens=architecture.class_tokens),
         renames=architecture.renames,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from regstream.batch import Batch
 from regstream.block.aside import Aside, Entry, Injection, PassEnded, Turnstile
 from regstream.block.empty import empty_model
+from regstream.block.pieces import take_in_pieces
 from regstream.families import Family
 
 
@@ -30,6 +31,8 @@ class LayeredModel:
         blocks = self.model.get_submodule(family.blocks)
         assert isinstance(blocks, nn.ModuleList)
         self.blocks = list(blocks)
+        for block in self.blocks if family.activates_in_place else ():
+            take_in_pieces(block)
         self._in_tuple = False
         self._asides = [Aside(block) for block in self.blocks]
         #: Parameter shapes by name; a tied parameter stands once, under the name of what it is tied to.

@@ -42,6 +42,7 @@ class Family:
     parts: Mapping[Part, tuple[str, ...]]  # modules outside the blocks; embeddings are the stem, the rest the head
     defaults: Fates  # for regression merging, as published
     pooled: str = ""  # the norm that one token passes to stand for all: the first of an image, the last of a text
+    activates_in_place: bool = True  # nothing in a block but its activation function reads what that reads
     optional: tuple[str, ...] = ()  # modules that a checkpoint may lack
     tokens_per_row: Callable[[Mapping[str, Any]], int] | None = None  # of images, from the config
     #: How names in checkpoints become the model's own: regular expressions and what they are replaced by, in order.

@@ -23,11 +23,15 @@ Groups = tuple[str, ...]
 Place = Literal["host", "device"]
 
 #: What libraries load and keep once they are warm: before any large product is formed, while they are, and after.
-_LIBRARIES_BYTES = {"stem": 0, "block": 48 << 20, "head": 44 << 20}
+_LIBRARIES_BYTES = {"stem": 0, "block": 40 << 20, "head": 36 << 20}
 #: What the heap keeps of a batch for the next one, at most: its end, and holes, of which pixels leave larger ones.
 _KEPT_BYTES = {"stem": heap.KEPT_BYTES * 3 // 2, "block": heap.KEPT_BYTES, "head": 0}
 #: Panels of tensors, stretches of a mean, checkpoint staging and what a matrix product packs, at any time.
 _PANELS_BYTES = 32 << 20
+#: Activations as wide as the widest weights of a block, by the number of these. Of two, one writes what the other reads
+#: once it is activated in place. A gate is a second tensor, and its product with the first a third; gates that one
+#: weight writes with what they are for have half its width, and so has the product.
+_WIDE_TENSORS = {1: 2, 2: 1, 3: 3}
 #: Chunks of a shard on its way from the hub, some times over.
 _DOWNLOAD_BYTES = 48 << 20
 #: A CUDA context and the workspaces of its libraries; by others' accounts, not measured here.
@@ -123,10 +127,12 @@ def _activations(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
 
 
 def _block_bytes(job: Job, step: Step, batch: Batch) -> int:
-    """A batch in a block: at most three tensors as wide as its widest linear, six as wide as the hidden states."""
+    """A batch in a block: one to three tensors as wide as its widest linear, six as wide as the hidden states."""
     rows, length = batch.shape
-    widest = max(max(shape) for shape in step.shapes.values() if len(shape) == 2)
-    values = rows * length * (3 * widest + 6 * job.model.hidden_size)
+    widths = [max(shape) for shape in step.shapes.values() if len(shape) == 2]
+    in_place = job.model.family.activates_in_place and job.device.type == "cpu"
+    num_wide = _WIDE_TENSORS.get(widths.count(max(widths)), 3) if in_place else 3
+    values = rows * length * (num_wide * max(widths) + 6 * job.model.hidden_size)
     # Scores of every head, capped and normalised in float32, where attention is not fused; a mask where rows differ.
     scores = rows * job.model.eager_heads * length**2 * (2 * job.compute_dtype.itemsize + 4)
     masks = rows * length**2 * (1 + job.compute_dtype.itemsize) * batch.is_padded
