@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from merging import make_merge
 from regstream.methods import RegMean
 from regstream.plan.warmup import warm_up
 
+PRODUCTS: Any = torch.backends.mkldnn  # untyped
 RUN = """
 import sys
 import psutil
@@ -28,10 +30,10 @@ print(psutil.Process().memory_info().shared - mapped)
 @pytest.mark.parametrize("alpha", [0.0, 0.95, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_chance_and_settings_stay_as_they_were(dtype: torch.dtype, alpha: float) -> None:
-    before, precision = torch.random.get_rng_state(), torch.backends.mkldnn.matmul.fp32_precision
+    before, precision = torch.random.get_rng_state(), PRODUCTS.matmul.fp32_precision
     warm_up(RegMean(alpha=alpha), dtype, torch.device("cpu"))
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert torch.backends.mkldnn.matmul.fp32_precision == precision
+    assert PRODUCTS.matmul.fp32_precision == precision
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is mapped of files")
