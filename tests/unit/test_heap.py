@@ -44,10 +44,19 @@ heap.give_back()
 assert resident_bytes() < before + 8 * MIB
 """
 
+# Pieces of the C library's own: what Python and torch keep of theirs would lie between, and hold back what is below it.
 BOUNDED = """
-held = made(60, 4 * MIB)
-while held:  # the heap's end last: the C library keeps a few small pieces, freed first, and what lies below them
-    del held[0]
+import ctypes
+
+library = ctypes.CDLL(None)
+library.malloc.argtypes, library.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+library.free.argtypes, library.free.restype = [ctypes.c_void_p], None
+held = [library.malloc(4 * MIB) for _ in range(60)]
+for piece in held:
+    ctypes.memset(piece, 1, 4 * MIB)
+assert resident_bytes() > before + 200 * MIB
+for piece in held:
+    library.free(piece)
 assert resident_bytes() < before + heap.KEPT_BYTES + 8 * MIB, resident_bytes() - before
 """
 
