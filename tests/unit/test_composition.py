@@ -19,7 +19,7 @@ def test_by_itself_up_to_2048_tokens() -> None:
     assert sizes([256] * 20, widest=1536) == [8, 8, 4]
 
 
-@pytest.mark.parametrize(("widest", "rows"), [(1536, 4), (5120, 3), (8192, 2), (14336, 2)])
+@pytest.mark.parametrize(("widest", "rows"), [(1536, 4), (3072, 4), (5120, 3), (8192, 2), (14336, 2)])
 def test_by_itself_fewer_where_the_widest_activation_would_be_large(widest: int, rows: int) -> None:
     assert sizes([512] * 16, widest=widest)[0] == rows
 

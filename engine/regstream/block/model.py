@@ -31,7 +31,7 @@ class LayeredModel:
         blocks = self.model.get_submodule(family.blocks)
         assert isinstance(blocks, nn.ModuleList)
         self.blocks = list(blocks)
-        for block in self.blocks if family.activates_in_place else ():
+        for block in self.blocks if family.activates_in_place and device.type == "cpu" else ():
             take_in_pieces(block)
         self._in_tuple = False
         self._asides = [Aside(block) for block in self.blocks]

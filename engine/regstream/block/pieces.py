@@ -16,7 +16,7 @@ _OF_TRANSFORMERS = "transformers.activations"
 
 
 class Piecewise(nn.Module):
-    """An elementwise function of a tensor that nothing else reads: on the CPU the result takes its place."""
+    """An elementwise function of a tensor that nothing else reads: the result takes its place."""
 
     def __init__(self, function: nn.Module) -> None:
         super().__init__()
@@ -24,9 +24,6 @@ class Piecewise(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The function of each value."""
-        if x.device.type != "cpu":
-            result: Tensor = self.function(x)
-            return result
         num_rows = max(1, _PIECE_VALUES * torch.get_num_threads() // max(1, x.shape[-1]))
         for piece in torch.split(x.view(-1, x.shape[-1]), num_rows):
             piece.copy_(self.function(piece))

@@ -51,9 +51,7 @@ def make_plan(
         warnings.append(message)
         listener(Warned(message=message))
 
-    chosen = choose_device(device or manifest.resources.device, must_exist=for_this_machine)
-    if not memory.is_there(chosen) and manifest.resources.device_memory is None:
-        raise ManifestError(f'{source}: device "{chosen}" is not here; give its device_memory in [resources]')
+    chosen = _device(manifest, device, source, must_exist=for_this_machine)
     method = method_of(manifest.merge)
     opening = Opening(manifest, commits or {}, listener)
     described = None if manifest.architecture is None else partial(describe, manifest.architecture, source=source)
@@ -70,8 +68,6 @@ def make_plan(
     )
     sets = [calibrate(candidate) if needed else None for candidate in manifest.candidates]
     output_dtype = _output_dtype(manifest, base)
-    if isinstance(method, RegMean):
-        warm_up(method, dtype, device_here)
     return Plan(
         manifest=manifest,
         manifest_text=text,
@@ -86,8 +82,15 @@ def make_plan(
         output_dtype=output_dtype,
         device=chosen,
         warnings=tuple(warnings),
-        runtime_bytes=_held_bytes(),
+        runtime_bytes=_held_bytes(method, dtype, device_here),
     )
+
+
+def _device(manifest: Manifest, device: str | None, source: str, *, must_exist: bool) -> torch.device:
+    chosen = choose_device(device or manifest.resources.device, must_exist=must_exist)
+    if not memory.is_there(chosen) and manifest.resources.device_memory is None:
+        raise ManifestError(f'{source}: device "{chosen}" is not here; give its device_memory in [resources]')
+    return chosen
 
 
 def _agree(
@@ -119,7 +122,9 @@ def _steps(manifest: Manifest, method: Method, model: LayeredModel, source: str,
         raise ManifestError([f"{source}: {problem}" for problem in error.problems]) from error
 
 
-def _held_bytes() -> int:
+def _held_bytes(method: Method, dtype: torch.dtype, device: torch.device) -> int:
+    if isinstance(method, RegMean):
+        warm_up(method, dtype, device)
     heap.give_back()  # what opening and tokenizing left behind is not needed any more
     return memory.resident_bytes()
 

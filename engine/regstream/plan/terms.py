@@ -28,10 +28,10 @@ _LIBRARIES_BYTES = {"stem": 0, "block": 40 << 20, "head": 36 << 20}
 _KEPT_BYTES = {"stem": heap.KEPT_BYTES * 3 // 2, "block": heap.KEPT_BYTES, "head": 0}
 #: Panels of tensors, stretches of a mean, checkpoint staging and what a matrix product packs, at any time.
 _PANELS_BYTES = 32 << 20
-#: Activations as wide as the widest weights of a block, by the number of these. Of two, one writes what the other reads
-#: once it is activated in place. A gate is a second tensor, and its product with the first a third; gates that one
-#: weight writes with what they are for have half its width, and so has the product.
-_WIDE_TENSORS = {1: 2, 2: 1, 3: 3}
+#: Activations as wide as the widest weights of a block, by the number of these; with others, three. Of two weights one
+#: writes what the other reads once it is activated in place. A gate is a second tensor, and its product with the first
+#: a third; gates that one weight writes with what they are for have half its width, and so has the product.
+_WIDE_TENSORS = {1: 2, 2: 1}
 #: Chunks of a shard on its way from the hub, some times over.
 _DOWNLOAD_BYTES = 48 << 20
 #: A CUDA context and the workspaces of its libraries; by others' accounts, not measured here.
