@@ -1,7 +1,8 @@
 """How glibc treats memory that was let go of: enough is kept to spare fresh pages, so little that it can be projected.
 
 A fresh page costs more than the arithmetic on it, so small tensors come from what the process has. Large ones, and
-what was kept when a candidate's turn ends, return to the operating system. Other C libraries are left as they are.
+what was kept when a step ends or the heap has grown, return to the operating system. Other C libraries are left as
+they are.
 """
 
 import ctypes
@@ -37,6 +38,40 @@ def give_back() -> None:
         library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
         library.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
         library.malloc_trim(0)
+
+
+class HighWater:
+    """How large the heap has been, at most, whenever this was asked."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    def give_back(self) -> None:
+        """Give back what is free now if the heap is larger than it was at any call before.
+
+        Turns that are alike take up what the one before left free. Only where some of it lay in pieces too small does
+        the heap grow, and what is free of it is more than a turn needs.
+        """
+        size = _heap_bytes()
+        if size is None or size > self._bytes:
+            give_back()
+        self._bytes = max(self._bytes, size or 0)
+
+
+class _Mallinfo(ctypes.Structure):
+    """`struct mallinfo2` of <malloc.h>; `arena` is what the heap has had of the operating system."""
+
+    _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = tuple((name, ctypes.c_size_t) for name in _names.split())
+
+
+def _heap_bytes() -> int | None:
+    """The size of the heap, free pieces and all; None where the C library does not tell."""
+    mallinfo2 = getattr(_glibc(), "mallinfo2", None)  # since glibc 2.33
+    if mallinfo2 is None:
+        return None
+    mallinfo2.restype = _Mallinfo
+    return int(mallinfo2().arena)
 
 
 @cache

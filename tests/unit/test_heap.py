@@ -60,6 +60,23 @@ for piece in held:
 assert resident_bytes() < before + heap.KEPT_BYTES + 8 * MIB, resident_bytes() - before
 """
 
+HIGH_WATER = """
+high = heap.HighWater()
+made(3, 6 * MIB)
+high.give_back()  # larger than at any time before
+assert resident_bytes() < before + 8 * MIB
+made(3, 6 * MIB)
+taken = faults()
+for _ in range(20):
+    high.give_back()
+    made(3, 6 * MIB)
+assert faults() - taken < 3 * 6 * MIB / 4096, faults() - taken  # no larger: what is free stays for the next
+last = made(40, 6 * MIB).pop()  # larger than before, and all that is free lies below what is held
+assert resident_bytes() > before + 200 * MIB
+high.give_back()
+assert resident_bytes() < before + 16 * MIB
+"""
+
 THREADS = """
 for _ in range(4):
     with ThreadPoolExecutor(4) as executor:
@@ -69,8 +86,13 @@ assert resident_bytes() < before + 12 * MIB, resident_bytes() - before
 """
 
 
+SCRIPTS = {"large": LARGE, "small": SMALL, "bounded": BOUNDED, "high water": HIGH_WATER, "threads": THREADS}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other C libraries are left as they are")
-@pytest.mark.parametrize("script", [LARGE, SMALL, BOUNDED, THREADS], ids=["large", "small", "bounded", "threads"])
+@pytest.mark.parametrize(
+    "script", [LARGE, SMALL, BOUNDED, HIGH_WATER, THREADS], ids=["large", "small", "bounded", "high water", "threads"]
+)
 def test_freed_memory(script: str) -> None:
     done = subprocess.run([sys.executable, "-c", PRELUDE + script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

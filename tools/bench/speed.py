@@ -3,14 +3,17 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.alternating import Timed, alternate
 from bench.memory import MERGE, measured_steps
-from bench.process import regstream, run
-from bench.workload import Workload
+from bench.process import regstream
+from bench.workload import WORK, Workload
 
 TIMES = 3
+TURNS = WORK / "turns"
 NARROW = Workload(shape="llama-3.2-1b", blocks=4, candidates=3, rows=32, length=512)
 WIDE = Workload(shape="llama-3.1-8b", blocks=2, candidates=3, rows=32, length=512)
 IMAGES = Workload(shape="clip-vit-b-32", blocks=12, candidates=8, rows=64, dtype="float32")
@@ -45,7 +48,7 @@ def wide() -> Iterator[str]:
 
 
 def doubling() -> Iterator[str]:
-    """The blocks' time with twice the candidates, blocks or rows, over that with once as many just before and after."""
+    """The blocks' time with twice the candidates, blocks or rows, over that with once as many, in alternating turns."""
     # Rows as many as are used in practice: what a block costs once, its solve and its shard, weighs less beside them.
     once = replace(SMALL, candidates=4, blocks=4, rows=256)
     twice = (
@@ -53,32 +56,46 @@ def doubling() -> Iterator[str]:
         replace(once, blocks=2 * once.blocks),
         replace(once, rows=2 * once.rows),
     )
-    found: dict[Workload, list[float]] = {workload: [] for workload in twice}
-    before = _block_seconds(once)
-    for workload in twice * TIMES:
-        seconds, after = _block_seconds(workload), _block_seconds(once)
-        # A machine that others share changes its rate within minutes: the mean of both sides is the rate between them.
-        found[workload].append(2 * seconds / (before + after))
-        before = after
+    turns = [alternate(*(_merge(workload, str(i)) for i, workload in enumerate((once, *twice)))) for _ in range(TIMES)]
     yield f"- {once.name}: once"
-    for workload, ratios in found.items():
+    for index, workload in enumerate(twice, start=1):
+        ratios = [_block_seconds(timed[index]) / _block_seconds(timed[0]) for timed in turns]
         yield f"- {workload.name}: {median(ratios):.2f} times ({_told(ratios)})"
 
 
 def _beside_plain(workload: Workload, *, beside_regmean: bool = False) -> Iterator[str]:
-    """Whole processes, loading included, in turn; with RegMean too, steps alone: the price of passing blocks twice."""
-    ratios, runs, prices = [], [], []
+    """Whole processes, loading included, in alternating turns; beside RegMean the blocks alone: they are passed twice.
+
+    What the engine says of its own steps is of further runs, by themselves.
+    """
+    ratios, prices = [], []
     for _ in range(TIMES):
-        own = regstream("run", workload.manifest(MERGE))
-        runs.append(steps := measured_steps())
-        plain = run([sys.executable, "-m", "bench.baseline", str(MERGE / "manifest.toml"), str(MERGE / "plain")])
-        ratios.append(plain.seconds / own.seconds)
+        commands = [_merge(workload, "own"), _plain("own")]
         if beside_regmean:
-            prices.append(_seconds(steps) / _seconds(_steps_of(replace(workload, method="regmean"))))
+            commands.append(_merge(replace(workload, method="regmean"), "regmean"))
+        own, plain, *regmean = alternate(*commands)
+        ratios.append(plain.seconds / own.seconds)
+        prices += [_block_seconds(own) / _block_seconds(other) for other in regmean]
     yield f"- {workload.name}: {median(ratios):.2f} times as fast as a plain one in memory ({_told(ratios)})"
     if beside_regmean:
         yield f"- {median(prices):.2f} times the time of RegMean ({_told(prices)})"
-    yield from _roofline(runs)
+    yield from _roofline([_steps_of(workload) for _ in range(TIMES)])
+
+
+def _merge(workload: Workload, name: str) -> list[str | Path]:
+    """The command that runs a workload in a folder of its own."""
+    return [Path(sys.executable).with_name("regstream"), "run", workload.manifest(TURNS / name)]
+
+
+def _plain(name: str) -> list[str | Path]:
+    """The same merge by the plain implementation."""
+    return [sys.executable, "-m", "bench.baseline", TURNS / name / "manifest.toml", TURNS / "plain"]
+
+
+def _block_seconds(merge: Timed) -> float:
+    """From the stem's commit to that of the last block."""
+    stem, *blocks = [at for at, line in merge.said if line.startswith(("regstream: stem (", "regstream: block "))]
+    return blocks[-1] - stem
 
 
 def _roofline(runs: list[list[dict[str, Any]]]) -> Iterator[str]:
@@ -95,10 +112,6 @@ def _roofline(runs: list[list[dict[str, Any]]]) -> Iterator[str]:
 def _steps_of(workload: Workload) -> list[dict[str, Any]]:
     regstream("run", workload.manifest(MERGE))
     return measured_steps()
-
-
-def _block_seconds(workload: Workload) -> float:
-    return _seconds([step for step in _steps_of(workload) if step["name"].startswith("block")])
 
 
 def _seconds(steps: list[dict[str, Any]]) -> float:

@@ -41,6 +41,7 @@ class Workshop:
         self._weights: dict[str, dict[str, Tensor]] = {}
         self.held: dict[str, System] = {}
         self._shapes: Mapping[str, object] = {}
+        self._heap = heap.HighWater()
         self._of_block = False
         keep_within(plan.device, plan.budgets.get("device", 0))
         #: How products are formed: a block's own, of tokens that become sums, and of sums.
@@ -103,9 +104,9 @@ class Workshop:
         heap.give_back()
 
     def rest(self) -> None:
-        """After a candidate's turn: what its batches left behind goes, so that it does not grow with the candidates."""
+        """After a candidate's turn: what its batches left behind is for the next one's, and does not grow with them."""
         self.ledger.look()
-        heap.give_back()
+        self._heap.give_back()
 
     def systems(self, step: Step, groups: Sequence[str]) -> dict[str, System]:
         """An empty system for each of some input groups; `held` until the next call."""
