@@ -14,6 +14,7 @@ from bench.workload import WORK, Workload
 from peak import Taken
 from regstream.units import format_bytes, parse_bytes
 
+TIMES = 3
 SHAPES = (
     Workload(shape="smollm2-135m", blocks=4, rows=64, length=256),
     Workload(shape="clip-vit-b-32", blocks=4, rows=256, batch_rows=32, dtype="float32"),
@@ -66,16 +67,23 @@ def independence() -> Iterator[str]:
 
 
 def twenty() -> Iterator[str]:
-    """Peaks of a whole CLIP-B/32: two candidates, twenty in files of their own, two with as many images."""
-    # The more batches go through, the likelier that what the heap keeps between them stands high at some block's peak.
+    """Peaks of a whole CLIP-B/32: two candidates and twenty, each in files of their own; two with as many images."""
+    # The more batches go through, the likelier that what the heap keeps between them stands high at some block's peak;
+    # the same merge differs by a few per cent from run to run, which is why one run of each would tell nothing.
     twenty = replace(CLIP, candidates=20, distinct=20)
-    merges = {workload: merge(workload) for workload in (CLIP, twenty, replace(CLIP, rows=10 * CLIP.rows))}
-    for workload, (taken, steps) in merges.items():
-        ratio = merges[twenty][0].peak_bytes / taken.peak_bytes
-        projected = format_bytes(max(projected for _, projected in steps.values()))
+    more = replace(CLIP, rows=10 * CLIP.rows)
+    peaks: dict[Workload, list[int]] = {CLIP: [], twenty: [], more: []}
+    projected: dict[Workload, int] = {}
+    for workload in (CLIP, twenty) * TIMES + (more,):
+        taken, steps = merge(workload)
+        peaks[workload].append(taken.peak_bytes)
+        projected[workload] = max(projected for _, projected in steps.values())
+    for workload, found in peaks.items():
+        told = ", ".join(format_bytes(peak) for peak in sorted(found))
+        ratio = median(peaks[twenty]) / median(found)
         yield (
-            f"- {workload.name}: peak {format_bytes(taken.peak_bytes)}, projected {projected};"
-            f" twenty candidates take {ratio:.3f} of it"
+            f"- {workload.name}: peak {format_bytes(int(median(found)))} ({told}), projected"
+            f" {format_bytes(projected[workload])}; twenty candidates take {ratio:.3f} of it"
         )
 
 
