@@ -85,14 +85,11 @@ heap.give_back()
 assert resident_bytes() < before + 12 * MIB, resident_bytes() - before
 """
 
-
 SCRIPTS = {"large": LARGE, "small": SMALL, "bounded": BOUNDED, "high water": HIGH_WATER, "threads": THREADS}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other C libraries are left as they are")
-@pytest.mark.parametrize(
-    "script", [LARGE, SMALL, BOUNDED, HIGH_WATER, THREADS], ids=["large", "small", "bounded", "high water", "threads"]
-)
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
 def test_freed_memory(script: str) -> None:
     done = subprocess.run([sys.executable, "-c", PRELUDE + script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
