@@ -53,9 +53,10 @@ class HighWater:
         the heap grow, and what is free of it is more than a turn needs.
         """
         size = _heap_bytes()
-        if size is None or size > self._bytes:
-            give_back()
-        self._bytes = max(self._bytes, size or 0)
+        if size is not None and size <= self._bytes:
+            return
+        self._bytes = size or 0
+        give_back()
 
 
 class _Mallinfo(ctypes.Structure):

@@ -2,19 +2,17 @@
 
 import hashlib
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.process import regstream, run
+from bench.process import TIMES, plain, regstream, run
 from bench.workload import WORK, Workload
 from peak import Taken
 from regstream.units import format_bytes, parse_bytes
 
-TIMES = 3
 SHAPES = (
     Workload(shape="smollm2-135m", blocks=4, rows=64, length=256),
     Workload(shape="clip-vit-b-32", blocks=4, rows=256, batch_rows=32, dtype="float32"),
@@ -90,7 +88,7 @@ def twenty() -> Iterator[str]:
 def adapters() -> Iterator[str]:
     """The peak with adapters on one base, over that with checkpoints of their own, in turn."""
     for workload in (ADAPTED, replace(ADAPTED, shape="smollm2-135m", blocks=8)):
-        peaks = [[merge(replace(workload, adapters=a))[0].peak_bytes for a in (False, True)] for _ in range(3)]
+        peaks = [[merge(replace(workload, adapters=a))[0].peak_bytes for a in (False, True)] for _ in range(TIMES)]
         whole, adapted = (int(median(column)) for column in zip(*peaks, strict=True))
         told = ", ".join(f"{own / of_checkpoints:.3f}" for of_checkpoints, own in peaks)
         yield f"- {workload.name}, checkpoints: peak {format_bytes(whole)}"
@@ -122,11 +120,11 @@ def side_by_side() -> Iterator[str]:
     for candidates in (2, 4, 8):
         workload = replace(NARROW, candidates=candidates)
         taken, _ = merge(workload)
-        plain = run([sys.executable, "-m", "bench.baseline", str(MERGE / "manifest.toml"), str(MERGE / "plain")])
-        ratio = plain.peak_bytes / taken.peak_bytes
+        in_memory = run(plain(MERGE))
+        ratio = in_memory.peak_bytes / taken.peak_bytes
         yield (
             f"- {workload.name}: regstream {format_bytes(taken.peak_bytes)},"
-            f" in memory {format_bytes(plain.peak_bytes)}: {ratio:.2f} times"
+            f" in memory {format_bytes(in_memory.peak_bytes)}: {ratio:.2f} times"
         )
 
 

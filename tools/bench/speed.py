@@ -1,6 +1,5 @@
 """Time: beside the machine's own matrix product, beside a plain implementation, and as work is doubled."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +8,9 @@ from typing import Any
 
 from bench.alternating import Timed, alternate
 from bench.memory import MERGE, measured_steps
-from bench.process import regstream
+from bench.process import REGSTREAM, TIMES, plain, regstream
 from bench.workload import WORK, Workload
 
-TIMES = 3
 TURNS = WORK / "turns"
 NARROW = Workload(shape="llama-3.2-1b", blocks=4, candidates=3, rows=32, length=512)
 WIDE = Workload(shape="llama-3.1-8b", blocks=2, candidates=3, rows=32, length=512)
@@ -70,11 +68,11 @@ def _beside_plain(workload: Workload, *, beside_regmean: bool = False) -> Iterat
     """
     ratios, prices = [], []
     for _ in range(TIMES):
-        commands = [_merge(workload, "own"), _plain("own")]
+        commands = [_merge(workload, "own"), plain(TURNS / "own")]
         if beside_regmean:
             commands.append(_merge(replace(workload, method="regmean"), "regmean"))
-        own, plain, *regmean = alternate(*commands)
-        ratios.append(plain.seconds / own.seconds)
+        own, in_memory, *regmean = alternate(*commands)
+        ratios.append(in_memory.seconds / own.seconds)
         prices += [_block_seconds(own) / _block_seconds(other) for other in regmean]
     yield f"- {workload.name}: {median(ratios):.2f} times as fast as a plain one in memory ({_told(ratios)})"
     if beside_regmean:
@@ -84,12 +82,7 @@ def _beside_plain(workload: Workload, *, beside_regmean: bool = False) -> Iterat
 
 def _merge(workload: Workload, name: str) -> list[str | Path]:
     """The command that runs a workload in a folder of its own."""
-    return [Path(sys.executable).with_name("regstream"), "run", workload.manifest(TURNS / name)]
-
-
-def _plain(name: str) -> list[str | Path]:
-    """The same merge by the plain implementation."""
-    return [sys.executable, "-m", "bench.baseline", TURNS / name / "manifest.toml", TURNS / "plain"]
+    return [REGSTREAM, "run", workload.manifest(TURNS / name)]
 
 
 def _block_seconds(merge: Timed) -> float:
