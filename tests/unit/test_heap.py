@@ -35,11 +35,12 @@ for _ in range(3):
 """
 
 SMALL = """
-made(3, 6 * MIB)
+for _ in range(10):
+    made(3, 6 * MIB)  # in the first rounds pieces find their places
 taken = faults()
 for _ in range(20):
     made(3, 6 * MIB)
-assert faults() - taken < 3 * 6 * MIB / 4096, faults() - taken  # fewer pages than one round has
+assert faults() - taken < 6 * MIB / 4096, faults() - taken  # fewer pages than one tensor has
 heap.give_back()
 assert resident_bytes() < before + 8 * MIB
 """
@@ -65,12 +66,15 @@ high = heap.HighWater()
 made(3, 6 * MIB)
 high.give_back()  # larger than at any time before
 assert resident_bytes() < before + 8 * MIB
+for _ in range(10):
+    made(3, 6 * MIB)  # until each piece has its place it may grow by a little
+    high.give_back()
 made(3, 6 * MIB)
 taken = faults()
 for _ in range(20):
     high.give_back()
     made(3, 6 * MIB)
-assert faults() - taken < 3 * 6 * MIB / 4096, faults() - taken  # no larger: what is free stays for the next
+assert faults() - taken < 6 * MIB / 4096, faults() - taken  # no larger: what is free stays for the next
 last = made(40, 6 * MIB).pop()  # larger than before, and all that is free lies below what is held
 assert resident_bytes() > before + 200 * MIB
 high.give_back()
