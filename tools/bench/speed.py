@@ -47,13 +47,15 @@ def wide() -> Iterator[str]:
 
 def doubling() -> Iterator[str]:
     """The blocks' time with twice the candidates, blocks or rows, over that with once as many, in alternating turns."""
-    # Rows as many as are used in practice: what a block costs once, its solve and its shard, weighs less beside them.
+    # As many rows as are used in practice: what a block costs once, its solve and its shard, weighs less beside them.
     once = replace(SMALL, candidates=4, blocks=4, rows=256)
-    twice = (
-        replace(once, candidates=2 * once.candidates),
-        replace(once, blocks=2 * once.blocks),
-        replace(once, rows=2 * once.rows),
-    )
+    yield from _doubled(once, replace(once, candidates=2 * once.candidates), replace(once, rows=2 * once.rows))
+    # Blocks likewise: nothing passes through the last one, which counts for less where there are more.
+    deep = replace(SMALL, candidates=4, blocks=8)
+    yield from _doubled(deep, replace(deep, blocks=2 * deep.blocks))
+
+
+def _doubled(once: Workload, *twice: Workload) -> Iterator[str]:
     turns = [alternate(*(_merge(workload, str(i)) for i, workload in enumerate((once, *twice)))) for _ in range(TIMES)]
     yield f"- {once.name}: once"
     for index, workload in enumerate(twice, start=1):
