@@ -15,8 +15,14 @@ def test_as_many_as_asked_for_whatever_their_length() -> None:
 
 
 def test_by_itself_up_to_2048_tokens() -> None:
-    assert sizes([50] * 100, widest=3072) == [40, 40, 20]
-    assert sizes([256] * 20, widest=1536) == [8, 8, 4]
+    assert sizes([50] * 80, widest=3072) == [40, 40]
+    assert sizes([256] * 24, widest=1536) == [8, 8, 8]
+
+
+def test_by_itself_evenly() -> None:
+    assert sizes([50] * 64, widest=3072) == [32, 32]
+    assert sizes([50] * 100, widest=3072) == [34, 33, 33]
+    assert sizes([256] * 20, widest=1536) == [7, 7, 6]
 
 
 @pytest.mark.parametrize(("widest", "rows"), [(1536, 4), (3072, 4), (5120, 3), (8192, 2), (14336, 2)])

@@ -1,5 +1,6 @@
 """Which rows go through a block together."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,7 +20,11 @@ _LEAST_TOKENS = 1024
 
 @dataclass(frozen=True)
 class Composition:
-    """Batches of `batch_rows` rows; without a number, of as many as suit blocks of that width, in features."""
+    """Batches of `batch_rows` rows; without a number, of as many as suit blocks of that width, in features.
+
+    Where nobody gave a number, no batch is left with few rows: tensors of one size take each other's places in memory,
+    and smaller ones leave holes there.
+    """
 
     batch_rows: int | None
     widest: int = 0
@@ -28,12 +33,14 @@ class Composition:
         """The rows in their order, the longest first; lengths are in tokens."""
         start = 0
         while start < len(rows):
-            batch = rows[start : start + self._count(length(rows[start]))]
+            batch = rows[start : start + self._count(length(rows[start]), len(rows) - start)]
             yield batch
             start += len(batch)
 
-    def _count(self, num_tokens: int) -> int:
+    def _count(self, num_tokens: int, num_left: int) -> int:
+        """Rows of the next batch, of which the longest has so many tokens."""
         if self.batch_rows is not None:
             return self.batch_rows
         most_tokens = min(_MOST_TOKENS, max(_LEAST_TOKENS, _MOST_VALUES // max(self.widest, 1)))
-        return max(1, most_tokens // num_tokens)
+        most = max(1, most_tokens // num_tokens)
+        return math.ceil(num_left / math.ceil(num_left / most))
