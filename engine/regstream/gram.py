@@ -91,8 +91,10 @@ class Gram:
                 self._product.add_product(tokens_IT)
 
     def _taken(self, x_TI: Tensor) -> Tensor:
-        """Some tokens in the scratch, as columns (I, T)."""
+        """Some tokens as columns (I, T); in the scratch unless they have the sums' dtype."""
         num_tokens, width = x_TI.shape
+        if x_TI.dtype == self.dtype:
+            return x_TI.T
         if self._formed.is_narrow_on(x_TI.device):
             # Their values are packed anew for each product, and faster where those of one feature lie together.
             return transpose(x_TI, self._scratch.take(width, num_tokens))

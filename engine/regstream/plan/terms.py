@@ -159,12 +159,16 @@ def _kept_tokens(job: Job, in_features: int) -> int:
 
 
 def _scratch_values(job: Job, linears: Sequence[TensorPlan]) -> int:
-    """Tokens on their way to a product; later rows of a candidate's difference."""
+    """Tokens on their way to a product in another dtype; later rows of a candidate's difference."""
     out_features, in_features = max(tensor.out_in[0] for tensor in linears), linears[0].out_in[1]
+    differences = min(out_features, PANEL_ROWS) * (in_features + gram.ROW_PADDING)
+    assert isinstance(job.method, RegMean)
+    if job.compute_dtype == gram.accumulation_dtype(job.method.alpha):
+        return differences
     most = max(batch.num_tokens for candidate in job.candidates for batch in candidate.rows.batches)
     num_tokens = min(most, gram.TOKENS_AT_A_TIME)
     tokens = num_tokens * in_features + gram.ROW_PADDING * max(num_tokens, in_features)
-    return max(tokens, min(out_features, PANEL_ROWS) * (in_features + gram.ROW_PADDING))
+    return max(tokens, differences)
 
 
 def _count(tensors: Iterable[TensorPlan]) -> int:
