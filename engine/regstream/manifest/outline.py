@@ -45,7 +45,7 @@ _CALIBRATION = """\
                                       # in braces: "{{question}}\\n{{answer}}"
 # rows = 256                          # drawn by the seed; default: all
 # max_length = 2048                   # tokens of a row, at most
-# batch_rows = 8                      # that go through a block together; default: 8, fewer of long ones
+# batch_rows = 8                      # that go through a block together; default: by their length and the model's width
 # [candidates.evaluation]             # held-out rows, same keys; for `regstream evaluate`
 # path = {held_out}
 # label = "label"                     # of images in a table: the column of their classes
