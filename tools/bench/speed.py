@@ -25,7 +25,7 @@ def narrow() -> Iterator[str]:
 
 def narrow_float32() -> Iterator[str]:
     """1B width in float32: time beside a plain implementation's, and the share of the machine's product rate."""
-    yield from _beside_plain(replace(NARROW, dtype="float32", blocks=2))
+    yield from _beside_plain(replace(NARROW, dtype="float32"))
 
 
 def images() -> Iterator[str]:
