@@ -6,6 +6,7 @@ Shape suffixes: T tokens, I in-features.
 import torch
 from torch import Tensor
 
+from regstream import heap
 from regstream.precision import Product, plain
 from regstream.symmetric import Symmetric, transpose
 
@@ -44,12 +45,14 @@ class Scratch:
         if self._buffer.numel() < size:
             # Released first, so that the old and the new one never exist together.
             self._buffer = torch.empty(0, dtype=self.dtype, device=self.device)
-            self._buffer = torch.empty(size, dtype=self.dtype, device=self.device)
+            with heap.apart():
+                self._buffer = torch.empty(size, dtype=self.dtype, device=self.device)
         return self._buffer[:size].view(num_rows, -1)[:, :num_columns]
 
     def zeros(self, num_rows: int, num_columns: int) -> Tensor:
         """A tensor of its own in the sums' dtype and device."""
-        return torch.zeros(num_rows, num_columns, dtype=self.dtype, device=self.device)
+        with heap.apart():
+            return torch.zeros(num_rows, num_columns, dtype=self.dtype, device=self.device)
 
     def square(self, width: int) -> Tensor:
         """Zeros, (width, width), with room between the rows."""

@@ -8,6 +8,8 @@ they are.
 import ctypes
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # <malloc.h>
@@ -15,6 +17,8 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # <malloc.h>
 #: Larger pieces are mapped by themselves and return at once; glibc allows no more. Batches are made so that a block's
 #: activations in bfloat16 are smaller, up to 8B width (`calibration/composition.py`).
 _LARGE_BYTES = 32 << 20
+#: Of what is made `apart`, smaller pieces still come from the heap: each would take a page more by itself.
+_APART_BYTES = 1 << 20
 #: What stays free at the heap's end.
 KEPT_BYTES = 32 << 20
 
@@ -38,6 +42,23 @@ def give_back() -> None:
         library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
         library.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
         library.malloc_trim(0)
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """Have large buffers that are made meanwhile mapped by themselves, to return at once when they are let go of.
+
+    What is kept for long would lie between what comes and goes, and leave holes in the heap that only ever grow.
+    """
+    library = _glibc()
+    if library is None:
+        yield
+        return
+    library.mallopt(_M_MMAP_THRESHOLD, _APART_BYTES)
+    try:
+        yield
+    finally:
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 class HighWater:

@@ -81,6 +81,21 @@ high.give_back()
 assert resident_bytes() < before + 16 * MIB
 """
 
+APART = """
+with heap.apart():
+    kept = made(20, 6 * MIB)
+above = made(3, 6 * MIB)  # of the heap, which can give back no more than what is free at its end
+del kept
+assert resident_bytes() < before + 18 * MIB + 8 * MIB, resident_bytes() - before
+del above
+for _ in range(10):
+    made(3, 6 * MIB)
+taken = faults()
+for _ in range(20):
+    made(3, 6 * MIB)
+assert faults() - taken < 6 * MIB / 4096, faults() - taken  # what is made afterwards comes from the heap again
+"""
+
 THREADS = """
 for _ in range(4):
     with ThreadPoolExecutor(4) as executor:
@@ -89,7 +104,14 @@ heap.give_back()
 assert resident_bytes() < before + 12 * MIB, resident_bytes() - before
 """
 
-SCRIPTS = {"large": LARGE, "small": SMALL, "bounded": BOUNDED, "high water": HIGH_WATER, "threads": THREADS}
+SCRIPTS = {
+    "large": LARGE,
+    "small": SMALL,
+    "bounded": BOUNDED,
+    "high water": HIGH_WATER,
+    "apart": APART,
+    "threads": THREADS,
+}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other C libraries are left as they are")

@@ -100,7 +100,7 @@ def budget(*sizes: str) -> Iterator[str]:
     taken, _ = merge(WIDE)
     bytes_before = _digest(MERGE / "merged")
     yield f"- {WIDE.name}: no budget: peak {format_bytes(taken.peak_bytes)}"
-    for size in sizes or ("4GiB", "2.5GiB"):
+    for size in sizes or ("4GiB", "3GiB"):
         taken, steps = merge(replace(WIDE, host_memory=size), limit_bytes=parse_bytes(size))
         same = "the same bytes" if _digest(MERGE / "merged") == bytes_before else "other bytes"
         projected = format_bytes(max(projected for _, projected in steps.values()))

@@ -41,8 +41,8 @@ def regress(step: Step, workshop: Workshop, writer: ShardWriter) -> tuple[Solve,
             gather(step, workshop, candidate, weights, is_first_pass=number == 0)
             workshop.rest()
             is_reference = index == 0 and plan.shared is None
-            for name, kept in reference.items() if is_reference else ():
-                kept.copy_(weights[name])
+            if is_reference:
+                _keep(weights, reference)
             _add(step, workshop, candidate, weights, None if is_reference else reference)
             for name, mean in means.items() if number == 0 else ():
                 mean.add_(weights[workshop.local(step, name)], alpha=1 / len(plan.candidates))
@@ -51,6 +51,12 @@ def regress(step: Step, workshop: Workshop, writer: ShardWriter) -> tuple[Solve,
         known = means[tensor.name].view(-1).cpu() if tensor.name in means else None
         writer.write(plan.base.stored_name(tensor.name), finish(tensor, plan, known, 0, math.prod(tensor.shape)))
     return tuple(solves)
+
+
+def _keep(weights: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> None:
+    """Copy what differences are taken from; no name that outlives this holds a buffer that the next pass replaces."""
+    for name, kept in reference.items():
+        kept.copy_(weights[name])
 
 
 def _add(

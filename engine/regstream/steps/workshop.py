@@ -84,11 +84,12 @@ class Workshop:
 
     def _buffers(self, slot: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
         if {name: tuple(tensor.shape) for name, tensor in self._weights.get(slot, {}).items()} != shapes:
-            self._weights.pop(slot, None)  # before there are new ones
-            self._weights[slot] = {
-                name: torch.empty(shape, dtype=self.plan.compute_dtype, device=self.plan.device)
-                for name, shape in shapes.items()
-            }
+            self._weights.pop(slot, {}).clear()  # before there are new ones, whoever still has the old mapping
+            with heap.apart():
+                self._weights[slot] = {
+                    name: torch.empty(shape, dtype=self.plan.compute_dtype, device=self.plan.device)
+                    for name, shape in shapes.items()
+                }
         return self._weights[slot]
 
     def tidy(self, step: Step) -> None:
@@ -114,6 +115,7 @@ class Workshop:
         shapes = {group: {str(tensor.linear): tensor.out_in for tensor in step.regressed[group]} for group in groups}
         if shapes != self._shapes:
             self.held.clear()
+            self._weights.pop("reference", {}).clear()  # of other input groups: room for the sums of these
             for group, linears in shapes.items():
                 self.held[group] = self.plan.method.system(group, linears, self.scratch)
             self._shapes = shapes
