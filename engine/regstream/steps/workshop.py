@@ -115,7 +115,8 @@ class Workshop:
         shapes = {group: {str(tensor.linear): tensor.out_in for tensor in step.regressed[group]} for group in groups}
         if shapes != self._shapes:
             self.held.clear()
-            self._weights.pop("reference", {}).clear()  # of other input groups: room for the sums of these
+            if self.plan.shared is None:  # else it is the same whole block for all input groups
+                self._weights.pop("reference", {}).clear()
             for group, linears in shapes.items():
                 self.held[group] = self.plan.method.system(group, linears, self.scratch)
             self._shapes = shapes
