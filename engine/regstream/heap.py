@@ -1,8 +1,8 @@
 """How glibc treats memory that was let go of: enough is kept to spare fresh pages, so little that it can be projected.
 
 A fresh page costs more than the arithmetic on it, so small tensors come from what the process has. Large ones, and
-what was kept when a step ends or the heap has grown, return to the operating system. Other C libraries are left as
-they are.
+what was kept when a step ends or the heap has grown, return to the operating system. Buffers that stay from block to
+block lie apart. Other C libraries are left as they are.
 """
 
 import ctypes

@@ -110,7 +110,10 @@ class Workshop:
         self._heap.give_back()
 
     def systems(self, step: Step, groups: Sequence[str]) -> dict[str, System]:
-        """An empty system for each of some input groups; `held` until the next call."""
+        """An empty system for each of some input groups; `held` until the next call.
+
+        Where they are others than before, what the last ones regressed is let go of first, the reference too.
+        """
         assert isinstance(self.plan.method, RegMean)
         shapes = {group: {str(tensor.linear): tensor.out_in for tensor in step.regressed[group]} for group in groups}
         if shapes != self._shapes:
