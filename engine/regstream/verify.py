@@ -52,7 +52,7 @@ def _check_model(folder: Path, architecture: object) -> Iterator[str]:
     """Whether index, shards and config agree, and every weight is finite; `architecture` as the manifest meant it."""
     try:
         result = open_checkpoint("result", folder, described=_described(folder, architecture))
-        model = LayeredModel(result.family, result.config, dtype=torch.float32, device=torch.device("cpu"))
+        model = LayeredModel(result.family, result.model_config, dtype=torch.float32, device=torch.device("cpu"))
         model.leave_out(result.lacking(model.shapes))
         check_base(result, model.shapes, model.tied)
         _check_index(folder, result)

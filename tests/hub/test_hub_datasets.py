@@ -18,6 +18,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard, constants
 from PIL import Image
+from transformers import CLIPVisionConfig, LlamaConfig
 
 import checkpoints
 from hub_server import Hub, stop
@@ -173,7 +174,7 @@ def test_images_with_their_labels(rows: str, tmp_path: Path) -> None:
     base = tmp_path / "base"
     base.mkdir()
     checkpoints.write_image_processor(base)
-    config = {"image_size": checkpoints.IMAGE_SIZE, "patch_size": checkpoints.PATCH_SIZE}
+    config = CLIPVisionConfig(image_size=checkpoints.IMAGE_SIZE, patch_size=checkpoints.PATCH_SIZE)
     loaded: Any = load_calibration(asked(), family=CLIP_VISION, config=config, base=base, seed=0, warn=lambda _: None)
     assert len(loaded) == 12
     kept = pq.read_table(Drawing().table(asked(), "image", 0)).to_pylist()
@@ -189,8 +190,12 @@ def test_fewer_rows_than_were_asked_for_are_told(rows: str, tokenizer: Path) -> 
     warnings: list[str] = []
     load_calibration(
         asked(split="test", field="input_ids"),
-        family=LLAMA, config={"vocab_size": checkpoints.VOCABULARY}, base=tokenizer, seed=0, warn=warnings.append,
-    )  # fmt: skip
+        family=LLAMA,
+        config=LlamaConfig(vocab_size=checkpoints.VOCABULARY),
+        base=tokenizer,
+        seed=0,
+        warn=warnings.append,
+    )
     assert len(warnings) == 1
     assert warnings[0].startswith("org-rows-test-")
     assert warnings[0].endswith("4 rows where 12 were asked for; going on with 4")

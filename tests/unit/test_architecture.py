@@ -17,6 +17,7 @@ from regstream.architecture import check_passes, describe, family_from, unregres
 from regstream.block import LayeredModel
 from regstream.errors import InputError, ManifestError
 from regstream.manifest import Architecture
+from regstream.model_config import build_config
 
 CPU = torch.device("cpu")
 
@@ -189,18 +190,21 @@ def test_a_table_that_fits_passes_and_leaves_the_model_as_it_was(
         assert not any("forward" in module.__dict__ for module in root.modules())
 
 
-@pytest.mark.parametrize(("table", "key"), [("olmo2", "vocab_size"), ("siglip", "patch_size")])
+@pytest.mark.parametrize(
+    ("table", "model_type", "key"), [("olmo2", "siglip_vision_model", "vocab_size"), ("siglip", "olmo2", "patch_size")]
+)
 def test_a_config_without_what_rows_are_checked_by_is_refused(
-    tmp_path: Path, table: checkpoints.Family, key: str
+    tmp_path: Path, table: checkpoints.Family, model_type: str, key: str
 ) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "olmo2", "image_size": 24}')
-    with pytest.raises(InputError, match=f"{key} is None, expected a whole number"):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, "image_size": 24}))
+    with pytest.raises(InputError, match=f"base: config.json: {key} is None, expected a whole number"):
         describe(read(TABLES[table]), tmp_path, "merge.toml")
 
 
 def layered(config: dict[str, Any], architecture: Architecture) -> LayeredModel:
     family = family_from(architecture, config["model_type"])
-    return LayeredModel(family, config, dtype=torch.float32, device=CPU)
+    built = build_config(family, config, Path("config.json"))
+    return LayeredModel(family, built, dtype=torch.float32, device=CPU)
 
 
 def test_blocks_that_read_parameters_from_outside_are_refused() -> None:

@@ -4,6 +4,7 @@ import copy
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from regstream.block.aside import Aside, Entry, Injection, Turnstile
 from regstream.checkpoint import Checkpoint, open_checkpoint
 from regstream.errors import InputError
 from regstream.families.decoders import LLAMA
+from regstream.model_config import build_config
 
 CPU = torch.device("cpu")
 BATCHES = {
@@ -69,7 +71,7 @@ def make_pair(folder: Any, family: checkpoints.Family, dtype: torch.dtype = torc
     base = checkpoints.make_family(folder, family, candidates=0, dtype=dtype).base
     checkpoint = open_checkpoint("base", base)
     return Pair(
-        layered=LayeredModel(checkpoint.family, checkpoint.config, dtype=dtype, device=CPU),
+        layered=LayeredModel(checkpoint.family, checkpoint.model_config, dtype=dtype, device=CPU),
         checkpoint=checkpoint,
         whole=checkpoints.load(base, dtype),
     )
@@ -230,8 +232,8 @@ def test_a_pass_that_ends_early_computes_nothing_after_the_last_groups_input(pai
 @pytest.mark.parametrize("key", ["num_attention_heads", "hidden_size"])
 def test_a_config_that_makes_no_model_is_refused_in_one_line(key: str, value: object) -> None:
     config = {"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 1, key: value}
-    with pytest.raises(InputError, match=r"config.json describes no AutoModelForCausalLM") as caught:
-        LayeredModel(LLAMA, config, dtype=torch.float32, device=CPU)
+    with pytest.raises(InputError, match=r"config.json(: no config of| describes no AutoModelForCausalLM)") as caught:
+        LayeredModel(LLAMA, build_config(LLAMA, config, Path("config.json")), dtype=torch.float32, device=CPU)
     assert "\n" not in str(caught.value)
 
 
@@ -243,6 +245,6 @@ def test_a_config_stays_as_it_was_read() -> None:
         "rope_scaling": scaling | {"original_max_position_embeddings": 32},
     }  # fmt: skip
     before = copy.deepcopy(config)
-    layered = LayeredModel(LLAMA, config, dtype=torch.float32, device=CPU)
+    layered = LayeredModel(LLAMA, build_config(LLAMA, config, Path("config.json")), dtype=torch.float32, device=CPU)
     assert layered.model.config.rope_parameters["rope_theta"] == 500000.0
     assert config == before

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig
 
 import checkpoints
 from regstream.calibration import CalibrationSet, TokenRows, load_calibration
@@ -44,7 +44,7 @@ def load(tokenizer: Path) -> Load:
         return load_calibration(
             Calibration(path=path, **settings),
             family=LLAMA,
-            config={"vocab_size": checkpoints.VOCABULARY},
+            config=LlamaConfig(vocab_size=checkpoints.VOCABULARY),
             base=folder,
             seed=seed,
             warn=(warnings if warnings is not None else []).append,
@@ -271,7 +271,12 @@ def test_rows_of_the_wrong_kind_for_the_model_are_refused(tmp_path: Path) -> Non
     path = write(tmp_path, "txt", TEXTS)
     with pytest.raises(InputError, match=r"expected a folder of images, a .parquet of them"):
         load_calibration(
-            Calibration(path=path), family=CLIP_VISION, config={}, base=tmp_path, seed=0, warn=lambda _: None
+            Calibration(path=path),
+            family=CLIP_VISION,
+            config=CLIPVisionConfig(),
+            base=tmp_path,
+            seed=0,
+            warn=lambda _: None,
         )
 
 
@@ -280,7 +285,7 @@ def test_what_cannot_be_read_here_is_refused(tmp_path: Path, settings: dict[str,
     if "path" in settings:
         settings = {"path": tmp_path}
     with pytest.raises(InputError, match=r"HF_HUB_OFFLINE keeps off the network|expected a file of rows"):
-        load_calibration(Calibration(**settings), family=LLAMA, config={}, base=tmp_path, seed=0, warn=lambda _: None)
+        load_calibration(Calibration(**settings), family=LLAMA, config=LlamaConfig(), base=tmp_path, seed=0, warn=print)
 
 
 def test_rows_are_kept_in_four_bytes_a_token(tmp_path: Path, load: Load) -> None:

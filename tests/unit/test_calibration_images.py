@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor
+from transformers import AutoImageProcessor, CLIPVisionConfig
 
 from checkpoints import IMAGE_SIZE, PATCH_SIZE, write_image_processor
 from regstream.calibration import CalibrationSet, PixelRows, load_calibration
@@ -53,7 +53,7 @@ def write_folder(folder: Path, count: int = 5) -> Path:
 
 
 def load(path: Path, base: Path, *, seed: int = 0, label: str = "label", **settings: Any) -> CalibrationSet:
-    config = {"image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE}
+    config = CLIPVisionConfig(image_size=IMAGE_SIZE, patch_size=PATCH_SIZE)
     calibration = Calibration(path=path, **settings)
     return load_calibration(
         calibration, family=CLIP_VISION, config=config, base=base, seed=seed, warn=lambda _: None, label=label

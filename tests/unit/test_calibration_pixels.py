@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import CLIPVisionConfig
 
 from checkpoints import IMAGE_SIZE, IMAGE_TOKENS, PATCH_SIZE, random_images, write_images
 from regstream.calibration import CalibrationSet, load_calibration
@@ -21,7 +22,7 @@ def load(path: Path, *, seed: int = 0, warnings: list[str] | None = None, **sett
     return load_calibration(
         Calibration(path=path, **settings),
         family=CLIP_VISION,
-        config={"image_size": IMAGE_SIZE, "patch_size": PATCH_SIZE},
+        config=CLIPVisionConfig(image_size=IMAGE_SIZE, patch_size=PATCH_SIZE),
         base=path.parent,
         seed=seed,
         warn=(warnings if warnings is not None else []).append,

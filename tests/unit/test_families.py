@@ -108,8 +108,7 @@ def test_images_give_as_many_tokens_as_is_said(described: tuple[nn.Module, Famil
         lambda _, args: lengths.append(args[0].shape[1])
     )
     run(model, family)
-    config = {"image_size": checkpoints.IMAGE_SIZE, "patch_size": checkpoints.PATCH_SIZE}
-    assert lengths == [family.tokens_per_row(config)]
+    assert lengths == [family.tokens_per_row(model.config)]
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def merge(manifest_path: Path, output: Path) -> None:
         candidates.append(_load(model_class, candidate.model.folder))
         sets.append(
             load_calibration(
-                candidate.calibration, family=base.family, config=base.config, base=base.folder,
+                candidate.calibration, family=base.family, config=base.model_config, base=base.folder,
                 seed=manifest.merge.seed, widest=widest, warn=print,
             )
         )  # fmt: skip

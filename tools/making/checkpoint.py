@@ -18,6 +18,7 @@ from torch import Tensor
 from making.shapes import SHAPES
 from regstream.block import LayeredModel
 from regstream.families import family_of
+from regstream.model_config import build_config
 from regstream.shards import header_of, shard_bytes, write_shard
 
 _PANEL = 4 << 20
@@ -60,7 +61,9 @@ def _write(arguments: argparse.Namespace, config: dict[str, Any]) -> None:
     dtype: torch.dtype = getattr(torch, arguments.dtype)
     family = family_of(config["model_type"])
     assert family is not None
-    model = LayeredModel(family, config, dtype=dtype, device=torch.device("cpu"))
+    model = LayeredModel(
+        family, build_config(family, config, Path("config.json")), dtype=dtype, device=torch.device("cpu")
+    )
     parts: dict[int | None, dict[str, tuple[int, ...]]] = {}
     for name, shape in model.shapes.items():
         parts.setdefault(family.block_of(name), {})[name] = shape

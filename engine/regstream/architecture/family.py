@@ -3,8 +3,8 @@
 from dataclasses import replace
 from functools import partial
 
-from regstream.families import Family, InputGroup
-from regstream.families.description import ENCODER_FATES, LANGUAGE_MODEL_FATES, patches_and_class
+from regstream.families import Family, InputGroup, patches_and_class
+from regstream.families.description import ENCODER_FATES, LANGUAGE_MODEL_FATES
 from regstream.manifest import Architecture
 
 

@@ -6,16 +6,17 @@ from pathlib import Path
 import torch
 import transformers
 from torch import nn
-from transformers import CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from regstream.architecture.family import family_from
 from regstream.architecture.probe import is_linear, is_transposed
 from regstream.architecture.telling import listed, nearest, refuse
 from regstream.block import LayeredModel, empty_model
-from regstream.checkpoint import read_config
+from regstream.checkpoint import CONFIG, read_config
 from regstream.errors import InputError, ManifestError
-from regstream.families import Family, family_of
+from regstream.families import Family, family_of, patches_and_class
 from regstream.manifest import Architecture
+from regstream.model_config import build_config, vocabulary
 
 
 def describe(architecture: Architecture, base: Path, source: str) -> Family:
@@ -36,16 +37,27 @@ def describe(architecture: Architecture, base: Path, source: str) -> Family:
         )
     if model_type not in CONFIG_MAPPING:
         raise InputError(
-            f'base: {base / "config.json"}: model_type "{model_type}" is not in transformers'
+            f'base: {base / CONFIG}: model_type "{model_type}" is not in transformers'
             f" {transformers.__version__}; code that comes with a checkpoint is not run"
         )
-    for key in ("vocab_size",) if architecture.rows == "input_ids" else ("image_size", "patch_size"):
-        if not isinstance(config.get(key), int):
-            raise InputError(f"base: {base / 'config.json'}: {key} is {config.get(key)}, expected a whole number")
     family = family_from(architecture, model_type)
     refuse(source, _class_problems(architecture))
-    refuse(source, _module_problems(architecture, family, empty_model(family, config, torch.float32)))
+    try:
+        model_config = build_config(family, config, base / CONFIG)
+        _check_rows(architecture, model_config)
+        model = empty_model(family, model_config, torch.float32)
+    except InputError as error:
+        raise InputError(f"base: {error}") from error
+    refuse(source, _module_problems(architecture, family, model))
     return family
+
+
+def _check_rows(architecture: Architecture, config: PreTrainedConfig) -> None:
+    """Whether the config tells what rows are checked by."""
+    if architecture.rows == "input_ids":
+        vocabulary(config)
+    else:
+        patches_and_class(config)
 
 
 def unregressed(model: LayeredModel) -> str | None:

@@ -10,7 +10,7 @@ from regstream.architecture.probe import probe_block, probe_stem
 from regstream.architecture.telling import refuse, tried
 from regstream.batch import Batch
 from regstream.block import LayeredModel
-from regstream.families.description import patches_and_class
+from regstream.families import patches_and_class
 from regstream.manifest import Architecture
 
 
@@ -29,11 +29,10 @@ def check_passes(architecture: Architecture, model: LayeredModel, source: str) -
 
 def _width_problems(architecture: Architecture, model: LayeredModel, hidden_BLD: Tensor) -> Iterator[str]:
     _, length, width = hidden_BLD.shape
-    told = getattr(model.model.config, "hidden_size", None)
-    if width != told:
-        yield f"embeddings: what reaches the blocks is {width} wide, the config's hidden_size is {told}"
+    if width != model.hidden_size:
+        yield f"embeddings: what reaches the blocks is {width} wide, the config's hidden_size is {model.hidden_size}"
     if architecture.rows == "pixel_values":
-        count = patches_and_class(model.model.config.to_dict(), class_tokens=architecture.class_tokens)
+        count = patches_and_class(model.model.config, class_tokens=architecture.class_tokens)
         if count != length:
             beside = architecture.class_tokens + length - count
             yield f"class_tokens: an image has {length} tokens, expected were {count}; write class_tokens = {beside}"

@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from regstream.batch import Batch
 from regstream.block import LayeredModel
+from regstream.families import image_shape
 
 _BATCH = Batch((4, 3))
 
@@ -37,8 +38,7 @@ def probe_stem(model: LayeredModel) -> tuple[Tensor, Batch]:
     if model.family.rows == "input_ids":
         inputs = {"input_ids": torch.zeros(_BATCH.shape, dtype=torch.long, device=model.device)}
     else:
-        size, channels = model.model.config.image_size, model.model.config.num_channels
-        inputs = {"pixel_values": _random(model, (1, channels, size, size), numbers)}
+        inputs = {"pixel_values": _random(model, (1, *image_shape(model.model.config)), numbers)}
     names = (name for name in model.shapes if model.family.part_of(name) == "embeddings")
     with model.lent(_made_up(model, names, numbers)):
         hidden_BLD = model.run_stem(inputs)
@@ -72,6 +72,15 @@ def probe_block(model: LayeredModel, index: int, batch: Batch) -> dict[str, list
     if not isinstance(outputs[0], Tensor):
         model.stand_aside_in_tuples()
     return seen
+
+
+def probe_head(model: LayeredModel) -> None:
+    """Run what follows the blocks of a model that continues texts, on made-up hidden states."""
+    numbers = torch.Generator().manual_seed(0)
+    length = _BATCH.lengths[0]
+    names = (name for name in model.shapes if model.family.part_of(name) is not None)
+    with model.lent(_made_up(model, names, numbers)), _no_products(model.model, {}, numbers):
+        model.run_head(_random(model, (1, length, model.hidden_size), numbers), slice(0, length))
 
 
 @contextmanager

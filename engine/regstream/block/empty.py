@@ -1,44 +1,92 @@
 """A transformers model without weights, as a config describes it."""
 
 import textwrap
-from collections.abc import Mapping
-from copy import deepcopy
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 import transformers
 from accelerate import init_empty_weights
-from huggingface_hub.errors import StrictDataclassError
-from transformers import CONFIG_MAPPING, PreTrainedModel
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
+from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from regstream.errors import InputError
 from regstream.families import Family
 
-#: What transformers raises for a config that makes no sense, depending on the key.
-_REFUSALS = (StrictDataclassError, ArithmeticError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)
 _MOST_SHOWN = 300
+#: More than any published model has, and what a few seconds suffice for.
+_MOST_PARAMETERS = 40_000
+#: Of rotary tables, masks and positions, which are real while weights are not.
+_MOST_BUFFER_BYTES = 1 << 30
 
 
-def empty_model(family: Family, config: Mapping[str, Any], dtype: torch.dtype) -> PreTrainedModel:
+def empty_model(family: Family, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     """The family's model with its parameters on the meta device and its buffers real.
 
     Raises:
-        InputError: the config makes no such model.
+        InputError: the config makes no such model, or one that is out of all bounds.
     """
-    model_type = family.model_types[0] if family.nested_config else config["model_type"]
     model_class = getattr(transformers, family.model_class)
+    make = getattr(model_class, "from_config", None) or model_class._from_config
     try:
-        # Without where remote code would be found: none is run. A copy, since transformers writes into tables within a
-        # config (rope_theta into rope_scaling).
-        content = deepcopy({k: v for k, v in config.items() if k != "auto_map"})
-        settings = CONFIG_MAPPING[model_type].from_dict(content)
-        settings.use_cache = False  # a pass goes through one block, and no pass goes on from another
+        # First with nothing real, since a false size would fill memory with buffers.
+        with _bounded(), torch.device("meta"):
+            make(config, dtype=dtype)
         with init_empty_weights(include_buffers=False):
-            make = getattr(model_class, "from_config", None) or model_class._from_config
-            model: PreTrainedModel = make(settings, dtype=dtype)
-    except _REFUSALS as error:
+            model: PreTrainedModel = make(config, dtype=dtype)
+        model.tie_weights()
+    except (MemoryError, _OutOfBoundsError) as error:
+        raise InputError(
+            f"config.json describes a {family.model_class} {error or 'too large for this machine'}"
+        ) from error
+    except Exception as error:  # whatever transformers makes of a config that makes no sense
         text = textwrap.shorten(str(error), _MOST_SHOWN, placeholder=" …")
-        raise InputError(f"base: config.json describes no {family.model_class}: {text}") from error
-    model.tie_weights()
+        raise InputError(f"config.json describes no {family.model_class}: {text}") from error
     model.train(False)
     return model
+
+
+class _OutOfBoundsError(Exception):
+    pass
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Has what weights are made of take no memory: accelerate moves them off it one by one, and each is there first."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        del types
+        named = dict(kwargs or {})
+        if func is torch.empty and named.get("device") is None:
+            named["device"] = "meta"
+        return func(*args, **named)
+
+
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """End the making of a model that has too many parameters, or too large buffers, within the context."""
+    num_parameters = buffer_bytes = 0
+
+    def count(_module: nn.Module, _name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal num_parameters
+        num_parameters += parameter is not None
+        if num_parameters > _MOST_PARAMETERS:
+            raise _OutOfBoundsError(f"of more than {_MOST_PARAMETERS:,} parameters")
+
+    def add(_module: nn.Module, name: str, buffer: Tensor | None) -> None:
+        nonlocal buffer_bytes
+        buffer_bytes += 0 if buffer is None else buffer.numel() * buffer.element_size()
+        if buffer_bytes > _MOST_BUFFER_BYTES:
+            raise _OutOfBoundsError(f"with a buffer {name} beyond {_MOST_BUFFER_BYTES >> 30} GiB; are its sizes right?")
+
+    with ExitStack() as hooks:
+        hooks.callback(register_module_parameter_registration_hook(count).remove)
+        hooks.callback(register_module_buffer_registration_hook(add).remove)
+        yield

@@ -9,18 +9,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedConfig
 
 from regstream.batch import Batch
 from regstream.block.aside import Aside, Entry, Injection, PassEnded, Turnstile
 from regstream.block.empty import empty_model
 from regstream.block.pieces import take_in_pieces
-from regstream.families import Family
+from regstream.families import Family, image_shape
+from regstream.model_config import hidden_size, vocabulary
 
 
 class LayeredModel:
     """The model that a config describes; its weights are lent to it, never owned."""
 
-    def __init__(self, family: Family, config: Mapping[str, Any], *, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, family: Family, config: PreTrainedConfig, *, dtype: torch.dtype, device: torch.device) -> None:
         self.family = family
         self.dtype = dtype
         self.device = device
@@ -45,7 +47,7 @@ class LayeredModel:
     @property
     def hidden_size(self) -> int:
         """D."""
-        return int(self.model.config.hidden_size)
+        return hidden_size(self.model.config)
 
     @property
     def widest(self) -> int:
@@ -56,7 +58,7 @@ class LayeredModel:
     @property
     def vocabulary(self) -> int:
         """V."""
-        return int(self.model.config.vocab_size)
+        return vocabulary(self.model.config)
 
     @property
     def positions(self) -> int:
@@ -127,8 +129,8 @@ class LayeredModel:
 
     def _body_inputs(self, hidden_BLD: Tensor, batch: Batch) -> dict[str, Any]:
         if self.family.body_input == "pixel_values":
-            size, channels = self.model.config.image_size, self.model.config.num_channels
-            return {"pixel_values": torch.zeros(hidden_BLD.shape[0], channels, size, size, device="meta")}
+            shape = image_shape(self.model.config)
+            return {"pixel_values": torch.zeros(hidden_BLD.shape[0], *shape, device="meta")}
         # The body sees shape, dtype and device of its input and nothing else: the values enter at the block. Should
         # anything of this reach one beside them, it cannot go unnoticed.
         if self.family.body_input == "input_ids":

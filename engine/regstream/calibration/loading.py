@@ -1,25 +1,27 @@
 """From what a manifest asks for to batches: rows drawn by the seed, checked, sorted by length."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from regstream.batch import Batch
 from regstream.calibration.composition import Composition
 from regstream.calibration.drawing import Drawing
 from regstream.calibration.images import Encoded, FolderImages, PreparedImages, TableImages
-from regstream.calibration.pixels import PixelRows, Pixels, StoredPixels, image_shape
+from regstream.calibration.pixels import PixelRows, Pixels, StoredPixels
 from regstream.calibration.sources import choose, count_rows, read_rows
 from regstream.calibration.tensors import read_token_rows
 from regstream.calibration.tokens import TokenIds, tokenizer_for
 from regstream.errors import InputError
-from regstream.families import Family
+from regstream.families import Family, image_shape
 from regstream.manifest import Calibration
+from regstream.model_config import vocabulary
 
 
 class CalibrationSet(Protocol):
@@ -78,7 +80,7 @@ def load_calibration(
     calibration: Calibration,
     *,
     family: Family,
-    config: Mapping[str, Any],
+    config: PreTrainedConfig,
     base: Path,
     seed: int,
     warn: Callable[[str], None],
@@ -107,7 +109,7 @@ def load_calibration(
         raise InputError(f"{path}: expected a file of rows; a folder of images is for a model that reads images")
     rows = _token_rows(calibration, path, base, seed)
     _warn_if_few(path, len(rows), calibration, warn)
-    _check_vocabulary(path, [ids for _, ids in rows], [place for place, _ in rows], int(config["vocab_size"]))
+    _check_vocabulary(path, [ids for _, ids in rows], [place for place, _ in rows], vocabulary(config))
     return TokenRows([ids for _, ids in rows], composition)
 
 
@@ -117,7 +119,7 @@ def _field(calibration: Calibration, family: Family) -> str:
     return "image" if is_default else calibration.field
 
 
-def _pixels(path: Path, column: str, label: str, config: Mapping[str, Any], base: Path) -> Pixels:
+def _pixels(path: Path, column: str, label: str, config: PreTrainedConfig, base: Path) -> Pixels:
     """Images by what holds them."""
     if path.suffix == ".safetensors" and not path.is_dir():
         return StoredPixels(path, image_shape(config))

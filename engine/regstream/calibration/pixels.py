@@ -2,18 +2,19 @@
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from regstream.batch import Batch
 from regstream.calibration.composition import Composition
 from regstream.calibration.tensors import tensor_rows
 from regstream.errors import InputError
-from regstream.families import Family
+from regstream.families import Family, image_shape
 
 _FLOATING = ("F64", "F32", "F16", "BF16")
 
@@ -93,7 +94,7 @@ class PixelRows:
     """Images in batches; all have the model's size, so nothing is ever padded."""
 
     def __init__(
-        self, source: Pixels, family: Family, config: Mapping[str, Any], chosen: Sequence[int], composition: Composition
+        self, source: Pixels, family: Family, config: PreTrainedConfig, chosen: Sequence[int], composition: Composition
     ) -> None:
         assert family.tokens_per_row is not None
         self._source = source
@@ -130,9 +131,3 @@ class PixelRows:
     def class_folders(self) -> tuple[str, ...]:
         """The folders that classes are, in the order of the labels; none where labels are numbers."""
         return self._source.class_folders
-
-
-def image_shape(config: Mapping[str, Any]) -> list[int]:
-    """(C, H, W) that a model expects."""
-    size = int(config["image_size"])
-    return [int(config.get("num_channels", 3)), size, size]

@@ -1,10 +1,11 @@
 """One checkpoint: its config, and its tensors under the model's own names."""
 
 from collections.abc import Iterable, Iterator, Mapping, Set
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from regstream.checkpoint.header import TensorSpec
 from regstream.checkpoint.json_file import read_object
@@ -13,6 +14,7 @@ from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
 from regstream.families import FAMILIES, Family, family_of
+from regstream.model_config import build_config
 
 CONFIG = "config.json"
 
@@ -47,6 +49,23 @@ class Checkpoint(TensorReader):
         super().__init__(label, {own: layout[name] for own, name in self._stored.items()}, source)
         besides = {name: layout[name] for name in layout.keys() - self._stored.values()}
         self.besides = TensorReader(label, besides, source)
+
+    @cached_property
+    def model_config(self) -> PreTrainedConfig:
+        """Its config as transformers reads it: keys that the file leaves out are its class's defaults.
+
+        Raises:
+            InputError: its class refuses it, or it asks for code of the hub.
+        """
+        try:
+            return build_config(self.family, self.config, self.folder / CONFIG)
+        except InputError as error:
+            raise InputError(f"{self.label}: {error}") from error
+
+    @property
+    def num_blocks(self) -> int:
+        """How many blocks its files hold tensors of."""
+        return len({self.family.block_of(name) for name in self.tensors} - {None})
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -115,10 +134,24 @@ def open_checkpoint(
             )
         if family.nested_config:
             config = config.get(family.nested_config, config)
+            if not isinstance(config, dict):
+                raise InputError(f"{folder / CONFIG}: {family.nested_config} is {config}, expected a table")
         layout = read_layout(folder, source)
-        return Checkpoint(label, folder, config=config, family=family, source=source, layout=layout)
+        checkpoint = Checkpoint(label, folder, config=config, family=family, source=source, layout=layout)
     except InputError as error:
         raise InputError(f"{label}: {error}") from error
+    _check_blocks(checkpoint)
+    return checkpoint
+
+
+def _check_blocks(checkpoint: Checkpoint) -> None:
+    """Refuse a config of more blocks than there are before a model is made of it."""
+    expected = getattr(checkpoint.model_config, "num_hidden_layers", None)
+    if isinstance(expected, int) and expected > checkpoint.num_blocks:
+        raise InputError(
+            f"{checkpoint.label}: {checkpoint.folder / CONFIG}: num_hidden_layers is {expected:,}, and the checkpoint's"
+            f" files hold {checkpoint.num_blocks:,} blocks ({checkpoint.family.blocks}.*)"
+        )
 
 
 def read_config(folder: Path) -> dict[str, Any]:

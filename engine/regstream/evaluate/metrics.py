@@ -92,7 +92,7 @@ def _rows_of(plan: Plan, listener: Listener) -> _RowsOf:
             return load_calibration(
                 candidate.evaluation,
                 family=plan.base.family,
-                config=plan.base.config,
+                config=plan.base.model_config,
                 base=plan.base.folder,
                 seed=plan.manifest.merge.seed,
                 widest=plan.model.widest,

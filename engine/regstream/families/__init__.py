@@ -4,8 +4,18 @@ from regstream.families.clip import CLIP_TEXT, CLIP_VISION
 from regstream.families.decoders import DECODERS, GPT2
 from regstream.families.description import Family, InputGroup
 from regstream.families.encoders import BERT, ROBERTA, VIT
+from regstream.families.images import image_shape, patches_and_class
 
-__all__ = ["CLIP_TEXT", "CLIP_VISION", "FAMILIES", "Family", "InputGroup", "family_of"]
+__all__ = [
+    "CLIP_TEXT",
+    "CLIP_VISION",
+    "FAMILIES",
+    "Family",
+    "InputGroup",
+    "family_of",
+    "image_shape",
+    "patches_and_class",
+]
 
 FAMILIES: tuple[Family, ...] = (*DECODERS, GPT2, BERT, ROBERTA, VIT, CLIP_VISION)
 

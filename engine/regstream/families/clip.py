@@ -1,6 +1,7 @@
 """CLIP's vision encoder, alone or inside a whole CLIP checkpoint, and the text tower beside it there."""
 
-from regstream.families.description import Family, block_groups, patches_and_class
+from regstream.families.description import Family, block_groups
+from regstream.families.images import patches_and_class
 
 _GROUPS = block_groups(
     attention_input=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),

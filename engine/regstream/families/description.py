@@ -44,7 +44,7 @@ class Family:
     pooled: str = ""  # the norm that one token passes to stand for all: the first of an image, the last of a text
     activates_in_place: bool = True  # nothing in a block but its activation function reads what that reads
     optional: tuple[str, ...] = ()  # modules that a checkpoint may lack
-    tokens_per_row: Callable[[Mapping[str, Any]], int] | None = None  # of images, from the config
+    tokens_per_row: Callable[[Any], int] | None = None  # of images, from the config
     #: How names in checkpoints become the model's own: regular expressions and what they are replaced by, in order.
     renames: tuple[tuple[str, str], ...] = ()
     nested_config: str | None = None  # where a larger model's config keeps this one's
@@ -108,8 +108,3 @@ def block_groups(
         InputGroup(name="mlp input", linears=mlp_input, transposed=transposed),
         InputGroup(name="mlp output", linears=(mlp_output,), transposed=transposed),
     )
-
-
-def patches_and_class(config: Mapping[str, Any], *, class_tokens: int = 1) -> int:
-    """Tokens of an image that is cut into patches: those, and the one that stands for the class."""
-    return int(config["image_size"] // config["patch_size"]) ** 2 + class_tokens

@@ -1,6 +1,7 @@
 """Encoders of text and of images, without the heads that tasks put on them."""
 
-from regstream.families.description import ENCODER_FATES, Family, block_groups, patches_and_class
+from regstream.families.description import ENCODER_FATES, Family, block_groups
+from regstream.families.images import patches_and_class
 
 
 def _bert(model_type: str) -> Family:

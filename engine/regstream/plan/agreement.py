@@ -6,13 +6,6 @@ from regstream.checkpoint import Checkpoint
 from regstream.errors import InputError
 from regstream.manifest import Others
 
-#: Keys of a config that change what a model computes without changing any shape.
-_COMPUTING = (
-    "model_type", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act",
-    "hidden_activation", "rms_norm_eps", "layer_norm_eps", "rope_theta", "rope_scaling", "rope_parameters",
-    "sliding_window", "layer_types", "tie_word_embeddings", "attn_logit_softcapping", "final_logit_softcapping",
-    "query_pre_attn_scalar", "image_size", "patch_size",
-)  # fmt: skip
 #: Buffers that older versions stored beside the parameters.
 _STORED_BUFFERS = ("rotary_emb.inv_freq", "position_ids", "attn.bias", "masked_bias")
 
@@ -31,25 +24,27 @@ def check_base(base: Checkpoint, shapes: Mapping[str, tuple[int, ...]], tied: Co
             )
 
 
-def check_candidate(
-    candidate: Checkpoint, base: Checkpoint, shapes: Mapping[str, tuple[int, ...]], others: Others
-) -> list[str]:
-    """Check a candidate against the base. Returns what is left out of it, a line a tensor.
+def check_family(candidate: Checkpoint, base: Checkpoint) -> None:
+    """Refuse a candidate of another architecture than the base's.
 
     Raises:
-        InputError: another architecture, a tensor missing or of another shape, or other rows of the vocabulary.
+        InputError: it is of another.
     """
     if candidate.family is not base.family:
         raise InputError(
             f"{candidate.label}: {candidate.folder}: architecture {candidate.family.name},"
             f" where the base is {base.family.name}; only checkpoints of one architecture can be merged"
         )
-    for key in _COMPUTING:
-        if key in base.config and key in candidate.config and candidate.config[key] != base.config[key]:
-            raise InputError(
-                f"{candidate.label}: {candidate.folder / 'config.json'}: {key} is {candidate.config[key]},"
-                f" where the base has {base.config[key]}; only checkpoints of one architecture can be merged"
-            )
+
+
+def check_candidate(
+    candidate: Checkpoint, base: Checkpoint, shapes: Mapping[str, tuple[int, ...]], others: Others
+) -> list[str]:
+    """Check a candidate against the base. Returns what is left out of it, a line a tensor.
+
+    Raises:
+        InputError: a tensor missing or of another shape, or other rows of the vocabulary.
+    """
     vocabulary = _vocabulary_tensors(base)
     expected = {}
     for name, shape in shapes.items():

@@ -15,7 +15,8 @@ from regstream.events import Listener, Warned, ignore
 from regstream.manifest import Candidate, Manifest
 from regstream.methods import Method, RegMean, method_of
 from regstream.methods.method import States
-from regstream.plan.agreement import check_base, check_candidate, check_ties
+from regstream.plan.agreement import check_base, check_candidate, check_family, check_ties
+from regstream.plan.configs import ConfigAgreement
 from regstream.plan.device import choose_device
 from regstream.plan.job import PlannedCandidate
 from regstream.plan.opening import Opening
@@ -60,7 +61,7 @@ def make_plan(
     dtype = _compute_dtype([base, *opened])
     needed, drawing = method.states is not States.NONE, Drawing(commits, listener)
     device_here = chosen if memory.is_there(chosen) else torch.device("cpu")
-    model = LayeredModel(base.family, base.config, dtype=dtype, device=device_here)
+    model = _model(base, dtype, device_here)
     for note in _agree(manifest, model, base, opened, source, is_regressed=needed):
         warn(note)
     calibrate = partial(
@@ -93,6 +94,13 @@ def _device(manifest: Manifest, device: str | None, source: str, *, must_exist: 
     return chosen
 
 
+def _model(base: Checkpoint, dtype: torch.dtype, device: torch.device) -> LayeredModel:
+    try:
+        return LayeredModel(base.family, base.model_config, dtype=dtype, device=device)
+    except InputError as error:
+        raise InputError(f"{base.label}: {error}") from error
+
+
 def _agree(
     manifest: Manifest,
     model: LayeredModel,
@@ -108,10 +116,15 @@ def _agree(
         if is_regressed and (told := unregressed(model)):
             yield told
     model.leave_out(base.lacking(model.shapes))
+    configs = ConfigAgreement(base, model)
+    configs.check_ties(base)
     check_base(base, model.shapes, model.tied)
     for checkpoint in opened:
         yield from checkpoint.notes
         check_ties(checkpoint, model.tied)
+        check_family(checkpoint, base)
+        yield from configs.check(checkpoint)
+        configs.check_ties(checkpoint)
         yield from check_candidate(checkpoint, base, model.shapes, manifest.merge.others)
 
 
@@ -137,7 +150,7 @@ def _calibration(
         return load_calibration(
             candidate.calibration,
             family=base.family,
-            config=base.config,
+            config=base.model_config,
             base=base.folder,
             seed=seed,
             widest=widest,

@@ -1,0 +1,59 @@
+"""From a config's JSON to an object of the config's own class, as transformers reads it."""
+
+import math
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+
+from regstream.errors import InputError
+from regstream.families import Family
+from regstream.model_config.limits import check_limits
+from regstream.model_config.remote_code import refuse_remote_code, without_implementations
+
+_MOST_SHOWN = 300
+#: How transformers writes floats that JSON has no number for: {"__float__": "Infinity"}.
+_FLOAT_TAG = "__float__"
+_FLOATS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
+
+#: By which transformers finds the config of what reads text inside another.
+_SUB_CONFIGS = ("text_config", "text_encoder", "decoder", "generator")
+
+
+def build_config(family: Family, content: Mapping[str, Any], file: Path) -> PreTrainedConfig:
+    """The config of a family's model; `content` is what `file` holds of it. Code that it names is not run.
+
+    Raises:
+        InputError: it asks for code of the hub, its sizes are out of all bounds, or its class refuses it.
+    """
+    refuse_remote_code(content, file)
+    check_limits(content, file)
+    model_type = family.model_types[0] if family.nested_config else str(content.get("model_type"))
+    # A copy: transformers writes into tables within a config (rope_theta into rope_scaling).
+    copied = without_implementations(_with_floats(content))
+    try:
+        config: PreTrainedConfig = CONFIG_MAPPING[model_type].from_dict(copied)
+        # A pass goes through one block, no pass goes on from another, and what it returns has names.
+        config.use_cache, config.return_dict, config.output_hidden_states = False, True, False
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever its class makes of content that makes no sense
+        text = textwrap.shorten(f"{type(error).__name__}: {error}", _MOST_SHOWN, placeholder=" …")
+        raise InputError(f'{file}: no config of model_type "{model_type}": {text}') from error
+    for key in _SUB_CONFIGS:
+        if isinstance(getattr(config, key, None), dict):
+            raise InputError(
+                f'{file}: has a table {key}, and a config of model_type "{model_type}" has no sub-config of that name;'
+                " transformers does not load it, remove it"
+            )
+    return config
+
+
+def _with_floats(content: Any) -> Any:
+    if isinstance(content, Mapping):
+        if content.keys() == {_FLOAT_TAG} and content[_FLOAT_TAG] in tuple(_FLOATS):
+            return _FLOATS[content[_FLOAT_TAG]]
+        return {key: _with_floats(value) for key, value in content.items()}
+    return [_with_floats(value) for value in content] if isinstance(content, list) else content
