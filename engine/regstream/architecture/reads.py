@@ -25,9 +25,9 @@ def model_reads(family: Family, config: PreTrainedConfig, dtype: torch.dtype) ->
 
     As long as these keys agree, the code goes the same way and reads no others. None where it does not run so.
     """
-    recorded = deepcopy(config)
-    reads = record_reads(recorded)
     try:
+        recorded = deepcopy(config)
+        reads = record_reads(recorded)
         model = LayeredModel(family, recorded, dtype=dtype, device=torch.device("cpu"))
         building = frozenset(reads.names)
         reads.names.clear()

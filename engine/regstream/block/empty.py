@@ -15,6 +15,7 @@ from torch.nn.modules.module import (
 )
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from regstream.errors import InputError
 from regstream.families import Family
@@ -36,15 +37,18 @@ def empty_model(family: Family, config: PreTrainedConfig, dtype: torch.dtype) ->
     make = getattr(model_class, "from_config", None) or model_class._from_config
     try:
         # First with nothing real, since a false size would fill memory with buffers.
-        with _bounded(), torch.device("meta"):
+        with _bounded(), no_init_weights(), torch.device("meta"):
             make(config, dtype=dtype)
-        with init_empty_weights(include_buffers=False):
+        with _EmptyOnMeta(), no_init_weights(), init_empty_weights(include_buffers=False):
             model: PreTrainedModel = make(config, dtype=dtype)
+        if any(buffer.is_meta for buffer in model.buffers()):  # one that was made empty, and then filled
+            with init_empty_weights(include_buffers=False):
+                model = make(config, dtype=dtype)
         model.tie_weights()
-    except (MemoryError, _OutOfBoundsError) as error:
-        raise InputError(
-            f"config.json describes a {family.model_class} {error or 'too large for this machine'}"
-        ) from error
+    except MemoryError:
+        raise
+    except _OutOfBoundsError as error:
+        raise InputError(f"config.json describes a {family.model_class} {error}") from error
     except Exception as error:  # whatever transformers makes of a config that makes no sense
         text = textwrap.shorten(str(error), _MOST_SHOWN, placeholder=" …")
         raise InputError(f"config.json describes no {family.model_class}: {text}") from error

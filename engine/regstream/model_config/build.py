@@ -28,8 +28,8 @@ def build_config(family: Family, content: Mapping[str, Any], file: Path) -> PreT
     Raises:
         InputError: it asks for code of the hub, its sizes are out of all bounds, or its class refuses it.
     """
-    refuse_remote_code(content, file)
     check_limits(content, file)
+    refuse_remote_code(content, file)
     model_type = family.model_types[0] if family.nested_config else str(content.get("model_type"))
     # A copy: transformers writes into tables within a config (rope_theta into rope_scaling).
     copied = without_implementations(_with_floats(content))

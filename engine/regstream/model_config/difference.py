@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -21,6 +21,8 @@ _ROPE_SPELLINGS = {
     "rope_theta": "rope_theta", "rope_local_base_freq": "rope_theta", "rotary_emb_base": "rope_theta",
     "partial_rotary_factor": "partial_rotary_factor", "rotary_pct": "partial_rotary_factor",
 }  # fmt: skip
+#: What Phi-3's configs have been calling one type.
+_SAME_ROPE_TYPES = {"su", "yarn", "longrope"}
 _ABSENT = "absent"
 
 
@@ -66,7 +68,7 @@ def differences(
 
 def unused_keys(config: PreTrainedConfig, content: Mapping[str, Any], base_content: Mapping[str, Any]) -> list[str]:
     """Keys of a file whose values its class does not take as they stand, and that the base's file has otherwise."""
-    names = config.attribute_map
+    names, known = config.attribute_map, vars(config)
     return [
         key
         for key, value in content.items()
@@ -74,8 +76,8 @@ def unused_keys(config: PreTrainedConfig, content: Mapping[str, Any], base_conte
         and not isinstance(value, Mapping)
         and key not in _ROPE_SPELLINGS
         and not key.startswith("_")
-        and hasattr(config, names.get(key, key))
-        and _plain(key, value) != _plain(key, getattr(config, names.get(key, key)))
+        and names.get(key, key) in known
+        and _plain(key, value) != _plain(key, known[names.get(key, key)])
         and _plain(key, value) != _plain(key, base_content.get(key))
     ]
 
@@ -83,8 +85,11 @@ def unused_keys(config: PreTrainedConfig, content: Mapping[str, Any], base_conte
 def _leaves(config: PreTrainedConfig, prefix: str = "") -> dict[tuple[str, str], Any]:
     """Values by attribute and by the key in it, where it is a table."""
     found: dict[tuple[str, str], Any] = {}
+    declared = {field.name for field in fields(config)}
+    has_table = isinstance(getattr(config, ROPE, None), Mapping)
     for key, value in vars(config).items():
-        if key.startswith("_"):
+        is_leftover = has_table and key in _ROPE_SPELLINGS and key not in declared  # the table has it
+        if key.startswith("_") or is_leftover:
             continue
         attribute = prefix + key
         if isinstance(value, PreTrainedConfig):
@@ -125,7 +130,9 @@ def _contradictions(
     """Numbers for rotary embeddings that stand in the file beside others, which its class takes in their place."""
     if not isinstance(getattr(config, ROPE, None), Mapping):
         return
-    taken = {(leaf.rpartition(".")[2], _hashable(value)) for leaf, value in _rope_leaves(getattr(config, ROPE))}
+    taken = {
+        (leaf.rpartition(".")[2], value) for leaf, value in _rope_leaves(getattr(config, ROPE)) if _is_number(value)
+    }
     stated = [(key, key, value) for key, value in content.items() if key in _ROPE_SPELLINGS]
     for table in ("rope_scaling", ROPE):
         if isinstance(content.get(table), Mapping):
@@ -134,14 +141,27 @@ def _contradictions(
     for key, shown, value in stated:
         name = shown.rpartition(".")[2]
         name = _ROPE_SPELLINGS.get(name, name)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if is_number and (name, value) not in taken and base_content.get(key) != content.get(key):
+        if _is_number(value) and (name, value) not in taken and base_content.get(key) != content.get(key):
             of_base = next((v for leaf, v in base_leaves.items() if leaf.rpartition(".")[2] == name), _ABSENT)
             yield Difference(attribute=ROPE, leaf=name, shown=shown, value=value, base_value=of_base, contradicts=True)
+    if any(content.get(table) != base_content.get(table) for table in ("rope_scaling", ROPE)):
+        yield from _two_types(getattr(config, ROPE))
 
 
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else str(value) if isinstance(value, dict) else value
+def _two_types(table: Mapping[str, Any]) -> Iterator[Difference]:
+    """A type under the old key that is not the one under the new."""
+    kind, old = table.get("rope_type"), table.get("type")
+    if None not in (kind, old) and kind != old and not {str(kind), str(old)} <= _SAME_ROPE_TYPES:
+        yield Difference(
+            attribute=ROPE, leaf="type", shown="rope_scaling.type", value=old, base_value=kind, contradicts=True
+        )
+    for entry in table.values():
+        if isinstance(entry, Mapping):
+            yield from _two_types(entry)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _shown(leaf: str, config: PreTrainedConfig, *contents: Mapping[str, Any]) -> str:

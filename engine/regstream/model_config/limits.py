@@ -9,10 +9,12 @@ from regstream.errors import InputError
 
 #: Keys that a list or a module is made for each of. No published model has a tenth as many.
 _COUNTS = {
-    re.compile(r"(^|_)(layers?|depths?|blocks|stages)$"): 2_000,
+    re.compile(r"(^|_)(layers?|depths?|blocks|stages)$"): 1_000,
     re.compile(r"(^|_)experts$"): 20_000,
     re.compile(r"(^|_)labels$"): 1_000_000,
 }
+#: Tables and lists within each other.
+_DEEPEST = 50
 
 
 def check_limits(config: Mapping[str, Any], file: Path) -> None:
@@ -21,18 +23,22 @@ def check_limits(config: Mapping[str, Any], file: Path) -> None:
     Raises:
         InputError: one is out of all bounds.
     """
-    for path, value in _numbers(config):
+    for path, value in _numbers(config, file):
         for pattern, most in _COUNTS.items():
             if pattern.search(path[-1]) and value > most:
                 raise InputError(f"{file}: {'.'.join(path)} is {value:,}; expected at most {most:,}")
 
 
-def _numbers(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:
+def _numbers(
+    content: Any, file: Path, path: tuple[str, ...] = (), depth: int = 0
+) -> Iterator[tuple[tuple[str, ...], float]]:
+    if depth > _DEEPEST:
+        raise InputError(f"{file}: {path[0]} holds more than {_DEEPEST} tables and lists within each other")
     if isinstance(content, Mapping):
         for key, value in content.items():
-            yield from _numbers(value, (*path, str(key)))
+            yield from _numbers(value, file, (*path, str(key)), depth + 1)
     elif isinstance(content, list):
         for value in content:
-            yield from _numbers(value, path)
+            yield from _numbers(value, file, path, depth + 1)
     elif isinstance(content, int | float):
         yield path, content

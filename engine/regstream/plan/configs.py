@@ -54,14 +54,9 @@ class ConfigAgreement:
         Raises:
             InputError: blocks, or what is around them, would compute something else.
         """
-        base = self._base
-        if candidate.folder == base.folder:
+        if candidate.folder == self._base.folder:
             return []
-        found = [
-            difference
-            for difference in differences(candidate.model_config, candidate.config, base.model_config, base.config)
-            if not _RECORDS.fullmatch(difference.name)
-        ]
+        found, unused = self._differences(candidate)
         computing = [difference for difference in found if not self._is_harmless(difference, candidate)]
         if computing:
             listed = ", and ".join(map(str, computing[:_MOST_NAMED]))
@@ -70,10 +65,20 @@ class ConfigAgreement:
                 f"{candidate.label}: {candidate.folder / CONFIG}: {listed}{more}; its blocks would compute something"
                 " else, and only checkpoints of one architecture can be merged"
             )
-        unused = unused_keys(candidate.model_config, candidate.config, base.config)
         names = dict.fromkeys([*(difference.shown for difference in found), *unused])
         named = ", ".join(name for name in names if not _RECORDS.fullmatch(name))
         return [f"{candidate.label}: {CONFIG}: keys that differ and change nothing here: {named}"] if named else []
+
+    def _differences(self, candidate: Checkpoint) -> tuple[list[Difference], list[str]]:
+        base, config = self._base, candidate.model_config
+        try:
+            found = differences(config, candidate.config, base.model_config, base.config)
+            unused = unused_keys(config, candidate.config, base.config)
+        except Exception as error:  # whatever comes of keys that stand in the way of the class's own
+            raise InputError(
+                f"{candidate.label}: {candidate.folder / CONFIG}: no config to compare: {error}"
+            ) from error
+        return [difference for difference in found if not _RECORDS.fullmatch(difference.name)], unused
 
     def check_ties(self, checkpoint: Checkpoint) -> None:
         """Refuse a checkpoint without a tensor that its config says is one of its own.
