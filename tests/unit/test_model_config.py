@@ -137,6 +137,14 @@ def test_what_a_file_leaves_out_is_its_classs_default(tmp_path: Path) -> None:
     assert patches_and_class(vision) == 50
 
 
+def test_sizes_of_images_may_be_lists_where_the_class_takes_one_number() -> None:
+    keys = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = build_config(CLIP_VISION, {**keys, "image_size": [24, 24], "patch_size": [8]}, FILE)
+    assert patches_and_class(config) == 10
+    model: Any = empty_model(CLIP_VISION, config, torch.float32)
+    assert model.embeddings.position_embedding.weight.shape == (10, 8)
+
+
 def test_infinity_is_read_as_transformers_spells_it() -> None:
     config = build(limit={"__float__": "-Infinity"}, limits=[{"__float__": "Infinity"}], other={"__float__": "1"})
     assert (config.limit, config.limits, config.other) == (-float("inf"), [float("inf")], {"__float__": "1"})

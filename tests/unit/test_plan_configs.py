@@ -61,13 +61,13 @@ class Judge:
 
     def told(self, config: Mapping[str, Any], *, base: Mapping[str, Any] | None = None) -> list[str] | str:
         """What is noted of a candidate with this config, or how it is refused; `base` is another config of the base."""
-        held = self.agreement if base is None else agreement(self._copy("base", "base", base))
+        held = self.agreement if base is None else agreement(self.copy("base", "base", base))
         try:
-            return held.check(self._copy('candidate "a"', "candidate", config))
+            return held.check(self.copy('candidate "a"', "candidate", config))
         except InputError as error:
             return str(error)
 
-    def _copy(self, label: str, name: str, config: Mapping[str, Any]) -> Checkpoint:
+    def copy(self, label: str, name: str, config: Mapping[str, Any]) -> Checkpoint:
         """The base's tensors under another config."""
         folder = self.base.folder.with_name(name)
         return Checkpoint(label, folder, config=config, family=self.base.family, source=LOCAL, layout=self.base.layout)
@@ -94,7 +94,8 @@ def output_of(model: PreTrainedModel) -> Tensor:
     """Logits, or hidden states, of rows that are longer than the windows."""
     model.train(False)
     if model.main_input_name == "pixel_values":
-        return model(pixel_values=checkpoints.random_images(2, seed=1), return_dict=False)[0]
+        images: Tensor = model(pixel_values=checkpoints.random_images(2, seed=1), return_dict=False)[0]
+        return images
     rows = torch.tensor(checkpoints.random_rows(checkpoints.VOCABULARY, [20, 20], seed=1))
     mask = torch.ones_like(rows)
     mask[1, 12:] = 0
@@ -178,7 +179,7 @@ def test_a_key_that_changes_what_is_computed_is_refused_and_any_other_is_told(
 
 def old_spelling(config: Mapping[str, Any]) -> dict[str, Any]:
     """What transformers 4 would have written."""
-    table = config.get("rope_parameters")
+    table: Any = config.get("rope_parameters")
     old = {key: value for key, value in config.items() if key not in ("rope_parameters", "dtype")}
     old |= {"torch_dtype": "float32", "transformers_version": "4.51.0"}
     if config["model_type"] == "gpt_neox":
@@ -296,3 +297,24 @@ def test_configs_that_make_other_blocks_are_refused_by_key_and_values(
     assert isinstance(told, str)
     assert expected in told
     assert "\n" not in told
+
+
+def test_attention_of_a_package_is_named_with_what_is_used_instead(judges: Judges) -> None:
+    asked = {**judges("llama").base.config, "_attn_implementation": "flash_attention_2"}
+    base = judges("llama").copy("base", "base", asked)
+    assert agreement(base).base_notes() == [
+        "base: config.json: _attn_implementation = flash_attention_2: takes a package of its own; sdpa is used"
+    ]
+    assert judges("llama").agreement.base_notes() == []
+
+
+def test_a_head_that_is_missing_is_told_with_the_key_that_unties_it(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, "llama-tied", candidates=1, layers=1, num_rows=2)
+    path = merge.folders.base / "config.json"
+    content = json.loads(path.read_text())
+    del content["tie_word_embeddings"]  # Llama's default is false
+    path.write_text(json.dumps(content))
+    with pytest.raises(
+        InputError, match=r"^base: .*tie_word_embeddings is absent.* tensor lm_head.weight is not in the"
+    ):
+        merge.plan()

@@ -18,6 +18,8 @@ _MOST_SHOWN = 300
 _FLOAT_TAG = "__float__"
 _FLOATS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
 
+#: What some classes read as a number for each direction, and others as one alone.
+_SIZES = ("image_size", "patch_size")
 #: By which transformers finds the config of what reads text inside another.
 _SUB_CONFIGS = ("text_config", "text_encoder", "decoder", "generator")
 
@@ -32,7 +34,7 @@ def build_config(family: Family, content: Mapping[str, Any], file: Path) -> PreT
     refuse_remote_code(content, file)
     model_type = family.model_types[0] if family.nested_config else str(content.get("model_type"))
     # A copy: transformers writes into tables within a config (rope_theta into rope_scaling).
-    copied = without_implementations(_with_floats(content))
+    copied = without_implementations(_in_one_spelling(content))
     try:
         config: PreTrainedConfig = CONFIG_MAPPING[model_type].from_dict(copied)
         # A pass goes through one block, no pass goes on from another, and what it returns has names.
@@ -51,9 +53,15 @@ def build_config(family: Family, content: Mapping[str, Any], file: Path) -> PreT
     return config
 
 
-def _with_floats(content: Any) -> Any:
+def _in_one_spelling(content: Any) -> Any:
     if isinstance(content, Mapping):
         if content.keys() == {_FLOAT_TAG} and content[_FLOAT_TAG] in tuple(_FLOATS):
             return _FLOATS[content[_FLOAT_TAG]]
-        return {key: _with_floats(value) for key, value in content.items()}
-    return [_with_floats(value) for value in content] if isinstance(content, list) else content
+        return {key: _in_one_spelling(_size(key, value)) for key, value in content.items()}
+    return [_in_one_spelling(value) for value in content] if isinstance(content, list) else content
+
+
+def _size(key: str, value: Any) -> Any:
+    """One number for a size that is the same in each direction."""
+    is_square = key in _SIZES and isinstance(value, list) and len(value) in (1, 2) and value[0] == value[-1]
+    return value[0] if is_square else value

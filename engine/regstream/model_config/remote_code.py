@@ -43,6 +43,15 @@ def refuse_remote_code(config: Mapping[str, Any], file: Path) -> None:
                 )
 
 
+def unused_implementations(config: Mapping[str, Any]) -> list[str]:
+    """Where a config asks for implementations that need packages of their own, as `key = value`."""
+    return [
+        f"{'.'.join(path)} = {', '.join(_names(value))}"
+        for path, setting, value in _implementations(config)
+        if any(name in _OF_PACKAGES.get(setting, ()) for name in _names(value))
+    ]
+
+
 def without_implementations(content: Any) -> Any:
     """A config's content without what names code, sub-configs and all; choices that are built in stay.
 

@@ -18,7 +18,7 @@ from regstream.architecture import ModelReads, model_reads, same_state
 from regstream.block import LayeredModel, empty_model
 from regstream.checkpoint import CONFIG, Checkpoint
 from regstream.errors import InputError
-from regstream.model_config import ROPE, Difference, differences, unused_keys
+from regstream.model_config import ROPE, Difference, differences, unused_implementations, unused_keys
 
 #: Where a config comes from, how it is stored and what is returned beside the output: of no account to anyone here.
 _RECORDS = re.compile(
@@ -28,7 +28,8 @@ _RECORDS = re.compile(
 )
 #: What counts while a model is trained, by a task's head, or to a tokenizer; and what is held against tensors' shapes.
 _HARMLESS = re.compile(
-    r".*dropout.*|.*pdrop|.*_drop|layerdrop|drop_path_rate|initializer_.*|init_std|.*_token_id|summary_.*"
+    r"(?!token_dropout).*dropout.*|.*pdrop|.*_drop|layerdrop|drop_path_rate|initializer_.*|init_std|summary_.*"
+    r"|(bos|eos|sep|cls|unk|decoder_start|forced_bos|forced_eos)_token_id"
     r"|projection_dim|vocab_size|router_aux_loss_coef|output_router_logits|chunk_size_feed_forward|pretraining_tp"
 )
 #: Older versions of transformers computed by them, this one may not read them.
@@ -47,6 +48,12 @@ class ConfigAgreement:
     def __init__(self, base: Checkpoint, model: LayeredModel) -> None:
         self._base = base
         self._model = model
+
+    def base_notes(self) -> list[str]:
+        """What a person should know of the base's config, in at most one line."""
+        asked = ", ".join(unused_implementations(self._base.config))
+        used = getattr(self._model.model.config, "_attn_implementation", None)
+        return [f"{self._base.label}: {CONFIG}: {asked}: takes a package of its own; {used} is used"] if asked else []
 
     def check(self, candidate: Checkpoint) -> list[str]:
         """Check a candidate's config. Returns what a person should know of it, in at most one line.

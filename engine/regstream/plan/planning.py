@@ -118,6 +118,7 @@ def _agree(
     model.leave_out(base.lacking(model.shapes))
     configs = ConfigAgreement(base, model)
     configs.check_ties(base)
+    yield from configs.base_notes()
     check_base(base, model.shapes, model.tied)
     for checkpoint in opened:
         yield from checkpoint.notes
