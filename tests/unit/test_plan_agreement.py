@@ -42,7 +42,7 @@ def copied(source: Path, target: Path, *, change: Change = len, **config: Any) -
 def check(base: Path, candidate: Path, others: Others = Others()) -> None:  # noqa: B008  frozen
     opened = open_checkpoint("base", base)
     model = LayeredModel(opened.family, opened.config, dtype=torch.float32, device=torch.device("cpu"))
-    check_base(opened, model.shapes, model.tied)
+    check_base(opened, model)
     check_candidate(open_checkpoint('candidate "math"', candidate), opened, model.shapes, others)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from regstream.checkpoint.adapter_config import ADAPTER_CONFIG, AdapterConfig, read_adapter_config
-from regstream.checkpoint.checkpoint import Checkpoint
-from regstream.checkpoint.header import TensorSpec, read_header
+from regstream.checkpoint.adapter_config import AdapterConfig, read_adapter_config
+from regstream.checkpoint.checkpoint import ADAPTER_CONFIG, Checkpoint
+from regstream.checkpoint.header import FLOATS, TensorSpec, read_header
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
@@ -17,6 +17,7 @@ from regstream.errors import InputError
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"
 _PREFIX = "base_model.model."
+_DEFAULT = ".default.weight"  # as a state dict has it that was saved by hand; peft reads it as what it writes itself
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 _BELOW = ".base_layer.weight"  # the whole weight that a product is added to, saved beside it for some modules
 #: What peft calls anything but a plain factor or a whole weight.
@@ -54,7 +55,10 @@ class Adapter(TensorReader):
         super().__init__(label, _read_tensors(folder, source), source)
         found = _Sorted(self.config, self.tensors, model)
         if found.unknown:
-            raise InputError(f"{self.file}: {_listed(found.unknown)} no weight of {model.folder}, which it is put on")
+            raise InputError(
+                f"{self.file}: {_listed(found.unknown)} no weight of {model.folder}, which it is put on"
+                f"{_advice(found.unknown[0], model)}"
+            )
         self.ignored = tuple(sorted(found.ignored))
         self.replaced: Mapping[str, str] = found.replaced
         self.products = {name: self._product(name, module, model) for name, module in found.adapted.items()}
@@ -99,7 +103,7 @@ class Adapter(TensorReader):
                 f" [{rank}, in] and [out, {rank}]"
             )
         for factor in (product.a, product.b):
-            if not self.tensors[factor].dtype.is_floating_point:
+            if self.tensors[factor].dtype not in FLOATS:
                 raise InputError(f"{self.file}: {factor} is {self.tensors[factor].dtype}; expected floating point")
 
 
@@ -139,7 +143,13 @@ def _read_tensors(folder: Path, source: Source) -> dict[str, TensorSpec]:
     if ADAPTER_WEIGHTS not in names:
         pickled = f"only {_PICKLED}, which is pickled and is not read; save it as safetensors"
         raise InputError(f"{folder}: expected {ADAPTER_WEIGHTS}, found {pickled if _PICKLED in names else 'none'}")
-    tensors = read_header(folder / ADAPTER_WEIGHTS, source)
+    stored = read_header(folder / ADAPTER_WEIGHTS, source)
+    tensors: dict[str, TensorSpec] = {}
+    for name, spec in stored.items():
+        plain = f"{name.removesuffix(_DEFAULT)}.weight" if name.endswith(_DEFAULT) else name
+        if plain in tensors or (plain != name and plain in stored):
+            raise InputError(f"{folder / ADAPTER_WEIGHTS}: holds {plain} twice, once as {name}")
+        tensors[plain] = spec
     for name in tensors:
         if name.endswith((_A, _B, _BELOW)):
             continue
@@ -159,6 +169,20 @@ def open_adapter(label: str, folder: Path, model: Checkpoint, source: Source = L
         return Adapter(label, folder, source, model)
     except InputError as error:
         raise InputError(f"{label}: {error}") from error
+
+
+def _advice(name: str, model: Checkpoint) -> str:
+    """What may be wrong with a name that matches no weight, and what to do."""
+    bare = name.removeprefix(_PREFIX)
+    module = bare.removesuffix(_A).removesuffix(_B).removesuffix(_BELOW)
+    own = model.family.own_name(f"{module}.weight")
+    if model.family.part_of(own) == "head" and bare != name:
+        return "; a head that is tied to the embeddings has none of its own: merge the adapter into its model first"
+    for plain in (module.replace("_orig_mod.", "").split("base_model.model.")[-1], f"model.{module}"):
+        if model.family.own_name(f"{plain}.weight") in model.tensors:
+            expected = f"{_PREFIX}{plain}{bare.removeprefix(module)}"
+            return f"; peft does not find it either; if {expected} is meant, rename what the file holds"
+    return ""
 
 
 def _listed(names: list[str]) -> str:
