@@ -23,12 +23,19 @@ _PREDICTION = re.compile(r"(^|\.)(mtp|nextn)\w*\.")
 _ADAPTED = re.compile(
     r"\.(lora_\w+|base_layer|modules_to_save|original_module|ia3_l|hada_w\d_[ab])(\.|$)|^base_model\."
 )
-#: What quantization keeps beside raw values, or in place of them.
-_QUANTIZATION = re.compile(
-    r"\.(qweight|qzeros|scales|g_idx|weight_(scale|scale_inv|scale_2|packed|shape|zero_point|g_idx|format)|weight_scales"
-    r"|(input|output|activation)_scale|[kv]_scale|SCB|W_q|weight\.(absmax|quant_map|nested_\w+|quant_state\.\w+|_data|_scale"
-    r"|SCB)|absmax|quant_map)$|_proj_(blocks|scales)$"
-)
+#: What quantization keeps beside raw values, or in place of them, by its likeliest method.
+_QUANTIZATION = {
+    "GPTQ or AWQ": re.compile(r"\.(qweight|qzeros|scales|g_idx)$"),
+    "bitsandbytes": re.compile(
+        r"(^|\.)(absmax|quant_map|nested_absmax|nested_quant_map|SCB|weight_format)$|\.quant_state\."
+    ),
+    "FP8": re.compile(r"\.(weight_(scale|scale_inv|scale_2|scales)|(input|output|activation)_scale|[kv]_scale)$"),
+    "compressed-tensors": re.compile(r"\.weight_(packed|shape|zero_point|g_idx)$"),
+    "MXFP4": re.compile(r"_proj_(blocks|scales)$"),
+    "quanto or HQQ": re.compile(r"\.(W_q|weight\._data|weight\._scale)$"),
+}
+#: What a whole CLIP holds beside the tower that is merged.
+_OF_CLIP = re.compile(r"(text|vision)_model\.|(text|visual)_projection\.|logit_scale$")
 _BUFFER_REASON = "the model makes such buffers itself"
 _MOST_NAMED = 3
 
@@ -121,14 +128,20 @@ class _Verdicts:
                 "of an adapter that was never merged into the checkpoint; merge it with peft (merge_and_unload), or"
                 " name the plain model as `model` and the adapter's folder as `adapter`"
             )
-        marked = own not in self._model.shapes and _QUANTIZATION.search(name)
-        raw = own in self._model.shapes and spec.dtype not in FLOATS and self._method is not None
-        if self._family.holds(own) and (marked or raw or (spec.dtype.itemsize == 1 and spec.dtype.is_floating_point)):
+        if self._family.holds(own) and (method := self._quantized_with(name, own, spec)):
             return (
-                f"of weights quantized with {self._method or 'GPTQ, AWQ, bitsandbytes, FP8 or alike'}; dequantize the"
-                " checkpoint first: only floating-point weights of 16 bits or more can be merged"
+                f"of weights quantized with {self._method or method}; dequantize the checkpoint first: only"
+                " floating-point weights of 16 bits or more can be merged"
             )
         return None
+
+    def _quantized_with(self, name: str, own: str, spec: TensorSpec) -> str | None:
+        """By which method a tensor is quantized, or goes with what is."""
+        if spec.dtype.is_floating_point and spec.dtype.itemsize == 1:
+            return "FP8"
+        if own in self._model.shapes:
+            return None if spec.dtype in FLOATS else self._method
+        return next((method for method, pattern in _QUANTIZATION.items() if pattern.search(name)), None)
 
     def predicts(self, name: str, own: str) -> bool:
         """Whether it is of a layer that predicts further tokens, behind the model's own or apart from them."""
@@ -144,6 +157,8 @@ class _Verdicts:
             return _BUFFER_REASON
         if any(pattern.search(own) for pattern in self._ignored):
             return f"{type(self._model.model).__name__} ignores it"
+        if self._family.nested_config and own == name and _OF_CLIP.match(name):
+            return "another part of a whole CLIP"
         if own.startswith(tuple(f"{module}." for module in self._family.optional)):
             return "the base has none, and so has the result"
         return None
@@ -155,7 +170,7 @@ class _Verdicts:
             return f"not in the model that config.json describes, which has {num_blocks} layers"
         if self._family.holds(own) or self._is_inside(name, own):
             return "not in the model that config.json describes: merged without it, the model would be another"
-        if not self._family.nested_config and (copied := self._copied(name)):
+        if copied := self._copied(name):
             return (
                 f"another copy of {copied}, or the same under a wrapper's name: save the checkpoint without the"
                 " wrapper, and with one copy of its weights"

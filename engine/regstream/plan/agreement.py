@@ -6,7 +6,7 @@ from regstream.block import LayeredModel
 from regstream.checkpoint import FLOATS, AdaptedCheckpoint, Checkpoint
 from regstream.errors import InputError
 from regstream.manifest import Others
-from regstream.plan.accounting import Account, account
+from regstream.plan.accounting import Account, account, refuse_unusable
 
 #: Keys of a config that change what a model computes without changing any shape.
 _COMPUTING = (
@@ -23,9 +23,9 @@ def check_base(base: Checkpoint, model: LayeredModel) -> Account:
     Raises:
         InputError: a tensor is missing, of another shape, or unknown to the model.
     """
-    found = account(base, model)
+    refuse_unusable(base, model)
     _check_shapes(base, model.shapes, model.shapes)
-    return found
+    return account(base, model)
 
 
 def check_candidate(

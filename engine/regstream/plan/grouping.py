@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 
-_MOST_PATTERNS = 3
+_MOST_PATTERNS = 3  # of one module; and of the modules twice as many
 
 
 def grouped(names: Iterable[str]) -> str:
@@ -15,8 +15,8 @@ def grouped(names: Iterable[str]) -> str:
         module = pattern.partition(".")[0]
         counts[f"{module}.*" if modules[module] > _MOST_PATTERNS else pattern] += count
     shown = [f"{pattern} ({count:,} tensors)" if count > 1 else pattern for pattern, count in counts.items()]
-    more = sum(list(counts.values())[_MOST_PATTERNS:])
-    return ", ".join(shown[:_MOST_PATTERNS]) + (f" and {more:,} more" if more else "")
+    more = sum(list(counts.values())[2 * _MOST_PATTERNS :])
+    return ", ".join(shown[: 2 * _MOST_PATTERNS]) + (f" and {more:,} more" if more else "")
 
 
 def _pattern(name: str) -> str:
