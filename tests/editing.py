@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -49,7 +50,12 @@ def write_adapter(folder: Path, module: str, in_features: int, out_features: int
 
 
 def write_manifest(
-    folder: Path, base: Path, *candidates: Path, table: str = "", merge: str = "", **adapters: Path
+    folder: Path,
+    base: Path,
+    *candidates: Path,
+    table: str = "",
+    merge: str = "",
+    adapters: Mapping[str, Path] = MappingProxyType({}),
 ) -> Path:
     """A manifest of a mean; `adapters` are by the name of the candidate's folder that they are put on."""
     text = f'[merge]\nmethod = "average"\nbase = "{base}"\noutput = "merged"\n{merge}\n{table}\n'

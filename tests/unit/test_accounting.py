@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,11 +65,14 @@ def everywhere(prefix: str) -> Change:
 # Layers that predict further tokens
 
 
-PREDICTION = {
+PREDICTION: dict[str, tuple[dict[str, tuple[int, ...]], dict[str, int]]] = {
     "mtp": ({"mtp.fc.weight": (16, 32), "mtp.layers.0.self_attn.q_proj.weight": (16, 16)}, {}),
     "inside the body": ({"model.mtp.fc.weight": (16, 32)}, {}),
-    "nextn": ({"model.layers.2.eh_proj.weight": (16, 32), "model.layers.2.enorm.weight": (16,)}, {"num_nextn_predict_layers": 1}),
-}  # fmt: skip
+    "nextn": (
+        {"model.layers.2.eh_proj.weight": (16, 32), "model.layers.2.enorm.weight": (16,)},
+        {"num_nextn_predict_layers": 1},
+    ),
+}
 
 
 @pytest.mark.parametrize("kind", PREDICTION)
@@ -94,7 +98,8 @@ def test_layers_that_predict_further_tokens_are_the_bases_to_the_last_bit(
         with safe_open(plan.output / index[name], framework="pt") as shard:
             assert torch.equal(shard.get_tensor(name), tensor)
     assert verify(plan.output).problems == ()
-    model, info = AutoModelForCausalLM.from_pretrained(plan.output, output_loading_info=True)
+    load: Any = AutoModelForCausalLM.from_pretrained  # untyped
+    model, info = load(plan.output, output_loading_info=True)
     assert set(info["unexpected_keys"]) == held.keys()
     assert not info["missing_keys"]
     first, second = (load_file(folder / "model.safetensors") for folder in llama.candidates)
@@ -122,12 +127,27 @@ def test_what_is_carried_over_counts_as_written_and_takes_no_memory(llama: check
 
 
 BUFFERS: dict[str, tuple[checkpoints.Family, dict[str, Tensor]]] = {
-    "rotary": ("llama", {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2), "model.rotary_emb.inv_freq": torch.ones(2)}),
-    "masks of GPT-2": ("gpt2", {"transformer.h.0.attn.bias": torch.ones(1, 1, 8, 8).bool(), "transformer.h.0.attn.masked_bias": torch.tensor(-1e4)}),
-    "masks of GPT-NeoX": ("gpt_neox", {"gpt_neox.layers.0.attention.bias": torch.ones(1, 1, 8, 8).bool(), "gpt_neox.layers.0.attention.masked_bias": torch.tensor(-1e9)}),
+    "rotary": (
+        "llama",
+        {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2), "model.rotary_emb.inv_freq": torch.ones(2)},
+    ),
+    "masks of GPT-2": (
+        "gpt2",
+        {
+            "transformer.h.0.attn.bias": torch.ones(1, 1, 8, 8).bool(),
+            "transformer.h.0.attn.masked_bias": torch.tensor(-1e4),
+        },
+    ),
+    "masks of GPT-NeoX": (
+        "gpt_neox",
+        {
+            "gpt_neox.layers.0.attention.bias": torch.ones(1, 1, 8, 8).bool(),
+            "gpt_neox.layers.0.attention.masked_bias": torch.tensor(-1e9),
+        },
+    ),
     "positions of BERT": ("bert", {"embeddings.position_ids": torch.arange(256)[None]}),
     "positions of CLIP": ("clip", {"vision_model.embeddings.position_ids": torch.arange(10)[None]}),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", BUFFERS)
@@ -193,13 +213,15 @@ QUANTIZED: dict[str, tuple[Change, dict[str, object], str]] = {
         "bitsandbytes",
     ),
     "FP8 with scales": (
-        lambda t: t.update({f"{UP}.weight": t[f"{UP}.weight"].to(torch.float8_e4m3fn), f"{UP}.weight_scale_inv": torch.ones(1)}),
+        lambda t: t.update(
+            {f"{UP}.weight": t[f"{UP}.weight"].to(torch.float8_e4m3fn), f"{UP}.weight_scale_inv": torch.ones(1)}
+        ),
         {"quantization_config": {"quant_method": "fp8"}},
         "fp8",
     ),
     "FP8 without": (lambda t: t.update({f"{UP}.weight": t[f"{UP}.weight"].to(torch.float8_e4m3fn)}), {}, "FP8"),
     "scales beside floats": (lambda t: t.update({f"{UP}.weight_scale": torch.ones(32)}), {}, "FP8"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("which", ["base", "candidate"])

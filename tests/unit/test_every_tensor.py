@@ -40,7 +40,7 @@ class Inputs:
         if which == "candidate":
             return write_manifest(folder, self.base, bad(self.candidate), table=self.table)
         path = bad(self.candidate)
-        return write_manifest(folder, self.base, path, table=self.table, **{path.name: self.adapter})
+        return write_manifest(folder, self.base, path, table=self.table, adapters={path.name: self.adapter})
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -114,7 +114,7 @@ def test_what_an_adapter_holds_for_no_weight_is_refused(inputs: Inputs, tmp_path
     name = f"base_model.model.{inputs.module}.unheard_of"
     bad = edited(inputs.adapter, tmp_path / "bad", lambda t: t.update({name: torch.ones(3)}))
     manifest = write_manifest(
-        tmp_path, inputs.base, inputs.candidate, table=inputs.table, **{inputs.candidate.name: bad}
+        tmp_path, inputs.base, inputs.candidate, table=inputs.table, adapters={inputs.candidate.name: bad}
     )
     told = outcome(manifest)
     assert told.startswith('refused: candidate "task0": ')

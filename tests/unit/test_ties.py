@@ -1,6 +1,8 @@
 """A head that is tied to the embeddings, and a file that holds one of its own: one weight or two, never by chance."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -45,8 +47,10 @@ def without_head(source: Path, target: Path, **config: Any) -> Path:
     return edited(source, target, lambda tensors: tensors.pop(HEAD), config)
 
 
-def planned(folder: Path, base: Path, *candidates: Path, merge: str = "", **adapters: Path) -> Plan:
-    return make_plan(read_manifest(write_manifest(folder, base, *candidates, merge=merge, **adapters)))
+def planned(
+    folder: Path, base: Path, *candidates: Path, merge: str = "", adapters: Mapping[str, Path] = MappingProxyType({})
+) -> Plan:
+    return make_plan(read_manifest(write_manifest(folder, base, *candidates, merge=merge, adapters=adapters)))
 
 
 def stored(folder: Path) -> dict[str, Tensor]:
@@ -129,7 +133,7 @@ def test_untied_a_tied_candidate_joins_a_base_that_is_not(apart: checkpoints.Fol
 def test_untied_an_adapter_on_a_tied_model_is_read_with_its_head(tied: checkpoints.Folders, tmp_path: Path) -> None:
     model = tied.candidates[0]
     adapter = write_adapter(tmp_path / "adapter", "model.layers.0.mlp.up_proj", 16, 32)
-    plan = planned(tmp_path, tied.base, model, merge=UNTIE, **{model.name: adapter})
+    plan = planned(tmp_path, tied.base, model, merge=UNTIE, adapters={model.name: adapter})
     run(plan)
     torch.testing.assert_close(read_result(plan.output)[HEAD], stored(model)[EMBEDDINGS])
 
@@ -140,4 +144,4 @@ def test_an_adapter_on_embeddings_that_are_tied_is_refused(
 ) -> None:
     adapter = write_adapter(tmp_path / "adapter", "model.embed_tokens", 16, checkpoints.VOCABULARY)
     with pytest.raises(InputError, match="adapters on tied weights are not applied"):
-        planned(tmp_path, tied.base, tied.candidates[0], merge=merge, **{tied.candidates[0].name: adapter})
+        planned(tmp_path, tied.base, tied.candidates[0], merge=merge, adapters={tied.candidates[0].name: adapter})

@@ -3,7 +3,7 @@
 A product is `scale · B A`, of factors A (rank, in) and B (out, rank).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,8 @@ class Product:
 class Adapter(TensorReader):
     """An adapter's file, open for reading, its tensors by the names in it.
 
-    `products` and `replaced` (names in the file) are by the model's parameters; `ignored` is what is of other models.
+    `products` and `replaced` (names in the file) are by the model's parameters; `ignored` is what is of other models,
+    `copies` what the file holds again of a module that was saved whole.
     """
 
     def __init__(self, label: str, folder: Path, source: Source, model: Checkpoint) -> None:
@@ -60,6 +61,7 @@ class Adapter(TensorReader):
                 f"{_advice(found.unknown[0], model)}"
             )
         self.ignored = tuple(sorted(found.ignored))
+        self.copies = tuple(sorted(found.copies))
         self.replaced: Mapping[str, str] = found.replaced
         self.products = {name: self._product(name, module, model) for name, module in found.adapted.items()}
 
@@ -110,12 +112,13 @@ class Adapter(TensorReader):
 class _Sorted:
     """The names in an adapter's file, by what becomes of them; modules are called as in the model that was tuned."""
 
-    def __init__(self, config: AdapterConfig, stored: Iterable[str], model: Checkpoint) -> None:
+    def __init__(self, config: AdapterConfig, stored: Collection[str], model: Checkpoint) -> None:
         self.adapted: dict[str, str] = {}
         self.replaced: dict[str, str] = {}
         self.ignored: list[str] = []
         self.unknown: list[str] = []
-        for name in stored:
+        self.copies = [name for name in stored if _plain(name) != name and _plain(name) in stored]
+        for name in (name for name in stored if name not in self.copies):
             bare = name.removeprefix(_PREFIX)
             module = bare.removesuffix(_A).removesuffix(_B)
             factored = module != bare
@@ -130,6 +133,11 @@ class _Sorted:
         for own in self.adapted.keys() & self.replaced.keys():
             if not self.replaced[own].endswith(_BELOW):
                 raise InputError(f"{self.replaced[own]} and the factors of {self.adapted[own]} are both for {own}")
+
+
+def _plain(name: str) -> str:
+    """What peft calls a whole weight, of which it may write what it wraps besides, where embeddings were resized."""
+    return name.replace(".modules_to_save.", ".").replace(".original_module.", ".")
 
 
 def _claim(kind: dict[str, str], own: str, name: str) -> None:

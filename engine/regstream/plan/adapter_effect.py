@@ -17,6 +17,11 @@ def adapter_notes(candidate: AdaptedCheckpoint, model: LayeredModel) -> Iterator
             f"{candidate.label}: left out of its adapter: {grouped(adapter.ignored)}: outside"
             f" {type(model.model).__name__}: a task's head, or another model's part"
         )
+    if adapter.copies:
+        yield (
+            f"{candidate.label}: left out of its adapter: {grouped(adapter.copies)}: of a module that was saved whole,"
+            " peft reads the plain name"
+        )
     if nothing := _changes_nothing(adapter):
         yield f"{candidate.label}: its adapter changes nothing: {nothing}; was its training lost in saving?"
         return

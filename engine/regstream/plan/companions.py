@@ -3,7 +3,7 @@
 import json
 import os
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from regstream.errors import InputError
 
 _MOST_SHOWN = 200
 
+_GENERATION = "generation_config.json"
 #: Globs within the base's folder; a star stays within a folder.
 COMPANIONS = (
-    "generation_config.json",
+    _GENERATION,
     # Tokenizers: their own files, and what they were trained as.
     "tokenizer*.json", "special_tokens*.json", "added_tokens.json", "vocab.json", "vocab.txt", "vocab.bpe",
     "merges.txt", "bpe.codes", "encoder.json", "normalizer.json", "tekken.json", "emoji_tokenizer.json",
@@ -60,11 +61,12 @@ def config_notes(label: str, config: Mapping[str, Any]) -> Iterator[str]:
 
 def companions(folder: Path) -> list[str]:
     """The names of the files that go along, in order."""
-    return sorted(name for name in _names(folder) if any(fnmatch(name, pattern) for pattern in COMPANIONS))
+    names = sorted(name for name in _names(folder) if any(fnmatch(name, pattern) for pattern in COMPANIONS))
+    return [name for name in names if name != _GENERATION or _generation_problem(folder / name, strict=False) is None]
 
 
-def check_companions(label: str, folder: Path) -> Iterator[str]:
-    """Check that what goes along can be read; what a person should know of it.
+def check_companions(label: str, folder: Path, names: Iterable[str]) -> Iterator[str]:
+    """Check that what goes along can be read; what a person should know of that and of the folder's other `names`.
 
     Raises:
         InputError: a file cannot be read.
@@ -72,28 +74,41 @@ def check_companions(label: str, folder: Path) -> Iterator[str]:
     for name in companions(folder):
         if not os.access(folder / name, os.R_OK):
             raise InputError(f"{label}: {folder / name}: cannot be read, and goes into the result")
-        content = _read(label, folder / name) if name.endswith(".json") else None
-        if content is None:
-            continue
-        try:
-            found = json.loads(content)
-        except (ValueError, RecursionError):
-            yield f"{label}: {name} is no JSON; it is carried as it is, and libraries will not read it"
-            continue
-        if name == "generation_config.json" and (problem := _generation_problem(found)):
-            yield f"{label}: {name} is carried as it is, and transformers will not write it again: {problem}"
-        if isinstance(found, dict) and "auto_map" in found:
-            yield f"{label}: {name} names code in its auto_map, which is not carried"
+        if name.endswith(".json"):
+            yield from _json_notes(label, name, _read(label, folder / name))
+    everything = {*names, *_names(folder)}
+    if _GENERATION in everything:
+        yield from _generation_notes(label, folder / _GENERATION)
     for pattern, reason in _LEFT.items():
-        left = sorted(name for name in _names(folder) if fnmatch(name, pattern))
+        left = sorted(name for name in everything if fnmatch(name, pattern))
         if left:
             more = f" and {len(left) - 1:,} more" if len(left) > 1 else ""
             yield f"{label}: left out: {left[0]}{more}: {reason}"
 
 
-def _generation_problem(found: object) -> str | None:
+def _json_notes(label: str, name: str, content: bytes) -> Iterator[str]:
     try:
-        GenerationConfig.from_dict(found).validate(strict=True)
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        yield f"{label}: {name} is no JSON; it is carried as it is, and will not be read"
+        return
+    if isinstance(found, dict) and "auto_map" in found:
+        yield f"{label}: {name} names code in its auto_map, which is not carried"
+
+
+def _generation_notes(label: str, file: Path) -> Iterator[str]:
+    if problem := _generation_problem(file, strict=False):
+        yield f"{label}: left out: {file.name}: no library would read it: {problem}"
+    elif problem := _generation_problem(file, strict=True):
+        yield f"{label}: {file.name} is carried as it is, and transformers will not write it again: {problem}"
+
+
+def _generation_problem(file: Path, *, strict: bool) -> str | None:
+    """What transformers finds wrong with defaults of generation: that they are none, or `strict`, that they clash."""
+    try:
+        settings = GenerationConfig.from_dict(json.loads(file.read_bytes()))
+        if strict:
+            settings.validate(strict=True)
     except Exception as error:  # whatever foreign code makes of it
         return textwrap.shorten(str(error), _MOST_SHOWN, placeholder=" …")
     return None

@@ -130,7 +130,8 @@ def _model(base: Checkpoint, candidates: Sequence[Checkpoint], device: torch.dev
 def _check_base(base: Checkpoint, model: LayeredModel, notes: _Notes) -> Mapping[str, tuple[int, ...]]:
     found = check_base(base, model)
     notes.told(base, found, of_base=True)
-    for line in (*config_notes(base.label, base.config), *check_companions(base.label, base.folder)):
+    names = base.source.names(base.folder)
+    for line in (*config_notes(base.label, base.config), *check_companions(base.label, base.folder, names)):
         notes.warn(line)
     return base.carry(found.prediction_layers)
 
@@ -148,8 +149,8 @@ def _check_candidate(
     if isinstance(candidate, AdaptedCheckpoint):
         check_adapter(candidate, model)
         lines = [*candidate.notes, *adapter_notes(candidate, model), *lines]
-        if candidate.adapter.ignored:
-            notes.left_out.setdefault(candidate.label, []).extend(candidate.adapter.ignored)
+        if names := (*candidate.adapter.ignored, *candidate.adapter.copies):
+            notes.left_out.setdefault(candidate.label, []).extend(names)
     for line in lines:
         notes.warn(line)
 

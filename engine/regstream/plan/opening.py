@@ -28,7 +28,7 @@ from regstream.plan.companions import COMPANIONS
 BROUGHT = "brought"
 #: What describes a checkpoint, and of the base also what goes into the result as it is.
 _DESCRIPTION = ("config.json", "model.safetensors.index.json")
-_OF_BASE = (*_DESCRIPTION, *COMPANIONS, "README.md")
+_OF_BASE = ("*.json", "*.txt", *COMPANIONS, "README.md")
 
 
 class Opening:
