@@ -54,7 +54,7 @@ def _check_model(folder: Path, architecture: object) -> Iterator[str]:
         result = open_checkpoint("result", folder, described=_described(folder, architecture))
         model = LayeredModel(result.family, result.model_config, dtype=torch.float32, device=torch.device("cpu"))
         model.leave_out(result.lacking(model.shapes))
-        check_base(result, model.shapes, model.tied)
+        result.carry(check_base(result, model).prediction_layers)
         _check_index(folder, result)
         for name, spec in result.tensors.items():
             result.read({name: torch.empty(spec.shape, dtype=spec.dtype)})

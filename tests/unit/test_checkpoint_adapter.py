@@ -153,10 +153,13 @@ def test_what_is_no_adapter_is_refused(base: Path, adapter: Path) -> None:
         (adapter / "adapter_config.json").write_text(text)
         with pytest.raises(InputError, match=f"adapter_config.json: {message}"):
             opened(base, adapter)
+    with pytest.raises(InputError, match=r"holds config.json and no adapter_config.json: it is a whole model"):
+        opened(base, base)
+    (adapter / "adapter_config.json").unlink()
     with pytest.raises(
         InputError, match=r"adapter_config.json: No such file .*; expected the folder of a PEFT adapter"
     ):
-        opened(base, base)
+        opened(base, adapter)
 
 
 def test_heads_of_tasks_and_other_towers_are_left_out(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ OF_A_TENSOR = {
     "hole": (changed("b", data_offsets=[18, 24]), 24, "b begins at byte"),
     "hole before the first": ({"b": {**GOOD["b"], "data_offsets": [2, 8]}}, 8, "b begins at byte"),
     "overlap": (changed("b", data_offsets=[10, 16]), 16, "b begins at byte"),
-    "unknown dtype": (changed("a", dtype="F8_E4M3"), 22, "a: dtype F8_E4M3 is not supported"),
+    "unknown dtype": (changed("a", dtype="F4"), 22, "a: dtype F4 is not supported"),
     "dtype of a wrong type": (changed("a", dtype=["F32"]), 22, "a: "),
     "dtype missing": (without("dtype"), 22, "a: damaged header entry"),
     "shape missing": (without("shape"), 22, "a: damaged header entry"),

@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import checkpoints
+from regstream.checkpoint import open_checkpoint
 from regstream.checkpoint.layout import read_layout
 from regstream.errors import InputError
 
@@ -102,3 +104,41 @@ def test_pickled_weights_are_refused_by_name_and_never_read(tmp_path: Path) -> N
     (tmp_path / "pytorch_model.bin").write_bytes(b"no pickle")
     with pytest.raises(InputError, match=r"only pytorch_model.bin, which is pickled and is not read"):
         read_layout(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.Q4_K_M.gguf", "which is quantized or converted for llama.cpp"),
+        ("adapter_model.safetensors", "the weights of an adapter; name the folder as `adapter`"),
+        ("model-00001-of-00002.safetensors", "a shard without the index; is the download complete"),
+        ("consolidated.safetensors", "not called as transformers calls it; rename it to model.safetensors"),
+        ("pytorch_model.bin", "which is pickled and is not read"),
+        ("consolidated.00.pth", "which is pickled and is not read"),
+        ("tf_model.h5", "weights for TensorFlow"),
+        ("flax_model.msgpack", "weights for Flax"),
+    ],
+)
+def test_what_lies_in_place_of_weights_is_named_with_what_to_do(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(InputError, match=f"found only {name}, .*{message}"):
+        read_layout(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.safetensors.index.json"])
+def test_a_pointer_in_place_of_a_file_is_called_one(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    pointer = (
+        "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5\n"
+    )
+    (tmp_path / name).write_text(pointer)
+    with pytest.raises(InputError, match=f"{name}: a git-lfs pointer, the file itself was not downloaded; fetch it"):
+        open_checkpoint("base", tmp_path)
+
+
+def test_files_that_the_index_does_not_name_are_told(tmp_path: Path) -> None:
+    folder = checkpoints.make_family(tmp_path, "llama", candidates=0, layers=1, sharded=True).base
+    assert open_checkpoint("base", folder).notes == ()
+    save_file({"a": torch.zeros(9)}, folder / "model.safetensors")
+    (line,) = open_checkpoint("base", folder).notes
+    assert line.startswith("base: left out: model.safetensors: its index does not name it")

@@ -42,7 +42,7 @@ def copied(source: Path, target: Path, *, change: Change = len, **config: Any) -
 def check(base: Path, candidate: Path, others: Others = Others()) -> None:  # noqa: B008  frozen
     opened = open_checkpoint("base", base)
     model = LayeredModel(opened.family, opened.model_config, dtype=torch.float32, device=torch.device("cpu"))
-    check_base(opened, model.shapes, model.tied)
+    check_base(opened, model)
     math = open_checkpoint('candidate "math"', candidate)
     check_family(math, opened)
     check_candidate(math, opened, model.shapes, others)

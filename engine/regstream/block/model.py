@@ -39,6 +39,8 @@ class LayeredModel:
         self._asides = [Aside(block) for block in self.blocks]
         #: Parameter shapes by name; a tied parameter stands once, under the name of what it is tied to.
         self.shapes = {name: tuple(parameter.shape) for name, parameter in self.model.named_parameters()}
+        #: Buffers by name, all of which the model makes from its config.
+        self.buffers = frozenset(self._made_buffers())
         self._weightless = self._without_values(family.before_blocks)
         #: Parameters that are another one's, by the name that is not in `shapes`.
         self.tied: Mapping[str, str] = dict(getattr(self.model, "all_tied_weights_keys", None) or {})
@@ -147,6 +149,12 @@ class LayeredModel:
             for name, (module, leaf) in owners.items()
             if (parameter := module._parameters[leaf]) is not None and parameter.is_meta
         }
+
+    def _made_buffers(self) -> Iterator[str]:
+        """The names of buffers that no checkpoint is expected to hold."""
+        for path, module in self.model.named_modules():
+            for name in module._non_persistent_buffers_set:
+                yield f"{path}.{name}" if path else name
 
     def _without_values(self, modules: Sequence[str]) -> dict[str, Tensor]:
         """NaN without memory for the parameters of some modules: what passes through them must be of no account."""

@@ -2,10 +2,9 @@
 
 from regstream.checkpoint.adapted import AdaptedCheckpoint
 from regstream.checkpoint.adapter import Adapter, open_adapter
-from regstream.checkpoint.adapter_config import ADAPTER_CONFIG
-from regstream.checkpoint.checkpoint import CONFIG, Checkpoint, open_checkpoint, read_config
+from regstream.checkpoint.checkpoint import ADAPTER_CONFIG, CONFIG, Checkpoint, open_checkpoint, read_config
 from regstream.checkpoint.fingerprint import fingerprint
-from regstream.checkpoint.header import TensorSpec, read_header
+from regstream.checkpoint.header import FLOATS, TensorSpec, read_header
 from regstream.checkpoint.mean import STRETCH, read_mean
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.shared import SharedCheckpoint, Shelf
@@ -14,6 +13,7 @@ from regstream.checkpoint.source import LOCAL, Remote, Source
 __all__ = [
     "ADAPTER_CONFIG",
     "CONFIG",
+    "FLOATS",
     "LOCAL",
     "STRETCH",
     "AdaptedCheckpoint",

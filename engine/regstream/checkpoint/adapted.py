@@ -34,11 +34,16 @@ class AdaptedCheckpoint(Checkpoint):
         }
         layout = {**model.layout, **replaced}
         super().__init__(
-            label, model.folder, config=model.config, family=model.family, source=model.source, layout=layout
+            label,
+            model.folder,
+            config=model.config,
+            family=model.family,
+            source=model.source,
+            layout=layout,
+            notes=notes,
         )
         self.model = model
         self.adapter = adapter
-        self.notes = tuple(notes)
         self.changed = adapter.products.keys() | adapter.replaced.keys()
 
     @property
@@ -50,6 +55,11 @@ class AdaptedCheckpoint(Checkpoint):
     def inputs(self) -> Mapping[str, tuple[Source, Path]]:
         """The files that decide what it is, the model's and the adapter's."""
         return {**self.model.inputs, **self.adapter.inputs}
+
+    def separate(self, name: str, source: str) -> None:
+        """Let a tied parameter have values of its own, in the model too."""
+        self.model.separate(name, source)
+        super().separate(name, source)
 
     def parts(self, names: Iterable[str]) -> Iterator[tuple[TensorReader, tuple[str, ...]]]:
         """What is read for some of its tensors: of the model, and of the adapter."""

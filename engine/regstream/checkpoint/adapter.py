@@ -3,13 +3,13 @@
 A product is `scale · B A`, of factors A (rank, in) and B (out, rank).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from regstream.checkpoint.adapter_config import ADAPTER_CONFIG, AdapterConfig, read_adapter_config
-from regstream.checkpoint.checkpoint import Checkpoint
-from regstream.checkpoint.header import TensorSpec, read_header
+from regstream.checkpoint.adapter_config import AdapterConfig, read_adapter_config
+from regstream.checkpoint.checkpoint import ADAPTER_CONFIG, Checkpoint
+from regstream.checkpoint.header import FLOATS, TensorSpec, read_header
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
@@ -17,6 +17,7 @@ from regstream.errors import InputError
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"
 _PREFIX = "base_model.model."
+_DEFAULT = ".default.weight"  # as a state dict has it that was saved by hand; peft reads it as what it writes itself
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 _BELOW = ".base_layer.weight"  # the whole weight that a product is added to, saved beside it for some modules
 #: What peft calls anything but a plain factor or a whole weight.
@@ -45,7 +46,8 @@ class Product:
 class Adapter(TensorReader):
     """An adapter's file, open for reading, its tensors by the names in it.
 
-    `products` and `replaced` (names in the file) are by the model's parameters; `ignored` is what is of other models.
+    `products` and `replaced` (names in the file) are by the model's parameters; `ignored` is what is of other models,
+    `copies` what the file holds again of a module that was saved whole.
     """
 
     def __init__(self, label: str, folder: Path, source: Source, model: Checkpoint) -> None:
@@ -54,8 +56,12 @@ class Adapter(TensorReader):
         super().__init__(label, _read_tensors(folder, source), source)
         found = _Sorted(self.config, self.tensors, model)
         if found.unknown:
-            raise InputError(f"{self.file}: {_listed(found.unknown)} no weight of {model.folder}, which it is put on")
+            raise InputError(
+                f"{self.file}: {_listed(found.unknown)} no weight of {model.folder}, which it is put on"
+                f"{_advice(found.unknown[0], model)}"
+            )
         self.ignored = tuple(sorted(found.ignored))
+        self.copies = tuple(sorted(found.copies))
         self.replaced: Mapping[str, str] = found.replaced
         self.products = {name: self._product(name, module, model) for name, module in found.adapted.items()}
 
@@ -99,19 +105,20 @@ class Adapter(TensorReader):
                 f" [{rank}, in] and [out, {rank}]"
             )
         for factor in (product.a, product.b):
-            if not self.tensors[factor].dtype.is_floating_point:
+            if self.tensors[factor].dtype not in FLOATS:
                 raise InputError(f"{self.file}: {factor} is {self.tensors[factor].dtype}; expected floating point")
 
 
 class _Sorted:
     """The names in an adapter's file, by what becomes of them; modules are called as in the model that was tuned."""
 
-    def __init__(self, config: AdapterConfig, stored: Iterable[str], model: Checkpoint) -> None:
+    def __init__(self, config: AdapterConfig, stored: Collection[str], model: Checkpoint) -> None:
         self.adapted: dict[str, str] = {}
         self.replaced: dict[str, str] = {}
         self.ignored: list[str] = []
         self.unknown: list[str] = []
-        for name in stored:
+        self.copies = [name for name in stored if _plain(name) != name and _plain(name) in stored]
+        for name in (name for name in stored if name not in self.copies):
             bare = name.removeprefix(_PREFIX)
             module = bare.removesuffix(_A).removesuffix(_B)
             factored = module != bare
@@ -128,6 +135,11 @@ class _Sorted:
                 raise InputError(f"{self.replaced[own]} and the factors of {self.adapted[own]} are both for {own}")
 
 
+def _plain(name: str) -> str:
+    """What peft calls a whole weight, of which it may write what it wraps besides, where embeddings were resized."""
+    return name.replace(".modules_to_save.", ".").replace(".original_module.", ".")
+
+
 def _claim(kind: dict[str, str], own: str, name: str) -> None:
     first = kind.setdefault(own, name)
     if first != name:
@@ -139,7 +151,13 @@ def _read_tensors(folder: Path, source: Source) -> dict[str, TensorSpec]:
     if ADAPTER_WEIGHTS not in names:
         pickled = f"only {_PICKLED}, which is pickled and is not read; save it as safetensors"
         raise InputError(f"{folder}: expected {ADAPTER_WEIGHTS}, found {pickled if _PICKLED in names else 'none'}")
-    tensors = read_header(folder / ADAPTER_WEIGHTS, source)
+    stored = read_header(folder / ADAPTER_WEIGHTS, source)
+    tensors: dict[str, TensorSpec] = {}
+    for name, spec in stored.items():
+        plain = f"{name.removesuffix(_DEFAULT)}.weight" if name.endswith(_DEFAULT) else name
+        if plain in tensors or (plain != name and plain in stored):
+            raise InputError(f"{folder / ADAPTER_WEIGHTS}: holds {plain} twice, once as {name}")
+        tensors[plain] = spec
     for name in tensors:
         if name.endswith((_A, _B, _BELOW)):
             continue
@@ -159,6 +177,20 @@ def open_adapter(label: str, folder: Path, model: Checkpoint, source: Source = L
         return Adapter(label, folder, source, model)
     except InputError as error:
         raise InputError(f"{label}: {error}") from error
+
+
+def _advice(name: str, model: Checkpoint) -> str:
+    """What may be wrong with a name that matches no weight, and what to do."""
+    bare = name.removeprefix(_PREFIX)
+    module = bare.removesuffix(_A).removesuffix(_B).removesuffix(_BELOW)
+    own = model.family.own_name(f"{module}.weight")
+    if model.family.part_of(own) == "head" and bare != name:
+        return "; a head that is tied to the embeddings has none of its own: merge the adapter into its model first"
+    for plain in (module.replace("_orig_mod.", "").split("base_model.model.")[-1], f"model.{module}"):
+        if model.family.own_name(f"{plain}.weight") in model.tensors:
+            expected = f"{_PREFIX}{plain}{bare.removeprefix(module)}"
+            return f"; peft does not find it either; if {expected} is meant, rename what the file holds"
+    return ""
 
 
 def _listed(names: list[str]) -> str:

@@ -12,16 +12,16 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from regstream.checkpoint.checkpoint import ADAPTER_CONFIG, CONFIG
 from regstream.checkpoint.json_file import read_object
 from regstream.errors import InputError
 
-ADAPTER_CONFIG = "adapter_config.json"
 #: Keys that matter to whoever trains or loads, and not to what a merged weight is. peft goes by a module's own kind,
 #: whatever `fan_in_fan_out` says, and reads the configs of initialisations only where `init_lora_weights` names them.
 _WITHOUT_EFFECT = frozenset({
-    "task_type", "auto_mapping", "revision", "inference_mode", "peft_version", "lora_dropout", "target_modules",
-    "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out", "megatron_core", "runtime_config",
-    "qalora_group_size", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "ensure_weight_tying",
+    "task_type", "auto_mapping", "revision", "inference_mode", "peft_version", "lora_dropout", "layers_pattern",
+    "fan_in_fan_out", "megatron_core", "runtime_config", "qalora_group_size", "loftq_config", "eva_config",
+    "corda_config", "lora_ga_config", "ensure_weight_tying",
 })  # fmt: skip
 #: Initialisations that leave the model's own weights alone. After others the adapter is on weights that are nowhere.
 _HARMLESS_STARTS = (True, False, "gaussian", "eva", "orthogonal")
@@ -64,6 +64,10 @@ class AdapterConfig(BaseModel):
     bias: Literal["none"] = "none"
     modules_to_save: list[str] | None = None
     base_model_name_or_path: str | None = None
+    # Of what training was to change, which says what should be there; of any type, since nothing is computed by it.
+    target_modules: Any = None
+    exclude_modules: Any = None
+    layers_to_transform: Any = None
 
     def rank(self, module: str) -> int:
         """The rank of a module's factors, by its name in the model that was tuned."""
@@ -88,6 +92,11 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         InputError: there is none, it is damaged, or the adapter is of a kind that is not applied.
     """
     file = folder / ADAPTER_CONFIG
+    if not file.exists() and (folder / CONFIG).exists():
+        raise InputError(
+            f"{folder}: holds {CONFIG} and no {ADAPTER_CONFIG}: it is a whole model, no adapter; name it as `model`;"
+            " expected the folder of a PEFT adapter"
+        )
     raw = read_object(file, "the folder of a PEFT adapter")
     _refuse_other_kinds(file, raw)
     try:

@@ -9,14 +9,16 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from regstream.checkpoint.header import TensorSpec
 from regstream.checkpoint.json_file import read_object
-from regstream.checkpoint.layout import read_layout
+from regstream.checkpoint.layout import left_out, read_layout
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import LOCAL, Source
+from regstream.checkpoint.wrapping import unwrapped
 from regstream.errors import InputError
 from regstream.families import FAMILIES, Family, family_of
 from regstream.model_config import build_config
 
 CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 class Checkpoint(TensorReader):
@@ -26,8 +28,6 @@ class Checkpoint(TensorReader):
     (the text tower of a whole CLIP), which `besides` reads. Files may call them otherwise: `stored_name`.
     """
 
-    #: What a person should know of how it is made up.
-    notes: tuple[str, ...] = ()
     #: Parameters that are not as in its files, since an adapter changes them.
     changed: Set[str] = frozenset()
 
@@ -40,15 +40,29 @@ class Checkpoint(TensorReader):
         family: Family,
         source: Source,
         layout: Mapping[str, TensorSpec],
+        notes: Iterable[str] = (),
     ) -> None:
         self.folder = folder
         self.config = config
         self.family = family
         self.layout = layout  # by the names in the files
+        self.notes = tuple(notes)  # what a person should know of how it is made up
         self._stored = _own_names(family, layout)
         super().__init__(label, {own: layout[name] for own, name in self._stored.items()}, source)
         besides = {name: layout[name] for name in layout.keys() - self._stored.values()}
         self.besides = TensorReader(label, besides, source)
+
+    def config_with(self, **values: object) -> PreTrainedConfig:
+        """Its config with other values for some keys, as transformers reads it; raises as `model_config` does."""
+        try:
+            return build_config(self.family, {**self.config, **values}, self.folder / CONFIG)
+        except InputError as error:
+            raise InputError(f"{self.label}: {error}") from error
+
+    def override_config(self, **values: object) -> None:
+        """Have its config hold other values for some keys."""
+        self.config = {**self.config, **values}
+        vars(self).pop("model_config", None)
 
     @cached_property
     def model_config(self) -> PreTrainedConfig:
@@ -57,10 +71,7 @@ class Checkpoint(TensorReader):
         Raises:
             InputError: its class refuses it, or it asks for code of the hub.
         """
-        try:
-            return build_config(self.family, self.config, self.folder / CONFIG)
-        except InputError as error:
-            raise InputError(f"{self.label}: {error}") from error
+        return self.config_with()
 
     @property
     def num_blocks(self) -> int:
@@ -75,6 +86,21 @@ class Checkpoint(TensorReader):
     def stored_name(self, name: str) -> str:
         """What the files call a parameter; for one that they do not hold, its own name."""
         return self._stored.get(name, name)
+
+    def carry(self, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """Count tensors in that no model has, by their names in the files; the shapes by the names in `tensors`."""
+        by_stored = {stored: own for own, stored in self._stored.items()}
+        own_names = {by_stored.get(name, name): name for name in names}
+        self._stored |= own_names
+        self.tensors = {**self.tensors, **{own: self.layout[name] for own, name in own_names.items()}}
+        besides = {name: spec for name, spec in self.besides.tensors.items() if name not in own_names.values()}
+        self.besides = TensorReader(self.label, besides, self.source)
+        return {own: self.layout[name].shape for own, name in own_names.items()}
+
+    def separate(self, name: str, source: str) -> None:
+        """Let a parameter that is tied to another have values of its own: those of the other, where it has none."""
+        if name not in self.tensors:
+            self.tensors = {**self.tensors, name: self.tensors[source]}
 
     def lacking(self, names: Iterable[str]) -> set[str]:
         """Which of a model's parameters it does not hold and may do without."""
@@ -136,8 +162,13 @@ def open_checkpoint(
             config = config.get(family.nested_config, config)
             if not isinstance(config, dict):
                 raise InputError(f"{folder / CONFIG}: {family.nested_config} is {config}, expected a table")
-        layout = read_layout(folder, source)
-        checkpoint = Checkpoint(label, folder, config=config, family=family, source=source, layout=layout)
+        layout, notes = _unwrapped(label, family, read_layout(folder, source))
+        if left := left_out(folder, source):
+            more = f" and {len(left) - 1:,} more" if len(left) > 1 else ""
+            notes.append(
+                f"{label}: left out: {left[0]}{more}: its index does not name it; libraries may load it instead"
+            )
+        checkpoint = Checkpoint(label, folder, config=config, family=family, source=source, layout=layout, notes=notes)
     except InputError as error:
         raise InputError(f"{label}: {error}") from error
     _check_blocks(checkpoint)
@@ -161,6 +192,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         InputError: there is none, it is damaged, or of a model that is no single chain of blocks.
     """
     file = folder / CONFIG
+    if not file.exists() and (folder / ADAPTER_CONFIG).exists():
+        raise InputError(
+            f"{folder}: holds {ADAPTER_CONFIG} and no {CONFIG}: it is an adapter, no model; name it as `adapter`, and"
+            " the model that it is put on as `model`"
+        )
     config = read_object(file, "a checkpoint folder")
     if _is_encoder_decoder(config):
         raise InputError(
@@ -177,7 +213,24 @@ def _is_encoder_decoder(config: Mapping[str, Any]) -> bool:
     return bool(config.get("is_encoder_decoder", getattr(known, "is_encoder_decoder", False)))
 
 
-def _own_names(family: Family, stored: Iterable[str]) -> dict[str, str]:
+def _unwrapped(
+    label: str, family: Family, layout: Mapping[str, TensorSpec]
+) -> tuple[Mapping[str, TensorSpec], list[str]]:
+    """The layout without what wrappers put into its names, and what a person should know of that."""
+
+    def is_known(names: Iterable[str]) -> bool:
+        return any(family.block_of(family.own_name(name)) == 0 for name in names)
+
+    found = unwrapped(layout, is_known)
+    before = next((stored for name, stored in found.items() if name != stored), None)
+    if before is None:
+        return layout, []
+    name = next(name for name, stored in found.items() if stored == before)
+    note = f"{label}: a wrapper left its mark on the names of its tensors: {before} is read as {name}"
+    return {name: layout[stored] for name, stored in found.items()}, [note]
+
+
+def _own_names(family: Family, stored: Mapping[str, object]) -> dict[str, str]:
     """The names in the files of what belongs to the family's model, by the model's own."""
     names: dict[str, str] = {}
     for name in stored:
@@ -189,5 +242,6 @@ def _own_names(family: Family, stored: Iterable[str]) -> dict[str, str]:
         names[own] = name
     first = f"{family.blocks}.0."
     if not any(own.startswith(first) for own in names):
-        raise InputError(f"no tensor named {first}*; is this a {family.model_class}?")
+        found = f", found {next(iter(stored))} and others" if stored else "; it holds no tensor at all"
+        raise InputError(f"no tensor named {first}*; is this a {family.model_class}?{found}")
     return names

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from regstream.checkpoint.pointer import POINTER, POINTER_BYTES, is_pointer
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
 
@@ -27,6 +28,17 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+#: Of quantized weights: known, so that whoever knows what they are for refuses them, and never read.
+QUANTIZED_DTYPES = {
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "U16": torch.uint16,
+    "U32": torch.uint32,
+    "U64": torch.uint64,
+}
+#: What weights are stored as that can be merged.
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _LENGTH_BYTES = 8
 _MAX_HEADER_BYTES = 100_000_000  # the library's own limit
@@ -55,6 +67,8 @@ def read_header(file: Path, source: Source = LOCAL) -> dict[str, TensorSpec]:
         InputError: the file is missing, truncated, longer than its header says, or its header is no header.
     """
     size = source.size(file)
+    if is_pointer(source.start(file, min(size, POINTER_BYTES))):
+        raise InputError(f"{file}: {POINTER}")
     length = int.from_bytes(source.start(file, _LENGTH_BYTES), "little")
     if not 2 <= length <= min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
         raise InputError(f"{file}: no safetensors file: a header of {length:,} bytes in a file of {size:,}")
@@ -87,14 +101,15 @@ def _spec(file: Path, name: str, entry: object, start: int) -> TensorSpec:
             raise ValueError("a size or offset is no natural number")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file}: tensor {name}: damaged header entry ({error})") from error
-    if not isinstance(dtype, str) or dtype not in DTYPES:
+    known = DTYPES | QUANTIZED_DTYPES
+    if not isinstance(dtype, str) or dtype not in known:
         raise InputError(f"{file}: tensor {name}: dtype {dtype} is not supported; expected one of {', '.join(DTYPES)}")
-    expected = math.prod(shape) * DTYPES[dtype].itemsize
+    expected = math.prod(shape) * known[dtype].itemsize
     if end - begin != expected:
         raise InputError(
             f"{file}: tensor {name}: {end - begin:,} bytes where {list(shape)} in {dtype} needs {expected:,}"
         )
-    return TensorSpec(file=file, dtype=DTYPES[dtype], shape=shape, begin=start + begin, end=start + end)
+    return TensorSpec(file=file, dtype=known[dtype], shape=shape, begin=start + begin, end=start + end)
 
 
 def _check_extent(file: Path, specs: dict[str, TensorSpec], start: int, size: int) -> None:

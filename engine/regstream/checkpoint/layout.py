@@ -1,15 +1,31 @@
 """Which file of a checkpoint folder holds which tensor."""
 
 import json
+import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from regstream.checkpoint.header import TensorSpec, read_header
+from regstream.checkpoint.pointer import POINTER, is_pointer
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
+_PICKLED = "which is pickled and is not read; convert it to safetensors"
+#: What other weights end in, the likeliest first, and what is to be done.
+_OTHER_WEIGHTS = {
+    "adapter_model.safetensors": "the weights of an adapter; name the folder as `adapter` instead of `model`",
+    ".safetensors": f"which is not called as transformers calls it; rename it to {SINGLE}, or write an index",
+    ".gguf": "which is quantized or converted for llama.cpp; name the checkpoint in safetensors that it was made from",
+    ".bin": _PICKLED,
+    ".pt": _PICKLED,
+    ".pth": _PICKLED,
+    ".ckpt": _PICKLED,
+    ".h5": "weights for TensorFlow; convert them to safetensors",
+    ".msgpack": "weights for Flax; convert them to safetensors",
+}
 
 
 def read_layout(folder: Path, source: Source = LOCAL) -> dict[str, TensorSpec]:
@@ -23,9 +39,27 @@ def read_layout(folder: Path, source: Source = LOCAL) -> dict[str, TensorSpec]:
         return _from_index(folder, names, source)
     if SINGLE in names:
         return read_header(folder / SINGLE, source)
-    pickled = sorted(name for name in names if name.endswith(".bin"))
-    found = f"only {pickled[0]}, which is pickled and is not read; convert it to safetensors" if pickled else "neither"
-    raise InputError(f"{folder}: expected {SINGLE} or {INDEX}, found {found}")
+    raise InputError(f"{folder}: expected {SINGLE} or {INDEX}, found {_found_instead(names)}")
+
+
+def left_out(folder: Path, source: Source = LOCAL) -> list[str]:
+    """Files called as a checkpoint's that its index does not name, and that are not read."""
+    names = source.names(folder)
+    if INDEX not in names:
+        return []
+    indexed = set(_weight_map(folder / INDEX).values())
+    return sorted(name for name in names if (name == SINGLE or _SHARD.fullmatch(name)) and name not in indexed)
+
+
+def _found_instead(names: Iterable[str]) -> str:
+    """What there is in place of a checkpoint, and what to do with it."""
+    for ending, advice in _OTHER_WEIGHTS.items():
+        found = sorted(name for name in names if name.endswith(ending))
+        if found and _SHARD.fullmatch(found[0]):
+            return f"only {found[0]}, a shard without the index; is the download complete?"
+        if found:
+            return f"only {found[0]}, {advice}"
+    return "neither"
 
 
 def _from_index(folder: Path, names: Collection[str], source: Source) -> dict[str, TensorSpec]:
@@ -60,7 +94,10 @@ def _refuse_doubles(folder: Path, file_name: str, names: Iterable[str], layout: 
 
 def _weight_map(index: Path) -> dict[str, str]:
     try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
+        content = index.read_bytes()
+        if is_pointer(content):
+            raise InputError(f"{index}: {POINTER}")
+        weight_map = json.loads(content)["weight_map"]
     except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{index}: no checkpoint index: {type(error).__name__}: {error}") from error
     if not (isinstance(weight_map, dict) and weight_map and all(isinstance(v, str) for v in weight_map.values())):

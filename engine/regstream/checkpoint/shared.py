@@ -40,6 +40,7 @@ class SharedCheckpoint(Checkpoint):
             family=checkpoint.family,
             source=checkpoint.source,
             layout=checkpoint.layout,
+            notes=checkpoint.notes,
         )
         self._shelf = shelf
 

@@ -9,6 +9,7 @@ from regstream.errors import ManifestError
 from regstream.evaluate.mean import MeanReader
 from regstream.evaluate.streaming import Weights
 from regstream.plan import Plan, PlannedCandidate
+from regstream.plan.accounting import account
 from regstream.plan.agreement import check_candidate
 
 
@@ -48,6 +49,7 @@ def _candidate(candidate: PlannedCandidate) -> Judged:
 def _result(plan: Plan, name: str, folder: Path) -> Judged:
     def open_result() -> Weights:
         checkpoint = open_checkpoint(name, folder, described=plan.base.family)
+        account(checkpoint, plan.model)
         check_candidate(checkpoint, plan.base, plan.model.shapes, plan.manifest.merge.others)
         return checkpoint
 

@@ -100,7 +100,7 @@ def open_text_tower(plan: Plan, listener: Listener) -> TextTower:
             )
     text = open_checkpoint(whole.label, whole.folder, whole.source, part=CLIP_TEXT)
     model = LayeredModel(CLIP_TEXT, text.model_config, dtype=torch.float32, device=plan.device)
-    check_base(text, model.shapes, model.tied)
+    check_base(text, model)
     _check_projections(whole, model.hidden_size, plan.model.hidden_size)
     return TextTower(
         checkpoint=text,

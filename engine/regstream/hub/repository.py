@@ -20,6 +20,8 @@ from regstream.hub.failures import HubError, told
 
 Kind = Literal["model", "dataset"]
 
+#: The file that every repository of a kind holds.
+_CHECKPOINT, _ADAPTER = "config.json", "adapter_config.json"
 _COMMIT_DIGITS = 40
 SHA256_DIGITS = 64
 
@@ -88,8 +90,11 @@ def open_repository(
     listed = _in_cache(repo, commit) if constants.HF_HUB_OFFLINE else _on_hub(repo, commit)
     files = {file.name: file for file in listed}
     if config not in files:
-        expected = "a checkpoint" if config == "config.json" else "an adapter"
-        raise HubError(f"{repo} at {commit}: holds no {config}; expected {expected}")
+        expected = "a checkpoint" if config == _CHECKPOINT else "an adapter"
+        other = _ADAPTER if config == _CHECKPOINT else _CHECKPOINT
+        key = "; name it as `adapter`" if other == _ADAPTER else "; name it as `model`"
+        found = f", found {other}{key}" if other in files else ""
+        raise HubError(f"{repo} at {commit}: holds no {config}; expected {expected}{found}")
     if settled is None and not constants.HF_HUB_OFFLINE:
         with told(f"{repo}: {config}"):  # by its revision: so the cache keeps where that stands, for work offline
             hf_hub_download(repo, config, revision=revision)

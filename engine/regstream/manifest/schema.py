@@ -57,6 +57,10 @@ class Others(_Table):
         Literal["same", "base"],
         Field(description="whether candidates with other rows than the base's are refused or cut to the base's"),
     ] = "same"
+    tied_head: Annotated[
+        Literal["refuse", "untie"],
+        Field(description="whether a head that differs from the embeddings it is tied to is refused or untied"),
+    ] = "refuse"
 
 
 class Merge(_Table):

@@ -1,27 +1,23 @@
 """Whether candidates are what the base is: the same architecture, the same tensors, the same shapes."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 
-from regstream.checkpoint import Checkpoint
+from regstream.block import LayeredModel
+from regstream.checkpoint import FLOATS, AdaptedCheckpoint, Checkpoint
 from regstream.errors import InputError
 from regstream.manifest import Others
-
-#: Buffers that older versions stored beside the parameters.
-_STORED_BUFFERS = ("rotary_emb.inv_freq", "position_ids", "attn.bias", "masked_bias")
+from regstream.plan.accounting import Account, account, refuse_unusable
 
 
-def check_base(base: Checkpoint, shapes: Mapping[str, tuple[int, ...]], tied: Collection[str]) -> None:
-    """Check the base's tensors against the model that its config describes.
+def check_base(base: Checkpoint, model: LayeredModel) -> Account:
+    """Check the base's tensors against the model that its config describes; what becomes of others.
 
     Raises:
         InputError: a tensor is missing, of another shape, or unknown to the model.
     """
-    _check_shapes(base, shapes, shapes)
-    for name in base.tensors.keys() - shapes.keys() - set(tied):
-        if not name.endswith(_STORED_BUFFERS):
-            raise InputError(
-                f"{base.label}: {base.tensors[name].file}: tensor {name} is not in the model that config.json describes"
-            )
+    refuse_unusable(base, model)
+    _check_shapes(base, model.shapes, model.shapes)
+    return account(base, model)
 
 
 def check_family(candidate: Checkpoint, base: Checkpoint) -> None:
@@ -59,17 +55,17 @@ def check_candidate(
     ]
 
 
-def check_ties(candidate: Checkpoint, tied: Mapping[str, str]) -> None:
-    """Refuse an adapter that changes one of two parameters that are one weight in the model.
+def check_adapter(candidate: AdaptedCheckpoint, model: LayeredModel) -> None:
+    """Refuse an adapter on what the model under it holds beyond the model that is merged.
 
     Raises:
-        InputError: it does.
+        InputError: it changes such a tensor.
     """
-    for name, source in tied.items():
-        if candidate.changed & {name, source}:
+    for name in sorted(candidate.changed):
+        if name not in model.shapes and name not in model.tied:
             raise InputError(
-                f"{candidate.label}: its adapter changes {name} or {source}, which are one weight in this model;"
-                " adapters on tied weights are not applied"
+                f"{candidate.label}: {candidate.adapter.file}: changes {name}, which is not in the model that the"
+                " base's config.json describes; remove its factors from the file"
             )
 
 
@@ -83,15 +79,15 @@ def _agreed_rows(candidate: Checkpoint, name: str, shape: tuple[int, ...], other
     found = candidate.tensors[name].shape
     if found == shape or found[1:] != shape[1:]:
         return shape
-    if others.vocabulary == "same":
-        raise InputError(
-            f"{candidate.label}: {candidate.tensors[name].file}: tensor {name} has {found[0]:,} rows of vocabulary,"
-            f' the base {shape[0]:,}; [merge.others] vocabulary = "base" keeps the base\'s rows'
-        )
     if found[0] < shape[0]:
         raise InputError(
             f"{candidate.label}: {candidate.tensors[name].file}: tensor {name} has {found[0]:,} rows of vocabulary,"
             f" fewer than the base's {shape[0]:,}; it cannot be merged onto this base"
+        )
+    if others.vocabulary == "same":
+        raise InputError(
+            f"{candidate.label}: {candidate.tensors[name].file}: tensor {name} has {found[0]:,} rows of vocabulary,"
+            f' the base {shape[0]:,}; [merge.others] vocabulary = "base" keeps the base\'s rows'
         )
     return found
 
@@ -99,17 +95,29 @@ def _agreed_rows(candidate: Checkpoint, name: str, shape: tuple[int, ...], other
 def _check_shapes(
     checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]], described: Mapping[str, tuple[int, ...]]
 ) -> None:
+    missing = [name for name in described if name not in checkpoint.tensors]
+    if missing:
+        raise InputError(f"{checkpoint.label}: {checkpoint.folder}: {_told(missing)}{_found_instead(checkpoint)}")
     for name in described:
-        if name not in checkpoint.tensors:
-            raise InputError(f"{checkpoint.label}: {checkpoint.folder}: tensor {name} is missing")
         spec = checkpoint.tensors[name]
         if spec.shape != expected[name]:
             raise InputError(
                 f"{checkpoint.label}: {spec.file}: tensor {name} has shape {list(spec.shape)},"
                 f" expected {list(expected[name])}"
             )
-        if not spec.dtype.is_floating_point:
+        if spec.dtype not in FLOATS:
             raise InputError(
                 f"{checkpoint.label}: {spec.file}: tensor {name} is {spec.dtype}; only floating-point weights"
                 " can be merged, quantized ones have to be dequantized first"
             )
+
+
+def _told(missing: Sequence[str]) -> str:
+    more = f", and {len(missing) - 1:,} more are" if len(missing) > 1 else ""
+    return f"tensor {missing[0]} is missing{more}"
+
+
+def _found_instead(checkpoint: Checkpoint) -> str:
+    """What may be wrong where tensors are missing."""
+    described = checkpoint.config.get("architectures")
+    return f"; its config.json describes a {described[0]}" if isinstance(described, list) and described else ""

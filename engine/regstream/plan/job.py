@@ -1,6 +1,6 @@
 """What is merged: everything that a manifest names, opened and found to belong together, and the steps it takes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -17,6 +17,7 @@ from regstream.manifest import Candidate, Manifest
 from regstream.methods import Method
 from regstream.methods.method import States
 from regstream.plan.step import Step
+from regstream.plan.ties import Tie
 from regstream.shards import Part, parts_of
 
 
@@ -58,6 +59,8 @@ class Job:
     output_dtype: torch.dtype
     device: torch.device
     warnings: tuple[str, ...]
+    left_out: Mapping[str, Sequence[str]]  # names of tensors that the result does without, by their checkpoint's label
+    ties: tuple[Tie, ...]  # to be compared before the first step: not all of their files are there yet
 
     @property
     def output(self) -> Path:

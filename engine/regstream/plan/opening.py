@@ -1,8 +1,9 @@
 """The checkpoints that a manifest names, opened: folders of this machine, and repositories of the hub."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from regstream.checkpoint import (
     ADAPTER_CONFIG,
@@ -21,12 +22,13 @@ from regstream.events import Listener
 from regstream.families import Family
 from regstream.hub import Depot, Repository, keep_to, open_repository
 from regstream.manifest import Candidate, Manifest, ModelRef
+from regstream.plan.companions import COMPANIONS
 
 #: In the work folder: which files of the hub were brought into its cache.
 BROUGHT = "brought"
 #: What describes a checkpoint, and of the base also what goes into the result as it is.
 _DESCRIPTION = ("config.json", "model.safetensors.index.json")
-_COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "additional_chat_templates/*.jinja", "README.md")
+_OF_BASE = ("*.json", "*.txt", *COMPANIONS, "README.md")
 
 
 class Opening:
@@ -46,6 +48,7 @@ class Opening:
         self._listener = listener
         self._described: Family | None = None
         self._repositories: dict[str, Repository] = {}
+        self._adapters = {candidate.adapter for candidate in manifest.candidates}
 
     def base(self, describe: Callable[[Path], Family] | None = None) -> Checkpoint:
         """Open the base; `describe` gives the family of all checkpoints from its folder, where that is not known.
@@ -53,14 +56,14 @@ class Opening:
         Raises:
             InputError: it cannot be used, or the hub does not give it.
         """
-        folder, source = self._located("base", self._base, _COMPANIONS)
+        folder, source = self._located("base", self._base, _OF_BASE)
         self._described = None if describe is None else describe(folder)
-        opened = open_checkpoint("base", folder, source, described=self._described)
+        opened = self._opened("base", self._base, folder, source)
         return self._known(self._base, opened)
 
     def beside(self, label: str, reference: ModelRef) -> Checkpoint:
         """Open a model that is not merged, with its tokenizer; raises as `base` does."""
-        return open_checkpoint(label, *self._located(label, reference, _COMPANIONS))
+        return open_checkpoint(label, *self._located(label, reference, _OF_BASE))
 
     def candidate(self, candidate: Candidate) -> Checkpoint:
         """Open a candidate, after the base; raises as `base` does."""
@@ -68,7 +71,7 @@ class Opening:
         if candidate.adapter is None:
             assert candidate.model is not None
             folder, source = self._located(label, candidate.model, _DESCRIPTION)
-            return open_checkpoint(label, folder, source, described=self._described)
+            return self._opened(label, candidate.model, folder, source)
         reference = candidate.model or self._base
         model = self._models.get(reference) or self._known(reference, self._model(label, reference))
         folder, source = self._located(label, candidate.adapter, (ADAPTER_CONFIG,), config=ADAPTER_CONFIG)
@@ -76,12 +79,27 @@ class Opening:
         made_for = adapter.config.base_model_name_or_path
         notes = []
         if made_for and Path(made_for).name.lower() != (found := reference.name).lower():
-            notes = [f"{label}: {ADAPTER_CONFIG} says that the adapter was made for {made_for}; it is put on {found}"]
+            # What is said is published: of a folder on somebody's machine no more than its name.
+            named = (
+                made_for if re.fullmatch(r"[\w.-]+/[\w.-]+", made_for) else PurePath(made_for.replace("\\", "/")).name
+            )
+            notes = [f"{label}: {ADAPTER_CONFIG} says that the adapter was made for {named}; it is put on {found}"]
         return AdaptedCheckpoint(label, model, adapter, notes)
 
     def _model(self, label: str, reference: ModelRef) -> Checkpoint:
         folder, source = self._located(label, reference, _DESCRIPTION)
-        return open_checkpoint(f"model {reference.name}", folder, source, described=self._described)
+        return self._opened(f"model {reference.name}", reference, folder, source)
+
+    def _opened(self, label: str, reference: ModelRef, folder: Path, source: Source) -> Checkpoint:
+        opened = open_checkpoint(label, folder, source, described=self._described)
+        names = source.names(folder)
+        lies_beside = ADAPTER_CONFIG in names or any(name.startswith("adapter_model.") for name in names)
+        if lies_beside and reference not in self._adapters:
+            opened.notes += (
+                f"{label}: an adapter lies beside the model, and is left out; to put it on, as libraries do that load"
+                " the folder, name it as `adapter` too",
+            )
+        return opened
 
     def _known(self, reference: ModelRef, opened: Checkpoint) -> Checkpoint:
         """Remember a model; where several adapters are put on it, what is read of it for one is kept for the next."""

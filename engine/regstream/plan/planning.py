@@ -1,13 +1,12 @@
 """From a manifest to a plan: configs and headers are read, rows tokenized, no weight touched, nothing written."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial, reduce
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 
 from regstream import heap, memory
-from regstream.architecture import check_passes, describe, unregressed
-from regstream.block import LayeredModel
+from regstream.architecture import describe
 from regstream.calibration import CalibrationSet, Drawing, load_calibration
 from regstream.checkpoint import Checkpoint
 from regstream.errors import InputError, ManifestError
@@ -15,9 +14,8 @@ from regstream.events import Listener, Warned, ignore
 from regstream.manifest import Candidate, Manifest
 from regstream.methods import Method, RegMean, method_of
 from regstream.methods.method import States
-from regstream.plan.agreement import check_base, check_candidate, check_family, check_ties
-from regstream.plan.configs import ConfigAgreement
 from regstream.plan.device import choose_device
+from regstream.plan.inputs import Inputs, check_inputs, output_dtype
 from regstream.plan.job import PlannedCandidate
 from regstream.plan.opening import Opening
 from regstream.plan.plan import Plan
@@ -58,17 +56,15 @@ def make_plan(
     described = None if manifest.architecture is None else partial(describe, manifest.architecture, source=source)
     base = opening.base(described)
     opened = [opening.candidate(candidate) for candidate in manifest.candidates]
-    dtype = _compute_dtype([base, *opened])
     needed, drawing = method.states is not States.NONE, Drawing(commits, listener)
     device_here = chosen if memory.is_there(chosen) else torch.device("cpu")
-    model = _model(base, dtype, device_here)
-    for note in _agree(manifest, model, base, opened, source, is_regressed=needed):
-        warn(note)
+    inputs = check_inputs(manifest, base, opened, device_here, source=source, is_regressed=needed, warn=warn)
+    model, dtype = inputs.model, inputs.compute_dtype
     calibrate = partial(
         _calibration, base=base, widest=model.widest, seed=manifest.merge.seed, warn=warn, drawing=drawing
     )
     sets = [calibrate(candidate) if needed else None for candidate in manifest.candidates]
-    output_dtype = _output_dtype(manifest, base)
+    result_dtype = output_dtype(manifest, base, model, warn)
     return Plan(
         manifest=manifest,
         manifest_text=text,
@@ -78,11 +74,13 @@ def make_plan(
         commits=opening.commits | drawing.commits,
         depot=opening.depot,
         model=model,
-        steps=_steps(manifest, method, model, source, output_dtype.itemsize),
+        steps=_steps(manifest, method, inputs, source, result_dtype.itemsize),
         compute_dtype=dtype,
-        output_dtype=output_dtype,
+        output_dtype=result_dtype,
         device=chosen,
         warnings=tuple(warnings),
+        left_out=inputs.left_out,
+        ties=inputs.ties,
         runtime_bytes=_held_bytes(method, dtype, device_here),
     )
 
@@ -94,44 +92,10 @@ def _device(manifest: Manifest, device: str | None, source: str, *, must_exist: 
     return chosen
 
 
-def _model(base: Checkpoint, dtype: torch.dtype, device: torch.device) -> LayeredModel:
+def _steps(manifest: Manifest, method: Method, inputs: Inputs, source: str, itemsize: int) -> tuple[Step, ...]:
+    model = inputs.model
     try:
-        return LayeredModel(base.family, base.model_config, dtype=dtype, device=device)
-    except InputError as error:
-        raise InputError(f"{base.label}: {error}") from error
-
-
-def _agree(
-    manifest: Manifest,
-    model: LayeredModel,
-    base: Checkpoint,
-    opened: Sequence[Checkpoint],
-    source: str,
-    *,
-    is_regressed: bool,
-) -> Iterator[str]:
-    """Hold what is told of the architecture, base and candidates against the model; what a person should know of it."""
-    if manifest.architecture is not None:
-        check_passes(manifest.architecture, model, source)
-        if is_regressed and (told := unregressed(model)):
-            yield told
-    model.leave_out(base.lacking(model.shapes))
-    configs = ConfigAgreement(base, model)
-    configs.check_ties(base)
-    yield from configs.base_notes()
-    check_base(base, model.shapes, model.tied)
-    for checkpoint in opened:
-        yield from checkpoint.notes
-        check_ties(checkpoint, model.tied)
-        check_family(checkpoint, base)
-        yield from configs.check(checkpoint)
-        configs.check_ties(checkpoint)
-        yield from check_candidate(checkpoint, base, model.shapes, manifest.merge.others)
-
-
-def _steps(manifest: Manifest, method: Method, model: LayeredModel, source: str, itemsize: int) -> tuple[Step, ...]:
-    try:
-        return make_steps(manifest, method, model.family, model.shapes, itemsize)
+        return make_steps(manifest, method, model.family, model.shapes, itemsize, carried=inputs.carried)
     except ManifestError as error:
         raise ManifestError([f"{source}: {problem}" for problem in error.problems]) from error
 
@@ -160,17 +124,3 @@ def _calibration(
         )
     except InputError as error:
         raise InputError(f'candidate "{candidate.name}": calibration: {error}') from error
-
-
-def _compute_dtype(checkpoints: Sequence[Checkpoint]) -> torch.dtype:
-    # The narrowest dtype that holds every weight exactly.
-    dtypes = {spec.dtype for checkpoint in checkpoints for spec in checkpoint.tensors.values()}
-    dtype = reduce(torch.promote_types, dtypes)
-    return dtype if dtype in (torch.float16, torch.bfloat16) else torch.float32
-
-
-def _output_dtype(manifest: Manifest, base: Checkpoint) -> torch.dtype:
-    if manifest.merge.dtype is not None:
-        dtype: torch.dtype = getattr(torch, manifest.merge.dtype)
-        return dtype
-    return _compute_dtype([base])

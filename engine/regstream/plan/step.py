@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from regstream.errors import ManifestError
@@ -80,9 +81,17 @@ class Step:
 
 
 def make_steps(
-    manifest: Manifest, method: Method, family: Family, shapes: Shapes, itemsize: int = 4
+    manifest: Manifest,
+    method: Method,
+    family: Family,
+    shapes: Shapes,
+    itemsize: int = 4,
+    *,
+    carried: Shapes = MappingProxyType({}),
 ) -> tuple[Step, ...]:
     """Lay out the steps for a model's parameters, of which each value will take `itemsize` bytes in the result.
+
+    `carried` are tensors of the base that the model does not have, and the result gets as they are, with the head.
 
     Raises:
         ManifestError: a rule matches nothing or names blocks that are not there.
@@ -91,6 +100,8 @@ def make_steps(
     _check_rules(manifest.rules, family, shapes, num_blocks)
     uses = _Uses(manifest, method, family, num_blocks)
     parts = [_part(kind, block, family, shapes, uses) for kind, block in _kinds(num_blocks)]
+    kind, block, tensors = parts[-1]
+    parts[-1] = kind, block, (*tensors, *(TensorPlan(name=n, shape=shape, use="base") for n, shape in carried.items()))
     parts = [(kind, block, tensors) for kind, block, tensors in parts if tensors]
     last = max((index for index, (_, _, tensors) in enumerate(parts) if _regresses(tensors)), default=-1)
     if method.states is States.NONE:

@@ -31,7 +31,7 @@ every solve.
 def model_card(plan: Plan, *, results: str | None) -> str:
     """The card's text, metadata included; `results` is a table in Markdown."""
     data = ModelCardData(
-        base_model=list(dict.fromkeys(_name(reference) for reference in _references(plan))),
+        base_model=_base_models(plan),
         datasets=_datasets(plan),
         library_name="transformers",
         license=_license(plan),
@@ -49,6 +49,11 @@ def model_card(plan: Plan, *, results: str | None) -> str:
         manifest=for_the_record(plan.manifest_text).strip(),
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{text}"))
+
+
+def _base_models(plan: Plan) -> list[str] | None:
+    """The hub's own names of what the result was made of; a folder of somebody's machine is none."""
+    return list(dict.fromkeys(r.hub_id for r in _references(plan) if r.hub_id is not None)) or None
 
 
 def _references(plan: Plan) -> Iterator[ModelRef]:

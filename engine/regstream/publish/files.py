@@ -7,7 +7,7 @@ from typing import Any
 
 from regstream import durable
 from regstream.journal import Committed, Identity
-from regstream.plan import BROUGHT, Plan
+from regstream.plan import BROUGHT, Plan, companions, published_config
 from regstream.publish.card import model_card
 from regstream.publish.provenance import (
     MEASURED,
@@ -22,13 +22,6 @@ from regstream.publish.provenance import (
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 CARD = "README.md"
-#: What tokenizers, processors and generation read; taken from the base as it is.
-_COMPANIONS = (
-    "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja", "chat_template.json",
-    "preprocessor_config.json", "processor_config.json",
-)  # fmt: skip
-_EXTRA_TEMPLATES = "additional_chat_templates"
 
 
 def publish(plan: Plan, identity: Identity, committed: Sequence[Committed]) -> None:
@@ -38,7 +31,7 @@ def publish(plan: Plan, identity: Identity, committed: Sequence[Committed]) -> N
     last.
     """
     folder = plan.output
-    names = _companions(plan.base.folder)
+    names = companions(plan.base.folder)
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
         durable.write_file(folder / name, (plan.base.folder / name).read_bytes())
@@ -97,11 +90,6 @@ def clear(plan: Plan) -> None:
     durable.sync_folder(plan.workdir)
 
 
-def _companions(base: Path) -> list[str]:
-    templates = sorted(f"{_EXTRA_TEMPLATES}/{path.name}" for path in (base / _EXTRA_TEMPLATES).glob("*.jinja"))
-    return [name for name in (*_COMPANIONS, *templates) if (base / name).is_file()]
-
-
 def _index(plan: Plan) -> dict[str, Any]:
     weight_map = {name: step.shard for step in plan.steps for name in plan.stored_shapes(step)}
     num_values = sum(_num_values(shape) for step in plan.steps for shape in step.shapes.values())
@@ -119,7 +107,7 @@ def _num_values(shape: tuple[int, ...]) -> int:
 
 
 def _config(plan: Plan) -> dict[str, Any]:
-    config = {key: value for key, value in plan.base.config.items() if key not in ("torch_dtype", "_name_or_path")}
+    config = published_config(plan.base.config)
     # What the base has besides, such as a task's head or CLIP's text tower, is not part of the result.
     if plan.base.ignored or plan.base.family.nested_config:
         config["architectures"] = [type(plan.model.model).__name__]

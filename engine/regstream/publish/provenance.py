@@ -22,7 +22,6 @@ MEASURED = "regstream.measured.json"
 
 def provenance(plan: Plan, identity: Identity, committed: Sequence[Committed]) -> dict[str, Any]:
     """The record, before the digests of files are known."""
-    checkpoints = (plan.base, *(candidate.checkpoint for candidate in plan.candidates))
     return {
         "regstream": __version__,
         "method": plan.method.name,
@@ -31,7 +30,7 @@ def provenance(plan: Plan, identity: Identity, committed: Sequence[Committed]) -
         "candidates": {c.name: _candidate_name(plan, c) for c in plan.manifest.candidates},
         "identity": identity,
         "warnings": list(plan.warnings),
-        "ignored": {checkpoint.label: list(checkpoint.ignored) for checkpoint in checkpoints if checkpoint.ignored},
+        "ignored": {label: list(names) for label, names in plan.left_out.items()},
         "steps": [{"name": step.name, "shard": step.shard, "solves": list(step.solves)} for step in committed],
     }
 

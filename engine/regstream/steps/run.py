@@ -8,7 +8,7 @@ from regstream.errors import InputError
 from regstream.hidden import DamagedGeneration
 from regstream.ledger import Entry
 from regstream.methods import States
-from regstream.plan import Plan, Step
+from regstream.plan import Plan, Step, check_tie
 from regstream.solve import Solve
 from regstream.steps.advance import advance, rebuild
 from regstream.steps.fold import fold
@@ -59,6 +59,9 @@ def _run(step: Step, workshop: Workshop) -> Artifacts:
             _opened(plan),
             workshop.shards.write(plan.parts[step.index]) as writer,
         ):
+            if step.index == 0:
+                for tie in plan.ties:
+                    check_tie(tie)
             if step.regressed:
                 solves = regress(step, workshop, writer)
             else:
