@@ -6,9 +6,9 @@ from pathlib import Path
 
 from regstream.checkpoint import open_checkpoint
 from regstream.errors import ManifestError
-from regstream.events import Listener, Warned, ignore
 from regstream.evaluate.mean import MeanReader
 from regstream.evaluate.streaming import Weights
+from regstream.events import Listener, Warned, ignore
 from regstream.plan import Plan, PlannedCandidate
 from regstream.plan.accounting import account
 from regstream.plan.agreement import check_candidate
@@ -54,7 +54,8 @@ def _candidate(candidate: PlannedCandidate) -> Judged:
 def _result(plan: Plan, name: str, folder: Path, listener: Listener) -> Judged:
     def open_result() -> Weights:
         checkpoint = open_checkpoint(name, folder, described=plan.base.family)
-        for line in account(checkpoint, plan.model).lines(of_base=False) if folder != plan.output else ():
+        found = account(checkpoint, plan.model)
+        for line in found.lines(of_base=False) if folder != plan.output else ():
             listener(Warned(message=line))
         check_candidate(checkpoint, plan.base, plan.model.shapes, plan.manifest.merge.others)
         return checkpoint
