@@ -69,7 +69,7 @@ def evaluate(
             a model that is not there.
         InputError: rows, heads or checkpoints cannot be used, or the merge has no result yet.
     """
-    judged = judged_models(plan, also or {}, only)
+    judged = judged_models(plan, also or {}, only, listener)
     metric = metric_of(plan, listener)
     entries = []
     for model in judged:

@@ -8,6 +8,7 @@ from regstream.checkpoint import open_checkpoint
 from regstream.errors import ManifestError
 from regstream.evaluate.mean import MeanReader
 from regstream.evaluate.streaming import Weights
+from regstream.events import Listener, Warned, ignore
 from regstream.plan import Plan, PlannedCandidate
 from regstream.plan.accounting import account
 from regstream.plan.agreement import check_candidate
@@ -22,8 +23,12 @@ class Judged:
     is_candidate: bool = False
 
 
-def judged_models(plan: Plan, also: Mapping[str, Path], only: Collection[str] = ()) -> list[Judged]:
+def judged_models(
+    plan: Plan, also: Mapping[str, Path], only: Collection[str] = (), listener: Listener = ignore
+) -> list[Judged]:
     """The base, each candidate, their plain mean, the result, and `also` others; of these `only` some, where given.
+
+    The listener is told what of a result or of others is no part of the model, once they are opened.
 
     Raises:
         ManifestError: `only` names a model that is not among them.
@@ -33,7 +38,7 @@ def judged_models(plan: Plan, also: Mapping[str, Path], only: Collection[str] = 
         Judged(name="base", open=lambda: plan.base),
         *(_candidate(candidate) for candidate in plan.candidates),
         Judged(name="mean", open=lambda: MeanReader([candidate.checkpoint for candidate in plan.candidates])),
-        *(_result(plan, name, folder) for name, folder in folders.items()),
+        *(_result(plan, name, folder, listener) for name, folder in folders.items()),
     ]
     names = [model.name for model in models]
     for name in only:
@@ -46,10 +51,12 @@ def _candidate(candidate: PlannedCandidate) -> Judged:
     return Judged(name=candidate.name, open=lambda: candidate.checkpoint, is_candidate=True)
 
 
-def _result(plan: Plan, name: str, folder: Path) -> Judged:
+def _result(plan: Plan, name: str, folder: Path, listener: Listener) -> Judged:
     def open_result() -> Weights:
         checkpoint = open_checkpoint(name, folder, described=plan.base.family)
-        account(checkpoint, plan.model)
+        found = account(checkpoint, plan.model)
+        for line in found.lines(of_base=False) if folder != plan.output else ():
+            listener(Warned(message=line))
         check_candidate(checkpoint, plan.base, plan.model.shapes, plan.manifest.merge.others)
         return checkpoint
 

@@ -27,6 +27,7 @@ output = "merged"
 # final_norm = "average"
 # head = "base"
 # vocabulary = "same"                 # or "base": further rows of the candidates' vocabularies are cut off
+# tied_head = "refuse"                # or "untie": a head that differs from embeddings it is tied to counts by itself
 
 # [[rules]]                           # first match wins; without rules: regress linears, average the rest of a block
 # parameters = "*.self_attn.*"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 
 from regstream.block import LayeredModel
-from regstream.checkpoint import AdaptedCheckpoint, Adapter
+from regstream.checkpoint import LOCAL, AdaptedCheckpoint, Adapter, TensorReader
 from regstream.plan.grouping import grouped
 
 
@@ -42,19 +42,20 @@ def _changes_nothing(adapter: Adapter) -> str | None:
         return "its file holds no factors for the model"
     if all(product.scale == 0 for product in adapter.products.values()):
         return "alpha is 0"
-    if not adapter.file.exists():  # still on the hub
+    if adapter.source is not LOCAL:  # perhaps not there yet, and what is told must not depend on that
         return None
-    with adapter.kept_open():
+    reader = TensorReader(adapter.label, adapter.tensors, adapter.source)  # what is read here is no part of a merge
+    with reader.kept_open():
         for title in ("b", "a"):
             factors = (getattr(product, title) for product in adapter.products.values())
-            if all(_is_zero(adapter, factor) for factor in factors):
+            if all(_is_zero(reader, factor) for factor in factors):
                 return f"all factors {title.upper()} are zero"
     return None
 
 
-def _is_zero(adapter: Adapter, factor: str) -> bool:
-    values = torch.empty(adapter.tensors[factor].shape, dtype=torch.float32)
-    adapter.read({factor: values})
+def _is_zero(reader: TensorReader, factor: str) -> bool:
+    values = torch.empty(reader.tensors[factor].shape, dtype=torch.float32)
+    reader.read({factor: values})
     return not values.any()
 
 

@@ -88,6 +88,8 @@ class Job:
 
     def reads(self, step: Step, num_passes: int = 1) -> Iterator[list[TensorSpec]]:
         """What a step reads, reader by reader, in about its order; once a pass what candidates share."""
+        for checkpoint, *tied in self.ties if step.index == 0 else ():
+            yield [checkpoint.tensors[name] for name in tied]
         is_loaded = bool(step.regressed or (step.feeds and self.method.states is States.OWN))
         names = [tensor.name for tensor in step.tensors if is_loaded or tensor.use != "base"]
         of_base = [tensor.name for tensor in step.tensors if tensor.use in ("base", "combine")]

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-from regstream.checkpoint import AdaptedCheckpoint, Checkpoint
+from regstream.checkpoint import LOCAL, AdaptedCheckpoint, Checkpoint
 
 _SAMPLE_BYTES = 1 << 12
 
@@ -38,7 +38,7 @@ def _signature(checkpoint: Checkpoint, names: Sequence[str]) -> str | None:
         adapter = [source.fingerprint(file, full=False) for source, file in checkpoint.adapter.inputs.values()]
         return None if model is None else " ".join((model, *adapter))
     files = {checkpoint.tensors[name].file for name in names}
-    if not all(file.exists() for file in files):
+    if checkpoint.source is not LOCAL:  # perhaps not there yet, and what is told must not depend on that
         return " ".join(sorted(checkpoint.source.fingerprint(file, full=False) for file in files))
     digest = hashlib.sha256()
     for sample in _samples(checkpoint, names):

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 
 from regstream.block import LayeredModel
-from regstream.checkpoint import STRETCH, Checkpoint
+from regstream.checkpoint import STRETCH, Checkpoint, TensorReader
 from regstream.errors import InputError
 
 KEY = "tie_word_embeddings"
@@ -122,11 +122,13 @@ def check_adapted_ties(candidate: Checkpoint, tied: Mapping[str, str]) -> None:
 def _are_equal(checkpoint: Checkpoint, name: str, source: str) -> bool:
     first, second = (torch.empty(STRETCH, dtype=torch.float32) for _ in range(2))
     num_values = math.prod(checkpoint.tensors[name].shape)
-    with checkpoint.kept_open():
+    # An adapter changes neither; and what is read here is no part of a merge.
+    reader = TensorReader(checkpoint.label, checkpoint.tensors, checkpoint.source)
+    with reader.kept_open():
         for start in range(0, num_values, STRETCH):
             count = min(STRETCH, num_values - start)
-            checkpoint.read_range(name, start, first[:count])
-            checkpoint.read_range(source, start, second[:count])
+            reader.read_range(name, start, first[:count])
+            reader.read_range(source, start, second[:count])
             if not torch.equal(first[:count], second[:count]):
                 return False
     return True
