@@ -30,7 +30,7 @@ _RECORDS = re.compile(
 _HARMLESS = re.compile(
     r"(?!token_dropout).*dropout.*|.*pdrop|.*_drop|layerdrop|drop_path_rate|initializer_.*|init_std|summary_.*"
     r"|(bos|eos|sep|cls|unk|decoder_start|forced_bos|forced_eos)_token_id"
-    r"|projection_dim|vocab_size|router_aux_loss_coef|output_router_logits|chunk_size_feed_forward|pretraining_tp"
+    r"|quantization_config|projection_dim|vocab_size|router_aux_loss_coef|output_router_logits|chunk_size_feed_forward|pretraining_tp"
 )
 #: Older versions of transformers computed by them, this one may not read them.
 _ALWAYS_COMPUTING = {"position_embedding_type": "absolute", "per_layer_config": None}
