@@ -111,15 +111,15 @@ def _agree(
     is_regressed: bool,
 ) -> Iterator[str]:
     """Hold what is told of the architecture, base and candidates against the model; what a person should know of it."""
-    if manifest.architecture is not None:
-        check_passes(manifest.architecture, model, source)
-        if is_regressed and (told := unregressed(model)):
-            yield told
     model.leave_out(base.lacking(model.shapes))
     configs = ConfigAgreement(base, model)
     configs.check_ties(base)
-    yield from configs.base_notes()
     check_base(base, model.shapes, model.tied)
+    yield from configs.base_notes()
+    if manifest.architecture is not None:  # once sizes are known to be those of the files
+        check_passes(manifest.architecture, model, source)
+        if is_regressed and (told := unregressed(model)):
+            yield told
     for checkpoint in opened:
         yield from checkpoint.notes
         check_ties(checkpoint, model.tied)
