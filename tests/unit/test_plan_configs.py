@@ -295,6 +295,9 @@ DISAGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any],
     "the head's cap": ("gemma2", {}, {"final_logit_softcapping": 7.0}, "final_logit_softcapping is 7.0"),
     "a tie": ("llama", {}, {"tie_word_embeddings": True}, "tie_word_embeddings is True, where the base has False"),
     "positions by padding": ("roberta", {}, {"pad_token_id": 5}, "pad_token_id is 5, where the base has 0"),
+    "one layer's own epsilon": (
+        "llama", {}, {"per_layer_config": {"1": {"rms_norm_eps": 0.1}}}, "per_layer_config is {'1': {'rms_norm_eps'"
+    ),
     "a decoder": ("bert", {}, {"is_decoder": True}, "is_decoder is True, where the base has False"),
 }  # fmt: skip
 
