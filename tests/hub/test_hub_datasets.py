@@ -157,7 +157,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("field", ["text", "messages", "input_ids", "Q: {text}\nA: {text}"])
 def test_the_same_set_as_from_a_file_of_the_rows(rows: str, tokenizer: Path, tmp_path: Path, field: str) -> None:
-    config = {"vocab_size": checkpoints.VOCABULARY}
+    config = LlamaConfig(vocab_size=checkpoints.VOCABULARY)
     options: dict[str, Any] = {"family": LLAMA, "config": config, "base": tokenizer, "seed": 5}
     warnings: list[str] = []
     drawn = load_calibration(asked(field=field), **options, warn=warnings.append)

@@ -84,7 +84,7 @@ def test_tables_without_end_are_refused() -> None:
 @pytest.mark.parametrize(
     ("family", "keys", "expected"),
     [
-        (BERT, {"max_position_embeddings": 10**10}, "with a buffer position_ids beyond 1 GiB; are its sizes right?"),
+        (BERT, {"max_position_embeddings": 10**10}, "with a buffer position_ids beyond 512 MiB; are its sizes right?"),
         (LLAMA, {"num_hidden_layers": 500, "attention_bias": True, "mlp_bias": True}, None),
         (LLAMA, {"vocab_size": 10**12}, None),
         (LLAMA, {"hidden_size": 2 * 10**5, "intermediate_size": 10**9}, None),

@@ -216,6 +216,8 @@ def test_both_versions_spellings_of_a_config_agree(judges: Judges, family: check
             assert " is 777" in refusal
 
 
+LONG = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [1.0] * 4}
+LONG_OF_OLD = {"type": "longrope", "short_factor": [1] * 4, "long_factor": [1] * 4}
 #: A family, a base's keys and a candidate's, and what is told of the candidate.
 AGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any], str | None]] = {
     "heads' width left out": ("llama", {}, {"head_dim": None}, None),
@@ -234,6 +236,17 @@ AGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any], st
     "infinity as transformers writes it": (
         "llama", {"made_up": {"__float__": "Infinity"}}, {"made_up": float("inf")}, None
     ),
+    "a width that its class derives": ("qwen2", {}, {"head_dim": 8}, "head_dim"),
+    "a width that its class derives, left out": ("qwen2", {"head_dim": 8}, {"head_dim": ...}, "head_dim"),
+    "a factor of rotary embeddings that are not scaled": (
+        "llama", {}, {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "factor": 2}}, "factor"
+    ),
+    "two ranges of rotary embeddings, of old": (
+        "phi3",
+        {"rope_parameters": LONG | {"original_max_position_embeddings": 64}, "original_max_position_embeddings": 64},
+        {"rope_parameters": ..., "rope_theta": 10000, "rope_scaling": LONG_OF_OLD},
+        None,
+    ),
     "what equals the class's default left out": ("llama", {"rms_norm_eps": 1e-6}, {"rms_norm_eps": ...}, None),
 }  # fmt: skip
 
@@ -248,7 +261,6 @@ def test_configs_that_make_the_same_blocks_agree(
     assert (told == []) if named is None else (isinstance(told, list) and len(told) == 1 and named in told[0])
 
 
-LONG = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [1.0] * 4}
 DISAGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any], str]] = {
     "an epsilon": ("llama", {}, {"rms_norm_eps": 1e-3}, "rms_norm_eps is 0.001, where the base has 1e-06"),
     "by the class's default": ("mistral", {}, {"sliding_window": ...}, "sliding_window is 4096, where the base has 8"),
@@ -283,6 +295,9 @@ DISAGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any],
     "the head's cap": ("gemma2", {}, {"final_logit_softcapping": 7.0}, "final_logit_softcapping is 7.0"),
     "a tie": ("llama", {}, {"tie_word_embeddings": True}, "tie_word_embeddings is True, where the base has False"),
     "positions by padding": ("roberta", {}, {"pad_token_id": 5}, "pad_token_id is 5, where the base has 0"),
+    "one layer's own epsilon": (
+        "llama", {}, {"per_layer_config": {"1": {"rms_norm_eps": 0.1}}}, "per_layer_config is {'1': {'rms_norm_eps'"
+    ),
     "a decoder": ("bert", {}, {"is_decoder": True}, "is_decoder is True, where the base has False"),
 }  # fmt: skip
 

@@ -24,7 +24,7 @@ _MOST_SHOWN = 300
 #: More than any published model has, and what a few seconds suffice for.
 _MOST_PARAMETERS = 40_000
 #: Of rotary tables, masks and positions, which are real while weights are not.
-_MOST_BUFFER_BYTES = 1 << 30
+_MOST_BUFFER_BYTES = 512 << 20
 
 
 def empty_model(family: Family, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
@@ -88,7 +88,7 @@ def _bounded() -> Iterator[None]:
         nonlocal buffer_bytes
         buffer_bytes += 0 if buffer is None else buffer.numel() * buffer.element_size()
         if buffer_bytes > _MOST_BUFFER_BYTES:
-            raise _OutOfBoundsError(f"with a buffer {name} beyond {_MOST_BUFFER_BYTES >> 30} GiB; are its sizes right?")
+            raise _OutOfBoundsError(f"with a buffer {name} beyond {_MOST_BUFFER_BYTES >> 20} MiB; are its sizes right?")
 
     with ExitStack() as hooks:
         hooks.callback(register_module_parameter_registration_hook(count).remove)

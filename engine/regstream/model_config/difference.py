@@ -23,6 +23,13 @@ _ROPE_SPELLINGS = {
 }  # fmt: skip
 #: What Phi-3's configs have been calling one type.
 _SAME_ROPE_TYPES = {"su", "yarn", "longrope"}
+#: What a config's object keeps for itself, and implementations, which the engine chooses.
+_OF_OBJECTS = {
+    "_name_or_path", "_commit_hash", "_auto_class", "_post_init_done", "_output_attentions", "_sliding_window_pattern",
+    "_attn_implementation_internal", "_attn_implementation_autoset", "_experts_implementation_internal",
+}  # fmt: skip
+#: Where it keeps what single layers have otherwise.
+_LAYERS_OWN = "_heterogeneity_spec"
 _ABSENT = "absent"
 
 
@@ -89,10 +96,12 @@ def _leaves(config: PreTrainedConfig, prefix: str = "") -> dict[tuple[str, str],
     has_table = isinstance(getattr(config, ROPE, None), Mapping)
     for key, value in vars(config).items():
         is_leftover = has_table and key in _ROPE_SPELLINGS and key not in declared  # the table has it
-        if key.startswith("_") or is_leftover:
+        if key in _OF_OBJECTS or is_leftover:
             continue
         attribute = prefix + key
-        if isinstance(value, PreTrainedConfig):
+        if key == _LAYERS_OWN:
+            found["per_layer_config", "per_layer_config"] = _plain(key, getattr(value, "per_layer_overrides", value))
+        elif isinstance(value, PreTrainedConfig):
             found |= _leaves(value, f"{attribute}.")
         elif key == ROPE and isinstance(value, Mapping):
             found |= {(attribute, f"{attribute}.{leaf}"): plain for leaf, plain in _rope_leaves(value)}

@@ -143,7 +143,10 @@ class ConfigAgreement:
         path, _, name = attribute.rpartition(".")
         try:
             owner, theirs = (_sub_config(config, path) for config in (changed, candidate.model_config))
-            setattr(owner, name, deepcopy(getattr(theirs, name)))
+            if name in vars(theirs):
+                setattr(owner, name, deepcopy(vars(theirs)[name]))
+            else:
+                del vars(owner)[name]
             model = empty_model(self._model.family, changed, self._model.dtype)
             return same_state(model, self._own_empty)
         except Exception:  # whatever its code makes of a value that does not go with the rest

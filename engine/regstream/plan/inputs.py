@@ -78,13 +78,13 @@ def check_inputs(
     if manifest.merge.others.tied_head == "untie":
         model = untie(base, candidates, model, make)
     ties = tuple(settle_ties(base, candidates, model, make))
-    if manifest.architecture is not None:
-        check_passes(manifest.architecture, model, source)
-        if is_regressed and (told := unregressed(model)):
-            warn(told)
     model.leave_out(base.lacking(model.shapes))
     notes, configs = _Notes(warn), ConfigAgreement(base, model)
     carried = _check_base(base, model, configs, notes)
+    if manifest.architecture is not None:  # once sizes are known to be those of the files
+        check_passes(manifest.architecture, model, source)
+        if is_regressed and (told := unregressed(model)):
+            warn(told)
     for candidate in candidates:
         _check_candidate(candidate, base, model, manifest, configs=configs, notes=notes)
     for tie in filter(is_here, ties):
