@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from editing import write_adapter
 from hub_server import Hub, put_on
 from merging import Merge, make_merge
 from regstream.errors import InputError
@@ -84,3 +85,15 @@ def test_a_candidate_given_twice_is_told_by_the_hubs_digests(local: Merge, hub: 
     plan = put_on(hub, local, tmp_path / "remote").plan()
     assert fetched(hub) == []
     assert plan.warnings == ('candidate "task1": its weights are those of candidate "task0", which so counts twice',)
+
+
+def test_an_adapter_that_is_named_as_a_model_is_called_one(local: Merge, hub: Hub, tmp_path: Path) -> None:
+    folder = local.folders.candidates[0]
+    for path in folder.iterdir():
+        path.unlink()
+    write_adapter(folder / "made", "model.layers.0.mlp.up_proj", 16, 32)
+    for path in (folder / "made").iterdir():
+        path.rename(folder / path.name)
+    remote = put_on(hub, local, tmp_path / "remote")
+    with pytest.raises(InputError, match=r"holds no config.json; .*, found adapter_config.json; name it as `adapter`"):
+        remote.plan()

@@ -123,6 +123,20 @@ def test_what_is_carried_over_counts_as_written_and_takes_no_memory(llama: check
     assert plan.projections[-1].terms == without.projections[-1].terms
 
 
+def test_quantized_layers_that_predict_further_tokens_are_refused(llama: checkpoints.Folders, tmp_path: Path) -> None:
+    base = edited(llama.base, tmp_path / "base", lambda t: t.update({"mtp.fc.weight": torch.ones(2, 2).byte()}))
+    with pytest.raises(InputError, match=r"^base: .*mtp.fc.weight is of layers that predict further tokens, and quant"):
+        planned(tmp_path, base, llama.candidates[0])
+
+
+def test_prediction_layers_wider_than_the_result_are_named(tmp_path: Path) -> None:
+    folders = checkpoints.make_family(tmp_path, "llama", candidates=1, layers=1, hidden=16, dtype=torch.bfloat16)
+    base = edited(folders.base, tmp_path / "wide", lambda t: t.update({"mtp.fc.weight": torch.ones(99, 99)}))
+    plan = planned(tmp_path, base, folders.candidates[0])
+    assert (plan.compute_dtype, plan.output_dtype) == (torch.bfloat16, torch.bfloat16)
+    assert [line for line in plan.warnings if line.startswith("base: mtp.fc.weight: wider than bfloat16")]
+
+
 # Buffers
 
 

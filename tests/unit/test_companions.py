@@ -67,10 +67,12 @@ def test_a_config_loses_what_is_true_of_the_base_alone(base: Path, family: check
         auto_map={"AutoModelForCausalLM": "modeling_own.Own"},
         quantization_config={"quant_method": "fp8"},
         trust_remote_code=True,
+        architectures=["Own"],
     )
     plan = planned(base, family)
     run(plan)
     config = json.loads((plan.output / "config.json").read_text())
+    assert config["architectures"] == ["LlamaForCausalLM"]
     assert not config.keys() & {"auto_map", "quantization_config", "trust_remote_code"}
     for key in ("auto_map", "quantization_config"):
         assert [line for line in plan.warnings if line.startswith(f"base: config.json: {key} is left out: ")]

@@ -37,6 +37,9 @@ _QUANTIZATION = {
 #: What a whole CLIP holds beside the tower that is merged.
 _OF_CLIP = re.compile(r"(text|vision)_model\.|(text|visual)_projection\.|logit_scale$")
 _BUFFER_REASON = "the model makes such buffers itself"
+_RAW_PREDICTION = (
+    "of layers that predict further tokens, and quantized; dequantize the checkpoint first, or remove them"
+)
 _MOST_NAMED = 3
 
 
@@ -80,7 +83,7 @@ def account(checkpoint: Checkpoint, model: LayeredModel) -> Account:
         if own in model.shapes or own in model.tied:
             continue
         if verdicts.predicts(name, own):
-            prediction.append(name)
+            (prediction if spec.dtype in FLOATS else refused.setdefault(_RAW_PREDICTION, [])).append(name)
         elif reason := verdicts.excuse(name, own, spec):
             left_out.setdefault(reason, []).append(name)
         elif reason := verdicts.refusal(name, own):

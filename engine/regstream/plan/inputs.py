@@ -100,22 +100,23 @@ def check_inputs(
     )
 
 
-def output_dtype(manifest: Manifest, base: Checkpoint, model: LayeredModel, warn: Warn) -> torch.dtype:
+def output_dtype(manifest: Manifest, base: Checkpoint, inputs: Inputs, warn: Warn) -> torch.dtype:
     """The result's dtype: the manifest's, else the one that most of the base's values have."""
     if manifest.merge.dtype is not None:
         dtype: torch.dtype = getattr(torch, manifest.merge.dtype)
         return dtype
     values: Counter[torch.dtype] = Counter()
-    for name in model.shapes:
+    for name in inputs.model.shapes:
         values[base.tensors[name].dtype] += base.tensors[name].num_bytes // base.tensors[name].dtype.itemsize
     dtype = max(values, key=lambda dtype: (values[dtype], dtype.itemsize))
     dtype = dtype if dtype in (torch.float16, torch.bfloat16) else torch.float32
-    odd = [name for name in model.shapes if torch.promote_types(base.tensors[name].dtype, dtype) != dtype]
+    names = (*inputs.model.shapes, *inputs.carried)
+    odd = [name for name in names if torch.promote_types(base.tensors[name].dtype, dtype) != dtype]
     if odd and dtype != torch.float32:
         title = str(dtype).removeprefix("torch.")
         warn(
-            f"{base.label}: {grouped(odd)}: wider than {title}, which most of its values are; the result is {title},"
-            ' computed in float32; [merge] dtype = "float32" keeps every value as it is'
+            f"{base.label}: {grouped(odd)}: wider than {title}, which most of its values are; the result is {title};"
+            ' [merge] dtype = "float32" keeps every value as it is'
         )
     return dtype
 

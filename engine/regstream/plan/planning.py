@@ -64,7 +64,7 @@ def make_plan(
         _calibration, base=base, widest=model.widest, seed=manifest.merge.seed, warn=warn, drawing=drawing
     )
     sets = [calibrate(candidate) if needed else None for candidate in manifest.candidates]
-    result_dtype = output_dtype(manifest, base, model, warn)
+    result_dtype = output_dtype(manifest, base, inputs, warn)
     return Plan(
         manifest=manifest,
         manifest_text=text,

@@ -108,9 +108,8 @@ def _num_values(shape: tuple[int, ...]) -> int:
 
 def _config(plan: Plan) -> dict[str, Any]:
     config = published_config(plan.base.config)
-    # What the base has besides, such as a task's head or CLIP's text tower, is not part of the result.
-    if plan.base.ignored or plan.base.family.nested_config:
-        config["architectures"] = [type(plan.model.model).__name__]
+    # Of the class whose parameters it holds, whatever heads the base had, and whatever code named another.
+    config["architectures"] = [type(plan.model.model).__name__]
     if plan.base.family.nested_config:
         config["model_type"] = plan.base.family.model_types[0]
     return config | {"dtype": str(plan.output_dtype).removeprefix("torch.")}
