@@ -19,7 +19,7 @@ class States(Enum):
 
 
 class Method(ABC):
-    """A way of merging. What it leaves unsaid is a plain mean."""
+    """A way of merging. What it leaves unsaid is the candidates' mean, by their weights."""
 
     name: ClassVar[str]
     states: ClassVar[States] = States.NONE

@@ -73,7 +73,7 @@ def make_plan(
         manifest_text=text,
         method=method,
         base=base,
-        candidates=tuple(map(PlannedCandidate.of, manifest.candidates, opened, sets)),
+        candidates=tuple(map(PlannedCandidate.of, manifest.candidates, manifest.shares, opened, sets)),
         commits=opening.commits | drawing.commits,
         depot=opening.depot,
         model=model,

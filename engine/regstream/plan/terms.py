@@ -16,7 +16,7 @@ from regstream.checkpoint import STRETCH
 from regstream.methods import RegMean
 from regstream.plan.job import Job
 from regstream.plan.step import Step, TensorPlan
-from regstream.solve import PANEL_ROWS, REFINED_ROWS
+from regstream.solve import FILTERED_ROWS, PANEL_ROWS, REFINED_ROWS
 from regstream.symmetric import PANEL_COLUMNS, blocks_width
 
 Groups = tuple[str, ...]
@@ -32,6 +32,8 @@ _PANELS_BYTES = 32 << 20
 #: writes what the other reads once it is activated in place. A gate is a second tensor, and its product with the first
 #: a third; gates that one weight writes with what they are for have half its width, and so has the product.
 _WIDE_TENSORS = {1: 2, 2: 1}
+#: Copies of some rows of a singular system's solution: it, its correction, what is damped, and means read again.
+_FILTERED_COPIES = 10
 #: Chunks of a shard on its way from the hub, some times over.
 _DOWNLOAD_BYTES = 48 << 20
 #: A CUDA context and the workspaces of its libraries; by others' accounts, not measured here.
@@ -122,7 +124,7 @@ def _activations(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
         inputs = max(candidate.rows.input_bytes for candidate in job.candidates)
         return {"batch": _widest_batch_bytes(job) * 4 + inputs * 3}
     batch = max(_block_bytes(job, step, batch) for candidate in job.candidates for batch in candidate.rows.batches)
-    refined = max((_refinement_bytes(job, step.regressed[group][0].out_in[1]) for group in groups), default=0)
+    refined = max((_refinement_bytes(job, step.regressed[group]) for group in groups), default=0)
     return {"batch": batch} if batch >= refined else {"refinement": refined}
 
 
@@ -139,11 +141,17 @@ def _block_bytes(job: Job, step: Step, batch: Batch) -> int:
     return values * job.compute_dtype.itemsize + scores + masks
 
 
-def _refinement_bytes(job: Job, width: int) -> int:
-    """Rows in float64 three times, and a panel of the matrix in float64."""
+def _refinement_bytes(job: Job, linears: Sequence[TensorPlan]) -> int:
+    """Rows in float64 three times, and a panel of the matrix in float64.
+
+    Sums in float64 may be singular: rows on their way to a solution, and of what is read again for its mean a whole
+    tensor where it is stored transposed.
+    """
+    width = linears[0].out_in[1]
     assert isinstance(job.method, RegMean)
     if memory.sum_bytes(job.method.alpha) == 8:
-        return 0
+        read_whole = max((math.prod(tensor.shape) for tensor in linears if tensor.transposed), default=0)
+        return (_FILTERED_COPIES * FILTERED_ROWS * width + read_whole) * 8
     return (3 * REFINED_ROWS + PANEL_COLUMNS) * width * 8
 
 
