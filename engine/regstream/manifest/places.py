@@ -97,7 +97,7 @@ def _mistaken_for_the_hub(draft: Draft, folder: Path) -> Iterator[Problem]:
         advice = f'for the hub\'s model of that name write "{text}@main"'
         if exists(here):
             told = f"it lies in the current folder, and places are relative to the manifest; there is no {path}"
-            meant = shown(as_seen_from(folder, str(here), Path.cwd()))
+            meant = shown(as_seen_from(folder, f"./{text}", Path.cwd()))
             yield Problem(location, f"found {shown(text)}: {told}; write {meant}, or {advice}")
         elif is_folder(path.parent) and any(entry not in made for entry in path.parent.iterdir()):
             told = f"expected a folder or a hub id, found {shown(text)}; there is no {path}"

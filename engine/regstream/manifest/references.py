@@ -88,7 +88,7 @@ def is_dataset_id(text: str) -> bool:
 
 
 def nearest_name(path: Path) -> str | None:
-    """What is there of about the same name as something that is not: beside it, or beside the folder that is missing."""
+    """What is there of about the same name as something that is not, beside it or beside the folder that is missing."""
     for missing in (path, *path.parents):
         try:
             names = [sibling.name for sibling in missing.parent.iterdir()]

@@ -1,4 +1,4 @@
-"""From a manifest to a plan: configs and headers are read, rows tokenized, no weight touched, nothing written."""
+"""From a manifest to a plan: configs and headers are read, samples of weights, rows tokenized; nothing is written."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, reduce
@@ -17,10 +17,12 @@ from regstream.methods import Method, RegMean, method_of
 from regstream.methods.method import States
 from regstream.plan.agreement import check_base, check_candidate, check_ties
 from regstream.plan.device import choose_device
+from regstream.plan.dropped import dropped
 from regstream.plan.job import PlannedCandidate
 from regstream.plan.opening import Opening
 from regstream.plan.plan import Plan
 from regstream.plan.step import Step, make_steps
+from regstream.plan.unused import unused_settings
 from regstream.plan.warmup import warm_up
 
 
@@ -68,6 +70,13 @@ def make_plan(
     )
     sets = [calibrate(candidate) if needed else None for candidate in manifest.candidates]
     output_dtype = _output_dtype(manifest, base)
+    steps = _steps(manifest, method, model, source, output_dtype.itemsize)
+    for note in unused_settings(
+        manifest, family=base.family, device_type=chosen.type, steps=steps, names=tuple(model.shapes)
+    ):
+        warn(note)
+    for note in dropped(manifest, base, opened, steps):
+        warn(note)
     return Plan(
         manifest=manifest,
         manifest_text=text,
@@ -77,7 +86,7 @@ def make_plan(
         commits=opening.commits | drawing.commits,
         depot=opening.depot,
         model=model,
-        steps=_steps(manifest, method, model, source, output_dtype.itemsize),
+        steps=steps,
         compute_dtype=dtype,
         output_dtype=output_dtype,
         device=chosen,
