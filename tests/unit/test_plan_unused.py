@@ -21,13 +21,7 @@ CASES = {
     ),
     "vocabulary": ("regmean", "clip", "\n[[cand", '\nothers.vocabulary = "base"\n[[cand', "vocabulary has no effect"),
     "calibration": ("average", "llama", "", "", '[[candidates]] calibration of "task0", "task1" has no effect: method'),
-    "field": (
-        "regmean",
-        "clip",
-        "",
-        "",
-        '[[candidates]] calibration.field of "task0", "task1" has no effect: the file',
-    ),
+    "field": ("regmean", "clip", "batch_rows = 4", 'field = "x"', '[[candidates]] calibration.field of "task0" has no'),
     "max_length": ("regmean", "vit", "batch_rows = 4", "max_length = 9", "calibration.max_length of "),
     "device_memory": (
         "regmean",

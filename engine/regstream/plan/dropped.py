@@ -19,7 +19,7 @@ from regstream.plan.step import Step
 
 #: Stretches of a tensor that are compared, and values of each: a tensor of which few rows differ may pass for the same.
 _STRETCHES, _VALUES = 64, 64
-_PARTS = {"embeddings": "embeddings", "final_norm": "final norm", "head": "head"}
+_PARTS = {"embeddings": "embedding", "final_norm": "final norm", "head": "head"}
 #: Of a tokenizer's own file: what it adds to the vocabulary stands before that.
 _BEGINNING_BYTES = 1 << 22
 _MOST_NAMED = 3
@@ -31,10 +31,10 @@ def dropped(manifest: Manifest, base: Checkpoint, opened: Sequence[Checkpoint], 
         names = _defaulted(manifest, base, steps, part)
         tuned = [checkpoint for checkpoint in opened if any(_differs(checkpoint, base, name) for name in names)]
         if tuned:
+            labels = ", ".join(checkpoint.label for checkpoint in tuned)
             yield (
-                f"{', '.join(checkpoint.label for checkpoint in tuned)}: the {title} was tuned, and by default the result"
-                f' takes the base\'s; [merge.others] {part} = "average" takes the mean, {part} = "base" confirms the'
-                " default"
+                f"{labels}: the {title} differs from the base's, which the result takes by default; [merge.others]"
+                f' {part} = "average" takes the mean, {part} = "base" confirms the default'
             )
     for checkpoint in opened if base.family.rows == "input_ids" else ():
         yield from _other_tokenizer(checkpoint, base)
