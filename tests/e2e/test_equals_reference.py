@@ -12,6 +12,7 @@ from _pytest.mark import ParameterSet
 import checkpoints
 import reference
 from merging import Merge, cast, make_merge, read_result, worst_difference
+from regstream.events import Event, Warned
 
 TOLERANCE = 1e-4
 FAMILIES = checkpoints.FAMILIES
@@ -60,8 +61,15 @@ def test_any_number_of_candidates(
     assert_equal(make_merge(tmp_path, family, candidates=candidates, sharded=sharded))
 
 
-def test_fewer_tokens_than_inputs(tmp_path: Path) -> None:
-    assert_equal(make_merge(tmp_path, "llama", num_rows=2))
+@pytest.mark.parametrize("alpha", [0.95, 1.0])
+def test_fewer_tokens_than_inputs(tmp_path: Path, alpha: float) -> None:
+    merge = make_merge(tmp_path, "llama", candidates=2, num_rows=1, merge={"alpha": alpha})
+    events: list[Event] = []
+    difference, name = worst_difference(read_result(merge.run(listener=events.append)), merge.reference(alpha=alpha))
+    assert difference <= TOLERANCE, f"{name}: {difference:.1e}"
+    told = [event.message for event in events if isinstance(event, Warned)]
+    assert len(told) == (3 if alpha == 1.0 else 0)
+    assert all(f"block {index}: " in line and "near-singular" in line for index, line in enumerate(told))
 
 
 WEIGHTS = [0.5, 1.0, 3.0]

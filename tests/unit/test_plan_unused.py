@@ -8,7 +8,7 @@ from regstream.manifest import manifest_from
 from regstream.plan import make_plan
 
 SEED = "no rows are drawn: no set that is read has `rows`"
-CASES = {
+CASES: dict[str, tuple[str, checkpoints.Family, str, str, str]] = {
     "alpha": ("average", "llama", '"merged"\n', '"merged"\nalpha = 0.5\n', "[merge] alpha has no effect"),
     "seed": ("regmean", "llama", '"merged"\n', '"merged"\nseed = 1\n', f"[merge] seed has no effect: {SEED}"),
     "norm": ("regmean", "bert", "\n[[cand", '\nothers.final_norm = "base"\n[[cand', "[merge.others] final_norm has no"),

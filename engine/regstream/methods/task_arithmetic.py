@@ -24,5 +24,5 @@ class TaskArithmetic(Method):
         return "combine"
 
     def combine(self, mean: Tensor, base: Tensor, num_candidates: int) -> Tensor:
-        """The sum of differences is K times the difference of the mean."""
-        return base + (mean - base) * (self.scale * num_candidates)
+        """The sum of differences is K times the difference of the mean, in whose place it comes."""
+        return mean.sub_(base).mul_(self.scale * num_candidates).add_(base)

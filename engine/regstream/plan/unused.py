@@ -42,7 +42,7 @@ class _Facts:
 
     def draws(self) -> bool:
         """Whether rows are drawn, of some of a set's."""
-        sets = [c.evaluation for c in self.manifest.candidates]
+        sets: list[Calibration | None] = [c.evaluation for c in self.manifest.candidates]
         sets += [c.calibration for c in self.manifest.candidates if self.regresses]
         return any(rows is not None and rows.rows is not None for rows in sets)
 
