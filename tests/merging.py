@@ -81,7 +81,8 @@ def make_merge(
         source, rows = _calibration(folder, family, index, num_rows)
         all_rows.append(rows)
         text += f'\n[[candidates]]\nname = "task{index}"\nmodel = "{_relative(path, folder)}"\n{candidate(index)}\n'
-        text += f'[candidates.calibration]\npath = "{source.name}"\nfield = "input_ids"\n{calibration}\n'
+        field = "" if family in checkpoints.IMAGE_FAMILIES else 'field = "input_ids"\n'
+        text += f'[candidates.calibration]\npath = "{source.name}"\n{field}{calibration}\n'
     text += "\n[resources]\n" + (f'device = "{device}"' if resources is None else resources) + "\n"
     (folder / "manifest.toml").write_text(text)
     return Merge(folder / "manifest.toml", folders, all_rows)

@@ -89,13 +89,15 @@ def merge(
     """Every parameter of the merged model by its name in `named_parameters()`; a tied weight stands once, as there.
 
     `rows[i]` are candidate i's calibration inputs: forward arguments of one unpadded row, or of one batch of images.
-    `weights[i]` multiplies its Gram matrices and nothing else: means stay plain. `uses(name, block)` decides for what
+    `weights[i]` multiplies its Gram matrices and its difference from the base, and weighs it in every mean; only their
+    ratios count. `uses(name, block)` decides for what
     lies in a block, `others` for the rest. "regress" asks for the method itself: under `average` and `task_arithmetic`
     every parameter gets it unless told otherwise; in a regression what is no linear's weight gets the mean.
     """
     assert method in get_args(Method), method
     family, regresses = family_of(base), method in ("regmean++", "regmean")
     weights = weights or [1.0] * len(candidates)
+    weights = [weight / max(weights) for weight in weights]
     fates: dict[str, Use] = {**(family.fates if regresses else {}), **(others or {})}
     linears = {f"{name}.weight": isinstance(module, Conv1D) for name, module in linears_of(base)}
     merged = deepcopy(base)
@@ -113,7 +115,7 @@ def merge(
                 continue
             use = use_of(name, place)
             tensors = [named[name].detach() for named in from_candidates]
-            average = torch.stack(tensors).mean(0)
+            average = mean_of(tensors, weights)
             if use == "base":
                 parameter.copy_(from_base[name])
             elif use == "regress" and method == "task_arithmetic":  # Ilharco et al., ICLR 2023
@@ -144,11 +146,11 @@ def merge(
 
 
 def regress(weights_OI: Sequence[Tensor], grams_II: Sequence[Tensor], weights: Sequence[float], alpha: float) -> Tensor:
-    """Wᵀ = [Σ wᵢĜᵢ]⁻¹ Σ wᵢĜᵢWᵢᵀ with Ĝ = αG + (1−α)diag(G), solved for W − R, where R is the candidates' mean.
+    """Wᵀ = [Σ wᵢĜᵢ]⁻¹ Σ wᵢĜᵢWᵢᵀ with Ĝ = αG + (1−α)diag(G), solved for W − R, where R is the candidates' weighted mean.
 
     The pseudoinverse leaves W − R at zero in a direction that no token visits.
     """
-    reference_OI = torch.stack(list(weights_OI)).mean(0)
+    reference_OI = mean_of(weights_OI, weights)
     scaled_II = [w * (alpha * g + (1 - alpha) * g.diag().diag()) for w, g in zip(weights, grams_II, strict=True)]
     left_II = torch.stack(scaled_II).sum(0)
     right_IO = torch.stack([g @ (w - reference_OI).T for g, w in zip(scaled_II, weights_OI, strict=True)]).sum(0)
@@ -157,6 +159,12 @@ def regress(weights_OI: Sequence[Tensor], grams_II: Sequence[Tensor], weights: S
     vectors_IR = vectors_II[:, visited]
     difference_IO: Tensor = vectors_IR / values_I[visited] @ (vectors_IR.T @ right_IO)
     return reference_OI + difference_IO.T
+
+
+def mean_of(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Σ wᵢθᵢ / Σ wᵢ."""
+    total: Tensor = sum((weight * tensor for weight, tensor in zip(weights, tensors, strict=True)), torch.zeros(()))
+    return total / sum(weights)
 
 
 def linear_inputs(model: nn.Module, block: int, rows: Sequence[Row]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """From an exception to what a person is told and what a script sees: lines on stderr and an exit code."""
 
 import errno
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,13 @@ from regstream.units import format_bytes
 from regstream_cli.streams import note
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+#: How libraries without a kind of error for it say that memory was refused: torch, C++, the dynamic linker, and Python
+#: where a thread gets no stack.
+_NO_MEMORY = re.compile(
+    r"can(no|')t allocate memory|alloc_cpu|bad_alloc|failed to map segment|can't start new thread|error: out of memory",
+    re.IGNORECASE,
+)
+_ASKED = re.compile(r"(?:allocate|allocate:) ([0-9][0-9.]*) ?(bytes|[KMGT]i?B)", re.IGNORECASE)
 _KEPT = "what was committed is kept, and the same command goes on"
 
 
@@ -49,9 +57,35 @@ def _known(error: BaseException) -> BaseException:
         return Interrupted("nothing that was committed is lost")
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return BudgetError(f"{_place(error)}{error.strerror}; {_KEPT} once there is room")
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return BudgetError(f"out of memory ({error}); {_KEPT}; lower batch_rows or max_length, or set host_memory")
+    if (refused := _refused_allocation(error)) is not None:
+        found = _ASKED.search(str(refused))
+        asked = f" of {_size(*found.groups())}" if found else ""
+        return BudgetError(
+            f"out of memory: an allocation{asked} was refused by the device or by a limit on this process; {_KEPT};"
+            " lower host_memory or device_memory, batch_rows, or max_length, or raise the limit"
+        )
     return error
+
+
+def _refused_allocation(error: BaseException) -> BaseException | None:
+    """The failed allocation behind an error, whatever kind a library or a boundary made of it."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
+            return cause
+        if isinstance(cause, OSError) and cause.errno == errno.ENOMEM:
+            return cause
+        # Of errors with a kind of their own only what caused them counts: their texts quote files.
+        if not isinstance(cause, RegstreamError) and _NO_MEMORY.search(str(cause)):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _size(number: str, unit: str) -> str:
+    return format_bytes(float(number)) if unit == "bytes" else f"{number} {unit}"
 
 
 def _lines(error: BaseException) -> Iterator[str]:

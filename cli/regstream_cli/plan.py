@@ -25,8 +25,8 @@ def plan(path: Path, device: str | None, as_json: bool) -> None:
     """Show the steps, and what they take.
 
     Says of each step of the merge that MANIFEST asks for what it reads, writes and holds, and whether all of it fits.
-    Reads configs, headers and calibration sets, no weights; writes nothing, but what is small of models of the hub into
-    its cache. Ends with exit code 3 where the memory or the disk does not suffice.
+    Reads configs, headers and calibration sets, and of weights a few samples at most; writes nothing, but what is small
+    of models of the hub into its cache. Ends with exit code 3 where the memory or the disk does not suffice.
 
     \b
     Example:

@@ -73,10 +73,10 @@ class Symmetric:
         """A copy of the diagonal, (I,)."""
         return torch.cat([block_PP.diagonal() for _, _, block_PP in self._panels()])
 
-    def fill_diagonal(self, value: float) -> None:
+    def set_diagonal(self, values_I: Tensor) -> None:
         """Set the diagonal."""
-        for _, _, block_PP in self._panels():
-            block_PP.diagonal().fill_(value)
+        for _, panel, block_PP in self._panels():
+            block_PP.diagonal().copy_(values_I[panel])
 
     def multiply(self, rows_NI: Tensor, into_NI: Tensor, scale: float = 1.0) -> None:
         """Add `rows_NI` times this matrix, times `scale`, to `into_NI`; in the rows' dtype, a panel at a time."""

@@ -4,19 +4,19 @@ import re
 
 _BINARY = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([kmgt]?)(i?)b?\s*", re.IGNORECASE)
+_SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([kmgt]?)(i?)(b?)\s*", re.IGNORECASE)
 
 
 def parse_bytes(text: str) -> int:
-    """Read a size such as "8GiB", "500 MB" or "1024" (bytes).
+    """Read a size such as "8GiB", "500 MB" or "1024 B". A number alone is refused: it may be meant in any unit.
 
     Raises:
-        ValueError: the text is no size.
+        ValueError: the text is no size with its unit.
     """
     match = _SIZE.fullmatch(text)
-    if match is None:
-        raise ValueError(f'"{text:.40}" is no size; write one like "8GiB" or "500MB"')
-    number, prefix, binary = match.groups()
+    if match is None or not (match[2] or match[4]):
+        raise ValueError(f'expected a size with its unit, such as "8GiB", found "{text:.40}"')
+    number, prefix, binary, _ = match.groups()
     scale = (_BINARY if binary or not prefix else _DECIMAL)[prefix.lower()]
     return int(float(number) * scale)
 

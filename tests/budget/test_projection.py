@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import checkpoints
 from bench import workload
 from bench.workload import Workload
 from making import checkpoint
@@ -60,6 +61,24 @@ def test_nor_does_one_of_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     manifest.write_text(text)
     found = ratios(manifest)
     assert all(1.0 <= ratio <= 1.15 for ratio in found.values()), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3"])
+def test_masks_and_whole_scores_are_projected(tmp_path: Path, family: checkpoints.Family) -> None:
+    merge = make_merge(tmp_path, family, layers=2, candidates=2, dtype=torch.bfloat16, calibration="batch_rows = 4")
+    rows = checkpoints.random_rows(checkpoints.VOCABULARY, [1600, 1500, 1400, 1300], seed=0)
+    for index in range(2):
+        checkpoints.write_token_rows(tmp_path / f"task{index}.jsonl", rows)
+    found = ratios(merge.manifest)
+    assert all(1.0 <= ratio <= 1.3 for ratio in found.values()), found
+
+
+@pytest.mark.slow
+def test_task_arithmetic_takes_no_more_than_projected(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, layers=1, hidden=1536, candidates=2, merge={"method": "task_arithmetic"})
+    found = ratios(merge.manifest)
+    assert all(1.0 <= ratio <= 1.3 for ratio in found.values()), found
 
 
 def hollow(folder: Path, *, candidates: int, device: str, memory: str) -> Path:

@@ -13,7 +13,7 @@ import pytest
 from click.testing import Result
 
 from regstream import durable, scheduler
-from regstream.errors import SolveError
+from regstream.errors import InputError, SolveError
 
 Invoke = Callable[..., Result]
 
@@ -134,12 +134,41 @@ def test_ctrl_c_before_the_first_step_is_130(invoke: Invoke, fresh: Path, monkey
     assert _said(result) == ["regstream: interrupted: nothing that was committed is lost"]
 
 
+_CPU_ALLOCATION = (
+    "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"
+    " 4294967296 bytes. Error code 12 (Cannot allocate memory)"
+)
+_CUDA_ALLOCATION = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8.00 GiB"
+
+
+class _OutOfMemoryError(RuntimeError):
+    """As torch calls it, without torch."""
+
+
+_OutOfMemoryError.__name__ = "OutOfMemoryError"
+
+
+def _caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
         (RuntimeError("one\ntwo"), 1, "unexpected error: RuntimeError: one two; --debug shows the traceback, please"),
         (PermissionError(errno.EACCES, "Permission denied", "/there"), 1, "error: /there: Permission denied"),
-        (MemoryError("4 GiB"), 3, "error: out of memory (4 GiB); what was committed is kept"),
+        (MemoryError("4 GiB"), 3, "error: out of memory: an allocation was refused"),
+        (RuntimeError(_CPU_ALLOCATION), 3, "error: out of memory: an allocation of 4 GiB was refused"),
+        (_OutOfMemoryError(_CUDA_ALLOCATION), 3, "error: out of memory: an allocation of 2.00 GiB was refused"),
+        (RuntimeError("std::bad_alloc"), 3, "error: out of memory: an allocation was refused"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), 3, "error: out of memory: an allocation was refused"),
+        (
+            _caused(InputError("rows.jsonl: damaged"), MemoryError()),
+            3,
+            "error: out of memory: an allocation was refused",
+        ),
+        (InputError('rows.jsonl: "cannot allocate memory"'), 4, 'error: rows.jsonl: "cannot allocate memory"'),
     ],
 )
 def test_what_no_command_expects_is_one_line(

@@ -9,13 +9,14 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from click.testing import Result
 from pydantic import BaseModel
 
-from regstream.manifest import Architecture, Manifest, ModelRef, read_manifest
+from regstream.families.description import LANGUAGE_MODEL_FATES
+from regstream.manifest import Architecture, Manifest, ModelRef, manifest_from, meaning, read_manifest
 
 Invoke = Callable[..., Result]
 
@@ -77,6 +78,34 @@ def test_every_comment_is_right(invoke: Invoke, here: Path, rows: tuple[str, ...
     assert set(asked["merge"]) - set(default["merge"]) == {"alpha", "dtype", "seed", "shard_size", "others"}
     assert manifest.candidates[1].calibration is not None
     assert manifest.candidates[1].evaluation is not None
+
+
+@pytest.mark.parametrize("rows", [ROWS, ()], ids=["regmean++", "average"])
+def test_a_commented_default_is_the_default(invoke: Invoke, here: Path, rows: tuple[str, ...]) -> None:
+    text = invoke(*TWO, *rows).stdout
+    lines = re.sub(r"(?s)\n# \[\[rules\]\].*?\n(?=\n)", "", text).splitlines()
+    taken = [
+        line if "example" in line or "default:" in line else re.sub(r"^# (?=[a-z_]+ = |\[)", "", line) for line in lines
+    ]
+    changed = {line.split(" = ")[0] for line, before in zip(taken, lines, strict=True) if line != before}
+    assert {"alpha", "seed", "embeddings", "final_norm", "head", "vocabulary", "weight", "field"} <= changed
+    manifests = [manifest_from(each, "merge.toml") for each in (text, "\n".join(taken))]
+    before, after = (without_others(meaning(manifest)) for manifest in manifests)
+    assert after == before
+    [default, explicit] = (others_of_a_language_model(manifest) for manifest in manifests)
+    assert explicit == default
+    assert manifests[1].candidates[0].evaluation is None or manifests[1].candidates[0].evaluation.label == "label"
+
+
+def without_others(meant: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in meant.items() if key != "others"}
+
+
+def others_of_a_language_model(manifest: Manifest) -> dict[str, str]:
+    """What becomes of the parts outside the blocks."""
+    asked, regresses = manifest.merge.others, manifest.merge.regresses
+    defaults = LANGUAGE_MODEL_FATES.items()
+    return {part: getattr(asked, part) or (fate if regresses else "average") for part, fate in defaults}
 
 
 def keys_of(table: type[BaseModel]) -> Iterator[str]:

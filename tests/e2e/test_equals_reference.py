@@ -12,6 +12,7 @@ from _pytest.mark import ParameterSet
 import checkpoints
 import reference
 from merging import Merge, cast, make_merge, read_result, worst_difference
+from regstream.events import Event, Warned
 
 TOLERANCE = 1e-4
 FAMILIES = checkpoints.FAMILIES
@@ -60,15 +61,52 @@ def test_any_number_of_candidates(
     assert_equal(make_merge(tmp_path, family, candidates=candidates, sharded=sharded))
 
 
-def test_fewer_tokens_than_inputs(tmp_path: Path) -> None:
-    assert_equal(make_merge(tmp_path, "llama", num_rows=2))
+@pytest.mark.parametrize("alpha", [0.95, 1.0])
+def test_fewer_tokens_than_inputs(tmp_path: Path, alpha: float) -> None:
+    merge = make_merge(tmp_path, "llama", candidates=2, num_rows=1, merge={"alpha": alpha})
+    events: list[Event] = []
+    difference, name = worst_difference(read_result(merge.run(listener=events.append)), merge.reference(alpha=alpha))
+    assert difference <= TOLERANCE, f"{name}: {difference:.1e}"
+    told = [event.message for event in events if isinstance(event, Warned)]
+    assert len(told) == (3 if alpha == 1.0 else 0)
+    assert all(f"block {index}: " in line and "near-singular" in line for index, line in enumerate(told))
 
 
-@pytest.mark.parametrize("alpha", [pytest.param(0.95, marks=pytest.mark.slow), 1.0])
-def test_weights_of_candidates(tmp_path: Path, alpha: float) -> None:
-    weights = [0.5, 1.0, 3.0]
-    merge = make_merge(tmp_path, merge={"alpha": alpha}, candidate=lambda index: f"weight = {weights[index]}")
-    assert_equal(merge, weights=weights, alpha=alpha)
+WEIGHTS = [0.5, 1.0, 3.0]
+OF_WEIGHTS = {("regmean++", "llama"), ("regmean", "gpt2"), ("average", "clip"), ("task_arithmetic", "bert")}
+
+
+def weighted(scale: float) -> Callable[[int], str]:
+    return lambda index: f"weight = {WEIGHTS[index] * scale!r}"
+
+
+@pytest.mark.parametrize(("method", "family"), grid(OF_WEIGHTS, METHODS, ["llama", "gpt2", "bert", "clip"]))
+def test_weights_of_candidates(tmp_path: Path, family: checkpoints.Family, method: reference.Method) -> None:
+    merge = make_merge(tmp_path, family, merge={"method": method}, candidate=weighted(1.0))
+    assert_equal(merge, method, weights=WEIGHTS)
+
+
+def test_weights_without_an_off_diagonal_scale(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, merge={"alpha": 1.0}, candidate=weighted(1.0))
+    assert_equal(merge, weights=WEIGHTS, alpha=1.0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_the_ratios_of_weights_count(tmp_path: Path, method: reference.Method) -> None:
+    made = []
+    for power in (0, -39, 38):
+        folder = tmp_path / str(power)
+        folder.mkdir()
+        weights = [f"weight = {weight}e{power}" for weight in WEIGHTS]
+        merge = make_merge(folder, "clip", layers=1, merge={"method": method}, candidate=weights.__getitem__)
+        made.append([path.read_bytes() for path in sorted(merge.run().glob("*.safetensors"))])
+    assert made[0] == made[1] == made[2]
+
+
+@pytest.mark.parametrize("method", ["regmean++", "task_arithmetic"])
+def test_a_weight_that_no_sum_resolves_has_no_effect(tmp_path: Path, method: reference.Method) -> None:
+    merge = make_merge(tmp_path, merge={"method": method}, candidate=lambda index: f"weight = {[1, 1e-60, 1][index]}")
+    assert_equal(merge, method, weights=[1.0, 1e-60, 1.0])
 
 
 @pytest.mark.parametrize(("method", "batch_rows"), grid({("regmean++", 5)}, ["regmean++", "regmean"], [1, 5, 12]))

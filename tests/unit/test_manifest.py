@@ -269,11 +269,15 @@ ONE_PROBLEM = {
         ("[merge]", "[resources]\ndisk = 8\n[merge]"),
         '[resources] disk: expected a size, such as "100GiB", found 8',
     ),
-    "no size": (("[merge]", '[resources]\ndisk = "lots"\n[merge]'), '[resources] disk: "lots" is no size'),
-    "no bytes": (("[merge]", '[resources]\ndisk = "0"\n[merge]'), "[resources] disk: expected a size from 1 byte"),
+    "no size": (
+        ("[merge]", '[resources]\ndisk = "lots"\n[merge]'),
+        '[resources] disk: expected a size with its unit, such as "8GiB", found "lots"',
+    ),
+    "no unit": (("[merge]", '[resources]\nhost_memory = "8"\n[merge]'), 'such as "8GiB", found "8"'),
+    "no bytes": (("[merge]", '[resources]\ndisk = "0B"\n[merge]'), "[resources] disk: expected a size from 1 byte"),
     "endless size": (
         ("[merge]", f'[resources]\ndisk = "{"9" * 400}"\n[merge]'),
-        f'[resources] disk: "{"9" * 40}" is no size; write one like',
+        f'[resources] disk: expected a size with its unit, such as "8GiB", found "{"9" * 40}"',
     ),
     "too large": (
         ("[merge]", f'[resources]\ndisk = "{"9" * 18}T"\n[merge]'),

@@ -69,7 +69,7 @@ def test_stem_every_block_and_head_come_in_order_with_their_shards() -> None:
 
 @pytest.mark.parametrize("size", [1, 3000, 5000, 12000, 10**9])
 def test_consecutive_steps_share_a_shard_up_to_its_size(size: int) -> None:
-    made = steps(num_blocks=11, shard_size=f"{size}")
+    made = steps(num_blocks=11, shard_size=f"{size}B")
     shards = [(shard, list(sharing)) for shard, sharing in groupby(made, key=lambda step: step.shard)]
     count = len(shards)
     assert [shard for shard, _ in shards] == [f"model-{n + 1:05d}-of-{count:05d}.safetensors" for n in range(count)]

@@ -53,7 +53,9 @@ def test_computing_takes_the_narrowest_dtype_that_holds_every_weight(
 
 
 def test_planning_writes_nothing_and_reads_no_weight(tmp_path: Path) -> None:
-    merge = make_merge(tmp_path, layers=1, hidden=8)
+    # Where the manifest leaves embeddings and head to their defaults, samples of them tell whether they were tuned.
+    others = 'others.embeddings = "base"\nothers.head = "base"\n'
+    merge = make_merge(tmp_path, layers=1, hidden=8, rules=others)
     before = sorted(tmp_path.rglob("*"))
     plan = merge.plan()
     plan.validate()

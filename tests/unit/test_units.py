@@ -8,8 +8,8 @@ from regstream.units import format_bytes, format_seconds, parse_bytes
 @pytest.mark.parametrize(
     ("text", "num_bytes"),
     [
-        ("0", 0),
-        ("1024", 1024),
+        ("0B", 0),
+        ("1024 b", 1024),
         ("7 B", 7),
         ("8GiB", 8 * 2**30),
         ("8gib", 8 * 2**30),
@@ -25,9 +25,11 @@ def test_a_size_is_read_in_decimal_and_in_binary_units(text: str, num_bytes: int
     assert parse_bytes(text) == num_bytes
 
 
-@pytest.mark.parametrize("text", ["", "GiB", "lots", "-1", "1e9", "1,5GiB", "8 PiB", "8GiBB", "0x10", "1.GiB", "nan"])
+@pytest.mark.parametrize(
+    "text", ["", "GiB", "lots", "-1", "1e9", "1,5GiB", "8 PiB", "8GiBB", "0x10", "1.GiB", "nan", "8", "1024", "0", "i"]
+)
 def test_what_is_no_size_is_refused_by_name(text: str) -> None:
-    with pytest.raises(ValueError, match="is no size"):
+    with pytest.raises(ValueError, match="expected a size with its unit"):
         parse_bytes(text)
 
 

@@ -78,6 +78,14 @@ class LayeredModel:
         config = self.model.config
         return 0 if config._attn_implementation == "sdpa" else int(config.num_attention_heads)
 
+    def num_masks(self, length: int, *, is_padded: bool) -> int:
+        """How many attention masks a pass forms for rows of so many positions; 0 where it does without."""
+        config = self.model.config
+        window = getattr(config, "sliding_window", None)
+        if not (is_padded or self.eager_heads or (window is not None and length >= window)):
+            return 0
+        return len(set(getattr(config, "layer_types", None) or ("full_attention",)))
+
     @contextmanager
     def lent(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
         """Let the named parameters be these tensors, not copied, within the context."""

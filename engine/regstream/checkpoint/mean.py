@@ -1,4 +1,4 @@
-"""The mean of the same tensor of several checkpoints, a stretch at a time."""
+"""The mean, plain or weighted, of the same tensor of several checkpoints, a stretch at a time."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,15 @@ from regstream.checkpoint.reader import TensorReader
 STRETCH = 1 << 20
 
 
-def read_mean(readers: Sequence[TensorReader], name: str, start: int, length: int) -> Tensor:
-    """The mean of `length` values from the flat index `start` on, float32, one checkpoint read at a time."""
+def read_mean(
+    readers: Sequence[TensorReader], name: str, start: int, length: int, shares: Sequence[float] | None = None
+) -> Tensor:
+    """The mean of `length` values from the flat index `start` on, float32, one checkpoint read at a time.
+
+    `shares`, whose mean is 1, weigh the checkpoints; without them the mean is the plain one.
+    """
     total, values = torch.zeros(length, dtype=torch.float32), torch.empty(length, dtype=torch.float32)
-    for reader in readers:
+    for reader, share in zip(readers, shares or [1.0] * len(readers), strict=True):
         reader.read_range(name, start, values)
-        total += values
+        total.add_(values, alpha=share)
     return total.div_(len(readers))

@@ -1,4 +1,4 @@
-"""The plain mean of checkpoints, read as if it were one."""
+"""The plain mean of checkpoints, whatever weights a manifest gives them, read as if it were one."""
 
 from collections.abc import Mapping, Sequence
 

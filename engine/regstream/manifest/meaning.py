@@ -18,7 +18,10 @@ def meaning(manifest: Manifest, *, device: str | None = None) -> dict[str, Any]:
         "device": None if chosen is None else chosen.partition(":")[0],
         "architecture": None if manifest.architecture is None else _architecture(manifest.architecture),
         "rules": [_rule(rule) for rule in manifest.rules],
-        "candidates": [_candidate(candidate, manifest.merge.regresses) for candidate in manifest.candidates],
+        "candidates": [
+            _candidate(candidate, share, manifest.merge.regresses)
+            for candidate, share in zip(manifest.candidates, manifest.shares, strict=True)
+        ],
     }
 
 
@@ -44,10 +47,10 @@ def _rule(rule: Rule) -> dict[str, Any]:
     return {"parameters": rule.parameters, "blocks": blocks, "use": rule.use}
 
 
-def _candidate(candidate: Candidate, regresses: bool) -> dict[str, Any]:
+def _candidate(candidate: Candidate, share: float, regresses: bool) -> dict[str, Any]:
     # A method that regresses nothing never opens a calibration set, so changing one changes nothing.
     calibration = _calibration(candidate.calibration) if regresses and candidate.calibration else None
-    return {"name": candidate.name, "weight": candidate.weight, "calibration": calibration}
+    return {"name": candidate.name, "weight": share, "calibration": calibration}
 
 
 def _calibration(calibration: Calibration) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 _MERGE = """\
 # A merge of {count}; `regstream plan` tells what it takes, `regstream run` does it.
-# Places are relative to this file. What is commented out is a default, or an example; further in stands what goes in
-# place of another key, or with some methods or models only.
+# Places are relative to this file. What is commented out is the default; it is an example where it names something, or
+# where its comment says so or what the default is. Further in stands what goes in place of another key, or with some
+# methods or models only.
 
 [merge]
 {method}
@@ -22,18 +23,24 @@ output = "merged"
 # shard_size = "5GiB"                 # consecutive blocks share a file up to this; default: a file each
 # seed = 0                            # by which rows are drawn
 
-# [merge.others]                      # what no block holds; defaults by family, as published
-# embeddings = "base"                 # base | average
-# final_norm = "average"
-# head = "base"
+# [merge.others]                      # what no block holds: base | average
+{others}
 # vocabulary = "same"                 # or "base": further rows of the candidates' vocabularies are cut off
 # tied_head = "refuse"                # or "untie": a head that differs from embeddings it is tied to counts by itself
 
-# [[rules]]                           # first match wins; without rules: regress linears, average the rest of a block
+# [[rules]]                           # example; first match wins; default: regress linears, average the rest of a block
 # parameters = "*.self_attn.*"
 # blocks = "0-7"                      # a block, a range, a list "0,4-7", or early | middle | late
 # use = "average"                     # regress | average | base
 """
+_OTHERS_REGRESSED = """\
+# embeddings = "base"                 # of language models; encoders of text and of images default to "average"
+# final_norm = "average"              # CLIP's defaults to "base"
+# head = "base"                       # of language models; encoders' poolers default to "average\""""
+_OTHERS_COMBINED = """\
+# embeddings = "average"              # with regmean and regmean++ language models default to "base"
+# final_norm = "average"              # with these, CLIP's defaults to "base"
+# head = "average"                    # with these, language models default to "base\""""
 _READY = 'method = "regmean++"                  # regmean++ | regmean | average | task_arithmetic'
 _NOT_READY = (
     'method = "average"                    # "regmean++" needs a [candidates.calibration] for every candidate, below'
@@ -62,7 +69,7 @@ _RESOURCES = """
 # [resources]
 # device = "cpu"                      # cpu | cuda | cuda:1 | mps; default: cuda where there is one
 # host_memory = "8GiB"                # budgets of the whole process; default: what is free, less a margin
-# device_memory = "8GiB"
+# device_memory = "8GiB"              # default: what is free there, less a margin
 # disk = "100GiB"                     # for result, hidden states and shards of the hub; default: what is free
 # workdir = "work"                    # hidden states and journal; default: inside the output
 """
@@ -89,7 +96,9 @@ def outline(base: str, candidates: Sequence[Outlined]) -> str:
     ready = is_ready(candidates)
     count = "one candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
     method = _READY if ready else _NOT_READY
-    tables = [_MERGE.format(count=count, method=method, base=_toml(base)), *map(_candidate, candidates)]
+    others = _OTHERS_REGRESSED if ready else _OTHERS_COMBINED
+    merge = _MERGE.format(count=count, method=method, base=_toml(base), others=others)
+    tables = [merge, *map(_candidate, candidates)]
     text = "\n".join(tables) + _RESOURCES
     text.encode()
     return text
@@ -108,10 +117,14 @@ def _candidate(candidate: Outlined) -> str:
         if value is not None
     ]
     if candidate.adapter is None:
-        lines.append('# adapter = "org/name"                # a PEFT LoRA adapter on the model, folder or hub id')
+        lines.append(
+            '# adapter = "org/name"                # example: a PEFT LoRA adapter on the model, folder or hub id'
+        )
     elif candidate.model is None:
         lines.append('# model = "org/name"                  # that the adapter is on; default: the base')
-    lines.append("# weight = 1.0                        # of its calibration set in the sums")
+    lines.append(
+        "# weight = 1.0                        # its share in all sums and means; only ratios of weights count"
+    )
     rows = _CALIBRATION.format(
         off="# " if candidate.calibration is None else "",
         path=_toml(candidate.calibration or f"{candidate.name}.jsonl"),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regstream.manifest.consistency import SETS, Draft, table, tables
-from regstream.manifest.references import exists, is_folder, locate, model_reference, real
+from regstream.manifest.references import as_seen_from, exists, is_folder, locate, model_reference, nearest_name, real
 from regstream.manifest.wording import Location, Problem, shown
 
 SUFFIXES = (".jsonl", ".txt", ".parquet", ".safetensors")
@@ -29,6 +29,7 @@ def misplaced(draft: Draft, manifest: Path) -> Iterator[Problem]:
     heads = list(_heads(draft, manifest.parent))
     for model in models:
         yield from _missing_folder(model)
+    yield from _mistaken_for_the_hub(draft, manifest.parent)
     for source in rows:
         yield from _unreadable_rows(source)
     for head in heads:
@@ -46,6 +47,12 @@ def misplaced(draft: Draft, manifest: Path) -> Iterator[Problem]:
 
 
 def _models(draft: Draft, folder: Path) -> Iterator[_Source]:
+    for location, text, title in _named_models(draft):
+        if (path := model_reference(text, folder).folder) is not None:
+            yield _Source(location, text, title, path)
+
+
+def _named_models(draft: Draft) -> Iterator[tuple[Location, str, str]]:
     named: list[tuple[Location, str | None, str]] = [(("merge", "base"), table(draft, "merge").get("base"), "the base")]
     named += [
         (("candidates", index, key), candidate.get(key), f"the {key} of candidates[{index}]")
@@ -54,8 +61,8 @@ def _models(draft: Draft, folder: Path) -> Iterator[_Source]:
     ]
     named.append((("evaluation", "text_tower"), table(draft, "evaluation").get("text_tower"), "the text tower"))
     for location, text, title in named:
-        if text is not None and (path := model_reference(text, folder).folder) is not None:
-            yield _Source(location, text, title, path)
+        if text is not None:
+            yield location, text, title
 
 
 def _rows(draft: Draft, folder: Path) -> Iterator[_Source]:
@@ -79,12 +86,35 @@ def _written(draft: Draft, location: tuple[str, str], folder: Path) -> Path | No
     return None if text is None else locate(text, folder)
 
 
+def _mistaken_for_the_hub(draft: Draft, folder: Path) -> Iterator[Problem]:
+    """Names of the hub's form that are rather folders that are not there; with a revision they are the hub's."""
+    made = {_written(draft, place, folder) for place in (("merge", "output"), ("resources", "workdir"))}
+    for location, text, _ in _named_models(draft):
+        reference = model_reference(text, folder)
+        if reference.hub_id is None or reference.revision is not None:
+            continue
+        path, here = locate(text, folder), locate(text, Path.cwd())
+        advice = f'for the hub\'s model of that name write "{text}@main"'
+        if exists(here):
+            told = f"it lies in the current folder, and places are relative to the manifest; there is no {path}"
+            meant = shown(as_seen_from(folder, f"./{text}", Path.cwd()))
+            yield Problem(location, f"found {shown(text)}: {told}; write {meant}, or {advice}")
+        elif is_folder(path.parent) and any(entry not in made for entry in path.parent.iterdir()):
+            told = f"expected a folder or a hub id, found {shown(text)}; there is no {path}"
+            yield Problem(location, f"{told}{_nearest(path)}; {advice}")
+
+
+def _nearest(path: Path) -> str:
+    found = nearest_name(path)
+    return f"; the nearest is {found}" if found else ""
+
+
 def _missing_folder(model: _Source) -> Iterator[Problem]:
     if exists(model.path) and not is_folder(model.path):
         yield Problem(model.location, f"expected a folder, found the file {model.path}")
     elif not exists(model.path):
         text = f'expected a folder or a hub id "org/name", found {shown(model.text)}; there is no {model.path}'
-        yield Problem(model.location, text)
+        yield Problem(model.location, text + _nearest(model.path))
 
 
 def _unreadable_rows(rows: _Source) -> Iterator[Problem]:
@@ -94,7 +124,8 @@ def _unreadable_rows(rows: _Source) -> Iterator[Problem]:
         text = f"expected a file ending in {', '.join(SUFFIXES)}, or a folder of images, found {shown(rows.text)}"
         yield Problem(rows.location, text if exists(rows.path) else f"{text}; there is no {rows.path}")
     elif not exists(rows.path):
-        yield Problem(rows.location, f"expected a file, found {shown(rows.text)}; there is no {rows.path}")
+        text = f"expected a file, found {shown(rows.text)}; there is no {rows.path}{_nearest(rows.path)}"
+        yield Problem(rows.location, text)
 
 
 def _unreadable_head(head: _Source, suffix: str) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from regstream.errors import ManifestError
 from regstream.manifest.consistency import draft_without, inconsistencies
+from regstream.manifest.foreign import foreign_manifest
 from regstream.manifest.places import misplaced
 from regstream.manifest.schema import Manifest
 from regstream.manifest.wording import Location, Problem, describe, line, one_line
@@ -62,6 +63,8 @@ def _parse(file: str, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # besides its own kind, tomllib lets slip that a number is too long
+        if foreign := foreign_manifest(text, file):
+            raise ManifestError(one_line(f"{file}: {foreign}")) from error
         place = _TOML_PLACE.fullmatch(str(error))
         what = f"{file}:{place[2]}:{place[3]}: not TOML: {place[1]}" if place else f"{file}: not TOML: {error}"
         raise ManifestError(one_line(what)) from error

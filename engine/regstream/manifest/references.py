@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -84,6 +85,18 @@ def as_seen_from(folder: Path, text: str, here: Path, *, may_be_hub: bool = Fals
 def is_dataset_id(text: str) -> bool:
     """Whether the text has the form of a data set's hub id: `org/name`, or `name` alone for the oldest ones."""
     return _HUB_DATASET.fullmatch(text) is not None
+
+
+def nearest_name(path: Path) -> str | None:
+    """What is there of about the same name as something that is not, beside it or beside the folder that is missing."""
+    for missing in (path, *path.parents):
+        try:
+            names = [sibling.name for sibling in missing.parent.iterdir()]
+        except OSError:
+            continue
+        found = get_close_matches(missing.name, names, n=1)
+        return str(missing.with_name(found[0])) if found and missing.name not in names else None
+    return None
 
 
 def exists(path: Path) -> bool:

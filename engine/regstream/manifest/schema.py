@@ -20,6 +20,7 @@ from regstream.manifest.fields import (
     SizeBytes,
     Text,
 )
+from regstream.manifest.shares import shares
 
 Method = Literal["average", "task_arithmetic", "regmean", "regmean++"]
 Use = Literal["regress", "average", "base"]
@@ -195,6 +196,11 @@ class Manifest(_Table):
     ]
     evaluation: Annotated[Evaluation, Field(description="an [evaluation] table")] = Evaluation()
     resources: Annotated[Resources, Field(description="a [resources] table")] = Resources()
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Each candidate's weight over the mean of all: what multiplies it in sums and means."""
+        return shares([candidate.weight for candidate in self.candidates])
 
     @property
     def workdir(self) -> Path:

@@ -1,4 +1,4 @@
-"""The plain mean of the candidates."""
+"""The mean of the candidates, by their weights."""
 
 from typing import ClassVar
 

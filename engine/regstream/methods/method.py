@@ -19,7 +19,7 @@ class States(Enum):
 
 
 class Method(ABC):
-    """A way of merging. What it leaves unsaid is a plain mean."""
+    """A way of merging. What it leaves unsaid is the candidates' mean, by their weights."""
 
     name: ClassVar[str]
     states: ClassVar[States] = States.NONE
@@ -29,5 +29,8 @@ class Method(ABC):
         """What becomes of a parameter that no rule names; `regressable` for the weight of a linear in a block."""
 
     def combine(self, mean: Tensor, base: Tensor, num_candidates: int) -> Tensor:
-        """The merged values where `use` is "combine", from float32 values of the candidates' mean and the base."""
+        """The merged values where `use` is "combine", from float32 values of the candidates' mean and the base.
+
+        They may come in the mean's place.
+        """
         raise NotImplementedError(f"{self.name} combines nothing")

@@ -1,4 +1,7 @@
-"""Task arithmetic (Ilharco et al., ICLR 2023): the base plus the scaled sum of the candidates' differences from it."""
+"""Task arithmetic (Ilharco et al., ICLR 2023): the base plus the scaled sum of the candidates' differences from it.
+
+Weighted, each difference is multiplied by its candidate's share, whose mean is 1: `scale` keeps its meaning.
+"""
 
 from typing import ClassVar
 
@@ -8,7 +11,7 @@ from regstream.methods.method import Method, Use
 
 
 class TaskArithmetic(Method):
-    """W = W₀ + scale · Σᵢ (Wᵢ − W₀)."""
+    """W = W₀ + scale · Σᵢ wᵢ (Wᵢ − W₀)."""
 
     name: ClassVar[str] = "task_arithmetic"
 
@@ -21,5 +24,5 @@ class TaskArithmetic(Method):
         return "combine"
 
     def combine(self, mean: Tensor, base: Tensor, num_candidates: int) -> Tensor:
-        """The sum of differences is K times the difference of the mean."""
-        return base + (mean - base) * (self.scale * num_candidates)
+        """The sum of differences is K times the difference of the mean, in whose place it comes."""
+        return mean.sub_(base).mul_(self.scale * num_candidates).add_(base)

@@ -23,17 +23,20 @@ from regstream.shards import Part, parts_of
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedCandidate:
-    """A candidate, opened. `calibration` is None where the method needs none."""
+    """A candidate, opened. `calibration` is None where the method needs none.
+
+    `share` is its weight over the mean of all candidates' weights.
+    """
 
     name: str
-    weight: float
+    share: float
     checkpoint: Checkpoint
     calibration: CalibrationSet | None
 
     @classmethod
-    def of(cls, candidate: Candidate, checkpoint: Checkpoint, calibration: CalibrationSet | None) -> Self:
+    def of(cls, candidate: Candidate, share: float, checkpoint: Checkpoint, calibration: CalibrationSet | None) -> Self:
         """What a manifest names, opened."""
-        return cls(name=candidate.name, weight=candidate.weight, checkpoint=checkpoint, calibration=calibration)
+        return cls(name=candidate.name, share=share, checkpoint=checkpoint, calibration=calibration)
 
     @property
     def rows(self) -> CalibrationSet:
@@ -61,6 +64,11 @@ class Job:
     warnings: tuple[str, ...]
     left_out: Mapping[str, Sequence[str]]  # names of tensors that the result does without, by their checkpoint's label
     ties: tuple[Tie, ...]  # to be compared before the first step: not all of their files are there yet
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The candidates' shares, whose mean is 1."""
+        return tuple(candidate.share for candidate in self.candidates)
 
     @property
     def output(self) -> Path:

@@ -1,4 +1,4 @@
-"""From a manifest to a plan: configs and headers are read, rows tokenized, no weight touched, nothing written."""
+"""From a manifest to a plan: configs and headers are read, samples of weights, rows tokenized; nothing is written."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,11 +15,13 @@ from regstream.manifest import Candidate, Manifest
 from regstream.methods import Method, RegMean, method_of
 from regstream.methods.method import States
 from regstream.plan.device import choose_device
+from regstream.plan.dropped import dropped
 from regstream.plan.inputs import Inputs, check_inputs, output_dtype
 from regstream.plan.job import PlannedCandidate
 from regstream.plan.opening import Opening
 from regstream.plan.plan import Plan
 from regstream.plan.step import Step, make_steps
+from regstream.plan.unused import unused_settings
 from regstream.plan.warmup import warm_up
 
 
@@ -65,16 +67,23 @@ def make_plan(
     )
     sets = [calibrate(candidate) if needed else None for candidate in manifest.candidates]
     result_dtype = output_dtype(manifest, base, inputs, warn)
+    steps = _steps(manifest, method, inputs, source, result_dtype.itemsize)
+    for note in unused_settings(
+        manifest, family=base.family, device_type=chosen.type, steps=steps, names=tuple(model.shapes)
+    ):
+        warn(note)
+    for note in dropped(manifest, base, opened, steps):
+        warn(note)
     return Plan(
         manifest=manifest,
         manifest_text=text,
         method=method,
         base=base,
-        candidates=tuple(map(PlannedCandidate.of, manifest.candidates, opened, sets)),
+        candidates=tuple(map(PlannedCandidate.of, manifest.candidates, manifest.shares, opened, sets)),
         commits=opening.commits | drawing.commits,
         depot=opening.depot,
         model=model,
-        steps=_steps(manifest, method, inputs, source, result_dtype.itemsize),
+        steps=steps,
         compute_dtype=dtype,
         output_dtype=result_dtype,
         device=chosen,

@@ -16,7 +16,7 @@ from regstream.checkpoint import STRETCH
 from regstream.methods import RegMean
 from regstream.plan.job import Job
 from regstream.plan.step import Step, TensorPlan
-from regstream.solve import PANEL_ROWS, REFINED_ROWS
+from regstream.solve import FILTERED_ROWS, PANEL_ROWS, REFINED_ROWS
 from regstream.symmetric import PANEL_COLUMNS, blocks_width
 
 Groups = tuple[str, ...]
@@ -32,6 +32,10 @@ _PANELS_BYTES = 32 << 20
 #: writes what the other reads once it is activated in place. A gate is a second tensor, and its product with the first
 #: a third; gates that one weight writes with what they are for have half its width, and so has the product.
 _WIDE_TENSORS = {1: 2, 2: 1}
+#: Copies of some rows of a singular system's solution: it, its correction, what is damped, and means read again.
+_FILTERED_COPIES = 10
+#: Stretches of a tensor beside the mean's where a method combines it with the base.
+_COMBINED_STRETCHES = 2
 #: Chunks of a shard on its way from the hub, some times over.
 _DOWNLOAD_BYTES = 48 << 20
 #: A CUDA context and the workspaces of its libraries; by others' accounts, not measured here.
@@ -44,6 +48,8 @@ def terms_of(job: Job, step: Step, groups: Sequence[str]) -> Mapping[Place, Mapp
     """What a step holds while some of its input groups go through."""
     sums, activations = _sums(job, step, groups), _activations(job, step, groups)
     host = {"libraries": _LIBRARIES_BYTES[step.kind], "panels": _PANELS_BYTES, **_adapters(job, step, groups)}
+    if any(tensor.use == "combine" for tensor in step.tensors):
+        host["base"] = _COMBINED_STRETCHES * STRETCH * torch.float32.itemsize
     if job.fetches:
         host["download"] = _DOWNLOAD_BYTES
     if job.device.type == "cpu":
@@ -120,9 +126,10 @@ def _activations(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
     if step.kind == "stem":
         # Embedded pixels pass through two more layouts on their way.
         inputs = max(candidate.rows.input_bytes for candidate in job.candidates)
-        return {"batch": _widest_batch_bytes(job) * 4 + inputs * 3}
+        batches = (batch for candidate in job.candidates for batch in candidate.rows.batches)
+        return {"batch": _widest_batch_bytes(job) * 4 + inputs * 3 + max(_mask_bytes(job, batch) for batch in batches)}
     batch = max(_block_bytes(job, step, batch) for candidate in job.candidates for batch in candidate.rows.batches)
-    refined = max((_refinement_bytes(job, step.regressed[group][0].out_in[1]) for group in groups), default=0)
+    refined = max((_refinement_bytes(job, step.regressed[group]) for group in groups), default=0)
     return {"batch": batch} if batch >= refined else {"refinement": refined}
 
 
@@ -133,17 +140,36 @@ def _block_bytes(job: Job, step: Step, batch: Batch) -> int:
     in_place = job.model.family.activates_in_place and job.device.type == "cpu"
     num_wide = _WIDE_TENSORS.get(widths.count(max(widths)), 3) if in_place else 3
     values = rows * length * (num_wide * max(widths) + 6 * job.model.hidden_size)
-    # Scores of every head, capped and normalised in float32, where attention is not fused; a mask where rows differ.
-    scores = rows * job.model.eager_heads * length**2 * (2 * job.compute_dtype.itemsize + 4)
-    masks = rows * length**2 * (1 + job.compute_dtype.itemsize) * batch.is_padded
-    return values * job.compute_dtype.itemsize + scores + masks
+    itemsize = job.compute_dtype.itemsize
+    # Scores of every head where attention is not fused, normalised from a copy in float32 into another.
+    scores = rows * job.model.eager_heads * length**2 * (8 if itemsize == 4 else itemsize + 8)
+    return values * itemsize + scores + _mask_bytes(job, batch, in_block=True)
 
 
-def _refinement_bytes(job: Job, width: int) -> int:
-    """Rows in float64 three times, and a panel of the matrix in float64."""
+def _mask_bytes(job: Job, batch: Batch, *, in_block: bool = False) -> int:
+    """Masks: which position sees which, of each kind of attention in the model.
+
+    As numbers where attention is not fused; where it is, the kernel makes those of one block so.
+    """
+    rows, length = batch.shape
+    num_masks, itemsize = job.model.num_masks(length, is_padded=batch.is_padded), job.compute_dtype.itemsize
+    if not num_masks or job.base.family.rows == "pixel_values":
+        return 0
+    of_position = num_masks * (1 + itemsize) if job.model.eager_heads else num_masks + 1 + itemsize * in_block
+    return rows * length**2 * of_position
+
+
+def _refinement_bytes(job: Job, linears: Sequence[TensorPlan]) -> int:
+    """Rows in float64 three times, and a panel of the matrix in float64.
+
+    Sums in float64 may be singular: rows on their way to a solution, and of what is read again for its mean a whole
+    tensor where it is stored transposed.
+    """
+    width = linears[0].out_in[1]
     assert isinstance(job.method, RegMean)
     if memory.sum_bytes(job.method.alpha) == 8:
-        return 0
+        read_whole = max((math.prod(tensor.shape) for tensor in linears if tensor.transposed), default=0)
+        return (_FILTERED_COPIES * FILTERED_ROWS * width + read_whole) * 8
     return (3 * REFINED_ROWS + PANEL_COLUMNS) * width * 8
 
 

@@ -12,7 +12,8 @@ class Solve:
 
     `condition` is estimated from below, of the matrix scaled to a unit diagonal, which is what governs the
     error of its Cholesky factorisation (Higham, Accuracy and Stability of Numerical Algorithms, theorem 10.6).
-    `residual` is relative, over random combinations of the right-hand sides. `ridge` is relative to that diagonal.
+    `residual` is relative, over random combinations of the right-hand sides. `ridge` is relative to the median of the
+    Gram matrices' diagonal.
     """
 
     group: str

@@ -7,13 +7,13 @@ W = R + D and any reference R,
 
 R is the first candidate's weight, or that of the model which all candidates are adapters on: known before the others
 are read, and about as near to them as their mean is, so that rounding scales with the candidates' spread and not with
-the weights. Where a ridge is needed it pulls D towards the
-mean of (Wᵢ − R), so a direction that no token visits falls back to the mean of the candidates, not to noise.
+the weights. Where the system is singular, or nearly so, its solution starts from the weighted mean of (Wᵢ − R) and is
+corrected only in directions that tokens visit (`spectral`): one that no token visits keeps the mean of the candidates.
 
 Shape suffixes: I in-features, O out-features.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,35 +23,38 @@ from regstream.errors import SolveError
 from regstream.gram import Gram, Scratch
 from regstream.solve.factor import cholesky, condition_estimate, refine_rows, solve_rows
 from regstream.solve.report import Solve
+from regstream.solve.spectral import FILTERED_ROWS, MeanRows, Start, correct_rows
 from regstream.symmetric import Symmetric, blocks_width
 
 #: Output rows handled at a time.
 PANEL_ROWS = 1024
-#: The ladder: ridges tried in turn, relative to the unit diagonal. The first is above the rounding of what is summed:
-#: of the sums themselves in float32; in float64 of the activations, which are float32 at best.
+#: Ridges tried in turn, relative to the median of the diagonal. Directions of eigenvalues well below the one that is
+#: taken count as unvisited. The first is above the rounding of what is summed: of the sums themselves in float32; in
+#: float64 of the activations, which are float32 at best and visit a direction by some 1e-14 where none should.
 RIDGES = {
     torch.float32: (0.0, 1e-6, 1e-5, 1e-4, 1e-3),
-    torch.float64: (0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3),
+    torch.float64: (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3),
 }
 #: Above this condition substitution loses more than three digits of D: refine float32 in float64.
 REFINE_ABOVE = {torch.float32: 1e4, torch.float64: float("inf")}
 #: Above this condition a solution says more about rounding than about the candidates: go down the ladder. In float64
 #: too: a direction that tokens visit only by the rounding of activations would get weights a thousand times too large.
 TRUSTED_CONDITION = {torch.float32: 1e7, torch.float64: 1e9}
+#: Above this one substitution itself goes wrong, with a ridge too.
+BEARABLE_CONDITION = {torch.float32: 1e7, torch.float64: 1e13}
 #: The largest relative residual that is still called a solution.
 TRUSTED_RESIDUAL = 1e-3
-#: The mean of Wᵢ − R over the candidates, of some rows of a linear, (rows, I) in the sums' dtype.
-MeanRows = Callable[[str, slice], Tensor]
 _PROBES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Factorisation:
-    """A rung of the ladder that held."""
+    """The one that gives a solution."""
 
     lower_II: Tensor
     condition: float
     ridge: float
+    ridge_I: Tensor  # as it was added to the scaled diagonal
     is_refined: bool
 
 
@@ -108,14 +111,16 @@ class System:
             SolveError: no ridge in the ladder gives a residual that can be trusted.
         """
         scale_I, unscale_I = self._equilibrate()
-        factorisation = self._factorise(unscale_I, mean)
-        probes = [probe_NO @ rhs_OI for probe_NO, rhs_OI in self._probed()]
-        for rhs_OI in self._rhs_OI.values():
-            for rows in _panels(rhs_OI.shape[0]):
-                self._solve_panel(rhs_OI[rows], factorisation)
+        start = Start(mean, unscale_I)
+        factorisation = self._factorise(start, self._ridge(scale_I))
+        probes = [probe_NO @ rhs_OI for _, probe_NO, rhs_OI in self._probed()]
+        for name, rhs_OI in self._rhs_OI.items():
+            for rows in _panels(rhs_OI.shape[0], FILTERED_ROWS if factorisation.ridge else PANEL_ROWS):
+                start_PI = start.rows(name, rows) if factorisation.ridge else None
+                self._solve_panel(rhs_OI[rows], factorisation, start_PI)
         residual = max(
-            self._residual(probe_NI, probe_NO @ solution_OI)
-            for probe_NI, (probe_NO, solution_OI) in zip(probes, self._probed(), strict=True)
+            self._residual(probe_NI, probe_NO @ solution_OI, factorisation)
+            for probe_NI, (_, probe_NO, solution_OI) in zip(probes, self._probed(), strict=True)
         )
         if not residual <= TRUSTED_RESIDUAL:
             raise SolveError(f"residual {residual:.1e} with a ridge of {factorisation.ridge:g} of the diagonal")
@@ -136,57 +141,69 @@ class System:
             rhs_OI.mul_(scale_I)
         return scale_I, diagonal_I.sqrt_().masked_fill_(dead_I, 0.0)
 
-    def _factorise(self, unscale_I: Tensor, mean: MeanRows) -> _Factorisation:
-        """Go down the ladder to the first ridge with a factorisation whose refinement converges."""
-        ridge_before, condition = 0.0, float("inf")
+    def _ridge(self, scale_I: Tensor) -> Tensor:
+        """A ridge of 1 of the median of the diagonal, as it is added to the diagonal of the scaled system.
+
+        It is the same for every input before scaling: what is left of a direction that no token visits is the mean's
+        output for that very direction of inputs.
+        """
+        live_I = scale_I[scale_I > 0]
+        return (scale_I / live_I.median()).square_() if len(live_I) else scale_I
+
+    def _factorise(self, start: Start, unit_ridge_I: Tensor) -> _Factorisation:
+        """The factorisation with the first ridge that gives a solution."""
+        condition, ridge = float("inf"), 0.0
         for ridge in RIDGES[self._scratch.dtype]:
-            self._sum.fill_diagonal(1.0 + ridge)
-            for name, rhs_OI in self._rhs_OI.items():
-                for rows in _panels(rhs_OI.shape[0]) if ridge else ():
-                    rhs_OI[rows].addcmul_(mean(name, rows), unscale_I, value=ridge - ridge_before)
-            ridge_before = ridge
+            # An input may be so small beside the others that it is hardly visited itself.
+            ridge_I = (unit_ridge_I * ridge).clamp_(max=1.0)
+            self._sum.set_diagonal(1.0 + ridge_I)
             lower_II = cholesky(self._sum)
             if lower_II is None:
                 continue
             condition = condition_estimate(self._sum, lower_II)
-            if condition > TRUSTED_CONDITION[self._scratch.dtype]:
+            if condition > (BEARABLE_CONDITION if ridge else TRUSTED_CONDITION)[self._scratch.dtype]:
                 continue
             is_refined = condition > REFINE_ABOVE[self._scratch.dtype]
-            factorisation = _Factorisation(lower_II=lower_II, condition=condition, ridge=ridge, is_refined=is_refined)
-            if self._converges(factorisation):
+            factorisation = _Factorisation(
+                lower_II=lower_II, condition=condition, ridge=ridge, ridge_I=ridge_I, is_refined=is_refined
+            )
+            if self._converges(factorisation, start):
                 return factorisation
-        raise SolveError(f"condition {condition:.1e} even with a ridge of {ridge_before:g} of the diagonal")
+        raise SolveError(f"condition {condition:.1e} even with a ridge of {ridge:g} of the diagonal")
 
-    def _converges(self, factorisation: _Factorisation) -> bool:
+    def _converges(self, factorisation: _Factorisation, start: Start) -> bool:
         """Whether the route holds on a few combinations of the right-hand sides, before any is overwritten."""
-        for probe_NO, rhs_OI in self._probed():
+        for name, probe_NO, rhs_OI in self._probed():
             rhs_NI = probe_NO @ rhs_OI
             solution_NI = rhs_NI.clone()
-            self._solve_panel(solution_NI, factorisation)
-            if not self._residual(rhs_NI, solution_NI) <= TRUSTED_RESIDUAL:
+            start_NI = start.combined(name, probe_NO) if factorisation.ridge else None
+            self._solve_panel(solution_NI, factorisation, start_NI)
+            if not self._residual(rhs_NI, solution_NI, factorisation) <= TRUSTED_RESIDUAL:
                 return False
         return True
 
-    def _solve_panel(self, rhs_NI: Tensor, factorisation: _Factorisation) -> None:
-        """Overwrite rows of right-hand sides by their solutions."""
-        if not factorisation.is_refined:
+    def _solve_panel(self, rhs_NI: Tensor, factorisation: _Factorisation, start_NI: Tensor | None) -> None:
+        """Overwrite rows of right-hand sides by their solutions; with a ridge these begin at `start_NI`."""
+        if start_NI is not None:
+            correct_rows(self._sum, factorisation.lower_II, factorisation.ridge_I, rhs_NI, start_NI)
+        elif not factorisation.is_refined:
             solve_rows(factorisation.lower_II, rhs_NI)
         else:
             refine_rows(self._sum, factorisation.lower_II, rhs_NI)
 
-    def _residual(self, rhs_NI: Tensor, solution_NI: Tensor) -> float:
-        """How far a solution is from solving the system, relative to the right-hand sides."""
-        left_NI = rhs_NI.clone()
+    def _residual(self, rhs_NI: Tensor, solution_NI: Tensor, factorisation: _Factorisation) -> float:
+        """How far a solution is from solving the system without its ridge, relative to the right-hand sides."""
+        left_NI = rhs_NI.addcmul(solution_NI, factorisation.ridge_I) if factorisation.ridge else rhs_NI.clone()
         self._sum.multiply(solution_NI, left_NI, -1.0)
         size = float(rhs_NI.norm())
         # Identical candidates have nothing to solve for.
         return float(left_NI.norm()) / size if size else float(left_NI.norm())
 
-    def _probed(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each linear's right-hand sides (or solutions) beside the same few random combinations of its rows."""
-        for rhs_OI in self._rhs_OI.values():
+    def _probed(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Each linear's right-hand sides (or solutions), behind the same few random combinations of its rows."""
+        for name, rhs_OI in self._rhs_OI.items():
             generator = torch.Generator().manual_seed(rhs_OI.shape[0])
-            yield torch.randn(_PROBES, rhs_OI.shape[0], generator=generator).to(rhs_OI), rhs_OI
+            yield name, torch.randn(_PROBES, rhs_OI.shape[0], generator=generator).to(rhs_OI), rhs_OI
 
     def _report(self, factorisation: _Factorisation, residual: float, num_dead: int) -> Solve:
         return Solve(
@@ -202,6 +219,18 @@ class System:
         )
 
 
-def _panels(num_rows: int) -> Iterator[slice]:
-    for start in range(0, num_rows, PANEL_ROWS):
-        yield slice(start, min(start + PANEL_ROWS, num_rows))
+def visited_condition(sums: torch.dtype, tokens: torch.dtype) -> float:
+    """The condition above which some directions may be visited by nothing but the rounding of tokens of a dtype.
+
+    Rounding to steps of eps has a variance of eps² / 12. Sums in float32 are taken where α bounds the
+    condition, so that every direction is visited.
+    """
+    if sums == torch.float32:
+        return float("inf")
+    return min(TRUSTED_CONDITION[sums], 12 / torch.finfo(tokens).eps ** 2)
+
+
+def _panels(num_rows: int, at_a_time: int | None = None) -> Iterator[slice]:
+    at_a_time = at_a_time or PANEL_ROWS
+    for start in range(0, num_rows, at_a_time):
+        yield slice(start, min(start + at_a_time, num_rows))

@@ -10,7 +10,7 @@ from torch import Tensor
 from regstream.errors import SolveError
 from regstream.plan import Step, TensorPlan
 from regstream.shards import ShardWriter
-from regstream.solve import PANEL_ROWS, Solve
+from regstream.solve import PANEL_ROWS, Solve, visited_condition
 from regstream.steps.effort import solve_flop
 from regstream.steps.workshop import Workshop
 
@@ -38,10 +38,28 @@ def conclude(step: Step, workshop: Workshop, writer: ShardWriter, group: str, re
     return report
 
 
+def warn_of_singular(step: Step, workshop: Workshop, solves: Sequence[Solve]) -> None:
+    """Say in one line which of a step's systems tokens do not determine, or hardly more than their rounding does."""
+    bound = visited_condition(workshop.scratch.dtype, workshop.plan.compute_dtype)
+    for is_ridged in (True, False):
+        named = [
+            f"{solve.group} (condition {solve.condition:.1e}, ridge {solve.ridge:g})"
+            for solve in solves
+            if (solve.ridge > 0) == is_ridged and (is_ridged or solve.condition > bound)
+        ]
+        told = (
+            "near-singular: in directions that no token visits the result is the mean of the candidates"
+            if is_ridged
+            else "ill-conditioned: directions that tokens visit by hardly more than rounding may get large weights"
+        )
+        if named:
+            workshop.warn(f"{step.name}: {', '.join(named)}: {told}; use more calibration rows, or a smaller alpha")
+
+
 def _mean_rows(
     workshop: Workshop, reference: Mapping[str, Tensor], tensors: Sequence[TensorPlan], linear: str, rows: slice
 ) -> Tensor:
-    """The mean over candidates of their difference from the reference, for some output rows of a linear, read again."""
+    """The weighted mean of the candidates' differences from the reference, of some output rows of a linear, reread."""
     tensor = next(tensor for tensor in tensors if tensor.linear == linear)
     weight = reference[f"{linear}.weight"]
     kept = weight.T if tensor.transposed else weight
@@ -54,5 +72,5 @@ def _mean_rows(
     for candidate in workshop.plan.candidates:
         candidate.checkpoint.read_range(tensor.name, start, values)
         own_PI = values.view(tensor.shape).T[rows] if tensor.transposed else values.view_as(total_PI)
-        total_PI += own_PI - reference_PI
+        total_PI.add_(own_PI - reference_PI, alpha=candidate.share)
     return total_PI.div_(len(workshop.plan.candidates))

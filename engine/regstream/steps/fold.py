@@ -17,7 +17,7 @@ def fold(tensor: TensorPlan, plan: Plan, writer: ShardWriter, ledger: Ledger) ->
     checkpoints = [candidate.checkpoint for candidate in plan.candidates]
     for start, length in _stretches(math.prod(tensor.shape)):
         with ledger.of("reading"):
-            mean = None if tensor.use == "base" else read_mean(checkpoints, tensor.name, start, length)
+            mean = None if tensor.use == "base" else read_mean(checkpoints, tensor.name, start, length, plan.shares)
             merged = finish(tensor, plan, mean, start, length)
         with ledger.of("writing", num_bytes=length * plan.output_dtype.itemsize):
             writer.write(plan.base.stored_name(tensor.name), merged)

@@ -10,7 +10,7 @@ from regstream.errors import InputError
 from regstream.plan import PlannedCandidate, Step
 from regstream.shards import ShardWriter
 from regstream.solve import Solve
-from regstream.steps.conclude import conclude
+from regstream.steps.conclude import conclude, warn_of_singular
 from regstream.steps.effort import rhs_flop
 from regstream.steps.fold import finish
 from regstream.steps.gather import gather
@@ -45,8 +45,9 @@ def regress(step: Step, workshop: Workshop, writer: ShardWriter) -> tuple[Solve,
                 _keep(weights, reference)
             _add(step, workshop, candidate, weights, None if is_reference else reference)
             for name, mean in means.items() if number == 0 else ():
-                mean.add_(weights[workshop.local(step, name)], alpha=1 / len(plan.candidates))
+                mean.add_(weights[workshop.local(step, name)], alpha=candidate.share / len(plan.candidates))
         solves += [conclude(step, workshop, writer, group, reference) for group in systems]
+    warn_of_singular(step, workshop, solves)
     for tensor in step.folded:
         known = means[tensor.name].view(-1).cpu() if tensor.name in means else None
         writer.write(plan.base.stored_name(tensor.name), finish(tensor, plan, known, 0, math.prod(tensor.shape)))
@@ -76,7 +77,7 @@ def _add(
         kept = None if reference is None else _out_in(step, group, reference)
         flop = rhs_flop(system.gram.num_tokens, step.regressed[group]) if reference is not None else 0.0
         with workshop.ledger.of("right-hand sides", flop=flop, product=workshop.sums):
-            system.add(_out_in(step, group, weights), kept, weight=candidate.weight)
+            system.add(_out_in(step, group, weights), kept, weight=candidate.share)
         workshop.progress(f"{candidate.name}: sums")
 
 
