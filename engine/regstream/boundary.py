@@ -54,8 +54,10 @@ def error_boundary(what: str, *, rust: bool = False) -> Iterator[None]:
 def error_reason(error: BaseException) -> str:
     """The first line of what an exception says, without control characters, of bounded length."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    line = next((line for line in text.splitlines() if line.strip()), "")
-    line = " ".join("".join(c if c.isprintable() else " " for c in line[: 4 * _MAX_REASON_CHARS]).split())
+    lines = [line.strip() for line in text[: 10 * _MAX_REASON_CHARS].splitlines() if line.strip()]
+    # A line that ends in a colon only says where the next one is about.
+    line = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    line = " ".join("".join(c if c.isprintable() else " " for c in line).split())
     if not isinstance(error, _SENTENCES) or not line:
         line = f"{type(error).__name__}: {line}" if line else type(error).__name__
     return line if len(line) <= _MAX_REASON_CHARS else f"{line[:_MAX_REASON_CHARS]}…"

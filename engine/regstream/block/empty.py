@@ -1,6 +1,5 @@
 """A transformers model without weights, as a config describes it."""
 
-import textwrap
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -8,15 +7,10 @@ from typing import Any
 import torch
 import transformers
 from accelerate import init_empty_weights
-from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, PreTrainedModel
 
-from regstream.errors import InputError
+from regstream.boundary import error_boundary
 from regstream.families import Family
-
-#: What transformers raises for a config that makes no sense, depending on the key.
-_REFUSALS = (StrictDataclassError, ArithmeticError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)
-_MOST_SHOWN = 300
 
 
 def empty_model(family: Family, config: Mapping[str, Any], dtype: torch.dtype) -> PreTrainedModel:
@@ -27,7 +21,7 @@ def empty_model(family: Family, config: Mapping[str, Any], dtype: torch.dtype) -
     """
     model_type = family.model_types[0] if family.nested_config else config["model_type"]
     model_class = getattr(transformers, family.model_class)
-    try:
+    with error_boundary(f"base: config.json describes no {family.model_class}"):
         # Without where remote code would be found: none is run. A copy, since transformers writes into tables within a
         # config (rope_theta into rope_scaling).
         content = deepcopy({k: v for k, v in config.items() if k != "auto_map"})
@@ -36,9 +30,6 @@ def empty_model(family: Family, config: Mapping[str, Any], dtype: torch.dtype) -
         with init_empty_weights(include_buffers=False):
             make = getattr(model_class, "from_config", None) or model_class._from_config
             model: PreTrainedModel = make(settings, dtype=dtype)
-    except _REFUSALS as error:
-        text = textwrap.shorten(str(error), _MOST_SHOWN, placeholder=" …")
-        raise InputError(f"base: config.json describes no {family.model_class}: {text}") from error
     model.tie_weights()
     model.train(False)
     return model

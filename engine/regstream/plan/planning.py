@@ -63,9 +63,7 @@ def make_plan(
     model = LayeredModel(base.family, base.config, dtype=dtype, device=device_here)
     for note in _agree(manifest, model, base, opened, source, is_regressed=needed):
         warn(note)
-    calibrate = partial(
-        _calibration, base=base, widest=model.widest, seed=manifest.merge.seed, warn=warn, drawing=drawing
-    )
+    calibrate = partial(_calibration, base=base, model=model, seed=manifest.merge.seed, warn=warn, drawing=drawing)
     sets = [calibrate(candidate) if needed else None for candidate in manifest.candidates]
     output_dtype = _output_dtype(manifest, base)
     return Plan(
@@ -130,7 +128,13 @@ def _held_bytes(method: Method, dtype: torch.dtype, device: torch.device) -> int
 
 
 def _calibration(
-    candidate: Candidate, *, base: Checkpoint, widest: int, seed: int, warn: Callable[[str], None], drawing: Drawing
+    candidate: Candidate,
+    *,
+    base: Checkpoint,
+    model: LayeredModel,
+    seed: int,
+    warn: Callable[[str], None],
+    drawing: Drawing,
 ) -> CalibrationSet:
     assert candidate.calibration is not None
     try:
@@ -140,7 +144,8 @@ def _calibration(
             config=base.config,
             base=base.folder,
             seed=seed,
-            widest=widest,
+            widest=model.widest,
+            positions=model.positions,
             warn=lambda message: warn(f'candidate "{candidate.name}": {message}'),
             drawing=drawing,
         )

@@ -44,6 +44,8 @@ def terms_of(job: Job, step: Step, groups: Sequence[str]) -> Mapping[Place, Mapp
     """What a step holds while some of its input groups go through."""
     sums, activations = _sums(job, step, groups), _activations(job, step, groups)
     host = {"libraries": _LIBRARIES_BYTES[step.kind], "panels": _PANELS_BYTES, **_adapters(job, step, groups)}
+    if step.kind == "stem" and step.feeds:
+        host["image decoding"] = max(candidate.rows.decoding_bytes for candidate in job.candidates)
     if job.fetches:
         host["download"] = _DOWNLOAD_BYTES
     if job.device.type == "cpu":
