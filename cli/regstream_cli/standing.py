@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from regstream.boundary import error_boundary
 from regstream.errors import InputError
@@ -31,7 +31,7 @@ class StepTaken:
     device_projected_bytes: int = 0
 
 
-_STEP = TypeAdapter(StepTaken)
+_STEP = TypeAdapter(StepTaken, config=ConfigDict(allow_inf_nan=False))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Regular expressions of a user's files, matched within a second, however much they backtrack.
+"""Regular expressions of a user's files, matched within a moment, however much they backtrack.
 
 Python's `re` cannot be stopped. `regex`, which transformers depends on, reads the same expressions and can.
 """
@@ -11,7 +11,7 @@ import regex
 
 from regstream.errors import InputError
 
-_SECONDS = 1
+_SECONDS = 0.1
 _MAX_CHARS = 1000
 _MAX_NAME_CHARS = 10_000
 #: Counted repeats are written out while an expression is compiled, which no time limit covers.

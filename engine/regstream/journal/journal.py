@@ -1,5 +1,6 @@
 """The record of committed steps: append-only, a line a step, durable before the next step begins."""
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -170,7 +171,7 @@ def _refuse_format(path: Path, header: lines.Record) -> None:
 def _committed(path: Path, number: int, record: lines.Record) -> Committed:
     try:
         committed = Committed(**{**record, "solves": tuple(record["solves"])})
-        _COMMITTED.validate_python(asdict(committed), strict=True)
+        _COMMITTED.validate_json(json.dumps(asdict(committed)), strict=True)
     except (TypeError, KeyError, ValidationError) as error:
         raise ResumeError(
             f"{path}, line {number}: no committed step ({error_reason(error)}); --restart starts anew"

@@ -21,12 +21,18 @@ from regstream.events import Listener
 from regstream.families import Family
 from regstream.hub import Depot, Repository, keep_to, open_repository
 from regstream.manifest import Candidate, Manifest, ModelRef
+from regstream.redaction import base_name, is_local_path
 
 #: In the work folder: which files of the hub were brought into its cache.
 BROUGHT = "brought"
 #: What describes a checkpoint, and of the base also what goes into the result as it is.
 _DESCRIPTION = ("config.json", "model.safetensors.index.json")
 _COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "additional_chat_templates/*.jinja", "README.md")
+
+
+def _told(model: str) -> str:
+    """A model's name, of which a path tells more than anyone should read in a published record."""
+    return base_name(model) if is_local_path(model) else model
 
 
 class Opening:
@@ -73,9 +79,9 @@ class Opening:
         model = self._models.get(reference) or self._known(reference, self._model(label, reference))
         folder, source = self._located(label, candidate.adapter, (ADAPTER_CONFIG,), config=ADAPTER_CONFIG)
         adapter = open_adapter(label, folder, model, source)
-        made_for = adapter.config.base_model_name_or_path
+        made_for = _told(adapter.config.base_model_name_or_path or "")
         notes = []
-        if made_for and Path(made_for).name.lower() != (found := reference.name).lower():
+        if made_for and made_for.rstrip("/").rpartition("/")[2].lower() != (found := reference.name).lower():
             notes = [f"{label}: {ADAPTER_CONFIG} says that the adapter was made for {made_for}; it is put on {found}"]
         return AdaptedCheckpoint(label, model, adapter, notes)
 

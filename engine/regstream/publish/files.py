@@ -8,6 +8,7 @@ from typing import Any
 from regstream import durable
 from regstream.journal import Committed, Identity
 from regstream.plan import BROUGHT, Plan
+from regstream.publish.auxiliary import without_local_paths
 from regstream.publish.card import model_card
 from regstream.publish.provenance import (
     MEASURED,
@@ -18,6 +19,7 @@ from regstream.publish.provenance import (
     read_provenance,
     record_files,
 )
+from regstream.redaction import redact_values
 
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
@@ -41,7 +43,7 @@ def publish(plan: Plan, identity: Identity, committed: Sequence[Committed]) -> N
     names = _companions(plan.base.folder)
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
-        durable.write_file(folder / name, (plan.base.folder / name).read_bytes())
+        durable.write_file(folder / name, without_local_paths(name, (plan.base.folder / name).read_bytes()))
     durable.write_file(folder / CARD, model_card(plan, results=None).encode())
     durable.write_file(folder / MEASURED, _json(measured(committed)))
     durable.write_file(folder / INDEX, _json(_index(plan)))
@@ -119,13 +121,13 @@ def _num_values(shape: tuple[int, ...]) -> int:
 
 
 def _config(plan: Plan) -> dict[str, Any]:
-    config = {key: value for key, value in plan.base.config.items() if key not in ("torch_dtype", "_name_or_path")}
+    config: dict[str, Any] = redact_values(plan.base.config, dropped=("torch_dtype", "_name_or_path", "name_or_path"))
     # What the base has besides, such as a task's head or CLIP's text tower, is not part of the result.
     if plan.base.ignored or plan.base.family.nested_config:
         config["architectures"] = [type(plan.model.model).__name__]
     if plan.base.family.nested_config:
         config["model_type"] = plan.base.family.model_types[0]
-    return config | {"dtype": str(plan.output_dtype).removeprefix("torch.")}
+    return {**config, "dtype": str(plan.output_dtype).removeprefix("torch.")}
 
 
 def _json(value: object) -> bytes:

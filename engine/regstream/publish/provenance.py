@@ -18,6 +18,7 @@ from regstream.errors import InputError
 from regstream.journal import Committed, Identity
 from regstream.manifest import Candidate, ModelRef, for_the_record
 from regstream.plan import Plan
+from regstream.redaction import redact_paths
 from regstream.regular_file import check_regular
 
 PROVENANCE = "regstream.json"
@@ -60,7 +61,7 @@ def provenance(plan: Plan, identity: Identity, committed: Sequence[Committed]) -
         "base": _model_name(plan, plan.manifest.merge.base),
         "candidates": {c.name: _candidate_name(plan, c) for c in plan.manifest.candidates},
         "identity": identity,
-        "warnings": list(plan.warnings),
+        "warnings": [redact_paths(warning) for warning in plan.warnings],
         "ignored": {checkpoint.label: list(checkpoint.ignored) for checkpoint in checkpoints if checkpoint.ignored},
         "steps": [{"name": step.name, "shard": step.shard, "solves": list(step.solves)} for step in committed],
     }
