@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
 
 from regstream.boundary import error_boundary
 from regstream.errors import InputError
@@ -31,7 +31,7 @@ class StepTaken:
     device_projected_bytes: int = 0
 
 
-_STEP = TypeAdapter(StepTaken, config=ConfigDict(allow_inf_nan=False))
+_STEP = TypeAdapter(StepTaken)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +96,15 @@ def _read_steps(path: Path) -> list[StepTaken]:
     # Whoever copied a result may have left this file behind; the result is whole without it.
     try:
         with error_boundary(f"{path}"):
-            steps = [_STEP.validate_python(step) for step in json.loads(check_regular(path).read_bytes())["steps"]]
+            content = json.loads(check_regular(path).read_bytes(), parse_constant=_refuse_constant)
+            steps = [_STEP.validate_python(step) for step in content["steps"]]
     except InputError:
         return []
     return steps
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is no number")
 
 
 def _only(measured: dict[str, Any]) -> dict[str, Any]:

@@ -43,10 +43,23 @@ def main() -> None:
 
 
 def run_cases(cases: Sequence[Case], folder: Path, jobs: int) -> Iterator[Outcome]:
-    """Run cases, some at a time; `folder` is empty and takes their inputs."""
+    """Run cases, some at a time; `folder` is empty and takes their inputs.
+
+    A case that took too long is run once more by itself at the end: other work may have kept the machine busy.
+    """
     inputs = folder / "inputs"
     make_inputs(inputs)
     make_results(inputs)
+    late = []
+    for outcome in _run_some(cases, inputs, folder, jobs):
+        if outcome.is_late:
+            late.append(outcome.case)
+        else:
+            yield outcome
+    yield from _run_some(late, inputs, folder, 1)
+
+
+def _run_some(cases: Sequence[Case], inputs: Path, folder: Path, jobs: int) -> Iterator[Outcome]:
     waiting = iter(enumerate(cases))
     running: dict[int, Running] = {}
     while True:

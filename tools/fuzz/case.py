@@ -1,4 +1,4 @@
-"""A case: inputs damaged by a seed, a command run on them in a process of its own, and what was wrong with how it ended."""
+"""A case: inputs damaged by a seed, a command run on them in a process of its own, and what is wrong with its end."""
 
 import hashlib
 import os
@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 
 from fuzz.kinds import KINDS
+from regstream_cli.app import cli
 
 SECONDS = 10
 MEMORY_BYTES = 3 << 30
@@ -37,6 +38,11 @@ class Outcome:
     problems: tuple[str, ...]
     seconds: float
 
+    @property
+    def is_late(self) -> bool:
+        """Whether it took too long."""
+        return self.seconds > SECONDS
+
 
 class Running:
     """A case under way, in a folder of its own below `folder`."""
@@ -47,7 +53,8 @@ class Running:
         self._folder = folder
         random = Random(f"{case.kind} {case.seed}")
         shutil.copytree(inputs / self._kind.start, folder, symlinks=True)
-        self._kind.prepare(random, folder)
+        if self._kind.prepare is not None:
+            self._kind.prepare(random, folder)
         damaged = folder / random.choice(self._kind.files)
         if damaged.name == "journal.jsonl":
             damaged = next(folder.rglob(damaged.name))
@@ -115,8 +122,6 @@ def _run(folder: Path, command: tuple[str, ...]) -> None:
             os.dup2(os.open(out / name, os.O_WRONLY | os.O_CREAT, 0o600), descriptor)
         limit = 16 << 30  # of addresses, of which far more are taken than memory
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        from regstream_cli.app import cli
-
         cli(list(command), prog_name="regstream")
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 98

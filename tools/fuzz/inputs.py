@@ -96,8 +96,8 @@ def _make_adapters(folder: Path, base: Path) -> None:
         save_file(tensors, folder / name / "adapter_model.safetensors", {"format": "pt"})
         config = {
             "peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "v_proj"], "bias": "none",
-            "base_model_name_or_path": "base", "task_type": "CAUSAL_LM", "rank_pattern": {"layers.0.self_attn.q_proj": 2},
-            "alpha_pattern": {}, "use_rslora": False, "fan_in_fan_out": False,
+            "base_model_name_or_path": "base", "task_type": "CAUSAL_LM", "use_rslora": False, "fan_in_fan_out": False,
+            "rank_pattern": {"layers.0.self_attn.q_proj": 2}, "alpha_pattern": {},
         }  # fmt: skip
         (folder / name / "adapter_config.json").write_text(json.dumps(config))
     rows = '[candidates.calibration]\npath = "rows.jsonl"\n'

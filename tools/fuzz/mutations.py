@@ -13,8 +13,8 @@ Mutation = Callable[[Random, Path], None]
 #: None of them is a path out of the folder of a case.
 _VALUES: tuple[Any, ...] = (
     None, True, False, 0, 1, -1, 2, 3.5, -0.0, 1e308, float("nan"), float("inf"), 2**31, 2**63, 2**70, 100_000, "", " ",
-    "x", "x" * 5000, "\ud800", "\u202e\x1b[31m", "a\nb", "\x00", [], {}, [None], [[]], {"": {}}, [1, "a", None], "(a+)+$",
-    "(a|aa)+$", ["q_proj"], {"q_proj": -1}, "org/name", "C:\\x",
+    "x", "x" * 5000, "\ud800", "\u202e\x1b[31m", "a\nb", "\x00", [], {}, [None], [[]], {"": {}}, [1, "a", None],
+    "(a+)+$", "(a|aa)+$", ["q_proj"], {"q_proj": -1}, "org/name", "C:\\x",
 )  # fmt: skip
 
 
@@ -105,9 +105,7 @@ def mutate_toml(random: Random, path: Path) -> None:
         case 1:
             lines.insert(index, lines[random.randrange(len(lines))])
         case _ if "output" not in key:
-            value = (
-                json.dumps(random.choice(_VALUES)) if random.random() < 0.7 else random.choice(("inf", "-nan", "1_0"))
-            )
+            value = random.choice((*(json.dumps(value) for value in _VALUES), "inf", "-nan", "1_0", "1979-05-27"))
             lines[index] = f"{key} = {value}"
         case _:
             lines[index] += "  # \x7f"
@@ -139,7 +137,7 @@ def _change(random: Random, content: Any) -> Any:
         case 0:
             del parent[key]
         case 1 if isinstance(parent, dict):
-            parent[random.choice(("", "x", "\ud800", "a" * 3000, key.upper()))] = parent.pop(key)
+            parent[random.choice(("", "x", "\ud800", "a" * 3000, str(key).upper()))] = parent.pop(key)
         case 2:
             parent[key] = _near(random, parent[key])
         case _:
@@ -151,9 +149,7 @@ def _near(random: Random, value: Any) -> Any:
     if isinstance(value, int | float):
         return random.choice((value + 1, value - 1, -value, value * 2, value * 1_000_000, float(value), str(value)))
     if isinstance(value, str):
-        return random.choice(
-            (value + value, value[:-1], value * 200, [value], value.upper(), random.choice(value or " "))
-        )
+        return random.choice((value + value, value[:-1], value[1:], value * 200, [value], value.upper()))
     return [value]
 
 

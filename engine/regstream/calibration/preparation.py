@@ -23,8 +23,8 @@ _SIZES = ("size", "crop_size", "pad_size")
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 #: Above this PIL warns of images that fill the memory.
 _MAX_PIXELS = 89_478_485
-#: A pixel as it is decoded, converted to RGB, copied for the processor, and resized: measured at most 14.
-_PIXEL_BYTES = 16
+#: A pixel as it is decoded, converted to RGB, copied for the processor, and resized: measured at most 19 (CMYK).
+_PIXEL_BYTES = 20
 _MAX_SETTINGS_BYTES = 16 << 20
 #: A processor resizes to a little more than the model reads, and crops.
 _MAX_ENLARGEMENT = 8

@@ -28,7 +28,7 @@ from regstream.units import format_bytes
 #: Processor time is not counted but time itself: a process that waits is bounded as well.
 _LOADING_SECONDS = 120
 _ROW_SECONDS = 5
-_MAX_MEMORY_BYTES = 4 << 30
+_MAX_MEMORY_BYTES = 2 << 30
 _IDS, _REFUSAL = b"=", b"!"
 # A fork has all libraries loaded; where forking is not safe beside other threads, they are loaded again.
 _PROCESSES = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
