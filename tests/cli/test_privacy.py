@@ -68,6 +68,6 @@ def test_no_failure_prints_a_token(home: Path, printed: Callable[..., bytes]) ->
     (home / "broken.toml").write_text(text.replace('"task0.jsonl"', '"broken.jsonl"'))
     said = [printed(command, "broken.toml", "--debug") for command in ("plan", "run", "evaluate")]
     said.append(printed("push", f"{TOKEN}/x", "me/x", "--debug"))
-    for text in said:
-        assert b"Traceback" in text
-        assert TOKEN.encode() not in text
+    for output in said:
+        assert b"Traceback" in output
+        assert TOKEN.encode() not in output

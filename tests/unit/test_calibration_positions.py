@@ -17,7 +17,13 @@ from regstream.families.decoders import GPT2, LLAMA
 from regstream.families.encoders import BERT, ROBERTA
 from regstream.manifest import Calibration
 
-SHAPE = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 40}
+SHAPE: dict[str, Any] = {
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "vocab_size": 40,
+}
 
 
 @pytest.mark.parametrize(

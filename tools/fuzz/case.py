@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -108,7 +108,7 @@ def _digests(folder: Path) -> Iterator[tuple[str, str]]:
             yield name, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _run(folder: Path, command: tuple[str, ...]) -> None:
+def _run(folder: Path, command: Sequence[str]) -> None:
     """Be the command line in this process; does not return."""
     code = 99
     try:
