@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from regstream.errors import BudgetError, Interrupted, ManifestError, RegstreamError
+from regstream.redaction import redact_secrets
 from regstream.units import format_bytes
 from regstream_cli.streams import note
 
@@ -27,10 +28,11 @@ _KEPT = "what was committed is kept, and the same command goes on"
 def report(error: BaseException, *, debug: bool) -> int:
     """Say what went wrong, one line a problem, and return the exit code."""
     if debug:
-        click.echo("".join(traceback.format_exception(error)), err=True, nl=False)
+        text = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
+        click.echo(redact_secrets(text), err=True, nl=False)
     error = _known(error)
     for line in _lines(error):
-        note(" ".join(line.splitlines()))
+        note(line)
     return error.exit_code if isinstance(error, RegstreamError) else 1
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from regstream.events import Event, Warned
 from regstream.units import format_bytes, format_seconds
+from regstream_cli.streams import printable
 from regstream_cli.watch import Watch
 
 _BAR_WIDTH = 24
@@ -43,7 +44,7 @@ class Display:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Warned):
-            self._console.print(f"regstream: warning: {event.message}", soft_wrap=True)
+            self._console.print(printable(f"regstream: warning: {event.message}"), soft_wrap=True)
 
     def notice(self, text: str) -> None:
         """Show a line below the bars."""

@@ -5,7 +5,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import TypeAdapter
+
+from regstream.boundary import error_boundary
+from regstream.errors import InputError
 from regstream.manifest import Manifest, meaning
+from regstream.regular_file import check_regular
 from regstream_cli.watch import mean_step_seconds
 
 if TYPE_CHECKING:
@@ -24,6 +29,9 @@ class StepTaken:
     projected_bytes: int
     device_peak_bytes: int = 0
     device_projected_bytes: int = 0
+
+
+_STEP = TypeAdapter(StepTaken)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,18 +87,24 @@ def _finished(manifest: Manifest, output: str) -> Standing:
     from regstream.publish.provenance import MEASURED
 
     record = read_provenance(manifest.merge.output)
-    steps = tuple(StepTaken(**_only(step)) for step in _read_steps(manifest.merge.output / MEASURED))
+    steps = tuple(_read_steps(manifest.merge.output / MEASURED))
     changed = _changed(record["identity"], manifest)
     return Standing(state="finished", output=output, total=len(record["steps"]), steps=steps, changed=changed)
 
 
-def _read_steps(path: Path) -> list[dict[str, Any]]:
+def _read_steps(path: Path) -> list[StepTaken]:
     # Whoever copied a result may have left this file behind; the result is whole without it.
     try:
-        steps: list[dict[str, Any]] = json.loads(path.read_bytes())["steps"]
-    except (OSError, ValueError, KeyError, TypeError):
+        with error_boundary(f"{path}"):
+            content = json.loads(check_regular(path).read_bytes(), parse_constant=_refuse_constant)
+            steps = [_STEP.validate_python(step) for step in content["steps"]]
+    except InputError:
         return []
     return steps
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is no number")
 
 
 def _only(measured: dict[str, Any]) -> dict[str, Any]:
@@ -102,4 +116,4 @@ def _changed(identity: "Identity", manifest: Manifest) -> tuple[str, ...]:
     from regstream.journal import differences
 
     before = identity["manifest"]
-    return tuple(differences(before, meaning(manifest, device=manifest.resources.device or before["device"])))
+    return tuple(differences(before, meaning(manifest, device=manifest.resources.device or before.get("device"))))

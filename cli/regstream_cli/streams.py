@@ -10,6 +10,7 @@ import click
 from rich.console import Console
 
 from regstream.events import Event
+from regstream.redaction import redact_secrets
 
 #: Nobody turns a pipe's lines: a table is as wide as it needs to be.
 _PIPE_WIDTH = 200
@@ -27,12 +28,17 @@ def notes_console() -> Console:
 
 def note(text: str) -> None:
     """Say one line on stderr."""
-    click.echo(f"regstream: {text}", err=True)
+    click.echo(f"regstream: {printable(text)}", err=True)
+
+
+def printable(text: str) -> str:
+    """The text on one line, without secrets, and without characters that steer a terminal or cannot be written."""
+    return redact_secrets("".join(c if c.isprintable() else " " for c in " ".join(text.splitlines())))
 
 
 def write_json(value: object) -> None:
     """Write one line of JSON to stdout."""
-    click.echo(json.dumps(value))
+    click.echo(redact_secrets(json.dumps(value)))
 
 
 def write_event(event: Event) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from regstream.architecture import family_from
 from regstream.block import LayeredModel
+from regstream.boundary import error_boundary
 from regstream.checkpoint import Checkpoint, open_checkpoint, read_config
 from regstream.errors import InputError
 from regstream.events import Listener, Progressed, StepStarted, ignore
@@ -65,11 +66,13 @@ def _check_model(folder: Path, architecture: object) -> Iterator[str]:
 def _described(folder: Path, architecture: object) -> Family | None:
     if architecture is None:
         return None
-    return family_from(Architecture.model_validate(architecture), str(read_config(folder).get("model_type")))
+    with error_boundary(f"{folder}: the architecture on record"):
+        return family_from(Architecture.model_validate(architecture), str(read_config(folder).get("model_type")))
 
 
 def _check_index(folder: Path, result: Checkpoint) -> None:
-    weight_map = json.loads((folder / "model.safetensors.index.json").read_bytes())["weight_map"]
+    with error_boundary(f"{folder}: its index"):
+        weight_map = dict(json.loads((folder / "model.safetensors.index.json").read_bytes())["weight_map"])
     missing = {result.stored_name(name) for name in result.tensors} - weight_map.keys()
     if missing:
         raise InputError(f"{folder}: the index lacks {', '.join(sorted(missing))}")

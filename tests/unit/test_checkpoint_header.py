@@ -86,9 +86,11 @@ def test_a_file_that_ends_within_its_header_is_refused(tmp_path: Path, size: int
         read_header(file)
 
 
-@pytest.mark.parametrize("name", ["absent", "."])
-def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match="is the download complete"):
+@pytest.mark.parametrize(
+    ("name", "message"), [("absent", "is the download complete"), (".", "expected a regular file, found a folder")]
+)
+def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         read_header(tmp_path / name)
 
 

@@ -84,7 +84,7 @@ def test_an_index_that_does_not_fit_the_files_is_refused(folder: Path, weight_ma
 def test_an_index_that_is_none_is_refused(folder: Path, text: bytes) -> None:
     path = index(folder, {})
     path.write_bytes(text)
-    with pytest.raises(InputError, match="no checkpoint index"):
+    with pytest.raises(InputError, match=r"no JSON|expected a JSON object|weight_map is not a table"):
         read_layout(folder)
 
 

@@ -153,3 +153,29 @@ def test_what_a_watcher_is_told_is_what_was_measured(tmp_path: Path) -> None:
 )
 def test_every_difference_is_named(before: dict[str, Any], now: dict[str, Any], expected: list[str]) -> None:
     assert list(differences(before, now)) == expected
+
+
+@pytest.mark.parametrize(
+    ("index", "changed"),
+    [
+        (0, {"identity": []}),
+        (0, {"identity": {"manifest": 1}}),
+        (0, {"steps": 3}),
+        (0, {"identity": {"manifest": {}, "hub": []}}),
+        (1, {"seconds": "long"}),
+        (1, {"solves": [3]}),
+        (1, {"work": {"solves": {"seconds": None}}}),
+        (1, {"unknown": 1}),
+        (1, {"index": None}),
+    ],
+)
+def test_values_of_other_types_are_refused_by_the_journals_name(
+    tmp_path: Path, index: int, changed: dict[str, Any]
+) -> None:
+    journal = Journal.open(tmp_path, IDENTITY, STEPS)
+    commit(journal, STEPS[0])
+    records, _ = lines.read(journal.path)
+    records[index] |= changed
+    journal.path.write_bytes(b"".join(map(lines.encode, records)))
+    with pytest.raises(ResumeError, match=r"journal.jsonl.*--restart starts anew"):
+        Journal.open(tmp_path, IDENTITY, STEPS)

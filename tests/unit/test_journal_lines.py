@@ -82,3 +82,7 @@ def test_a_lost_line_feed_between_records_is_damage(tmp_path: Path) -> None:
 def test_a_line_that_holds_no_table_is_no_record(value: object) -> None:
     line = lines.encode(value)  # type: ignore[arg-type]
     assert lines.decode(line) is None
+
+
+def test_what_cannot_be_written_again_is_no_record() -> None:
+    assert lines.decode(lines.encode({"name": "\ud800"})) is None

@@ -16,6 +16,17 @@ from regstream.manifest import for_the_record
         ('#base = "/a/b" (or /c/d, /e/f)', '#base = "b" (or d, f)'),
         ("[[rules]]#/home/me/x", "[[rules]]#x"),
         ('workdir = "/"', 'workdir = ""'),
+        ('base = "file:///home/me/llama"  # file:///mnt/x/y', 'base = "llama"  # y'),
+        ('base = "~bob/llama"\noutput = "~bob"', 'base = "llama"\noutput = ""'),
+        ('path = "../../secret/rows.jsonl"  # ../../secret/rows.jsonl', 'path = "rows.jsonl"  # rows.jsonl'),
+        ('base = "../.."', 'base = ""'),
+        ('base = "C:\\\\Users\\\\me\\\\llama"', 'base = "llama"'),
+        ("base = 'C:\\Users\\me\\llama'  # D:/models/x", "base = 'llama'  # x"),
+        ("base = '\\\\server\\share\\llama'", "base = 'llama'"),
+        ('base = "/home/alice"\n# /Users/alice', 'base = ""\n# '),
+        ('field = """\n/home/my user/models/x\n"""', 'field = """\nx\n"""'),
+        ('names = ["/a/b", "/c/d"]', 'names = ["b", "d"]'),
+        ("# https://me:hf_secret@host.org/x and hf_abcdefghij", "# https://host.org/x and <removed>"),
         ('base = "/a/ü \\"b\\""', 'base = "ü \\"b\\""'),
     ],
 )
@@ -27,9 +38,11 @@ def test_absolute_places_are_cut_down_to_their_names(text: str, published: str) 
 @pytest.mark.parametrize(
     "text",
     [
-        'base = "org/model@main"\npath = "../rows/math.jsonl"  # rows and/or images, 1/2 of them',
+        'base = "org/model@main"\npath = "rows/math.jsonl"  # rows and/or images, 1/2 of them',
         'parameters = "*.self_attn.*"\nblocks = "0-7"',
         "# from https://huggingface.co/org/model/tree/main",
+        "renames = [['\\.w', ''], ['^~', 'b']]  # 3 / 4, a/b, ... and so on",
+        'renames = [["\\\\.LayerNorm\\\\.gamma$", ".LayerNorm.weight"]]',
         'renames = [["^embed_out\\\\.", "lm_head."]]',
     ],
 )

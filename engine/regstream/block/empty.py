@@ -1,6 +1,5 @@
 """A transformers model without weights, as a config describes it."""
 
-import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -17,10 +16,10 @@ from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
+from regstream.boundary import error_boundary
 from regstream.errors import InputError
 from regstream.families import Family
 
-_MOST_SHOWN = 300
 #: More than any published model has, and what a few seconds suffice for.
 _MOST_PARAMETERS = 40_000
 #: Of rotary tables, masks and positions, which are real while weights are not.
@@ -35,7 +34,7 @@ def empty_model(family: Family, config: PreTrainedConfig, dtype: torch.dtype) ->
     """
     model_class = getattr(transformers, family.model_class)
     make = getattr(model_class, "from_config", None) or model_class._from_config
-    try:
+    with error_boundary(f"config.json describes no {family.model_class}"):
         # First with nothing real, since a false size would fill memory with buffers.
         with _bounded(), no_init_weights(), torch.device("meta"):
             make(config, dtype=dtype)
@@ -45,19 +44,8 @@ def empty_model(family: Family, config: PreTrainedConfig, dtype: torch.dtype) ->
             with init_empty_weights(include_buffers=False):
                 model = make(config, dtype=dtype)
         model.tie_weights()
-    except MemoryError:
-        raise
-    except _OutOfBoundsError as error:
-        raise InputError(f"config.json describes a {family.model_class} {error}") from error
-    except Exception as error:  # whatever transformers makes of a config that makes no sense
-        text = textwrap.shorten(str(error), _MOST_SHOWN, placeholder=" …")
-        raise InputError(f"config.json describes no {family.model_class}: {text}") from error
     model.train(False)
     return model
-
-
-class _OutOfBoundsError(Exception):
-    pass
 
 
 class _EmptyOnMeta(TorchFunctionMode):
@@ -82,13 +70,16 @@ def _bounded() -> Iterator[None]:
         nonlocal num_parameters
         num_parameters += parameter is not None
         if num_parameters > _MOST_PARAMETERS:
-            raise _OutOfBoundsError(f"of more than {_MOST_PARAMETERS:,} parameters")
+            raise InputError(f"config.json describes a model of more than {_MOST_PARAMETERS:,} parameters")
 
     def add(_module: nn.Module, name: str, buffer: Tensor | None) -> None:
         nonlocal buffer_bytes
         buffer_bytes += 0 if buffer is None else buffer.numel() * buffer.element_size()
         if buffer_bytes > _MOST_BUFFER_BYTES:
-            raise _OutOfBoundsError(f"with a buffer {name} beyond {_MOST_BUFFER_BYTES >> 20} MiB; are its sizes right?")
+            raise InputError(
+                f"config.json describes a model with a buffer {name} beyond {_MOST_BUFFER_BYTES >> 20} MiB; are its"
+                " sizes right?"
+            )
 
     with ExitStack() as hooks:
         hooks.callback(register_module_parameter_registration_hook(count).remove)

@@ -3,6 +3,7 @@
 Shape suffixes: B rows, L positions, D features, V vocabulary.
 """
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,9 @@ from regstream.block.empty import empty_model
 from regstream.block.pieces import take_in_pieces
 from regstream.families import Family, image_shape
 from regstream.model_config import hidden_size, vocabulary
+
+#: What modules are called that hold learnt positions: `position_embeddings`, `embed_positions`, `wpe`.
+_POSITIONS = re.compile(r"(position[^.]*|\bwpe)$")
 
 
 class LayeredModel:
@@ -63,9 +67,16 @@ class LayeredModel:
         return vocabulary(self.model.config)
 
     @property
-    def positions(self) -> int:
-        """The most positions that a row can have, where they are learnt."""
-        return int(self.model.config.max_position_embeddings)
+    def positions(self) -> int | None:
+        """The most positions that a row of token ids can have, where they are learnt; None where any number is.
+
+        A table may begin with rows for no position: OPT's has an `offset`, RoBERTa's those up to the padding's.
+        """
+        for name, module in self.model.named_modules():
+            if isinstance(module, nn.Embedding) and _POSITIONS.search(name) and self.family.block_of(name) is None:
+                padding = -1 if module.padding_idx is None else module.padding_idx
+                return module.num_embeddings - int(getattr(module, "offset", padding + 1))
+        return None
 
     @property
     def end_id(self) -> int:

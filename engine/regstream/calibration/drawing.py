@@ -11,20 +11,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from huggingface_hub import cached_assets_path, constants
 from huggingface_hub.utils import WeakFileLock
 
+from regstream.boundary import error_boundary
+from regstream.calibration.messages import stored_field
 from regstream.calibration.pieces import write_rows
 from regstream.calibration.sources import columns_of
 from regstream.errors import InputError
 from regstream.events import Listener, ignore
-from regstream.hub import HubError, keep_to, remember, resolve, told
+from regstream.hub import CLIENT_ERRORS, HubError, keep_to, remember, resolve, told
 from regstream.manifest import Calibration
 
 #: Rows that are held at a time to draw from; the library fills them from several files, or parts of files, at once.
 _BUFFER_ROWS = 1000
-_MOST_TOLD = 300
 
 
 class Drawing:
@@ -76,6 +76,7 @@ def _drawn(what: str, rows: Calibration, asked: Sequence[str], commit: str, seed
     """The rows, as they are read: these columns, of which the last may be lacking."""
     stream = _stream(what, rows, commit)
     columns = stream.column_names or list(next(iter(stream), {}))
+    asked = [stored_field(column, columns) for column in asked]
     for column in asked[:-1]:
         if column not in columns:
             raise InputError(f'{what}: no column "{column}"; there are {", ".join(columns)}')
@@ -114,7 +115,8 @@ def _told(what: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            is_told = isinstance(error, (ValueError, RuntimeError, pa.ArrowException))
-            if is_told or type(error).__module__ == "datasets.exceptions":
-                raise InputError(f"{what}: {' '.join(str(error).split())[:_MOST_TOLD]}") from error
-            raise
+            is_own = type(error).__module__.startswith("datasets.")
+            if isinstance(error, CLIENT_ERRORS) and not is_own:
+                raise
+            with error_boundary(what):
+                raise

@@ -1,23 +1,19 @@
-"""Images as people keep them, in a folder or in a table's column, prepared as the processor of the base says."""
+"""Images as people keep them, in a folder or in a table's column, encoded in some format."""
 
-import hashlib
-import io
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-from PIL import Image
-from torch import Tensor
-from transformers import AutoImageProcessor
-
+from regstream.boundary import error_boundary
 from regstream.calibration.sources import open_table
 from regstream.errors import InputError
+from regstream.regular_file import check_regular
 
-_SETTINGS = ("preprocessor_config.json", "processor_config.json")
+#: Of one image as it is encoded.
+_MAX_ENCODED_BYTES = 256 << 20
 _BATCH_ROWS = 16
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -48,10 +44,11 @@ class FolderImages:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._files = sorted(
-            (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES),
-            key=lambda path: path.parts,
-        )
+        with error_boundary(f"{folder}"):
+            self._files = sorted(
+                (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES),
+                key=lambda path: path.parts,
+            )
         self.class_folders = tuple(sorted({path.parts[0] for path in self._files if len(path.parts) > 1}))
 
     def __len__(self) -> int:
@@ -59,7 +56,9 @@ class FolderImages:
 
     def encoded(self, index: int) -> tuple[str, bytes]:
         """The file's name below the folder, and its bytes."""
-        return self._files[index].as_posix(), (self._folder / self._files[index]).read_bytes()
+        path = self._folder / self._files[index]
+        with error_boundary(f"{path}"):
+            return self._files[index].as_posix(), check_regular(path, _MAX_ENCODED_BYTES).read_bytes()
 
     def label(self, index: int) -> int:
         """The place of its outermost folder among those in the images' folder, by name.
@@ -79,8 +78,8 @@ class TableImages:
     class_folders: tuple[str, ...] = ()
 
     def __init__(self, path: Path, field: str, label: str = "label") -> None:
-        self._file = open_table(path, (field,))
-        self._images, self._field, self._label = _Column(self._file, field), field, label
+        self._path, self._file = path, open_table(path, (field,))
+        self._images, self._field, self._label = _Column(path, self._file, field), field, label
 
     def __len__(self) -> int:
         return int(self._file.metadata.num_rows)
@@ -108,14 +107,14 @@ class TableImages:
 
     @cached_property
     def _labels(self) -> "_Column":
-        return _Column(self._file, self._label)
+        return _Column(self._path, self._file, self._label)
 
 
 class _Column:
     """Values of a parquet file by the numbers of their rows: read on from the last one, or from its group's start."""
 
-    def __init__(self, file: Any, name: str) -> None:
-        self._file, self._name = file, name
+    def __init__(self, path: Path, file: Any, name: str) -> None:
+        self._path, self._file, self._name = path, file, name
         counts = (file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
         self._starts = list(accumulate(counts, initial=0))
         self._group, self._first = -1, 0
@@ -129,71 +128,6 @@ class _Column:
             self._rest = self._file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[self._name])
         while index >= self._first + len(self._held):
             self._first += len(self._held)
-            self._held = next(self._rest).column(0)
+            with error_boundary(f"{self._path}, row {index + 1}"):
+                self._held = next(self._rest).column(0)
         return self._held[index - self._first].as_py()
-
-
-class PreparedImages:
-    """Images, prepared for the model by the processor that stands beside the base."""
-
-    def __init__(self, path: Path, images: Encoded, base: Path) -> None:
-        self._path = path
-        self._images = images
-        settings = next((base / name for name in _SETTINGS if (base / name).exists()), None)
-        if settings is None:
-            raise InputError(
-                f"{base}: no {_SETTINGS[0]}; without it images cannot be prepared as the base expects them"
-            )
-        self._settings = settings.read_bytes()
-        try:
-            load: Any = AutoImageProcessor.from_pretrained  # untyped
-            self._processor = load(base, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, TypeError) as error:
-            raise InputError(f"{settings}: {' '.join(str(error).split())}") from error
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def pixels(self, rows: Sequence[int]) -> Tensor:
-        """`pixel_values` (rows, C, H, W), float32.
-
-        Raises:
-            InputError: an image cannot be read.
-        """
-        opened = [self._open(*self._encoded(row)) for row in rows]
-        prepared: Tensor = self._processor(images=opened, return_tensors="pt")["pixel_values"]
-        return prepared.to(torch.float32)
-
-    def digest(self, rows: Sequence[int]) -> bytes:
-        """Of the encoded images and of how they are prepared; each is decoded once, to be found damaged now if ever."""
-        digest = hashlib.sha256(self._settings)
-        for row in rows:
-            place, encoded = self._encoded(row)
-            self._open(place, encoded)
-            digest.update(hashlib.sha256(encoded).digest())
-        return digest.digest()
-
-    def labels(self, rows: Sequence[int]) -> list[int]:
-        """The class of some of them.
-
-        Raises:
-            InputError: they have none.
-        """
-        return [self._images.label(row) for row in rows]
-
-    @property
-    def class_folders(self) -> tuple[str, ...]:
-        """The folders that classes are, in the order of the labels; none where labels are numbers."""
-        return self._images.class_folders
-
-    def _encoded(self, row: int) -> tuple[str, bytes]:
-        try:
-            return self._images.encoded(row)
-        except OSError as error:
-            raise InputError(f"{self._path}: {error}") from error
-
-    def _open(self, place: str, encoded: bytes) -> Image.Image:
-        try:
-            return Image.open(io.BytesIO(encoded)).convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{self._path}, {place}: no image that can be read ({error})") from error

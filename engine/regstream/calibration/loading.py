@@ -13,11 +13,13 @@ from transformers import PreTrainedConfig
 from regstream.batch import Batch
 from regstream.calibration.composition import Composition
 from regstream.calibration.drawing import Drawing
-from regstream.calibration.images import Encoded, FolderImages, PreparedImages, TableImages
+from regstream.calibration.images import Encoded, FolderImages, TableImages
 from regstream.calibration.pixels import PixelRows, Pixels, StoredPixels
+from regstream.calibration.preparation import PreparedImages
 from regstream.calibration.sources import choose, count_rows, read_rows
 from regstream.calibration.tensors import read_token_rows
-from regstream.calibration.tokens import TokenIds, tokenizer_for
+from regstream.calibration.tokenizer_process import TokenizerProcess
+from regstream.calibration.tokens import TokenIds, given_ids
 from regstream.errors import InputError
 from regstream.families import Family, image_shape
 from regstream.manifest import Calibration
@@ -42,6 +44,11 @@ class CalibrationSet(Protocol):
         """The size of the largest batch's inputs."""
         ...
 
+    @property
+    def decoding_bytes(self) -> int:
+        """What decoding one of its images takes, at most; 0 for rows that are no images."""
+        ...
+
     def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
         """What the model's forward takes for a batch."""
         ...
@@ -49,6 +56,8 @@ class CalibrationSet(Protocol):
 
 class TokenRows:
     """Rows of token ids, longest first, so that rows of like length share a batch and the largest comes first."""
+
+    decoding_bytes = 0
 
     def __init__(self, rows: Sequence[TokenIds], composition: Composition) -> None:
         ordered = sorted(rows, key=len, reverse=True)
@@ -85,14 +94,15 @@ def load_calibration(
     seed: int,
     warn: Callable[[str], None],
     widest: int = 0,
+    positions: int | None = None,
     drawing: Drawing | None = None,
     label: str = "label",
 ) -> CalibrationSet:
     """Read a calibration set. `base` is the folder with the tokenizer, or with the image processor's settings.
 
     Where the manifest does not say how many rows make a batch, `widest` does: the features of the blocks' widest
-    activation. `drawing` draws the rows of data sets of the hub; `label` is the column of images' labels, should any be
-    asked for.
+    activation. `positions` are those that the model has learned, where it has: no row is longer. `drawing` draws the
+    rows of data sets of the hub; `label` is the column of images' labels, should any be asked for.
 
     Raises:
         InputError: it cannot be read, has no rows, or a row is empty, of the wrong kind, or outside the vocabulary.
@@ -107,8 +117,10 @@ def load_calibration(
         return pixels
     if path.is_dir():
         raise InputError(f"{path}: expected a file of rows; a folder of images is for a model that reads images")
-    rows = _token_rows(calibration, path, base, seed)
+    max_length = min(calibration.max_length, positions or calibration.max_length)
+    rows = _token_rows(calibration, path, base, max_length, seed)
     _warn_if_few(path, len(rows), calibration, warn)
+    _warn_if_cut(path, [ids for _, ids in rows], max_length, calibration.max_length, warn)
     _check_vocabulary(path, [ids for _, ids in rows], [place for place, _ in rows], vocabulary(config))
     return TokenRows([ids for _, ids in rows], composition)
 
@@ -126,30 +138,37 @@ def _pixels(path: Path, column: str, label: str, config: PreTrainedConfig, base:
     if path.is_dir():
         images: Encoded = FolderImages(path)
     elif path.suffix == ".parquet":
-        images = _opened(path, lambda: TableImages(path, column, label))
+        images = TableImages(path, column, label)
     else:
         raise InputError(f"{path}: expected a folder of images, a .parquet of them, or a .safetensors of pixel_values")
     if not len(images):
         raise InputError(f"{path}: no images")
-    return PreparedImages(path, images, base)
+    return PreparedImages(path, images, base, image_shape(config))
 
 
-def _opened(path: Path, make: Callable[[], Encoded]) -> Encoded:
-    try:
-        return make()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {error}") from error
-
-
-def _token_rows(calibration: Calibration, path: Path, tokenizer: Path, seed: int) -> list[tuple[str, TokenIds]]:
+def _token_rows(
+    calibration: Calibration, path: Path, tokenizer: Path, max_length: int, seed: int
+) -> list[tuple[str, TokenIds]]:
     if path.suffix == ".safetensors":
-        return read_token_rows(path, calibration.rows, calibration.max_length, seed)
+        return read_token_rows(path, calibration.rows, max_length, seed)
     num_rows = count_rows(path)
     if num_rows == 0:
         raise InputError(f"{path}: no rows")
-    tokenize = tokenizer_for(calibration.field, tokenizer, calibration.max_length)
-    chosen = choose(num_rows, calibration.rows, seed)
-    return [(row.place, tokenize(row)) for row in read_rows(path, calibration.field, chosen)]
+    rows = read_rows(path, calibration.field, choose(num_rows, calibration.rows, seed))
+    if calibration.field == "input_ids":
+        return [(row.place, given_ids(row, max_length)) for row in rows]
+    with TokenizerProcess(calibration.field, tokenizer, max_length) as tokenize:
+        return [(row.place, tokenize(row)) for row in rows]
+
+
+def _warn_if_cut(path: Path, rows: list[TokenIds], max_length: int, asked: int, warn: Callable[[str], None]) -> None:
+    """Tell of rows that are as long as the positions that a model has learned, which are fewer than were asked for."""
+    num_cut = sum(len(ids) >= max_length for ids in rows)
+    if num_cut and max_length < asked:
+        warn(
+            f"{path.name}: {num_cut} of {len(rows)} rows are cut to {max_length:,} tokens, the positions that the model"
+            f" has learned; max_length is {asked:,}"
+        )
 
 
 def _warn_if_few(path: Path, found: int, calibration: Calibration, warn: Callable[[str], None]) -> None:

@@ -39,6 +39,11 @@ class Pixels(Protocol):
         ...
 
     @property
+    def decoding_bytes(self) -> int:
+        """What making one of those takes that a digest was taken of, at most."""
+        ...
+
+    @property
     def class_folders(self) -> tuple[str, ...]:
         """The folders that classes are, in the order of the labels; none where labels are numbers."""
         ...
@@ -48,6 +53,7 @@ class StoredPixels:
     """Prepared images in a safetensors file."""
 
     class_folders: tuple[str, ...] = ()
+    decoding_bytes = 0
 
     def __init__(self, path: Path, expected: Sequence[int]) -> None:
         self._path = path
@@ -114,6 +120,11 @@ class PixelRows:
     def input_bytes(self) -> int:
         """Of pixels, at four bytes."""
         return 4 * self._row_values * max(map(len, self._batches))
+
+    @property
+    def decoding_bytes(self) -> int:
+        """What decoding and preparing the largest image takes."""
+        return self._source.decoding_bytes
 
     def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
         """`pixel_values` (B, C, H, W) of a batch."""

@@ -1,18 +1,28 @@
 """Rows as they stand in a file, with where each one stands."""
 
+import codecs
 import json
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from regstream.boundary import error_boundary
+from regstream.calibration.messages import stored_field
 from regstream.errors import InputError
+from regstream.regular_file import check_regular
+from regstream.units import format_bytes
 
 _BUFFER_BYTES = 1 << 20
+_BATCH_ROWS = 64
+#: A row is held whole, its tokens some hundred times over while a tokenizer works.
+_MAX_ROW_BYTES = 16 << 20
+_TOO_LONG = f"a row of more than {format_bytes(_MAX_ROW_BYTES)}; split it into shorter ones"
 _COLUMN = re.compile(r"\{([^{}]+)\}")
 
 
@@ -37,13 +47,10 @@ def count_rows(path: Path) -> int:
     Raises:
         InputError: the file cannot be read.
     """
-    try:
+    with error_boundary(f"{path}"):
         if path.suffix == ".parquet":
-            return int(pq.read_metadata(path).num_rows)
-        with path.open("rb") as stream:
-            return sum(1 for line in stream if line.strip())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {error}") from error
+            return int(pq.read_metadata(check_regular(path)).num_rows)
+        return sum(1 for _, line in _bounded_lines(path) if line.strip())
 
 
 def columns_of(field: str) -> tuple[str, ...]:
@@ -60,66 +67,87 @@ def read_rows(path: Path, field: str, chosen: list[int]) -> Iterator[Row]:
         InputError: the file cannot be read, a line is no JSON object, a row has no such field, or no text in one that
             goes into a text.
     """
-    try:
+    with error_boundary(f"{path}"):
         rows = _parquet(path, field) if path.suffix == ".parquet" else _lines(path, field)
         wanted = set(chosen)
         for index, (place, read) in enumerate(rows):
             if index in wanted:
                 yield Row(f"{path.name}, {place}", _value(path, place, field, read))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 def _lines(path: Path, field: str) -> Iterator[tuple[str, Any]]:
-    with path.open("rb") as stream:
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                text = line.rstrip(b"\r\n")
-                yield f"line {number}", dict.fromkeys(columns_of(field), text) if path.suffix == ".txt" else text
+    for number, line in _bounded_lines(path):
+        if line.strip():
+            text = line.rstrip(b"\r\n")
+            yield f"line {number}", dict.fromkeys(columns_of(field), text) if path.suffix == ".txt" else text
+
+
+def _bounded_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    with check_regular(path).open("rb") as stream:
+        for number in count(1):
+            line = stream.readline(_MAX_ROW_BYTES + 1)
+            if len(line) > _MAX_ROW_BYTES:
+                raise InputError(f"{path}, line {number}: {_TOO_LONG}")
+            if not line:
+                return
+            yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
 
 
 def open_table(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
     """A parquet file that has these columns, of which batches are read page by page.
 
     Raises:
-        InputError: there is no such column.
-        OSError, ValueError: the file cannot be read.
+        InputError: there is no such column, or the file cannot be read.
     """
     # Read ahead, whole groups of rows would be held, and all of them where a file is one group.
-    file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+    with error_boundary(f"{path}"):
+        file = pq.ParquetFile(check_regular(path), pre_buffer=False, buffer_size=_BUFFER_BYTES)
     for column in columns:
-        if column not in file.schema_arrow.names:
+        if stored_field(column, file.schema_arrow.names) not in file.schema_arrow.names:
             raise InputError(f'{path}: no column "{column}"; there are {", ".join(file.schema_arrow.names)}')
     return file
 
 
+def _check_row_size(path: Path, file: pq.ParquetFile) -> None:
+    for index in range(file.num_row_groups):
+        group = file.metadata.row_group(index)
+        if group.total_byte_size > _MAX_ROW_BYTES * max(group.num_rows, 1):
+            raise InputError(f"{path}, group {index + 1} of rows: {_TOO_LONG}")
+
+
 def _parquet(path: Path, field: str) -> Iterator[tuple[str, Any]]:
     file = open_table(path, columns_of(field))
+    _check_row_size(path, file)
+    columns = [stored_field(column, file.schema_arrow.names) for column in columns_of(field)]
     number = 0
-    for table in file.iter_batches(batch_size=64, columns=list(columns_of(field))):
+    for table in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
         for entry in table.to_pylist():
             number += 1
             yield f"row {number}", entry
 
 
 def _value(path: Path, place: str, field: str, read: Any) -> Any:
-    try:
+    with error_boundary(f"{path}, {place}"):
         entry = json.loads(read) if isinstance(read, bytes) else read
-        values = {column: _decoded(entry[column]) for column in columns_of(field)} if isinstance(entry, dict) else {}
-    except KeyError as error:
+    if not isinstance(entry, dict):
         raise InputError(
-            f'{path}, {place}: no field "{error.args[0]}"; there are {", ".join(map(str, entry))}'
-        ) from None
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}, {place}: {error}") from error
+            f'{path}, {place}: expected an object with a "{columns_of(field)[0]}", found {str(entry)[:40]}'
+        )
+    values = {}
+    for column in columns_of(field):
+        stored = stored_field(column, entry)
+        if stored not in entry:
+            raise InputError(f'{path}, {place}: no field "{column}"; there are {", ".join(map(str, entry))[:200]}')
+        values[column] = _decoded(path, place, entry[stored])
     for column in columns_of(field):
         if values.get(column) is None:
             raise InputError(f'{path}, {place}: expected an object with a "{column}", found {str(entry)[:40]}')
     return values[field] if field in values else _filled(path, place, field, values)
 
 
-def _decoded(value: Any) -> Any:
-    return value.decode() if isinstance(value, bytes) else value
+def _decoded(path: Path, place: str, value: Any) -> Any:
+    with error_boundary(f"{path}, {place}"):
+        return value.decode() if isinstance(value, bytes) else value
 
 
 def _filled(path: Path, place: str, field: str, values: Mapping[str, Any]) -> str:

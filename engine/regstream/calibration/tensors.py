@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
+from regstream.boundary import error_boundary
 from regstream.calibration.sources import choose
 from regstream.calibration.tokens import TokenIds
 from regstream.errors import InputError
+from regstream.regular_file import check_regular
 
 _WHOLE_NUMBERS = ("I64", "I32", "I16", "I8", "U8")
 
@@ -23,13 +25,10 @@ def tensor_rows(path: Path, name: str) -> Iterator[Any]:
     Raises:
         InputError: the file is no safetensors file or has no such tensor.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            if name not in file.keys():  # noqa: SIM118
-                raise InputError(f"{path}: expected a tensor {name}, found {', '.join(sorted(file.keys())) or 'none'}")
-            yield file.get_slice(name)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: {error}") from error
+    with error_boundary(f"{path}"), safe_open(check_regular(path), framework="pt") as file:
+        if name not in file.keys():  # noqa: SIM118
+            raise InputError(f"{path}: expected a tensor {name}, found {', '.join(sorted(file.keys())) or 'none'}")
+        yield file.get_slice(name)
 
 
 def read_token_rows(path: Path, wanted: int | None, max_length: int, seed: int) -> list[tuple[str, TokenIds]]:

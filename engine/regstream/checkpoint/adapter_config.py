@@ -5,13 +5,13 @@ The keys are those of peft's `LoraConfig` (https://github.com/huggingface/peft, 
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from regstream.bounded_regex import check_regex, starts_with
 from regstream.checkpoint.checkpoint import ADAPTER_CONFIG, CONFIG
 from regstream.checkpoint.json_file import read_object
 from regstream.errors import InputError
@@ -25,21 +25,15 @@ _WITHOUT_EFFECT = frozenset({
 })  # fmt: skip
 #: Initialisations that leave the model's own weights alone. After others the adapter is on weights that are nowhere.
 _HARMLESS_STARTS = (True, False, "gaussian", "eva", "orthogonal")
+#: As peft's `get_pattern_key` has it: the end of a module's name, from its start or from a dot on.
+_MODULE = r"(.*\.)?({})$"
 _ADVICE = "merge the adapter into its model with peft first"
 _Value = TypeVar("_Value")
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
-    """As peft's `get_pattern_key` has it: the end of a module's name, from its start or from a dot on."""
-    try:
-        return re.compile(rf"(.*\.)?({pattern})$")
-    except re.error as error:
-        raise ValueError(f'"{pattern}" is no regular expression: {error}') from error
-
-
 def _check_patterns(patterns: dict[str, _Value]) -> dict[str, _Value]:
     for pattern in patterns:
-        _compiled(pattern)
+        check_regex(pattern, within=_MODULE)
     return patterns
 
 
@@ -127,7 +121,7 @@ def _refuse_other_kinds(file: Path, raw: Mapping[str, Any]) -> None:
 
 def _matched(patterns: Mapping[str, _Value], module: str, default: _Value) -> _Value:
     """The value of the first pattern that matches."""
-    return next((value for pattern, value in patterns.items() if _compiled(pattern).match(module)), default)
+    return next((value for pattern, value in patterns.items() if starts_with(_MODULE.format(pattern), module)), default)
 
 
 def _shown(value: object) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from regstream import durable
 from regstream.errors import InputError
+from regstream.regular_file import check_regular
 
 _SAMPLE_BYTES = 1 << 16
 _NUM_SAMPLES = 64
@@ -21,6 +22,7 @@ def fingerprint(file: Path, *, full: bool) -> str:
         InputError: the file cannot be read.
     """
     try:
+        check_regular(file)
         return f"full:{durable.sha256(file)}" if full else f"fast:{_sampled(file)}"
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}") from error

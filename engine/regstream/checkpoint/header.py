@@ -8,10 +8,11 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from regstream.boundary import error_boundary
+from regstream.checkpoint.json_file import unique_keys
 from regstream.checkpoint.pointer import POINTER, POINTER_BYTES, is_pointer
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
@@ -41,6 +42,7 @@ QUANTIZED_DTYPES = {
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _LENGTH_BYTES = 8
+_MAX_NUMBER = 1 << 63
 _MAX_HEADER_BYTES = 100_000_000  # the library's own limit
 
 
@@ -73,10 +75,9 @@ def read_header(file: Path, source: Source = LOCAL) -> dict[str, TensorSpec]:
     if not 2 <= length <= min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
         raise InputError(f"{file}: no safetensors file: a header of {length:,} bytes in a file of {size:,}")
     start = _LENGTH_BYTES + length
-    try:
-        header = json.loads(source.start(file, start)[_LENGTH_BYTES:], object_pairs_hook=_refuse_twice)
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: no safetensors file: its header is no JSON object ({error})") from error
+    with error_boundary(f"{file}: no safetensors file: its header is no JSON object"):
+        header = json.loads(source.start(file, start)[_LENGTH_BYTES:], object_pairs_hook=unique_keys)
+        "".join(header).encode()  # half of a surrogate pair can be read and not written
     if not isinstance(header, dict):
         raise InputError(f"{file}: no safetensors file: its header is no JSON object")
     header.pop("__metadata__", None)
@@ -85,22 +86,11 @@ def read_header(file: Path, source: Source = LOCAL) -> dict[str, TensorSpec]:
     return specs
 
 
-def _refuse_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    entries = dict(pairs)
-    if len(entries) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f'"{twice}" stands twice')
-    return entries
-
-
 def _spec(file: Path, name: str, entry: object, start: int) -> TensorSpec:
-    try:
+    with error_boundary(f"{file}: tensor {name}: damaged header entry"):
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]  # type: ignore[index]
-        if not all(isinstance(number, int) and number >= 0 for number in (*shape, begin, end)):
-            raise ValueError("a size or offset is no natural number")
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file}: tensor {name}: damaged header entry ({error})") from error
+        if not all(type(number) is int and 0 <= number < _MAX_NUMBER for number in (*shape, begin, end)):
+            raise ValueError("a size or offset is no natural number of 64 bits")
     known = DTYPES | QUANTIZED_DTYPES
     if not isinstance(dtype, str) or dtype not in known:
         raise InputError(f"{file}: tensor {name}: dtype {dtype} is not supported; expected one of {', '.join(DTYPES)}")

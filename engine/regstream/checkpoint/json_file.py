@@ -4,8 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from regstream.boundary import error_boundary
 from regstream.checkpoint.pointer import POINTER, is_pointer
 from regstream.errors import InputError
+from regstream.regular_file import check_regular
+
+_MAX_BYTES = 100_000_000  # as of a safetensors header
 
 
 def read_object(file: Path, expected: str) -> dict[str, Any]:
@@ -15,15 +19,28 @@ def read_object(file: Path, expected: str) -> dict[str, Any]:
         InputError: there is no such file, or it holds something else.
     """
     try:
-        content = file.read_bytes()
+        content = check_regular(file, _MAX_BYTES).read_bytes()
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}; expected {expected}") from error
     if is_pointer(content):
         raise InputError(f"{file}: {POINTER}")
-    try:
-        found = json.loads(content)
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(f"{file}: no JSON ({error})") from error
+    with error_boundary(f"{file}: no JSON"):
+        found = json.loads(content, object_pairs_hook=unique_keys)
+        json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair can be read and not written
     if not isinstance(found, dict):
         raise InputError(f"{file}: expected a JSON object")
     return found
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON.
+
+    Raises:
+        ValueError: a key stands twice in it.
+    """
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f'"{twice}" stands twice')
+    return entries

@@ -1,12 +1,11 @@
 """Which file of a checkpoint folder holds which tensor."""
 
-import json
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from regstream.checkpoint.header import TensorSpec, read_header
-from regstream.checkpoint.pointer import POINTER, is_pointer
+from regstream.checkpoint.json_file import read_object
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
 
@@ -93,13 +92,7 @@ def _refuse_doubles(folder: Path, file_name: str, names: Iterable[str], layout: 
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    try:
-        content = index.read_bytes()
-        if is_pointer(content):
-            raise InputError(f"{index}: {POINTER}")
-        weight_map = json.loads(content)["weight_map"]
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{index}: no checkpoint index: {type(error).__name__}: {error}") from error
+    weight_map = read_object(index, "a checkpoint index").get("weight_map")
     if not (isinstance(weight_map, dict) and weight_map and all(isinstance(v, str) for v in weight_map.values())):
         raise InputError(f"{index}: its weight_map is not a table of tensor names and file names")
     return weight_map

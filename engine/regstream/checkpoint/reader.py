@@ -16,6 +16,7 @@ from regstream.checkpoint.header import TensorSpec
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
 from regstream.finite import all_finite
+from regstream.regular_file import check_regular
 
 _STAGING_BYTES = 4 << 20
 
@@ -94,7 +95,7 @@ class TensorReader:
         if file not in kept:
             self.source.provide(file)
         try:
-            descriptor = kept[file] if file in kept else os.open(file, os.O_RDONLY)
+            descriptor = kept[file] if file in kept else os.open(check_regular(file), os.O_RDONLY)
         except OSError as error:
             raise InputError(f"{self.label}: {file}: {error.strerror}") from error
         try:

@@ -8,6 +8,7 @@ from typing import Protocol
 from regstream.checkpoint.fingerprint import fingerprint
 from regstream.errors import InputError
 from regstream.hub import Depot, HubFile, Repository, check, read_start
+from regstream.regular_file import check_folder, check_regular
 
 _REQUESTS_AT_ONCE = 8
 
@@ -46,6 +47,7 @@ class Local:
     def names(self, folder: Path) -> Collection[str]:
         """The names of the files in a folder."""
         try:
+            check_folder(folder)
             return {path.name for path in folder.iterdir() if path.is_file()}
         except OSError as error:
             raise InputError(f"{folder}: {error.strerror}") from error
@@ -60,7 +62,7 @@ class Local:
     def start(self, file: Path, num_bytes: int) -> bytes:
         """A file's first bytes."""
         try:
-            with file.open("rb") as stream:
+            with check_regular(file).open("rb") as stream:
                 return stream.read(num_bytes)
         except OSError as error:
             raise _unreadable(file, error) from error

@@ -6,8 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from regstream.boundary import error_boundary
 from regstream.errors import InputError
+from regstream.regular_file import check_regular
 
+_MAX_BYTES = 16 << 20
 _PLACEHOLDER = "{}"
 _CLASS_KEYS = {"folder", "name"}
 
@@ -62,10 +65,8 @@ def read_classes(path: Path) -> Classes:
     Raises:
         InputError: the file is no TOML, holds something else, or names a class or a folder twice.
     """
-    try:
-        content = tomllib.loads(path.read_text("utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: {error}") from error
+    with error_boundary(f"{path}"):
+        content = tomllib.loads(check_regular(path, _MAX_BYTES).read_text("utf-8-sig"))
     if content.keys() != {"classes", "templates"}:
         found = ", ".join(sorted(content)) or "none"
         raise InputError(f"{path}: expected the keys classes and templates, found {found}")

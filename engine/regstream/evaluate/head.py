@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from regstream.boundary import error_boundary
 from regstream.errors import InputError
+from regstream.regular_file import check_regular
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +44,21 @@ def read_head(path: Path, width: int, projection_PD: Tensor | None) -> Head:
     Raises:
         InputError: there is no such tensor, or it fits neither the model's features nor their projection.
     """
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: {error}") from error
+    with error_boundary(f"{path}"):
+        tensors = load_file(check_regular(path))
     weight = tensors.get("weight")
-    if weight is None or weight.dim() != 2:
+    if weight is None or weight.dim() != 2 or not weight.is_floating_point():
         raise InputError(f"{path}: expected a tensor weight (classes, features), found {', '.join(tensors) or 'none'}")
     bias = tensors.get("bias")
     projected = None if projection_PD is None else projection_PD.shape[0]
     if weight.shape[1] not in (width, projected):
         known = f"{width}" if projected is None else f"{projected} or {width}"
         raise InputError(f"{path}: weight has {weight.shape[1]} features, the model's are {known}")
+    if bias is not None and (bias.shape != weight.shape[:1] or not bias.is_floating_point()):
+        raise InputError(f"{path}: bias is {list(bias.shape)}; expected a number for each of {weight.shape[0]} classes")
+    for name, tensor in {"weight": weight, "bias": bias}.items():
+        if tensor is not None and not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"{path}: {name} holds NaN or infinite values")
     is_projected = projected is not None and weight.shape[1] == projected
     return Head(
         weight_CP=weight.to(torch.float32),

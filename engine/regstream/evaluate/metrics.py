@@ -96,6 +96,7 @@ def _rows_of(plan: Plan, listener: Listener) -> _RowsOf:
                 base=plan.base.folder,
                 seed=plan.manifest.merge.seed,
                 widest=plan.model.widest,
+                positions=plan.model.positions,
                 warn=lambda message: listener(Warned(message=message)),
                 drawing=drawing,
                 label=candidate.evaluation.label,

@@ -12,7 +12,8 @@ from torch import Tensor
 from regstream.block import LayeredModel
 from regstream.calibration import Composition, TokenRows
 from regstream.calibration.sources import Row
-from regstream.calibration.tokens import TokenIds, tokenizer_for
+from regstream.calibration.tokenizer_process import TokenizerProcess
+from regstream.calibration.tokens import TokenIds
 from regstream.checkpoint import Checkpoint, open_checkpoint
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate.classes import Classes
@@ -60,7 +61,7 @@ class TextTower:
 
     def _ids(self, prompt: str) -> TokenIds:
         ids = self.tokenize(Row(f'prompt "{prompt}"', prompt))
-        if len(ids) > self.model.positions:
+        if self.model.positions is not None and len(ids) > self.model.positions:
             raise InputError(f'prompt "{prompt}" has more than the {self.model.positions} tokens that are read of one')
         if ids.max() >= self.model.vocabulary:
             raise InputError(
@@ -105,7 +106,10 @@ def open_text_tower(plan: Plan, listener: Listener) -> TextTower:
     return TextTower(
         checkpoint=text,
         model=model,
-        tokenize=tokenizer_for("text", whole.folder, model.positions + 1),  # one more, to see what is too long
+        # One more than there can be, to see what is too long.
+        tokenize=TokenizerProcess(
+            "text", whole.folder, (model.positions or text.config["max_position_embeddings"]) + 1
+        ),
         text_projection_PD=read_projection(whole, TEXT_PROJECTION),
         visual_projection_PD=read_projection(whole, VISUAL_PROJECTION),
     )

@@ -1,9 +1,10 @@
 """What the engine has to be told about an architecture: where its blocks are, and which linears share an input."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from regstream.bounded_regex import substitute
 
 Part = Literal["embeddings", "final_norm", "head"]
 Rows = Literal["input_ids", "pixel_values"]
@@ -57,7 +58,7 @@ class Family:
     def own_name(self, stored: str) -> str:
         """The model's own name for what a checkpoint stores under another."""
         for pattern, replacement in self.renames:
-            stored = re.sub(pattern, replacement, stored)
+            stored = substitute(pattern, replacement, stored)
         return stored
 
     def part_of(self, parameter: str) -> Part | None:

@@ -1,7 +1,7 @@
 """The Hugging Face hub: what its repositories hold, and files of theirs in the cache for as long as they are needed."""
 
 from regstream.hub.depot import Depot
-from regstream.hub.failures import HubError, told
+from regstream.hub.failures import CLIENT_ERRORS, HubError, told
 from regstream.hub.fetch import check, is_cached, read_start
 from regstream.hub.repository import (
     HubFile,
@@ -17,6 +17,7 @@ from regstream.hub.send import LocalFile, Sent, send
 from regstream.hub.stock import Stage, Stock
 
 __all__ = [
+    "CLIENT_ERRORS",
     "Depot",
     "HubError",
     "HubFile",

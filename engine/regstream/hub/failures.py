@@ -21,6 +21,10 @@ from regstream.errors import InputError
 _KEPT = "what is there is kept, and the same command goes on"
 
 
+#: What the client raises, of the network and of the disk.
+CLIENT_ERRORS = (HTTPError, OSError, HFValidationError)
+
+
 class HubError(InputError):
     """The hub does not give what was asked for, or cannot be reached."""
 
@@ -35,7 +39,7 @@ def told(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (HTTPError, OSError, HFValidationError) as error:
+    except CLIENT_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the client's own have none
         raise HubError(f"{what}: {_reason(error)}") from error

@@ -1,12 +1,16 @@
 """The record of committed steps: append-only, a line a step, durable before the next step begins."""
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import TypeAdapter, ValidationError
+
 from regstream import durable
+from regstream.boundary import error_reason
 from regstream.errors import ResumeError
 from regstream.events import StepCommitted
 from regstream.journal import lines
@@ -142,6 +146,9 @@ class Journal:
         return committed
 
 
+_COMMITTED = TypeAdapter(Committed)
+
+
 def _refuse_changed(path: Path, header: lines.Record, identity: Identity) -> None:
     _refuse_format(path, header)
     changed = list(differences(header["identity"], identity))
@@ -154,10 +161,19 @@ def _refuse_changed(path: Path, header: lines.Record, identity: Identity) -> Non
 def _refuse_format(path: Path, header: lines.Record) -> None:
     if header.get("format") != _FORMAT:
         raise ResumeError(f"{path}: written by another version of regstream; --restart starts anew")
+    identity, steps = header.get("identity"), header.get("steps")
+    if not (isinstance(identity, dict) and isinstance(identity.get("manifest"), dict) and isinstance(steps, list)):
+        raise ResumeError(f"{path}: announces no run; --restart starts anew")
+    if not isinstance(identity.get("hub", {}), dict):
+        raise ResumeError(f"{path}: announces commits of the hub that are no table; --restart starts anew")
 
 
 def _committed(path: Path, number: int, record: lines.Record) -> Committed:
     try:
-        return Committed(**{**record, "solves": tuple(record["solves"])})
-    except (TypeError, KeyError) as error:
-        raise ResumeError(f"{path}, line {number}: no committed step ({error}); --restart starts anew") from error
+        committed = Committed(**{**record, "solves": tuple(record["solves"])})
+        _COMMITTED.validate_json(json.dumps(asdict(committed)), strict=True)
+    except (TypeError, KeyError, ValidationError) as error:
+        raise ResumeError(
+            f"{path}, line {number}: no committed step ({error_reason(error)}); --restart starts anew"
+        ) from error
+    return committed

@@ -21,6 +21,7 @@ def decode(line: bytes) -> Record | None:
     try:
         digest, _, text = line.decode().removesuffix("\n").partition(" ")
         record = json.loads(text)
+        json.dumps(record, ensure_ascii=False).encode()  # half of a surrogate pair can be read and not written
     except (UnicodeDecodeError, ValueError, RecursionError):
         return None
     return record if line.endswith(b"\n") and digest == _digest(text) and isinstance(record, dict) else None

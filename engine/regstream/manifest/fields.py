@@ -11,6 +11,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, StringConstraints, ValidationInfo
 from pydantic_core import PydanticKnownError
 
+from regstream.bounded_regex import check_regex
 from regstream.manifest.blocks import parse_blocks
 from regstream.manifest.references import ModelRef, is_dataset_id, locate, model_reference
 from regstream.units import parse_bytes
@@ -60,8 +61,8 @@ def _check_blocks(text: str) -> str:
 def _check_rename(pair: tuple[str, str]) -> tuple[str, str]:
     pattern, replacement = pair
     try:
-        re.compile(pattern).sub(replacement, "")
-    except (re.error, IndexError) as error:
+        re.compile(check_regex(pattern)).sub(replacement, "")
+    except (ValueError, re.error, IndexError) as error:
         raise ValueError(f'expected a regular expression and its replacement, found "{pattern}": {error}') from error
     return pair
 

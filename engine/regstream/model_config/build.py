@@ -1,19 +1,18 @@
 """From a config's JSON to an object of the config's own class, as transformers reads it."""
 
 import math
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
+from regstream.boundary import error_boundary
 from regstream.errors import InputError
 from regstream.families import Family
 from regstream.model_config.limits import check_limits
 from regstream.model_config.remote_code import refuse_remote_code, without_implementations
 
-_MOST_SHOWN = 300
 #: How transformers writes floats that JSON has no number for: {"__float__": "Infinity"}.
 _FLOAT_TAG = "__float__"
 _FLOATS = {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}
@@ -35,15 +34,10 @@ def build_config(family: Family, content: Mapping[str, Any], file: Path) -> PreT
     model_type = family.model_types[0] if family.nested_config else str(content.get("model_type"))
     # A copy: transformers writes into tables within a config (rope_theta into rope_scaling).
     copied = without_implementations(_in_one_spelling(content))
-    try:
+    with error_boundary(f'{file}: no config of model_type "{model_type}"'):
         config: PreTrainedConfig = CONFIG_MAPPING[model_type].from_dict(copied)
         # A pass goes through one block, no pass goes on from another, and what it returns has names.
         config.use_cache, config.return_dict, config.output_hidden_states = False, True, False
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever its class makes of content that makes no sense
-        text = textwrap.shorten(f"{type(error).__name__}: {error}", _MOST_SHOWN, placeholder=" …")
-        raise InputError(f'{file}: no config of model_type "{model_type}": {text}') from error
     for key in _SUB_CONFIGS:
         if isinstance(getattr(config, key, None), dict):
             raise InputError(

@@ -1,9 +1,8 @@
 """The checkpoints that a manifest names, opened: folders of this machine, and repositories of the hub."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from regstream.checkpoint import (
     ADAPTER_CONFIG,
@@ -23,12 +22,18 @@ from regstream.families import Family
 from regstream.hub import Depot, Repository, keep_to, open_repository
 from regstream.manifest import Candidate, Manifest, ModelRef
 from regstream.plan.companions import COMPANIONS
+from regstream.redaction import base_name, is_local_path
 
 #: In the work folder: which files of the hub were brought into its cache.
 BROUGHT = "brought"
 #: What describes a checkpoint, and of the base also what goes into the result as it is.
 _DESCRIPTION = ("config.json", "model.safetensors.index.json")
 _OF_BASE = ("*.json", "*.txt", *COMPANIONS, "README.md")
+
+
+def _told(model: str) -> str:
+    """A model's name, of which a path tells more than anyone should read in a published record."""
+    return base_name(model) if is_local_path(model) else model
 
 
 class Opening:
@@ -76,14 +81,10 @@ class Opening:
         model = self._models.get(reference) or self._known(reference, self._model(label, reference))
         folder, source = self._located(label, candidate.adapter, (ADAPTER_CONFIG,), config=ADAPTER_CONFIG)
         adapter = open_adapter(label, folder, model, source)
-        made_for = adapter.config.base_model_name_or_path
+        made_for = _told(adapter.config.base_model_name_or_path or "")
         notes = []
-        if made_for and Path(made_for).name.lower() != (found := reference.name).lower():
-            # What is said is published: of a folder on somebody's machine no more than its name.
-            named = (
-                made_for if re.fullmatch(r"[\w.-]+/[\w.-]+", made_for) else PurePath(made_for.replace("\\", "/")).name
-            )
-            notes = [f"{label}: {ADAPTER_CONFIG} says that the adapter was made for {named}; it is put on {found}"]
+        if made_for and made_for.rstrip("/").rpartition("/")[2].lower() != (found := reference.name).lower():
+            notes = [f"{label}: {ADAPTER_CONFIG} says that the adapter was made for {made_for}; it is put on {found}"]
         return AdaptedCheckpoint(label, model, adapter, notes)
 
     def _model(self, label: str, reference: ModelRef) -> Checkpoint:

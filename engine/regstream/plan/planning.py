@@ -7,6 +7,7 @@ import torch
 
 from regstream import heap, memory
 from regstream.architecture import describe
+from regstream.block import LayeredModel
 from regstream.calibration import CalibrationSet, Drawing, load_calibration
 from regstream.checkpoint import Checkpoint
 from regstream.errors import InputError, ManifestError
@@ -62,9 +63,7 @@ def make_plan(
     device_here = chosen if memory.is_there(chosen) else torch.device("cpu")
     inputs = check_inputs(manifest, base, opened, device_here, source=source, is_regressed=needed, warn=warn)
     model, dtype = inputs.model, inputs.compute_dtype
-    calibrate = partial(
-        _calibration, base=base, widest=model.widest, seed=manifest.merge.seed, warn=warn, drawing=drawing
-    )
+    calibrate = partial(_calibration, base=base, model=model, seed=manifest.merge.seed, warn=warn, drawing=drawing)
     sets = [calibrate(candidate) if needed else None for candidate in manifest.candidates]
     result_dtype = output_dtype(manifest, base, inputs, warn)
     steps = _steps(manifest, method, inputs, source, result_dtype.itemsize)
@@ -117,7 +116,13 @@ def _held_bytes(method: Method, dtype: torch.dtype, device: torch.device) -> int
 
 
 def _calibration(
-    candidate: Candidate, *, base: Checkpoint, widest: int, seed: int, warn: Callable[[str], None], drawing: Drawing
+    candidate: Candidate,
+    *,
+    base: Checkpoint,
+    model: LayeredModel,
+    seed: int,
+    warn: Callable[[str], None],
+    drawing: Drawing,
 ) -> CalibrationSet:
     assert candidate.calibration is not None
     try:
@@ -127,7 +132,8 @@ def _calibration(
             config=base.model_config,
             base=base.folder,
             seed=seed,
-            widest=widest,
+            widest=model.widest,
+            positions=model.positions,
             warn=lambda message: warn(f'candidate "{candidate.name}": {message}'),
             drawing=drawing,
         )

@@ -50,6 +50,8 @@ def terms_of(job: Job, step: Step, groups: Sequence[str]) -> Mapping[Place, Mapp
     host = {"libraries": _LIBRARIES_BYTES[step.kind], "panels": _PANELS_BYTES, **_adapters(job, step, groups)}
     if any(tensor.use == "combine" for tensor in step.tensors):
         host["base"] = _COMBINED_STRETCHES * STRETCH * torch.float32.itemsize
+    if step.kind == "stem" and step.feeds:
+        host["image decoding"] = max(candidate.rows.decoding_bytes for candidate in job.candidates)
     if job.fetches:
         host["download"] = _DOWNLOAD_BYTES
     if job.device.type == "cpu":

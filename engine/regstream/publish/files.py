@@ -8,6 +8,7 @@ from typing import Any
 from regstream import durable
 from regstream.journal import Committed, Identity
 from regstream.plan import BROUGHT, Plan, companions, published_config
+from regstream.publish.auxiliary import without_local_paths
 from regstream.publish.card import model_card
 from regstream.publish.provenance import (
     MEASURED,
@@ -18,6 +19,7 @@ from regstream.publish.provenance import (
     read_provenance,
     record_files,
 )
+from regstream.redaction import redact_values
 
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
@@ -34,7 +36,7 @@ def publish(plan: Plan, identity: Identity, committed: Sequence[Committed]) -> N
     names = companions(plan.base.folder)
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
-        durable.write_file(folder / name, (plan.base.folder / name).read_bytes())
+        durable.write_file(folder / name, without_local_paths(name, (plan.base.folder / name).read_bytes()))
     durable.write_file(folder / CARD, model_card(plan, results=None).encode())
     durable.write_file(folder / MEASURED, _json(measured(committed)))
     durable.write_file(folder / INDEX, _json(_index(plan)))
@@ -107,12 +109,12 @@ def _num_values(shape: tuple[int, ...]) -> int:
 
 
 def _config(plan: Plan) -> dict[str, Any]:
-    config = published_config(plan.base.config)
+    config: dict[str, Any] = redact_values(published_config(plan.base.config), dropped=("name_or_path",))
     # Of the class whose parameters it holds, whatever heads the base had, and whatever code named another.
     config["architectures"] = [type(plan.model.model).__name__]
     if plan.base.family.nested_config:
         config["model_type"] = plan.base.family.model_types[0]
-    return config | {"dtype": str(plan.output_dtype).removeprefix("torch.")}
+    return {**config, "dtype": str(plan.output_dtype).removeprefix("torch.")}
 
 
 def _json(value: object) -> bytes:

@@ -10,14 +10,45 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from regstream import __version__, durable
+from regstream.boundary import error_boundary
 from regstream.errors import InputError
 from regstream.journal import Committed, Identity
 from regstream.manifest import Candidate, ModelRef, for_the_record
 from regstream.plan import Plan
+from regstream.redaction import redact_paths
+from regstream.regular_file import check_regular
 
 PROVENANCE = "regstream.json"
 MEASURED = "regstream.measured.json"
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _File(_Shape):
+    bytes: int
+    sha256: str
+
+
+class _Step(_Shape):
+    name: str
+
+
+class _Identity(_Shape):
+    manifest: dict[str, Any]
+    hub: dict[str, str] = {}
+
+
+class _Record(_Shape):
+    """What is read of a record by anyone; a digest can be taken of anything, and other versions write others."""
+
+    identity: _Identity
+    steps: list[_Step]
+    files: dict[str, _File]
 
 
 def provenance(plan: Plan, identity: Identity, committed: Sequence[Committed]) -> dict[str, Any]:
@@ -29,7 +60,7 @@ def provenance(plan: Plan, identity: Identity, committed: Sequence[Committed]) -
         "base": _model_name(plan, plan.manifest.merge.base),
         "candidates": {c.name: _candidate_name(plan, c) for c in plan.manifest.candidates},
         "identity": identity,
-        "warnings": list(plan.warnings),
+        "warnings": [redact_paths(warning) for warning in plan.warnings],
         "ignored": {label: list(names) for label, names in plan.left_out.items()},
         "steps": [{"name": step.name, "shard": step.shard, "solves": list(step.solves)} for step in committed],
     }
@@ -58,14 +89,20 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     """
     path = folder / PROVENANCE
     try:
-        text = path.read_bytes()
-        record = json.loads(text)
+        text = check_regular(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; is this the output of a finished run?") from error
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: damaged: no JSON ({error})") from error
-    if not isinstance(record, dict) or record.get("sha256") != self_digest(record) or text != _dump(record):
-        raise InputError(f"{path}: damaged: it does not match its own digest")
+    with error_boundary(f"{path}: damaged: no JSON"):
+        record: Any = json.loads(text)
+    with error_boundary(f"{path}: damaged"):
+        if not isinstance(record, dict) or record.get("sha256") != self_digest(record) or text != _dump(record):
+            raise InputError(f"{path}: damaged: it does not match its own digest")
+    try:
+        _Record.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path}: damaged: {place}: {first['msg']}; is it of another version?") from error
     return record
 
 

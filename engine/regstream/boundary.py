@@ -1,0 +1,104 @@
+"""The boundary between regstream and code of others that reads what a user brings.
+
+Libraries raise what they like on damaged files, and no list of exception types is ever complete. Whatever leaves such
+code is one line about the input, but for what is no fault of the input.
+"""
+
+import errno
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from regstream.errors import InputError, RegstreamError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_MAX_REASON_CHARS = 300
+#: Exceptions whose text is a sentence; the text of any other, such as a KeyError's, says little without its type.
+_SENTENCES = (ValueError, OSError, RuntimeError)
+
+
+@contextmanager
+def error_boundary(what: str, *, rust: bool = False) -> Iterator[None]:
+    """Turn whatever the code inside raises into one line: `what`, which says the input and where it is, and a reason.
+
+    Interruptions, regstream's own errors, exhausted memory and a full disk pass unchanged. With `rust`, a panic of a
+    library written in Rust does not print its traceback; anything else that is printed meanwhile appears afterwards.
+
+    Raises:
+        InputError: in place of any other exception.
+    """
+    try:
+        if rust:
+            with _without_panic_output():
+                yield
+        else:
+            yield
+    except (RegstreamError, MemoryError, BrokenPipeError):
+        raise
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise
+        raise InputError(f"{what}: {error_reason(error)}") from error
+    except Exception as error:
+        if _is_out_of_memory(error):
+            raise
+        raise InputError(f"{what}: {error_reason(error)}") from error
+    except BaseException as error:
+        if not _is_panic(error):
+            raise
+        raise InputError(f"{what}: {error_reason(error)}") from error
+
+
+def error_reason(error: BaseException) -> str:
+    """The first line of what an exception says, without control characters, of bounded length."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    lines = [line.strip() for line in text[: 10 * _MAX_REASON_CHARS].splitlines() if line.strip()]
+    # A line that ends in a colon only says where the next one is about.
+    line = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    line = " ".join("".join(c if c.isprintable() else " " for c in line).split())
+    if not isinstance(error, _SENTENCES) or not line:
+        line = f"{type(error).__name__}: {line}" if line else type(error).__name__
+    return line if len(line) <= _MAX_REASON_CHARS else f"{line[:_MAX_REASON_CHARS]}…"
+
+
+def _is_panic(error: BaseException) -> bool:
+    # pyo3 makes the class at run time, in no module that can be imported; it is no `Exception`.
+    return type(error).__name__ == "PanicException"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+
+
+@contextmanager
+def _without_panic_output() -> Iterator[None]:
+    # Rust writes to the descriptor, past sys.stderr, and has no switch for it.
+    try:
+        stderr = os.dup(2)
+    except OSError:  # it is closed: nothing is printed anyway
+        yield
+        return
+    panicked = False
+    with tempfile.TemporaryFile() as output:
+        _flush_stderr()
+        os.dup2(output.fileno(), 2)
+        try:
+            yield
+        except BaseException as error:
+            panicked = _is_panic(error)
+            raise
+        finally:
+            _flush_stderr()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            if not panicked:
+                output.seek(0)
+                with suppress(OSError):
+                    os.write(2, output.read())
+
+
+def _flush_stderr() -> None:
+    with suppress(OSError, ValueError, AttributeError):
+        sys.stderr.flush()

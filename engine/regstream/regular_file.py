@@ -1,0 +1,43 @@
+"""Files that a user names, before they are opened: a pipe, a socket or a device would block, or never end."""
+
+import stat
+from pathlib import Path
+
+from regstream.errors import InputError
+from regstream.units import format_bytes
+
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFDIR: "a folder",
+}
+
+
+def check_regular(path: Path, max_bytes: int | None = None) -> Path:
+    """The path, if a regular file is there, of at most `max_bytes`; links are followed.
+
+    Raises:
+        InputError: it is of another kind, or too large.
+        OSError: nothing can be seen there.
+    """
+    found = path.stat()
+    kind = stat.S_IFMT(found.st_mode)
+    if kind != stat.S_IFREG:
+        raise InputError(f"{path}: expected a regular file, found {_KINDS.get(kind, 'something else')}")
+    if max_bytes is not None and found.st_size > max_bytes:
+        raise InputError(f"{path}: {format_bytes(found.st_size)}; expected at most {format_bytes(max_bytes)}")
+    return path
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a folder holds nothing but regular files, folders, and links; what a broken link names is not there.
+
+    Raises:
+        InputError: a pipe, a socket or a device is in it.
+        OSError: the folder cannot be listed.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.exists() and not path.is_dir():
+            check_regular(path)
