@@ -32,7 +32,7 @@ from regstream.units import format_bytes
 #: Of processor time, which other work on the machine does not lengthen. Time itself has a bound, too: a process that
 #: waits for something would never end.
 _LOADING_SECONDS = 120
-_ROW_SECONDS = 5
+_ROW_SECONDS = 2
 _BYTES_A_SECOND = 50_000  # of a long row, for which there is more time
 _WAITING = 12
 _MAX_MEMORY_BYTES = 2 << 30
