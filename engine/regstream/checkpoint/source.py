@@ -36,6 +36,10 @@ class Source(Protocol):
         """Have a file at its path, whole."""
         ...
 
+    def digest(self, file: Path) -> str | None:
+        """What is known of a file's bytes without reading any; None: nothing."""
+        ...
+
     def fingerprint(self, file: Path, *, full: bool) -> str:
         """What a file is recognised by; `full`: after reading every byte of it, where it is there."""
         ...
@@ -72,6 +76,10 @@ class Local:
 
     def provide(self, file: Path) -> None:
         """Nothing to bring."""
+
+    def digest(self, file: Path) -> str | None:  # noqa: ARG002
+        """Nothing: a file tells only what is read of it."""
+        return None
 
     def fingerprint(self, file: Path, *, full: bool) -> str:
         """A digest of the file, or of samples of it."""
@@ -113,6 +121,10 @@ class Remote(Local):
     def provide(self, file: Path) -> None:
         """Have a file in the cache."""
         self._depot.provide(file)
+
+    def digest(self, file: Path) -> str | None:
+        """The hub's own digest of it."""
+        return self._file(file).digest
 
     def fingerprint(self, file: Path, *, full: bool) -> str:
         """The hub's own digest of it."""

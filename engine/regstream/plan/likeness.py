@@ -6,8 +6,9 @@ Tensors are compared by samples, whatever the shards that they lie in; files of 
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
-from regstream.checkpoint import LOCAL, AdaptedCheckpoint, Checkpoint
+from regstream.checkpoint import LOCAL, AdaptedCheckpoint, Checkpoint, Source
 
 _SAMPLE_BYTES = 1 << 12
 
@@ -35,15 +36,23 @@ def _signature(checkpoint: Checkpoint, names: Sequence[str]) -> str | None:
     """What inputs of the same values have in common; None where nothing tells."""
     if isinstance(checkpoint, AdaptedCheckpoint):
         model = _signature(checkpoint.model, names)
-        adapter = [source.fingerprint(file, full=False) for source, file in checkpoint.adapter.inputs.values()]
-        return None if model is None else " ".join((model, *adapter))
-    files = {checkpoint.tensors[name].file for name in names}
+        return _joined([model, *(_digest(source, file) for source, file in checkpoint.adapter.inputs.values())])
     if checkpoint.source is not LOCAL:  # perhaps not there yet, and what is told must not depend on that
-        return " ".join(sorted(checkpoint.source.fingerprint(file, full=False) for file in files))
+        files = sorted({checkpoint.tensors[name].file for name in names})
+        return _joined([checkpoint.source.digest(file) for file in files])
     digest = hashlib.sha256()
     for sample in _samples(checkpoint, names):
         digest.update(sample)
     return digest.hexdigest()
+
+
+def _digest(source: Source, file: Path) -> str | None:
+    return source.fingerprint(file, full=False) if source is LOCAL else source.digest(file)
+
+
+def _joined(digests: Sequence[str | None]) -> str | None:
+    known = [digest for digest in digests if digest is not None]
+    return " ".join(known) if len(known) == len(digests) else None
 
 
 def _samples(checkpoint: Checkpoint, names: Iterable[str]) -> Iterator[bytes]:
