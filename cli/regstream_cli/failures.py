@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from regstream.errors import BudgetError, Interrupted, ManifestError, RegstreamError
+from regstream.errors import BudgetError, InputError, Interrupted, ManifestError, RegstreamError
 from regstream.units import format_bytes
 from regstream_cli.streams import note
 
@@ -49,6 +49,8 @@ def _known(error: BaseException) -> BaseException:
         return Interrupted("nothing that was committed is lost")
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return BudgetError(f"{_place(error)}{error.strerror}; {_KEPT} once there is room")
+    if isinstance(error, OSError) and error.strerror:
+        return InputError(f"{_place(error)}{error.strerror}")
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return BudgetError(f"out of memory ({error}); {_KEPT}; lower batch_rows or max_length, or set host_memory")
     return error
@@ -62,8 +64,6 @@ def _lines(error: BaseException) -> Iterator[str]:
             yield f"interrupted: {error}"
         case RegstreamError():
             yield f"error: {error}"
-        case OSError(strerror=str(reason)):
-            yield f"error: {_place(error)}{reason}"
         case _:
             what = f"{type(error).__name__}: {error}"
             yield f"unexpected error: {what}; --debug shows the traceback, please report it"

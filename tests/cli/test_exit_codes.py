@@ -138,7 +138,7 @@ def test_ctrl_c_before_the_first_step_is_130(invoke: Invoke, fresh: Path, monkey
     ("error", "code", "line"),
     [
         (RuntimeError("one\ntwo"), 1, "unexpected error: RuntimeError: one two; --debug shows the traceback, please"),
-        (PermissionError(errno.EACCES, "Permission denied", "/there"), 1, "error: /there: Permission denied"),
+        (PermissionError(errno.EACCES, "Permission denied", "/there"), 4, "error: /there: Permission denied"),
         (MemoryError("4 GiB"), 3, "error: out of memory (4 GiB); what was committed is kept"),
     ],
 )
