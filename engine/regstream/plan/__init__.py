@@ -1,10 +1,9 @@
 """What will be done, in which order, and what it takes: everything is decided here, before any work."""
 
 from regstream.plan.job import PlannedCandidate
-from regstream.plan.opening import BROUGHT
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 from regstream.plan.step import Step, TensorPlan
 from regstream.plan.terms import Place
 
-__all__ = ["BROUGHT", "Place", "Plan", "PlannedCandidate", "Step", "TensorPlan", "make_plan"]
+__all__ = ["Place", "Plan", "PlannedCandidate", "Step", "TensorPlan", "make_plan"]

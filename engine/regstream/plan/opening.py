@@ -21,9 +21,8 @@ from regstream.events import Listener
 from regstream.families import Family
 from regstream.hub import Depot, Repository, keep_to, open_repository
 from regstream.manifest import Candidate, Manifest, ModelRef
+from regstream.run_folder import BROUGHT
 
-#: In the work folder: which files of the hub were brought into its cache.
-BROUGHT = "brought"
 #: What describes a checkpoint, and of the base also what goes into the result as it is.
 _DESCRIPTION = ("config.json", "model.safetensors.index.json")
 _COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja", "additional_chat_templates/*.jinja", "README.md")
