@@ -1,10 +1,12 @@
 """The group of all commands, and the one place where what they raise becomes lines on stderr and an exit code."""
 
+import sys
 from typing import Any
 
 import click
 
 from regstream import __version__, heap
+from regstream.errors import BudgetError
 from regstream_cli.bias import bias
 from regstream_cli.evaluate import evaluate
 from regstream_cli.failures import report
@@ -15,6 +17,7 @@ from regstream_cli.push import push
 from regstream_cli.quiet import quieten
 from regstream_cli.run import run
 from regstream_cli.status import status
+from regstream_cli.streams import open_closed_streams
 from regstream_cli.verify import verify
 
 
@@ -63,4 +66,8 @@ for command in (init, run, plan, status, verify, evaluate, bias, push):
 
 def main() -> None:
     """What the `regstream` script calls."""
-    cli(prog_name="regstream")
+    open_closed_streams()
+    try:
+        cli(prog_name="regstream")
+    except OSError as error:  # what a command raises is reported; this is the help's
+        sys.exit(report(BudgetError(f"standard output: {error.strerror}"), debug=False))

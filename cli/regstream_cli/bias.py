@@ -5,11 +5,10 @@ from pathlib import Path
 
 import click
 
-from regstream.manifest import read_manifest
 from regstream_cli.options import also_option, debug_option, device_option, json_option, manifest_argument, only_option
-from regstream_cli.planned import plan_of_result
+from regstream_cli.planned import Asked, plan_of_result
 from regstream_cli.render import bias_table
-from regstream_cli.streams import data_console, write_json
+from regstream_cli.streams import data_console, write_json, writing_data
 from regstream_cli.watching import watching
 
 
@@ -33,14 +32,15 @@ def bias(*, path: Path, also: dict[str, Path], only: tuple[str, ...], device: st
       regstream bias merge.toml
       regstream bias merge.toml --also regmean=other/merge --json
     """
-    manifest = read_manifest(path)
+    asked = Asked.read(path)
     with watching(verb="bias") as listener:
         from regstream.evaluate import representation_bias
 
-        plan = plan_of_result(path, manifest, device=device, listener=listener)
+        plan = plan_of_result(asked, device=device, only=only, listener=listener)
         biases = representation_bias(plan, also=also, only=only, listener=listener)
     if as_json:
         for found in biases:
             write_json(asdict(found))
     else:
-        data_console().print(bias_table(biases))
+        with writing_data():
+            data_console().print(bias_table(biases))

@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from regstream.manifest import read_manifest
 from regstream_cli.options import also_option, debug_option, device_option, json_option, manifest_argument, only_option
-from regstream_cli.planned import plan_of_result
+from regstream_cli.planned import Asked, plan_of_result
 from regstream_cli.render import evaluation_table
-from regstream_cli.streams import data_console, write_json
+from regstream_cli.streams import data_console, write_json, writing_data
 from regstream_cli.watching import watching
 
 if TYPE_CHECKING:
@@ -40,19 +39,20 @@ def evaluate(
       regstream evaluate merge.toml --also ties=other/merge --json
       regstream evaluate merge.toml --only base --only regmean++
     """
-    manifest = read_manifest(path)
+    asked = Asked.read(path)
     with watching(verb="evaluate") as listener:
         from regstream.evaluate import evaluate as judge
         from regstream.publish import add_results
 
-        plan = plan_of_result(path, manifest, device=device, listener=listener)
+        plan = plan_of_result(asked, device=device, only=only, listener=listener)
         evaluation = judge(plan, also=also, only=only, cross=cross, listener=listener)
         if not only:
-            add_results(plan.output, plan, evaluation.markdown())
+            add_results(plan.output, plan, evaluation.markdown(), listener)
     if as_json:
         write_json(_record(evaluation))
     else:
-        data_console().print(evaluation_table(evaluation))
+        with writing_data():
+            data_console().print(evaluation_table(evaluation))
 
 
 def _record(evaluation: "Evaluation") -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from regstream.errors import BudgetError, Interrupted, ManifestError, RegstreamError
+from regstream.errors import BudgetError, InputError, Interrupted, ManifestError, RegstreamError
 from regstream.redaction import redact_secrets
 from regstream.units import format_bytes
 from regstream_cli.streams import note
@@ -66,6 +66,8 @@ def _known(error: BaseException) -> BaseException:
             f"out of memory: an allocation{asked} was refused by the device or by a limit on this process; {_KEPT};"
             " lower host_memory or device_memory, batch_rows, or max_length, or raise the limit"
         )
+    if isinstance(error, OSError) and error.strerror:
+        return InputError(f"{_place(error)}{error.strerror}")
     return error
 
 
@@ -98,8 +100,6 @@ def _lines(error: BaseException) -> Iterator[str]:
             yield f"interrupted: {error}"
         case RegstreamError():
             yield f"error: {error}"
-        case OSError(strerror=str(reason)):
-            yield f"error: {_place(error)}{reason}"
         case _:
             what = f"{type(error).__name__}: {error}"
             yield f"unexpected error: {what}; --debug shows the traceback, please report it"

@@ -8,7 +8,7 @@ import click
 from regstream.errors import ManifestError
 from regstream.manifest import Outlined, as_seen_from, is_ready, manifest_from, outline
 from regstream_cli.options import debug_option, json_option, named
-from regstream_cli.streams import note, write_json
+from regstream_cli.streams import note, write_json, writing_data
 
 #: What errors call a manifest that is not written to a file.
 _NAMELESS = "manifest.toml"
@@ -73,7 +73,8 @@ def init(*, base: str, candidates: list[Outlined], rows: dict[str, str], file: P
     if as_json:
         write_json({"file": None if file is None else str(file), "manifest": text})
     else:
-        click.echo(text if file is None else file, nl=file is not None)
+        with writing_data():
+            click.echo(text if file is None else file, nl=file is not None)
     if not is_ready(named):
         note('it averages: for "regmean++" fill in a [candidates.calibration] for every candidate, and set the method')
 

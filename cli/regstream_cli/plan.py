@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from regstream.errors import BudgetError
-from regstream.manifest import read_manifest
+from regstream.errors import BudgetError, RegstreamError
 from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
-from regstream_cli.planned import plan_of
-from regstream_cli.streams import data_console, write_json
+from regstream_cli.planned import Asked, plan_of
+from regstream_cli.streams import data_console, write_json, writing_data
 from regstream_cli.watching import watching
 
 if TYPE_CHECKING:
@@ -26,7 +25,8 @@ def plan(path: Path, device: str | None, as_json: bool) -> None:
 
     Says of each step of the merge that MANIFEST asks for what it reads, writes and holds, and whether all of it fits.
     Reads configs, headers and calibration sets, and of weights a few samples at most; writes nothing, but what is small
-    of models of the hub into its cache. Ends with exit code 3 where the memory or the disk does not suffice.
+    of models of the hub into its cache. Ends with exit code 3 where the memory or the disk does not suffice, and with 4
+    where the output holds what is not a run's or cannot be written to.
 
     \b
     Example:
@@ -41,14 +41,15 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
 
     Raises:
         BudgetError: it does not fit; it was written all the same.
+        InputError: a result cannot be written there; likewise.
     """
-    manifest = read_manifest(path)
+    asked = Asked.read(path)
     with watching() as listener:
         from regstream.journal import Journal
 
-        commits = Journal.commits(manifest.workdir)
+        commits = Journal.commits(asked.manifest.workdir)
         # Whether a merge would fit there is a question to ask before one has a device.
-        made = plan_of(path, manifest, device=device, commits=commits, listener=listener, for_this_machine=False)
+        made = plan_of(asked, device=device, commits=commits, listener=listener, for_this_machine=False)
     refusal = _refusal(made)
     if as_json:
         write_json(_record(made, refusal))
@@ -56,22 +57,26 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
         from regstream_cli.render import plan_table, plan_totals
 
         console = data_console()
-        console.print(plan_table(made))
-        for line in plan_totals(made, fits=refusal is None):
-            console.print(line, soft_wrap=not console.is_terminal)
+        with writing_data():
+            console.print(plan_table(made))
+            for line in plan_totals(made, fits=not isinstance(refusal, BudgetError)):
+                console.print(line, soft_wrap=not console.is_terminal)
     if refusal is not None:
         raise refusal
 
 
-def _refusal(made: "Plan") -> BudgetError | None:
+def _refusal(made: "Plan") -> RegstreamError | None:
+    from regstream.publish import check_output
+
     try:
+        check_output(made)
         made.validate()
-    except BudgetError as error:
+    except RegstreamError as error:
         return error
     return None
 
 
-def _record(made: "Plan", refusal: BudgetError | None) -> dict[str, Any]:
+def _record(made: "Plan", refusal: RegstreamError | None) -> dict[str, Any]:
     return {
         "output": str(made.output),
         "method": made.method.name,

@@ -1,19 +1,38 @@
-"""The plan that a command works with."""
+"""The manifest and the plan that a command works with."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regstream.events import Listener
-from regstream.manifest import Manifest
+from regstream.manifest import Manifest, manifest_from, read_text
 
 if TYPE_CHECKING:
     from regstream.plan import Plan
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A manifest, and its text as it was read: once, since it may come from a pipe."""
+
+    path: Path
+    text: str
+    manifest: Manifest
+
+    @classmethod
+    def read(cls, path: Path) -> "Asked":
+        """Read and check the manifest of a file.
+
+        Raises:
+            ManifestError: as `read_manifest` does.
+        """
+        text = read_text(path)
+        return cls(path, text, manifest_from(text, str(path)))
+
+
 def plan_of(
-    path: Path,
-    manifest: Manifest,
+    asked: Asked,
     *,
     device: str | None,
     commits: Mapping[str, str],
@@ -24,9 +43,9 @@ def plan_of(
     from regstream.plan import make_plan
 
     return make_plan(
-        manifest,
-        source=path.name,
-        text=path.read_text("utf-8-sig"),
+        asked.manifest,
+        source=asked.path.name,
+        text=asked.text,
         device=device,
         for_this_machine=for_this_machine,
         commits=commits,
@@ -34,9 +53,17 @@ def plan_of(
     )
 
 
-def plan_of_result(path: Path, manifest: Manifest, *, device: str | None, listener: Listener) -> "Plan":
-    """The same at the commits that a result was made at, where there is one."""
-    from regstream.publish import published_commits
+def plan_of_result(asked: Asked, *, device: str | None, only: Collection[str], listener: Listener) -> "Plan":
+    """The same at the commits that a result was made at, where there is one.
 
-    commits = published_commits(manifest.merge.output)
-    return plan_of(path, manifest, device=device, commits=commits, listener=listener)
+    Raises:
+        ResumeError: the result is among the models that are judged (all, or `only` some) and is another merge's, or not
+            what was made.
+    """
+    from regstream.publish import check_result, published_commits
+
+    commits = published_commits(asked.manifest.merge.output)
+    plan = plan_of(asked, device=device, commits=commits, listener=listener)
+    if not only or plan.method.name in only:
+        check_result(plan)
+    return plan

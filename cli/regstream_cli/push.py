@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from regstream_cli.options import debug_option, json_option
-from regstream_cli.streams import note, write_json
+from regstream_cli.streams import note, write_json, writing_data
 from regstream_cli.watching import watching
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def push(*, output: Path, repo: str, private: bool, revision: str | None, as_jso
     if as_json:
         write_json({"url": sent.url, "commit": sent.commit, "sent": sent.files, "removed": sent.removed})
     else:
-        click.echo(sent.url)
+        with writing_data():
+            click.echo(sent.url)
 
 
 def _summary(sent: "Sent") -> str:

@@ -1,18 +1,16 @@
 """`regstream run`: merge, or go on with a merge."""
 
-import os
 from pathlib import Path
 
 import click
 
 from regstream.events import RunFinished
-from regstream.manifest import read_manifest
 from regstream.units import format_bytes, format_seconds
 from regstream_cli.failures import full_disk_at
 from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
 from regstream_cli.plan import show_plan
-from regstream_cli.planned import plan_of
-from regstream_cli.streams import note
+from regstream_cli.planned import Asked, plan_of
+from regstream_cli.streams import note, write_path
 from regstream_cli.watching import watching
 
 
@@ -39,19 +37,20 @@ def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_di
     if dry_run:
         show_plan(path, device, as_json=as_json)
         return
-    manifest = read_manifest(path)
+    asked = Asked.read(path)
+    manifest = asked.manifest
     with watching(events_as_json=as_json) as listener:
         from regstream import scheduler
         from regstream.journal import Journal
 
         commits = {} if restart else Journal.commits(manifest.workdir)
-        plan = plan_of(path, manifest, device=device, commits=commits, listener=listener)
+        plan = plan_of(asked, device=device, commits=commits, listener=listener)
         with full_disk_at(plan.output, lambda: plan.missing_disk_bytes):
             scheduler.run(plan, restart=restart, full_digest=full_digest, listener=listener)
     if listener.watch.finished is not None:
         note(_summary(listener.watch.finished))
     if not as_json:
-        click.echo(os.fsencode(manifest.merge.output))
+        write_path(manifest.merge.output)
 
 
 def _summary(finished: RunFinished) -> str:

@@ -11,7 +11,7 @@ from regstream.units import format_bytes, format_seconds
 from regstream_cli.options import debug_option, json_option, manifest_argument
 from regstream_cli.render import status_table
 from regstream_cli.standing import Standing, standing_of
-from regstream_cli.streams import data_console, write_json
+from regstream_cli.streams import data_console, write_json, writing_data
 
 
 @click.command()
@@ -33,6 +33,11 @@ def status(path: Path, as_json: bool) -> None:
     if as_json:
         write_json(_record(standing))
         return
+    with writing_data():
+        _print(standing)
+
+
+def _print(standing: Standing) -> None:
     console = data_console()
     if standing.steps:
         console.print(status_table(standing))

@@ -7,7 +7,7 @@ import click
 from regstream.errors import InputError
 from regstream.units import format_bytes
 from regstream_cli.options import debug_option, json_option
-from regstream_cli.streams import note, write_json
+from regstream_cli.streams import note, write_json, writing_data
 from regstream_cli.watching import watching
 
 
@@ -37,4 +37,5 @@ def verify(output: Path, as_json: bool) -> None:
     if found.problems:
         click.get_current_context().exit(InputError.exit_code)
     if not as_json:
-        click.echo(f"{output}: whole: {found.num_files} files, {format_bytes(found.num_bytes)}")
+        with writing_data():
+            click.echo(f"{output}: whole: {found.num_files} files, {format_bytes(found.num_bytes)}")

@@ -6,7 +6,7 @@ written once, read once, and noticed when damaged. bfloat16, which zarr does not
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from zarr.storage import LocalStore
 from regstream import durable
 from regstream.batch import Batch
 from regstream.overlap import WriteBehind, read_ahead
+from regstream.run_folder import is_hidden_state
 from regstream.upload import Upload
 
 _CPU = torch.device("cpu")
@@ -48,7 +49,7 @@ class HiddenStates:
     @contextmanager
     def write(self, candidate: str, depth: int) -> Iterator["GenerationWriter"]:
         """Write a candidate's batches of one depth, behind by one; durable when the context has ended."""
-        durable.remove_tree(self.folder / str(depth) / candidate)
+        self._remove(f"{depth}/{candidate}")
         with WriteBehind() as behind:
             yield GenerationWriter(self, candidate, depth, behind)
         durable.sync_tree(self.folder / str(depth) / candidate)
@@ -57,7 +58,17 @@ class HiddenStates:
         """Let go of every generation that is less deep."""
         for folder in self.folder.glob("*"):
             if folder.name.isdigit() and int(folder.name) < depth:
-                durable.remove_tree(folder)
+                self._remove(folder.name)
+
+    def clear(self) -> None:
+        """Let go of every generation, and of the folder."""
+        durable.remove_known(self.folder, is_hidden_state)
+
+    def _remove(self, name: str) -> None:
+        """Remove what a store makes below a folder of it; a file that got in there otherwise stays."""
+        durable.remove_known(
+            self.folder / name, lambda path, is_folder: is_hidden_state(PurePosixPath(name) / path, is_folder)
+        )
 
     def write_batch(self, candidate: str, depth: int, index: int, tokens_TD: Tensor) -> None:
         """Write one batch's tokens as one chunk."""

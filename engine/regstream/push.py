@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from regstream import __version__, durable
+from regstream import __version__, digests
 from regstream.errors import InputError
 from regstream.events import Listener, Progressed, StepStarted, Warned, ignore
 from regstream.hub import LocalFile, Sent, send
@@ -52,7 +52,7 @@ def _files(folder: Path, record: Mapping[str, Any]) -> dict[str, LocalFile]:
         for name, entry in record["files"].items()
     }
     path = folder / PROVENANCE
-    files[PROVENANCE] = LocalFile(path=path, num_bytes=path.stat().st_size, sha256=durable.sha256(path))
+    files[PROVENANCE] = LocalFile(path=path, num_bytes=path.stat().st_size, sha256=digests.sha256(path))
     return files
 
 

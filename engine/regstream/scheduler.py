@@ -1,14 +1,29 @@
 """The main loop: step after step, committed one at a time, published at the end."""
 
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from regstream import durable
 from regstream.errors import ResumeError
-from regstream.events import Listener, RunFinished, RunStarted, StepCommitted, StepStarted, ignore
-from regstream.journal import Identity, Journal, differences, identify, run_lock
+from regstream.events import Listener, RunFinished, RunStarted, StepCommitted, StepStarted, Warned, ignore
+from regstream.journal import Inputs, Journal, first_damaged
+from regstream.locking import exclusive
 from regstream.memory import measured_peak
 from regstream.plan import Plan
-from regstream.publish import clear, is_published, publish, read_provenance
+from regstream.publish import (
+    check_output,
+    claim,
+    clear,
+    copied_files,
+    has_state,
+    is_published,
+    publish,
+    refuse_other,
+    release,
+)
+from regstream.run_folder import LOCK, leftover
 from regstream.steps import Workshop, amount_of_work, run_step
 
 
@@ -17,22 +32,22 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
 
     Raises:
         BudgetError: memory or disk do not suffice; nothing was begun.
-        InputError: an input turned out to be damaged; what was committed stays.
+        InputError: the output holds what no run made, or an input turned out to be damaged; what was committed stays.
         ResumeError: an input changed since the run began, or another process is at work.
         SolveError: a regression has no trustworthy solution; what was committed stays.
     """
     started = time.monotonic()
-    identity = identify(plan, full=full_digest)
-    if not restart and is_finished(plan, identity):
+    check_output(plan)  # whose files stand there: refused here, no digest taken yet
+    inputs = Inputs(plan, full=full_digest, copied=copied_files(plan))
+    if not restart and is_published(plan.output):
+        refuse_other(plan, inputs.identity, full=full_digest)  # another merge's, or altered
+        _tidy(plan, listener)
         listener(RunFinished(output=str(plan.output), seconds=0.0, peak_bytes=0, already=True))
         return
     plan.validate()  # over budget, no disk: refused here, no weight read yet
-    durable.make_folder(plan.output)
-    durable.make_folder(plan.workdir)
-    with run_lock(plan.workdir / "lock"):
-        if restart:
-            clear(plan)
-        journal = Journal.open(plan.workdir, identity, plan.steps)  # refuses if any input changed since
+    with _claimed(plan, restart=restart, listener=listener):
+        journal = Journal.open(plan.workdir, inputs.identity, plan.steps)  # refuses if any input changed since
+        _rewind(plan, journal, full=full_digest, listener=listener)  # to before what is not there any more
         workshop = Workshop(plan, listener, journal.shards)
         listener(RunStarted(done=len(journal.committed), total=len(plan.steps), output=str(plan.output)))
         with plan.depot.working(plan.stages, listener):  # shards of the hub come when they are needed, and go after
@@ -42,10 +57,13 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
                 plan.depot.begin(step.index)
                 with measured_peak(plan.device) as peak:
                     artifacts = run_step(step, workshop)  # stem | block | head
+                inputs.check(listener)  # what was read was what the identity says
                 committed = journal.commit(step, artifacts, peak, plan.projected(step))  # the only commit point
                 workshop.hidden.drop_before(step.depth + 1)  # only after the commit
                 listener(StepCommitted(**committed.measured))
-        publish(plan, identity, journal.committed)  # config and provenance last: whole or not at all
+        _refuse_damaged(plan, journal, full=full_digest)
+        publish(plan, inputs.identity, journal.committed)  # config and provenance last: whole or not at all
+        _release(plan, listener)
     finished = RunFinished(
         output=str(plan.output),
         seconds=time.monotonic() - started,
@@ -55,19 +73,49 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
     listener(finished)
 
 
-def is_finished(plan: Plan, identity: Identity) -> bool:
-    """Whether this very merge already stands in the output.
+@contextmanager
+def _claimed(plan: Plan, *, restart: bool, listener: Listener) -> Iterator[None]:
+    """Hold the output, whose files are then the run's: by a lock in it, wherever the rest of the state is."""
+    made = [*durable.make_folder(plan.workdir), *durable.make_folder(plan.state)]
+    with exclusive(plan.state / LOCK, plan.output):
+        check_output(plan)  # again: now no other run changes it
+        if restart:
+            _tell(clear(plan), listener)
+        elif is_published(plan.output):
+            raise ResumeError(f"{plan.output}: finished by another process meanwhile")
+        claim(plan)
+        yield
+    for folder in made:
+        durable.remove_if_empty(folder)
 
-    Raises:
-        ResumeError: the result of another merge stands there, and no run is under way.
-    """
-    if not is_published(plan.output):
-        return False
-    changed = list(differences(read_provenance(plan.output)["identity"], identity))
-    if not changed:
-        durable.remove_tree(plan.workdir)  # a kill may have come between the last file and this
-        return True
-    raise ResumeError(
-        f"{plan.output}: holds the result of another merge: {'; '.join(changed)};"
-        " --restart replaces it, another output keeps it"
-    )
+
+def _rewind(plan: Plan, journal: Journal, *, full: bool, listener: Listener) -> None:
+    """Take back the commits from the first step on whose shard is not what was committed."""
+    damage = first_damaged(plan, journal.committed, full=full)
+    if damage is not None:
+        again = plan.steps[damage.step].name
+        listener(Warned(message=f"{damage.problem}; going back to {again}, to make it and what follows again"))
+        journal.rewind(damage.step)
+
+
+def _refuse_damaged(plan: Plan, journal: Journal, *, full: bool) -> None:
+    damage = first_damaged(plan, journal.committed, full=full)
+    if damage is not None:
+        raise ResumeError(f"{damage.problem} any more; the same command makes it again")
+
+
+def _tidy(plan: Plan, listener: Listener) -> None:
+    """Remove the state of a run that was killed after its last file and before this."""
+    if has_state(plan):
+        durable.make_folder(plan.state)
+        with exclusive(plan.state / LOCK, plan.output):
+            _release(plan, listener)
+
+
+def _release(plan: Plan, listener: Listener) -> None:
+    _tell(release(plan), listener)
+
+
+def _tell(left: Sequence[Path], listener: Listener) -> None:
+    if left:
+        listener(Warned(message=leftover(left)))

@@ -13,7 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from regstream.durable import HashedFile, Prefix, grown_file, read_prefix
+from regstream import digests, durable
+from regstream.digests import Prefix
+from regstream.durable import TEMPORARY_SUFFIX, HashedFile, grown_file
 from regstream.errors import ResumeError
 from regstream.finite import all_finite
 from regstream.overlap import WriteBehind
@@ -31,6 +33,17 @@ class Part:
     header: bytes
     shapes: Mapping[str, tuple[int, ...]]
     dtype: torch.dtype
+    shard_bytes: int  # of the shard once it is whole
+
+    @property
+    def end(self) -> int:
+        """The byte of the file after its last."""
+        return self.begin + self.num_bytes
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the shard is whole with it."""
+        return self.end == self.shard_bytes
 
     @property
     def num_bytes(self) -> int:
@@ -45,26 +58,43 @@ class Part:
 
 def parts_of(shard: str, parts: Sequence[Mapping[str, tuple[int, ...]]], dtype: torch.dtype) -> list[Part]:
     """Lay out a shard that is written part by part, from the shapes of each part's tensors."""
-    header = header_of({name: shape for shapes in parts for name, shape in shapes.items()}, dtype)
+    whole = {name: shape for shapes in parts for name, shape in shapes.items()}
+    header, size = header_of(whole, dtype), shard_bytes(whole, dtype)
     made: list[Part] = []
     for shapes in parts:
-        begin = made[-1].begin + made[-1].num_bytes if made else 0
-        own_header = b"" if made else header
-        made.append(Part(shard=shard, begin=begin, header=own_header, shapes=shapes, dtype=dtype))
+        begin, own_header = (made[-1].end, b"") if made else (0, header)
+        made.append(Part(shard=shard, begin=begin, header=own_header, shapes=shapes, dtype=dtype, shard_bytes=size))
     return made
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A shard as far as it is written: what it is recognised by."""
+
+    num_bytes: int
+    sha256: str
+    sampled: str
 
 
 class Shards:
     """The shards in a folder, written part by part in their order.
 
-    `begun` has size and digest of what is there for good of each shard. A shard has its name from its first byte on:
-    before its last part is written, the header tells of more than there is, and no library takes it for whole.
+    A shard grows in the folder `unfinished`, on the same file system, under a name that no library takes for a shard's,
+    and has its own name once its last part is durable. `begun` has what is there for good of each shard.
     """
 
-    def __init__(self, folder: Path, begun: Mapping[str, tuple[int, str]]) -> None:
+    def __init__(self, folder: Path, begun: Mapping[str, tuple[int, str]], unfinished: Path | None = None) -> None:
         self._folder = folder
+        self._unfinished = folder if unfinished is None else unfinished
         self._begun = begun
+        self._num_bytes = {shard: num_bytes for shard, (num_bytes, _) in begun.items()}
         self._known: dict[tuple[str, int], Prefix] = {}
+
+    def path(self, part: Part) -> Path:
+        """Where the file is that holds a part which was written."""
+        if self._num_bytes.get(part.shard, 0) >= part.shard_bytes:
+            return self._folder / part.shard
+        return unfinished_shard(self._folder, self._unfinished, part.shard)
 
     @contextmanager
     def write(self, part: Part) -> Iterator["ShardWriter"]:
@@ -72,32 +102,54 @@ class Shards:
 
         Raises:
             ResumeError: what stands before it in the file is not what was written.
+            InputError: what is to be gone on with is a link.
         """
-        with grown_file(self._folder / part.shard, self._before(part)) as file:
+        path = unfinished_shard(self._folder, self._unfinished, part.shard, begins=part.begin == 0)
+        before = self._before(part, path)
+        self._num_bytes[part.shard] = part.begin
+        with grown_file(path, before) as file:
             file.write(part.header)
             with WriteBehind() as behind:
                 writer = ShardWriter(file, behind, part.shapes, part.dtype)
                 yield writer
                 writer.check_complete()
         self._known[part.shard, file.num_bytes] = file.written
+        if part.is_last:
+            path.replace(self._folder / part.shard)
+            durable.sync_folder(self._folder)
+        self._num_bytes[part.shard] = part.end
 
-    def _before(self, part: Part) -> Prefix | None:
+    def written(self, part: Part) -> Written:
+        """What a shard is recognised by after a part that was just written."""
+        prefix = self._known[part.shard, part.end]
+        sampled = digests.sampled(self.path(part), part.end)
+        return Written(num_bytes=prefix.num_bytes, sha256=prefix.sha256, sampled=sampled)
+
+    def _before(self, part: Part, path: Path) -> Prefix | None:
         if part.begin == 0:
             return None
         known = self._known.get((part.shard, part.begin))
-        return self._read(part) if known is None else known
+        return self._read(part, path) if known is None else known
 
-    def _read(self, part: Part) -> Prefix:
+    def _read(self, part: Part, path: Path) -> Prefix:
         """What an earlier process wrote, whose digest is gone on with: read again, and held against the record."""
-        path = self._folder / part.shard
         try:
-            found = read_prefix(path, part.begin)
+            found = digests.read_prefix(path, part.begin)
         except OSError as error:
             raise ResumeError(f"{path}: {error.strerror}; parts of it are committed, --restart starts anew") from error
         if (found.num_bytes, found.sha256) != self._begun.get(part.shard):
             committed = f"its first {part.begin:,} bytes are not those that are committed"
             raise ResumeError(f"{path}: damaged: {committed}; --restart starts anew")
         return found
+
+
+def unfinished_shard(folder: Path, unfinished: Path, shard: str, *, begins: bool = False) -> Path:
+    """Where a shard grows. One that was whole, of which parts are to be written again, is moved back there first."""
+    path, whole = unfinished / (shard + TEMPORARY_SUFFIX), folder / shard
+    if not begins and not path.exists() and whole.is_file() and not whole.is_symlink():
+        whole.replace(path)
+        durable.sync_folder(folder)
+    return path
 
 
 class ShardWriter:

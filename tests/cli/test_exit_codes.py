@@ -157,7 +157,7 @@ def _caused(error: Exception, cause: Exception) -> Exception:
     ("error", "code", "line"),
     [
         (RuntimeError("one\ntwo"), 1, "unexpected error: RuntimeError: one two; --debug shows the traceback, please"),
-        (PermissionError(errno.EACCES, "Permission denied", "/there"), 1, "error: /there: Permission denied"),
+        (PermissionError(errno.EACCES, "Permission denied", "/there"), 4, "error: /there: Permission denied"),
         (MemoryError("4 GiB"), 3, "error: out of memory: an allocation was refused"),
         (RuntimeError(_CPU_ALLOCATION), 3, "error: out of memory: an allocation of 4 GiB was refused"),
         (_OutOfMemoryError(_CUDA_ALLOCATION), 3, "error: out of memory: an allocation of 2.00 GiB was refused"),

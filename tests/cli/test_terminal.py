@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -71,3 +72,32 @@ def test_colours_where_they_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None
     with console.capture() as captured:
         console.print(Display(watch, console)._render())
     assert _COLOUR.search(captured.get())
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("plan",), ("plan", "--json"), ("run",), ("run", "--json"), ("status",)], ids=" ".join
+)
+def test_a_full_standard_output_is_3_and_named(
+    environment: dict[str, str], half_done: Path, arguments: tuple[str, ...]
+) -> None:
+    command, *options = arguments
+    asked = [command] if command == "--help" else [command, str(half_done), *options]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "regstream_cli", *asked],
+            env=environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120,
+        )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "standard output: No space left on device" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_closed_standard_output_is_named_and_no_file_takes_its_place(
+    environment: dict[str, str], half_done: Path
+) -> None:
+    shell = f"exec {sys.executable} -m regstream_cli run {half_done} >&- <&-"
+    done = subprocess.run(
+        ["sh", "-c", shell], env=environment, stderr=subprocess.PIPE, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warning: standard output is closed; what goes there is lost" in done.stderr.splitlines()[0]

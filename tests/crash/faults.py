@@ -98,10 +98,7 @@ def _watched(folder: Path, strike: Fault) -> Iterator[None]:
     def halved_write(self: durable.HashedFile, data: Any) -> None:
         view = memoryview(data).cast("B")
         write(self, view[: len(view) // 2])
-        watch(
-            "half a write",
-            f"{below}/{self._stream.name}" if isinstance(self._stream.name, int) else str(self._stream.name),
-        )
+        watch("half a write", str(Path(f"/proc/self/fd/{self._stream.fileno()}").readlink()))
         write(self, view[len(view) // 2 :])
 
     def watched_fsync(descriptor: int) -> None:
@@ -133,6 +130,8 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _tell(operation: str, path: Any) -> None:
+    if isinstance(path, int) and operation == "os.truncate":
+        path = Path(f"/proc/self/fd/{path}").readlink()
     if isinstance(path, (str, bytes, os.PathLike)):
         for watcher in _watchers:
             watcher(operation, os.fsdecode(path))

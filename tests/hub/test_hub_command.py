@@ -17,7 +17,7 @@ from click.testing import CliRunner
 import checkpoints
 from hub_server import Fault, Hub
 from merging import Merge
-from regstream import durable
+from regstream import digests
 from regstream_cli.app import cli
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -113,7 +113,7 @@ def test_asked_to_stop_it_stops_while_a_shard_comes(
 ) -> None:
     never = threading.Event()
     shard = sorted(local_once.folders.candidates[1].glob("*.safetensors"))[5]
-    hub.faults = [Fault(f"GET /lfs/{durable.sha256(shard)}", times=99, pause=never)]
+    hub.faults = [Fault(f"GET /lfs/{digests.sha256(shard)}", times=99, pause=never)]
     process = subprocess.Popen(
         [sys.executable, "-m", "regstream_cli", "run", str(remote.manifest), "--json"],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

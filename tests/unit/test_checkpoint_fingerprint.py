@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from regstream.checkpoint import fingerprint
+from regstream.checkpoint import fingerprint, read_header
 from regstream.errors import InputError
 
 LARGE = 16 << 20
@@ -64,7 +66,7 @@ def test_a_file_of_another_size_is_another_file(tmp_path: Path, *, full: bool) -
     for size in (0, 10, 11, LARGE, LARGE + 1):
         with path.open("wb") as stream:
             stream.truncate(size)
-        seen.add(fingerprint(path, full=full))
+        seen.add(str(fingerprint(path, full=full)))
     assert len(seen) == 5
 
 
@@ -80,12 +82,32 @@ def test_the_fast_one_does_not_read_the_whole_file(large: Path, monkeypatch: pyt
 
     monkeypatch.setattr(os, "pread", counted)
     fingerprint(large, full=False)
-    assert 0 < read <= 64 * (64 << 10) < LARGE / 2
+    assert 0 < read <= 64 * (64 << 10) + 8 < LARGE / 2
+
+
+def test_every_tensor_has_a_sample_in_it(tmp_path: Path) -> None:
+    """Of many small ones behind a large one: the samples spread evenly lie 300 KiB apart."""
+    path, sizes = tmp_path / "model.safetensors", [LARGE, *[20_000] * 60, 5, 1, 0, LARGE // 8]
+    save_file({f"{index:03}": torch.zeros(size, dtype=torch.uint8) for index, size in enumerate(sizes)}, path)
+    for name, spec in read_header(path).items():
+        if spec.num_bytes:
+            assert is_seen(path, (spec.begin + spec.end) // 2, full=False), name
+
+
+@pytest.mark.parametrize(
+    "header", [b"", b"{", b"[]", b'{"a": 1}', b'{"a": {"data_offsets": [1e400, 2]}}', b'{"a": {"data_offsets": "x"}}',
+               b'{"a": {"data_offsets": [-5, 5]}}', b'{"a": {"data_offsets": [0, 99999999999]}}', b"[" * 9999]
+)  # fmt: skip
+def test_a_file_that_is_no_safetensors_file_has_a_fingerprint_too(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(path, LARGE)
+    assert is_seen(path, LARGE - 1, full=False)
 
 
 def test_the_two_are_never_taken_for_each_other(large: Path) -> None:
-    assert fingerprint(large, full=True).startswith("full:")
-    assert fingerprint(large, full=False).startswith("fast:")
+    assert list(fingerprint(large, full=False)) == ["fast"]
+    assert list(fingerprint(large, full=True)) == ["fast", "full"]
 
 
 @pytest.mark.parametrize("full", [False, True])

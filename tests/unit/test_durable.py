@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from regstream import durable
+from regstream import digests, durable
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002])
@@ -173,7 +173,7 @@ def test_a_tree_is_synced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path, size: int) -> None:
     data = bytes(range(256)) * (size // 256 + 1)
     (tmp_path / "file").write_bytes(data[:size])
-    assert durable.sha256(tmp_path / "file") == hashlib.sha256(data[:size]).hexdigest()
+    assert digests.sha256(tmp_path / "file") == hashlib.sha256(data[:size]).hexdigest()
 
 
 def test_a_file_grows_by_parts_with_one_digest(tmp_path: Path) -> None:
@@ -187,9 +187,9 @@ def test_a_file_grows_by_parts_with_one_digest(tmp_path: Path) -> None:
         grown.write(b"second")
     assert path.read_bytes() == b"first, second"
     assert (grown.num_bytes, grown.sha256) == (13, hashlib.sha256(b"first, second").hexdigest())
-    read = durable.read_prefix(path, 7)
+    read = digests.read_prefix(path, 7)
     assert (read.num_bytes, read.sha256) == (7, file.sha256)
-    assert durable.read_prefix(path, 99).num_bytes == 13
+    assert digests.read_prefix(path, 99).num_bytes == 13
 
 
 @pytest.mark.parametrize("begun", [False, True])

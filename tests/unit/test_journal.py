@@ -13,6 +13,7 @@ from regstream.journal import Committed, Journal, differences, lines
 from regstream.ledger import Entry
 from regstream.memory import Peak
 from regstream.plan import Step
+from regstream.shards import Written
 from regstream.solve import Solve
 from regstream.steps import Artifacts
 
@@ -33,8 +34,7 @@ SOLVE = Solve(
 def commit(journal: Journal, step: Step) -> Committed:
     artifacts = Artifacts(
         shard=step.shard,
-        shard_bytes=8,
-        shard_sha256="abc",
+        written=Written(num_bytes=8, sha256="abc", sampled="def"),
         solves=(SOLVE,) * (step.block is not None),
         work={"solves": Entry(seconds=0.5, flop=7.0, product_seconds=0.03)},
     )
@@ -149,6 +149,11 @@ def test_what_a_watcher_is_told_is_what_was_measured(tmp_path: Path) -> None:
         ({"a": ["x"]}, {"a": ["x", "y"]}, ["a [1]: absent before, y now"]),
         ({"a": "f" * 60}, {"a": "e" * 60}, [f"a: {'f' * 21}... before, {'e' * 21}... now"]),
         ({"a": True}, {"a": False}, ["a: True before, False now"]),
+        ({"a": {"fast": "1"}}, {"a": {"fast": "1", "full": "2"}}, []),
+        ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "1"}}, []),
+        ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "1", "full": "3"}}, ["a full: 2 before, 3 now"]),
+        ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "3"}}, ["a fast: 1 before, 3 now"]),
+        ({"a": {"full": "2"}}, {"a": {"hub": "2"}}, ["a full: 2 before, absent now", "a hub: absent before, 2 now"]),
     ],
 )
 def test_every_difference_is_named(before: dict[str, Any], now: dict[str, Any], expected: list[str]) -> None:

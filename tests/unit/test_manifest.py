@@ -125,7 +125,8 @@ def test_sizes_and_devices_are_read(write: Write, tmp_path: Path) -> None:
     manifest = read_manifest(write(GOOD + resources))
     assert (manifest.resources.device, manifest.resources.host_memory) == ("cuda:1", None)
     assert (manifest.resources.device_memory, manifest.resources.disk) == (8 * 2**30, 2 * 10**12)
-    assert manifest.workdir == tmp_path / "state"
+    assert manifest.workdir.parent == tmp_path / "state"
+    assert manifest.workdir.name.startswith("regstream-merged-")
 
 
 @pytest.mark.parametrize("text", ["gpu", "cuda:", "cuda:x", "CPU", "", "mps:0"])
@@ -390,8 +391,6 @@ def test_what_is_written_stays_clear_of_what_is_read(write: Write, tmp_path: Pat
     assert len(problems(write(good(('"merged"', '"."'))))) == 4  # the base, a model, its rows, the manifest
     state = "[resources]\nworkdir = {}\n"
     assert "is inside the base" in problems(write(GOOD + state.format('"base/state"')))[0]
-    apart = good(('"merged"', '"far/merged"'))
-    assert "would take the output" in problems(write(apart + state.format('"far"')))[0]
     (tmp_path / "link").symlink_to(tmp_path / "base")
     assert "is also the base" in problems(write(good(('"merged"', '"link"'))))[0]
 

@@ -164,16 +164,20 @@ def test_a_shard_in_parts_is_the_shard_in_one(tmp_path: Path, cuts: tuple[int, .
         if restarted:
             shards = Shards(tmp_path, {NAME: begun})
         begun = write_part(shards, part)
-        assert begun[0] == part.begin + part.num_bytes == (tmp_path / NAME).stat().st_size
+        there = tmp_path / (NAME if part.is_last else f"{NAME}.partial")
+        assert begun[0] == part.end == there.stat().st_size
     assert (tmp_path / NAME).read_bytes() == (tmp_path / "whole").read_bytes()
     specs = {name: (spec.begin, spec.end) for name, spec in read_header(tmp_path / NAME).items()}
     assert {name: place for part in parts(*cuts) for name, place in part.extents.items()} == specs
 
 
 def test_a_shard_that_lacks_parts_is_whole_for_no_one(tmp_path: Path) -> None:
-    write_part(Shards(tmp_path, {}), parts(2)[0])
+    shards = Shards(tmp_path, {})
+    write_part(shards, parts(2)[0])
+    assert not (tmp_path / NAME).exists()
+    assert shards.path(parts(2)[0]) == tmp_path / f"{NAME}.partial"
     with pytest.raises(Exception, match="incomplete"):
-        load_file(tmp_path / NAME)
+        load_file(tmp_path / f"{NAME}.partial")
 
 
 def test_a_part_is_written_again_over_what_was_left_of_it(tmp_path: Path) -> None:
@@ -190,7 +194,7 @@ def test_a_part_is_written_again_over_what_was_left_of_it(tmp_path: Path) -> Non
 @pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
 def test_committed_parts_that_are_not_what_they_were_are_refused(tmp_path: Path, damage: str) -> None:
     begun = write_part(Shards(tmp_path, {}), parts(1)[0])
-    path = tmp_path / NAME
+    path = tmp_path / f"{NAME}.partial"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data if damage == "changed" else data[:-3])
@@ -212,12 +216,13 @@ def test_what_was_cast_is_written_behind_and_what_is_the_callers_at_once(
 
     values, path = torch.arange(4.0), tmp_path / "shard"
     with write_shard(path, {"w": (4,)}, dtype) as writer:
-        before = path.stat().st_size
+        growing = path.with_name("shard.partial")
+        before = growing.stat().st_size
         monkeypatch.setattr(HashedFile, "write", held_up)
         if not is_behind:
             released.set()
         writer.write("w", values)
-        assert (path.stat().st_size == before) is is_behind
+        assert (growing.stat().st_size == before) is is_behind
         values.zero_()  # the caller's to change
         released.set()
     assert load_file(path)["w"].tolist() == [0.0, 1.0, 2.0, 3.0]

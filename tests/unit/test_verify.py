@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from merging import Merge, make_merge
-from regstream import durable
+from regstream import digests, durable
 from regstream.errors import InputError
 from regstream.publish import PROVENANCE, read_provenance
 from regstream.publish.provenance import record_files
@@ -93,9 +93,8 @@ def rerecorded(folder: Path, name: str, content: bytes) -> None:
     """Change a file and the record with it, as a bug in the writing would, and not as damage does."""
     durable.write_file(folder / name, content)
     record = read_provenance(folder)
-    digests = {file: (entry["bytes"], entry["sha256"]) for file, entry in record["files"].items()}
-    digests[name] = (len(content), durable.sha256(folder / name))
-    record_files(folder, record, digests)
+    entry = {"bytes": len(content), "sha256": digests.sha256(folder / name)}
+    record_files(folder, record, record["files"] | {name: entry})
 
 
 def changed_tensor(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:

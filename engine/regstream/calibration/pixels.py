@@ -108,13 +108,17 @@ class PixelRows:
         self._batches = list(composition.batches(chosen, lambda _: num_tokens))
         self.batches = tuple(Batch((num_tokens,) * len(rows)) for rows in self._batches)
         self._row_values = math.prod(image_shape(config))
-        digest = hashlib.sha256()
-        for rows in self._batches:
-            digest.update(f"batch {len(rows)}\n".encode() + source.digest(rows))
-        self.digest = digest.hexdigest()
+        self.digest = self.read_digest()
 
     def __len__(self) -> int:
         return sum(map(len, self._batches))
+
+    def read_digest(self) -> str:
+        """The digest of what is there now; images are read when they are needed."""
+        digest = hashlib.sha256()
+        for rows in self._batches:
+            digest.update(f"batch {len(rows)}\n".encode() + self._source.digest(rows))
+        return digest.hexdigest()
 
     @property
     def input_bytes(self) -> int:

@@ -1,6 +1,6 @@
 """Where a checkpoint's files come from: a folder of this machine, or a repository of the hub."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -40,8 +40,8 @@ class Source(Protocol):
         """What is known of a file's bytes without reading any; None: nothing."""
         ...
 
-    def fingerprint(self, file: Path, *, full: bool) -> str:
-        """What a file is recognised by; `full`: after reading every byte of it, where it is there."""
+    def fingerprint(self, file: Path, *, full: bool) -> Mapping[str, str]:
+        """Digests of a file by their kind; `full`: one of every byte too, where it is there."""
         ...
 
 
@@ -81,8 +81,8 @@ class Local:
         """Nothing: a file tells only what is read of it."""
         return None
 
-    def fingerprint(self, file: Path, *, full: bool) -> str:
-        """A digest of the file, or of samples of it."""
+    def fingerprint(self, file: Path, *, full: bool) -> Mapping[str, str]:
+        """Of samples of the file, and of all of it."""
         return fingerprint(file, full=full)
 
 
@@ -126,12 +126,12 @@ class Remote(Local):
         """The hub's own digest of it."""
         return self._file(file).digest
 
-    def fingerprint(self, file: Path, *, full: bool) -> str:
+    def fingerprint(self, file: Path, *, full: bool) -> Mapping[str, str]:
         """The hub's own digest of it."""
         known = self._file(file)
         if full and file.exists():
             check(known)
-        return fingerprint(file, full=True) if known.digest is None else f"hub:{known.digest}"
+        return fingerprint(file, full=True) if known.digest is None else {"hub": known.digest}
 
     def _file(self, file: Path) -> HubFile:
         return self._repository.files[file.relative_to(self._repository.folder).as_posix()]

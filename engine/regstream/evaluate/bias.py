@@ -21,6 +21,7 @@ from regstream.evaluate.metrics import held_out_rows
 from regstream.evaluate.streaming import Passage, passing
 from regstream.events import Listener, Progressed, StepStarted, ignore
 from regstream.plan import Plan
+from regstream.run_folder import temporary_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +56,10 @@ def representation_bias(
         listener(Progressed(doing=doing))
 
     with ExitStack() as stack:
+        state = stack.enter_context(temporary_folder(plan.run_folder))
 
         def passage(number: int, model: Judged, rows: Mapping[str, CalibrationSet]) -> Passage:
-            folder = plan.workdir / f"bias-{number}"
+            folder = state / str(number)
             entered = passing(model.name, plan.model, model.open(), rows, folder=folder, progress=progress)
             return stack.enter_context(entered)
 

@@ -11,6 +11,7 @@ from regstream.evaluate.metrics import metric_of
 from regstream.evaluate.streaming import passing, run_to_end
 from regstream.events import Listener, Progressed, StepStarted, ignore
 from regstream.plan import Plan
+from regstream.run_folder import temporary_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,18 +77,20 @@ def evaluate(
         datasets = {n: d for n, d in metric.datasets.items() if cross or not model.is_candidate or n == model.name}
         if datasets:
             entries.append((model.name, model.open(), datasets))
-    steps, rows, folder = count(), [], plan.workdir / "evaluation"
+    steps, rows = count(), []
 
     def progress(doing: str) -> None:
         listener(Progressed(doing=doing))
 
-    if isinstance(metric, Accuracy) and metric.zero_shot is not None:
-        listener(StepStarted(index=next(steps), name="text tower", work=metric.zero_shot.work))
-        metric = metric.with_every_head(folder, progress)
-    for name, weights, datasets in entries:
-        listener(StepStarted(index=next(steps), name=name, work=len(plan.model.blocks) + 2))
-        with passing(name, plan.model, weights, datasets, folder=folder, progress=progress) as passage:
-            rows.append(EvaluationRow(model=name, scores=run_to_end(passage, metric)))
+    with temporary_folder(plan.run_folder) as folder:
+        states = folder / "0"
+        if isinstance(metric, Accuracy) and metric.zero_shot is not None:
+            listener(StepStarted(index=next(steps), name="text tower", work=metric.zero_shot.work))
+            metric = metric.with_every_head(states, progress)
+        for name, weights, datasets in entries:
+            listener(StepStarted(index=next(steps), name=name, work=len(plan.model.blocks) + 2))
+            with passing(name, plan.model, weights, datasets, folder=states, progress=progress) as passage:
+                rows.append(EvaluationRow(model=name, scores=run_to_end(passage, metric)))
     return Evaluation(
         metric=metric.title,
         higher_is_better=metric.higher_is_better,

@@ -115,14 +115,10 @@ def passing(
     folder: Path,
     progress: Callable[[str], None],
 ) -> Iterator[Passage]:
-    """A passage whose hidden states are kept in a folder, which is gone when the context ends, with those above it."""
-    made = [parent for parent in folder.parents if not parent.exists()]
-    durable.remove_tree(folder)
+    """A passage whose hidden states are kept in a folder, which is new, and gone when the context ends."""
     durable.make_folder(folder)
     states = HiddenStates(folder, model.dtype, model.device)
     try:
         yield Passage(label=label, model=model, weights=weights, datasets=datasets, states=states, progress=progress)
     finally:
-        durable.remove_tree(folder)
-        for parent in dict.fromkeys((folder.parent, *made)):
-            durable.remove_if_empty(parent)
+        states.clear()

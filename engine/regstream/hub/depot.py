@@ -166,7 +166,7 @@ class Depot:
                 self._coming = None
 
     def _read_record(self) -> set[str]:
-        return set(self._record.read_text().split()) if self._record.exists() else set()
+        return set(self._record.read_text(errors="replace").split()) if self._record.exists() else set()
 
 
 def _key(file: HubFile) -> str:

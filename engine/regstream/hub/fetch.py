@@ -17,7 +17,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_status, http_stream_backoff
 from huggingface_hub.utils.sha import git_hash
 
-from regstream import durable
+from regstream import digests, durable
 from regstream.hub.failures import HubError, told
 from regstream.hub.repository import SHA256_DIGITS, HubFile
 
@@ -151,7 +151,7 @@ def _append(file: HubFile, stream: BinaryIO) -> None:
 
 
 def _digest(file: HubFile, path: Path) -> str:
-    return durable.sha256(path) if len(str(file.digest)) == SHA256_DIGITS else git_hash(path.read_bytes())
+    return digests.sha256(path) if len(str(file.digest)) == SHA256_DIGITS else git_hash(path.read_bytes())
 
 
 def _partial(file: HubFile) -> Path:

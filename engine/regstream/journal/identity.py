@@ -24,11 +24,11 @@ _SETTINGS = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 
 
 def identify(plan: Plan, *, full: bool) -> Identity:
-    """Everything that decides the bytes of a result; `full` digests every byte of the checkpoints, not samples."""
+    """Everything that decides the bytes of a result; `full` digests every byte of the checkpoints beside samples."""
 
-    known: dict[Path, str] = {}  # one model may be that of several candidates
+    known: dict[Path, Mapping[str, str]] = {}  # one model may be that of several candidates
 
-    def inputs(checkpoint: Checkpoint) -> dict[str, str]:
+    def inputs(checkpoint: Checkpoint) -> dict[str, Mapping[str, str]]:
         for source, file in checkpoint.inputs.values():
             if file not in known:
                 known[file] = source.fingerprint(file, full=full or file.suffix == ".json")
@@ -42,15 +42,18 @@ def identify(plan: Plan, *, full: bool) -> Identity:
         "calibration": {c.name: c.calibration.digest for c in plan.candidates if c.calibration is not None},
         "dtypes": {"compute": str(plan.compute_dtype), "output": str(plan.output_dtype)},
         "device": _device(plan.device),
-        "versions": {"regstream": __version__, "python": platform.python_version()}
+        "versions": {"regstream": __version__, "python": ".".join(platform.python_version_tuple()[:2])}
         | {n: version(n) for n in _LIBRARIES},
     }
 
 
 def differences(before: Identity, now: Identity) -> Iterator[str]:
-    """One line for each thing that is not what it was."""
+    """One line for each thing that is not what it was; of a file's digests, those count that are known of both."""
     old, new = dict(_flat(before)), dict(_flat(now))
     for place in sorted(old.keys() | new.keys()):
+        fast = (*place[:-1], "fast")
+        if place[-1:] == ("full",) and not (place in old and place in new) and fast in old and fast in new:
+            continue
         if old.get(place) != new.get(place):
             yield f"{' '.join(place)}: {_shown(old.get(place))} before, {_shown(new.get(place))} now"
 

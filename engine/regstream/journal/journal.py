@@ -1,7 +1,6 @@
 """The record of committed steps: append-only, a line a step, durable before the next step begins."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,9 +16,10 @@ from regstream.journal import lines
 from regstream.journal.identity import Identity, differences
 from regstream.memory import Peak
 from regstream.plan import Place, Step
+from regstream.run_folder import JOURNAL
 from regstream.steps import Artifacts
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +31,7 @@ class Committed:
     shard: str
     shard_bytes: int  # as far as this step wrote it; its digest likewise
     shard_sha256: str
+    shard_sampled: str
     generation: int | None
     solves: tuple[dict[str, Any], ...]
     seconds: float
@@ -63,7 +64,7 @@ class Journal:
         Raises:
             ResumeError: an input is not what it was when the run began, or the journal is damaged.
         """
-        path = folder / "journal.jsonl"
+        path = folder / JOURNAL
         records, num_bytes = lines.read(path)
         if not records:
             header = {"format": _FORMAT, "identity": identity, "steps": [step.name for step in steps]}
@@ -71,7 +72,7 @@ class Journal:
             return cls(path, identity, ())
         _refuse_changed(path, records[0], identity)
         if path.stat().st_size > num_bytes:
-            os.truncate(path, num_bytes)
+            durable.cut(path, num_bytes)
         return cls(path, identity, [_committed(path, number, r) for number, r in enumerate(records[1:], start=2)])
 
     @staticmethod
@@ -81,7 +82,7 @@ class Journal:
         Raises:
             ResumeError: the journal is damaged, or of another version.
         """
-        path = folder / "journal.jsonl"
+        path = folder / JOURNAL
         records, _ = lines.read(path)
         if records:
             _refuse_format(path, records[0])
@@ -104,7 +105,7 @@ class Journal:
         Raises:
             ResumeError: the journal is damaged.
         """
-        path = folder / "journal.jsonl"
+        path = folder / JOURNAL
         records, _ = lines.read(path)
         return [_committed(path, number, record) for number, record in enumerate(records[1:], start=2)]
 
@@ -124,14 +125,21 @@ class Journal:
         """The steps that are not committed, in order."""
         yield from steps[len(self.committed) :]
 
+    def rewind(self, index: int) -> None:
+        """Take back the commits of a step and of those after it: the journal is then as it was before them."""
+        records, _ = lines.read(self.path)
+        durable.write_file(self.path, b"".join(map(lines.encode, records[: index + 1])))
+        del self.committed[index:]
+
     def commit(self, step: Step, artifacts: Artifacts, peak: Peak, projected: Mapping[Place, int]) -> Committed:
         """Make a step count. Its artifacts must be durable; on return so is the fact."""
         committed = Committed(
             index=step.index,
             name=step.name,
             shard=artifacts.shard,
-            shard_bytes=artifacts.shard_bytes,
-            shard_sha256=artifacts.shard_sha256,
+            shard_bytes=artifacts.written.num_bytes,
+            shard_sha256=artifacts.written.sha256,
+            shard_sampled=artifacts.written.sampled,
             generation=step.depth + 1 if step.feeds else None,
             solves=tuple(asdict(solve) for solve in artifacts.solves),
             seconds=round(peak.seconds, 3),

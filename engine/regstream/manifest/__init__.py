@@ -8,13 +8,24 @@ from regstream.manifest.blocks import Blocks, parse_blocks, select_blocks
 from regstream.manifest.fields import parse_device
 from regstream.manifest.meaning import meaning
 from regstream.manifest.outline import Outlined, is_ready, outline
-from regstream.manifest.reading import manifest_from, read_manifest
+from regstream.manifest.reading import manifest_from, read_manifest, read_text
 from regstream.manifest.record import for_the_record
 from regstream.manifest.references import ModelRef, as_seen_from
 from regstream.manifest.rules import match_rule, nearest_names, rule_problems, unmatched
-from regstream.manifest.schema import Architecture, Calibration, Candidate, Manifest, Merge, Others, Resources, Rule
+from regstream.manifest.schema import (
+    STATE,
+    Architecture,
+    Calibration,
+    Candidate,
+    Manifest,
+    Merge,
+    Others,
+    Resources,
+    Rule,
+)
 
 __all__ = [
+    "STATE",
     "Architecture",
     "Blocks",
     "Calibration",
@@ -37,6 +48,7 @@ __all__ = [
     "parse_blocks",
     "parse_device",
     "read_manifest",
+    "read_text",
     "rule_problems",
     "select_blocks",
     "unmatched",

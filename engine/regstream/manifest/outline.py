@@ -71,7 +71,7 @@ _RESOURCES = """
 # host_memory = "8GiB"                # budgets of the whole process; default: what is free, less a margin
 # device_memory = "8GiB"              # default: what is free there, less a margin
 # disk = "100GiB"                     # for result, hidden states and shards of the hub; default: what is free
-# workdir = "work"                    # hidden states and journal; default: inside the output
+# workdir = "work"                    # a run makes a folder of its own in it; default: the output
 """
 
 

@@ -40,10 +40,8 @@ def misplaced(draft: Draft, manifest: Path) -> Iterator[Problem]:
     if output is not None:
         yield from _in_the_way(("merge", "output"), output, read)
     if workdir is not None:
-        yield from _in_the_way(("resources", "workdir"), workdir, read)
-    if output is not None and workdir is not None and real(output).is_relative_to(real(workdir)):
-        text = f"{workdir} is removed after a run, and would take the output {output} along; choose another folder"
-        yield Problem(("resources", "workdir"), text)
+        # A run makes a folder of its own in it, so that inputs may stand beside that.
+        yield from _in_the_way(("resources", "workdir"), workdir, read, may_contain=True)
 
 
 def _models(draft: Draft, folder: Path) -> Iterator[_Source]:
@@ -134,20 +132,34 @@ def _unreadable_head(head: _Source, suffix: str) -> Iterator[Problem]:
         yield Problem(head.location, f"expected a {suffix} file, found {shown(head.text)}{there}")
 
 
-def _in_the_way(location: Location, written: Path, read: list[_Source]) -> Iterator[Problem]:
+def _in_the_way(
+    location: Location, written: Path, read: list[_Source], *, may_contain: bool = False
+) -> Iterator[Problem]:
     if exists(written) and not is_folder(written):
         yield Problem(location, f"expected a folder, found the file {written}")
         return
     for source in read:
-        if relation := _relation(real(written), real(source.path)):
+        relation = _relation(written, source.path)
+        if relation and not (may_contain and relation == "contains"):
             yield Problem(
                 location, f"{written} {relation} {source.title}, {source.path}; choose a folder apart from it"
             )
 
 
 def _relation(written: Path, read: Path) -> str | None:
-    if written == read:
+    """By path, and by what the file system says is one folder: it may be spelled in several ways, or mounted twice."""
+    written, read = real(written), real(read)
+    if written == read or _same(written, read):
         return "is also"
-    if written.is_relative_to(read):
+    if written.is_relative_to(read) or any(_same(parent, read) for parent in written.parents):
         return "is inside"
-    return "contains" if read.is_relative_to(written) else None
+    if read.is_relative_to(written) or any(_same(parent, written) for parent in read.parents):
+        return "contains"
+    return None
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):
+        return False

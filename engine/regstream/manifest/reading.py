@@ -25,14 +25,13 @@ def read_manifest(path: str | PathLike[str]) -> Manifest:
         ManifestError: the file cannot be read, or asks for what does not exist, is out of range or contradicts itself;
             one line for every problem.
     """
-    file = fspath(path)
-    return manifest_from(_text(file), file)
+    return manifest_from(read_text(path), fspath(path))
 
 
 def manifest_from(text: str, file: str) -> Manifest:
     """Read and check a manifest's text as one that stands, or will stand, in a file; raises as `read_manifest` does."""
     raw = _parse(file, text)
-    location = Path(file).absolute()
+    location = _location(file)
     problems: list[Problem] = []
     manifest = None
     try:
@@ -46,7 +45,13 @@ def manifest_from(text: str, file: str) -> Manifest:
     return manifest
 
 
-def _text(file: str) -> str:
+def read_text(path: str | PathLike[str]) -> str:
+    """The text of a manifest, read once: it may come from a pipe.
+
+    Raises:
+        ManifestError: the file cannot be read, or is no text.
+    """
+    file = fspath(path)
     try:
         return Path(file).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -57,6 +62,16 @@ def _text(file: str) -> str:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ManifestError(one_line(f"{file}: cannot be read: {reason}")) from error
+
+
+def _location(file: str) -> Path:
+    """Where a manifest stands, which its relative paths start from; one that comes from a pipe stands nowhere."""
+    path = Path(file).absolute()
+    try:
+        is_elsewhere = path.exists() and not path.is_file()
+    except OSError:
+        is_elsewhere = False
+    return Path.cwd() / path.name if is_elsewhere else path
 
 
 def _parse(file: str, text: str) -> dict[str, Any]:

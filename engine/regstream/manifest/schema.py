@@ -3,6 +3,8 @@
 A field's `description` is what a person is told was expected there. `consistency` has what one key demands of another.
 """
 
+import hashlib
+import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -20,6 +22,7 @@ from regstream.manifest.fields import (
     SizeBytes,
     Text,
 )
+from regstream.manifest.references import real
 from regstream.manifest.shares import shares
 
 Method = Literal["average", "task_arithmetic", "regmean", "regmean++"]
@@ -27,6 +30,8 @@ Use = Literal["regress", "average", "base"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 OtherUse = Literal["base", "average"]
 
+STATE: Final = ".regstream"
+_MOST_NAME: Final = 100
 REGRESSING: Final[frozenset[str]] = frozenset({"regmean", "regmean++"})
 _MAX_SEED: Final = 2**63 - 1
 
@@ -174,7 +179,10 @@ class Evaluation(_Table):
 
 
 class Resources(_Table):
-    """What the run may take. Sizes are in bytes; None: what is free, less a margin."""
+    """What the run may take. Sizes are in bytes; None: what is free, less a margin.
+
+    `workdir` is the folder in which a run makes one of its own; None: the output.
+    """
 
     device: Annotated[Device | None, Field(description='"cpu", "cuda", "cuda:1" or "mps"')] = None
     device_memory: Annotated[SizeBytes | None, Field(description='a size, such as "8GiB"')] = None
@@ -203,6 +211,15 @@ class Manifest(_Table):
         return shares([candidate.weight for candidate in self.candidates])
 
     @property
+    def state(self) -> Path:
+        """The folder in the output that a run marks as its own; the lock is there, wherever its other state is."""
+        return self.merge.output / STATE
+
+    @property
     def workdir(self) -> Path:
-        """Where the state of a run lies: by default inside the output."""
-        return self.resources.workdir or self.merge.output / ".regstream"
+        """Where the state of a run lies: a folder of its own in `[resources] workdir`, by default in the output."""
+        parent, output = self.resources.workdir, self.merge.output
+        if parent is None:
+            return self.state
+        digest = hashlib.sha256(os.fsencode(real(output))).hexdigest()
+        return parent / f"regstream-{output.name[:_MOST_NAME]}-{digest[:8]}"

@@ -2,7 +2,6 @@
 
 from regstream.plan.companions import companions, published_config
 from regstream.plan.job import PlannedCandidate
-from regstream.plan.opening import BROUGHT
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 from regstream.plan.step import Step, TensorPlan
@@ -10,7 +9,6 @@ from regstream.plan.terms import Place
 from regstream.plan.ties import check_tie
 
 __all__ = [
-    "BROUGHT",
     "Place",
     "Plan",
     "PlannedCandidate",

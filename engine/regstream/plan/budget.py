@@ -1,5 +1,6 @@
 """Whether a plan fits into the memory and onto the disks it was given."""
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from itertools import groupby
@@ -8,7 +9,8 @@ from pathlib import Path
 import psutil
 
 from regstream import memory
-from regstream.errors import BudgetError
+from regstream.durable import TEMPORARY_SUFFIX
+from regstream.errors import BudgetError, InputError
 from regstream.hub import cache_folder
 from regstream.plan.job import Job
 from regstream.plan.supply import Supply
@@ -64,19 +66,40 @@ def disk_needs(job: Job, shards: Supply) -> Iterator[tuple[Path, int]]:
 def _missing_bytes(job: Job) -> Iterator[int]:
     """Of each shard, what is not there yet."""
     for shard, parts in groupby(job.parts, key=lambda part: part.shard):
-        path = job.output / shard
-        yield max(0, sum(part.num_bytes for part in parts) - (path.stat().st_size if path.exists() else 0))
+        places = (job.output / shard, job.state / (shard + TEMPORARY_SUFFIX))
+        there = max(path.stat().st_size if path.is_file() else 0 for path in places)
+        yield max(0, sum(part.num_bytes for part in parts) - there)
 
 
 def disks(job: Job, shards: Supply) -> Iterator[tuple[Path, int, int]]:
     """Each disk that a run writes to, by a folder on it: what the run still has to take, and what is free."""
     needed_on: dict[int, tuple[Path, int]] = {}
     for folder, needed in disk_needs(job, shards):
-        place = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        place = _nearest(folder)
         _, before = needed_on.get(place.stat().st_dev, (folder, 0))
         needed_on[place.stat().st_dev] = place, before + needed
     for place, needed in needed_on.values():
         yield place, needed, shutil.disk_usage(place).free
+
+
+def check_writable(job: Job) -> None:
+    """Refuse a run that may not write where it has to.
+
+    Raises:
+        InputError: names the folder.
+    """
+    for what, folder in (("output", job.output), ("work folder", job.workdir)):
+        place = _nearest(folder)
+        if not place.is_dir():
+            raise InputError(f"{place}: a file, where the {what} {folder} needs a folder")
+        if not os.access(place, os.W_OK | os.X_OK):
+            why = "read-only" if os.statvfs(place).f_flag & os.ST_RDONLY else "without permission to write to it"
+            raise InputError(f"{place}: {why}, and the {what} is {folder}; choose another")
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder itself or the parent that is there."""
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
 
 
 def check_disk(job: Job, shards: Supply) -> None:

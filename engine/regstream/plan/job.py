@@ -18,6 +18,7 @@ from regstream.methods import Method
 from regstream.methods.method import States
 from regstream.plan.step import Step
 from regstream.plan.ties import Tie
+from regstream.run_folder import RunFolder
 from regstream.shards import Part, parts_of
 
 
@@ -74,6 +75,16 @@ class Job:
     def output(self) -> Path:
         """The folder of the result."""
         return self.manifest.merge.output
+
+    @property
+    def state(self) -> Path:
+        """The folder in the output in which files are written before they have their names."""
+        return self.manifest.state
+
+    @property
+    def run_folder(self) -> RunFolder:
+        """The folder of the run's state, as one that is told from a person's own."""
+        return RunFolder(self.workdir, self.output)
 
     @property
     def workdir(self) -> Path:

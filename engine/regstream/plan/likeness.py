@@ -47,7 +47,7 @@ def _signature(checkpoint: Checkpoint, names: Sequence[str]) -> str | None:
 
 
 def _digest(source: Source, file: Path) -> str | None:
-    return source.fingerprint(file, full=False) if source is LOCAL else source.digest(file)
+    return source.fingerprint(file, full=False)["fast"] if source is LOCAL else source.digest(file)
 
 
 def _joined(digests: Sequence[str | None]) -> str | None:

@@ -23,9 +23,8 @@ from regstream.hub import Depot, Repository, keep_to, open_repository
 from regstream.manifest import Candidate, Manifest, ModelRef
 from regstream.plan.companions import COMPANIONS
 from regstream.redaction import base_name, is_local_path
+from regstream.run_folder import BROUGHT
 
-#: In the work folder: which files of the hub were brought into its cache.
-BROUGHT = "brought"
 #: What describes a checkpoint, and of the base also what goes into the result as it is.
 _DESCRIPTION = ("config.json", "model.safetensors.index.json")
 _OF_BASE = ("*.json", "*.txt", *COMPANIONS, "README.md")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from regstream.hub import Stage
-from regstream.plan.budget import check_disk, check_memory, disk_needs, disks, memory_budgets
+from regstream.plan.budget import check_disk, check_memory, check_writable, disk_needs, disks, memory_budgets
 from regstream.plan.job import Job
 from regstream.plan.projection import Projection, project
 from regstream.plan.step import Step
@@ -96,8 +96,10 @@ class Plan(Job):
 
         Raises:
             BudgetError: a step needs more memory than its budget, or the run more disk than is free.
+            InputError: the output or the work folder cannot be written to.
         """
         self.check_memory()
+        check_writable(self)
         check_disk(self, self.supply)
 
     def check_memory(self) -> None:

@@ -1,62 +1,103 @@
 """The files beside the shards, written in an order in which a half-made result never loads."""
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from regstream import durable
+from regstream.events import Listener, Warned, ignore
 from regstream.journal import Committed, Identity
-from regstream.plan import BROUGHT, Plan, companions, published_config
+from regstream.locking import exclusive
+from regstream.manifest import STATE
+from regstream.plan import Plan, companions, published_config
 from regstream.publish.auxiliary import without_local_paths
 from regstream.publish.card import model_card
+from regstream.publish.damage import check_file
 from regstream.publish.provenance import (
     MEASURED,
     PROVENANCE,
-    file_digests,
+    file_entries,
+    is_published,
     measured,
     provenance,
     read_provenance,
     record_files,
 )
 from regstream.redaction import redact_values
+from regstream.run_folder import LOCK, PUBLISHED, RunFolder
 
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 CARD = "README.md"
+_TEMPORARY = PUBLISHED + durable.TEMPORARY_SUFFIX
+
+
+def result_files(plan: Plan) -> frozenset[str]:
+    """Every file that a run of the plan writes into its output, by its name there."""
+    shards = {step.shard for step in plan.steps}
+    return frozenset({*shards, *companions(plan.base.folder), CARD, MEASURED, INDEX, CONFIG, PROVENANCE})
+
+
+def copied_files(plan: Plan) -> list[Path]:
+    """The base's files that go into the result as they are."""
+    return [plan.base.folder / name for name in companions(plan.base.folder)]
 
 
 def publish(plan: Plan, identity: Identity, committed: Sequence[Committed]) -> None:
     """Turn the committed shards into a model that loads: companions and card first, then index, config, provenance.
 
-    Every file is written atomically, so this can be interrupted and repeated at any point. The run's state is removed
-    last.
+    Every file is written atomically, so this can be interrupted and repeated at any point.
     """
     folder = plan.output
     names = companions(plan.base.folder)
     for name in names:
-        (folder / name).parent.mkdir(exist_ok=True)
-        durable.write_file(folder / name, without_local_paths(name, (plan.base.folder / name).read_bytes()))
-    durable.write_file(folder / CARD, model_card(plan, results=None).encode())
-    durable.write_file(folder / MEASURED, _json(measured(committed)))
-    durable.write_file(folder / INDEX, _json(_index(plan)))
-    durable.write_file(folder / CONFIG, _json(_config(plan)))
-    digests = file_digests(folder, [*names, CARD, INDEX, CONFIG])
-    shards = {step.shard: (step.shard_bytes, step.shard_sha256) for step in committed}
-    record_files(folder, provenance(plan, identity, committed), digests | shards)
-    durable.remove_tree(plan.workdir)
+        durable.make_folder((folder / name).parent)
+        _write(plan, name, without_local_paths(name, (plan.base.folder / name).read_bytes()))
+    _write(plan, CARD, model_card(plan, results=None).encode())
+    _write(plan, MEASURED, _json(measured(committed)))
+    _write(plan, INDEX, _json(_index(plan)))
+    _write(plan, CONFIG, _json(_config(plan)))
+    files = file_entries(folder, [*names, CARD, INDEX, CONFIG])
+    for step in committed:
+        files[step.shard] = {"bytes": step.shard_bytes, "sha256": step.shard_sha256, "sampled": step.shard_sampled}
+    record_files(folder, provenance(plan, identity, committed), files, _temporary(plan))
 
 
-def add_results(folder: Path, plan: Plan, results: str) -> None:
+def add_results(folder: Path, plan: Plan, results: str, listener: Listener = ignore) -> None:
     """Put a table of results, in Markdown, into a finished result's card, and the card's new digest on record.
+
+    A card that someone has edited is left as it is, with a warning.
 
     Raises:
         InputError: there is no finished result in the folder, or its record is damaged.
+        ResumeError: a run is at work there.
     """
-    record = read_provenance(folder)
-    durable.write_file(folder / CARD, model_card(plan, results=results).encode())
-    digests = {name: (entry["bytes"], entry["sha256"]) for name, entry in record["files"].items()}
-    record_files(folder, record, digests | file_digests(folder, [CARD]))
+    state = RunFolder(folder / STATE, folder)
+    temporary = state.path / _TEMPORARY
+    state.check()
+    durable.make_folder(state.path)
+    with exclusive(state.path / LOCK, folder):
+        record = read_provenance(folder)
+        card = model_card(plan, results=results).encode()
+        try:
+            if _is_own_card(folder / CARD, record, card):
+                durable.write_file(folder / CARD, card, temporary)
+                record_files(folder, record, record["files"] | file_entries(folder, [CARD]), temporary)
+            else:
+                listener(Warned(message=f"{folder / CARD}: edited since it was made; the results are not put into it"))
+        finally:
+            if state.has_only_lock:
+                state.remove()
+
+
+def _is_own_card(path: Path, record: Mapping[str, Any], card: bytes) -> bool:
+    """Whether the card is as recorded, or as a call that was cut off left it before its record."""
+    if not os.path.lexists(path):
+        return True
+    recorded = record["files"].get(CARD)
+    return (recorded is not None and not any(check_file(path, recorded))) or path.read_bytes() == card
 
 
 def published_commits(folder: Path) -> dict[str, str]:
@@ -69,27 +110,13 @@ def published_commits(folder: Path) -> dict[str, str]:
     return commits
 
 
-def is_published(folder: Path) -> bool:
-    """Whether a finished result stands in a folder."""
-    return (folder / PROVENANCE).exists()
+def _write(plan: Plan, name: str, data: bytes) -> None:
+    durable.write_file(plan.output / name, data, _temporary(plan))
 
 
-def clear(plan: Plan) -> None:
-    """Remove what an earlier run left: first what makes a result load, then the rest, and all state of the work.
-
-    The lock stays, and the record of what was brought from the hub, which is still there.
-    """
-    folder = plan.output
-    shards = sorted(folder.glob("model-*-of-*.safetensors*"))
-    for path in [folder / name for name in (PROVENANCE, CONFIG, INDEX, CARD, MEASURED)] + shards:
-        path.unlink(missing_ok=True)
-    durable.sync_folder(folder)
-    for path in plan.workdir.iterdir():
-        if path.is_dir():
-            durable.remove_tree(path)
-        elif path.name not in ("lock", BROUGHT):
-            path.unlink()
-    durable.sync_folder(plan.workdir)
+def _temporary(plan: Plan) -> Path:
+    """Where a file of the result is until it is whole: in a folder of the run's own, where it replaces nobody's."""
+    return plan.state / _TEMPORARY
 
 
 def _index(plan: Plan) -> dict[str, Any]:

@@ -12,17 +12,18 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from regstream import __version__, durable
+from regstream import __version__, digests, durable
 from regstream.boundary import error_boundary
 from regstream.errors import InputError
 from regstream.journal import Committed, Identity
-from regstream.manifest import Candidate, ModelRef, for_the_record
+from regstream.manifest import STATE, Candidate, ModelRef, for_the_record
 from regstream.plan import Plan
 from regstream.redaction import redact_paths
 from regstream.regular_file import check_regular
 
 PROVENANCE = "regstream.json"
 MEASURED = "regstream.measured.json"
+_MOST_PARTS = 2
 
 
 class _Shape(BaseModel):
@@ -73,12 +74,18 @@ def measured(committed: Sequence[Committed]) -> dict[str, Any]:
     }
 
 
-def record_files(folder: Path, record: Mapping[str, Any], digests: Mapping[str, tuple[int, str]]) -> None:
-    """Write the record with each file's size and digest, and its own."""
-    files = {name: {"bytes": size, "sha256": digest} for name, (size, digest) in sorted(digests.items())}
-    complete = {**record, "files": files}
+def record_files(
+    folder: Path, record: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]], temporary: Path | None = None
+) -> None:
+    """Write the record with each file's size and digests, and its own, by way of a `temporary` file."""
+    complete = {**record, "files": {name: dict(entry) for name, entry in sorted(files.items())}}
     complete["sha256"] = self_digest(complete)
-    durable.write_file(folder / PROVENANCE, _dump(complete))
+    durable.write_file(folder / PROVENANCE, _dump(complete), temporary)
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a finished result stands in a folder."""
+    return (folder / PROVENANCE).exists()
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
@@ -103,7 +110,22 @@ def read_provenance(folder: Path) -> dict[str, Any]:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise InputError(f"{path}: damaged: {place}: {first['msg']}; is it of another version?") from error
+    for name in record["files"]:
+        check_name(name, path)
     return record
+
+
+def check_name(name: str, record: Path) -> None:
+    """Refuse a name in a record that is none of a file in the folder: a record comes from whoever made the folder.
+
+    Raises:
+        InputError: names the record.
+    """
+    parts = name.split("/")
+    if not 1 <= len(parts) <= _MOST_PARTS or any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise InputError(f'{record}: damaged: lists "{name}", which is no file of its folder')
+    if parts[0] == STATE:
+        raise InputError(f'{record}: damaged: lists "{name}", which is state of a run')
 
 
 def self_digest(record: Mapping[str, Any]) -> str:
@@ -111,9 +133,9 @@ def self_digest(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(_dump({key: value for key, value in record.items() if key != "sha256"})).hexdigest()
 
 
-def file_digests(folder: Path, names: Iterable[str]) -> dict[str, tuple[int, str]]:
-    """Size and digest of small files."""
-    return {name: ((folder / name).stat().st_size, durable.sha256(folder / name)) for name in names}
+def file_entries(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Size and digest of small files, as they are recorded."""
+    return {name: {"bytes": (folder / name).stat().st_size, "sha256": digests.sha256(folder / name)} for name in names}
 
 
 def _dump(record: Mapping[str, Any]) -> bytes:

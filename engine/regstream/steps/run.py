@@ -9,6 +9,7 @@ from regstream.hidden import DamagedGeneration
 from regstream.ledger import Entry
 from regstream.methods import States
 from regstream.plan import Plan, Step, check_tie
+from regstream.shards import Written
 from regstream.solve import Solve
 from regstream.steps.advance import advance, rebuild
 from regstream.steps.fold import fold
@@ -21,8 +22,7 @@ class Artifacts:
     """What a step left on disk, durable, and how its solves went."""
 
     shard: str
-    shard_bytes: int  # as far as it is written
-    shard_sha256: str
+    written: Written  # the shard as far as it is
     solves: tuple[Solve, ...]
     work: Mapping[str, Entry]  # kind by kind
 
@@ -74,8 +74,7 @@ def _run(step: Step, workshop: Workshop) -> Artifacts:
         advance(step, workshop)
     return Artifacts(
         shard=step.shard,
-        shard_bytes=writer.num_bytes,
-        shard_sha256=writer.sha256,
+        written=workshop.shards.written(plan.parts[step.index]),
         solves=solves,
         work=workshop.ledger.close(),
     )

@@ -33,7 +33,7 @@ class Workshop:
     def __init__(self, plan: Plan, listener: Listener, begun: Mapping[str, tuple[int, str]] | None = None) -> None:
         self.plan = plan
         self.model = plan.model
-        self.shards = Shards(plan.output, begun or {})
+        self.shards = Shards(plan.output, begun or {}, plan.state)
         self.hidden = HiddenStates(plan.workdir / "hidden", plan.compute_dtype, plan.device)
         alpha = plan.method.alpha if isinstance(plan.method, RegMean) else 0.0
         self.scratch = Scratch(plan.device, accumulation_dtype(alpha))
@@ -138,7 +138,8 @@ class Workshop:
 
     def merged(self, step: Step) -> TensorReader:
         """A step's result, read back from its shard."""
-        part, file = self.plan.parts[step.index], self.plan.output / step.shard
+        part = self.plan.parts[step.index]
+        file = self.shards.path(part)
         extents, own = part.extents, {}
         for name, shape in step.shapes.items():
             begin, end = extents[self.plan.base.stored_name(name)]
