@@ -5,11 +5,8 @@ code is one line about the input, but for what is no fault of the input.
 """
 
 import errno
-import os
-import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from regstream.errors import InputError, RegstreamError
 
@@ -20,21 +17,16 @@ _SENTENCES = (ValueError, OSError, RuntimeError)
 
 
 @contextmanager
-def error_boundary(what: str, *, rust: bool = False) -> Iterator[None]:
+def error_boundary(what: str) -> Iterator[None]:
     """Turn whatever the code inside raises into one line: `what`, which says the input and where it is, and a reason.
 
-    Interruptions, regstream's own errors, exhausted memory and a full disk pass unchanged. With `rust`, a panic of a
-    library written in Rust does not print its traceback; anything else that is printed meanwhile appears afterwards.
+    Interruptions, regstream's own errors, exhausted memory and a full disk pass unchanged.
 
     Raises:
         InputError: in place of any other exception.
     """
     try:
-        if rust:
-            with _without_panic_output():
-                yield
-        else:
-            yield
+        yield
     except (RegstreamError, MemoryError, BrokenPipeError):
         raise
     except OSError as error:
@@ -70,35 +62,3 @@ def _is_panic(error: BaseException) -> bool:
 
 def _is_out_of_memory(error: Exception) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
-
-
-@contextmanager
-def _without_panic_output() -> Iterator[None]:
-    # Rust writes to the descriptor, past sys.stderr, and has no switch for it.
-    try:
-        stderr = os.dup(2)
-    except OSError:  # it is closed: nothing is printed anyway
-        yield
-        return
-    panicked = False
-    with tempfile.TemporaryFile() as output:
-        _flush_stderr()
-        os.dup2(output.fileno(), 2)
-        try:
-            yield
-        except BaseException as error:
-            panicked = _is_panic(error)
-            raise
-        finally:
-            _flush_stderr()
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            if not panicked:
-                output.seek(0)
-                with suppress(OSError):
-                    os.write(2, output.read())
-
-
-def _flush_stderr() -> None:
-    with suppress(OSError, ValueError, AttributeError):
-        sys.stderr.flush()

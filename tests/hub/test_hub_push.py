@@ -255,7 +255,7 @@ def test_a_home_folder_in_what_came_from_the_base_is_told(
 ) -> None:
     merge = make_merge(tmp_path, layers=1, hidden=8, candidates=2, merge={"method": "average"})
     settings = merge.folders.base / "tokenizer_config.json"
-    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"name_or_path": f"{Path.home()}/llama"}))
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"trained_on": f"{Path.home()}/llama"}))
     events: list[Event] = []
     push(merge.run(), REPO, listener=events.append)
     told = [event.message for event in events if isinstance(event, Warned)]
