@@ -110,7 +110,7 @@ def test_an_adapter_that_is_none_is_4(invoke: Invoke, fresh: Path) -> None:
     assert result.exit_code == 4
     [line] = _said(result)
     assert 'candidate "task1"' in line
-    assert "adapter_config.json: No such file or directory; expected the folder of a PEFT adapter" in line
+    assert "holds config.json and no adapter_config.json: it is a whole model, no adapter" in line
 
 
 def test_a_changed_input_on_resume_is_5_by_name_until_restart(invoke: Invoke, half_done: Path) -> None:

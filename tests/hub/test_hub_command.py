@@ -79,7 +79,7 @@ def with_mistakes(local_once: Merge, remote: Merge, hub: Hub, tmp_path: Path) ->
         (("org/base", "org/base@v9"), "base: org/base@v9: the hub has no such revision"),
         (("org/candidate-2", "org/private"), "private: HF_TOKEN is no token for it"),
         (("org/candidate-2", "org/lacking"), f"names {LACKING}, which is not there"),
-        (("org/candidate-2", "org/narrow"), "config.json: head_dim is 16, where the base has 32"),
+        (("org/candidate-2", "org/narrow"), "head_dim is 16, where the base has 32"),
     ],
 )
 def test_a_mistake_is_one_line_before_any_shard(

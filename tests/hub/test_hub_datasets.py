@@ -250,7 +250,8 @@ def test_offline_what_was_drawn_is_there_and_all_else_is_told(
 def merge(tmp_path: Path, rows: str) -> Merge:
     """A merge whose candidates' rows are the hub's."""
     (tmp_path / "merge").mkdir()
-    made = make_merge(tmp_path / "merge", layers=2, hidden=8, candidates=2, num_rows=4)
+    others = 'others.embeddings = "base"\nothers.head = "base"\n'
+    made = make_merge(tmp_path / "merge", layers=2, hidden=8, candidates=2, num_rows=4, rules=others)
     text = made.manifest.read_text()
     for index in range(2):
         text = text.replace(f'path = "task{index}.jsonl"', f'dataset = "{NAME}"\nsplit = "train"\nrows = {8 + index}')

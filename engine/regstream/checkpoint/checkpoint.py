@@ -181,8 +181,14 @@ def _check_blocks(checkpoint: Checkpoint) -> None:
     if isinstance(expected, int) and expected > checkpoint.num_blocks:
         raise InputError(
             f"{checkpoint.label}: {checkpoint.folder / CONFIG}: num_hidden_layers is {expected:,}, and the checkpoint's"
-            f" files hold {checkpoint.num_blocks:,} blocks ({checkpoint.family.blocks}.*)"
+            f" files hold {checkpoint.num_blocks:,} blocks ({checkpoint.family.blocks}.*){_elsewhere(checkpoint)}"
         )
+
+
+def _elsewhere(checkpoint: Checkpoint) -> str:
+    """Where further blocks seem to be, under names that are not the model's."""
+    name = next((name for name in checkpoint.ignored if f"{checkpoint.family.blocks}." in name), None)
+    return "" if name is None else f", not {name}"
 
 
 def read_config(folder: Path) -> dict[str, Any]:

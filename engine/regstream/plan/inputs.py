@@ -77,6 +77,7 @@ def check_inputs(
 
     if manifest.merge.others.tied_head == "untie":
         model = untie(base, candidates, model, make)
+    ConfigAgreement(base, model).check_ties(base)
     ties = tuple(settle_ties(base, candidates, model, make))
     model.leave_out(base.lacking(model.shapes))
     notes, configs = _Notes(warn), ConfigAgreement(base, model)
@@ -141,7 +142,6 @@ def _made(base: Checkpoint, config: PreTrainedConfig, dtype: torch.dtype, device
 def _check_base(
     base: Checkpoint, model: LayeredModel, configs: ConfigAgreement, notes: _Notes
 ) -> Mapping[str, tuple[int, ...]]:
-    configs.check_ties(base)
     for line in configs.base_notes():
         notes.warn(line)
     found = check_base(base, model)
