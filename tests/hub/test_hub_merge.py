@@ -323,7 +323,7 @@ def test_the_result_names_repositories_and_commits_and_nothing_of_the_machine(
     assert record["candidates"]["task2"] == f"org/candidate-2@{commits['org/candidate-2']}"
     assert record["identity"]["hub"] == commits
     shard = planned(remote).stages[1].files[0]
-    assert f"hub:{shard.digest}" in record["identity"]["candidates"]["task0"].values()
+    assert {"hub": shard.digest} in record["identity"]["candidates"]["task0"].values()
     card = (output / "README.md").read_text()
     assert "- org/candidate-3\n" in card
     assert f"**task3**: org/candidate-3 at {commits['org/candidate-3'][:12]}, weight 1" in card
