@@ -112,3 +112,23 @@ def test_a_device_that_is_not_there_is_2(invoke: Invoke, fresh: Path, flag: str)
     result = invoke("run", fresh, flag)
     assert result.exit_code == 2
     assert result.stderr.startswith("regstream: error: device")
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize("inside", ["", "/further/in"])
+@pytest.mark.parametrize("key", ["output", "workdir"])
+def test_a_place_behind_a_link_that_leads_nowhere_is_refused(
+    invoke: Invoke, fresh: Path, key: str, inside: str, command: str
+) -> None:
+    link = fresh.parent / "link"
+    link.symlink_to("nowhere")
+    text = fresh.read_text()
+    if key == "output":
+        text = text.replace('output = "merged"', f'output = "link{inside}"')
+    else:
+        text += f'workdir = "link{inside}"\n'
+    fresh.write_text(text)
+    result = invoke(command, fresh)
+    assert result.exit_code == 4
+    assert f"{link}: a link that leads nowhere" in result.stderr.splitlines()[-1]
+    assert not (fresh.parent / "nowhere").exists()

@@ -96,6 +96,8 @@ def _is_own_card(path: Path, record: Mapping[str, Any], card: bytes) -> bool:
     """Whether the card is as recorded, or as a call that was cut off left it before its record."""
     if not os.path.lexists(path):
         return True
+    if path.is_symlink() or not path.is_file():
+        return False
     recorded = record["files"].get(CARD)
     return (recorded is not None and not any(check_file(path, recorded))) or path.read_bytes() == card
 
