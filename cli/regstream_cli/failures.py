@@ -3,7 +3,7 @@
 import errno
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def report(error: BaseException, *, debug: bool) -> int:
 
 
 @contextmanager
-def full_disk_among(disks: Callable[[], Iterable[tuple[Path, int, int]]]) -> Iterator[None]:
+def full_disk_among(disks: Callable[[], Sequence[tuple[Path, int, int]]]) -> Iterator[None]:
     """Tell a disk that fills up while work is under way from other failures, which one, and how much room is missing.
 
     `disks` gives a folder on each disk that is written to, the bytes still to be taken there, and those that are free.
@@ -48,6 +48,10 @@ def full_disk_among(disks: Callable[[], Iterable[tuple[Path, int, int]]]) -> Ite
     try:
         yield
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            what = "the file system, or a limit on this process (ulimit -f), lets no file grow that far"
+            advice = "choose a smaller shard_size or another output"
+            raise BudgetError(f"{error.filename or disks()[0][0]}: {error.strerror}: {what}; {advice}") from error
         if error.errno not in _NO_SPACE:
             raise
         # A write does not say of which file it was: the disk with the least room is the full one.

@@ -160,7 +160,13 @@ def temporary_folder(parent: RunFolder) -> Iterator[Path]:
     """
     parent.check()
     _remove_dead(parent.path)
-    made = durable.make_folder(parent.path)
+    try:
+        made = durable.make_folder(parent.path)
+    except OSError as error:
+        if error.errno not in durable.NOT_WRITABLE:
+            raise
+        advice = "name a folder for temporary files as [resources] workdir"
+        raise InputError(f"{parent.path}: {error.strerror}; {advice}") from error
     with ExitStack() as held:
         folder = _locked_folder(parent.path, held)
         try:

@@ -148,6 +148,31 @@ def test_in_place_of_the_card_may_be_something_else(invoke: Invoke, finished: Pa
     assert mine.read_text() == before
 
 
+@pytest.mark.parametrize("workdir", ["", 'workdir = "fast"\n'], ids=["in the output", "elsewhere"])
+def test_a_result_that_cannot_be_written_to_is_judged_from_elsewhere(
+    invoke: Invoke, finished: Path, monkeypatch: pytest.MonkeyPatch, workdir: str
+) -> None:
+    make = durable.make_folder
+
+    def read_only(folder: Path) -> list[Path]:
+        if "merged" in folder.parts:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
+        return make(folder)
+
+    monkeypatch.setattr(durable, "make_folder", read_only)
+    finished.write_text(finished.read_text() + workdir)
+    result = invoke("evaluate", finished)
+    if workdir:
+        assert result.exit_code == 0
+        assert "merged: Read-only file system; the results are not put into its card" in result.stderr
+    else:
+        assert result.exit_code == 4
+        assert result.stderr.endswith(
+            "Read-only file system; name a folder for temporary files as [resources] workdir\n"
+        )
+    assert result.stdout.startswith("held-out loss") == bool(workdir)
+
+
 def test_scores_are_shown_where_the_card_cannot_be_written(
     invoke: Invoke, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,6 +104,14 @@ def test_of_several_disks_the_full_one_is_named() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def test_a_file_that_may_not_grow_further_is_3() -> None:
+    with (
+        pytest.raises(BudgetError, match=r"^/usb: File too large: .*; choose a smaller shard_size or another output$"),
+        full_disk_among(lambda: [(Path("/usb"), 1, 2)]),
+    ):
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+
 def test_a_truncated_shard_is_4(invoke: Invoke, fresh: Path) -> None:
     shard = fresh.parent / "candidate-1" / "model.safetensors"
     os.truncate(shard, shard.stat().st_size - 10)
