@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from regstream import __version__, heap
-from regstream.errors import BudgetError
+from regstream.errors import BudgetError, Interrupted
 from regstream_cli.bias import bias
 from regstream_cli.evaluate import evaluate
 from regstream_cli.failures import report
@@ -17,20 +17,34 @@ from regstream_cli.push import push
 from regstream_cli.quiet import quieten
 from regstream_cli.run import run
 from regstream_cli.status import status
-from regstream_cli.streams import open_closed_streams
+from regstream_cli.streams import give_up_stdout, open_closed_streams
 from regstream_cli.verify import verify
 
 
 class _Guarded(click.Group):
-    """Leaves usage errors and broken pipes to click, and reports everything else that a command raises."""
+    """Leaves usage errors to click, and reports everything else that a command raises."""
+
+    def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **settings)
+        except BrokenPipeError as error:
+            raise click.exceptions.Exit(_reader_is_gone()) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except BrokenPipeError:
+            ctx.exit(_reader_is_gone())
         except (Exception, KeyboardInterrupt) as error:
             ctx.exit(report(error, debug=bool(ctx.meta.get(DEBUG))))
+
+
+def _reader_is_gone() -> int:
+    """What click leaves at exit code 1: who read standard output stopped, as `head` does."""
+    give_up_stdout()
+    return report(Interrupted("nobody reads standard output any more"), debug=False)
 
 
 @click.group(cls=_Guarded, context_settings={"help_option_names": ["-h", "--help"]})

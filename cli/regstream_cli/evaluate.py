@@ -46,13 +46,14 @@ def evaluate(
 
         plan = plan_of_result(asked, device=device, only=only, listener=listener)
         evaluation = judge(plan, also=also, only=only, cross=cross, listener=listener)
-        if not only:
-            add_results(plan.output, plan, evaluation.markdown(), listener)
     if as_json:
         write_json(_record(evaluation))
     else:
         with writing_data():
             data_console().print(evaluation_table(evaluation))
+    if not only:
+        with watching(verb="evaluate") as listener:
+            add_results(plan.output, plan, evaluation.markdown(), listener)
 
 
 def _record(evaluation: "Evaluation") -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import errno
 import re
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,8 +37,10 @@ def report(error: BaseException, *, debug: bool) -> int:
 
 
 @contextmanager
-def full_disk_at(output: Path, missing_bytes: Callable[[], int]) -> Iterator[None]:
-    """Tell a disk that fills up while work is under way from other failures, and how much room is missing.
+def full_disk_among(disks: Callable[[], Sequence[tuple[Path, int, int]]]) -> Iterator[None]:
+    """Tell a disk that fills up while work is under way from other failures, which one, and how much room is missing.
+
+    `disks` gives a folder on each disk that is written to, the bytes still to be taken there, and those that are free.
 
     Raises:
         BudgetError: in place of the operating system's error.
@@ -46,11 +48,18 @@ def full_disk_at(output: Path, missing_bytes: Callable[[], int]) -> Iterator[Non
     try:
         yield
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            what = "the file system, or a limit on this process (ulimit -f), lets no file grow that far"
+            advice = "choose a smaller shard_size or another output"
+            raise BudgetError(f"{error.filename or disks()[0][0]}: {error.strerror}: {what}; {advice}") from error
         if error.errno not in _NO_SPACE:
             raise
-        missing = f"{format_bytes(missing_bytes())} more are needed; " if missing_bytes() else ""
-        place = error.filename or output
-        raise BudgetError(f"{place}: {error.strerror}; {missing}{_KEPT} once there is room") from error
+        # A write does not say of which file it was: the disk with the least room is the full one.
+        place, needed, free = min(disks(), key=lambda disk: disk[2])
+        missing = f"{format_bytes(needed - free)} more are needed; " if needed > free else ""
+        raise BudgetError(
+            f"{error.filename or place}: {error.strerror}; {missing}{_KEPT} once there is room"
+        ) from error
 
 
 def _known(error: BaseException) -> BaseException:

@@ -6,7 +6,7 @@ import click
 
 from regstream.events import RunFinished
 from regstream.units import format_bytes, format_seconds
-from regstream_cli.failures import full_disk_at
+from regstream_cli.failures import full_disk_among
 from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
 from regstream_cli.plan import show_plan
 from regstream_cli.planned import Asked, plan_of
@@ -45,7 +45,7 @@ def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_di
 
         commits = {} if restart else Journal.commits(manifest.workdir)
         plan = plan_of(asked, device=device, commits=commits, listener=listener)
-        with full_disk_at(plan.output, lambda: plan.missing_disk_bytes):
+        with full_disk_among(lambda: plan.disks):
             scheduler.run(plan, restart=restart, full_digest=full_digest, listener=listener)
     if listener.watch.finished is not None:
         note(_summary(listener.watch.finished))

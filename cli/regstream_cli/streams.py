@@ -21,6 +21,12 @@ from regstream.redaction import redact_secrets
 _PIPE_WIDTH = 200
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Raise what the stream raised; the library's own would end the process with exit code 1."""
+        raise  # noqa: PLE0704  called where it is handled
+
+
 def data_console() -> Console:
     """For data."""
     return _console(sys.stdout)
@@ -69,7 +75,7 @@ def writing_data() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _give_up_stdout()
+        give_up_stdout()
         room = "; make room where it goes to" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise BudgetError(f"standard output: {error.strerror}{room}") from error
 
@@ -88,7 +94,7 @@ def open_closed_streams() -> None:
         note("warning: standard output is closed; what goes there is lost")
 
 
-def _give_up_stdout() -> None:
+def give_up_stdout() -> None:
     """Have what is still buffered go nowhere, or the interpreter fails once more at its exit."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
@@ -110,4 +116,4 @@ def event_record(event: Event) -> dict[str, Any]:
 
 def _console(stream: TextIO) -> Console:
     width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
-    return Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+    return _Console(file=stream, width=width, markup=False, emoji=False, highlight=False)

@@ -20,6 +20,7 @@ from regstream.digests import Prefix
 from regstream.errors import InputError
 
 TEMPORARY_SUFFIX = ".partial"
+NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 

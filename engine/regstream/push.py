@@ -8,7 +8,7 @@ from regstream import __version__, digests
 from regstream.errors import InputError
 from regstream.events import Listener, Progressed, StepStarted, Warned, ignore
 from regstream.hub import LocalFile, Sent, send
-from regstream.publish import PROVENANCE, check_file, read_provenance, strangers
+from regstream.publish import PROVENANCE, check_file, is_loaded, read_provenance, strangers
 
 
 def push(
@@ -30,7 +30,7 @@ def push(
     files = _files(folder, record)
     for name in _telling(files):
         listener(Warned(message=f"{name}: names your home folder, and came so from the base"))
-    return send(
+    sent = send(
         repo,
         files,
         revision=revision,
@@ -38,6 +38,10 @@ def push(
         message=f"Result of regstream {__version__}",
         told_of=lambda name: listener(Progressed(doing=name)),
     )
+    if others := list(filter(is_loaded, sent.others)):
+        told = f"{repo}: holds {', '.join(others)}, not part of the result, and loaded with it or in its place"
+        listener(Warned(message=f"{told}; remove what is of another model there"))
+    return sent
 
 
 def _problems(folder: Path, record: Mapping[str, Any], listener: Listener) -> Iterator[str]:

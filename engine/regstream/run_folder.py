@@ -58,8 +58,11 @@ class RunFolder:
 
     @property
     def has_state(self) -> bool:
-        """Whether it holds more than evaluations that are under way."""
-        return self.exists and any(not _EVALUATION.fullmatch(path.name) for path in self.path.iterdir())
+        """Whether it holds more than evaluations that are under way, or, as a run may leave it, nothing at all."""
+        if not self.exists:
+            return False
+        names = [path.name for path in self.path.iterdir()]
+        return not names or not all(map(_EVALUATION.fullmatch, names))
 
     @property
     def has_only_lock(self) -> bool:
@@ -157,7 +160,13 @@ def temporary_folder(parent: RunFolder) -> Iterator[Path]:
     """
     parent.check()
     _remove_dead(parent.path)
-    made = durable.make_folder(parent.path)
+    try:
+        made = durable.make_folder(parent.path)
+    except OSError as error:
+        if error.errno not in durable.NOT_WRITABLE:
+            raise
+        advice = "name a folder for temporary files as [resources] workdir"
+        raise InputError(f"{parent.path}: {error.strerror}; {advice}") from error
     with ExitStack() as held:
         folder = _locked_folder(parent.path, held)
         try:

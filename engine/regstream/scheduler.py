@@ -62,6 +62,7 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
                 workshop.hidden.drop_before(step.depth + 1)  # only after the commit
                 listener(StepCommitted(**committed.measured))
         _refuse_damaged(plan, journal, full=full_digest)
+        check_output(plan)  # what came meanwhile would be loaded in place of the result
         publish(plan, inputs.identity, journal.committed)  # config and provenance last: whole or not at all
         _release(plan, listener)
     finished = RunFinished(
@@ -101,7 +102,7 @@ def _rewind(plan: Plan, journal: Journal, *, full: bool, listener: Listener) -> 
 def _refuse_damaged(plan: Plan, journal: Journal, *, full: bool) -> None:
     damage = first_damaged(plan, journal.committed, full=full)
     if damage is not None:
-        raise ResumeError(f"{damage.problem} any more; the same command makes it again")
+        raise ResumeError(f"{damage.problem}, though the run wrote it whole; the same command makes it again")
 
 
 def _tidy(plan: Plan, listener: Listener) -> None:

@@ -1,6 +1,8 @@
 """`regstream evaluate` shows a row a model and a column a dataset."""
 
+import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from rich.text import Text
 from transformers import CLIPModel, CLIPProcessor
 
 from merging import make_merge
+from regstream import durable
 from regstream.evaluate import Evaluation, EvaluationRow
 from regstream_cli.render import evaluation_table
 
@@ -127,3 +130,56 @@ def test_the_lowest_loss_of_a_column_is_bold() -> None:
     cells = [[cell for cell in column.cells if isinstance(cell, Text)] for column in table.columns[1:]]
     assert [[cell.plain for cell in column if cell.style] for column in cells] == [["1.500"], ["1.000"], ["1.400"]]
     assert [cell.plain for cell in cells[2]] == ["1.500", "", "1.400"]
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a link"])
+def test_in_place_of_the_card_may_be_something_else(invoke: Invoke, finished: Path, kind: str) -> None:
+    card, mine = finished.parent / "merged" / "README.md", finished.parent / "mine.md"
+    card.rename(mine)
+    if kind == "a folder":
+        card.mkdir()
+    else:
+        card.symlink_to(mine)
+    before = mine.read_text()
+    result = invoke("evaluate", finished)
+    assert result.exit_code == 0, result.stderr
+    assert "README.md: edited since it was made; the results are not put into it" in result.stderr
+    assert card.is_dir() if kind == "a folder" else card.is_symlink()
+    assert mine.read_text() == before
+
+
+@pytest.mark.parametrize("workdir", ["", 'workdir = "fast"\n'], ids=["in the output", "elsewhere"])
+def test_a_result_that_cannot_be_written_to_is_judged_from_elsewhere(
+    invoke: Invoke, finished: Path, monkeypatch: pytest.MonkeyPatch, workdir: str
+) -> None:
+    make = durable.make_folder
+
+    def read_only(folder: Path) -> list[Path]:
+        if "merged" in folder.parts:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
+        return make(folder)
+
+    monkeypatch.setattr(durable, "make_folder", read_only)
+    finished.write_text(finished.read_text() + workdir)
+    result = invoke("evaluate", finished)
+    if workdir:
+        assert result.exit_code == 0
+        assert "merged: Read-only file system; the results are not put into its card" in result.stderr
+    else:
+        assert result.exit_code == 4
+        assert result.stderr.endswith(
+            "Read-only file system; name a folder for temporary files as [resources] workdir\n"
+        )
+    assert result.stdout.startswith("held-out loss") == bool(workdir)
+
+
+def test_scores_are_shown_where_the_card_cannot_be_written(
+    invoke: Invoke, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(durable, "write_file", full)
+    result = invoke("evaluate", finished)
+    assert result.exit_code == 3
+    assert result.stdout.splitlines()[-1].startswith("regmean++")

@@ -13,7 +13,8 @@ import pytest
 from click.testing import Result
 
 from regstream import durable, scheduler
-from regstream.errors import InputError, SolveError
+from regstream.errors import BudgetError, InputError, SolveError
+from regstream_cli.failures import full_disk_among
 
 Invoke = Callable[..., Result]
 
@@ -92,6 +93,23 @@ def test_a_full_disk_names_how_much_is_missing(
         result = invoke("run", half_done)
     assert result.exit_code == 3
     assert re.search(r"No space left on device; [\d.]+ \w+ more are needed; what was", _said(result)[-1])
+
+
+def test_of_several_disks_the_full_one_is_named() -> None:
+    disks = [(Path("/large"), 1 << 20, 1 << 30), (Path("/fast"), 4096, 1024)]
+    with (
+        pytest.raises(BudgetError, match=r"^/fast: No space left on device; 3 KiB more are needed; "),
+        full_disk_among(lambda: disks),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_file_that_may_not_grow_further_is_3() -> None:
+    with (
+        pytest.raises(BudgetError, match=r"^/usb: File too large: .*; choose a smaller shard_size or another output$"),
+        full_disk_among(lambda: [(Path("/usb"), 1, 2)]),
+    ):
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
 
 def test_a_truncated_shard_is_4(invoke: Invoke, fresh: Path) -> None:

@@ -79,6 +79,13 @@ def test_a_finished_run_is_not_tidied_while_another_is_at_work(invoke: Invoke, f
     assert not state.exists()
 
 
+def test_what_a_run_that_was_killed_at_its_very_end_left_goes(invoke: Invoke, finished: Path) -> None:
+    state = finished.parent / "merged" / ".regstream"
+    state.mkdir()
+    assert "already finished" in invoke("run", finished).stderr
+    assert not state.exists()
+
+
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_is_4(
     invoke: Invoke, fresh: Path, monkeypatch: pytest.MonkeyPatch, number: int

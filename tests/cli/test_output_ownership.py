@@ -9,8 +9,13 @@ import pytest
 from click.testing import Result
 
 from disk import no_waiting_for_the_disk
+from regstream.errors import InputError
+from regstream.events import Event, StepStarted
+from regstream.manifest import read_manifest
+from regstream.plan import make_plan
 from regstream.publish import PROVENANCE
 from regstream.publish.provenance import self_digest
+from regstream.scheduler import run
 
 __all__ = ["no_waiting_for_the_disk"]
 
@@ -49,10 +54,27 @@ def test_what_loaders_read_and_no_run_made_is_refused(
     result = invoke(*command, fresh)
     assert result.exit_code == 4
     line = result.stderr.splitlines()[-1]
-    assert line.startswith(f"regstream: error: {output_of(fresh)}: holds {name}, which no run made")
+    assert line.startswith(f"regstream: error: {output_of(fresh)}: holds {name}, which models are loaded from")
+    assert "no record of regstream lists" in line
     assert "choose another output, or move them away" in line
     assert [path.read_text() for path in output_of(fresh).rglob("*") if path.is_file()] == ["of someone"]
     assert path.exists()
+
+
+def test_what_loaders_read_and_came_during_the_run_is_refused_before_the_result_is_published(
+    invoke: Invoke, fresh: Path
+) -> None:
+    def plant(event: Event) -> None:
+        if isinstance(event, StepStarted) and event.name == "head":
+            stray(fresh, "model.safetensors")
+
+    with pytest.raises(InputError, match=r"holds model\.safetensors, which models are loaded from"):
+        run(make_plan(read_manifest(fresh), text=fresh.read_text()), listener=plant)
+    assert not (output_of(fresh) / "config.json").exists()
+    assert (output_of(fresh) / "model.safetensors").read_text() == "of someone"
+    (output_of(fresh) / "model.safetensors").unlink()
+    assert "going on after 7 of 7 steps" in invoke("run", fresh).stderr
+    assert invoke("verify", output_of(fresh)).exit_code == 0
 
 
 @pytest.mark.parametrize("target", ["nowhere", "inside"])
@@ -87,7 +109,7 @@ def test_what_comes_into_a_run_or_a_result_is_refused_too(
     for options in ((), ("--restart",)):
         result = invoke("run", manifest, *options)
         assert result.exit_code == 4
-        assert f"holds {name}, which no run made" in result.stderr
+        assert f"holds {name}, which models are loaded from" in result.stderr
     assert path.read_text() == "of someone"
 
 

@@ -15,13 +15,6 @@ from click.testing import Result
 
 Invoke = Callable[..., Result]
 _RUN = [sys.executable, "-m", "regstream_cli", "run"]
-#: A command that needs no engine, so that this starts at once.
-_SAYS = """
-from regstream_cli.app import cli, main
-from regstream_cli.streams import write_json
-cli.command("says")(lambda: write_json("something"))
-main()
-"""
 
 
 def _shards(output: Path) -> dict[str, bytes]:
@@ -97,18 +90,28 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(invoke: Invoke, fresh: Path
     assert sorted(fresh.parent.rglob("*")) == before
 
 
-def test_a_closed_pipe_is_silent(environment: dict[str, str]) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    says = [sys.executable, "-c", _SAYS, "says"]
-    done = subprocess.run(says, env=environment, stdout=writer, stderr=subprocess.PIPE, check=False, timeout=60)
-    os.close(writer)
-    assert done.returncode == 1
-    assert done.stderr == b""
-
-
 @pytest.mark.parametrize("flag", ["--device=abacus", "--device=cuda:99"])
 def test_a_device_that_is_not_there_is_2(invoke: Invoke, fresh: Path, flag: str) -> None:
     result = invoke("run", fresh, flag)
     assert result.exit_code == 2
     assert result.stderr.startswith("regstream: error: device")
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+@pytest.mark.parametrize("inside", ["", "/further/in"])
+@pytest.mark.parametrize("key", ["output", "workdir"])
+def test_a_place_behind_a_link_that_leads_nowhere_is_refused(
+    invoke: Invoke, fresh: Path, key: str, inside: str, command: str
+) -> None:
+    link = fresh.parent / "link"
+    link.symlink_to("nowhere")
+    text = fresh.read_text()
+    if key == "output":
+        text = text.replace('output = "merged"', f'output = "link{inside}"')
+    else:
+        text += f'workdir = "link{inside}"\n'
+    fresh.write_text(text)
+    result = invoke(command, fresh)
+    assert result.exit_code == 4
+    assert f"{link}: a link that leads nowhere" in result.stderr.splitlines()[-1]
+    assert not (fresh.parent / "nowhere").exists()

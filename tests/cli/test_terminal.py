@@ -92,6 +92,25 @@ def test_a_full_standard_output_is_3_and_named(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments", [("--help",), ("run", "--help"), ("plan",), ("run", "--json"), ("status",)], ids=" ".join
+)
+def test_where_nobody_reads_standard_output_is_130(
+    environment: dict[str, str], half_done: Path, arguments: tuple[str, ...]
+) -> None:
+    command, *options = arguments
+    asked = [*arguments] if "--help" in arguments else [command, str(half_done), *options]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "regstream_cli", *asked],
+        env=environment, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    os.close(writer)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.splitlines()[-1] == "regstream: interrupted: nobody reads standard output any more"
+
+
 def test_a_closed_standard_output_is_named_and_no_file_takes_its_place(
     environment: dict[str, str], half_done: Path
 ) -> None:

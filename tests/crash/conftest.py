@@ -6,7 +6,10 @@ import pytest
 
 from crash.faults import count_places, in_child
 from crash.resuming import Resuming, contents
+from disk import no_waiting_for_the_disk
 from merging import Merge, make_merge
+
+__all__ = ["no_waiting_for_the_disk"]
 
 #: Of the second kind two steps share a shard: stem and first block, second block and head.
 KINDS = {

@@ -5,6 +5,8 @@ A place is one operation on a file below a folder: an open for writing, a rename
 """
 
 import os
+import random
+import re
 import signal
 import sys
 import threading
@@ -43,6 +45,18 @@ def count_places(work: Callable[[], object], folder: Path) -> list[str]:
     with _watched(folder, places.append):
         work()
     return places
+
+
+def of_every_kind(places: list[str], seed: int) -> list[int]:
+    """The index of one operation of each kind, drawn by the seed.
+
+    Of one kind are the same operations on files of one purpose, of whichever step, candidate or batch.
+    """
+    kinds: dict[str, list[int]] = {}
+    for index, place in enumerate(places):
+        kinds.setdefault(re.sub(r"[0-9a-f]{32}|\d+", "#", place), []).append(index)
+    drawing = random.Random(seed)
+    return sorted(drawing.choice(indexes) for indexes in kinds.values())
 
 
 def with_fault(work: Callable[[], object], folder: Path, index: int, fault: Fault) -> None:

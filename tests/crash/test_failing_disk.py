@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from crash.faults import in_child, refuse, with_fault
+from crash.faults import in_child, of_every_kind, refuse, with_fault
 from crash.resuming import Resuming, contents
 
 
@@ -25,6 +25,6 @@ def test_at_a_few_operations(resuming: Resuming, places: list[str], number: int)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
-def test_at_every_operation(resuming: Resuming, places: list[str], number: int) -> None:
-    for index in range(len(places)):
+def test_at_every_kind_of_operation(resuming: Resuming, places: list[str], number: int) -> None:
+    for index in of_every_kind(places, seed=number):
         check_failing(resuming, places, index, number)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from crash.faults import in_child, kill, with_fault
+from crash.faults import in_child, kill, of_every_kind, with_fault
 from crash.resuming import Resuming
 
 SIGKILLED = -signal.SIGKILL
@@ -25,26 +25,27 @@ def test_at_a_few_operations(resuming: Resuming, places: list[str]) -> None:
 
 
 @pytest.mark.slow
-def test_at_every_operation(resuming: Resuming, places: list[str]) -> None:
-    assert len(places) > 100
+def test_at_every_kind_of_operation(resuming: Resuming, places: list[str]) -> None:
+    chosen = of_every_kind(places, seed=0)
+    assert len(chosen) > 60
     codes = []
-    for index, place in enumerate(places):
+    for index in chosen:
         codes.append(in_child(killed_at(resuming, index)))
-        resuming.check(place)
+        resuming.check(places[index])
     # zarr's own threads may make a folder in one attempt or in two, so a run can be a few operations shorter.
-    assert set(codes[:-20]) == {SIGKILLED}
+    assert set(codes[:-8]) == {SIGKILLED}
     assert set(codes) <= {SIGKILLED, 0}
 
 
 @pytest.mark.slow
-def test_at_a_hundred_random_instants(resuming: Resuming) -> None:
+def test_at_fifty_random_instants(resuming: Resuming) -> None:
     started = time.monotonic()
     assert in_child(resuming.run) == 0
     duration = time.monotonic() - started
     resuming.forget()
     instants = random.Random(0)
     num_killed = 0
-    while num_killed < 100:  # for each of three kinds: 300 in all
+    while num_killed < 50:  # for each of three kinds: 150 in all
         seconds = instants.uniform(0, duration)
         if in_child(resuming.run, killed_after=seconds) == SIGKILLED:
             num_killed += 1

@@ -157,6 +157,24 @@ def test_weights_of_another_model_go(writable: Hub, result: Path, tmp_path: Path
     assert push(result, REPO).removed == ()
 
 
+def test_what_else_is_loaded_from_the_repository_is_named(writable: Hub, result: Path, tmp_path: Path) -> None:
+    before = tmp_path / "before"
+    (before / "onnx").mkdir(parents=True)
+    for name in ("adapter_config.json", "tekken.json", "notes.txt", "onnx/model.onnx"):
+        (before / name).write_bytes(name.encode())
+    writable.add(REPO, before)
+    warned: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Warned):
+            warned.append(event.message)
+
+    push(result, REPO, listener=listen)
+    [line] = warned
+    assert line.startswith(f"{REPO}: holds adapter_config.json, tekken.json, not part of the result")
+    assert stands(writable).keys() > on_record(result).keys()
+
+
 def test_private_where_it_is_new_and_refused_where_it_is_public(writable: Hub, result: Path) -> None:
     push(result, REPO, private=True)
     assert writable.repos[REPO].token == "secret"

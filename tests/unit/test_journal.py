@@ -152,6 +152,7 @@ def test_what_a_watcher_is_told_is_what_was_measured(tmp_path: Path) -> None:
         ({"a": {"fast": "1"}}, {"a": {"fast": "1", "full": "2"}}, []),
         ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "1"}}, []),
         ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "1", "full": "3"}}, ["a full: 2 before, 3 now"]),
+        ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "4", "full": "3"}}, ["a fast: 1 before, 4 now"]),
         ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "3"}}, ["a fast: 1 before, 3 now"]),
         ({"a": {"full": "2"}}, {"a": {"hub": "2"}}, ["a full: 2 before, absent now", "a hub: absent before, 2 now"]),
     ],

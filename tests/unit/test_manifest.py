@@ -391,6 +391,7 @@ def test_what_is_written_stays_clear_of_what_is_read(write: Write, tmp_path: Pat
     assert len(problems(write(good(('"merged"', '"."'))))) == 4  # the base, a model, its rows, the manifest
     state = "[resources]\nworkdir = {}\n"
     assert "is inside the base" in problems(write(GOOD + state.format('"base/state"')))[0]
+    assert "leave the key out" in problems(write(GOOD + state.format('"merged/.regstream"')))[0]
     (tmp_path / "link").symlink_to(tmp_path / "base")
     assert "is also the base" in problems(write(good(('"merged"', '"link"'))))[0]
 

@@ -30,12 +30,16 @@ class LocalFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Sent:
-    """What stands on the hub now, and what had to be committed for that: nothing, where it stood there already."""
+    """What stands on the hub now, and what had to be committed for that: nothing, where it stood there already.
+
+    `others` are files of the repository that were there before and are not of these.
+    """
 
     url: str
     commit: str
     files: tuple[str, ...]
     removed: tuple[str, ...]
+    others: tuple[str, ...]
 
 
 def send(
@@ -74,7 +78,8 @@ def send(
     for name, file in files.items():
         if not _is_there(file, shown.get(name)):
             raise HubError(f"{branch}: {name} is not there after all; does a .gitignore in the repository keep it out?")
-    return Sent(url=branch.url, commit=commit, files=tuple(missing), removed=tuple(stale))
+    others = tuple(sorted(shown.keys() - files.keys()))
+    return Sent(url=branch.url, commit=commit, files=tuple(missing), removed=tuple(stale), others=others)
 
 
 def _is_there(file: LocalFile, entry: RepoFile | None) -> bool:

@@ -52,7 +52,8 @@ def differences(before: Identity, now: Identity) -> Iterator[str]:
     old, new = dict(_flat(before)), dict(_flat(now))
     for place in sorted(old.keys() | new.keys()):
         fast = (*place[:-1], "fast")
-        if place[-1:] == ("full",) and not (place in old and place in new) and fast in old and fast in new:
+        told = fast in old and fast in new and (old[fast] != new[fast] or not (place in old and place in new))
+        if place[-1:] == ("full",) and told:
             continue
         if old.get(place) != new.get(place):
             yield f"{' '.join(place)}: {_shown(old.get(place))} before, {_shown(new.get(place))} now"

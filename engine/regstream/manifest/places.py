@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from regstream.manifest.consistency import SETS, Draft, table, tables
 from regstream.manifest.references import as_seen_from, exists, is_folder, locate, model_reference, nearest_name, real
+from regstream.manifest.schema import STATE
 from regstream.manifest.wording import Location, Problem, shown
 
 SUFFIXES = (".jsonl", ".txt", ".parquet", ".safetensors")
@@ -42,6 +43,9 @@ def misplaced(draft: Draft, manifest: Path) -> Iterator[Problem]:
     if workdir is not None:
         # A run makes a folder of its own in it, so that inputs may stand beside that.
         yield from _in_the_way(("resources", "workdir"), workdir, read, may_contain=True)
+        if output is not None and real(workdir).is_relative_to(real(output / STATE)):
+            told = f"{workdir} is where a run keeps its state without this key; leave the key out"
+            yield Problem(("resources", "workdir"), told)
 
 
 def _models(draft: Draft, folder: Path) -> Iterator[_Source]:

@@ -89,9 +89,10 @@ def check_writable(job: Job) -> None:
         InputError: names the folder.
     """
     for what, folder in (("output", job.output), ("work folder", job.workdir)):
-        place = _nearest(folder)
+        place = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
         if not place.is_dir():
-            raise InputError(f"{place}: a file, where the {what} {folder} needs a folder")
+            found = "a file" if place.exists() else "a link that leads nowhere"
+            raise InputError(f"{place}: {found}, where the {what} {folder} needs a folder")
         if not os.access(place, os.W_OK | os.X_OK):
             why = "read-only" if os.statvfs(place).f_flag & os.ST_RDONLY else "without permission to write to it"
             raise InputError(f"{place}: {why}, and the {what} is {folder}; choose another")

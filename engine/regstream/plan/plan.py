@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from regstream.hub import Stage
 from regstream.plan.budget import check_disk, check_memory, check_writable, disk_needs, disks, memory_budgets
@@ -77,9 +78,9 @@ class Plan(Job):
         return sum(needed for _, needed in disk_needs(self, self.supply))
 
     @property
-    def missing_disk_bytes(self) -> int:
-        """How much of that is not free now."""
-        return sum(max(0, needed - free) for _, needed, free in disks(self, self.supply))
+    def disks(self) -> list[tuple[Path, int, int]]:
+        """A folder on each disk that is written to, what is still to be taken there, and what is free now."""
+        return list(disks(self, self.supply))
 
     @property
     def read_bytes(self) -> int:

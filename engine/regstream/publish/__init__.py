@@ -3,6 +3,7 @@
 from regstream.publish.damage import check_file, strangers
 from regstream.publish.files import add_results, copied_files, publish, published_commits
 from regstream.publish.finished import check_result, refuse_other
+from regstream.publish.loadable import is_loaded
 from regstream.publish.ownership import check_output, claim, clear, has_state, release
 from regstream.publish.provenance import PROVENANCE, is_published, read_provenance
 
@@ -16,6 +17,7 @@ __all__ = [
     "clear",
     "copied_files",
     "has_state",
+    "is_loaded",
     "is_published",
     "publish",
     "published_commits",

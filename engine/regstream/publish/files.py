@@ -68,7 +68,7 @@ def publish(plan: Plan, identity: Identity, committed: Sequence[Committed]) -> N
 def add_results(folder: Path, plan: Plan, results: str, listener: Listener = ignore) -> None:
     """Put a table of results, in Markdown, into a finished result's card, and the card's new digest on record.
 
-    A card that someone has edited is left as it is, with a warning.
+    A card that someone has edited, or that cannot be written, is left as it is, with a warning.
 
     Raises:
         InputError: there is no finished result in the folder, or its record is damaged.
@@ -77,7 +77,13 @@ def add_results(folder: Path, plan: Plan, results: str, listener: Listener = ign
     state = RunFolder(folder / STATE, folder)
     temporary = state.path / _TEMPORARY
     state.check()
-    durable.make_folder(state.path)
+    try:
+        durable.make_folder(state.path)
+    except OSError as error:
+        if error.errno not in durable.NOT_WRITABLE:
+            raise
+        listener(Warned(message=f"{folder}: {error.strerror}; the results are not put into its card"))
+        return
     with exclusive(state.path / LOCK, folder):
         record = read_provenance(folder)
         card = model_card(plan, results=results).encode()
@@ -96,6 +102,8 @@ def _is_own_card(path: Path, record: Mapping[str, Any], card: bytes) -> bool:
     """Whether the card is as recorded, or as a call that was cut off left it before its record."""
     if not os.path.lexists(path):
         return True
+    if path.is_symlink() or not path.is_file():
+        return False
     recorded = record["files"].get(CARD)
     return (recorded is not None and not any(check_file(path, recorded))) or path.read_bytes() == card
 

@@ -26,7 +26,13 @@ def loaded_files(folder: Path) -> Iterator[str]:
     """The names, within a folder, of what a library would take for a part of a model: files, folders and links."""
     names = _names(folder)
     names += [f"{inner}/{name}" for inner in _FOLDERS if inner in names for name in _names(folder / inner)]
-    yield from (name for name in names if _LOADED.fullmatch(name))
+    yield from filter(is_loaded, names)
+
+
+def is_loaded(name: str) -> bool:
+    """Whether a file of this name, within its folder or repository, is one that a library reads."""
+    folder, _, _ = name.rpartition("/")
+    return folder in ("", *_FOLDERS) and _LOADED.fullmatch(name) is not None
 
 
 def _names(folder: Path) -> list[str]:

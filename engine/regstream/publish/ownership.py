@@ -30,8 +30,8 @@ def check_output(plan: Plan) -> None:
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise InputError(
-            f"{plan.output}: holds {foreign[0]}{more}, which no run made, and which models are loaded from or a result"
-            " has too; choose another output, or move them away"
+            f"{plan.output}: holds {foreign[0]}{more}, which models are loaded from or a result has too, and no record"
+            " of regstream lists as a run's; choose another output, or move them away"
         )
     _refuse_inputs(plan, [own_path(plan.output, name) for name in owned | planned])
 
