@@ -247,6 +247,14 @@ AGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any], st
         {"rope_parameters": ..., "rope_theta": 10000, "rope_scaling": LONG_OF_OLD},
         None,
     ),
+    "windows beyond the longest text": (
+        "mistral", {"sliding_window": 4096, "max_position_embeddings": 256}, {"sliding_window": None}, "sliding_window"
+    ),
+    "what transformers 4 wrote of every model": (
+        "clip", {"pad_token_id": None, "is_decoder": False, "pruned_heads": {}, "prefix": None}, {
+            "pad_token_id": ..., "is_decoder": ..., "pruned_heads": ..., "prefix": ...
+        }, None
+    ),
     "what equals the class's default left out": ("llama", {"rms_norm_eps": 1e-6}, {"rms_norm_eps": ...}, None),
 }  # fmt: skip
 
@@ -292,6 +300,7 @@ DISAGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any],
         {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0, "layer_types": ...},
         "layer_types is ['sliding_attention', 'sliding_attention'], where the base has ['full_attention', 'full",
     ),
+    "a window within the longest text": ("mistral", {}, {"sliding_window": None}, "sliding_window is None, where the"),
     "the head's cap": ("gemma2", {}, {"final_logit_softcapping": 7.0}, "final_logit_softcapping is 7.0"),
     "a tie": ("llama", {}, {"tie_word_embeddings": True}, "tie_word_embeddings is True, where the base has False"),
     "positions by padding": ("roberta", {}, {"pad_token_id": 5}, "pad_token_id is 5, where the base has 0"),

@@ -27,10 +27,13 @@ _SAME_ROPE_TYPES = {"su", "yarn", "longrope"}
 _OF_OBJECTS = {
     "_name_or_path", "_commit_hash", "_auto_class", "_post_init_done", "_output_attentions", "_sliding_window_pattern",
     "_attn_implementation_internal", "_attn_implementation_autoset", "_experts_implementation_internal",
+    "ignore_keys_at_rope_validation",
 }  # fmt: skip
 #: Where it keeps what single layers have otherwise.
 _LAYERS_OWN = "_heterogeneity_spec"
 _ABSENT = "absent"
+#: What transformers 4 wrote into every config as false.
+_SWITCHED_OFF = {"add_cross_attention", "is_decoder", "tf_legacy_loss", "tie_encoder_decoder", "use_bfloat16"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,12 @@ class Difference:
     def name(self) -> str:
         """The attribute without the sub-configs that it is in."""
         return self.attribute.rpartition(".")[2]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether one file says nothing of it, and the other that there is none, as transformers 4 wrote of much."""
+        nothing: list[Any] = [_ABSENT, None, {}, [], *([False] if self.name in _SWITCHED_OFF else [])]
+        return all(value in nothing for value in (self.value, self.base_value))
 
     def __str__(self) -> str:
         beside = " beside another value, which transformers takes" if self.contradicts else ""
