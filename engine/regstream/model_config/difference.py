@@ -1,5 +1,6 @@
 """Where two configs of one class differ once their class has read them, whatever the spelling in the files."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -45,6 +46,7 @@ class Difference:
     shown: str
     value: Any
     base_value: Any
+    is_default: bool = False  # the file says nothing of it
     contradicts: bool = False  # another value in the same file, which is the one that is taken
 
     @property
@@ -60,7 +62,9 @@ class Difference:
 
     def __str__(self) -> str:
         beside = " beside another value, which transformers takes" if self.contradicts else ""
-        return f"{self.shown} is {self.value}{beside}, where the base has {self.base_value}"
+        beside += " (not in the file)" if self.is_default else ""
+        of_base = "none" if self.base_value == _ABSENT else _in_json(self.base_value)
+        return f"{self.shown} is {_in_json(self.value)}{beside}, where the base has {of_base}"
 
 
 def differences(
@@ -73,8 +77,9 @@ def differences(
             attribute=attribute,
             leaf=leaf,
             shown=_shown(leaf, config, content, base_content),
-            value=here.get((attribute, leaf), _ABSENT),
-            base_value=there.get((attribute, leaf), _ABSENT),
+            value=_as_named(config, attribute, here.get((attribute, leaf), _ABSENT)),
+            is_default=(attribute, leaf) in here and not _states(content, _shown(leaf, config, content)),
+            base_value=_as_named(base, attribute, there.get((attribute, leaf), _ABSENT)),
         )
         for attribute, leaf in dict.fromkeys([*here, *there])
         if here.get((attribute, leaf), _ABSENT) != there.get((attribute, leaf), _ABSENT)
@@ -180,6 +185,25 @@ def _two_types(table: Mapping[str, Any]) -> Iterator[Difference]:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _as_named(config: Any, attribute: str, plain: Any) -> Any:
+    """A value by the name that the config has for it, where it has several."""
+    for name in attribute.split("."):
+        config = getattr(config, name, plain)
+    return config if isinstance(config, str) and isinstance(plain, str) else plain
+
+
+def _in_json(value: Any) -> str:
+    """A value as a file spells it."""
+    return "absent" if value == _ABSENT else json.dumps(value, default=str)
+
+
+def _states(content: Mapping[str, Any], shown: str) -> bool:
+    """Whether a file says something of a key, in whichever of its tables."""
+    key = shown.rpartition(".")[2]
+    is_here = key in content or (key == "rope_type" and "type" in content)
+    return is_here or any(_states(value, key) for value in content.values() if isinstance(value, Mapping))
 
 
 def _shown(leaf: str, config: PreTrainedConfig, *contents: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ What differs once transformers has read both is harmless only if it is known to 
 read it, or reads it and comes out as the same model.
 """
 
+import json
 import re
 import sys
 from collections.abc import Collection, Mapping
@@ -97,7 +98,9 @@ class ConfigAgreement:
         for name in self._model.shapes.keys() & set(tied):
             if name not in checkpoint.tensors:
                 key = "tie_word_embeddings"
-                spelled = checkpoint.config.get(key, "absent, which is false in its class")
+                spelled = (
+                    json.dumps(checkpoint.config.get(key)) if key in checkpoint.config else "absent, which is false"
+                )
                 raise InputError(
                     f"{checkpoint.label}: {checkpoint.folder / CONFIG}: {key} is {spelled}, and tensor {name} is not in"
                     f" the checkpoint{_described(checkpoint)}; where {key} is true at the top level, it is the"
@@ -180,7 +183,7 @@ def _described(checkpoint: Checkpoint) -> str:
     """What a checkpoint without a head is, where its config tells."""
     found = checkpoint.config.get("architectures")
     named = found[0] if isinstance(found, list) and found and isinstance(found[0], str) else ""
-    return f", which is a {named}" if named and not named.endswith(("ForCausalLM", "LMHeadModel")) else ""
+    return f", whose architecture is {named}" if named and not named.endswith(("ForCausalLM", "LMHeadModel")) else ""
 
 
 def _sub_config(config: PreTrainedConfig, path: str) -> Any:
