@@ -217,6 +217,7 @@ def test_both_versions_spellings_of_a_config_agree(judges: Judges, family: check
 
 
 LONG = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [1.0] * 4}
+PART = LONG | {"short_factor": [1.0] * 2, "long_factor": [1.0] * 2}
 LONG_OF_OLD = {"type": "longrope", "short_factor": [1] * 4, "long_factor": [1] * 4}
 #: A family, a base's keys and a candidate's, and what is told of the candidate.
 AGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any], str | None]] = {
@@ -255,6 +256,24 @@ AGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any], st
             "pad_token_id": ..., "is_decoder": ..., "pruned_heads": ..., "prefix": ...
         }, None
     ),
+    "longrope under its first name": (
+        "phi3",
+        {"rope_parameters": LONG | {"original_max_position_embeddings": 64}, "original_max_position_embeddings": 64},
+        {"rope_parameters": ..., "rope_theta": 10000, "rope_scaling": LONG_OF_OLD | {"type": "su"}},
+        None,
+    ),
+    "a part of rotary embeddings beside their scaling, of old": (
+        "phi3",
+        {
+            "rope_parameters": PART | {"original_max_position_embeddings": 64, "partial_rotary_factor": 0.5},
+            "original_max_position_embeddings": 64,
+        },
+        {
+            "rope_parameters": ..., "rope_theta": 10000, "partial_rotary_factor": 0.5,
+            "rope_scaling": {"type": "longrope", "short_factor": [1] * 2, "long_factor": [1] * 2},
+        },
+        None,
+    ),
     "what equals the class's default left out": ("llama", {"rms_norm_eps": 1e-6}, {"rms_norm_eps": ...}, None),
 }  # fmt: skip
 
@@ -271,7 +290,7 @@ def test_configs_that_make_the_same_blocks_agree(
 
 DISAGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any], str]] = {
     "an epsilon": ("llama", {}, {"rms_norm_eps": 1e-3}, "rms_norm_eps is 0.001, where the base has 1e-06"),
-    "by the class's default": ("mistral", {}, {"sliding_window": ...}, "sliding_window is 4096 (not in the file), where"),
+    "by the class's default": ("mistral", {}, {"sliding_window": ...}, "sliding_window is 4096 (not in the file)"),
     "two spellings that do not agree": (
         "llama", {}, {"rope_theta": 5e5}, "rope_theta is 500000.0 beside another value, which transformers takes, where"
     ),

@@ -124,14 +124,14 @@ def _leaves(config: PreTrainedConfig, prefix: str = "") -> dict[tuple[str, str],
     return found
 
 
-def _rope_leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _rope_leaves(table: Mapping[str, Any], defaults: Mapping[str, Any] = _ROPE_DEFAULTS) -> Iterator[tuple[str, Any]]:
     nested = {key: value for key, value in table.items() if isinstance(value, Mapping)}
     for key, value in nested.items():
-        yield from ((f"{key}.{leaf}", plain) for leaf, plain in _rope_leaves(value))
+        yield from ((f"{key}.{leaf}", plain) for leaf, plain in _rope_leaves(value, defaults))
     if not table or len(nested) < len(table):
         old_spelling = {"rope_type": table["type"]} if "type" in table else {}
         flat = {key: value for key, value in table.items() if key not in nested and key != "type" and value is not None}
-        yield from ((key, _plain(key, value)) for key, value in (_ROPE_DEFAULTS | old_spelling | flat).items())
+        yield from ((key, _plain(key, value)) for key, value in {**defaults, **old_spelling, **flat}.items())
 
 
 def _plain(key: str, value: Any) -> Any:
@@ -159,7 +159,8 @@ def _contradictions(
     stated = [(key, key, value) for key, value in content.items() if key in _ROPE_SPELLINGS]
     for table in ("rope_scaling", ROPE):
         if isinstance(content.get(table), Mapping):
-            stated += [(table, f"{table}.{leaf}", value) for leaf, value in _rope_leaves(content[table])]
+            leaves = _rope_leaves(content[table], defaults={})
+            stated += [(table, f"{table}.{leaf}", value) for leaf, value in leaves]
     base_leaves = dict(_rope_leaves(getattr(base, ROPE, None) or {}))
     for key, shown, value in stated:
         name = shown.rpartition(".")[2]
