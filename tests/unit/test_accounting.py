@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 import checkpoints
 from architectures import TABLES
-from editing import Change, Tensors, edited, write_manifest
+from editing import Change, Tensors, edited, write_adapter, write_manifest
 from merging import make_merge, read_result
 from regstream.errors import InputError
 from regstream.manifest import read_manifest
@@ -356,6 +356,19 @@ def test_a_pooler_that_a_candidate_lacks_is_the_bases_in_the_result(made: Made, 
         expected = base[name] if "pooler" in name else (first[name] + second[name]) / 2
         torch.testing.assert_close(tensor, expected.to(tensor.dtype))
     assert verify(plan.output).problems == ()
+
+
+def test_a_pooler_is_the_bases_under_adapters_on_a_model_without_and_whatever_rules_say(
+    made: Made, tmp_path: Path
+) -> None:
+    folders = made("bert")
+    model = edited(folders.candidates[0], tmp_path / "model", lambda t: [t.pop(n) for n in list(t) if "pooler" in n])
+    adapter = write_adapter(tmp_path / "adapter", "encoder.layer.0.intermediate.dense", 16, 32)
+    rule = '[[rules]]\nparameters = "pooler.*"\nuse = "base"'
+    path = write_manifest(tmp_path, folders.base, model, model, table=rule, adapters={"model": adapter})
+    run(plan := make_plan(read_manifest(path)))
+    base = load_file(folders.base / "model.safetensors")["pooler.dense.weight"]
+    assert torch.equal(read_result(plan.output)["pooler.dense.weight"].to(base.dtype), base)
 
 
 def test_names_from_inside_the_model_with_the_head_are_its_own(llama: checkpoints.Folders, tmp_path: Path) -> None:
