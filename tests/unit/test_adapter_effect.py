@@ -108,7 +108,6 @@ def test_weights_that_target_modules_name_and_that_have_no_factors_are_named(
         (PREFIX, PREFIX + PREFIX),
         (PREFIX, ""),
         (PREFIX, f"{PREFIX}_orig_mod."),
-        (f"{PREFIX}model.", PREFIX),
     ],
 )
 def test_names_that_peft_does_not_find_are_refused_with_those_that_it_would(

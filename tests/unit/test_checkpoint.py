@@ -72,7 +72,7 @@ def with_config(folder: Path, good: Path, config: bytes | dict[str, Any]) -> Pat
         (b"[]", "config.json: expected a JSON object"),
         (b"\xff", "config.json: no JSON"),
         (b"[" * 100_000, "config.json: no JSON"),
-        ({"model_type": "clip_vision_model"}, r"no tensor named encoder.layers.0.\*; is this a CLIPVisionModel"),
+        ({"model_type": "clip_vision_model"}, r"no tensor named encoder.layers.0.\*, as a clip_vision model has"),
     ],
 )
 def test_a_config_that_describes_nothing_known_is_refused(

@@ -156,8 +156,10 @@ def test_what_is_no_adapter_is_refused(base: Path, adapter: Path) -> None:
     with pytest.raises(InputError, match=r"holds config.json and no adapter_config.json: it is a whole model"):
         opened(base, base)
     (adapter / "adapter_config.json").unlink()
+    (adapter / "checkpoint-9").mkdir()
+    (adapter / "checkpoint-9/adapter_config.json").write_text("{}")
     with pytest.raises(
-        InputError, match=r"adapter_config.json: No such file .*; expected the folder of a PEFT adapter"
+        InputError, match=r"json: No such file .*; expected the folder of a PEFT adapter; checkpoint-9 in it holds one"
     ):
         opened(base, adapter)
 
@@ -168,9 +170,11 @@ def test_heads_of_tasks_and_other_towers_are_left_out(tmp_path: Path) -> None:
     base = checkpoints.make_family(tmp_path, "bert", candidates=0, layers=1).base
     classifier = transformers.AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
     adapter = make_adapter(base, tmp_path / "adapter", model=classifier, target_modules=["query"], task_type="SEQ_CLS")
-    found = opened(base, adapter)
-    assert found.ignored == ("base_model.model.classifier.bias", "base_model.model.classifier.weight")
-    assert found.products.keys() == {"encoder.layer.0.attention.self.query.weight"}
+    for _ in range(2):
+        found = opened(base, adapter)
+        assert found.ignored == ("base_model.model.classifier.bias", "base_model.model.classifier.weight")
+        assert found.products.keys() == {"encoder.layer.0.attention.self.query.weight"}
+        with_config(adapter, modules_to_save=None)  # as older versions of peft write it
     full = checkpoints.make_family(tmp_path / "clip", "clip-full", candidates=0, layers=1).base
     whole = transformers.CLIPModel.from_pretrained(full)
     adapter = make_adapter(full, tmp_path / "clip-adapter", model=whole, target_modules=["q_proj"])
@@ -178,6 +182,12 @@ def test_heads_of_tasks_and_other_towers_are_left_out(tmp_path: Path) -> None:
     assert found.products.keys() == {"encoder.layers.0.self_attn.q_proj.weight"}
     assert len(found.ignored) == 4
     assert all(".text_model.encoder.layers." in name for name in found.ignored)
+
+
+def test_what_trainers_add_and_other_spellings_change_nothing(adapter: Path) -> None:
+    before = read_adapter_config(adapter).scale("q_proj")
+    with_config(adapter, unsloth_fixed=True, init_lora_weights="Gaussian", of_a_later_version=None, another={})
+    assert read_adapter_config(adapter).scale("q_proj") == before
 
 
 def test_the_config_of_an_older_version_is_read(adapter: Path) -> None:

@@ -217,6 +217,7 @@ def test_both_versions_spellings_of_a_config_agree(judges: Judges, family: check
 
 
 LONG = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [1.0] * 4}
+PART = LONG | {"short_factor": [1.0] * 2, "long_factor": [1.0] * 2}
 LONG_OF_OLD = {"type": "longrope", "short_factor": [1] * 4, "long_factor": [1] * 4}
 #: A family, a base's keys and a candidate's, and what is told of the candidate.
 AGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any], str | None]] = {
@@ -247,6 +248,32 @@ AGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any], st
         {"rope_parameters": ..., "rope_theta": 10000, "rope_scaling": LONG_OF_OLD},
         None,
     ),
+    "windows beyond the longest text": (
+        "mistral", {"sliding_window": 4096, "max_position_embeddings": 256}, {"sliding_window": None}, "sliding_window"
+    ),
+    "what transformers 4 wrote of every model": (
+        "clip", {"pad_token_id": None, "is_decoder": False, "pruned_heads": {}, "prefix": None}, {
+            "pad_token_id": ..., "is_decoder": ..., "pruned_heads": ..., "prefix": ...
+        }, None
+    ),
+    "longrope under its first name": (
+        "phi3",
+        {"rope_parameters": LONG | {"original_max_position_embeddings": 64}, "original_max_position_embeddings": 64},
+        {"rope_parameters": ..., "rope_theta": 10000, "rope_scaling": LONG_OF_OLD | {"type": "su"}},
+        None,
+    ),
+    "a part of rotary embeddings beside their scaling, of old": (
+        "phi3",
+        {
+            "rope_parameters": PART | {"original_max_position_embeddings": 64, "partial_rotary_factor": 0.5},
+            "original_max_position_embeddings": 64,
+        },
+        {
+            "rope_parameters": ..., "rope_theta": 10000, "partial_rotary_factor": 0.5,
+            "rope_scaling": {"type": "longrope", "short_factor": [1] * 2, "long_factor": [1] * 2},
+        },
+        None,
+    ),
     "what equals the class's default left out": ("llama", {"rms_norm_eps": 1e-6}, {"rms_norm_eps": ...}, None),
 }  # fmt: skip
 
@@ -263,7 +290,7 @@ def test_configs_that_make_the_same_blocks_agree(
 
 DISAGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any], str]] = {
     "an epsilon": ("llama", {}, {"rms_norm_eps": 1e-3}, "rms_norm_eps is 0.001, where the base has 1e-06"),
-    "by the class's default": ("mistral", {}, {"sliding_window": ...}, "sliding_window is 4096, where the base has 8"),
+    "by the class's default": ("mistral", {}, {"sliding_window": ...}, "sliding_window is 4096 (not in the file)"),
     "two spellings that do not agree": (
         "llama", {}, {"rope_theta": 5e5}, "rope_theta is 500000.0 beside another value, which transformers takes, where"
     ),
@@ -271,7 +298,7 @@ DISAGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any],
         "llama",
         {},
         {"rope_parameters": ..., "rope_scaling": {"type": "linear", "factor": 4.0}},
-        "rope_scaling.factor is 4.0, where the base has absent",
+        "rope_scaling.factor is 4.0, where the base has none",
     ),
     "the far end of rotary embeddings": (
         "phi3",
@@ -285,20 +312,24 @@ DISAGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any],
         {"max_position_embeddings": 512},
         "max_position_embeddings is 512, where the base has 256",
     ),
-    "attention both ways": ("llama", {}, {"is_causal": False}, "is_causal is False, where the base has absent"),
+    "attention both ways": ("llama", {}, {"is_causal": False}, "is_causal is false, where the base has none"),
     "a window that is used": (
         "qwen2",
         {},
         {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0, "layer_types": ...},
-        "layer_types is ['sliding_attention', 'sliding_attention'], where the base has ['full_attention', 'full",
+        'layer_types is ["sliding_attention", "sliding_attention"] (not in the file), where the base has ["f',
+    ),
+    "a window within the longest text": ("mistral", {}, {"sliding_window": None}, "sliding_window is null, where the"),
+    "an activation by its own name": (
+        "gpt2", {}, {"activation_function": "relu"}, 'activation_function is "relu", where the base has "gelu_new"'
     ),
     "the head's cap": ("gemma2", {}, {"final_logit_softcapping": 7.0}, "final_logit_softcapping is 7.0"),
-    "a tie": ("llama", {}, {"tie_word_embeddings": True}, "tie_word_embeddings is True, where the base has False"),
+    "a tie": ("llama", {}, {"tie_word_embeddings": True}, "tie_word_embeddings is true, where the base has false"),
     "positions by padding": ("roberta", {}, {"pad_token_id": 5}, "pad_token_id is 5, where the base has 0"),
     "one layer's own epsilon": (
-        "llama", {}, {"per_layer_config": {"1": {"rms_norm_eps": 0.1}}}, "per_layer_config is {'1': {'rms_norm_eps'"
+        "llama", {}, {"per_layer_config": {"1": {"rms_norm_eps": 0.1}}}, 'per_layer_config is {"1": {"rms_norm_eps"'
     ),
-    "a decoder": ("bert", {}, {"is_decoder": True}, "is_decoder is True, where the base has False"),
+    "a decoder": ("bert", {}, {"is_decoder": True}, "is_decoder is true, where the base has false"),
 }  # fmt: skip
 
 

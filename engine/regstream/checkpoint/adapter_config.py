@@ -19,12 +19,20 @@ from regstream.errors import InputError
 #: Keys that matter to whoever trains or loads, and not to what a merged weight is. peft goes by a module's own kind,
 #: whatever `fan_in_fan_out` says, and reads the configs of initialisations only where `init_lora_weights` names them.
 _WITHOUT_EFFECT = frozenset({
-    "task_type", "auto_mapping", "revision", "inference_mode", "peft_version", "lora_dropout", "layers_pattern",
+    "auto_mapping", "revision", "inference_mode", "peft_version", "lora_dropout", "layers_pattern",
     "fan_in_fan_out", "megatron_core", "runtime_config", "qalora_group_size", "loftq_config", "eva_config",
     "corda_config", "lora_ga_config", "ensure_weight_tying",
 })  # fmt: skip
 #: Initialisations that leave the model's own weights alone. After others the adapter is on weights that are nowhere.
 _HARMLESS_STARTS = (True, False, "gaussian", "eva", "orthogonal")
+#: What peft tunes whole for a task, whether or not an older version wrote it into `modules_to_save`.
+_HEADS_OF_TASKS = {
+    "SEQ_CLS": ("classifier", "score"),
+    "TOKEN_CLS": ("classifier", "score"),
+    "QUESTION_ANS": ("qa_outputs",),
+}
+#: What whoever trains adds, and peft passes over.
+_OF_TRAINERS = "unsloth_"
 #: As peft's `get_pattern_key` has it: the end of a module's name, from its start or from a dot on.
 _MODULE = r"(.*\.)?({})$"
 _ADVICE = "merge the adapter into its model with peft first"
@@ -57,6 +65,7 @@ class AdapterConfig(BaseModel):
     use_rslora: bool = False
     bias: Literal["none"] = "none"
     modules_to_save: list[str] | None = None
+    task_type: Any = None
     base_model_name_or_path: str | None = None
     # Of what training was to change, which says what should be there; of any type, since nothing is computed by it.
     target_modules: Any = None
@@ -76,7 +85,8 @@ class AdapterConfig(BaseModel):
         """Whether a parameter is of a module that was tuned whole; peft takes the ends of module names."""
         modules = parameter.split(".")[:-1]
         names = (".".join(modules[:end]) for end in range(1, len(modules) + 1))
-        return any(name.endswith(tuple(self.modules_to_save or ())) for name in names)
+        saved = (*(self.modules_to_save or ()), *_HEADS_OF_TASKS.get(str(self.task_type), ()))
+        return any(name.endswith(saved) for name in names)
 
 
 def read_adapter_config(folder: Path) -> AdapterConfig:
@@ -106,7 +116,8 @@ def _refuse_other_kinds(file: Path, raw: Mapping[str, Any]) -> None:
         raise InputError(
             f"{file}: peft_type is {_shown(raw.get('peft_type'))}; only LORA adapters are applied; {_ADVICE}"
         )
-    if raw.get("init_lora_weights", True) not in _HARMLESS_STARTS:
+    start = raw.get("init_lora_weights", True)
+    if (start.lower() if isinstance(start, str) else start) not in _HARMLESS_STARTS:
         raise InputError(
             f"{file}: init_lora_weights is {_shown(raw['init_lora_weights'])}, which changes the model's own weights"
             f" too, or how the factors are applied; {_ADVICE}"
@@ -115,7 +126,7 @@ def _refuse_other_kinds(file: Path, raw: Mapping[str, Any]) -> None:
         raise InputError(f"{file}: bias is {_shown(raw['bias'])}; tuned biases are not applied; {_ADVICE}")
     known = _WITHOUT_EFFECT | AdapterConfig.model_fields.keys() | {"peft_type", "init_lora_weights"}
     for key in sorted(raw.keys() - known):
-        if raw[key]:  # what peft does not use it writes as null, false or empty
+        if raw[key] and not key.startswith(_OF_TRAINERS):  # what peft does not use it writes as null, false or empty
             raise InputError(f"{file}: {key} is {_shown(raw[key])}, which is not applied; {_ADVICE}")
 
 

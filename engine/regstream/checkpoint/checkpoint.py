@@ -12,7 +12,7 @@ from regstream.checkpoint.json_file import read_object
 from regstream.checkpoint.layout import left_out, read_layout
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import LOCAL, Source
-from regstream.checkpoint.wrapping import unwrapped
+from regstream.checkpoint.wrapping import prefixed, unwrapped
 from regstream.errors import InputError
 from regstream.families import FAMILIES, Family, family_of
 from regstream.model_config import build_config
@@ -177,18 +177,12 @@ def open_checkpoint(
 
 def _check_blocks(checkpoint: Checkpoint) -> None:
     """Refuse a config of more blocks than there are before a model is made of it."""
-    expected = getattr(checkpoint.model_config, "num_hidden_layers", None)
+    expected, blocks = getattr(checkpoint.model_config, "num_hidden_layers", None), checkpoint.family.blocks
     if isinstance(expected, int) and expected > checkpoint.num_blocks:
         raise InputError(
             f"{checkpoint.label}: {checkpoint.folder / CONFIG}: num_hidden_layers is {expected:,}, and the checkpoint's"
-            f" files hold {checkpoint.num_blocks:,} blocks ({checkpoint.family.blocks}.*){_elsewhere(checkpoint)}"
+            f" files hold {checkpoint.num_blocks:,} blocks ({blocks}.*){prefixed(checkpoint.layout, blocks)}"
         )
-
-
-def _elsewhere(checkpoint: Checkpoint) -> str:
-    """Where further blocks seem to be, under names that are not the model's."""
-    name = next((name for name in checkpoint.ignored if f"{checkpoint.family.blocks}." in name), None)
-    return "" if name is None else f", not {name}"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -248,6 +242,7 @@ def _own_names(family: Family, stored: Mapping[str, object]) -> dict[str, str]:
         names[own] = name
     first = f"{family.blocks}.0."
     if not any(own.startswith(first) for own in names):
-        found = f", found {next(iter(stored))} and others" if stored else "; it holds no tensor at all"
-        raise InputError(f"no tensor named {first}*; is this a {family.model_class}?{found}")
+        found = f"; found {next(iter(stored))} and others" if stored else "; it holds no tensor at all"
+        found = prefixed(stored, family.blocks) or found
+        raise InputError(f"no tensor named {first}*, as a {family.name} model has{found}")
     return names

@@ -9,6 +9,7 @@ from regstream.checkpoint.pointer import POINTER, is_pointer
 from regstream.errors import InputError
 from regstream.regular_file import check_regular
 
+_MOST_NAMED = 3
 _MAX_BYTES = 100_000_000  # as of a safetensors header
 
 
@@ -21,7 +22,7 @@ def read_object(file: Path, expected: str) -> dict[str, Any]:
     try:
         content = check_regular(file, _MAX_BYTES).read_bytes()
     except OSError as error:
-        raise InputError(f"{file}: {error.strerror}; expected {expected}") from error
+        raise InputError(f"{file}: {error.strerror}; expected {expected}{_below(file)}") from error
     if is_pointer(content):
         raise InputError(f"{file}: {POINTER}")
     with error_boundary(f"{file}: no JSON"):
@@ -30,6 +31,15 @@ def read_object(file: Path, expected: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"{file}: expected a JSON object")
     return found
+
+
+def _below(file: Path) -> str:
+    """Which folders beside a file that is not there hold one of its name, as a trainer's checkpoints do."""
+    try:
+        found = sorted(path.parent.name for path in file.parent.glob(f"*/{file.name}"))
+    except OSError:
+        return ""
+    return f"; {', '.join(found[:_MOST_NAMED])} in it {'hold' if len(found) > 1 else 'holds'} one" if found else ""
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -95,8 +95,8 @@ class SharedCheckpoint(Checkpoint):
         super().announce(name for name in names if not self._lies_there(name))
 
     def kept_bytes(self, names: Iterable[str]) -> int:
-        """The memory that stays taken once some of its tensors were read."""
-        return sum(self.tensors[name].num_bytes for name in names)
+        """The memory that stays taken once some of its tensors were read, those of the names that it has."""
+        return sum(self.tensors[name].num_bytes for name in names if name in self.tensors)
 
     def _whole(self, name: str) -> _Stretch:
         return name, 0, math.prod(self.tensors[name].shape)

@@ -35,3 +35,12 @@ def unwrapped(names: Iterable[str], is_known: Callable[[Sequence[str]], bool]) -
         if is_known(list(found)):
             return found
     return {name: name for name in stored}
+
+
+def prefixed(names: Iterable[str], blocks: str) -> str:
+    """What to say of tensors of blocks that have something before their names; nothing where there are none."""
+    found = next((name for name in names if f".{blocks}." in name), None)
+    if found is None:
+        return ""
+    before = found[: found.index(f".{blocks}.") + 1]
+    return f'; found {found}: save the model without what wraps it, so that no name begins with "{before}"'

@@ -28,6 +28,8 @@ def _decoder(model_type: str, groups: tuple[InputGroup, ...] = _LLAMA_GROUPS) ->
         groups=groups,
         parts={"embeddings": ("model.embed_tokens",), "final_norm": ("model.norm",), "head": ("lm_head",)},
         defaults=LANGUAGE_MODEL_FATES,
+        # Models of embeddings are written from inside the model that carries the head.
+        renames=((r"^(?=(layers|embed_tokens|norm)\.)", "model."),),
     )
 
 

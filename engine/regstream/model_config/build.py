@@ -51,7 +51,7 @@ def _in_one_spelling(content: Any) -> Any:
     if isinstance(content, Mapping):
         if content.keys() == {_FLOAT_TAG} and content[_FLOAT_TAG] in tuple(_FLOATS):
             return _FLOATS[content[_FLOAT_TAG]]
-        return {key: _in_one_spelling(_size(key, value)) for key, value in content.items()}
+        return {key: _in_one_spelling(_rope_type(key, _size(key, value))) for key, value in content.items()}
     return [_in_one_spelling(value) for value in content] if isinstance(content, list) else content
 
 
@@ -59,3 +59,8 @@ def _size(key: str, value: Any) -> Any:
     """One number for a size that is the same in each direction."""
     is_square = key in _SIZES and isinstance(value, list) and len(value) in (1, 2) and value[0] == value[-1]
     return value[0] if is_square else value
+
+
+def _rope_type(key: str, value: Any) -> Any:
+    """What Phi-3's first configs call longrope, under which name its class asks for keys that it adds to the other."""
+    return "longrope" if key in ("type", "rope_type") and value == "su" else value

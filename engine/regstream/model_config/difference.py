@@ -1,5 +1,6 @@
 """Where two configs of one class differ once their class has read them, whatever the spelling in the files."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -27,10 +28,13 @@ _SAME_ROPE_TYPES = {"su", "yarn", "longrope"}
 _OF_OBJECTS = {
     "_name_or_path", "_commit_hash", "_auto_class", "_post_init_done", "_output_attentions", "_sliding_window_pattern",
     "_attn_implementation_internal", "_attn_implementation_autoset", "_experts_implementation_internal",
+    "ignore_keys_at_rope_validation",
 }  # fmt: skip
 #: Where it keeps what single layers have otherwise.
 _LAYERS_OWN = "_heterogeneity_spec"
 _ABSENT = "absent"
+#: What transformers 4 wrote into every config as false.
+_SWITCHED_OFF = {"add_cross_attention", "is_decoder", "tf_legacy_loss", "tie_encoder_decoder", "use_bfloat16"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,7 @@ class Difference:
     shown: str
     value: Any
     base_value: Any
+    is_default: bool = False  # the file says nothing of it
     contradicts: bool = False  # another value in the same file, which is the one that is taken
 
     @property
@@ -49,9 +54,17 @@ class Difference:
         """The attribute without the sub-configs that it is in."""
         return self.attribute.rpartition(".")[2]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether one file says nothing of it, and the other that there is none, as transformers 4 wrote of much."""
+        nothing: list[Any] = [_ABSENT, None, {}, [], *([False] if self.name in _SWITCHED_OFF else [])]
+        return all(value in nothing for value in (self.value, self.base_value))
+
     def __str__(self) -> str:
         beside = " beside another value, which transformers takes" if self.contradicts else ""
-        return f"{self.shown} is {self.value}{beside}, where the base has {self.base_value}"
+        beside += " (not in the file)" if self.is_default else ""
+        of_base = "none" if self.base_value == _ABSENT else _in_json(self.base_value)
+        return f"{self.shown} is {_in_json(self.value)}{beside}, where the base has {of_base}"
 
 
 def differences(
@@ -64,8 +77,9 @@ def differences(
             attribute=attribute,
             leaf=leaf,
             shown=_shown(leaf, config, content, base_content),
-            value=here.get((attribute, leaf), _ABSENT),
-            base_value=there.get((attribute, leaf), _ABSENT),
+            value=_as_named(config, attribute, here.get((attribute, leaf), _ABSENT)),
+            is_default=(attribute, leaf) in here and not _states(content, _shown(leaf, config, content)),
+            base_value=_as_named(base, attribute, there.get((attribute, leaf), _ABSENT)),
         )
         for attribute, leaf in dict.fromkeys([*here, *there])
         if here.get((attribute, leaf), _ABSENT) != there.get((attribute, leaf), _ABSENT)
@@ -110,14 +124,14 @@ def _leaves(config: PreTrainedConfig, prefix: str = "") -> dict[tuple[str, str],
     return found
 
 
-def _rope_leaves(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _rope_leaves(table: Mapping[str, Any], defaults: Mapping[str, Any] = _ROPE_DEFAULTS) -> Iterator[tuple[str, Any]]:
     nested = {key: value for key, value in table.items() if isinstance(value, Mapping)}
     for key, value in nested.items():
-        yield from ((f"{key}.{leaf}", plain) for leaf, plain in _rope_leaves(value))
+        yield from ((f"{key}.{leaf}", plain) for leaf, plain in _rope_leaves(value, defaults))
     if not table or len(nested) < len(table):
         old_spelling = {"rope_type": table["type"]} if "type" in table else {}
         flat = {key: value for key, value in table.items() if key not in nested and key != "type" and value is not None}
-        yield from ((key, _plain(key, value)) for key, value in (_ROPE_DEFAULTS | old_spelling | flat).items())
+        yield from ((key, _plain(key, value)) for key, value in {**defaults, **old_spelling, **flat}.items())
 
 
 def _plain(key: str, value: Any) -> Any:
@@ -145,7 +159,8 @@ def _contradictions(
     stated = [(key, key, value) for key, value in content.items() if key in _ROPE_SPELLINGS]
     for table in ("rope_scaling", ROPE):
         if isinstance(content.get(table), Mapping):
-            stated += [(table, f"{table}.{leaf}", value) for leaf, value in _rope_leaves(content[table])]
+            leaves = _rope_leaves(content[table], defaults={})
+            stated += [(table, f"{table}.{leaf}", value) for leaf, value in leaves]
     base_leaves = dict(_rope_leaves(getattr(base, ROPE, None) or {}))
     for key, shown, value in stated:
         name = shown.rpartition(".")[2]
@@ -171,6 +186,25 @@ def _two_types(table: Mapping[str, Any]) -> Iterator[Difference]:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _as_named(config: Any, attribute: str, plain: Any) -> Any:
+    """A value by the name that the config has for it, where it has several."""
+    for name in attribute.split("."):
+        config = getattr(config, name, plain)
+    return config if isinstance(config, str) and isinstance(plain, str) else plain
+
+
+def _in_json(value: Any) -> str:
+    """A value as a file spells it."""
+    return "absent" if value == _ABSENT else json.dumps(value, default=str)
+
+
+def _states(content: Mapping[str, Any], shown: str) -> bool:
+    """Whether a file says something of a key, in whichever of its tables."""
+    key = shown.rpartition(".")[2]
+    is_here = key in content or (key == "rope_type" and "type" in content)
+    return is_here or any(_states(value, key) for value in content.values() if isinstance(value, Mapping))
 
 
 def _shown(leaf: str, config: PreTrainedConfig, *contents: Mapping[str, Any]) -> str:

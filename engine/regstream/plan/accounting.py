@@ -163,7 +163,7 @@ class _Verdicts:
         if self._family.nested_config and own == name and _OF_CLIP.match(name):
             return "another part of a whole CLIP"
         if own.startswith(tuple(f"{module}." for module in self._family.optional)):
-            return "the base has none, and so has the result"
+            return "not every checkpoint has it; the result has the base's, if any"
         return None
 
     def refusal(self, name: str, own: str) -> str | None:

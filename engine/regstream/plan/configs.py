@@ -4,6 +4,7 @@ What differs once transformers has read both is harmless only if it is known to 
 read it, or reads it and comes out as the same model.
 """
 
+import json
 import re
 import sys
 from collections.abc import Collection, Mapping
@@ -72,7 +73,7 @@ class ConfigAgreement:
                 f"{candidate.label}: {candidate.folder / CONFIG}: {listed}{more}; its blocks would compute something"
                 " else, and only checkpoints of one architecture can be merged"
             )
-        names = dict.fromkeys([*(difference.shown for difference in found), *unused])
+        names = dict.fromkeys([*(difference.shown for difference in found if not difference.is_empty), *unused])
         named = ", ".join(name for name in names if not _RECORDS.fullmatch(name))
         return [f"{candidate.label}: {CONFIG}: keys that differ and change nothing here: {named}"] if named else []
 
@@ -97,10 +98,13 @@ class ConfigAgreement:
         for name in self._model.shapes.keys() & set(tied):
             if name not in checkpoint.tensors:
                 key = "tie_word_embeddings"
-                spelled = checkpoint.config.get(key, "absent, which is false in its class")
+                spelled = (
+                    json.dumps(checkpoint.config.get(key)) if key in checkpoint.config else "absent, which is false"
+                )
                 raise InputError(
                     f"{checkpoint.label}: {checkpoint.folder / CONFIG}: {key} is {spelled}, and tensor {name} is not in"
-                    f" the checkpoint; where {key} is true at the top level, it is the embeddings"
+                    f" the checkpoint{_described(checkpoint)}; where {key} is true at the top level, it is the"
+                    " embeddings"
                 )
 
     def _is_harmless(self, difference: Difference, candidate: Checkpoint) -> bool:
@@ -110,12 +114,13 @@ class ConfigAgreement:
         if name in _LENGTHS:
             return not any(_is_scaled(config, _SCALED_BY_LENGTH) for config in self._pair(candidate))
         if name == "pad_token_id":
-            return self._pads_with_any_token
+            return self._pads_with_any_token or all(value in ("absent", None) for value in values)
         if name == "tie_word_embeddings":
             return not getattr(type(self._model.model), "_tied_weights_keys", None)
         if name == ROPE and (difference.contradicts or any(map(_is_scaled, self._pair(candidate)))):
             return not difference.contradicts and not self._is_read(difference)
-        return bool(_HARMLESS.fullmatch(name)) or self._is_unread(difference, candidate)
+        is_unused = name == "sliding_window" and not any(map(_cuts_attention, self._pair(candidate)))
+        return is_unused or bool(_HARMLESS.fullmatch(name)) or self._is_unread(difference, candidate)
 
     def _pair(self, candidate: Checkpoint) -> tuple[PreTrainedConfig, PreTrainedConfig]:
         return candidate.model_config, self._base.model_config
@@ -158,12 +163,27 @@ class ConfigAgreement:
 
     @cached_property
     def _pads_with_any_token(self) -> bool:
-        """Whether nothing depends on which token id pads: not so in encoders, whose stems are merged with it."""
+        """Whether nothing depends on which token id pads: not so in encoders of text, whose stems it is in."""
+        if self._model.family.rows == "pixel_values":
+            return True
         if not self._model.family.continues_text:
             return False
         modules = {type(module) for module in self._model.model.modules()}
         places = [*modules, *(sys.modules[module.__module__] for module in modules)]
         return not any(hasattr(place, _POSITIONS_BY_PADDING) for place in places)
+
+
+def _cuts_attention(config: PreTrainedConfig) -> bool:
+    """Whether a window of attention is shorter than the longest text."""
+    window, longest = getattr(config, "sliding_window", None), getattr(config, "max_position_embeddings", None)
+    return isinstance(window, int) and not (isinstance(longest, int) and window >= longest)
+
+
+def _described(checkpoint: Checkpoint) -> str:
+    """What a checkpoint without a head is, where its config tells."""
+    found = checkpoint.config.get("architectures")
+    named = found[0] if isinstance(found, list) and found and isinstance(found[0], str) else ""
+    return f", whose architecture is {named}" if named and not named.endswith(("ForCausalLM", "LMHeadModel")) else ""
 
 
 def _sub_config(config: PreTrainedConfig, path: str) -> Any:

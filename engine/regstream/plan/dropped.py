@@ -28,7 +28,8 @@ _MOST_NAMED = 3
 def dropped(manifest: Manifest, base: Checkpoint, opened: Sequence[Checkpoint], steps: Sequence[Step]) -> Iterator[str]:
     """A line for each part that candidates tuned and a default takes from the base, and for each other tokenizer."""
     for part, title in _PARTS.items():
-        names = _defaulted(manifest, base, steps, part)
+        defaulted = _defaulted(manifest, base, steps, part)
+        names = [name for name in defaulted if all(name in checkpoint.tensors for checkpoint in opened)]
         tuned = [checkpoint for checkpoint in opened if any(_differs(checkpoint, base, name) for name in names)]
         if tuned:
             labels = ", ".join(checkpoint.label for checkpoint in tuned)

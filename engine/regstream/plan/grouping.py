@@ -1,8 +1,9 @@
 """Many names of tensors as a person reads them: one pattern for what differs only by numbers."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
+_CANDIDATE = "candidate "
 _MOST_PATTERNS = 3  # of one module; and of the modules twice as many
 
 
@@ -17,6 +18,26 @@ def grouped(names: Iterable[str]) -> str:
     shown = [f"{pattern} ({count:,} tensors)" if count > 1 else pattern for pattern, count in counts.items()]
     more = sum(list(counts.values())[2 * _MOST_PATTERNS :])
     return ", ".join(shown[: 2 * _MOST_PATTERNS]) + (f" and {more:,} more" if more else "")
+
+
+def joined(lines: Iterable[str], labels: Iterable[str]) -> Iterator[str]:
+    """Lines of which each begins with the label of a checkpoint: those that say the same of several as one."""
+    known = list(dict.fromkeys(labels))
+    said: dict[str, list[str]] = {}
+    for line in lines:
+        label = next((label for label in known if line.startswith(f"{label}: ")), "")
+        of = said.setdefault(line.removeprefix(f"{label}: ") if label else line, [])
+        if label and label not in of:
+            of.append(label)
+    for text, of in said.items():
+        yield f"{_listed(of)}: {text}" if of else text
+
+
+def _listed(labels: Sequence[str]) -> str:
+    candidates = [label.removeprefix(_CANDIDATE) for label in labels if label.startswith(_CANDIDATE)]
+    others = [label for label in labels if not label.startswith(_CANDIDATE)]
+    title = "candidates " if len(candidates) > 1 else _CANDIDATE
+    return ", ".join([*others, *([title + ", ".join(candidates)] if candidates else [])])
 
 
 def _pattern(name: str) -> str:

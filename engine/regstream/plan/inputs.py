@@ -1,7 +1,7 @@
 """Base and candidates held against one model: what all of them have in common, and what is said of the rest."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
@@ -77,17 +77,22 @@ def check_inputs(
 
     if manifest.merge.others.tied_head == "untie":
         model = untie(base, candidates, model, make)
-    ConfigAgreement(base, model).check_ties(base)
+    configs = ConfigAgreement(base, model)
+    configs.check_ties(base)
     ties = tuple(settle_ties(base, candidates, model, make))
     model.leave_out(base.lacking(model.shapes))
-    notes, configs = _Notes(warn), ConfigAgreement(base, model)
-    carried = _check_base(base, model, configs, notes)
+    notes = _Notes(warn)
+    only_base = {name for c in candidates if c.family is base.family for name in c.lacking(model.shapes)}
+    carried = _check_base(base, model, configs, notes, only_base)
+    model.leave_out(only_base)
     if manifest.architecture is not None:  # once sizes are known to be those of the files
         check_passes(manifest.architecture, model, source)
         if is_regressed and (told := unregressed(model)):
             warn(told)
     for candidate in candidates:
         _check_candidate(candidate, base, model, manifest, configs=configs, notes=notes)
+        if lacking := candidate.lacking(only_base):
+            warn(f"{candidate.label}: without {grouped(sorted(lacking))}; the result has the base's")
     for tie in filter(is_here, ties):
         check_tie(tie)
     for line in likenesses(base, candidates, list(model.shapes)):
@@ -140,7 +145,7 @@ def _made(base: Checkpoint, config: PreTrainedConfig, dtype: torch.dtype, device
 
 
 def _check_base(
-    base: Checkpoint, model: LayeredModel, configs: ConfigAgreement, notes: _Notes
+    base: Checkpoint, model: LayeredModel, configs: ConfigAgreement, notes: _Notes, only_base: Collection[str]
 ) -> Mapping[str, tuple[int, ...]]:
     for line in configs.base_notes():
         notes.warn(line)
@@ -149,7 +154,7 @@ def _check_base(
     names = base.source.names(base.folder)
     for line in (*config_notes(base.label, base.config), *check_companions(base.label, base.folder, names)):
         notes.warn(line)
-    return base.carry(found.prediction_layers)
+    return base.carry((*found.prediction_layers, *map(base.stored_name, sorted(only_base))))
 
 
 def _check_candidate(

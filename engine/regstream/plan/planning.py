@@ -9,7 +9,7 @@ from regstream import heap, memory
 from regstream.architecture import describe
 from regstream.block import LayeredModel
 from regstream.calibration import CalibrationSet, Drawing, load_calibration
-from regstream.checkpoint import Checkpoint
+from regstream.checkpoint import AdaptedCheckpoint, Checkpoint
 from regstream.errors import InputError, ManifestError
 from regstream.events import Listener, Warned, ignore
 from regstream.manifest import Candidate, Manifest
@@ -17,6 +17,7 @@ from regstream.methods import Method, RegMean, method_of
 from regstream.methods.method import States
 from regstream.plan.device import choose_device
 from regstream.plan.dropped import dropped
+from regstream.plan.grouping import joined
 from regstream.plan.inputs import Inputs, check_inputs, output_dtype
 from regstream.plan.job import PlannedCandidate
 from regstream.plan.opening import Opening
@@ -61,7 +62,15 @@ def make_plan(
     opened = [opening.candidate(candidate) for candidate in manifest.candidates]
     needed, drawing = method.states is not States.NONE, Drawing(commits, listener)
     device_here = chosen if memory.is_there(chosen) else torch.device("cpu")
-    inputs = check_inputs(manifest, base, opened, device_here, source=source, is_regressed=needed, warn=warn)
+    labels = [c.label for c in (base, *opened, *(c.model for c in opened if isinstance(c, AdaptedCheckpoint)))]
+    notes: list[str] = []
+    try:
+        inputs = check_inputs(
+            manifest, base, opened, device_here, source=source, is_regressed=needed, warn=notes.append
+        )
+    finally:
+        for note in joined(notes, labels):
+            warn(note)
     model, dtype = inputs.model, inputs.compute_dtype
     calibrate = partial(_calibration, base=base, model=model, seed=manifest.merge.seed, warn=warn, drawing=drawing)
     sets = [calibrate(candidate) if needed else None for candidate in manifest.candidates]
@@ -71,7 +80,7 @@ def make_plan(
         manifest, family=base.family, device_type=chosen.type, steps=steps, names=tuple(model.shapes)
     ):
         warn(note)
-    for note in dropped(manifest, base, opened, steps):
+    for note in joined(dropped(manifest, base, opened, steps), labels):
         warn(note)
     return Plan(
         manifest=manifest,

@@ -97,7 +97,7 @@ def make_steps(
         ManifestError: a rule matches nothing or names blocks that are not there.
     """
     num_blocks = 1 + max(block for name in shapes if (block := family.block_of(name)) is not None)
-    _check_rules(manifest.rules, family, shapes, num_blocks)
+    _check_rules(manifest.rules, family, {**shapes, **carried}, num_blocks)
     uses = _Uses(manifest, method, family, num_blocks)
     parts = [_part(kind, block, family, shapes, uses) for kind, block in _kinds(num_blocks)]
     kind, block, tensors = parts[-1]
