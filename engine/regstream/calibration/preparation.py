@@ -135,7 +135,7 @@ class PreparedImages:
         return prepared[0].to(torch.float32)
 
 
-def _opened(encoded: bytes, formats: Sequence[str]) -> Image.Image:
+def _opened(encoded: bytes, formats: list[str]) -> Image.Image:
     try:
         return Image.open(io.BytesIO(encoded), formats=formats)
     except UnidentifiedImageError:  # its text names an object in memory
