@@ -47,8 +47,9 @@ def error_reason(error: BaseException) -> str:
     """The first line of what an exception says, without control characters, of bounded length."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     lines = [line.strip() for line in text[: 10 * _MAX_REASON_CHARS].splitlines() if line.strip()]
-    # A line that ends in a colon only says where the next one is about.
-    line = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    # A line that ends in a colon or a comma goes on in the next one.
+    ends = (number for number, part in enumerate(lines, 1) if not part.endswith((":", ",")))
+    line = " ".join(lines[: next(ends, None)])
     line = " ".join("".join(c if c.isprintable() else " " for c in line).split())
     if not isinstance(error, _SENTENCES) or not line:
         line = f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -62,7 +62,7 @@ def test_sharegpt_rows_are_read_as_messages(tmp_path: Path, load: Load, key: str
 @pytest.mark.parametrize(
     ("messages", "reason"),
     [
-        ([{"from": "tool", "value": "x"}], r"line 1: a ShareGPT message is from 'tool'; known are human, user, gpt"),
+        ([{"from": "cat", "value": "x"}], r"line 1: a ShareGPT message is from 'cat'; known are human, user, gpt"),
         ([{"from": None, "value": "x"}], "a ShareGPT message is from 'None'"),
         ([SHAREGPT[0], "x"], 'expected messages with "from" and "value" throughout'),
         ([SHAREGPT[0], MESSAGES[1]], 'expected messages with "from" and "value" throughout'),
@@ -83,7 +83,7 @@ def test_a_row_without_either_is_told_what_it_has(tmp_path: Path, load: Load) ->
     [
         (b"\xff\xfe{\x00}\x00\n", "line 1: "),
         (b'{"text": NaN}\n', "expected text, found nan"),
-        (b'{"text": "\\ud800"}\n', "the tokenizer refused it"),
+        (b'{"text": "\\ud800"}\n', "half of a surrogate pair"),
         (b'{"text": ' + b"1" * 5000 + b"}\n", "line 1: "),
         (b'{"text": ' + b"[" * 100_000 + b"}\n", "line 1: "),
         (b'{"text": "' + b"x" * (17 << 20) + b'"}\n', r"line 1: a row of more than 16 MiB; split it into shorter ones"),
@@ -103,3 +103,33 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path, load: Any) -> None:
     (tmp_path / "plain.txt").write_bytes(b"some text\n")
     digests = [load(tmp_path / name, field="text").digest for name in ("marked.txt", "plain.txt")]
     assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize(
+    ("messages", "what"),
+    [
+        ("hi", "expected a list of messages, found hi"),
+        ({"role": "user", "content": "hi"}, "expected a list of messages"),
+        ([MESSAGES, MESSAGES], 'expected messages {"role"'),
+        ([{}], 'expected messages {"role"'),
+        ([{"content": "hi"}], 'expected messages {"role"'),
+        ([{"role": "user"}], "expected text in the \"content\" of the message of 'user', found None"),
+        ([{"role": "user", "content": 2}], "found 2"),
+        ([{"from": "human", "value": None}], "found None"),
+        ([{"role": "user", "content": "a \ud800"}], "half of a surrogate pair, U+D800"),
+    ],
+)
+def test_what_a_template_would_print_as_nothing_or_none_is_refused(
+    tmp_path: Path, load: Load, messages: Any, what: str
+) -> None:
+    with pytest.raises(InputError) as error:
+        load(lines(tmp_path / "rows.jsonl", {"messages": messages}))
+    assert what in str(error.value)
+
+
+def test_calls_of_tools_need_no_content_and_tools_have_a_role(tmp_path: Path, load: Load) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add"}}]}
+    load(lines(tmp_path / "calls.jsonl", {"messages": [*MESSAGES, call]}))
+    expected = load(lines(tmp_path / "expected.jsonl", {"messages": [*MESSAGES, {"role": "tool", "content": "42"}]}))
+    rows = lines(tmp_path / "rows.jsonl", {"conversations": [*SHAREGPT, {"from": "tool", "value": "42"}]})
+    assert load(rows).digest == expected.digest

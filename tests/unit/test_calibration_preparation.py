@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from transformers import CLIPVisionConfig
+from PIL import ExifTags, Image
+from transformers import AutoImageProcessor, CLIPVisionConfig
+from transformers.image_utils import load_image
 
 from checkpoints import IMAGE_SIZE, PATCH_SIZE, write_image_processor
 from regstream.calibration import CalibrationSet, load_calibration
@@ -100,3 +101,63 @@ def test_a_processor_that_makes_no_images_of_the_model_is_refused(
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
     with pytest.raises(InputError, match=reason):
         load(images, base)
+
+
+@pytest.mark.parametrize("settings", [{"image_std": [0, 0, 0]}, {"image_mean": [float("nan")] * 3}])
+def test_a_processor_that_makes_nan_is_refused(images: Path, base: Path, settings: dict[str, Any]) -> None:
+    Image.new("RGB", (IMAGE_SIZE, IMAGE_SIZE), "red").save(images / "a.png")
+    path = base / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    with pytest.raises(InputError, match=r"preprocessor_config.json: .*NaN or infinite"):
+        load(images, base)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_turned_as_transformers_turns_them(images: Path, base: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    pixels = np.arange(IMAGE_SIZE * (IMAGE_SIZE + 8) * 3).reshape(IMAGE_SIZE, IMAGE_SIZE + 8, 3) % 251
+    Image.fromarray(pixels.astype(np.uint8)).save(images / "a.png", exif=exif)
+    found = load(images, base).inputs(0, dtype=torch.float32, device=torch.device("cpu"))["pixel_values"]
+    processor: Any = AutoImageProcessor.from_pretrained
+    expected = processor(base)(images=[load_image(str(images / "a.png"))], return_tensors="pt")["pixel_values"]
+    assert torch.equal(found, expected)
+
+
+def test_damaged_exif_data_says_nothing(images: Path, base: Path) -> None:
+    Image.new("RGB", (30, 30), "red").save(images / "a.jpg", exif=b"Exif\0\0garbage" * 10)
+    assert len(load(images, base).batches) == 1
+
+
+@pytest.mark.parametrize(
+    ("pixels", "reason"),
+    [
+        (np.full((30, 30), 4000, np.uint16), "values from 4000 to 4000; expected 8 bits"),
+        (np.full((30, 30), 0.5, np.float32), "values from 0.5 to 0.5"),
+        (np.full((30, 30), -1, np.int32), "values from -1 to -1"),
+    ],
+)
+def test_wide_values_that_would_be_cut_off_are_refused(images: Path, base: Path, pixels: Any, reason: str) -> None:
+    Image.fromarray(pixels).save(images / "a.tiff")
+    with pytest.raises(InputError, match=reason):
+        load(images, base)
+
+
+def test_wide_values_of_8_bits_are_read(images: Path, base: Path) -> None:
+    Image.fromarray(np.full((30, 30), 200, np.uint16)).save(images / "a.png")
+    Image.new("L", (30, 30), 200).save(images / "b.png")
+    one, other = load(images, base).inputs(0, dtype=torch.float32, device=torch.device("cpu"))["pixel_values"]
+    assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("content", "found"), [(b"", "found an empty file"), (b"<svg/>", "found 6 bytes")])
+def test_what_is_no_image_is_named(images: Path, base: Path, content: bytes, found: str) -> None:
+    (images / "a.png").write_bytes(content)
+    with pytest.raises(InputError, match=f"a.png: no image that can be read: expected one of AVIF, .*{found}"):
+        load(images, base)
+
+
+def test_what_macos_keeps_beside_files_is_no_image(images: Path, base: Path) -> None:
+    Image.new("RGB", (30, 30), "red").save(images / "a.png")
+    (images / "._a.png").write_bytes(b"\0\5\x16\7")
+    assert load(images, base).batches[0].shape[0] == 1

@@ -191,9 +191,14 @@ def dead(x_TI: Tensor) -> Tensor:
     return x_TI * (torch.arange(x_TI.shape[1]) % 4 != 1)
 
 
+def hardly_alive(x_TI: Tensor) -> Tensor:
+    return x_TI * torch.where(torch.arange(x_TI.shape[1]) % 4 == 1, 1e-9, 1.0)
+
+
 @pytest.mark.parametrize("alpha", [0.0, 0.95, 1.0])
-def test_an_input_that_is_always_zero_takes_the_mean(alpha: float) -> None:
-    problem = make(shape_inputs=dead)
+@pytest.mark.parametrize("shape_inputs", [dead, hardly_alive])
+def test_an_input_that_is_always_zero_takes_the_mean(alpha: float, shape_inputs: Callable[[Tensor], Tensor]) -> None:
+    problem = make(shape_inputs=shape_inputs)
     merged, report = problem.solve(alpha=alpha)
     assert report.dead_inputs == 4
     for name, merged_OI in merged.items():

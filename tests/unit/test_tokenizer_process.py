@@ -94,3 +94,33 @@ def test_a_pipe_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "tokenizer_config.json")
     with pytest.raises(InputError, match="found a named pipe"):
         TokenizerProcess("text", tmp_path, 8).close()
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"])
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path, name: str) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    (write_tokenizer(tmp_path, "{{ messages }}") / name).write_text(pointer)
+    with pytest.raises(InputError, match=f"{name}: a git-lfs pointer"):
+        TokenizerProcess("messages", tmp_path, 8).close()
+
+
+@pytest.mark.parametrize("kind", ["LlamaTokenizer", "BertTokenizer", "T5Tokenizer", "XLMRobertaTokenizer"])
+def test_a_tokenizer_without_its_vocabulary_is_refused(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind}))
+    with pytest.raises(InputError, match="has no vocabulary: a file is missing"):
+        TokenizerProcess("text", tmp_path, 8).close()
+
+
+def test_a_tokenizer_of_bytes_needs_no_vocabulary(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "ByT5Tokenizer"}))
+    with TokenizerProcess("text", tmp_path, 8) as tokenize:
+        assert tokenize(Row("row", "hi")).tolist() == [107, 108, 1]
+
+
+def test_code_of_a_tokenizer_is_named_and_not_run(tmp_path: Path) -> None:
+    code = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    (write_tokenizer(tmp_path) / "tokenizer_config.json").write_text(json.dumps(code))
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(InputError, match="without the code that its auto_map names, which is never run"):
+        TokenizerProcess("text", tmp_path, 8).close()
+    assert not (tmp_path / "ran").exists()

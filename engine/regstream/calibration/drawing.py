@@ -17,7 +17,7 @@ from huggingface_hub.utils import WeakFileLock
 from regstream.boundary import error_boundary
 from regstream.calibration.messages import stored_field
 from regstream.calibration.pieces import write_rows
-from regstream.calibration.sources import columns_of
+from regstream.calibration.sources import MASK, TOKENS, columns_of
 from regstream.errors import InputError
 from regstream.events import Listener, ignore
 from regstream.hub import CLIENT_ERRORS, HubError, keep_to, remember, resolve, told
@@ -81,6 +81,7 @@ def _drawn(what: str, rows: Calibration, asked: Sequence[str], commit: str, seed
         if column not in columns:
             raise InputError(f'{what}: no column "{column}"; there are {", ".join(columns)}')
     # Images stay as they are encoded.
+    asked += [MASK] if TOKENS in asked else []
     stream = stream.decode(False).select_columns([name for name in dict.fromkeys(asked) if name in columns])
     if rows.rows is not None:
         stream = stream.reshard().shuffle(seed=seed, buffer_size=_BUFFER_ROWS).take(rows.rows)

@@ -46,7 +46,7 @@ class FolderImages:
         self._folder = folder
         with error_boundary(f"{folder}"):
             self._files = sorted(
-                (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES),
+                (path.relative_to(folder) for path in folder.rglob("*") if _is_image(path)),
                 key=lambda path: path.parts,
             )
         self.class_folders = tuple(sorted({path.parts[0] for path in self._files if len(path.parts) > 1}))
@@ -70,6 +70,11 @@ class FolderImages:
         if len(parts) < 2:
             raise InputError(f"{self._folder}: {parts[0]} lies in no class's folder, so that it has no label")
         return self.class_folders.index(parts[0])
+
+
+def _is_image(path: Path) -> bool:
+    # macOS keeps what it knows of a file in one that begins so, and of the same suffix.
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith("._")
 
 
 class TableImages:

@@ -181,7 +181,8 @@ def _check_vocabulary(path: Path, rows: list[TokenIds], places: list[str], vocab
     for ids, place in zip(rows, places, strict=True):
         outside = ids[(ids < 0) | (ids >= vocabulary)]
         if len(outside):
-            raise InputError(f"{path}: {place}: token id {outside[0]} is outside the vocabulary of {vocabulary:,}")
+            where = f"{path.parent / place}" if place.startswith(path.name) else f"{path}: {place}"
+            raise InputError(f"{where}: token id {outside[0]} is outside the vocabulary of {vocabulary:,}")
 
 
 def _digest(batches: Sequence[Sequence[TokenIds]]) -> str:

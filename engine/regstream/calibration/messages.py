@@ -10,7 +10,7 @@ MESSAGES = "messages"
 CONVERSATIONS = "conversations"
 _ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant",
-    "bot": "assistant", "model": "assistant", "system": "system",
+    "bot": "assistant", "model": "assistant", "system": "system", "tool": "tool",
 }  # fmt: skip
 
 
@@ -24,10 +24,31 @@ def chat_messages(place: str, value: Any) -> Any:
     """Messages with `role` and `content`; those of ShareGPT become such, any others stay as they are.
 
     Raises:
-        InputError: a message of ShareGPT is from someone who is no user, assistant or system.
+        InputError: it is no list of messages, a message has no role or nothing to say, or one of ShareGPT is from
+            someone who is no user, assistant, system or tool.
     """
-    is_sharegpt = isinstance(value, list) and any(_is_sharegpt(message) for message in value)
-    return [_message(place, message) for message in value] if is_sharegpt else value
+    if not isinstance(value, list):
+        raise InputError(f"{place}: expected a list of messages, found {str(value)[:40]}")
+    is_sharegpt = any(_is_sharegpt(message) for message in value)
+    messages = [_message(place, message) for message in value] if is_sharegpt else value
+    for message in messages:
+        _check(place, message)
+    return messages
+
+
+def _check(place: str, message: Any) -> None:
+    """Templates print what is not there as nothing, or as None."""
+    if not (isinstance(message, Mapping) and isinstance(message.get("role"), str)):
+        raise InputError(
+            f'{place}: expected messages {{"role": …, "content": …}}, or ShareGPT\'s {{"from": …, "value": …}}, found'
+            f" {str(message)[:40]}"
+        )
+    content = message.get("content")
+    is_call = content is None and bool(message.get("tool_calls"))
+    if not (is_call or isinstance(content, str | list | Mapping)):
+        raise InputError(
+            f'{place}: expected text in the "content" of the message of {message["role"]!r}, found {str(content)[:40]}'
+        )
 
 
 def _is_sharegpt(message: Any) -> bool:
@@ -37,7 +58,7 @@ def _is_sharegpt(message: Any) -> bool:
 def _message(place: str, message: Any) -> Any:
     if not _is_sharegpt(message):
         raise InputError(f'{place}: expected messages with "from" and "value" throughout, found {str(message)[:40]}')
-    role = _ROLES.get(message["from"]) if isinstance(message["from"], str) else None
+    role = _ROLES.get(message["from"].lower()) if isinstance(message["from"], str) else None
     if role is None:
         raise InputError(
             f"{place}: a ShareGPT message is from {str(message['from'])[:40]!r}; known are {', '.join(_ROLES)};"

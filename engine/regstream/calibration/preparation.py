@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from transformers import AutoImageProcessor
 
@@ -21,6 +21,13 @@ _SETTINGS = ("preprocessor_config.json", "processor_config.json")
 _SIZES = ("size", "crop_size", "pad_size")
 #: What is decoded by PIL itself; PostScript, which others of its plugins read, is a program.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+_WIDE_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
+#: By the orientation in EXIF data.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 #: Above this PIL warns of images that fill the memory.
 _MAX_PIXELS = 89_478_485
 #: A pixel as it is decoded, converted to RGB, copied for the processor, and resized: measured at most 19 (CMYK).
@@ -99,7 +106,7 @@ class PreparedImages:
         with error_boundary(f"{self._path}, {place}: no image that can be read"):
             Image.init()  # all plugins, which some builds lack some of
             formats = [name for name in _FORMATS if name in Image.OPEN]
-            image = Image.open(io.BytesIO(encoded), formats=formats)
+            image = _opened(encoded, formats)
             width, height = image.size
             most = max(width * height, self._resized_pixels(width, height))
             if most > _MAX_PIXELS:
@@ -107,7 +114,8 @@ class PreparedImages:
                     f"{self._path}, {place}: {width:,} x {height:,} pixels, prepared by way of {most:,}; expected at"
                     f" most {_MAX_PIXELS:,}; scale or crop the image"
                 )
-            return image.convert("RGB")
+            _check_range(image)
+            return _upright(image.convert("RGB"), image)
 
     def _resized_pixels(self, width: int, height: int) -> int:
         """After its shorter side was scaled to the largest size among the settings, as before a crop."""
@@ -117,12 +125,41 @@ class PreparedImages:
         """An image, (C, H, W)."""
         with error_boundary(f"{place}: the image processor refuses it"):
             prepared: Tensor = self._processor(images=[image], return_tensors="pt")["pixel_values"]
+        if not bool(torch.isfinite(prepared).all()):
+            raise InputError(f"{place}: the image processor makes values of an image that are NaN or infinite")
         if tuple(prepared.shape) != (1, *self._expected):
             raise InputError(
                 f"{place}: the image processor makes {list(prepared.shape[1:])} of an image, the model reads"
                 f" {list(self._expected)} (channels, height, width)"
             )
         return prepared[0].to(torch.float32)
+
+
+def _opened(encoded: bytes, formats: list[str]) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(encoded), formats=formats)
+    except UnidentifiedImageError:  # its text names an object in memory
+        size = f"{len(encoded):,} bytes that are none" if encoded else "an empty file"
+        raise ValueError(f"expected one of {', '.join(formats)}, found {size}") from None
+
+
+def _check_range(image: Image.Image) -> None:
+    """Refuse wide values, which a conversion to 8 bits cuts off at 255, and fractions, which it makes 0."""
+    if image.mode in _WIDE_MODES:
+        extrema: Any = image.getextrema()
+        low, high = extrema
+        if low < 0 or high > 255 or (image.mode == "F" and 0 < high <= 1):
+            raise ValueError(f"values from {low:g} to {high:g}; expected 8 bits a channel, 0 to 255: convert it")
+
+
+def _upright(converted: Image.Image, image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF data says, as transformers and datasets do when they load one."""
+    try:
+        orientation: Any = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF data says nothing
+        return converted
+    turn = _TURNS.get(orientation)
+    return converted if turn is None else converted.transpose(turn)
 
 
 def _largest_size(settings: Path, content: Any, expected: Sequence[int]) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from regstream.boundary import error_boundary
-from regstream.calibration.messages import stored_field
+from regstream.calibration.messages import CONVERSATIONS, MESSAGES, stored_field
 from regstream.errors import InputError
 from regstream.regular_file import check_regular
 from regstream.units import format_bytes
@@ -23,6 +23,9 @@ _BATCH_ROWS = 64
 #: A row is held whole, its tokens some hundred times over while a tokenizer works.
 _MAX_ROW_BYTES = 16 << 20
 _TOO_LONG = f"a row of more than {format_bytes(_MAX_ROW_BYTES)}; split it into shorter ones"
+#: Rows of token ids, and which of them are no padding, where a row says so.
+TOKENS, MASK = "input_ids", "attention_mask"
+_BITS = {"0", "1", "True", "False"}
 _COLUMN = re.compile(r"\{([^{}]+)\}")
 
 
@@ -119,6 +122,7 @@ def _parquet(path: Path, field: str) -> Iterator[tuple[str, Any]]:
     file = open_table(path, columns_of(field))
     _check_row_size(path, file)
     columns = [stored_field(column, file.schema_arrow.names) for column in columns_of(field)]
+    columns += [MASK] if field == TOKENS and MASK in file.schema_arrow.names else []
     number = 0
     for table in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
         for entry in table.to_pylist():
@@ -127,8 +131,7 @@ def _parquet(path: Path, field: str) -> Iterator[tuple[str, Any]]:
 
 
 def _value(path: Path, place: str, field: str, read: Any) -> Any:
-    with error_boundary(f"{path}, {place}"):
-        entry = json.loads(read) if isinstance(read, bytes) else read
+    entry = _parsed(path, place, read) if isinstance(read, bytes) else read
     if not isinstance(entry, dict):
         raise InputError(
             f'{path}, {place}: expected an object with a "{columns_of(field)[0]}", found {str(entry)[:40]}'
@@ -137,12 +140,45 @@ def _value(path: Path, place: str, field: str, read: Any) -> Any:
     for column in columns_of(field):
         stored = stored_field(column, entry)
         if stored not in entry:
-            raise InputError(f'{path}, {place}: no field "{column}"; there are {", ".join(map(str, entry))[:200]}')
+            raise InputError(
+                f'{path}, {place}: no field "{column}"; there are {", ".join(map(str, entry))[:200]}{_advice(entry)}'
+            )
         values[column] = _decoded(path, place, entry[stored])
     for column in columns_of(field):
         if values.get(column) is None:
             raise InputError(f'{path}, {place}: expected an object with a "{column}", found {str(entry)[:40]}')
+    if field == TOKENS and entry.get(MASK) is not None:
+        return unpadded(f"{path}, {place}", values[field], entry[MASK])
     return values[field] if field in values else _filled(path, place, field, values)
+
+
+def _parsed(path: Path, place: str, line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg} in column {error.colno}"
+        if line.strip() in (b"[", b"{") or error.msg.startswith("Extra data"):
+            reason += "; every line is a JSON object by itself"
+        raise InputError(f"{path}, {place}: not JSON: {reason}") from error
+    except RecursionError as error:
+        raise InputError(f"{path}, {place}: JSON nested too deeply") from error
+    except ValueError as error:
+        raise InputError(f"{path}, {place}: not JSON: {error}") from error
+
+
+def _advice(entry: Mapping[str, Any]) -> str:
+    return f'; field = "{MESSAGES}" reads conversations' if {MESSAGES, CONVERSATIONS} & entry.keys() else ""
+
+
+def unpadded(place: str, ids: Any, mask: Any) -> Any:
+    """Token ids without those that an attention mask leaves out, which are padding.
+
+    Raises:
+        InputError: the mask is no list of zeros and ones, one for each token.
+    """
+    if not (isinstance(ids, list) and isinstance(mask, list) and len(ids) == len(mask) and {*map(str, mask)} <= _BITS):
+        raise InputError(f"{place}: expected an {MASK} of 0 and 1, one for each of {TOKENS}, found {str(mask)[:40]}")
+    return [token for token, is_valid in zip(ids, mask, strict=True) if is_valid]
 
 
 def _decoded(path: Path, place: str, value: Any) -> Any:

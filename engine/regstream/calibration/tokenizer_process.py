@@ -36,6 +36,7 @@ _ROW_SECONDS = 2
 _BYTES_A_SECOND = 50_000  # of a long row, for which there is more time
 _WAITING = 12
 _MAX_MEMORY_BYTES = 2 << 30
+_WHAT = "the tokenizer or its chat template"
 _IDS, _REFUSAL = b"=", b"!"
 # A fork has all libraries loaded; where forking is not safe beside other threads, they are loaded again.
 _PROCESSES: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
@@ -64,7 +65,7 @@ class TokenizerProcess:
         asked = json.dumps([row.place, row.value], default=str).encode()
         with suppress(BrokenPipeError):  # what it died of is told below
             self._connection.send_bytes(asked)
-        ids = self._receive(f"{row.place}: the tokenizer or its chat template", _row_seconds(asked))
+        ids = self._receive(f"{row.place}: {_WHAT}", _row_seconds(asked))
         return np.frombuffer(bytearray(ids), np.int32)
 
     def __enter__(self) -> Self:
@@ -112,7 +113,7 @@ def _serve(connection: Connection, parents: Connection, field: str, folder: Path
         except EOFError:
             return
         row = Row(*json.loads(asked))
-        _answer(connection, partial(_token_bytes, tokenize, row), row.place, _row_seconds(asked))
+        _answer(connection, partial(_token_bytes, tokenize, row), f"{row.place}: {_WHAT}", _row_seconds(asked))
 
 
 def _answer(connection: Connection, work: Callable[[], bytes], what: str, seconds: int) -> bool:
@@ -124,7 +125,7 @@ def _answer(connection: Connection, work: Callable[[], bytes], what: str, second
     except InputError as error:
         reply, is_done = _REFUSAL + str(error).encode(errors="replace"), False
     except MemoryError:
-        reply = _REFUSAL + f"{what}: takes more than {format_bytes(_MAX_MEMORY_BYTES)} of memory".encode()
+        reply = _REFUSAL + f"{what} takes more than {format_bytes(_MAX_MEMORY_BYTES)} of memory".encode()
         is_done = False
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.alarm(0)

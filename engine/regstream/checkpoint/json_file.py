@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from regstream.boundary import error_boundary
-from regstream.checkpoint.pointer import POINTER, is_pointer
 from regstream.errors import InputError
+from regstream.lfs_pointer import POINTER, is_pointer
 from regstream.regular_file import check_regular
 
 _MOST_NAMED = 3

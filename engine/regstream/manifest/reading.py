@@ -30,7 +30,13 @@ def read_manifest(path: str | PathLike[str]) -> Manifest:
 
 def manifest_from(text: str, file: str) -> Manifest:
     """Read and check a manifest's text as one that stands, or will stand, in a file; raises as `read_manifest` does."""
-    raw = _parse(file, text)
+    try:
+        return _checked(_parse(file, text), file)
+    except RecursionError as error:
+        raise ManifestError(one_line(f"{file}: tables or lists nested too deeply")) from error
+
+
+def _checked(raw: dict[str, Any], file: str) -> Manifest:
     location = _location(file)
     problems: list[Problem] = []
     manifest = None
@@ -77,7 +83,7 @@ def _location(file: str) -> Path:
 def _parse(file: str, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # besides its own kind, tomllib lets slip that a number is too long
+    except ValueError as error:  # besides its own kind, tomllib lets slip that a number is too long
         if foreign := foreign_manifest(text, file):
             raise ManifestError(one_line(f"{file}: {foreign}")) from error
         place = _TOML_PLACE.fullmatch(str(error))

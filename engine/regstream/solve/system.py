@@ -42,6 +42,9 @@ REFINE_ABOVE = {torch.float32: 1e4, torch.float64: float("inf")}
 TRUSTED_CONDITION = {torch.float32: 1e7, torch.float64: 1e9}
 #: Above this one substitution itself goes wrong, with a ridge too.
 BEARABLE_CONDITION = {torch.float32: 1e7, torch.float64: 1e13}
+#: Of the median of the diagonal: an input below it is lost in the rounding of what a linear makes of the others, and to
+#: count it would take weights that are larger by as much as it is smaller.
+DEAD_INPUT = torch.finfo(torch.float32).eps ** 2
 #: The largest relative residual that is still called a solution.
 TRUSTED_RESIDUAL = 1e-3
 _PROBES = 4
@@ -134,7 +137,9 @@ class System:
     def _equilibrate(self) -> tuple[Tensor, Tensor]:
         """Apply α and scale the system to a unit diagonal. Returns the scale (0 for a dead input) and its inverse."""
         diagonal_I = self._sum.diagonal()
-        dead_I = diagonal_I <= torch.finfo(torch.float32).tiny
+        tiny = torch.finfo(torch.float32).tiny
+        live_I = diagonal_I[diagonal_I > tiny]
+        dead_I = diagonal_I <= max(tiny, DEAD_INPUT * float(live_I.median()) if len(live_I) else 0.0)
         scale_I = diagonal_I.rsqrt().masked_fill_(dead_I, 0.0)
         self._sum.scale(scale_I * self._alpha**0.5)
         for rhs_OI in self._rhs_OI.values():
