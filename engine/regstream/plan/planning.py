@@ -1,6 +1,7 @@
 """From a manifest to a plan: configs and headers are read, samples of weights, rows tokenized; nothing is written."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -48,12 +49,7 @@ def make_plan(
         InputError: a checkpoint or a calibration set cannot be used, or the hub does not give one.
     """
     heap.give_back()
-    warnings: list[str] = []
-
-    def warn(message: str) -> None:
-        warnings.append(message)
-        listener(Warned(message=message))
-
+    warnings = _Warnings(listener)
     chosen = _device(manifest, device, source, must_exist=for_this_machine)
     method = method_of(manifest.merge)
     opening = Opening(manifest, commits or {}, listener)
@@ -63,25 +59,13 @@ def make_plan(
     needed, drawing = method.states is not States.NONE, Drawing(commits, listener)
     device_here = chosen if memory.is_there(chosen) else torch.device("cpu")
     labels = [c.label for c in (base, *opened, *(c.model for c in opened if isinstance(c, AdaptedCheckpoint)))]
-    notes: list[str] = []
-    try:
-        inputs = check_inputs(
-            manifest, base, opened, device_here, source=source, is_regressed=needed, warn=notes.append
-        )
-    finally:
-        for note in joined(notes, labels):
-            warn(note)
-    model, dtype = inputs.model, inputs.compute_dtype
-    calibrate = partial(_calibration, base=base, model=model, seed=manifest.merge.seed, warn=warn, drawing=drawing)
-    sets = [calibrate(candidate) if needed else None for candidate in manifest.candidates]
-    result_dtype = output_dtype(manifest, base, inputs, warn)
+    with warnings.joined(labels) as warn:
+        inputs = check_inputs(manifest, base, opened, device_here, source=source, is_regressed=needed, warn=warn)
+    sets = _calibration_sets(manifest, base, inputs.model, drawing, warnings.add) if needed else [None] * len(opened)
+    result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     steps = _steps(manifest, method, inputs, source, result_dtype.itemsize)
-    for note in unused_settings(
-        manifest, family=base.family, device_type=chosen.type, steps=steps, names=tuple(model.shapes)
-    ):
-        warn(note)
-    for note in joined(dropped(manifest, base, opened, steps), labels):
-        warn(note)
+    warnings.extend(unused_settings(manifest, base.family, chosen.type, steps, tuple(inputs.model.shapes)))
+    warnings.extend(joined(dropped(manifest, base, opened, steps), labels))
     return Plan(
         manifest=manifest,
         manifest_text=text,
@@ -90,15 +74,15 @@ def make_plan(
         candidates=tuple(map(PlannedCandidate.of, manifest.candidates, manifest.shares, opened, sets)),
         commits=opening.commits | drawing.commits,
         depot=opening.depot,
-        model=model,
+        model=inputs.model,
         steps=steps,
-        compute_dtype=dtype,
+        compute_dtype=inputs.compute_dtype,
         output_dtype=result_dtype,
         device=chosen,
-        warnings=tuple(warnings),
+        warnings=tuple(warnings.lines),
         left_out=inputs.left_out,
         ties=inputs.ties,
-        runtime_bytes=_held_bytes(method, dtype, device_here),
+        runtime_bytes=_held_bytes(method, inputs.compute_dtype, device_here),
     )
 
 
@@ -122,6 +106,42 @@ def _held_bytes(method: Method, dtype: torch.dtype, device: torch.device) -> int
         warm_up(method, dtype, device)
     heap.give_back()  # what opening and tokenizing left behind is not needed any more
     return memory.resident_bytes()
+
+
+class _Warnings:
+    """What a person should know, kept for the record and handed to a listener as it comes."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.lines: list[str] = []
+        self._listener = listener
+
+    def add(self, line: str) -> None:
+        """Say one line."""
+        self.lines.append(line)
+        self._listener(Warned(message=line))
+
+    def extend(self, lines: Iterable[str]) -> None:
+        """Say several."""
+        for line in lines:
+            self.add(line)
+
+    @contextmanager
+    def joined(self, labels: Sequence[str]) -> Iterator[Callable[[str], None]]:
+        """Say what is collected within the context, whatever ends it: in one line where several checkpoints agree."""
+        found: list[str] = []
+        try:
+            yield found.append
+        finally:
+            self.extend(joined(found, labels))
+
+
+def _calibration_sets(
+    manifest: Manifest, base: Checkpoint, model: LayeredModel, drawing: Drawing, warn: Callable[[str], None]
+) -> list[CalibrationSet]:
+    return [
+        _calibration(candidate, base=base, model=model, seed=manifest.merge.seed, warn=warn, drawing=drawing)
+        for candidate in manifest.candidates
+    ]
 
 
 def _calibration(

@@ -77,7 +77,7 @@ _ROWS: dict[str, Callable[[_Facts, Calibration], str | None]] = {
 
 
 def unused_settings(
-    manifest: Manifest, *, family: Family, device_type: str, steps: Sequence[Step], names: Sequence[str]
+    manifest: Manifest, family: Family, device_type: str, steps: Sequence[Step], names: Sequence[str]
 ) -> Iterator[str]:
     """A line for each setting that has no effect; of those of candidates, a line for all of them."""
     facts = _Facts(manifest=manifest, family=family, device_type=device_type, steps=steps)
