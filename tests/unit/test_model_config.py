@@ -17,7 +17,7 @@ from regstream.errors import InputError
 from regstream.families import CLIP_VISION, Family, image_shape, patches_and_class
 from regstream.families.decoders import LLAMA
 from regstream.families.encoders import BERT
-from regstream.model_config import build_config, hidden_size, vocabulary
+from regstream.model_config import build_config, hidden_size, nested_config, vocabulary
 
 FILE = Path("model/config.json")
 SMALL = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 32}
@@ -179,3 +179,28 @@ def test_other_sizes_of_images_are_refused(size: Any) -> None:
     config.__dict__.update(image_size=size)
     with pytest.raises(InputError, match=r"image_size is .*, expected a whole number, or one for each direction"):
         image_shape(config)
+
+
+VISION = {"hidden_size": 8, "num_attention_heads": 2, "hidden_act": "quick_gelu"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"vision_config": VISION},
+        {"vision_config": VISION, "vision_config_dict": {"hidden_size": 8, "hidden_act": "quick_gelu"}},
+        {"vision_config": VISION, "vision_config_dict": None},
+        {"vision_config_dict": VISION},
+        VISION,
+    ],
+)
+def test_the_config_of_a_clips_vision_encoder_wherever_it_is(content: dict[str, Any]) -> None:
+    found = nested_config(CLIP_VISION, content, FILE)
+    assert {key: found[key] for key in VISION} == VISION
+
+
+def test_two_configs_of_one_encoder_that_differ_are_refused() -> None:
+    content = {"vision_config": VISION, "vision_config_dict": {"hidden_size": 8, "hidden_act": "gelu"}}
+    expected = "hidden_act is quick_gelu in vision_config and gelu in vision_config_dict"
+    with pytest.raises(InputError, match=f"^{FILE}: {expected}"):
+        nested_config(CLIP_VISION, content, FILE)

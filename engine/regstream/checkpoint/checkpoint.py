@@ -15,7 +15,7 @@ from regstream.checkpoint.source import LOCAL, Source
 from regstream.checkpoint.wrapping import prefixed, unwrapped
 from regstream.errors import InputError
 from regstream.families import FAMILIES, Family, family_of
-from regstream.model_config import build_config
+from regstream.model_config import build_config, nested_config
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -159,9 +159,7 @@ def open_checkpoint(
                 " an [architecture] table in the manifest describes any other"
             )
         if family.nested_config:
-            config = config.get(family.nested_config, config)
-            if not isinstance(config, dict):
-                raise InputError(f"{folder / CONFIG}: {family.nested_config} is {config}, expected a table")
+            config = nested_config(family, config, folder / CONFIG)
         layout, notes = _unwrapped(label, family, read_layout(folder, source))
         if left := left_out(folder, source):
             more = f" and {len(left) - 1:,} more" if len(left) > 1 else ""
