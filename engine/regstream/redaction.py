@@ -20,7 +20,8 @@ _PATH = re.compile(
 #: Below these a folder is called as its user is.
 _HOMES = re.compile(r"(?:^|.*[/\\])(?:home|users)[/\\]+[^/\\]*", re.IGNORECASE)
 _WINDOWS = re.compile(r"[A-Za-z]:\\|\\\\|[^/]*\.\.\\|~[\w.-]*\\")
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s@\"']+@")
+#: Also where a path was made of an address, with one slash.
+_CREDENTIALS = re.compile(r"(?<=[A-Za-z]{2}:/)(/?)[^/\s@\"']+@")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")
 _REMOVED = "<removed>"
@@ -31,7 +32,7 @@ def redact_secrets(text: str) -> str:
     for name in _TOKEN_VARIABLES:
         if len(token := os.environ.get(name, "").strip()) >= 4:
             text = text.replace(token, _REMOVED)
-    return _TOKEN.sub(_REMOVED, _CREDENTIALS.sub("", text))
+    return _TOKEN.sub(_REMOVED, _CREDENTIALS.sub(r"\1", text))
 
 
 def redact_paths(text: str) -> str:

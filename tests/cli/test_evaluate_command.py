@@ -43,6 +43,14 @@ def test_the_table_goes_into_the_model_card_and_the_result_still_verifies(invoke
     assert not (finished.parent / "merged" / ".regstream").exists()
 
 
+def test_without_a_result_the_command_that_makes_one_is_named(invoke: Invoke, finished: Path) -> None:
+    path = finished.with_name("unmade.toml")
+    path.write_text(finished.read_text().replace('output = "merged"', 'output = "unmade"'))
+    result = invoke("evaluate", path)
+    assert result.exit_code == 4
+    assert "unmade: there is no result yet; `regstream run` makes it" in result.stderr
+
+
 def test_json(invoke: Invoke, finished: Path) -> None:
     record = json.loads(invoke("evaluate", finished, "--cross", "--json").stdout)
     assert record["datasets"] == ["task0", "task1"]

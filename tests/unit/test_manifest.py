@@ -425,7 +425,11 @@ def test_a_candidate_that_is_no_table_does_not_hide_the_others(write: Write) -> 
 
 @pytest.mark.parametrize(
     ("text", "place"),
-    [("[merge\n", ":1:7: not TOML: "), ("a = 1\na = 2\n", ":2:6: not TOML: "), ("a = " + "[" * 5000, ": not TOML: ")],
+    [
+        ("[merge\n", ":1:7: not TOML: "),
+        ("a = 1\na = 2\n", ":2:6: not TOML: "),
+        ("a = " + "[" * 5000, ": tables or lists nested"),
+    ],
 )
 def test_broken_toml_is_one_line_with_its_place(text: str, place: str, write: Write) -> None:
     path = write(text)

@@ -88,3 +88,10 @@ def test_a_revision_or_another_organisation_is_the_hubs(write: Callable[[str], P
 def test_what_a_run_made_itself_makes_no_name_a_folder(tmp_path: Path, write: Callable[..., Path]) -> None:
     (tmp_path / "work/org/merged").mkdir(parents=True)
     assert read_manifest(write("org/base", "org/merged")).merge.base.hub_id == "org/base"
+
+
+@pytest.mark.parametrize("start", ["https://huggingface.co/", "https://me:secret@hf.co/", "hf://"])
+def test_an_address_of_the_hub_is_told_as_an_id(write: Callable[[str], Path], start: str) -> None:
+    problem = refused(write(f"{start}meta-llama/Llama-3.1-8B"))
+    assert "found the address" in problem
+    assert problem.endswith('write "meta-llama/Llama-3.1-8B"')

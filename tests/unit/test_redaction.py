@@ -67,3 +67,10 @@ def test_settings_do_not_say_where_they_were_loaded_from() -> None:
 )
 def test_other_files_keep_their_bytes(name: str, content: bytes) -> None:
     assert without_local_paths(name, content) == content
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("https://me:pw@host/x", "https://host/x"), ("/a/https:/pw@h/x", "/a/https:/h/x")]
+)
+def test_credentials_in_addresses_are_left_out(text: str, said: str) -> None:
+    assert redact_secrets(text) == said

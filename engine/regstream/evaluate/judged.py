@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from regstream.checkpoint import open_checkpoint
-from regstream.errors import ManifestError
+from regstream.checkpoint import CONFIG, open_checkpoint
+from regstream.errors import InputError, ManifestError
 from regstream.evaluate.mean import MeanReader
 from regstream.evaluate.streaming import Weights
 from regstream.events import Listener, Warned, ignore
@@ -53,6 +53,8 @@ def _candidate(candidate: PlannedCandidate) -> Judged:
 
 def _result(plan: Plan, name: str, folder: Path, listener: Listener) -> Judged:
     def open_result() -> Weights:
+        if folder == plan.output and not (folder / CONFIG).exists():
+            raise InputError(f"{folder}: there is no result yet; `regstream run` makes it")
         checkpoint = open_checkpoint(name, folder, described=plan.base.family)
         found = account(checkpoint, plan.model)
         for line in found.lines(of_base=False) if folder != plan.output else ():

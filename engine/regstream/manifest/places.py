@@ -1,5 +1,6 @@
 """Whether the places a manifest names are there, and whether what is written stays clear of what is read."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from regstream.manifest.wording import Location, Problem, shown
 SUFFIXES = (".jsonl", ".txt", ".parquet", ".safetensors")
 #: What an evaluation names besides its rows, with the suffix of each.
 _HEADS = {"head": ".safetensors", "classes": ".toml"}
+#: A model's page on the hub, or the address that huggingface_hub's own file system has.
+_HUB_ADDRESS = re.compile(r"(?:https?://(?:[^/@]*@)?(?:huggingface\.co|hf\.co)/|hf://)([\w.-]+/[\w.-]+)")
 
 
 class _Source(NamedTuple):
@@ -114,9 +117,17 @@ def _nearest(path: Path) -> str:
 def _missing_folder(model: _Source) -> Iterator[Problem]:
     if exists(model.path) and not is_folder(model.path):
         yield Problem(model.location, f"expected a folder, found the file {model.path}")
+    elif "://" in model.text:
+        text = f'expected a folder or a hub id "org/name", found the address {shown(model.text)}'
+        yield Problem(model.location, text + ("" if (name := _on_the_hub(model.text)) is None else f'; write "{name}"'))
     elif not exists(model.path):
         text = f'expected a folder or a hub id "org/name", found {shown(model.text)}; there is no {model.path}'
         yield Problem(model.location, text + _nearest(model.path))
+
+
+def _on_the_hub(address: str) -> str | None:
+    found = _HUB_ADDRESS.match(address)
+    return found[1] if found else None
 
 
 def _unreadable_rows(rows: _Source) -> Iterator[Problem]:
