@@ -34,7 +34,9 @@ IN_RUN_FOLDER = ("notes.txt", "hidden/mine.txt", "hidden/0/task0/mine.txt", "hid
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     held_out = '[candidates.evaluation]\npath = "task{}.jsonl"\nfield = "input_ids"\nrows = 2\n'
-    make_merge(folder, layers=2, hidden=8, candidates=2, num_rows=4, candidate=held_out.format)
+    # Said out loud: what candidates tuned is left out otherwise with a warning.
+    others = 'others.embeddings = "base"\nothers.head = "base"\n'
+    make_merge(folder, layers=2, hidden=8, candidates=2, num_rows=4, candidate=held_out.format, rules=others)
     return folder
 
 
