@@ -116,7 +116,7 @@ def test_damaged_weights_are_refused(merge: Merge, tmp_path: Path) -> None:
 
 
 def test_a_merge_without_a_result_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"regmean\+\+: .*expected a checkpoint folder"):
+    with pytest.raises(InputError, match="there is no result yet; `regstream run` makes it"):
         evaluate(make(tmp_path, "llama").plan())
 
 
