@@ -147,6 +147,24 @@ def test_an_adapter_on_a_layer_that_is_not_merged_is_refused(folders: tuple[Path
         planned(tmp_path, base, edited(folders[1], tmp_path / "adapter", add))
 
 
+def test_names_of_the_model_without_its_head_are_read_and_said(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    def shorten(tensors: Tensors) -> None:
+        for name in list(tensors):
+            tensors[name.replace(f"{PREFIX}model.", PREFIX)] = tensors.pop(name)
+
+    base, adapter = folders
+    short = edited(adapter, tmp_path / "short", shorten)
+    line = "its adapter: names are those of a model without a head: layers.0.self_attn.q_proj is read as model.layers."
+    assert [found.startswith(line) for found in warnings(tmp_path, base, short)] == [True]
+    shards = []
+    for number, folder in enumerate((short, adapter)):
+        (tmp_path / str(number)).mkdir()
+        plan = planned(tmp_path / str(number), base, folder)
+        run(plan)
+        shards.append((plan.output / plan.steps[1].shard).read_bytes())
+    assert shards[0] == shards[1]
+
+
 def grown(base: Path, folder: Path) -> Path:
     """An adapter with whole embeddings and head, of a model that was given more rows of vocabulary before."""
     model = transformers.AutoModelForCausalLM.from_pretrained(base)

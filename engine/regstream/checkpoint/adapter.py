@@ -63,6 +63,7 @@ class Adapter(TensorReader):
         self.ignored = tuple(sorted(found.ignored))
         self.copies = tuple(sorted(found.copies))
         self.replaced: Mapping[str, str] = found.replaced
+        self.notes = tuple(_of_names(found.adapted, model))
         self.products = {name: self._product(name, module, model) for name, module in found.adapted.items()}
 
     @property
@@ -133,6 +134,14 @@ class _Sorted:
         for own in self.adapted.keys() & self.replaced.keys():
             if not self.replaced[own].endswith(_BELOW):
                 raise InputError(f"{self.replaced[own]} and the factors of {self.adapted[own]} are both for {own}")
+
+
+def _of_names(adapted: Mapping[str, str], model: Checkpoint) -> Iterator[str]:
+    """What a person should know where modules are called as in the model without its head; peft finds none so."""
+    for own, module in adapted.items() if model.family.continues_text else ():
+        if f"{module}.weight" != own:
+            yield f"names are those of a model without a head: {module} is read as {own.removesuffix('.weight')}"
+            return
 
 
 def _plain(name: str) -> str:

@@ -84,6 +84,7 @@ class Opening:
         notes = []
         if made_for and made_for.rstrip("/").rpartition("/")[2].lower() != (found := reference.name).lower():
             notes = [f"{label}: {ADAPTER_CONFIG} says that the adapter was made for {made_for}; it is put on {found}"]
+        notes += [f"{label}: its adapter: {note}" for note in adapter.notes]
         return AdaptedCheckpoint(label, model, adapter, notes)
 
     def _model(self, label: str, reference: ModelRef) -> Checkpoint:
