@@ -10,7 +10,7 @@ from regstream.evaluate.mean import MeanReader
 from regstream.evaluate.streaming import Weights
 from regstream.events import Listener, Warned, ignore
 from regstream.plan import Plan, PlannedCandidate
-from regstream.plan.accounting import account
+from regstream.plan.accounting import account, refuse_unusable
 from regstream.plan.agreement import check_candidate
 
 
@@ -56,6 +56,7 @@ def _result(plan: Plan, name: str, folder: Path, listener: Listener) -> Judged:
         if folder == plan.output and not (folder / CONFIG).exists():
             raise InputError(f"{folder}: there is no result yet; `regstream run` makes it")
         checkpoint = open_checkpoint(name, folder, described=plan.base.family)
+        refuse_unusable(checkpoint, plan.model)
         found = account(checkpoint, plan.model)
         for line in found.lines(of_base=False) if folder != plan.output else ():
             listener(Warned(message=line))

@@ -68,12 +68,11 @@ class Account:
 
 
 def account(checkpoint: Checkpoint, model: LayeredModel) -> Account:
-    """Go through every tensor of a checkpoint.
+    """Go through every tensor of a checkpoint, which `refuse_unusable` has passed.
 
     Raises:
         InputError: the model has no place for one, and it is none that a merge can do without.
     """
-    refuse_unusable(checkpoint, model)
     verdicts = _Verdicts(checkpoint, model)
     left_out: dict[str, list[str]] = {}
     refused: dict[str, list[str]] = {}

@@ -85,10 +85,7 @@ def check_inputs(
     only_base = {name for c in candidates if c.family is base.family for name in c.lacking(model.shapes)}
     carried = _check_base(base, model, configs, notes, only_base)
     model.leave_out(only_base)
-    if manifest.architecture is not None:  # once sizes are known to be those of the files
-        check_passes(manifest.architecture, model, source)
-        if is_regressed and (told := unregressed(model)):
-            warn(told)
+    _check_description(manifest, model, source, warn, is_regressed=is_regressed)
     for candidate in candidates:
         _check_candidate(candidate, base, model, manifest, configs=configs, notes=notes)
         if lacking := candidate.lacking(only_base):
@@ -104,6 +101,15 @@ def check_inputs(
         left_out=notes.left_out,
         ties=tuple(tie for tie in ties if not is_here(tie)),
     )
+
+
+def _check_description(manifest: Manifest, model: LayeredModel, source: str, warn: Warn, *, is_regressed: bool) -> None:
+    """Check an [architecture] table against the model, once sizes are known to be those of the files."""
+    if manifest.architecture is None:
+        return
+    check_passes(manifest.architecture, model, source)
+    if is_regressed and (averaged := unregressed(model)):
+        warn(averaged)
 
 
 def output_dtype(manifest: Manifest, base: Checkpoint, inputs: Inputs, warn: Warn) -> torch.dtype:
@@ -168,7 +174,8 @@ def _check_candidate(
 ) -> None:
     held = candidate.model if isinstance(candidate, AdaptedCheckpoint) else candidate
     check_family(candidate, base)
-    refuse_unusable(held, model)
+    if id(held) not in notes.seen:
+        refuse_unusable(held, model)
     for line in configs.check(candidate):
         notes.warn(line)
     configs.check_ties(candidate)

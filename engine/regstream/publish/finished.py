@@ -21,12 +21,7 @@ def refuse_other(plan: Plan, identity: Identity, *, full: bool) -> None:
         ResumeError: it is of another merge, or a file of it is missing or altered.
     """
     record = read_provenance(plan.output)
-    changed = list(differences(record["identity"], identity))
-    if changed:
-        raise ResumeError(
-            f"{plan.output}: holds the result of another merge: {'; '.join(changed)};"
-            " --restart replaces it, another output keeps it"
-        )
+    _refuse_changed(plan, record["identity"], identity, "--restart replaces it, another output keeps it")
     _refuse_altered(plan, record, "--restart makes it anew, once altered files are moved away", full=full)
 
 
@@ -39,12 +34,8 @@ def check_result(plan: Plan) -> None:
     if not is_published(plan.output):
         return
     record = read_provenance(plan.output)
-    changed = list(differences(_meaning(record["identity"]), _meaning(identify(plan, full=False))))
-    if changed:
-        raise ResumeError(
-            f"{plan.output}: holds the result of another merge: {'; '.join(changed)};"
-            " `regstream run` makes this one's, --only judges other models alone"
-        )
+    recorded, now = _meaning(record["identity"]), _meaning(identify(plan, full=False))
+    _refuse_changed(plan, recorded, now, "`regstream run` makes this one's, --only judges other models alone")
     _refuse_altered(plan, record, "`regstream verify` tells more", full=False)
 
 
@@ -52,6 +43,12 @@ def _meaning(identity: Identity) -> Identity:
     kept: dict[str, Any] = {key: identity[key] for key in _MEANING if key in identity}
     kept["manifest"] = {key: value for key, value in identity["manifest"].items() if key != "device"}
     return kept
+
+
+def _refuse_changed(plan: Plan, recorded: Identity, now: Identity, advice: str) -> None:
+    changed = "; ".join(differences(recorded, now))
+    if changed:
+        raise ResumeError(f"{plan.output}: holds the result of another merge: {changed}; {advice}")
 
 
 def _refuse_altered(plan: Plan, record: Mapping[str, Any], advice: str, *, full: bool) -> None:
