@@ -103,7 +103,7 @@ def _step_record(made: "Plan", step: "Step") -> dict[str, Any]:
     projection = made.projections[step.index]
     return {
         "name": step.name,
-        "num_tensors": len(step.tensors),
+        "num_tensors": len(step.parameters),
         "num_regressed": step.num_regressed,
         "read_bytes": projection.read_bytes,
         "write_bytes": projection.write_bytes,

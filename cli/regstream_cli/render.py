@@ -112,7 +112,7 @@ def _plan_cells(plan: "Plan", step: "Step") -> tuple[str, ...]:
     projection = plan.projections[step.index]
     memory = [plan.projected_bytes(step, place) for place in sorted(projection.terms)]
     sizes = (projection.read_bytes, projection.write_bytes, *memory)
-    return (str(len(step.tensors)), str(step.num_regressed), *map(format_bytes, sizes))
+    return (str(len(step.parameters)), str(step.num_regressed), *map(format_bytes, sizes))
 
 
 def _span(names: Sequence[str]) -> str:

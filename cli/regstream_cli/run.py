@@ -57,5 +57,4 @@ def _summary(finished: RunFinished) -> str:
     if finished.already:
         return f"{finished.output}: already finished; nothing to do"
     took, peak = format_seconds(finished.seconds), format_bytes(finished.peak_bytes)
-    share = f", {finished.product_share:.0%} of the machine's matrix product rate" if finished.product_share else ""
-    return f"{finished.output}: finished in {took}, peak memory {peak}{share}"
+    return f"{finished.output}: finished in {took}, peak memory {peak}"

@@ -70,7 +70,6 @@ class RunFinished:
     output: str
     seconds: float
     peak_bytes: int
-    product_share: float = 0.0  # of the time, what the machine's matrix product would have taken for the same FLOP
     already: bool = False
 
 

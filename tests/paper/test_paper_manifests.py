@@ -35,7 +35,7 @@ def test_there_is_a_manifest_for_every_run_and_no_other() -> None:
 @pytest.mark.parametrize("name", [*CLIPS, *LANGUAGE_MODELS])
 def test_every_run_is_regmean_plus_plus_into_a_folder_of_its_own(name: str) -> None:
     manifest = read(name)
-    assert (manifest.merge.method, manifest.merge.alpha) == ("regmean++", 0.95)
+    assert (manifest.merge.method, manifest.merge.options.model_dump()["alpha"]) == ("regmean++", 0.95)
     assert manifest.merge.output == MANIFESTS.parent / "build" / "paper" / name
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regstream.linalg.gram import Workspace, accumulation_dtype
+from regstream.device.workspace import Workspace
 from regstream.linalg.normal_equations import NormalEquations
 
 
@@ -22,7 +22,7 @@ def test_the_solve_is_the_formula(
     in_features: int, outs: list[int], weights: list[float], alpha: float, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    workspace = Workspace(torch.device("cpu"), accumulation_dtype(alpha))
+    workspace = Workspace(torch.device("cpu"))
     shapes = {f"linear {index}": (out, in_features) for index, out in enumerate(outs)}
     regression = NormalEquations("group", shapes, alpha=alpha, workspace=workspace)
     left, right = (
@@ -34,8 +34,8 @@ def test_the_solve_is_the_formula(
         x_TI = torch.randn(8 * in_features, in_features, generator=generator)
         own = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
         reference = reference or own
-        regression.gram.expect(len(x_TI))
-        regression.gram.add(x_TI)
+        regression.begin(len(x_TI))
+        regression.observe(x_TI)
         regression.add(own, reference, weight=weight)
         dense = (x_TI.double().T @ x_TI.double()).numpy() * weight / len(x_TI)
         scaled = alpha * dense + (1 - alpha) * np.diag(np.diag(dense))

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matrices import dense, empty
-from regstream.linalg.gram import Gram, Workspace
+from regstream.device.workspace import Workspace
+from regstream.linalg.gram import Gram
 
 
 @given(
@@ -18,8 +19,8 @@ from regstream.linalg.gram import Gram, Workspace
 def test_streamed_equals_dense(cuts: list[int], in_features: int, dtype: torch.dtype, offset: float) -> None:
     generator = torch.Generator().manual_seed(in_features)
     x_TI = (torch.randn(sum(cuts), in_features, generator=generator) + offset).to(dtype)
-    streamed = Gram(empty(in_features), Workspace(torch.device("cpu"), torch.float32))
-    streamed.expect(len(x_TI))
+    streamed = Gram(empty(in_features), Workspace(torch.device("cpu")))
+    streamed.reset(len(x_TI))
     for part_TI in torch.split(x_TI, cuts):
         streamed.add(part_TI)
     dense_II = x_TI.double().T @ x_TI.double()

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from matrices import dense, empty
+from regstream.device.workspace import ROW_PADDING, Workspace
 from regstream.linalg import gram, symmetric
-from regstream.linalg.gram import ROW_PADDING, Gram, Workspace, accumulation_dtype, stores_tokens
+from regstream.linalg.gram import Gram, accumulation_dtype, stores_tokens
 
 CPU = torch.device("cpu")
 
@@ -17,8 +18,8 @@ def inputs(num_tokens: int, in_features: int, *, seed: int = 0) -> Tensor:
 
 
 def make(in_features: int, dtype: torch.dtype = torch.float32, *, tokens: int = 10_000) -> Gram:
-    gram = Gram(empty(in_features, dtype), Workspace(CPU, dtype))
-    gram.expect(tokens)
+    gram = Gram(empty(in_features, dtype), Workspace(CPU))
+    gram.reset(tokens)
     return gram
 
 
@@ -112,7 +113,7 @@ def test_double_sums_are_taken_in_double() -> None:
 def test_a_gram_that_expects_anew_is_a_new_one(before: int) -> None:
     streamed, fresh = make(4, tokens=before), make(4)
     streamed.add(inputs(before, 4, seed=1))
-    streamed.expect(10)
+    streamed.reset(10)
     for each in (streamed, fresh):
         each.add(inputs(10, 4, seed=2))
     assert streamed.num_tokens == fresh.num_tokens == 10
@@ -128,14 +129,27 @@ def test_sums_are_double_where_alpha_leaves_the_condition_unbounded(alpha: float
 
 
 def test_the_scratch_is_reused_and_grows() -> None:
-    workspace = Workspace(CPU, torch.float32)
-    first = workspace.get(4, 8)
-    assert workspace.get(2, 16).data_ptr() == workspace.get(1, 3).data_ptr() == first.data_ptr()
-    assert workspace.get(100, 100).shape == (100, 100)
+    workspace = Workspace(CPU)
+    first = workspace.matrix(4, 8, torch.float32)
+    again, smaller = workspace.matrix(2, 16, torch.float32), workspace.matrix(1, 3, torch.float32)
+    assert again.data_ptr() == smaller.data_ptr() == first.data_ptr()
+    assert workspace.matrix(100, 100, torch.float32).shape == (100, 100)
 
 
 def test_rows_of_products_do_not_lie_a_power_of_two_apart() -> None:
-    workspace = Workspace(CPU, torch.float32)
-    for tensor in (workspace.get(4, 64), workspace.square_buffer(64)):
-        assert tensor.shape[1] == 64
-        assert tensor.stride() == (64 + ROW_PADDING, 1)
+    tensor = Workspace(CPU).matrix(4, 64, torch.float32)
+    assert tensor.shape[1] == 64
+    assert tensor.stride() == (64 + ROW_PADDING, 1)
+
+
+def test_buffers_stay_while_their_shapes_do_and_until_they_are_released() -> None:
+    workspace = Workspace(CPU)
+    first = workspace.buffers("block", {"up": (4, 2)}, torch.float32)["up"]
+    first.fill_(7)
+    assert workspace.buffers("block", {"up": (4, 2)}, torch.float32)["up"] is first
+    assert workspace.buffers("block", {"up": (4, 3)}, torch.float32)["up"].shape == (4, 3)
+    kept = workspace.buffers("block", {"up": (4, 3)}, torch.float32)["up"]
+    workspace.release_all_but("block")
+    assert workspace.buffers("block", {"up": (4, 3)}, torch.float32)["up"] is kept
+    workspace.release("block")
+    assert workspace.buffers("block", {"up": (4, 3)}, torch.float32)["up"] is not kept

@@ -24,7 +24,7 @@ PLACES: list[tuple[Literal["stem", "block", "head"], int | None]] = [
     ("stem", None), ("block", 0), ("block", 1), ("head", None),
 ]  # fmt: skip
 STEPS = tuple(
-    Step(index=index, kind=kind, block=block, tensors=(), shard=f"shard {index}", feeds=index < 2)
+    Step(index=index, kind=kind, block=block, parameters=(), shard=f"shard {index}", needs_forward=index < 2)
     for index, (kind, block) in enumerate(PLACES)
 )
 NAMES = [step.name for step in STEPS]
@@ -39,7 +39,7 @@ def commit(journal: Journal, step: Step) -> Committed:
         shard=step.shard,
         written=Written(num_bytes=8, sha256="abc", sampled="def"),
         solves=(SOLVE,) * (step.block is not None),
-        work={"solves": RegionTotals(seconds=0.5, flop=7.0, product_seconds=0.03)},
+        work={"solves": RegionTotals(seconds=0.5, num_bytes=7)},
     )
     peak = Peak()
     peak.num_bytes, peak.seconds = 5, 0.12345

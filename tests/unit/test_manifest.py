@@ -81,7 +81,7 @@ def test_a_good_manifest_comes_out_frozen_with_defaults_and_absolute_paths(write
     assert manifest.merge.base == ModelRef(folder=tmp_path / "base")
     assert manifest.merge.output == tmp_path / "merged"
     assert manifest.workdir == tmp_path / "merged" / ".regstream"
-    assert (manifest.merge.alpha, manifest.merge.dtype, manifest.merge.seed) == (0.95, None, 0)
+    assert (manifest.merge.options.model_dump()["alpha"], manifest.merge.dtype, manifest.merge.seed) == (0.95, None, 0)
     assert manifest.merge.others == Others()
     assert manifest.resources == Resources()
     math, code = manifest.candidates
@@ -142,7 +142,7 @@ def test_a_method_that_regresses_nothing_needs_no_calibration(write: Write) -> N
     merge = '[merge]\nmethod = "task_arithmetic"\nbase = "base"\noutput = "out"\n'
     text = merge + '[[candidates]]\nname = "a"\nmodel = "math"\n'
     manifest = read_manifest(write(text))
-    assert manifest.merge.scale == 0.3
+    assert manifest.merge.options.model_dump()["scale"] == 0.3
     assert not manifest.merge.regresses
     assert manifest.candidates[0].calibration is None
 

@@ -7,35 +7,38 @@ import torch
 
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Merge
-from regstream.methods import method_of
-from regstream.methods.method import Method, States
+from regstream.methods import make_method
+from regstream.methods.method import Method, Stream
 from regstream.methods.regmean import RegMean
 
 
 def method(name: str, **options: Any) -> Method:
-    return method_of(Merge(method=name, base=ModelRef(hub_id="org/base"), output="/out", **options))  # type: ignore[arg-type]
+    merge = Merge(method=name, base=ModelRef(hub_id="org/base"), output="/out", **options)  # type: ignore[arg-type]
+    return make_method(merge.method, merge.options)
 
 
 @pytest.mark.parametrize(
-    ("name", "states", "linear", "other"),
+    ("name", "streams", "linear", "other"),
     [
-        ("average", States.NONE, "average", "average"),
-        ("task_arithmetic", States.NONE, "combine", "combine"),
-        ("regmean", States.OWN, "regress", "average"),
-        ("regmean++", States.MERGED, "regress", "average"),
+        ("average", (), "average", "average"),
+        ("task_arithmetic", (), "combine", "combine"),
+        ("regmean", (Stream.OWN,), "regress", "average"),
+        ("regmean++", (Stream.MERGED,), "regress", "average"),
     ],
 )
-def test_every_method_says_what_becomes_of_a_parameter(name: str, states: States, linear: str, other: str) -> None:
+def test_every_method_says_what_becomes_of_a_parameter(
+    name: str, streams: tuple[Stream, ...], linear: str, other: str
+) -> None:
     made = method(name)
-    assert (made.name, made.states) == (name, states)
-    assert (made.use(regressable=True), made.use(regressable=False)) == (linear, other)
+    assert (made.name, made.streams) == (name, streams)
+    assert (made.rule(is_linear=True), made.rule(is_linear=False)) == (linear, other)
 
 
 @pytest.mark.parametrize("name", ["regmean", "regmean++"])
 def test_alpha_is_the_manifests(name: str) -> None:
     made = method(name, alpha=0.25)
     assert isinstance(made, RegMean)
-    assert made.alpha == 0.25
+    assert made.options.alpha == 0.25
 
 
 def test_task_arithmetic_adds_the_scaled_sum_of_differences() -> None:

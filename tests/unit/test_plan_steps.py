@@ -10,11 +10,12 @@ import pytest
 from regstream.errors import ManifestError
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate, Manifest, Merge, Others, Rule
-from regstream.methods import method_of
+from regstream.methods import make_method
 from regstream.models.families.clip import CLIP_VISION
 from regstream.models.families.decoders import LLAMA
 from regstream.models.family import Family
-from regstream.plan.step import Step, make_steps
+from regstream.plan.layout import make_steps
+from regstream.plan.step import Step
 
 BLOCK = {
     "self_attn.q_proj.weight": (8, 8), "self_attn.k_proj.weight": (4, 8), "self_attn.v_proj.weight": (4, 8),
@@ -45,7 +46,7 @@ def steps(
     output: Any = "/out"
     merge = Merge(method=method, base=base, output=output, others=others or Others(), shard_size=shard_size)  # type: ignore[arg-type]
     manifest = Manifest(merge=merge, rules=tuple(rules), candidates=(Candidate(name="a", model=base),))
-    return make_steps(manifest, method_of(merge), family, names or shapes(num_blocks))
+    return make_steps(manifest, make_method(merge.method, merge.options), family, names or shapes(num_blocks))
 
 
 def rule(parameters: str, use: str, blocks: str | None = None) -> Rule:
@@ -53,7 +54,7 @@ def rule(parameters: str, use: str, blocks: str | None = None) -> Rule:
 
 
 def uses(made: Sequence[Step]) -> dict[str, str]:
-    return {tensor.name: tensor.use for step in made for tensor in step.tensors}
+    return {tensor.name: tensor.rule for step in made for tensor in step.parameters}
 
 
 def test_stem_every_block_and_head_come_in_order_with_their_shards() -> None:
@@ -82,7 +83,7 @@ def test_consecutive_steps_share_a_shard_up_to_its_size(size: int) -> None:
 @pytest.mark.parametrize("method", ["regmean++", "regmean", "average", "task_arithmetic"])
 def test_every_parameter_is_in_exactly_one_step(method: str) -> None:
     made = steps(method)
-    names = [tensor.name for step in made for tensor in step.tensors]
+    names = [tensor.name for step in made for tensor in step.parameters]
     assert sorted(names) == sorted(shapes(6))
     assert {name: shape for step in made for name, shape in step.shapes.items()} == shapes(6)
 
@@ -90,8 +91,8 @@ def test_every_parameter_is_in_exactly_one_step(method: str) -> None:
 def test_a_block_begins_with_its_groups_and_ends_with_the_rest() -> None:
     block = steps()[3]
     assert list(block.regressed) == [group.name for group in LLAMA.groups]
-    assert [tensor.group is None for tensor in block.tensors] == [False] * LINEARS + [True] * 2
-    assert {tensor.name for tensor in block.folded} == {
+    assert [tensor.group is None for tensor in block.parameters] == [False] * LINEARS + [True] * 2
+    assert {tensor.name for tensor in block.combined} == {
         "model.layers.2.input_layernorm.weight", "model.layers.2.self_attn.q_proj.bias"
     }  # fmt: skip
     assert {t.linear for t in block.regressed["mlp input"]} == {"mlp.gate_proj", "mlp.up_proj"}
@@ -137,12 +138,12 @@ FEEDS: dict[str, tuple[list[Rule], list[bool]]] = {
 @pytest.mark.parametrize("method", ["regmean++", "regmean"])
 def test_hidden_states_go_as_far_as_the_last_block_that_is_regressed(method: str, kind: str) -> None:
     rules, feeds = FEEDS[kind]
-    assert [step.feeds for step in steps(method, rules)] == feeds
+    assert [step.needs_forward for step in steps(method, rules)] == feeds
 
 
 @pytest.mark.parametrize("method", ["average", "task_arithmetic"])
 def test_methods_of_weights_alone_need_no_hidden_states(method: str) -> None:
-    assert not any(step.feeds for step in steps(method))
+    assert not any(step.needs_forward for step in steps(method))
 
 
 def test_the_first_rule_wins_and_what_cannot_be_regressed_is_averaged() -> None:
@@ -179,7 +180,7 @@ def test_every_bad_rule_is_named_at_once() -> None:
 
 
 def test_a_tied_head_leaves_the_norm_alone_in_its_step() -> None:
-    assert [tensor.name for tensor in steps(names=shapes(2, tied=True))[-1].tensors] == ["model.norm.weight"]
+    assert [tensor.name for tensor in steps(names=shapes(2, tied=True))[-1].parameters] == ["model.norm.weight"]
 
 
 def test_a_model_without_anything_behind_its_blocks_has_no_head_step() -> None:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from matrices import dense, empty
 from regstream.device.matmul_precision import MatmulPrecision, default_precision
-from regstream.linalg.gram import Gram, Workspace
+from regstream.device.workspace import Workspace
+from regstream.linalg.gram import Gram
 
 DEVICES = [torch.device("cpu"), pytest.param(torch.device("cuda"), marks=pytest.mark.gpu)]
 NARROW = MatmulPrecision(torch.float32, torch.bfloat16)
@@ -25,8 +26,8 @@ def whole_numbers(num_tokens: int, in_features: int) -> Tensor:
 @pytest.mark.parametrize("num_tokens", [40, 200])  # kept as they are, and multiplied at once
 def test_gram_matrices_of_whole_numbers_are_exact(device: torch.device, dtype: torch.dtype, num_tokens: int) -> None:
     x_TI = whole_numbers(num_tokens, 96).to(device, dtype)
-    gram = Gram(empty(96, torch.float32, device), Workspace(device, torch.float32))
-    gram.expect(num_tokens)
+    gram = Gram(empty(96, torch.float32, device), Workspace(device))
+    gram.reset(num_tokens)
     for part_TI in torch.split(x_TI, 33):
         gram.add(part_TI)
     total = empty(96, torch.float32, device)
@@ -41,8 +42,8 @@ def test_values_of_the_full_width_are_not_narrowed(device: torch.device) -> None
     with default_precision(torch.float32).exact_fast_matmul(device):
         product_II = x_TI.T @ x_TI
     assert (product_II - exact_II).abs().max() < 1e-3
-    gram = Gram(empty(256, torch.float32, device), Workspace(device, torch.float32))
-    gram.expect(512)
+    gram = Gram(empty(256, torch.float32, device), Workspace(device))
+    gram.reset(512)
     gram.add(x_TI)
     assert (gram.diagonal() - exact_II.diagonal()).abs().max() < 1e-3
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 import reference
 from matrices import kept
+from regstream.device.workspace import Workspace
 from regstream.errors import SolveError
 from regstream.linalg import normal_equations as system
-from regstream.linalg.gram import Workspace, accumulation_dtype
+from regstream.linalg.gram import Gram, accumulation_dtype
 from regstream.linalg.normal_equations import NormalEquations
 from regstream.linalg.solve_report import SolveReport
 
@@ -37,17 +38,17 @@ class Problem:
     def solve(self, *, alpha: float, order: Sequence[int] | None = None) -> tuple[dict[str, Tensor], SolveReport]:
         """The merged weights, float64, as the engine finds them, and the report."""
         order = order or range(len(self.x_TI))
-        workspace = Workspace(CPU, accumulation_dtype(alpha))
+        workspace = Workspace(CPU)
         shapes = {name: (tensor.shape[0], tensor.shape[1]) for name, tensor in self.own_OI[0].items()}
         regression = NormalEquations("group", shapes, alpha=alpha, workspace=workspace)
         first = self.own_OI[order[0]]
         for index in order:
-            regression.gram.expect(len(self.x_TI[index]))
-            regression.gram.add(self.x_TI[index])
+            regression.begin(len(self.x_TI[index]))
+            regression.observe(self.x_TI[index])
             regression.add(self.own_OI[index], first, weight=self.weights[index])
 
         def mean(name: str, rows: slice) -> Tensor:
-            return (self.mean(name)[rows] - first[name][rows]).to(workspace.dtype)
+            return (self.mean(name)[rows] - first[name][rows]).to(regression.dtype)
 
         differences, report = regression.solve(mean)
         return {name: first[name].double() + differences[name].double() for name in shapes}, report
@@ -331,11 +332,11 @@ def test_sums_that_are_not_finite_have_no_trustworthy_solution(value: float) -> 
 
 def test_a_sum_that_is_no_sum_of_squares_is_refused_and_not_regularised_away(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = kept(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
-    workspace = Workspace(CPU, torch.float32)
+    workspace = Workspace(CPU)
     regression = NormalEquations("group", {"q": (3, 2)}, alpha=1.0, workspace=workspace)
-    regression.gram.expect(2)
-    regression.gram.add(torch.eye(2))
-    monkeypatch.setattr(regression.gram, "add_to", lambda total, scale: total.add(matrix, scale))
+    regression.begin(2)
+    regression.observe(torch.eye(2))
+    monkeypatch.setattr(Gram, "add_to", lambda self, total, scale: total.add(matrix, scale))
     regression.add({"q": torch.ones(3, 2)}, {"q": torch.zeros(3, 2)}, weight=1.0)
     with pytest.raises(SolveError, match="condition"):
         regression.solve(lambda name, rows: torch.zeros(3, 2))
@@ -353,15 +354,14 @@ def test_a_route_that_does_not_converge_goes_down_the_ladder(monkeypatch: pytest
     assert make().solve(alpha=0.95)[1].ridge == 1e-5
 
 
-def test_a_reset_system_is_a_new_one() -> None:
-    problem, workspace = make(), Workspace(CPU, torch.float32)
-    regression = NormalEquations("group", LINEARS, alpha=0.95, workspace=workspace)
+def test_buffers_of_an_earlier_system_leave_no_trace() -> None:
+    problem, workspace = make(), Workspace(CPU)
     solutions = []
     for _ in range(2):
-        regression.reset()
+        regression = NormalEquations("group", LINEARS, alpha=0.95, workspace=workspace)
         for x_TI, own in zip(problem.x_TI, problem.own_OI, strict=True):
-            regression.gram.expect(len(x_TI))
-            regression.gram.add(x_TI)
+            regression.begin(len(x_TI))
+            regression.observe(x_TI)
             regression.add(own, problem.own_OI[0], weight=1.0)
         differences, report = regression.solve(no_mean)
         solutions.append(({name: tensor.clone() for name, tensor in differences.items()}, report))

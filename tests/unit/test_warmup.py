@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from merging import make_merge
-from regstream.methods.regmean import RegMean
+from regstream.methods.regmean import RegMean, RegMeanOptions
 from regstream.plan.warmup import warm_up
 
 PRODUCTS: Any = torch.backends.mkldnn  # untyped
 RUN = """
 import sys
 import psutil
-from regstream.manifest import read_manifest
-from regstream.plan import make_plan
+from regstream.manifest.reading import read_manifest
+from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run
 
 plan = make_plan(read_manifest(sys.argv[1]))
@@ -31,7 +31,7 @@ print(psutil.Process().memory_info().shared - mapped)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_chance_and_settings_stay_as_they_were(dtype: torch.dtype, alpha: float) -> None:
     before, precision = torch.random.get_rng_state(), PRODUCTS.matmul.fp32_precision
-    warm_up(RegMean(alpha=alpha), dtype, torch.device("cpu"))
+    warm_up(RegMean(RegMeanOptions(alpha=alpha)), dtype, torch.device("cpu"))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert PRODUCTS.matmul.fp32_precision == precision
 

@@ -56,7 +56,7 @@ def merge(manifest_path: Path, output: Path) -> None:
     states = [_caught(merged, blocks[0], rows) for rows in sets]
     for index, block in enumerate(blocks):
         own = [candidate.get_submodule(path)[index] for candidate in candidates]
-        _merge_block(block, own, states, manifest.merge.alpha)
+        _merge_block(block, own, states, manifest.merge.options.model_dump()["alpha"])
         if block is blocks[-1]:
             break
         for state in states:

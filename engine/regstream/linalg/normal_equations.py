@@ -19,9 +19,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from regstream.device.workspace import ROW_PADDING, Workspace
 from regstream.errors import SolveError
 from regstream.linalg.cholesky import cholesky, condition_estimate, refine_rows, solve_rows
-from regstream.linalg.gram import Gram, Workspace
+from regstream.linalg.gram import Gram, accumulation_dtype
 from regstream.linalg.solve_report import SolveReport
 from regstream.linalg.spectral import FILTERED_ROWS, MeanRows, Start, correct_rows
 from regstream.linalg.symmetric import Symmetric, blocks_width
@@ -72,45 +73,63 @@ class NormalEquations:
     ) -> None:
         """`linears` names each linear of the group with its (out, in) features; all share `in`."""
         self.group = group
+        self.dtype = accumulation_dtype(alpha)
         self._alpha = alpha
         self._workspace = workspace
         (self._width,) = {in_features for _, in_features in linears.values()}
-        square_II = workspace.square_buffer(self._width)
-        self._sum = Symmetric(square_II, workspace.zeros(self._width, blocks_width(self._width)))
-        self.gram = Gram(Symmetric(square_II.T, workspace.zeros(self._width, blocks_width(self._width))), workspace)
-        self._rhs_OI = {name: workspace.zeros(*shape) for name, shape in linears.items()}
+        shapes = {"square": (self._width, self._width + ROW_PADDING)}
+        shapes |= dict.fromkeys(("sum", "own"), (self._width, blocks_width(self._width)))
+        buffers = workspace.buffers(f"sums of {group}", shapes, self.dtype)
+        square_II = buffers["square"][:, : self._width]
+        self._sum = Symmetric(square_II, buffers["sum"])
+        self._gram = Gram(Symmetric(square_II.T, buffers["own"]), workspace, f"stored tokens of {group}")
+        self._rhs_OI = workspace.buffers(f"right-hand sides of {group}", linears, self.dtype)
         self._num_tokens = 0
-
-    def reset(self) -> None:
-        """Forget every candidate; the buffers stay."""
         self._sum.zero()
         for rhs_OI in self._rhs_OI.values():
             rhs_OI.zero_()
-        self._num_tokens = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """The tokens observed of the current candidate."""
+        return self._gram.num_tokens
+
+    def begin(self, num_tokens: int) -> None:
+        """Start with the next candidate, of whom so many tokens will be observed."""
+        self._gram.reset(num_tokens)
+
+    def observe(self, *inputs_TI: Tensor) -> None:
+        """Add tokens (T, I)."""
+        (x_TI,) = inputs_TI
+        self._gram.add(x_TI)
+
+    def is_finite(self) -> bool:
+        """Whether no token of the current candidate held a NaN or an infinity, and no square overflowed."""
+        return self._gram.is_finite()
 
     def add(self, own: Mapping[str, Tensor], reference: Mapping[str, Tensor] | None, *, weight: float) -> None:
-        """Add one candidate: what `gram` holds, its weights (O, I), and the reference's in the same dtype.
+        """Add the current candidate: its Gram matrix, its weights (O, I), and the reference's in the same dtype.
 
         Without a reference the candidate is the reference itself, and only its Gram matrix is added.
         """
-        scale = weight / self.gram.num_tokens
-        self.gram.add_to(self._sum, scale)
-        self._num_tokens += self.gram.num_tokens
+        scale = weight / self._gram.num_tokens
+        self._gram.add_to(self._sum, scale)
+        self._num_tokens += self._gram.num_tokens
         if reference is None:
             return
-        diagonal_I = self.gram.diagonal()
+        diagonal_I = self._gram.diagonal()
         for name, rhs_OI in self._rhs_OI.items():
             for rows in _panels(rhs_OI.shape[0]):
-                delta_PI = self._workspace.get(rows.stop - rows.start, self._width)
+                delta_PI = self._workspace.matrix(rows.stop - rows.start, self._width, self.dtype)
                 delta_PI.copy_(own[name][rows]).sub_(reference[name][rows])
-                self.gram.multiply(delta_PI, rhs_OI[rows], self._alpha * scale)
+                self._gram.multiply(delta_PI, rhs_OI[rows], self._alpha * scale)
                 rhs_OI[rows].add_(delta_PI.mul_(diagonal_I), alpha=(1 - self._alpha) * scale)
 
     def solve(self, mean: MeanRows) -> tuple[Mapping[str, Tensor], SolveReport]:
         """SolveReport for D, (O, I) in the sums' dtype for each linear, in this object's own buffers.
 
         `mean` is asked only where a ridge is needed or an input is dead, which is rare: rather than kept, the mean is
-        read again then. What `gram` holds is overwritten by the factorisation.
+        read again then. The Gram matrix of the last candidate is overwritten by the factorisation.
 
         Raises:
             SolveError: no ridge in the ladder gives a residual that can be trusted.
@@ -160,7 +179,7 @@ class NormalEquations:
     def _factorise(self, start: Start, unit_ridge_I: Tensor) -> _Factorisation:
         """The factorisation with the first ridge that gives a solution."""
         condition, ridge = float("inf"), 0.0
-        for ridge in RIDGES[self._workspace.dtype]:
+        for ridge in RIDGES[self.dtype]:
             # An input may be so small beside the others that it is hardly visited itself.
             ridge_I = (unit_ridge_I * ridge).clamp_(max=1.0)
             self._sum.set_diagonal(1.0 + ridge_I)
@@ -168,9 +187,9 @@ class NormalEquations:
             if lower_II is None:
                 continue
             condition = condition_estimate(self._sum, lower_II)
-            if condition > (BEARABLE_CONDITION if ridge else TRUSTED_CONDITION)[self._workspace.dtype]:
+            if condition > (BEARABLE_CONDITION if ridge else TRUSTED_CONDITION)[self.dtype]:
                 continue
-            is_refined = condition > REFINE_ABOVE[self._workspace.dtype]
+            is_refined = condition > REFINE_ABOVE[self.dtype]
             factorisation = _Factorisation(
                 lower_II=lower_II, condition=condition, ridge=ridge, ridge_I=ridge_I, is_refined=is_refined
             )

@@ -28,8 +28,7 @@ def meaning(manifest: Manifest, *, device: str | None = None) -> dict[str, Any]:
 def _merge(merge: Merge) -> dict[str, Any]:
     return {
         "method": merge.method,
-        "alpha": merge.alpha if merge.regresses else None,
-        "scale": merge.scale if merge.method == "task_arithmetic" else None,
+        **merge.options.model_dump(),
         "dtype": merge.dtype,
         "shard_size": merge.shard_size,
         "seed": merge.seed,

@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any
 
 from regstream.manifest.messages import Location, Problem, element
-from regstream.manifest.schema import REGRESSING
+from regstream.methods import METHODS
 
 Draft = Mapping[str, Any]
 SETS = ("calibration", "evaluation")
@@ -41,7 +41,6 @@ def tables(draft: Draft, key: str) -> list[Draft]:
 def inconsistencies(draft: Draft) -> Iterator[Problem]:
     """Every contradiction within the manifest."""
     method = table(draft, "merge").get("method")
-    yield from _unused_scale(draft, method)
     yield from _rules_without_regression(draft, method)
     yield from _architecture(table(draft, "architecture"))
     yield from _repeated_names(draft)
@@ -49,15 +48,8 @@ def inconsistencies(draft: Draft) -> Iterator[Problem]:
         yield from _candidate(("candidates", index), candidate, method)
 
 
-def _unused_scale(draft: Draft, method: str | None) -> Iterator[Problem]:
-    if method not in (None, "task_arithmetic") and "scale" in table(draft, "merge"):
-        yield Problem(
-            ("merge", "scale"), f'only "task_arithmetic" has a scale, and the method is "{method}"; remove it'
-        )
-
-
 def _rules_without_regression(draft: Draft, method: str | None) -> Iterator[Problem]:
-    if method is None or method in REGRESSING:
+    if method not in METHODS or METHODS[method].streams:
         return
     for index, rule in enumerate(tables(draft, "rules")):
         if rule.get("use") == "regress":
@@ -129,7 +121,7 @@ def _candidate(location: Location, candidate: Draft, method: str | None) -> Iter
         return
     if "model" not in candidate and "adapter" not in candidate:
         yield Problem(location, 'expected "model", "adapter", or both, found neither')
-    if method in REGRESSING and "calibration" not in candidate:
+    if method in METHODS and METHODS[method].streams and "calibration" not in candidate:
         yield Problem((*location, "calibration"), f'missing; "{method}" needs a calibration set for every candidate')
     for key in SETS:
         if candidate.get(key) is not None:

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from regstream.manifest.schema import Manifest
+from regstream.manifest.schema import OPTIONS, Manifest, Merge, option_fields
+from regstream.methods import METHODS
 
 Location = tuple[str | int, ...]
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -27,7 +28,7 @@ class Problem(NamedTuple):
 
 def describe(error: ErrorDetails) -> Problem:
     """A problem from what pydantic found."""
-    location, found = error["loc"], error["input"]
+    location, found = tuple(key for key in error["loc"] if key != OPTIONS), error["input"]
     if error["type"] == "extra_forbidden":
         return Problem(location, _unknown_key(location))
     field = _field_at(location)
@@ -98,11 +99,15 @@ def _label(location: Location, raw: Mapping[str, Any]) -> str:
 
 def _unknown_key(location: Location) -> str:
     key, table = str(location[-1]), _table_at(location[:-1])
-    if guess := nearest(key, table.model_fields):
+    if location[:-1] == ("merge",) and key in option_fields():
+        having = " and ".join(f'"{name}"' for name, method in METHODS.items() if key in method.Options.model_fields)
+        return f"no effect with this method: only {having} has it; remove it"
+    names = [*table.model_fields, *(option_fields() if table is Merge else ())]
+    if guess := nearest(key, names):
         return f'unknown key; did you mean "{guess}"?'
     homes = [home for home, model in _tables(Manifest, "") if key in model.model_fields]
     # In TOML whatever follows a table's header belongs to that table, so a key easily ends up in the wrong one.
-    text = f"it is a key of {' and of '.join(homes)}" if homes else f"the keys here are {', '.join(table.model_fields)}"
+    text = f"it is a key of {' and of '.join(homes)}" if homes else f"the keys here are {', '.join(names)}"
     return f"unknown key; {text}"
 
 
@@ -121,12 +126,13 @@ def _expected(field: FieldInfo) -> str:
 
 def _choices(field: FieldInfo) -> list[str]:
     members = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else (field.annotation,)
-    return [choice for member in members if get_origin(member) is Literal for choice in get_args(member)]
+    choices = [choice for member in members if get_origin(member) is Literal for choice in get_args(member)]
+    return choices or list(field.examples or ())
 
 
 def _field_at(location: Location) -> FieldInfo:
     keys = [key for key in location if isinstance(key, str)]
-    return _table_at(keys[:-1]).model_fields[keys[-1]]
+    return _table_at(keys[:-1]).model_fields.get(keys[-1]) or option_fields()[keys[-1]]
 
 
 def _table_at(location: Iterable[str | int]) -> type[BaseModel]:

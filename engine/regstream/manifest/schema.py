@@ -8,7 +8,18 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SerializeAsAny,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from regstream.manifest.fields import (
     BlockSelector,
@@ -24,15 +35,17 @@ from regstream.manifest.fields import (
 )
 from regstream.manifest.references import real
 from regstream.manifest.shares import shares
+from regstream.methods import METHODS
+from regstream.methods.method import MethodOptions
 
-Method = Literal["average", "task_arithmetic", "regmean", "regmean++"]
 Use = Literal["regress", "average", "base"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 OtherUse = Literal["base", "average"]
 
 STATE: Final = ".regstream"
+#: Where errors of pydantic place the options of the method; no key of a manifest.
+OPTIONS: Final = "method options"
 _MOST_NAME: Final = 100
-REGRESSING: Final[frozenset[str]] = frozenset({"regmean", "regmean++"})
 _MAX_SEED: Final = 2**63 - 1
 
 
@@ -51,6 +64,22 @@ def _filled(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _registered(method: str) -> str:
+    if method not in METHODS:
+        raise PydanticCustomError("literal_error", "no such method")
+    return method
+
+
+def _method_options(given: Any, info: ValidationInfo) -> MethodOptions:
+    method = METHODS.get(info.data.get("method", ""))
+    return MethodOptions() if method is None else method.Options.model_validate(given)
+
+
+def option_fields() -> dict[str, FieldInfo]:
+    """The keys that methods add to `[merge]`."""
+    return {key: field for method in METHODS.values() for key, field in method.Options.model_fields.items()}
 
 
 class Others(_Table):
@@ -72,20 +101,31 @@ class Others(_Table):
 class Merge(_Table):
     """What is merged onto what, how, and where the result goes."""
 
-    method: Method
+    method: Annotated[str, AfterValidator(_registered), Field(description="a method", examples=list(METHODS))]
     base: Annotated[Model, Field(description="a folder or a hub id, of the checkpoint the candidates were tuned from")]
     output: Annotated[Place, Field(description="the folder for the result")]
-    alpha: Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")] = 0.95
-    scale: Annotated[float, Field(gt=0, description="a number above 0")] = 0.3
     dtype: Dtype | None = None
     shard_size: Annotated[SizeBytes | None, Field(description='a size, such as "5GiB"')] = None
     seed: Annotated[int, Field(ge=0, le=_MAX_SEED, description="a whole number from 0 to 2^63 - 1")] = 0
     others: Annotated[Others, Field(description="a table")] = Others()
+    #: The keys that the method adds to this table.
+    options: Annotated[
+        SerializeAsAny[MethodOptions], PlainValidator(_method_options), Field(alias=OPTIONS, validate_default=True)
+    ] = MethodOptions()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _separate_options(cls, table: Any) -> Any:
+        """Hand the keys of methods to the options model of this table's method, which refuses those of others."""
+        if not isinstance(table, dict):
+            return table
+        options = {key: table[key] for key in option_fields() if key in table}
+        return {key: value for key, value in table.items() if key not in options} | {OPTIONS: options}
 
     @property
     def regresses(self) -> bool:
         """Whether the method solves regressions, and so needs calibration sets."""
-        return self.method in REGRESSING
+        return bool(METHODS[self.method].streams)
 
 
 class Architecture(_Table):

@@ -1,21 +1,19 @@
-"""How candidates become one model: a method a file, all behind one small interface."""
+"""One file a method: its options, what it does with each parameter, its statistics and its solve, its memory.
 
-from regstream.manifest.schema import Merge
+method.py: what every method is asked. METHODS below registers them, by the name they have in a manifest.
+"""
+
 from regstream.methods.average import Average
-from regstream.methods.method import Method
+from regstream.methods.method import Method, MethodOptions
 from regstream.methods.regmean import RegMean
 from regstream.methods.regmean_plus_plus import RegMeanPlusPlus
 from regstream.methods.task_arithmetic import TaskArithmetic
 
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (Average, TaskArithmetic, RegMean, RegMeanPlusPlus)
+}
 
-def method_of(merge: Merge) -> Method:
-    """The method that a manifest asks for, with its settings."""
-    match merge.method:
-        case "average":
-            return Average()
-        case "task_arithmetic":
-            return TaskArithmetic(scale=merge.scale)
-        case "regmean":
-            return RegMean(alpha=merge.alpha)
-        case "regmean++":
-            return RegMeanPlusPlus(alpha=merge.alpha)
+
+def make_method(name: str, options: MethodOptions) -> Method:
+    """The method of a name, with its options."""
+    return METHODS[name](options)

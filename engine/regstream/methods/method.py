@@ -1,36 +1,159 @@
-"""What every method says of itself."""
+"""What a method is asked by plan and engine, which never test its type.
 
-from abc import ABC, abstractmethod
+Nothing here imports torch when it is loaded: a manifest is validated against the options of its method without it.
+"""
+
+from abc import ABC
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict
 
-#: What becomes of a parameter. `combine` is the method's own rule for parameters that it does not regress.
-Use = Literal["regress", "average", "base", "combine"]
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from regstream.device.workspace import Workspace
+    from regstream.linalg.solve_report import SolveReport
+
+#: What becomes of a parameter. `combine` is the method's own formula for parameters that it does not regress.
+MergeRule = Literal["regress", "average", "base", "combine"]
+#: The blocks that hidden states passed on their way to a block: the merged ones, or each candidate's own.
+Prefix = Literal["merged", "own"]
+#: Some output rows of a linear: the weighted mean of the candidates' differences Wᵢ − R, (rows, I), in the sums' dtype.
+MeanRows = Callable[[str, slice], "Tensor"]
 
 
-class States(Enum):
-    """Whose hidden states the Gram matrices come from."""
+class Stream(Enum):
+    """A forward pass of every candidate's calibration set through a block, observed at the inputs of its linears."""
 
-    NONE = "none"  # the method looks at weights only
-    OWN = "own"  # each candidate's own forward pass
-    MERGED = "merged"  # the merged prefix
+    OWN = "own"  # hidden states that passed the candidate's own blocks, through its own block
+    MERGED = "merged"  # hidden states that passed the merged blocks, through the candidate's own block
+    #: Hidden states that passed the merged blocks, through the merged block as far as it is solved: input groups are
+    #: solved one after another, and linears that are not solved yet are the candidate's own.
+    MERGED_BLOCK = "merged block"
+
+    @property
+    def prefix(self) -> Prefix:
+        """Which hidden states the pass starts from."""
+        return "own" if self is Stream.OWN else "merged"
+
+
+class MethodOptions(BaseModel):
+    """The keys of `[merge]` that a method adds, each with its type, range and default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearGroup:
+    """The linears of a block that read the same tensor, by name, with their output features."""
+
+    name: str
+    in_features: int
+    out_features: Mapping[str, int]
+    transposed: bool = False  # weights are stored as (in, out)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """(out, in) by linear."""
+        return {linear: (out_features, self.in_features) for linear, out_features in self.out_features.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenCounts:
+    """How many tokens the calibration sets have, and the dtype of activations."""
+
+    candidates: Sequence[int]
+    largest_batch: int
+    dtype: "torch.dtype"
+
+
+class GroupStatistics(Protocol):
+    """What one input group's solve needs of its candidates; in the engine's hands for one pass over a block."""
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        """The dtype of the sums."""
+
+    @property
+    def num_tokens(self) -> int:
+        """The tokens observed of the current candidate."""
+
+    def begin(self, num_tokens: int) -> None:
+        """Start with the next candidate, of whom so many tokens will be observed."""
+
+    def observe(self, *inputs_TI: "Tensor") -> None:
+        """Add the tokens (T, I) of one batch that the group's linears read, one tensor for each of the streams."""
+
+    def is_finite(self) -> bool:
+        """Whether no token of the current candidate held a NaN or an infinity."""
+
+    def add(self, own: Mapping[str, "Tensor"], reference: Mapping[str, "Tensor"] | None, *, weight: float) -> None:
+        """Add the current candidate to the sums, with its weights (O, I) by linear and those of the reference R.
+
+        Without a reference the candidate is the reference itself.
+        """
+
+    def solve(self, mean: MeanRows) -> tuple[Mapping[str, "Tensor"], "SolveReport"]:
+        """Solve for the difference from the reference, (O, I) by linear, in buffers that the caller may overwrite.
+
+        Raises:
+            SolveError: there is no trustworthy solution.
+        """
 
 
 class Method(ABC):
-    """A way of merging. What it leaves unsaid is the candidates' mean, by their weights."""
+    """A way of merging. What it does not define is the weighted mean of the candidates."""
 
     name: ClassVar[str]
-    states: ClassVar[States] = States.NONE
+    #: What the method adds to `[merge]`.
+    Options: ClassVar[type[MethodOptions]] = MethodOptions
+    #: What is observed for each candidate; empty for a method that looks at weights only.
+    streams: ClassVar[tuple[Stream, ...]] = ()
 
-    @abstractmethod
-    def use(self, *, regressable: bool) -> Use:
-        """What becomes of a parameter that no rule names; `regressable` for the weight of a linear in a block."""
+    def __init__(self, options: MethodOptions) -> None:
+        self.options = options
 
-    def combine(self, mean: Tensor, base: Tensor, num_candidates: int) -> Tensor:
-        """The merged values where `use` is "combine", from float32 values of the candidates' mean and the base.
+    @classmethod
+    def prefixes(cls) -> tuple[Prefix, ...]:
+        """Which hidden states are kept from block to block."""
+        return tuple(dict.fromkeys(stream.prefix for stream in cls.streams))
 
-        They may come in the mean's place.
+    @classmethod
+    def solves_groups_in_turn(cls) -> bool:
+        """Whether the statistics of an input group depend on the solved weights of the groups before it."""
+        return Stream.MERGED_BLOCK in cls.streams
+
+    def rule(self, *, is_linear: bool) -> MergeRule:
+        """What becomes of a parameter without a rule in the manifest; `is_linear`: a linear's weight in a block."""
+        del is_linear
+        return "average"
+
+    def combine(self, mean: "Tensor", base: "Tensor", num_candidates: int) -> "Tensor":
+        """The merged values where the rule is "combine", from float32 values of the candidates' mean and the base.
+
+        The result may overwrite the mean.
         """
         raise NotImplementedError(f"{self.name} combines nothing")
+
+    def statistics(self, group: LinearGroup, workspace: "Workspace") -> GroupStatistics:
+        """Empty statistics of one input group, in buffers of the workspace."""
+        raise NotImplementedError(f"{self.name} regresses nothing")
+
+    def memory_terms(self, groups: Sequence[LinearGroup], tokens: TokenCounts) -> Mapping[str, int]:
+        """Bytes that the statistics of these groups hold together, by what holds them."""
+        del groups, tokens
+        return {}
+
+    def solve_bytes(self, group: LinearGroup) -> int:
+        """Bytes that a solve takes beside `memory_terms` while it runs."""
+        del group
+        return 0
+
+    def caution(self, report: "SolveReport", dtype: "torch.dtype") -> str | None:
+        """What a person should know of a solve on activations of a dtype; None where there is nothing."""
+        del report, dtype
+        return None

@@ -1,26 +1,77 @@
 """RegMean (Jin et al., ICLR 2023): each linear minimises Σᵢ ‖XᵢW − XᵢWᵢ‖², Xᵢ from candidate i's own forward pass."""
 
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from regstream.linalg.gram import Workspace
-from regstream.linalg.normal_equations import NormalEquations
-from regstream.methods.method import Method, States, Use
+from pydantic import Field
+
+from regstream.methods.method import (
+    GroupStatistics,
+    LinearGroup,
+    MergeRule,
+    Method,
+    MethodOptions,
+    Stream,
+    TokenCounts,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from regstream.device.workspace import Workspace
+    from regstream.linalg.solve_report import SolveReport
+
+
+class RegMeanOptions(MethodOptions):
+    """Options of RegMean and RegMean++."""
+
+    alpha: Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")] = 0.95
 
 
 class RegMean(Method):
-    """Weights of linears in blocks are regressed, all else in a block is the mean."""
+    """Weights of linears in blocks are regressed; all else in a block is the mean."""
 
     name: ClassVar[str] = "regmean"
-    states: ClassVar[States] = States.OWN
+    Options: ClassVar[type[MethodOptions]] = RegMeanOptions
+    streams: ClassVar[tuple[Stream, ...]] = (Stream.OWN,)
 
-    def __init__(self, *, alpha: float) -> None:
-        self.alpha = alpha
+    options: RegMeanOptions
 
-    def use(self, *, regressable: bool) -> Use:
+    def rule(self, *, is_linear: bool) -> MergeRule:
         """Regression for the weights of linears in blocks."""
-        return "regress" if regressable else "average"
+        return "regress" if is_linear else "average"
 
-    def system(self, group: str, linears: Mapping[str, tuple[int, int]], workspace: Workspace) -> NormalEquations:
-        """The sums that one input group's regression needs of its candidates."""
-        return NormalEquations(group, linears, alpha=self.alpha, workspace=workspace)
+    def statistics(self, group: LinearGroup, workspace: "Workspace") -> GroupStatistics:
+        """ΣĜ and Σ(W − R)Ĝ."""
+        from regstream.linalg.normal_equations import NormalEquations
+
+        return NormalEquations(group.name, group.shapes, alpha=self.options.alpha, workspace=workspace)
+
+    def memory_terms(self, groups: Sequence[LinearGroup], tokens: TokenCounts) -> Mapping[str, int]:
+        """One square and the right-hand sides of each group, and scratch for the largest."""
+        from regstream.linalg.regression_memory import regression_bytes
+
+        return regression_bytes(
+            [group.shapes for group in groups],
+            alpha=self.options.alpha,
+            tokens=tokens.candidates,
+            largest_batch=tokens.largest_batch,
+            dtype=tokens.dtype,
+        )
+
+    def solve_bytes(self, group: LinearGroup) -> int:
+        """Rows in refinement, or on their way to a solution of a singular system."""
+        from regstream.linalg.regression_memory import refinement_bytes
+
+        return refinement_bytes(group.shapes, alpha=self.options.alpha, transposed=group.transposed)
+
+    def caution(self, report: "SolveReport", dtype: "torch.dtype") -> str | None:
+        """Whether tokens determine the system, by more than their rounding."""
+        from regstream.linalg.gram import accumulation_dtype
+        from regstream.linalg.normal_equations import visited_condition
+
+        if report.ridge > 0:
+            return "near-singular: in directions that no token visits the result is the mean of the candidates"
+        if report.condition > visited_condition(accumulation_dtype(self.options.alpha), dtype):
+            return "ill-conditioned: directions that tokens visit by hardly more than rounding may get large weights"
+        return None

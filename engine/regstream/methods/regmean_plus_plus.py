@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from regstream.methods.method import States
+from regstream.methods.method import Stream
 from regstream.methods.regmean import RegMean
 
 
@@ -10,4 +10,4 @@ class RegMeanPlusPlus(RegMean):
     """The same solve; candidate i's own block runs on hidden states that passed the merged blocks before it."""
 
     name: ClassVar[str] = "regmean++"
-    states: ClassVar[States] = States.MERGED
+    streams: ClassVar[tuple[Stream, ...]] = (Stream.MERGED,)

@@ -1,28 +1,38 @@
 """Task arithmetic (Ilharco et al., ICLR 2023): the base plus the scaled sum of the candidates' differences from it.
 
-Weighted, each difference is multiplied by its candidate's share, whose mean is 1: `scale` keeps its meaning.
+Each difference is multiplied by its candidate's share of the weights; the mean of the shares is 1, so that `scale`
+means the same with weights and without.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
-from torch import Tensor
+from pydantic import Field
 
-from regstream.methods.method import Method, Use
+from regstream.methods.method import MergeRule, Method, MethodOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class TaskArithmeticOptions(MethodOptions):
+    """Options of task arithmetic."""
+
+    scale: Annotated[float, Field(gt=0, description="a number above 0")] = 0.3
 
 
 class TaskArithmetic(Method):
     """W = W₀ + scale · Σᵢ wᵢ (Wᵢ − W₀)."""
 
     name: ClassVar[str] = "task_arithmetic"
+    Options: ClassVar[type[MethodOptions]] = TaskArithmeticOptions
 
-    def __init__(self, *, scale: float) -> None:
-        self.scale = scale
+    options: TaskArithmeticOptions
 
-    def use(self, *, regressable: bool) -> Use:
+    def rule(self, *, is_linear: bool) -> MergeRule:
         """The formula above, for every parameter."""
-        del regressable
+        del is_linear
         return "combine"
 
-    def combine(self, mean: Tensor, base: Tensor, num_candidates: int) -> Tensor:
-        """The sum of differences is K times the difference of the mean, in whose place it comes."""
-        return mean.sub_(base).mul_(self.scale * num_candidates).add_(base)
+    def combine(self, mean: "Tensor", base: "Tensor", num_candidates: int) -> "Tensor":
+        """The sum of differences is K times the difference of the mean, which the result overwrites."""
+        return mean.sub_(base).mul_(self.options.scale * num_candidates).add_(base)

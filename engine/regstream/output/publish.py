@@ -130,7 +130,7 @@ def _temporary(plan: Plan) -> Path:
 
 
 def _index(plan: Plan) -> dict[str, Any]:
-    weight_map = {name: step.shard for step in plan.steps for name in plan.stored_shapes(step)}
+    weight_map = {p.stored_name: step.shard for step in plan.steps for p in step.parameters}
     num_values = sum(_num_values(shape) for step in plan.steps for shape in step.shapes.values())
     return {
         "metadata": {"total_parameters": num_values, "total_size": num_values * plan.output_dtype.itemsize},

@@ -52,8 +52,8 @@ def _defaulted(manifest: Manifest, base: Checkpoint, steps: Sequence[Step], part
     return [
         tensor.name
         for step in steps
-        for tensor in step.tensors
-        if tensor.use == "base"
+        for tensor in step.parameters
+        if tensor.rule == "base"
         and base.family.part_of(tensor.name) == part
         and match_rule(manifest.rules, tensor.name, None, num_blocks) is None
     ]

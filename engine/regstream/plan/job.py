@@ -18,10 +18,10 @@ from regstream.data.loading import CalibrationSet
 from regstream.hub.fetch import is_cached
 from regstream.hub.prefetcher import ShardPrefetcher
 from regstream.manifest.schema import Candidate, Manifest
-from regstream.methods.method import Method, States
+from regstream.methods.method import Method, Prefix
 from regstream.models.layered_model import LayeredModel
 from regstream.plan.step import Step
-from regstream.storage.run_folder import RunFolder
+from regstream.storage.run_folder import HIDDEN, RunFolder
 from regstream.storage.shards import Part, parts_of
 from regstream.validation.ties import Tie
 
@@ -95,6 +95,15 @@ class Job:
         """The folder of the run's state."""
         return self.manifest.workdir
 
+    @property
+    def hidden_folders(self) -> dict[Prefix, Path]:
+        """Where the hidden states of each kind that the method needs are stored."""
+        names = {
+            prefix: HIDDEN if index == 0 else f"{HIDDEN}-{prefix}"
+            for index, prefix in enumerate(self.method.prefixes())
+        }
+        return {prefix: self.workdir / name for prefix, name in names.items()}
+
     @cached_property
     def shared(self) -> SharedCheckpoint | None:
         """The model that every candidate is an adapter on, if there is one: the reference of all differences."""
@@ -113,9 +122,9 @@ class Job:
         """What a step reads, reader by reader, in about its order; once a pass what candidates share."""
         for checkpoint, *tied in self.ties if step.index == 0 else ():
             yield [checkpoint.tensors[name] for name in tied]
-        is_loaded = bool(step.regressed or (step.feeds and self.method.states is States.OWN))
-        names = [tensor.name for tensor in step.tensors if is_loaded or tensor.use != "base"]
-        of_base = [tensor.name for tensor in step.tensors if tensor.use in ("base", "combine")]
+        is_loaded = bool(step.regressed or (step.needs_forward and "own" in self.method.prefixes()))
+        names = [tensor.name for tensor in step.parameters if is_loaded or tensor.rule != "base"]
+        of_base = [tensor.name for tensor in step.parameters if tensor.rule in ("base", "combine")]
         is_kept = bool(step.regressed) or not is_loaded
         for index in range(num_passes):
             known: set[tuple[TensorReader, str]] = set()
@@ -129,17 +138,15 @@ class Job:
                     if is_kept and isinstance(reader, SharedCheckpoint):
                         known.update((reader, name) for name in stored)
 
-    def stored_shapes(self, step: Step) -> dict[str, tuple[int, ...]]:
-        """A step's tensors under the names the result stores them by, which are the base's."""
-        return {self.base.stored_name(name): shape for name, shape in step.shapes.items()}
-
     @cached_property
     def parts(self) -> tuple[Part, ...]:
         """What each step writes of which shard, in the order of the steps."""
         return tuple(
             part
             for shard, steps in groupby(self.steps, key=lambda step: step.shard)
-            for part in parts_of(shard, [self.stored_shapes(step) for step in steps], self.output_dtype)
+            for part in parts_of(
+                shard, [{p.stored_name: p.shape for p in step.parameters} for step in steps], self.output_dtype
+            )
         )
 
     def written_bytes(self, step: Step) -> int:

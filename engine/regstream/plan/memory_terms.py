@@ -12,15 +12,10 @@ import torch
 
 from regstream.checkpoint.mean import STRETCH
 from regstream.device import malloc
-from regstream.linalg import gram
-from regstream.linalg.cholesky import REFINED_ROWS
-from regstream.linalg.normal_equations import PANEL_ROWS
-from regstream.linalg.spectral import FILTERED_ROWS
-from regstream.linalg.symmetric import PANEL_COLUMNS, blocks_width
-from regstream.methods.regmean import RegMean
+from regstream.methods.method import TokenCounts
 from regstream.models.batch import Batch
 from regstream.plan.job import Job
-from regstream.plan.step import Step, TensorPlan
+from regstream.plan.step import PlannedParameter, Step
 
 Groups = tuple[str, ...]
 MemorySpace = Literal["host", "device"]
@@ -35,8 +30,6 @@ _PANELS_BYTES = 32 << 20
 #: writes what the other reads once it is activated in place. A gate is a second tensor, and its product with the first
 #: a third; gates that one weight writes with what they are for have half its width, and so has the product.
 _WIDE_TENSORS = {1: 2, 2: 1}
-#: Copies of some rows of a singular system's solution: it, its correction, what is damped, and means read again.
-_FILTERED_COPIES = 10
 #: Stretches of a tensor beside the mean's where a method combines it with the base.
 _COMBINED_STRETCHES = 2
 #: Chunks of a shard on its way from the hub, some times over.
@@ -51,9 +44,9 @@ def memory_terms(job: Job, step: Step, groups: Sequence[str]) -> Mapping[MemoryS
     """What a step holds while some of its input groups go through."""
     sums, activations = _sums(job, step, groups), _activations(job, step, groups)
     host = {"libraries": _LIBRARIES_BYTES[step.kind], "panels": _PANELS_BYTES, **_adapters(job, step, groups)}
-    if any(tensor.use == "combine" for tensor in step.tensors):
+    if any(tensor.rule == "combine" for tensor in step.parameters):
         host["base"] = _COMBINED_STRETCHES * STRETCH * torch.float32.itemsize
-    if step.kind == "stem" and step.feeds:
+    if step.kind == "stem" and step.needs_forward:
         host["image decoding"] = max(candidate.rows.decoding_bytes for candidate in job.candidates)
     if job.fetches:
         host["download"] = _DOWNLOAD_BYTES
@@ -62,7 +55,7 @@ def memory_terms(job: Job, step: Step, groups: Sequence[str]) -> Mapping[MemoryS
         host |= _workspaces(job, step)
         return {"host": _rounded({**sums, **activations, "kept for the next batch": kept, **host})}
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
-    batches = 3 * _widest_batch_bytes(job) if step.feeds or groups else 0
+    batches = 3 * _widest_batch_bytes(job) if step.needs_forward or groups else 0
     return {
         "host": _rounded(host | {"hidden states": batches}),
         "device": {**sums, **activations, "context": _CONTEXT_BYTES},
@@ -71,10 +64,10 @@ def memory_terms(job: Job, step: Step, groups: Sequence[str]) -> Mapping[MemoryS
 
 def generation_bytes(job: Job) -> int:
     """The size of the hidden states of all calibration sets at one depth."""
-    if not any(step.feeds for step in job.steps):
+    if not any(step.needs_forward for step in job.steps):
         return 0
     num_tokens = sum(batch.num_tokens for candidate in job.candidates for batch in candidate.rows.batches)
-    return num_tokens * job.model.hidden_size * job.compute_dtype.itemsize
+    return num_tokens * job.model.hidden_size * job.compute_dtype.itemsize * len(job.method.prefixes())
 
 
 def _rounded(terms: dict[str, int]) -> dict[str, int]:
@@ -105,28 +98,32 @@ def _adapters(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
 
 def _sums(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
     """Weights, and what is summed over the candidates."""
-    block = _count(step.tensors) * job.compute_dtype.itemsize
+    block = _count(step.parameters) * job.compute_dtype.itemsize
     if not groups:
-        return {"weights": block} if step.feeds else {}
-    assert isinstance(job.method, RegMean)
-    itemsize = gram.accumulation_dtype(job.method.alpha).itemsize
-    linears = [tensor for group in groups for tensor in step.regressed[group]]
-    widths = [step.regressed[group][0].out_in[1] for group in groups]
-    return {
+        return {"weights": block} if step.needs_forward else {}
+    linears = [parameter for group in groups for parameter in step.regressed[group]]
+    all_linears = [parameter for group in step.regressed.values() for parameter in group]
+    batches = [[batch.num_tokens for batch in candidate.rows.batches] for candidate in job.candidates]
+    tokens = TokenCounts(
+        candidates=list(map(sum, batches)), largest_batch=max(map(max, batches)), dtype=job.compute_dtype
+    )
+    terms = {
         "candidate's block": block,
         "reference": block if job.shared is not None else _count(linears) * job.compute_dtype.itemsize,
-        # Two symmetric matrices share a square: the sum over all candidates and one candidate's own.
-        "Gram sums": sum(w * (w + gram.ROW_PADDING + 2 * blocks_width(w)) for w in widths) * itemsize,
-        "right-hand sides": _count(linears) * itemsize,
-        "means": _count(tensor for tensor in step.folded if tensor.use != "base") * 4,
-        "kept tokens": sum(_kept_tokens(job, width) * (width + gram.ROW_PADDING) for width in widths) * itemsize,
-        "scratch": max(map(_scratch_values, [job] * len(groups), [step.regressed[g] for g in groups])) * itemsize,
+        "means": _count(parameter for parameter in step.combined if parameter.rule != "base") * 4,
+        **job.method.memory_terms([step.linear_group(group) for group in groups], tokens),
     }
+    if job.method.solves_groups_in_turn():
+        terms["merged linears"] = _count(all_linears) * job.compute_dtype.itemsize
+    if (num_others := len(job.method.streams) - 1) > 0:
+        inputs = sum(step.linear_group(group).in_features for group in groups) * tokens.largest_batch
+        terms["inputs of other streams"] = num_others * inputs * job.compute_dtype.itemsize
+    return terms
 
 
 def _activations(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
     """What comes and goes: a batch while it passes through, later the refinement of some rows of a solution."""
-    if not (step.feeds or groups):
+    if not (step.needs_forward or groups):
         return {}
     if step.kind == "stem":
         # Embedded pixels pass through two more layouts on their way.
@@ -134,8 +131,8 @@ def _activations(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
         batches = (batch for candidate in job.candidates for batch in candidate.rows.batches)
         return {"batch": _widest_batch_bytes(job) * 4 + inputs * 3 + max(_mask_bytes(job, batch) for batch in batches)}
     batch = max(_block_bytes(job, step, batch) for candidate in job.candidates for batch in candidate.rows.batches)
-    refined = max((_refinement_bytes(job, step.regressed[group]) for group in groups), default=0)
-    return {"batch": batch} if batch >= refined else {"refinement": refined}
+    solve = max((job.method.solve_bytes(step.linear_group(group)) for group in groups), default=0)
+    return {"batch": batch} if batch >= solve else {"refinement": solve}
 
 
 def _block_bytes(job: Job, step: Step, batch: Batch) -> int:
@@ -164,43 +161,10 @@ def _mask_bytes(job: Job, batch: Batch, *, in_block: bool = False) -> int:
     return rows * length**2 * of_position
 
 
-def _refinement_bytes(job: Job, linears: Sequence[TensorPlan]) -> int:
-    """Rows in float64 three times, and a panel of the matrix in float64.
-
-    Sums in float64 may be singular: rows on their way to a solution, and of what is read again for its mean a whole
-    tensor where it is stored transposed.
-    """
-    width = linears[0].out_in[1]
-    assert isinstance(job.method, RegMean)
-    if gram.accumulation_dtype(job.method.alpha) == torch.float64:
-        read_whole = max((math.prod(tensor.shape) for tensor in linears if tensor.transposed), default=0)
-        return (_FILTERED_COPIES * FILTERED_ROWS * width + read_whole) * 8
-    return (3 * REFINED_ROWS + PANEL_COLUMNS) * width * 8
-
-
 def _widest_batch_bytes(job: Job) -> int:
     positions = max(math.prod(batch.shape) for candidate in job.candidates for batch in candidate.rows.batches)
     return positions * job.model.hidden_size * job.compute_dtype.itemsize
 
 
-def _kept_tokens(job: Job, in_features: int) -> int:
-    """The most tokens that any candidate keeps instead of their product."""
-    counts = (sum(batch.num_tokens for batch in candidate.rows.batches) for candidate in job.candidates)
-    return max((count for count in counts if gram.stores_tokens(count, in_features)), default=0)
-
-
-def _scratch_values(job: Job, linears: Sequence[TensorPlan]) -> int:
-    """Tokens on their way to a product in another dtype; later rows of a candidate's difference."""
-    out_features, in_features = max(tensor.out_in[0] for tensor in linears), linears[0].out_in[1]
-    differences = min(out_features, PANEL_ROWS) * (in_features + gram.ROW_PADDING)
-    assert isinstance(job.method, RegMean)
-    if job.compute_dtype == gram.accumulation_dtype(job.method.alpha):
-        return differences
-    most = max(batch.num_tokens for candidate in job.candidates for batch in candidate.rows.batches)
-    num_tokens = min(most, gram.TOKENS_AT_A_TIME)
-    tokens = num_tokens * in_features + gram.ROW_PADDING * max(num_tokens, in_features)
-    return max(tokens, differences)
-
-
-def _count(tensors: Iterable[TensorPlan]) -> int:
+def _count(tensors: Iterable[PlannedParameter]) -> int:
     return sum(math.prod(tensor.shape) for tensor in tensors)

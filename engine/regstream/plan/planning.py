@@ -15,16 +15,16 @@ from regstream.device import malloc, memory
 from regstream.errors import InputError, ManifestError
 from regstream.events import Listener, Warned, ignore
 from regstream.manifest.schema import Candidate, Manifest
-from regstream.methods import method_of
-from regstream.methods.method import Method, States
-from regstream.methods.regmean import RegMean
+from regstream.methods import make_method
+from regstream.methods.method import Method
 from regstream.models.architecture.modules import describe
 from regstream.models.layered_model import LayeredModel
 from regstream.plan.device import choose_device
 from regstream.plan.dropped import dropped
 from regstream.plan.job import PlannedCandidate
+from regstream.plan.layout import make_steps
 from regstream.plan.plan import Plan
-from regstream.plan.step import Step, make_steps
+from regstream.plan.step import Step
 from regstream.plan.unused import unused_settings
 from regstream.plan.warmup import warm_up
 from regstream.validation.grouping import joined
@@ -54,19 +54,22 @@ def make_plan(
     malloc.trim()
     warnings = _Warnings(listener)
     chosen = _device(manifest, device, source, must_exist=for_this_machine)
-    method = method_of(manifest.merge)
+    method = make_method(manifest.merge.method, manifest.merge.options)
     opening = CheckpointLoader(manifest, commits or {}, listener)
     described = None if manifest.architecture is None else partial(describe, manifest.architecture, source=source)
     base = opening.base(described)
     opened = [opening.candidate(candidate) for candidate in manifest.candidates]
-    needed, drawing = method.states is not States.NONE, DatasetSampler(commits, listener)
+    needed, drawing = bool(method.streams), DatasetSampler(commits, listener)
     device_here = chosen if memory.is_there(chosen) else torch.device("cpu")
     labels = [c.label for c in (base, *opened, *(c.model for c in opened if isinstance(c, AdaptedCheckpoint)))]
     with warnings.joined(labels) as warn:
         inputs = check_inputs(manifest, base, opened, device_here, source=source, is_regressed=needed, warn=warn)
     sets = _calibration_sets(manifest, base, inputs.model, drawing, warnings.add) if needed else [None] * len(opened)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
-    steps = _steps(manifest, method, inputs, source, result_dtype.itemsize)
+    try:
+        steps = _steps(manifest, method, base, inputs, result_dtype.itemsize)
+    except ManifestError as error:
+        raise ManifestError([f"{source}: {problem}" for problem in error.problems]) from error
     warnings.extend(unused_settings(manifest, base.family, chosen.type, steps, tuple(inputs.model.shapes)))
     warnings.extend(joined(dropped(manifest, base, opened, steps), labels))
     return Plan(
@@ -96,16 +99,15 @@ def _device(manifest: Manifest, device: str | None, source: str, *, must_exist: 
     return chosen
 
 
-def _steps(manifest: Manifest, method: Method, inputs: Inputs, source: str, itemsize: int) -> tuple[Step, ...]:
+def _steps(manifest: Manifest, method: Method, base: Checkpoint, inputs: Inputs, itemsize: int) -> tuple[Step, ...]:
     model = inputs.model
-    try:
-        return make_steps(manifest, method, model.family, model.shapes, itemsize, carried=inputs.carried)
-    except ManifestError as error:
-        raise ManifestError([f"{source}: {problem}" for problem in error.problems]) from error
+    return make_steps(
+        manifest, method, model.family, model.shapes, itemsize, carried=inputs.carried, stored_name=base.stored_name
+    )
 
 
 def _held_bytes(method: Method, dtype: torch.dtype, device: torch.device) -> int:
-    if isinstance(method, RegMean):
+    if method.streams:
         warm_up(method, dtype, device)
     malloc.trim()  # what opening and tokenizing left behind is not needed any more
     return memory.resident_bytes()

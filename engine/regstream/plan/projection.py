@@ -47,7 +47,7 @@ def _passes(job: Job, step: Step, budgets: Mapping[MemorySpace, int]) -> tuple[G
     passes: list[Groups] = []
     for group in step.regressed:
         joined = (*passes[-1], group) if passes else (group,)
-        if passes and _fits(memory_terms(job, step, joined), budgets):
+        if passes and not job.method.solves_groups_in_turn() and _fits(memory_terms(job, step, joined), budgets):
             passes[-1] = joined
         else:
             passes.append((group,))
@@ -65,4 +65,4 @@ def _read_bytes(job: Job, step: Step, num_passes: int) -> int:
 
 
 def _write_bytes(job: Job, step: Step) -> int:
-    return job.written_bytes(step) + (generation_bytes(job) if step.feeds else 0)
+    return job.written_bytes(step) + (generation_bytes(job) if step.needs_forward else 0)

@@ -38,7 +38,7 @@ class _Facts:
 
     def lacks(self, part: str) -> bool:
         """Whether the model has no parameters of its own in a part outside the blocks."""
-        names = [tensor.name for step in self.steps for tensor in step.tensors]
+        names = [tensor.name for step in self.steps for tensor in step.parameters]
         return not any(self.family.part_of(name) == part for name in names)
 
     def draws(self) -> bool:
@@ -51,7 +51,6 @@ class _Facts:
 #: Of a table: a key, and what there is to say of it where it has no effect.
 _Reason = Callable[[_Facts], str | None]
 _MERGE: dict[str, _Reason] = {
-    "alpha": lambda f: None if f.regresses else f"{f.method} solves no regression",
     "seed": lambda f: None if f.draws() else "no rows are drawn: no set that is read has `rows`",
 }
 _OTHERS: dict[str, _Reason] = {
@@ -135,7 +134,7 @@ def _weights(manifest: Manifest) -> Iterator[str]:
 def _rules(manifest: Manifest, family: Family, steps: Sequence[Step], names: Sequence[str]) -> Iterator[str]:
     blocks = {name: family.block_of(name) for name in names}
     num_blocks = 1 + max((block for block in blocks.values() if block is not None), default=0)
-    regressed = {tensor.name for step in steps for tensor in step.tensors if tensor.use == "regress"}
+    regressed = {tensor.name for step in steps for tensor in step.parameters if tensor.rule == "regress"}
     matched = {name: match_rule(manifest.rules, name, block, num_blocks) for name, block in blocks.items()}
     for index, rule in enumerate(manifest.rules):
         own = [name for name, first in matched.items() if first is rule]

@@ -1,68 +1,84 @@
-"""What the linears of a candidate's own block read, added to Gram matrices while the block runs."""
+"""The statistics of one candidate: its calibration set runs through the block, observed at the inputs of linears."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from regstream.device.matmul_precision import MatmulPrecision
-from regstream.device.profiler import Profiler
-from regstream.linalg.gram import Gram
-from regstream.methods.method import States
+from regstream.methods.method import Stream
 from regstream.models.batch import Batch
-from regstream.models.family import InputGroup
 from regstream.models.observe import observe
 from regstream.plan.job import PlannedCandidate
-from regstream.plan.step import Step
-from regstream.runtime.flops import forward_flop, gram_flop
-from regstream.runtime.step_context import StepContext
+from regstream.runtime.block_pass import BlockPass
+from regstream.storage.hidden_states import ActivationWriter
 
 
-def gather(
-    step: Step, context: StepContext, candidate: PlannedCandidate, weights: Mapping[str, Tensor], *, is_first_pass: bool
-) -> None:
-    """Run a candidate's own block on its hidden states and accumulate its Gram matrices.
+@dataclass(frozen=True)
+class _StreamState:
+    """One stream of a candidate through a block; `following` takes what leaves the block, where it is needed."""
 
-    Where the method follows each candidate's own forward pass, the next generation is written in the first pass.
+    weights: Mapping[str, Tensor]
+    hidden: Iterator[Tensor]
+    following: ActivationWriter | None
+
+
+def collect_statistics(current: BlockPass, candidate: PlannedCandidate, weights: Mapping[str, Tensor]) -> None:
+    """Run a candidate through the block, once for each stream of the method, and observe its input groups.
+
+    What leaves the candidate's own block is written where the method stores its own hidden states, in the first pass.
     """
-    model, batches, block, profiler = context.model, candidate.rows.batches, step.depth, context.profiler
-    grams = {group: system.gram for group, system in context.held.items()}
-    groups = [group for group in model.family.groups if group.name in grams]
-    for gram in grams.values():
-        gram.expect(sum(batch.num_tokens for batch in batches))
-    follows = context.plan.method.states is States.OWN and step.feeds and is_first_pass
-    passed = _passed(context, weights, groups, follows=follows)
-    stored = profiler.timed_iter(context.hidden.read(candidate.name, block, [batch.num_tokens for batch in batches]))
-    generation = context.hidden.write(candidate.name, block + 1) if follows else nullcontext()
-    with model.bind_parameters(context.whole(step, weights)), generation as following:
-        for batch, tokens in zip(batches, stored, strict=True):
-            # Where nothing goes on to the next block, what comes after the last group's input is not computed.
-            with (
-                profiler.region("candidates' forward", flop=forward_flop(batch, passed), product=context.forward),
-                observe(model.blocks[block], groups, _into(grams, batch, profiler), ends=following is None),
-            ):
-                output = model.run_block(block, batch.unpack(tokens), batch)
-            if following is not None:
-                with profiler.region("writing"):
-                    following.append(batch.pack(output))
+    context, batches = current.context, candidate.rows.batches
+    for sums in current.statistics.values():
+        sums.begin(sum(batch.num_tokens for batch in batches))
+    with ExitStack() as stack:
+        streams = [
+            stack.enter_context(_open_stream(current, candidate, stream, weights))
+            for stream in context.plan.method.streams
+        ]
+        for batch in batches:
+            _run_batch(current, streams, batch)
             context.progress(f"{candidate.name}: statistics")
 
 
-def _into(grams: Mapping[str, Gram], batch: Batch, profiler: Profiler) -> Callable[[str, Tensor], None]:
+@contextmanager
+def _open_stream(
+    current: BlockPass, candidate: PlannedCandidate, stream: Stream, weights: Mapping[str, Tensor]
+) -> Iterator[_StreamState]:
+    step, context = current.step, current.context
+    used = {**weights, **current.merged} if stream is Stream.MERGED_BLOCK else weights
+    hidden = context.read_hidden(stream.prefix, candidate, step.depth)
+    if stream is Stream.OWN and step.needs_forward and current.is_first:
+        with context.hidden["own"].write(candidate.name, step.depth + 1) as following:
+            yield _StreamState(used, hidden, following)
+    else:
+        yield _StreamState(used, hidden, None)
+
+
+def _run_batch(current: BlockPass, streams: Sequence[_StreamState], batch: Batch) -> None:
+    """One batch through every stream; a group's statistics get the inputs of all streams at once, in their order."""
+    context, statistics, depth = current.context, current.statistics, current.step.depth
+    model, profiler = context.model, context.profiler
+    groups = [group for group in model.family.groups if group.name in statistics]
+    inputs: dict[str, list[Tensor]] = {group.name: [] for group in groups}
+
+    def keep(group: str, x_BLI: Tensor) -> None:
+        inputs[group].append(batch.pack(x_BLI).clone())  # the block may overwrite it
+
     def add(group: str, x_BLI: Tensor) -> None:
-        gram = grams[group]
-        flop = 0.0 if gram.keeps else gram_flop(batch.num_tokens, x_BLI.shape[-1])
-        with profiler.region("Gram matrices", flop=flop, product=MatmulPrecision(gram.dtype, x_BLI.dtype)):
-            gram.add(batch.pack(x_BLI))
+        with profiler.region("Gram matrices"):
+            statistics[group].observe(*inputs.pop(group), batch.pack(x_BLI))
 
-    return add
-
-
-def _passed(
-    context: StepContext, weights: Mapping[str, Tensor], groups: Sequence[InputGroup], *, follows: bool
-) -> list[Tensor]:
-    """The weights of the linears that a pass goes through: all, or those before the last group's input."""
-    if follows:
-        return list(weights.values())
-    before = context.model.family.groups[: context.model.family.groups.index(groups[-1])]
-    return [weights[f"{linear}.weight"] for group in before for linear in group.linears]
+    for index, stream in enumerate(streams):
+        tokens_TD = next(stream.hidden)
+        observer: Callable[[str, Tensor], None] = add if index == len(streams) - 1 else keep
+        # Where nothing goes on to the next block, what comes after the last group's input is not computed.
+        with (
+            model.bind_parameters(stream.weights),
+            profiler.region("candidates' forward"),
+            observe(model.blocks[depth], groups, observer, ends=stream.following is None),
+        ):
+            output_BLD = model.run_block(depth, batch.unpack(tokens_TD), batch)
+        if stream.following is not None:
+            with profiler.region("writing"):
+                stream.following.append(batch.pack(output_BLD))

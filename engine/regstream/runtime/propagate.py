@@ -1,59 +1,54 @@
-"""From one generation of hidden states to the next."""
+"""From the hidden states that enter a step to those that leave it."""
 
-from regstream.methods.method import States
+from regstream.methods.method import Prefix
 from regstream.plan.job import PlannedCandidate
 from regstream.plan.step import Step
-from regstream.runtime.flops import forward_flop
 from regstream.runtime.step_context import StepContext
 
 
-def advance(step: Step, context: StepContext) -> None:
-    """Push every calibration set through a step's result, or, where the method asks for it, each candidate's own.
+def propagate(step: Step, context: StepContext, prefix: Prefix) -> None:
+    """Run every calibration set through a step's result, or through each candidate's own weights.
 
-    The result is read back from its shard: what the hidden states passed is what was written, to the last bit.
+    The result is read back from its shard: the hidden states pass exactly what was written.
     """
     weights = context.weights(step)
-    if context.plan.method.states is States.MERGED:
+    if prefix == "merged":
         context.load(step, context.merged(step))
     for candidate in context.plan.candidates:
-        if context.plan.method.states is States.OWN:
+        if prefix == "own":
             context.load(step, candidate.checkpoint)
-        with context.model.bind_parameters(context.whole(step, weights)):
-            _push(step, context, candidate)
-        context.rest()
+        with context.model.bind_parameters(weights):
+            _run_candidate(step, context, candidate, prefix)
+        context.trim()
 
 
 def rebuild(step: Step, context: StepContext) -> None:
-    """Make the generation that enters a step again, from the results of the steps before it.
+    """Recompute the hidden states that enter a step from the results of the steps before it.
 
-    Whatever state the stored hidden states are in; on return they are durable and what they were.
+    They may be damaged before; they are durable when this returns.
     """
-    before = context.plan.steps[: step.index]
-    for earlier in before:
-        context.tidy(earlier)
-        advance(earlier, context)
-        context.hidden.drop_before(earlier.depth + 1)
-    context.tidy(step)
+    for earlier in context.plan.steps[: step.index]:
+        context.reset_step(earlier)
+        for prefix in context.hidden:
+            propagate(earlier, context, prefix)
+        context.drop_hidden_before(earlier.depth + 1)
+    context.reset_step(step)
 
 
-def _push(step: Step, context: StepContext, candidate: PlannedCandidate) -> None:
-    batches, profiler, weights = candidate.rows.batches, context.profiler, list(context.weights(step).values())
-    with context.hidden.write(candidate.name, step.depth + 1) as following:
+def _run_candidate(step: Step, context: StepContext, candidate: PlannedCandidate, prefix: Prefix) -> None:
+    batches, profiler, plan = candidate.rows.batches, context.profiler, context.plan
+    with context.hidden[prefix].write(candidate.name, step.depth + 1) as following:
         if step.kind == "stem":
             for index, batch in enumerate(batches):
-                inputs = candidate.rows.inputs(index, dtype=context.plan.compute_dtype, device=context.plan.device)
-                passed_TD = batch.pack(context.model.run_stem(inputs))
-                with profiler.region("writing", num_bytes=passed_TD.nbytes):
-                    following.append(passed_TD)
+                inputs = candidate.rows.inputs(index, dtype=plan.compute_dtype, device=plan.device)
+                output_TD = batch.pack(context.model.run_stem(inputs))
+                with profiler.region("writing", num_bytes=output_TD.nbytes):
+                    following.append(output_TD)
                 context.progress(f"{candidate.name}: stem")
             return
-        stored = profiler.timed_iter(
-            context.hidden.read(candidate.name, step.depth, [batch.num_tokens for batch in batches])
-        )
-        for batch, tokens in zip(batches, stored, strict=True):
-            with profiler.region("merged forward", flop=forward_flop(batch, weights), product=context.forward):
-                hidden_BLD = batch.unpack(tokens)
-                passed_TD = batch.pack(context.model.run_block(step.depth, hidden_BLD, batch))
-            with profiler.region("writing", num_bytes=passed_TD.nbytes):
-                following.append(passed_TD)
+        for batch, tokens_TD in zip(batches, context.read_hidden(prefix, candidate, step.depth), strict=True):
+            with profiler.region("merged forward"):
+                output_TD = batch.pack(context.model.run_block(step.depth, batch.unpack(tokens_TD), batch))
+            with profiler.region("writing", num_bytes=output_TD.nbytes):
+                following.append(output_TD)
             context.progress(f"{candidate.name}: forward")

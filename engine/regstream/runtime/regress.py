@@ -1,4 +1,4 @@
-"""A block's regression: each candidate's own block runs, what its linears read is summed, and the sums are solved."""
+"""A block's regression: every candidate's statistics are collected and added, then each input group is solved."""
 
 import math
 from collections.abc import Mapping
@@ -10,79 +10,83 @@ from regstream.errors import InputError
 from regstream.linalg.solve_report import SolveReport
 from regstream.plan.job import PlannedCandidate
 from regstream.plan.step import Step
-from regstream.runtime.collect import gather
-from regstream.runtime.combine import finish
-from regstream.runtime.flops import rhs_flop
-from regstream.runtime.solve import conclude, warn_of_singular
+from regstream.runtime.block_pass import BlockPass
+from regstream.runtime.collect import collect_statistics
+from regstream.runtime.combine import combine_chunk
+from regstream.runtime.solve import solve_and_write, warn_of_ill_posed
 from regstream.runtime.step_context import StepContext
 from regstream.storage.shards import ShardWriter
 
 
 def regress(step: Step, context: StepContext, writer: ShardWriter) -> tuple[SolveReport, ...]:
-    """Write a block of the result: regressed linears first, group by group, then what is folded.
+    """Write a block of the result: regressed linears first, group by group, then what is combined.
 
-    One candidate's block is resident at a time, beside the reference of all differences: the first one's linears, or
-    the block of the model that all candidates are adapters on.
-    Where the sums of all input groups do not fit into memory together, they are made in several passes.
+    One candidate's block is resident at a time, beside the reference R of all differences: the first candidate's
+    linears, or the block of the model that all candidates are adapters on. Input groups go through in several passes
+    where their sums do not fit into memory together, or where the method solves them in turn.
 
     Raises:
         InputError: a candidate's activations are not finite.
         SolveError: an input group has no trustworthy solution.
     """
     plan = context.plan
-    weights = context.weights(step)
-    means = {t.name: torch.zeros(t.shape, device=plan.device) for t in step.folded if t.use != "base"}
+    means = {p.name: torch.zeros(p.shape, device=plan.device) for p in step.combined if p.rule != "base"}
+    merged: dict[str, Tensor] = {}
     solves: list[SolveReport] = []
-    for number, groups in enumerate(plan.passes(step)):
-        systems, reference = context.systems(step, groups), context.reference(step, groups)
+    for groups in plan.passes(step):
+        current = BlockPass(
+            step=step,
+            context=context,
+            statistics=context.statistics(step, groups),
+            reference=context.reference(step, groups),
+            merged=merged,
+            is_first=not solves,
+        )
         for index, candidate in enumerate(plan.candidates):
-            context.load(step, candidate.checkpoint)
-            for following in plan.candidates[index + 1 : index + 2]:
-                following.checkpoint.announce(step.shapes)  # read from disk while this one computes
-            gather(step, context, candidate, weights, is_first_pass=number == 0)
-            context.rest()
-            is_reference = index == 0 and plan.shared is None
-            if is_reference:
-                _keep(weights, reference)
-            _add(step, context, candidate, weights, None if is_reference else reference)
-            for name, mean in means.items() if number == 0 else ():
-                mean.add_(weights[context.local(step, name)], alpha=candidate.share / len(plan.candidates))
-        solves += [conclude(step, context, writer, group, reference) for group in systems]
-    warn_of_singular(step, context, solves)
-    for tensor in step.folded:
-        known = means[tensor.name].view(-1).cpu() if tensor.name in means else None
-        writer.write(plan.base.stored_name(tensor.name), finish(tensor, plan, known, 0, math.prod(tensor.shape)))
+            _run_candidate(current, index, candidate, means)
+        solved = context.merged_linears(step) if plan.method.solves_groups_in_turn() else {}
+        solves += [solve_and_write(current, group, writer, solved) for group in groups]
+        merged |= {p.name: solved[p.name] for group in groups for p in step.regressed[group] if solved}
+        del current  # its buffers make room for the next pass
+    warn_of_ill_posed(step, context, solves)
+    for parameter in step.combined:
+        mean_N = means[parameter.name].view(-1).cpu() if parameter.name in means else None
+        writer.write(parameter.stored_name, combine_chunk(parameter, plan, mean_N, 0, math.prod(parameter.shape)))
     return tuple(solves)
 
 
-def _keep(weights: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> None:
-    """Copy what differences are taken from; no name that outlives this holds a buffer that the next pass replaces."""
-    for name, kept in reference.items():
-        kept.copy_(weights[name])
+def _run_candidate(current: BlockPass, index: int, candidate: PlannedCandidate, means: Mapping[str, Tensor]) -> None:
+    """Load a candidate's block, collect its statistics, and add it to the sums and, once, to the means."""
+    step, context, plan = current.step, current.context, current.context.plan
+    weights = context.load(step, candidate.checkpoint)
+    for following in plan.candidates[index + 1 : index + 2]:
+        following.checkpoint.announce(step.shapes)  # read from disk while this one computes
+    collect_statistics(current, candidate, weights)
+    context.trim()
+    is_reference = index == 0 and plan.shared is None
+    if is_reference:
+        for name, buffer in current.reference.items():
+            buffer.copy_(weights[name])
+    _add(current, candidate, weights, is_reference=is_reference)
+    for name, mean in means.items() if current.is_first else ():
+        mean.add_(weights[name], alpha=candidate.share / len(plan.candidates))
 
 
-def _add(
-    step: Step,
-    context: StepContext,
-    candidate: PlannedCandidate,
-    weights: Mapping[str, Tensor],
-    reference: Mapping[str, Tensor] | None,
-) -> None:
-    """Add a candidate's Gram matrices and weights to the sums over all candidates."""
-    for group, system in context.held.items():
-        if not system.gram.is_finite():
+def _add(current: BlockPass, candidate: PlannedCandidate, weights: Mapping[str, Tensor], *, is_reference: bool) -> None:
+    """Add a candidate's statistics and weights to the sums over all candidates."""
+    step, context = current.step, current.context
+    for group, sums in current.statistics.items():
+        if not sums.is_finite():
             raise InputError(
                 f'candidate "{candidate.name}": {step.name}, {group}: activations are NaN or infinite'
-                f" within {system.gram.num_tokens:,} tokens; its calibration set or its dtype does not suit the model"
+                f" within {sums.num_tokens:,} tokens; its calibration set or its dtype does not suit the model"
             )
-        kept = None if reference is None else _out_in(step, group, reference)
-        flop = rhs_flop(system.gram.num_tokens, step.regressed[group]) if reference is not None else 0.0
-        with context.profiler.region("right-hand sides", flop=flop, product=context.sums):
-            system.add(_out_in(step, group, weights), kept, weight=candidate.share)
+        with context.profiler.region("right-hand sides"):
+            reference_OI = None if is_reference else _out_in(step, group, current.reference)
+            sums.add(_out_in(step, group, weights), reference_OI, weight=candidate.share)
         context.progress(f"{candidate.name}: sums")
 
 
 def _out_in(step: Step, group: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A group's weights as (out, in), by their linears."""
-    tensors = [(tensor, weights[f"{tensor.linear}.weight"]) for tensor in step.regressed[group]]
-    return {str(tensor.linear): weight.T if tensor.transposed else weight for tensor, weight in tensors}
+    """A group's weights as (out, in), by linear."""
+    return {str(p.linear): weights[p.name].T if p.transposed else weights[p.name] for p in step.regressed[group]}

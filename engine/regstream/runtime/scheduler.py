@@ -53,14 +53,14 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
         ):  # shards of the hub come when they are needed, and go after
             for step in journal.remaining(plan.steps):
                 listener(StepStarted(index=step.index, name=step.name, work=amount_of_work(step, plan)))
-                context.tidy(step)
+                context.reset_step(step)
                 plan.prefetcher.begin(step.index)
                 with measured_peak(plan.device) as peak:
                     artifacts = run_step(step, context)  # stem | block | head
                 inputs.check(listener)  # what was read was what the identity says
                 committed = committed_step(step, artifacts, peak, plan.projected(step))
                 journal.commit(committed)  # the only commit point
-                context.hidden.drop_before(step.depth + 1)  # only after the commit
+                context.drop_hidden_before(step.depth + 1)  # only after the commit
                 listener(StepCommitted(**committed.measured))
         _refuse_damaged(plan, journal, full=full_digest)
         check_output(plan)  # what came meanwhile would be loaded in place of the result
@@ -70,7 +70,6 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
         output=str(plan.output),
         seconds=time.monotonic() - started,
         peak_bytes=max(step.peak_bytes for step in journal.committed),
-        product_share=journal.product_share,
     )
     listener(finished)
 

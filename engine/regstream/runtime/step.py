@@ -8,12 +8,11 @@ from regstream.device.memory import Peak
 from regstream.device.profiler import RegionTotals
 from regstream.errors import InputError
 from regstream.linalg.solve_report import SolveReport
-from regstream.methods.method import States
 from regstream.plan.memory_terms import MemorySpace
 from regstream.plan.plan import Plan
 from regstream.plan.step import Step
-from regstream.runtime.combine import fold
-from regstream.runtime.propagate import advance, rebuild
+from regstream.runtime.combine import combine_parameter
+from regstream.runtime.propagate import propagate, rebuild
 from regstream.runtime.regress import regress
 from regstream.runtime.step_context import StepContext
 from regstream.storage.hidden_states import CorruptActivations
@@ -70,13 +69,14 @@ def _run(step: Step, context: StepContext) -> Artifacts:
             if step.regressed:
                 solves = regress(step, context, writer)
             else:
-                for tensor in step.tensors:
-                    fold(tensor, plan, writer, context.profiler)
+                for tensor in step.parameters:
+                    combine_parameter(tensor, context, writer)
                     context.progress(tensor.name)
     except OverflowError as error:
         raise InputError(f"{step.name}: {error}; ask for a wider dtype in [merge]") from error
-    if step.feeds and not (step.regressed and plan.method.states is States.OWN):
-        advance(step, context)
+    for prefix in context.hidden if step.needs_forward else ():
+        if prefix == "merged" or not step.regressed:  # a regressed block writes its own hidden states as it goes
+            propagate(step, context, prefix)
     return Artifacts(
         shard=step.shard,
         written=context.shards.written(plan.parts[step.index]),
@@ -87,10 +87,11 @@ def _run(step: Step, context: StepContext) -> Artifacts:
 
 def amount_of_work(step: Step, plan: Plan) -> int:
     """How many units of progress a step reports."""
-    num_batches = sum(len(c.rows.batches) for c in plan.candidates) if plan.method.states is not States.NONE else 0
+    method = plan.method
+    num_batches = sum(len(c.rows.batches) for c in plan.candidates) if method.streams else 0
     if not step.regressed:
-        return len(step.tensors) + num_batches * step.feeds
-    forward_passes = len(plan.passes(step)) + (step.feeds and plan.method.states is States.MERGED)
+        return len(step.parameters) + num_batches * step.needs_forward * len(method.prefixes())
+    forward_passes = len(plan.passes(step)) + (step.needs_forward and "merged" in method.prefixes())
     return forward_passes * num_batches + len(step.regressed) * (len(plan.candidates) + 1)
 
 
@@ -103,7 +104,7 @@ def committed_step(step: Step, artifacts: Artifacts, peak: Peak, projected: Mapp
         shard_bytes=artifacts.written.num_bytes,
         shard_sha256=artifacts.written.sha256,
         shard_sampled=artifacts.written.sampled,
-        generation=step.depth + 1 if step.feeds else None,
+        generation=step.depth + 1 if step.needs_forward else None,
         solves=tuple(asdict(solve) for solve in artifacts.solves),
         seconds=round(peak.seconds, 3),
         peak_bytes=peak.num_bytes,

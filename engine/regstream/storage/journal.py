@@ -111,13 +111,6 @@ class Journal:
         """Size and digest of each shard as far as it is committed."""
         return {step.shard: (step.shard_bytes, step.shard_sha256) for step in self.committed}
 
-    @property
-    def product_share(self) -> float:
-        """Of the time of all steps, what the machine's own matrix product would have taken for what was multiplied."""
-        seconds = sum(step.seconds for step in self.committed)
-        product = sum(entry["product_seconds"] for step in self.committed for entry in step.work.values())
-        return product / seconds if seconds else 0.0
-
     def remaining(self, steps: Sequence[_Step]) -> Iterator[_Step]:
         """The steps that are not committed, in order."""
         yield from steps[len(self.committed) :]

@@ -1,0 +1,147 @@
+"""The steps of a merge, in order: stem, each block, head; and what becomes of each parameter."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+from regstream.errors import ManifestError
+from regstream.manifest.rules import match_rule, rule_problems
+from regstream.manifest.schema import Manifest, Rule
+from regstream.methods.method import MergeRule, Method
+from regstream.models.family import Family
+from regstream.models.parameter import Parameter
+from regstream.plan.step import Kind, PlannedParameter, Step
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def make_steps(
+    manifest: Manifest,
+    method: Method,
+    family: Family,
+    shapes: Shapes,
+    itemsize: int = 4,
+    *,
+    carried: Shapes = MappingProxyType({}),
+    stored_name: Callable[[str], str] = str,
+) -> tuple[Step, ...]:
+    """Lay out the steps for a model's parameters, each value of which takes `itemsize` bytes in the result.
+
+    `carried` are tensors of the base that the model does not have, and the result gets as they are, with the head.
+    `stored_name` gives a parameter's name in the files of base and result.
+
+    Raises:
+        ManifestError: a rule matches nothing or names blocks that do not exist.
+    """
+    num_blocks = 1 + max(block for name in shapes if (block := family.block_of(name)) is not None)
+    _check_rules(manifest.rules, family, {**shapes, **carried}, num_blocks)
+    rules = _Rules(manifest, method, family, num_blocks)
+    parameters = {name: _parameter(name, shape, family, stored_name) for name, shape in {**shapes, **carried}.items()}
+    steps: list[tuple[Kind, int | None, list[PlannedParameter]]] = []
+    for kind, block in _kinds(num_blocks):
+        found = [rules.planned(parameters[name]) for name in shapes if _belongs(family, name, kind, block)]
+        if kind == "head":
+            found += [_planned(parameters[name], "base") for name in carried]
+        if found:
+            steps.append((kind, block, _in_group_order(found, family)))
+    regresses = [any(p.rule == "regress" for p in found) for _, _, found in steps]
+    last = len(steps) - 1 - regresses[::-1].index(True) if method.streams and any(regresses) else -1
+    sizes = [sum(math.prod(p.shape) for p in found) * itemsize for _, _, found in steps]
+    shards = _shard_names(sizes, manifest.merge.shard_size)
+    return tuple(
+        Step(
+            index=index,
+            kind=kind,
+            block=block,
+            parameters=tuple(found),
+            shard=shards[index],
+            needs_forward=index < last,
+        )
+        for index, (kind, block, found) in enumerate(steps)
+    )
+
+
+def _shard_names(sizes: Sequence[int], shard_size: int | None) -> list[str]:
+    """The names of the steps' shards: one each, or consecutive steps together up to `shard_size` bytes."""
+    numbers, total = [0], 0
+    for size in sizes:
+        joins = shard_size is not None and total and total + size <= shard_size
+        numbers.append(numbers[-1] + (not joins))
+        total = size + (total if joins else 0)
+    return [f"model-{number:05d}-of-{numbers[-1]:05d}.safetensors" for number in numbers[1:]]
+
+
+def _kinds(num_blocks: int) -> Iterator[tuple[Kind, int | None]]:
+    yield "stem", None
+    for block in range(num_blocks):
+        yield "block", block
+    yield "head", None
+
+
+def _belongs(family: Family, name: str, kind: Kind, block: int | None) -> bool:
+    if block is not None or family.block_of(name) is not None:
+        return family.block_of(name) == block
+    return (family.part_of(name) == "embeddings") == (kind == "stem")
+
+
+def _parameter(name: str, shape: tuple[int, ...], family: Family, stored_name: Callable[[str], str]) -> Parameter:
+    block = family.block_of(name)
+    block_name = name if block is None else name.removeprefix(family.block_prefix(block))
+    return Parameter(name=name, block_name=block_name, stored_name=stored_name(name), shape=shape)
+
+
+def _planned(
+    parameter: Parameter,
+    rule: MergeRule,
+    group: str | None = None,
+    linear: str | None = None,
+    *,
+    transposed: bool = False,
+) -> PlannedParameter:
+    names = vars(parameter)
+    return PlannedParameter(**names, rule=rule, group=group, linear=linear, transposed=transposed)
+
+
+def _in_group_order(parameters: list[PlannedParameter], family: Family) -> list[PlannedParameter]:
+    """Groups one after another, the rest behind them: the order in which a block's step comes to them."""
+    groups = [group.name for group in family.groups]
+    return sorted(parameters, key=lambda p: len(groups) if p.group is None else groups.index(p.group))
+
+
+def _check_rules(rules: Sequence[Rule], family: Family, shapes: Shapes, num_blocks: int) -> None:
+    problems = rule_problems(rules, ((name, family.block_of(name)) for name in shapes), num_blocks)
+    if problems:
+        raise ManifestError(problems)
+
+
+class _Rules:
+    """What becomes of each parameter: the first of `[[rules]]`, else `[merge.others]`, else the family's default or the
+    method's own rule."""
+
+    def __init__(self, manifest: Manifest, method: Method, family: Family, num_blocks: int) -> None:
+        self._manifest, self._method, self._family, self._num_blocks = manifest, method, family, num_blocks
+        self._groups = {linear: group for group in family.groups for linear in group.linears}
+
+    def planned(self, parameter: Parameter) -> PlannedParameter:
+        block = self._family.block_of(parameter.name)
+        linear = parameter.block_name.removesuffix(".weight")
+        is_linear = block is not None and linear in self._groups and parameter.block_name.endswith(".weight")
+        rule = self._rule(parameter.name, block, is_linear=is_linear)
+        if rule != "regress":
+            return _planned(parameter, rule)
+        group = self._groups[linear]
+        return _planned(parameter, rule, group.name, linear, transposed=group.transposed)
+
+    def _rule(self, name: str, block: int | None, *, is_linear: bool) -> MergeRule:
+        rule = match_rule(self._manifest.rules, name, block, self._num_blocks)
+        if rule is not None:
+            # A glob such as "*" matches norms and biases too; what cannot be regressed is averaged, as without rules.
+            return "average" if rule.use == "regress" and not is_linear else rule.use
+        if block is not None:
+            return self._method.rule(is_linear=is_linear)
+        part = self._family.part_of(name)
+        assert part is not None
+        other = getattr(self._manifest.merge.others, part)
+        if other is not None:
+            return "average" if other == "average" else "base"
+        return self._family.defaults[part] if self._method.streams else self._method.rule(is_linear=False)

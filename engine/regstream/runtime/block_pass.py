@@ -1,0 +1,22 @@
+"""Some input groups of a block, on their way through all candidates."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from regstream.methods.method import GroupStatistics
+from regstream.plan.step import Step
+from regstream.runtime.step_context import StepContext
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockPass:
+    """What the phases of a pass share. Weights are keyed by the model's names."""
+
+    step: Step
+    context: StepContext
+    statistics: Mapping[str, GroupStatistics]  # by input group
+    reference: Mapping[str, Tensor]  # R, of the linears of these groups or of the whole block
+    merged: Mapping[str, Tensor]  # linears that earlier passes solved, where the method reads them
+    is_first: bool
