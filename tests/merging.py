@@ -39,7 +39,7 @@ class Merge:
 
     def plan(self) -> Plan:
         """The plan of it."""
-        return make_plan(self.read(), text=self.manifest.read_text())
+        return make_plan(self.read())
 
     def read(self) -> Manifest:
         """The manifest, read."""

@@ -45,8 +45,6 @@ def plan_of(
 
     return make_plan(
         asked.manifest,
-        source=asked.path.name,
-        text=asked.text,
         device=device,
         for_this_machine=for_this_machine,
         commits=commits,

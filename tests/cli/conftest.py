@@ -94,4 +94,4 @@ def _run(folder: Path, listener: Callable[[Event], None]) -> None:
     from regstream.runtime.scheduler import run
 
     path = folder / "manifest.toml"
-    run(make_plan(read_manifest(path), text=path.read_text()), listener=listener)
+    run(make_plan(read_manifest(path)), listener=listener)

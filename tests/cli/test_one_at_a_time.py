@@ -27,7 +27,7 @@ Invoke = Callable[..., Result]
 
 
 def plan_of(manifest: Path) -> Plan:
-    return make_plan(read_manifest(manifest), text=manifest.read_text())
+    return make_plan(read_manifest(manifest))
 
 
 def written(manifest: Path, name: str, *changes: tuple[str, str]) -> Path:

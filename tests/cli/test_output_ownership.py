@@ -68,7 +68,7 @@ def test_what_loaders_read_and_came_during_the_run_is_refused_before_the_result_
             stray(fresh, "model.safetensors")
 
     with pytest.raises(InputError, match=r"holds model\.safetensors, which models are loaded from"):
-        run(make_plan(read_manifest(fresh), text=fresh.read_text()), listener=plant)
+        run(make_plan(read_manifest(fresh)), listener=plant)
     assert not (output_of(fresh) / "config.json").exists()
     assert (output_of(fresh) / "model.safetensors").read_text() == "of someone"
     (output_of(fresh) / "model.safetensors").unlink()

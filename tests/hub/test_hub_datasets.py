@@ -281,7 +281,7 @@ def test_a_run_goes_on_with_the_rows_it_began_with(merge: Merge, rows: str, hub:
     settled = Journal.commits(merge.read().workdir)
     assert settled == {f"datasets/{NAME}": rows}
     events: list[Event] = []
-    run(make_plan(merge.read(), text=merge.manifest.read_text(), commits=settled, listener=events.append))
+    run(make_plan(merge.read(), commits=settled, listener=events.append))
     told = [event.message for event in events if isinstance(event, Warned)]
     assert told == [f"datasets/{NAME} is at {now} now; going on with {rows}, as begun"]
     record = read_provenance(merge.output)

@@ -38,7 +38,7 @@ def made(folder: Path) -> dict[str, bytes]:
 def planned(merge: Merge, **options: Any) -> Plan:
     """The plan, as the command line makes it."""
     commits = Journal.commits(merge.read().workdir)
-    return make_plan(merge.read(), text=merge.manifest.read_text(), commits=commits, **options)
+    return make_plan(merge.read(), commits=commits, **options)
 
 
 def fetched(hub: Hub) -> list[str]:

@@ -61,7 +61,7 @@ def warnings(merge: Merge, method: str, before: str = "", after: str = "") -> li
     assert before in text
     text = text.replace(before, after, 1) if before else text
     text = text.replace("{regress}", REGRESS)
-    return list(make_plan(manifest_from(text, str(merge.manifest)), text=text).warnings)
+    return list(make_plan(manifest_from(text, str(merge.manifest))).warnings)
 
 
 @pytest.mark.parametrize("name", CASES)

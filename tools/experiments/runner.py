@@ -93,7 +93,7 @@ class Runner:
         path = self._folder / "manifests" / f"{name}.toml"
         path.parent.mkdir(parents=True, exist_ok=True)
         manifests.write(path, manifest)
-        return make_plan(read_manifest(path), source=path.name, text=path.read_text("utf-8"))
+        return make_plan(read_manifest(path))
 
 
 def _folder_of(manifest: Manifest, model: str) -> Path:

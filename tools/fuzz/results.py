@@ -29,4 +29,4 @@ def make_results(inputs: Path) -> None:
 
 def _run(folder: Path, listener: object = ignore) -> None:
     path = folder / "manifest.toml"
-    run(make_plan(read_manifest(path), text=path.read_text()), listener=listener)  # type: ignore[arg-type]
+    run(make_plan(read_manifest(path)), listener=listener)  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ def read_manifest(path: str | PathLike[str]) -> Manifest:
 def manifest_from(text: str, file: str) -> Manifest:
     """Read and check a manifest's text as one that stands, or will stand, in a file; raises as `read_manifest` does."""
     try:
-        return _checked(_parse(file, text), file)
+        return _checked(_parse(file, text), file).read_from(text, Path(file).name)
     except RecursionError as error:
         raise ManifestError(one_line(f"{file}: tables or lists nested too deeply")) from error
 

@@ -6,7 +6,7 @@ A field's `description` is what a person is told was expected there. `consistenc
 import hashlib
 import os
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainValidator,
+    PrivateAttr,
     SerializeAsAny,
     ValidationInfo,
     model_validator,
@@ -244,6 +245,25 @@ class Manifest(_Table):
     ]
     evaluation: Annotated[Evaluation, Field(description="an [evaluation] table")] = Evaluation()
     resources: Annotated[Resources, Field(description="a [resources] table")] = Resources()
+
+    _text: str = PrivateAttr("")
+    _source: str = PrivateAttr("manifest")
+
+    @property
+    def text(self) -> str:
+        """The TOML that it was read from, for the record; empty where it was made otherwise."""
+        return self._text
+
+    @property
+    def source(self) -> str:
+        """What errors call it: the name of its file."""
+        return self._source
+
+    def read_from(self, text: str, source: str) -> Self:
+        """The same manifest, as read from a text in a file of a name."""
+        manifest = self.model_copy()
+        manifest._text, manifest._source = text, source
+        return manifest
 
     @property
     def shares(self) -> tuple[float, ...]:

@@ -48,7 +48,7 @@ def model_card(plan: Plan, *, results: str | None) -> str:
         method=plan.method.name,
         candidates="\n".join(lines),
         results=f"\n## Results\n\n{results}\n" if results else "",
-        manifest=for_the_record(plan.manifest_text).strip(),
+        manifest=for_the_record(plan.manifest.text).strip(),
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{text}"))
 

@@ -60,7 +60,7 @@ def provenance(plan: Plan, identity: Identity, committed: Sequence[Committed]) -
     return {
         "regstream": __version__,
         "method": plan.method.name,
-        "manifest": for_the_record(plan.manifest_text),
+        "manifest": for_the_record(plan.manifest.text),
         "base": _model_name(plan, plan.manifest.merge.base),
         "candidates": {c.name: _candidate_name(plan, c) for c in plan.manifest.candidates},
         "identity": identity,

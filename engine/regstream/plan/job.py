@@ -55,7 +55,6 @@ class Job:
     """A merge, opened; what it takes is not yet known."""
 
     manifest: Manifest
-    manifest_text: str
     method: Method
     base: Checkpoint
     candidates: tuple[PlannedCandidate, ...]

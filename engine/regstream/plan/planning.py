@@ -34,8 +34,6 @@ from regstream.validation.inputs import Inputs, check_inputs, output_dtype
 def make_plan(
     manifest: Manifest,
     *,
-    source: str = "manifest",
-    text: str = "",
     device: str | None = None,
     for_this_machine: bool = True,
     commits: Mapping[str, str] | None = None,
@@ -43,7 +41,7 @@ def make_plan(
 ) -> Plan:
     """Open everything that a manifest names, check that it belongs together, and lay out the steps.
 
-    `source` is what errors call the manifest, `text` how it was written, for the record; `device` overrides its own.
+    `device` overrides the manifest's own.
     Not for this machine, a plan may be for a device that is not here; it can be looked at, and not be run. `commits`
     are those that an earlier run settled on for models of the hub; others are taken as they stand now.
 
@@ -53,28 +51,31 @@ def make_plan(
     """
     malloc.trim()
     warnings = _Warnings(listener)
-    chosen = _device(manifest, device, source, must_exist=for_this_machine)
+    chosen = _device(manifest, device, must_exist=for_this_machine)
     method = make_method(manifest.merge.method, manifest.merge.options)
     opening = CheckpointLoader(manifest, commits or {}, listener)
-    described = None if manifest.architecture is None else partial(describe, manifest.architecture, source=source)
+    described = (
+        None if manifest.architecture is None else partial(describe, manifest.architecture, source=manifest.source)
+    )
     base = opening.base(described)
     opened = [opening.candidate(candidate) for candidate in manifest.candidates]
     needed, drawing = bool(method.streams), DatasetSampler(commits, listener)
     device_here = chosen if memory.is_there(chosen) else torch.device("cpu")
     labels = [c.label for c in (base, *opened, *(c.model for c in opened if isinstance(c, AdaptedCheckpoint)))]
     with warnings.joined(labels) as warn:
-        inputs = check_inputs(manifest, base, opened, device_here, source=source, is_regressed=needed, warn=warn)
+        inputs = check_inputs(
+            manifest, base, opened, device_here, source=manifest.source, is_regressed=needed, warn=warn
+        )
     sets = _calibration_sets(manifest, base, inputs.model, drawing, warnings.add) if needed else [None] * len(opened)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     try:
         steps = _steps(manifest, method, base, inputs, result_dtype.itemsize)
     except ManifestError as error:
-        raise ManifestError([f"{source}: {problem}" for problem in error.problems]) from error
+        raise ManifestError([f"{manifest.source}: {problem}" for problem in error.problems]) from error
     warnings.extend(unused_settings(manifest, base.family, chosen.type, steps, tuple(inputs.model.shapes)))
     warnings.extend(joined(dropped(manifest, base, opened, steps), labels))
     return Plan(
         manifest=manifest,
-        manifest_text=text,
         method=method,
         base=base,
         candidates=tuple(map(PlannedCandidate.of, manifest.candidates, manifest.shares, opened, sets)),
@@ -92,10 +93,10 @@ def make_plan(
     )
 
 
-def _device(manifest: Manifest, device: str | None, source: str, *, must_exist: bool) -> torch.device:
+def _device(manifest: Manifest, device: str | None, *, must_exist: bool) -> torch.device:
     chosen = choose_device(device or manifest.resources.device, must_exist=must_exist)
     if not memory.is_there(chosen) and manifest.resources.device_memory is None:
-        raise ManifestError(f'{source}: device "{chosen}" is not here; give its device_memory in [resources]')
+        raise ManifestError(f'{manifest.source}: device "{chosen}" is not here; give its device_memory in [resources]')
     return chosen
 
 

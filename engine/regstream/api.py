@@ -1,0 +1,152 @@
+"""What a program imports: read a manifest, plan, merge, evaluate, verify. The command line is a client of it.
+
+    from regstream import api
+
+    manifest = api.load_manifest("merge.toml")
+    plan = api.plan(manifest)
+    print(plan.widest.name, plan.projected_bytes(plan.widest))
+    output = api.merge(plan)
+    assert not api.verify(output).problems
+
+Every function raises the errors of `regstream.errors`, each with the exit code that the command line gives it. Where a
+function takes a `listener`, it calls it with the events of `regstream.events` while it works; a listener may raise
+`Interrupted` to stop at the next safe point.
+"""
+
+from collections.abc import Collection, Mapping
+from os import PathLike
+from pathlib import Path
+
+from regstream.evaluate.bias import Bias, representation_bias
+from regstream.evaluate.evaluation import Evaluation
+from regstream.evaluate.evaluation import evaluate as evaluate_plan
+from regstream.events import Listener, ignore
+from regstream.manifest.reading import read_manifest
+from regstream.manifest.schema import Manifest
+from regstream.output.finished import check_result
+from regstream.output.publish import published_commits
+from regstream.output.verify import Verification
+from regstream.output.verify import verify as verify_folder
+from regstream.plan.plan import Plan
+from regstream.plan.planning import make_plan
+from regstream.runtime import scheduler
+from regstream.storage.journal import Journal
+
+__all__ = [
+    "Evaluation",
+    "Manifest",
+    "Plan",
+    "Verification",
+    "bias",
+    "evaluate",
+    "load_manifest",
+    "merge",
+    "plan",
+    "verify",
+]
+
+
+def load_manifest(path: str | PathLike[str]) -> Manifest:
+    """Read and validate a manifest; nothing is fetched, and no checkpoint or data file is opened.
+
+    Raises:
+        ManifestError: one line for every error in it.
+    """
+    return read_manifest(path)
+
+
+def plan(
+    manifest: Manifest,
+    *,
+    device: str | None = None,
+    restart: bool = False,
+    for_this_machine: bool = True,
+    listener: Listener = ignore,
+) -> Plan:
+    """Open what a manifest names, check that it belongs together, and project what the merge takes.
+
+    A run that is under way keeps the commits of the hub it began with, unless `restart`. `device` overrides the
+    manifest's. A plan not `for_this_machine` may be for a device that this machine lacks; it cannot be merged.
+
+    Raises:
+        ManifestError: a rule matches no parameter, or the device does not exist.
+        InputError: a checkpoint or calibration set cannot be used.
+        ResumeError: the journal of the run under way is damaged.
+    """
+    commits = {} if restart else Journal.commits(manifest.workdir)
+    return make_plan(manifest, device=device, for_this_machine=for_this_machine, commits=commits, listener=listener)
+
+
+def merge(plan: Plan, *, restart: bool = False, full_digest: bool = False, listener: Listener = ignore) -> Path:
+    """Merge, or resume the run under way; returns the folder of the result.
+
+    `restart` discards what an earlier run left. `full_digest` hashes whole files to find changes, not samples.
+
+    Raises:
+        BudgetError: memory or disk do not suffice; nothing was begun.
+        InputError: an input is damaged, or the output holds files of others; what was committed stays.
+        ResumeError: an input changed since the run began, or another process holds the output.
+        SolveError: a regression has no trustworthy solution; what was committed stays.
+    """
+    scheduler.run(plan, restart=restart, full_digest=full_digest, listener=listener)
+    return plan.output
+
+
+def result_plan(
+    manifest: Manifest, *, device: str | None = None, only: Collection[str] = (), listener: Listener = ignore
+) -> Plan:
+    """The plan of a finished merge, at the commits of the hub that its result was made from.
+
+    Raises:
+        ResumeError: the result is needed (`only` is empty or names the method) and belongs to another merge, or was
+            altered.
+    """
+    commits = published_commits(manifest.merge.output)
+    made = make_plan(manifest, device=device, commits=commits, listener=listener)
+    if not only or made.method.name in only:
+        check_result(made)
+    return made
+
+
+def evaluate(
+    manifest: Manifest,
+    *,
+    also: Mapping[str, Path] | None = None,
+    only: Collection[str] = (),
+    cross: bool = False,
+    device: str | None = None,
+    listener: Listener = ignore,
+) -> Evaluation:
+    """Judge base, candidates, plain mean and result on held-out rows, streamed block by block.
+
+    `also` names further folders of models, `only` restricts to some names, `cross` judges candidates on all data.
+
+    Raises:
+        ManifestError: no candidate has a [candidates.evaluation] table, or `only` names no model.
+        InputError: rows, heads or checkpoints cannot be used, or there is no result yet.
+        ResumeError: the result belongs to another merge.
+    """
+    made = result_plan(manifest, device=device, only=only, listener=listener)
+    return evaluate_plan(made, also=also, only=only, cross=cross, listener=listener)
+
+
+def bias(
+    manifest: Manifest,
+    *,
+    also: Mapping[str, Path] | None = None,
+    only: Collection[str] = (),
+    device: str | None = None,
+    listener: Listener = ignore,
+) -> list[Bias]:
+    """Measure by depth how far the merged models' hidden states are from each candidate's own; raises as `evaluate`."""
+    made = result_plan(manifest, device=device, only=only, listener=listener)
+    return list(representation_bias(made, also=also, only=only, listener=listener))
+
+
+def verify(output: str | PathLike[str], *, listener: Listener = ignore) -> Verification:
+    """Read a finished result again: every byte against its digest, every tensor against the config.
+
+    Raises:
+        InputError: the folder holds no record of a result, or the record itself is damaged.
+    """
+    return verify_folder(Path(output), listener=listener)
