@@ -26,9 +26,10 @@ def warm_up(method: Method, dtype: torch.dtype, device: torch.device) -> None:
     torch.mm(x.double(), weight.double())  # refinement
     group = LinearGroup(name="", in_features=_WIDTH, out_features={"": _WIDTH})
     statistics = method.statistics(group, Workspace(device))
-    statistics.begin(_TOKENS)
-    statistics.observe(*[x] * len(method.streams))
-    statistics.add({"": weight}, {"": weight * 0.5}, weight=1.0)
+    for reference in (None, {"": weight}):
+        statistics.begin(_TOKENS)
+        statistics.observe(*[x] * len(method.streams))
+        statistics.add({"": weight * 0.5}, reference, weight=1.0)
     statistics.solve(lambda _, rows: torch.zeros(_WIDTH, _WIDTH, dtype=statistics.dtype, device=device)[rows])
 
 
