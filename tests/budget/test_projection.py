@@ -43,7 +43,7 @@ def test_no_step_takes_more_than_projected_nor_much_less(
 ) -> None:
     monkeypatch.setattr(workload, "WORK", tmp_path)
     found = ratios(merge.manifest(tmp_path / "merge"))
-    assert all(1.0 <= ratio <= 1.15 for ratio in found.values()), found
+    assert all(1.0 <= ratio <= 1.25 for ratio in found.values()), found
 
 
 @pytest.mark.slow
@@ -61,7 +61,7 @@ def test_nor_does_one_of_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         text = text.replace(f'model = "{candidate}"', f'adapter = "{folder}"')
     manifest.write_text(text)
     found = ratios(manifest)
-    assert all(1.0 <= ratio <= 1.15 for ratio in found.values()), found
+    assert all(1.0 <= ratio <= 1.25 for ratio in found.values()), found
 
 
 @pytest.mark.slow

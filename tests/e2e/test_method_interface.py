@@ -67,7 +67,7 @@ class _Statistics:
             if reference is None:
                 self.reference[name] = own[name].double().clone()
                 rhs_OI.copy_(RIDGE * self.reference[name])
-            rhs_OI += own[name].double() @ self.cross_II
+            rhs_OI.add_(own[name].double() @ self.cross_II)
 
     def solve(self, mean: MeanRows) -> tuple[Mapping[str, Tensor], SolveReport]:
         left_II = self.gram_II + RIDGE * torch.eye(len(self.gram_II), dtype=self.dtype)
@@ -94,8 +94,7 @@ def dense(base: nn.Module, candidates: Sequence[nn.Module], rows: Sequence[Seque
     merged = deepcopy(base)
     parameters = dict(merged.named_parameters())
     with torch.no_grad():
-        for name in ("model.norm.weight",):
-            parameters[name].copy_(average[name])
+        parameters["model.norm.weight"].copy_(average["model.norm.weight"])
         for block in range(len(reference.blocks_of(base))):
             blocks = [deepcopy(reference.blocks_of(candidate)[block]) for candidate in candidates]
             teachers = [reference.linear_inputs(c, block, own) for c, own in zip(candidates, rows, strict=True)]
@@ -113,7 +112,7 @@ def dense(base: nn.Module, candidates: Sequence[nn.Module], rows: Sequence[Seque
                     terms = [w @ t[key].T @ x[key] for w, t, x in zip(own_OI, teachers, students, strict=True)]
                     solved_OI = torch.linalg.solve(left_II, (sum(terms) + RIDGE * own_OI[0]).T).T
                     for own in blocks:
-                        own.get_submodule(linear).weight.copy_(solved_OI)
+                        dict(own.named_parameters())[f"{linear}.weight"].copy_(solved_OI)
             for name, parameter in blocks[0].named_parameters():
                 if not any(name == f"{linear}.weight" for group in GROUPS for linear in group):
                     parameter.copy_(average[prefix + name])

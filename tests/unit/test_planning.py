@@ -131,5 +131,7 @@ def test_off_the_network_a_model_of_the_hub_has_to_be_in_the_cache(tmp_path: Pat
 
 def test_a_rule_without_effect_is_told_with_the_manifest_and_the_key(tmp_path: Path) -> None:
     merge = make_merge(tmp_path, layers=1, rules='[[rules]]\nparameters = "*.self_atn.*"\nuse = "average"\n')
-    with pytest.raises(ManifestError, match=r'^manifest.toml: rules\[0\]: parameters: "\*.self_atn.\*" matches none of'):
+    with pytest.raises(
+        ManifestError, match=r'^manifest.toml: rules\[0\]: parameters: "\*.self_atn.\*" matches none of'
+    ):
         make_plan(merge.read())

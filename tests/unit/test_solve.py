@@ -14,6 +14,7 @@ import reference
 from matrices import kept
 from regstream.device.workspace import Workspace
 from regstream.errors import SolveError
+from regstream.linalg import factorisation
 from regstream.linalg import normal_equations as system
 from regstream.linalg.gram import Gram, accumulation_dtype
 from regstream.linalg.normal_equations import NormalEquations
@@ -300,7 +301,7 @@ def test_a_ridge_does_not_move_what_tokens_determine(
 ) -> None:
     problem = make(weights=[0.5, 1.0, 2.0])
     monkeypatch.setattr(NormalEquations, "_converges", lambda self, factorisation, start: factorisation.ridge == ridge)
-    monkeypatch.setitem(system.RIDGES, accumulation_dtype(alpha), (0.0, 1e-6, 1e-5, 1e-4))
+    monkeypatch.setitem(factorisation.RIDGES, accumulation_dtype(alpha), (0.0, 1e-6, 1e-5, 1e-4))
     merged, report = problem.solve(alpha=alpha)
     assert (report.route, report.ridge) == ("ridge", ridge)
     for name in LINEARS:
@@ -308,7 +309,7 @@ def test_a_ridge_does_not_move_what_tokens_determine(
 
 
 def test_ridges_only_grow_down_the_ladder() -> None:
-    for ridges in system.RIDGES.values():
+    for ridges in factorisation.RIDGES.values():
         assert ridges[0] == 0.0
         assert all(upper < lower for upper, lower in pairwise(ridges))
 

@@ -1,6 +1,6 @@
 """Time: beside the machine's own matrix product, beside a plain implementation, and as work is doubled."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -9,6 +9,7 @@ from typing import Any
 from bench.alternating import Timed, alternate
 from bench.memory import MERGE, measured_steps
 from bench.process import REGSTREAM, TIMES, plain, regstream
+from bench.roofline import product_seconds
 from bench.workload import WORK, Workload
 
 TURNS = WORK / "turns"
@@ -40,9 +41,8 @@ def small() -> Iterator[str]:
 
 def wide() -> Iterator[str]:
     """8B width: the share of the machine's product rate."""
-    runs = [_steps_of(WIDE) for _ in range(TIMES)]
     yield f"- {WIDE.name}"
-    yield from _roofline(runs)
+    yield from _roofline(WIDE)
 
 
 def doubling() -> Iterator[str]:
@@ -79,7 +79,7 @@ def _beside_plain(workload: Workload, *, beside_regmean: bool = False) -> Iterat
     yield f"- {workload.name}: {median(ratios):.2f} times as fast as a plain one in memory ({_told(ratios)})"
     if beside_regmean:
         yield f"- {median(prices):.2f} times the time of RegMean ({_told(prices)})"
-    yield from _roofline([_steps_of(workload) for _ in range(TIMES)])
+    yield from _roofline(workload)
 
 
 def _merge(workload: Workload, name: str) -> list[str | Path]:
@@ -93,46 +93,29 @@ def _block_seconds(merge: Timed) -> float:
     return blocks[-1] - stem
 
 
-def _roofline(runs: list[list[dict[str, Any]]]) -> Iterator[str]:
-    """Of all steps' time, what the machine's product would have taken for the same FLOP; one run kind by kind."""
-    shares = [_product_seconds(steps) / _seconds(steps) for steps in runs]
-    yield f"- all steps: {median(shares):.1%} of the machine's product rate ({', '.join(f'{s:.1%}' for s in shares)})"
-    wide = [_float32_seconds(steps) / _seconds(steps) for steps in runs]
-    if median(wide) > 1.01 * median(shares):
-        told = ", ".join(f"{share:.1%}" for share in wide)
-        yield f"- with Gram products held against the float32 product's rate: {median(wide):.1%} ({told})"
-    yield from _profile(runs[-1])
+def _roofline(workload: Workload) -> Iterator[str]:
+    """Of all steps' time, what the machine's product takes for the same FLOP; one run kind by kind."""
+    narrow, wide = [], []
+    for _ in range(TIMES):
+        manifest = workload.manifest(MERGE)
+        regstream("run", manifest)
+        steps = measured_steps()
+        product = product_seconds(manifest)
+        seconds = sum(float(step["seconds"]) for step in steps)
+        narrow.append(sum(product.values()) / seconds)
+        wide.append(sum(product_seconds(manifest, narrow_gram=False).values()) / seconds)
+    yield f"- all steps: {median(narrow):.1%} of the machine's product rate ({', '.join(f'{s:.1%}' for s in narrow)})"
+    if median(wide) > 1.01 * median(narrow):
+        shares = ", ".join(f"{share:.1%}" for share in wide)
+        yield f"- with Gram products counted at the float32 product's rate: {median(wide):.1%} ({shares})"
+    yield from _profile(steps, product)
 
 
-def _steps_of(workload: Workload) -> list[dict[str, Any]]:
-    regstream("run", workload.manifest(MERGE))
-    return measured_steps()
-
-
-def _seconds(steps: list[dict[str, Any]]) -> float:
-    return sum(float(step["seconds"]) for step in steps)
-
-
-def _product_seconds(steps: list[dict[str, Any]]) -> float:
-    return sum(float(entry["product_seconds"]) for step in steps for entry in step["work"].values())
-
-
-def _float32_seconds(steps: list[dict[str, Any]]) -> float:
-    """What all products would have taken if those of Gram matrices were formed like those of right-hand sides."""
-    total = _product_seconds(steps)
-    for work in (step["work"] for step in steps if "right-hand sides" in step["work"]):
-        gram, plain = work["Gram matrices"], work["right-hand sides"]
-        total += gram["flop"] / plain["flop"] * plain["product_seconds"] - gram["product_seconds"]
-    return total
-
-
-def _profile(steps: list[dict[str, Any]]) -> Iterator[str]:
+def _profile(steps: list[dict[str, Any]], product: Mapping[str, float]) -> Iterator[str]:
     total = sum(step["seconds"] for step in steps)
     for kind in sorted({kind for step in steps for kind in step["work"]}):
-        entries = [step["work"][kind] for step in steps if kind in step["work"]]
-        seconds = sum(entry["seconds"] for entry in entries)
-        product = sum(entry["product_seconds"] for entry in entries)
-        rate = f", {product / seconds:.0%} of the product's rate" if product else ""
+        seconds = sum(step["work"][kind]["seconds"] for step in steps if kind in step["work"])
+        rate = f", {product[kind] / seconds:.0%} of the product's rate" if kind in product else ""
         yield f"  - {kind}: {seconds / total:.1%} of the time{rate}"
 
 

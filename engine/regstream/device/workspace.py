@@ -5,8 +5,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from regstream.device import malloc
-
 #: Values between the rows of a matrix. Rows a power of two apart, as widths are, compete for the same cache sets.
 ROW_PADDING = 16
 
@@ -29,8 +27,7 @@ class Workspace:
         }:
             self.release(slot)
             existing.clear()  # before the new ones exist, whoever still has the mapping
-            with malloc.mmap_large():
-                self._slots[slot] = {n: torch.empty(s, dtype=dtype, device=self.device) for n, s in shapes.items()}
+            self._slots[slot] = {n: torch.empty(s, dtype=dtype, device=self.device) for n, s in shapes.items()}
         return self._slots[slot]
 
     def matrix(self, num_rows: int, num_columns: int, dtype: torch.dtype, slot: str = "scratch") -> Tensor:

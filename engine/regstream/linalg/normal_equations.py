@@ -14,52 +14,26 @@ Shape suffixes: I in-features, O out-features.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from regstream.device.workspace import ROW_PADDING, Workspace
 from regstream.errors import SolveError
-from regstream.linalg.cholesky import cholesky, condition_estimate, refine_rows, solve_rows
+from regstream.linalg.factorisation import Factorisation, factorise
 from regstream.linalg.gram import Gram, accumulation_dtype
 from regstream.linalg.solve_report import SolveReport
-from regstream.linalg.spectral import FILTERED_ROWS, MeanRows, Start, correct_rows
+from regstream.linalg.spectral import FILTERED_ROWS, MeanRows, Start
 from regstream.linalg.symmetric import Symmetric, blocks_width
 
 #: Output rows handled at a time.
 PANEL_ROWS = 1024
-#: Ridges tried in turn, relative to the median of the diagonal. Directions of eigenvalues well below the one that is
-#: taken count as unvisited. The first is above the rounding of what is summed: of the sums themselves in float32; in
-#: float64 of the activations, which are float32 at best and visit a direction by some 1e-14 where none should.
-RIDGES = {
-    torch.float32: (0.0, 1e-6, 1e-5, 1e-4, 1e-3),
-    torch.float64: (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3),
-}
-#: Above this condition substitution loses more than three digits of D: refine float32 in float64.
-REFINE_ABOVE = {torch.float32: 1e4, torch.float64: float("inf")}
-#: Above this condition a solution says more about rounding than about the candidates: go down the ladder. In float64
-#: too: a direction that tokens visit only by the rounding of activations would get weights a thousand times too large.
-TRUSTED_CONDITION = {torch.float32: 1e7, torch.float64: 1e9}
-#: Above this one substitution itself goes wrong, with a ridge too.
-BEARABLE_CONDITION = {torch.float32: 1e7, torch.float64: 1e13}
 #: Of the median of the diagonal: an input below it is lost in the rounding of what a linear makes of the others, and to
 #: count it would take weights that are larger by as much as it is smaller.
 DEAD_INPUT = torch.finfo(torch.float32).eps ** 2
 #: The largest relative residual that is still called a solution.
 TRUSTED_RESIDUAL = 1e-3
 _PROBES = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Factorisation:
-    """The one that gives a solution."""
-
-    lower_II: Tensor
-    condition: float
-    ridge: float
-    ridge_I: Tensor  # as it was added to the scaled diagonal
-    is_refined: bool
 
 
 class NormalEquations:
@@ -132,18 +106,18 @@ class NormalEquations:
         read again then. The Gram matrix of the last candidate is overwritten by the factorisation.
 
         Raises:
-            SolveError: no ridge in the ladder gives a residual that can be trusted.
+            SolveError: no ridge of the fallback sequence gives a residual that can be trusted.
         """
         scale_I, unscale_I = self._equilibrate()
         start = Start(mean, unscale_I)
-        factorisation = self._factorise(start, self._ridge(scale_I))
+        factorisation = factorise(self._sum, self._ridge(scale_I), lambda found: self._converges(found, start))
         probes = [probe_NO @ rhs_OI for _, probe_NO, rhs_OI in self._probed()]
         for name, rhs_OI in self._rhs_OI.items():
             for rows in _panels(rhs_OI.shape[0], FILTERED_ROWS if factorisation.ridge else PANEL_ROWS):
                 start_PI = start.rows(name, rows) if factorisation.ridge else None
-                self._solve_panel(rhs_OI[rows], factorisation, start_PI)
+                factorisation.solve_rows(rhs_OI[rows], start_PI)
         residual = max(
-            self._residual(probe_NI, probe_NO @ solution_OI, factorisation)
+            factorisation.residual(probe_NI, probe_NO @ solution_OI)
             for probe_NI, (_, probe_NO, solution_OI) in zip(probes, self._probed(), strict=True)
         )
         if not residual <= TRUSTED_RESIDUAL:
@@ -176,54 +150,16 @@ class NormalEquations:
         live_I = scale_I[scale_I > 0]
         return (scale_I / live_I.median()).square_() if len(live_I) else scale_I
 
-    def _factorise(self, start: Start, unit_ridge_I: Tensor) -> _Factorisation:
-        """The factorisation with the first ridge that gives a solution."""
-        condition, ridge = float("inf"), 0.0
-        for ridge in RIDGES[self.dtype]:
-            # An input may be so small beside the others that it is hardly visited itself.
-            ridge_I = (unit_ridge_I * ridge).clamp_(max=1.0)
-            self._sum.set_diagonal(1.0 + ridge_I)
-            lower_II = cholesky(self._sum)
-            if lower_II is None:
-                continue
-            condition = condition_estimate(self._sum, lower_II)
-            if condition > (BEARABLE_CONDITION if ridge else TRUSTED_CONDITION)[self.dtype]:
-                continue
-            is_refined = condition > REFINE_ABOVE[self.dtype]
-            factorisation = _Factorisation(
-                lower_II=lower_II, condition=condition, ridge=ridge, ridge_I=ridge_I, is_refined=is_refined
-            )
-            if self._converges(factorisation, start):
-                return factorisation
-        raise SolveError(f"condition {condition:.1e} even with a ridge of {ridge:g} of the diagonal")
-
-    def _converges(self, factorisation: _Factorisation, start: Start) -> bool:
+    def _converges(self, factorisation: Factorisation, start: Start) -> bool:
         """Whether the route holds on a few combinations of the right-hand sides, before any is overwritten."""
         for name, probe_NO, rhs_OI in self._probed():
             rhs_NI = probe_NO @ rhs_OI
             solution_NI = rhs_NI.clone()
             start_NI = start.combined(name, probe_NO) if factorisation.ridge else None
-            self._solve_panel(solution_NI, factorisation, start_NI)
-            if not self._residual(rhs_NI, solution_NI, factorisation) <= TRUSTED_RESIDUAL:
+            factorisation.solve_rows(solution_NI, start_NI)
+            if not factorisation.residual(rhs_NI, solution_NI) <= TRUSTED_RESIDUAL:
                 return False
         return True
-
-    def _solve_panel(self, rhs_NI: Tensor, factorisation: _Factorisation, start_NI: Tensor | None) -> None:
-        """Overwrite rows of right-hand sides by their solutions; with a ridge these begin at `start_NI`."""
-        if start_NI is not None:
-            correct_rows(self._sum, factorisation.lower_II, factorisation.ridge_I, rhs_NI, start_NI)
-        elif not factorisation.is_refined:
-            solve_rows(factorisation.lower_II, rhs_NI)
-        else:
-            refine_rows(self._sum, factorisation.lower_II, rhs_NI)
-
-    def _residual(self, rhs_NI: Tensor, solution_NI: Tensor, factorisation: _Factorisation) -> float:
-        """How far a solution is from solving the system without its ridge, relative to the right-hand sides."""
-        left_NI = rhs_NI.addcmul(solution_NI, factorisation.ridge_I) if factorisation.ridge else rhs_NI.clone()
-        self._sum.multiply(solution_NI, left_NI, -1.0)
-        size = float(rhs_NI.norm())
-        # Identical candidates have nothing to solve for.
-        return float(left_NI.norm()) / size if size else float(left_NI.norm())
 
     def _probed(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Each linear's right-hand sides (or solutions), behind the same few random combinations of its rows."""
@@ -231,29 +167,18 @@ class NormalEquations:
             generator = torch.Generator().manual_seed(rhs_OI.shape[0])
             yield name, torch.randn(_PROBES, rhs_OI.shape[0], generator=generator).to(rhs_OI), rhs_OI
 
-    def _report(self, factorisation: _Factorisation, residual: float, num_dead: int) -> SolveReport:
+    def _report(self, factorisation: Factorisation, residual: float, num_dead: int) -> SolveReport:
         return SolveReport(
             group=self.group,
             in_features=self._width,
             linears=tuple(self._rhs_OI),
             num_tokens=self._num_tokens,
-            route="ridge" if factorisation.ridge else "refined" if factorisation.is_refined else "cholesky",
+            route=factorisation.route,
             condition=factorisation.condition,
             residual=residual,
             ridge=factorisation.ridge,
             dead_inputs=num_dead,
         )
-
-
-def visited_condition(sums: torch.dtype, tokens: torch.dtype) -> float:
-    """The condition above which some directions may be visited by nothing but the rounding of tokens of a dtype.
-
-    Rounding to steps of eps has a variance of eps² / 12. Sums in float32 are taken where α bounds the
-    condition, so that every direction is visited.
-    """
-    if sums == torch.float32:
-        return float("inf")
-    return min(TRUSTED_CONDITION[sums], 12 / torch.finfo(tokens).eps ** 2)
 
 
 def _panels(num_rows: int, at_a_time: int | None = None) -> Iterator[slice]:

@@ -67,8 +67,8 @@ class RegMean(Method):
 
     def caution(self, report: "SolveReport", dtype: "torch.dtype") -> str | None:
         """Whether tokens determine the system, by more than their rounding."""
+        from regstream.linalg.factorisation import visited_condition
         from regstream.linalg.gram import accumulation_dtype
-        from regstream.linalg.normal_equations import visited_condition
 
         if report.ridge > 0:
             return "near-singular: in directions that no token visits the result is the mean of the candidates"

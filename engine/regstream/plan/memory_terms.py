@@ -20,16 +20,15 @@ from regstream.plan.step import PlannedParameter, Step
 Groups = tuple[str, ...]
 MemorySpace = Literal["host", "device"]
 
-#: What libraries load and keep once they are warm: before any large product is formed, while they are, and after.
-_LIBRARIES_BYTES = {"stem": 0, "block": 40 << 20, "head": 36 << 20}
-#: What the heap keeps of a batch for the next one, at most: its end, and holes, of which pixels leave larger ones.
-_KEPT_BYTES = {"stem": malloc.KEPT_BYTES * 3 // 2, "block": malloc.KEPT_BYTES, "head": 0}
+#: What libraries allocate and keep once large products are formed.
+_LIBRARIES_BYTES = 40 << 20
+#: What the heap keeps of a batch for the next one, at most: its end, and holes.
+_HEAP_BYTES = malloc.KEPT_BYTES * 3 // 2
 #: Panels of tensors, stretches of a mean, checkpoint staging and what a matrix product packs, at any time.
 _PANELS_BYTES = 32 << 20
-#: Activations as wide as the widest weights of a block, by the number of these; with others, three. Of two weights one
-#: writes what the other reads once it is activated in place. A gate is a second tensor, and its product with the first
-#: a third; gates that one weight writes with what they are for have half its width, and so has the product.
-_WIDE_TENSORS = {1: 2, 2: 1}
+#: Activations of a block as wide as its widest linear (a gate, what it multiplies, and their product), and as wide as
+#: the hidden states.
+_WIDE_TENSORS, _HIDDEN_TENSORS = 3, 6
 #: Stretches of a tensor beside the mean's where a method combines it with the base.
 _COMBINED_STRETCHES = 2
 #: Chunks of a shard on its way from the hub, some times over.
@@ -43,7 +42,7 @@ DISK_MARGIN = 1.02
 def memory_terms(job: Job, step: Step, groups: Sequence[str]) -> Mapping[MemorySpace, Mapping[str, int]]:
     """What a step holds while some of its input groups go through."""
     sums, activations = _sums(job, step, groups), _activations(job, step, groups)
-    host = {"libraries": _LIBRARIES_BYTES[step.kind], "panels": _PANELS_BYTES, **_adapters(job, step, groups)}
+    host = {"libraries": _LIBRARIES_BYTES, "panels": _PANELS_BYTES, **_adapters(job, step, groups)}
     if any(tensor.rule == "combine" for tensor in step.parameters):
         host["base"] = _COMBINED_STRETCHES * STRETCH * torch.float32.itemsize
     if step.kind == "stem" and step.needs_forward:
@@ -51,7 +50,7 @@ def memory_terms(job: Job, step: Step, groups: Sequence[str]) -> Mapping[MemoryS
     if job.fetches:
         host["download"] = _DOWNLOAD_BYTES
     if job.device.type == "cpu":
-        kept = min(sum(activations.values()), _KEPT_BYTES[step.kind])
+        kept = min(sum(activations.values()), _HEAP_BYTES)
         host |= _workspaces(job, step)
         return {"host": _rounded({**sums, **activations, "kept for the next batch": kept, **host})}
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
@@ -136,12 +135,10 @@ def _activations(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
 
 
 def _block_bytes(job: Job, step: Step, batch: Batch) -> int:
-    """A batch in a block: one to three tensors as wide as its widest linear, six as wide as the hidden states."""
+    """A batch in a block: its activations, attention scores where they are formed whole, and masks."""
     rows, length = batch.shape
     widths = [max(shape) for shape in step.shapes.values() if len(shape) == 2]
-    in_place = job.model.family.activates_in_place and job.device.type == "cpu"
-    num_wide = _WIDE_TENSORS.get(widths.count(max(widths)), 3) if in_place else 3
-    values = rows * length * (num_wide * max(widths) + 6 * job.model.hidden_size)
+    values = rows * length * (_WIDE_TENSORS * max(widths) + _HIDDEN_TENSORS * job.model.hidden_size)
     itemsize = job.compute_dtype.itemsize
     # Scores of every head where attention is not fused, normalised from a copy in float32 into another.
     scores = rows * job.model.eager_heads * length**2 * (8 if itemsize == 4 else itemsize + 8)

@@ -37,41 +37,37 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
     inputs = Inputs(plan, full=full_digest, copied=copied_files(plan))
     if not restart and is_published(plan.output):
         refuse_other(plan, inputs.identity, full=full_digest)  # another merge's, or altered
-        _tidy(plan, listener)
+        _remove_state(plan, listener)
         listener(RunFinished(output=str(plan.output), seconds=0.0, peak_bytes=0, already=True))
         return
     plan.validate()  # over budget, no disk: refused here, no weight read yet
     with _claimed(plan, restart=restart, listener=listener):
-        journal = Journal.open(
-            plan.workdir, inputs.identity, [step.name for step in plan.steps]
-        )  # refuses if any input changed since
-        _rewind(plan, journal, full=full_digest, listener=listener)  # to before what is not there any more
-        context = StepContext(plan, listener, journal.shards)
+        journal = Journal.open(plan.workdir, inputs.identity, [step.name for step in plan.steps])
+        _rewind(plan, journal, full=full_digest, listener=listener)  # to before what is missing or damaged
         listener(RunStarted(done=len(journal.committed), total=len(plan.steps), output=str(plan.output)))
-        with plan.prefetcher.working(
-            plan.stages, listener
-        ):  # shards of the hub come when they are needed, and go after
-            for step in journal.remaining(plan.steps):
-                listener(StepStarted(index=step.index, name=step.name, work=amount_of_work(step, plan)))
-                context.reset_step(step)
-                plan.prefetcher.begin(step.index)
-                with measured_peak(plan.device) as peak:
-                    artifacts = run_step(step, context)  # stem | block | head
-                inputs.check(listener)  # what was read was what the identity says
-                committed = committed_step(step, artifacts, peak, plan.projected(step))
-                journal.commit(committed)  # the only commit point
-                context.drop_hidden_before(step.depth + 1)  # only after the commit
-                listener(StepCommitted(**committed.measured))
+        _run_steps(plan, journal, inputs, listener)
         _refuse_damaged(plan, journal, full=full_digest)
         check_output(plan)  # what came meanwhile would be loaded in place of the result
         publish(plan, inputs.identity, journal.committed)  # config and provenance last: whole or not at all
         _release(plan, listener)
-    finished = RunFinished(
-        output=str(plan.output),
-        seconds=time.monotonic() - started,
-        peak_bytes=max(step.peak_bytes for step in journal.committed),
-    )
-    listener(finished)
+    peak_bytes = max(step.peak_bytes for step in journal.committed)
+    listener(RunFinished(output=str(plan.output), seconds=time.monotonic() - started, peak_bytes=peak_bytes))
+
+
+def _run_steps(plan: Plan, journal: Journal, inputs: Inputs, listener: Listener) -> None:
+    context = StepContext(plan, listener, journal.shards)
+    with plan.prefetcher.working(plan.stages, listener):  # downloads shards before their step, evicts them after
+        for step in journal.remaining(plan.steps):
+            listener(StepStarted(index=step.index, name=step.name, work=amount_of_work(step, plan)))
+            context.reset_step(step)
+            plan.prefetcher.begin(step.index)
+            with measured_peak(plan.device) as peak:
+                artifacts = run_step(step, context)  # stem | block | head
+            inputs.check(listener)  # what was read was what the identity says
+            committed = committed_step(step, artifacts, peak, plan.projected(step))
+            journal.commit(committed)  # the only commit point
+            context.drop_hidden_before(step.depth + 1)  # only after the commit
+            listener(StepCommitted(**committed.measured))
 
 
 @contextmanager
@@ -81,7 +77,7 @@ def _claimed(plan: Plan, *, restart: bool, listener: Listener) -> Iterator[None]
     with exclusive(plan.state / LOCK, plan.output):
         check_output(plan)  # again: now no other run changes it
         if restart:
-            _tell(clear(plan), listener)
+            _warn_of_leftovers(clear(plan), listener)
         elif is_published(plan.output):
             raise ResumeError(f"{plan.output}: finished by another process meanwhile")
         claim(plan)
@@ -105,7 +101,7 @@ def _refuse_damaged(plan: Plan, journal: Journal, *, full: bool) -> None:
         raise ResumeError(f"{damage.problem}, though the run wrote it whole; the same command makes it again")
 
 
-def _tidy(plan: Plan, listener: Listener) -> None:
+def _remove_state(plan: Plan, listener: Listener) -> None:
     """Remove the state of a run that was killed after its last file and before this."""
     if has_state(plan):
         durable.make_folder(plan.state)
@@ -114,9 +110,9 @@ def _tidy(plan: Plan, listener: Listener) -> None:
 
 
 def _release(plan: Plan, listener: Listener) -> None:
-    _tell(release(plan), listener)
+    _warn_of_leftovers(release(plan), listener)
 
 
-def _tell(left: Sequence[Path], listener: Listener) -> None:
+def _warn_of_leftovers(left: Sequence[Path], listener: Listener) -> None:
     if left:
         listener(Warned(message=leftover(left)))

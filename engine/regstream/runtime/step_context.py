@@ -35,7 +35,6 @@ class StepContext:
         self.workspace = Workspace(plan.device)
         self.profiler = Profiler(plan.device)
         self._listener = listener
-        self._heap = malloc.TrimOnGrowth()
         self._previous: Step | None = None
         self._groups: object = None
         keep_within(plan.device, plan.budgets.get("device", 0))
@@ -60,8 +59,8 @@ class StepContext:
         malloc.trim()
 
     def trim(self) -> None:
-        """After a candidate: return what its batches left free, if the heap has grown."""
-        self._heap.trim()
+        """After a candidate: return what its batches left free to the operating system."""
+        malloc.trim()
 
     def weights(self, step: Step) -> dict[str, Tensor]:
         """Buffers for a step's parameters, in their compute dtype."""
