@@ -4,6 +4,7 @@ Imports neither torch nor transformers, and opens no checkpoint: what needs para
 whoever has them.
 """
 
+from regstream.manifest.architecture import Architecture
 from regstream.manifest.blocks import Blocks, parse_blocks, select_blocks
 from regstream.manifest.fields import parse_device
 from regstream.manifest.meaning import meaning
@@ -14,7 +15,6 @@ from regstream.manifest.references import ModelRef, as_seen_from
 from regstream.manifest.rules import match_rule, nearest_names, rule_problems, unmatched
 from regstream.manifest.schema import (
     STATE,
-    Architecture,
     Calibration,
     Candidate,
     Manifest,

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from regstream.manifest.architecture import Architecture
 from regstream.manifest.blocks import parse_blocks
-from regstream.manifest.schema import Architecture, Calibration, Candidate, Manifest, Merge, Rule
+from regstream.manifest.schema import Calibration, Candidate, Manifest, Merge, Rule
 
 
 def meaning(manifest: Manifest, *, device: str | None = None) -> dict[str, Any]:
