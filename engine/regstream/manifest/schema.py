@@ -53,7 +53,7 @@ class Merge(Table):
     """What is merged, how, and where the result goes."""
 
     method: Method
-    """the regmeans need a calibration set for every candidate"""
+    """how to merge; regmean and regmean++ need calibration sets"""
     base: Model
     """a folder or a hub id; the checkpoint that the candidates were fine-tuned from"""
     output: Place
