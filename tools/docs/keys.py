@@ -1,5 +1,7 @@
 """The manifest's keys as tables in Markdown, from the schema."""
 
+import re
+
 from regstream.manifest.keys import Key, key_of, keys_of, tables
 
 _ARCHITECTURE = "[architecture]"
@@ -36,17 +38,10 @@ def _sentence(table: Key) -> str:
 
 def _row(key: Key) -> str:
     default = "required" if key.is_required else f"`{key.value}`" if key.value else key.default
-    cells = [
-        f"`{key.name}`",
-        " \\| ".join(f"`{choice}`" for choice in map(_quoted, key.choices)) or _cell(key.expected),
-    ]
-    return f"| {' | '.join([*cells, _cell(default), _cell(key.meaning)])} |"
-
-
-def _quoted(choice: str) -> str:
-    return f'"{choice}"'
+    choices = " \\| ".join(f'`"{choice}"`' for choice in key.choices)
+    return f"| `{key.name}` | {choices or _cell(key.expected)} | {_cell(default)} | {_cell(key.meaning)} |"
 
 
 def _cell(text: str) -> str:
-    """Text of a cell: a bar would end it, and an asterisk or an underscore would set it in italics."""
-    return text if text.startswith("`") else text.replace("|", "\\|").replace("*", "\\*")
+    """Text of a cell, where a bar would end it and an asterisk set it in italics."""
+    return text if text.startswith("`") else re.sub(r"[\\|*]", r"\\\g<0>", text)
