@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from regstream.symmetric import Symmetric, blocks_width
+from regstream.linalg.symmetric import Symmetric, blocks_width
 
 
 def empty(width: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Symmetric:

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from regstream import __version__, heap
+from regstream import __version__
+from regstream.device import malloc
 from regstream.errors import BudgetError, Interrupted
 from regstream_cli.bias import bias
 from regstream_cli.evaluate import evaluate
@@ -74,7 +75,7 @@ def cli() -> None:
       6    a regression has no trustworthy solution
       130  interrupted, or the reader of standard output is gone; rerun to resume
     """
-    heap.share()  # before any library starts threads
+    malloc.single_arena()  # before any library starts threads
     quieten()
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from merging import Merge, make_merge
 from regstream.errors import BudgetError
-from regstream.plan import Plan
-from regstream.scheduler import run
+from regstream.plan.plan import Plan
+from regstream.runtime.scheduler import run
 
 GROUPS = ("attention input", "attention output", "mlp input", "mlp output")
 MEASURED = "regstream.measured.json"

@@ -15,8 +15,8 @@ from rich.text import Text
 from transformers import CLIPModel, CLIPProcessor
 
 from merging import make_merge
-from regstream import durable
-from regstream.evaluate import Evaluation, EvaluationRow
+from regstream.evaluate.evaluation import Evaluation, EvaluationRow
+from regstream.storage import durable
 from regstream_cli.render import evaluation_table
 
 Invoke = Callable[..., Result]

@@ -15,8 +15,12 @@ import pytest
 from click.testing import Result
 from pydantic import BaseModel
 
-from regstream.families.description import LANGUAGE_MODEL_FATES
-from regstream.manifest import Architecture, Manifest, ModelRef, manifest_from, meaning, read_manifest
+from regstream.manifest.architecture import Architecture
+from regstream.manifest.canonical import meaning
+from regstream.manifest.reading import manifest_from, read_manifest
+from regstream.manifest.references import ModelRef
+from regstream.manifest.schema import Manifest
+from regstream.models.family import LANGUAGE_MODEL_FATES
 
 Invoke = Callable[..., Result]
 

@@ -9,20 +9,21 @@ from click.testing import CliRunner
 
 from crash.faults import in_child
 from crash.resuming import Resuming
-from regstream import scheduler, steps
-from regstream.plan import Step
-from regstream.steps import Artifacts, Workshop
+from regstream.plan.step import Step
+from regstream.runtime import scheduler
+from regstream.runtime.step import Artifacts, run_step
+from regstream.runtime.step_context import StepContext
 from regstream_cli.app import cli
 
 
 def signalled_in(resuming: Resuming, name: str, number: int) -> None:
     """Run the command, and be sent a signal as a step sets to work."""
 
-    def signal_and_run(step: Step, workshop: Workshop) -> Artifacts:
+    def signal_and_run(step: Step, context: StepContext) -> Artifacts:
         if step.name == name:
             os.kill(os.getpid(), number)
             time.sleep(0.3)  # a thread takes the signal; steps of this size would be over before it has
-        return steps.run_step(step, workshop)
+        return run_step(step, context)
 
     setattr(scheduler, "run_step", signal_and_run)  # noqa: B010  a name the module imports for itself
     result = CliRunner().invoke(cli, ["run", str(resuming.merge.manifest)])

@@ -10,8 +10,8 @@ import checkpoints
 import reference
 from merging import Merge, make_merge, read_result, worst_difference
 from regstream.errors import ResumeError
-from regstream.publish import read_provenance
-from regstream.verify import verify
+from regstream.output.provenance import read_provenance
+from regstream.output.verify import verify
 
 TOLERANCE = 1e-4
 #: What a table leaves open is as for other encoders a mean; the reference has CLIP's published way for images.

@@ -12,9 +12,9 @@ from disk_bounds import sampled, weights_bytes, with_disk
 from hub_server import Hub, put_on
 from merging import Merge, make_merge
 from regstream.errors import InputError
-from regstream.plan import make_plan
-from regstream.publish import read_provenance
-from regstream.scheduler import run
+from regstream.output.provenance import read_provenance
+from regstream.plan.planning import make_plan
+from regstream.runtime.scheduler import run
 
 
 @pytest.fixture

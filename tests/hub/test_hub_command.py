@@ -17,7 +17,7 @@ from click.testing import CliRunner
 import checkpoints
 from hub_server import Fault, Hub
 from merging import Merge
-from regstream import digests
+from regstream.storage import digests
 from regstream_cli.app import cli
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -11,8 +11,8 @@ from editing import write_adapter
 from hub_server import Hub, put_on
 from merging import Merge, make_merge
 from regstream.errors import InputError
-from regstream.scheduler import run
-from regstream.verify import verify
+from regstream.output.verify import verify
+from regstream.runtime.scheduler import run
 
 
 @pytest.fixture

@@ -21,9 +21,10 @@ from hub_writing import is_large, sha256
 from merging import Merge, make_merge, read_result
 from regstream.errors import InputError
 from regstream.events import Event, Progressed, Warned
-from regstream.hub import HubError
-from regstream.publish import PROVENANCE, add_results, read_provenance
-from regstream.push import push
+from regstream.hub.failures import HubError
+from regstream.output.provenance import PROVENANCE, read_provenance
+from regstream.output.publish import add_results
+from regstream.output.push import push
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 REPO = "me/merged"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from regstream.batch import Batch
+from regstream.models.batch import Batch
 
 CPU = torch.device("cpu")
 

@@ -11,10 +11,10 @@ import pytest
 from transformers import LlamaConfig
 
 import checkpoints
-from regstream.calibration import CalibrationSet, load_calibration
+from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.errors import InputError
-from regstream.families.decoders import LLAMA
-from regstream.manifest import Calibration
+from regstream.manifest.schema import Calibration
+from regstream.models.families.decoders import LLAMA
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import LlamaConfig
 
-from regstream.calibration import CalibrationSet, load_calibration
+from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.errors import InputError
-from regstream.families.decoders import LLAMA
-from regstream.manifest import Calibration
+from regstream.manifest.schema import Calibration
+from regstream.models.families.decoders import LLAMA
 
 PADDED = {"input_ids": [[5, 6, 7, 0], [0, 0, 8, 9]], "attention_mask": [[1, 1, 1, 0], [0, 0, 1, 1]]}
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from transformers import CLIPVisionConfig
 
 from checkpoints import IMAGE_SIZE, IMAGE_TOKENS, PATCH_SIZE, random_images, write_images
-from regstream.calibration import CalibrationSet, load_calibration
+from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.errors import InputError
-from regstream.families.clip import CLIP_VISION
-from regstream.manifest import Calibration
+from regstream.manifest.schema import Calibration
+from regstream.models.families.clip import CLIP_VISION
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from docs.generated import ROOT, documents
 from regstream import __version__
-from regstream.manifest import Architecture, read_manifest
+from regstream.manifest.architecture import Architecture
+from regstream.manifest.reading import read_manifest
 from regstream_cli.app import cli
 
 PAGES = sorted(

@@ -11,7 +11,7 @@ from torch import Tensor
 import checkpoints
 from merging import Merge, make_merge
 from regstream.errors import InputError, ManifestError
-from regstream.evaluate import Evaluation, evaluate
+from regstream.evaluate.evaluation import Evaluation, evaluate
 
 CLASSES = 5
 

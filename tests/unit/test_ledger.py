@@ -1,67 +1,67 @@
-"""The ledger: every moment belongs to the innermost kind of work, and every product to the rate of its kind."""
+"""The profiler: every moment belongs to the innermost kind of work, and every product to the rate of its kind."""
 
 import time
 
 import pytest
 import torch
 
-from regstream.ledger import Ledger, product_rates
-from regstream.precision import Product, plain
+from regstream.device.matmul_precision import MatmulPrecision, default_precision
+from regstream.device.profiler import Profiler, product_rates
 
 CPU = torch.device("cpu")
-RATES = {plain(torch.float32): 100.0, plain(torch.bfloat16): 400.0}
+RATES = {default_precision(torch.float32): 100.0, default_precision(torch.bfloat16): 400.0}
 
 
 def test_time_goes_to_the_innermost_kind() -> None:
-    ledger = Ledger(CPU, lambda: RATES)
-    with ledger.of("merged forward", flop=200.0, product=plain(torch.bfloat16)):
+    profiler = Profiler(CPU, lambda: RATES)
+    with profiler.region("merged forward", flop=200.0, product=default_precision(torch.bfloat16)):
         time.sleep(0.02)
-        with ledger.of("Gram matrices", flop=50.0):
+        with profiler.region("Gram matrices", flop=50.0):
             time.sleep(0.05)
-        with ledger.of("Gram matrices", flop=50.0):
+        with profiler.region("Gram matrices", flop=50.0):
             pass
-    entries = ledger.close()
+    entries = profiler.finish()
     assert 0.02 <= entries["merged forward"].seconds < 0.05 <= entries["Gram matrices"].seconds
     assert entries["merged forward"].product_seconds == 0.5
     assert (entries["Gram matrices"].flop, entries["Gram matrices"].product_seconds) == (100.0, 1.0)
 
 
 def test_closing_begins_anew_and_loses_no_time() -> None:
-    ledger = Ledger(CPU, lambda: RATES)
-    ledger.close()
+    profiler = Profiler(CPU, lambda: RATES)
+    profiler.finish()
     started = time.perf_counter()
-    with ledger.of("writing", num_bytes=7):
+    with profiler.region("writing", num_bytes=7):
         time.sleep(0.01)
     time.sleep(0.01)
-    entries, took = ledger.close(), time.perf_counter() - started
+    entries, took = profiler.finish(), time.perf_counter() - started
     assert entries["writing"].num_bytes == 7
     assert sum(entry.seconds for entry in entries.values()) == pytest.approx(took, abs=0.005)
-    assert set(ledger.close()) <= {"other"}
+    assert set(profiler.finish()) <= {"other"}
 
 
 def test_beginning_forgets_what_came_before() -> None:
-    ledger = Ledger(CPU, lambda: RATES)
-    with ledger.of("writing", num_bytes=7):
+    profiler = Profiler(CPU, lambda: RATES)
+    with profiler.region("writing", num_bytes=7):
         time.sleep(0.01)
-    ledger.begin()
-    with ledger.of("solves"):
+    profiler.begin()
+    with profiler.region("solves"):
         pass
-    assert set(ledger.close()) == {"solves", "other"}
+    assert set(profiler.finish()) == {"solves", "other"}
 
 
 def test_rates_are_measured_again_after_a_while_and_each_holds_for_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     measured = iter([100.0, 50.0, 25.0])
-    ledger = Ledger(CPU, lambda: {plain(torch.float32): next(measured)})
+    profiler = Profiler(CPU, lambda: {default_precision(torch.float32): next(measured)})
     told = []
     for looks in ([1.0, 2.0], [3.0, 14.0], [15.0, 40.0]):
         clock[0] = looks[0]
-        ledger.begin()
-        with ledger.of("solves", flop=100.0):
+        profiler.begin()
+        with profiler.region("solves", flop=100.0):
             clock[0] = looks[1]
-            ledger.look()
-        told.append(ledger.close()["solves"].product_seconds)
+            profiler.look()
+        told.append(profiler.finish()["solves"].product_seconds)
     assert told == [1.0, 1.5, 3.0]
 
 
@@ -71,26 +71,28 @@ def test_waiting_for_an_item_is_reading_and_using_it_is_not() -> None:
             time.sleep(0.01)
             yield item
 
-    ledger = Ledger(CPU, lambda: RATES)
+    profiler = Profiler(CPU, lambda: RATES)
     seen = []
-    for item in ledger.waits(slow()):  # type: ignore[arg-type,var-annotated]
-        with ledger.of("solves"):
+    for item in profiler.timed_iter(slow()):  # type: ignore[arg-type,var-annotated]
+        with profiler.region("solves"):
             time.sleep(0.02)
             seen.append(item)
-    entries = ledger.close()
+    entries = profiler.finish()
     assert seen == [0, 1, 2]
     assert 0.03 <= entries["reading"].seconds < 0.06 <= entries["solves"].seconds
 
 
 def test_an_error_leaves_the_ledger_usable() -> None:
-    ledger = Ledger(CPU, lambda: RATES)
-    with pytest.raises(KeyError), ledger.of("solves"):
+    profiler = Profiler(CPU, lambda: RATES)
+    with pytest.raises(KeyError), profiler.region("solves"):
         raise KeyError
-    assert ledger._current == "other"
-    assert "solves" in ledger.close()
+    assert profiler._current == "other"
+    assert "solves" in profiler.finish()
 
 
 def test_rates_are_measured_for_each_way_of_forming_products() -> None:
-    rates = product_rates(CPU, {plain(torch.float32): (64, 32, 16), Product(torch.float32, torch.bfloat16): (8, 8, 8)})
-    assert set(rates) == {plain(torch.float32), Product(torch.float32, torch.bfloat16)}
+    rates = product_rates(
+        CPU, {default_precision(torch.float32): (64, 32, 16), MatmulPrecision(torch.float32, torch.bfloat16): (8, 8, 8)}
+    )
+    assert set(rates) == {default_precision(torch.float32), MatmulPrecision(torch.float32, torch.bfloat16)}
     assert all(rate > 0 for rate in rates.values())

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from regstream.errors import ManifestError
-from regstream.manifest import Calibration, Manifest, ModelRef, Others, Resources, parse_device, read_manifest
+from regstream.manifest.fields import parse_device
+from regstream.manifest.reading import read_manifest
+from regstream.manifest.references import ModelRef
+from regstream.manifest.schema import Calibration, Manifest, Others, Resources
 
 GOOD = """\
 [merge]
@@ -472,5 +475,5 @@ def test_a_model_reference_is_one_thing() -> None:
 
 
 def test_importing_the_manifest_stays_light() -> None:
-    code = "import regstream.manifest, sys; assert not {'torch', 'transformers', 'numpy'} & sys.modules.keys()"
+    code = "import regstream.manifest.reading, sys; assert not {'torch', 'transformers', 'numpy'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -17,7 +17,8 @@ from transformers import AutoTokenizer, GenerationConfig
 import checkpoints
 from merging import Merge, make_merge, read_result
 from regstream.errors import InputError
-from regstream.publish import PROVENANCE, add_results, is_published, read_provenance
+from regstream.output.provenance import PROVENANCE, is_published, read_provenance
+from regstream.output.publish import add_results
 
 CARD = """---
 license: llama3.1

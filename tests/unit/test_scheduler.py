@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from merging import Merge, make_merge, read_result
 from regstream.errors import InputError, Interrupted, ResumeError
 from regstream.events import Progressed, RunFinished, RunStarted, StepCommitted, StepStarted, Warned
-from regstream.verify import verify
+from regstream.output.verify import verify
 
 
 def watched(merge: Merge, **options: Any) -> list[Any]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from merging import make_merge
-from regstream.methods import RegMean
+from regstream.methods.regmean import RegMean
 from regstream.plan.warmup import warm_up
 
 PRODUCTS: Any = torch.backends.mkldnn  # untyped
@@ -18,7 +18,7 @@ import sys
 import psutil
 from regstream.manifest import read_manifest
 from regstream.plan import make_plan
-from regstream.scheduler import run
+from regstream.runtime.scheduler import run
 
 plan = make_plan(read_manifest(sys.argv[1]))
 mapped = psutil.Process().memory_info().shared

@@ -20,8 +20,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
-from regstream.bounded_regex import check_regex
 from regstream.manifest.blocks import parse_blocks
+from regstream.manifest.bounded_regex import check_regex
 from regstream.manifest.references import ModelRef, is_dataset_id, locate, model_reference
 from regstream.units import parse_bytes
 
