@@ -93,6 +93,12 @@ def test_every_command_is_one(page: Path, words: list[str]) -> None:
         assert words[0] == "pip", words
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_tool_that_is_named_is_there(page: Path) -> None:
+    named = re.findall(r"(?<![\w/.])(tools/[\w/.-]*\w)", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "manifests/README.md"], ids=lambda page: page.parent.name)
 def test_every_manifest_shown_is_valid(page: Path, tmp_path: Path) -> None:
     shown = list(blocks(page, "toml"))
