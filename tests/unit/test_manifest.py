@@ -191,10 +191,10 @@ ONE_PROBLEM = {
         '[architecture] inputs[1]: expected a list of lists of a block\'s linears that read the same tensor, found "o"',
     ),
     "no name": (architecture(('"k"', "3")), "[architecture] inputs[0][1]: expected a list of lists"),
-    "a linear twice": (architecture(('["o"]', '["o", "q"]')), '[architecture] inputs[1][1]: "q" stands here a second'),
+    "a linear twice": (architecture(('["o"]', '["o", "q"]')), '[architecture] inputs[1][1]: "q" is listed twice'),
     "a module in two parts": (
         architecture(('["head"]', '["model.embed"]')),
-        '[architecture] head[0]: "model.embed" stands here a second time; a module belongs to one part',
+        '[architecture] head[0]: "model.embed" is listed twice; a module belongs to one part',
     ),
     "a module in another": (
         architecture(('["head"]', '["head", "model.embed.words"]')),

@@ -1,4 +1,4 @@
-"""What the result of a manifest depends on, apart from the contents of checkpoints and calibration sets."""
+"""The settings that a manifest's result depends on, in a canonical form."""
 
 from typing import Any
 

@@ -1,6 +1,6 @@
-"""The types of a manifest's values that are more than text and numbers.
+"""The types of a manifest's values beyond text and numbers.
 
-Each reads what TOML holds and gives what the engine works with. Paths are relative to the folder that validation gets
+Each converts a TOML value to what the engine works with. Paths are relative to the folder that validation gets
 as its context (the manifest's), or to the current one where there is none.
 """
 

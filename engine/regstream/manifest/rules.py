@@ -1,4 +1,4 @@
-"""Which rule a parameter falls under, and which rules no parameter falls under."""
+"""Which rule applies to a parameter, and which rules apply to none."""
 
 import re
 from collections.abc import Iterable, Sequence
