@@ -27,7 +27,7 @@ def _section(header: str) -> str:
         keys = [key for key in keys if key.name not in shared]
     lines = [f"### `{header}`", "", f"{_sentence(table)}"]
     if keys:
-        lines += ["", "| key | value | default | |", "|---|---|---|---|", *map(_row, keys)]
+        lines += ["", "| key | value | default | meaning |", "|---|---|---|---|", *map(_row, keys)]
     return "\n".join(lines)
 
 
