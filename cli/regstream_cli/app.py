@@ -53,23 +53,27 @@ def _reader_is_gone() -> int:
 def cli() -> None:
     """Merge fine-tuned checkpoints that are too large for the machine at hand.
 
-    A manifest says what is merged, and how; a run goes on where it was stopped, and takes no more memory than was
-    announced.
+    A manifest describes the merge. A run stays within the memory that its plan shows. Rerun an interrupted run to
+    resume it.
 
     \b
     Example:
-      regstream init --help           how to get a manifest to begin with
-      regstream plan merge.toml       what will be done, and what it takes
-      regstream run merge.toml        do it; the same command goes on after a stop
-      regstream verify merged/llama   whether a result is whole
-      regstream push merged/llama me/llama   onto the hub
+      regstream init --help                  how to write a manifest
+      regstream plan merge.toml              show the steps, and the memory and disk that they need
+      regstream run merge.toml               merge; rerun to resume
+      regstream verify merged/llama          check that a result is complete and unchanged
+      regstream push merged/llama me/llama   publish a result on the hub
 
     \b
     Exit codes:
-      0  done                                4  a checkpoint or calibration set cannot be used
-      1  something unexpected                5  cannot go on: inputs changed since the run began
-      2  wrong usage or manifest             6  a regression has no trustworthy solution
-      3  over the budget of memory or disk   130  interrupted; the same command goes on
+      0    success
+      1    unexpected error
+      2    invalid usage or manifest
+      3    over the budget of memory or disk
+      4    a checkpoint, calibration set or result cannot be used, or the hub cannot be reached
+      5    cannot resume: inputs or settings changed since the run began
+      6    a regression has no trustworthy solution
+      130  interrupted, or the reader of standard output is gone; rerun to resume
     """
     malloc.single_arena()  # before any library starts threads
     quieten()

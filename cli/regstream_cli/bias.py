@@ -20,12 +20,12 @@ from regstream_cli.watching import watching
 @json_option
 @debug_option
 def bias(*, path: Path, also: dict[str, Path], only: tuple[str, ...], device: str | None, as_json: bool) -> None:
-    """Measure how far merged models are from the candidates, by depth.
+    """Measure how far a result is from the candidates, by depth.
 
-    Pushes the rows of each [candidates.evaluation] table through that candidate and through the result of MANIFEST and
-    the plain mean, block by block. The table holds, after the stem and after each block, the mean absolute difference
-    of the hidden states (L1) and 1 less their cosine: means over tokens, and over candidates. With --json one line for
-    each model, candidate and depth.
+    Runs the rows of each [candidates.evaluation] table through that candidate, the result of MANIFEST and the
+    unweighted mean of the candidates, block by block. The table shows, after the stem and after each block, the mean
+    absolute difference of the hidden states (L1) and 1 - cosine similarity, averaged over tokens and candidates. With
+    --json, writes one line for each model, candidate and depth.
 
     \b
     Example:

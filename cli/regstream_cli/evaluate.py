@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @manifest_argument
 @also_option
 @only_option
-@click.option("--cross", is_flag=True, help="Judge each candidate on all data, not only on its own.")
+@click.option("--cross", is_flag=True, help="Evaluate each candidate on all datasets, not only on its own.")
 @device_option
 @json_option
 @debug_option
@@ -28,10 +28,10 @@ def evaluate(
 ) -> None:
     """Compare models on held-out rows.
 
-    Judges the result of MANIFEST, the base, the candidates, and the plain mean of these. The rows are those of the
-    [candidates.evaluation] tables. Models are streamed block by block, as a run does it. The table holds the mean
-    loss a token, in nats, or for vision models the accuracy; the best of a column is bold. It goes into the result's
-    model card, too, unless it is of some models only.
+    Evaluates the result of MANIFEST, the base, the candidates, and the unweighted mean of the candidates, on the rows
+    of the [candidates.evaluation] tables. Streams each model block by block, as a run does. The table shows the mean
+    loss per token, in nats, or the accuracy of vision models; the best value of each column is bold. Without --only,
+    the table also goes into the result's model card.
 
     \b
     Example:

@@ -35,28 +35,28 @@ def _named_rows(context: click.Context, parameter: click.Parameter, values: tupl
 
 
 @click.command()
-@click.option("--base", metavar="MODEL", required=True, help="What the candidates were tuned from.")
+@click.option("--base", metavar="MODEL", required=True, help="The checkpoint that the candidates were fine-tuned from.")
 @click.option(
     "--candidate", "candidates", metavar="NAME=MODEL[:ADAPTER]", multiple=True, required=True, callback=_candidates,
-    help="A candidate; given once for each.",
+    help="A candidate. Repeat for each.",
 )  # fmt: skip
 @click.option(
     "--calibration", "rows", metavar="NAME=PATH", multiple=True, callback=_named_rows,
-    help="A candidate's calibration set; with one for each the method is regmean++, else average.",
+    help="A candidate's calibration set. With one for each candidate the method is regmean++, else average.",
 )  # fmt: skip
 @click.option(
     "-o", "--output", "file", metavar="FILE", type=click.Path(path_type=Path),
-    help="Write it to a file that is not there yet, instead of to stdout.",
+    help="Write to this new file instead of stdout.",
 )  # fmt: skip
 @json_option
 @debug_option
 def init(*, base: str, candidates: list[Outlined], rows: dict[str, str], file: Path | None, as_json: bool) -> None:
-    """Write a manifest to begin with.
+    """Write a first manifest.
 
-    It is one that can be run; every other key stands in it as a comment, with its default. A MODEL is a folder, or a
-    hub id "org/name" or "org/name@revision"; an ADAPTER likewise. A colon parts the two, so one that belongs to a path
-    is written twice ("runs/12::30"); with nothing before it (NAME=:ADAPTER), the adapter is one on the base. Folders
-    are given as seen from here, and written as seen from FILE.
+    The manifest can be run as it is; comments show every other key with its default. A MODEL or ADAPTER is a folder or
+    a hub id, "org/name" or "org/name@revision". A colon separates the two, so write a colon in a path twice
+    ("runs/12::30"). NAME=:ADAPTER is an adapter on the base. Give folders relative to the current folder; the manifest
+    has them relative to FILE.
 
     \b
     Example:

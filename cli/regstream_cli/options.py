@@ -38,19 +38,17 @@ def _named_folders(context: click.Context, parameter: click.Parameter, values: t
 # Whether the file is there, and what is wrong with it, is the manifest's to say.
 manifest_argument = click.argument("path", metavar="MANIFEST", type=click.Path(path_type=Path))
 device_option = click.option(
-    "--device", metavar="D", help="Work on this device (cpu, cuda, cuda:1, mps) instead of the manifest's."
+    "--device", metavar="D", help="Compute on this device (cpu, cuda, cuda:1, mps) instead of the manifest's."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
 debug_option = click.option(
-    "--debug", is_flag=True, expose_value=False, callback=_remember, help="Show tracebacks of errors."
+    "--debug", is_flag=True, expose_value=False, callback=_remember, help="Show the traceback of an error."
 )
 also_option = click.option(
     "--also",
     metavar="NAME=FOLDER",
     multiple=True,
     callback=_named_folders,
-    help="Judge one more model; may be given several times.",
+    help="Evaluate another model as well. Repeatable.",
 )
-only_option = click.option(
-    "--only", metavar="NAME", multiple=True, help="Judge this model and no other; may be given several times."
-)
+only_option = click.option("--only", metavar="NAME", multiple=True, help="Evaluate this model only. Repeatable.")

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 @json_option
 @debug_option
 def plan(path: Path, device: str | None, as_json: bool) -> None:
-    """Show the steps, and what they take.
+    """Show the steps of a merge, and what they need.
 
-    Says of each step of the merge that MANIFEST asks for what it reads, writes and holds, and whether all of it fits.
-    Reads configs, headers and calibration sets, and of weights a few samples at most; writes nothing, but what is small
-    of models of the hub into its cache. Ends with exit code 3 where the memory or the disk does not suffice, and with 4
-    where the output holds what is not a run's or cannot be written to.
+    Shows for each step of MANIFEST's merge how much it reads, writes and holds in memory, and whether all steps fit.
+    Reads configs, headers and calibration sets, and at most samples of the weights. Writes nothing, except that small
+    files of models on the hub go into the hub's cache. Exits with code 3 if memory or disk do not suffice, and with 4
+    if the output folder cannot be written to or holds files that are not a run's.
 
     \b
     Example:

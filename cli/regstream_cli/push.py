@@ -23,17 +23,17 @@ def _repository(context: click.Context, parameter: click.Parameter, value: str) 
 @click.command()
 @click.argument("output", metavar="OUTPUT", type=click.Path(path_type=Path))
 @click.argument("repo", metavar="REPO", callback=_repository)
-@click.option("--private", is_flag=True, help="Make the repository private where it is not there yet.")
-@click.option("--revision", metavar="R", help="Commit to this branch, made where it is not there; default: main.")
+@click.option("--private", is_flag=True, help="Create the repository as private if it does not exist.")
+@click.option("--revision", metavar="R", help="Commit to this branch; create it if it does not exist. Default: main.")
 @json_option
 @debug_option
 def push(*, output: Path, repo: str, private: bool, revision: str | None, as_json: bool) -> None:
     """Publish a result on the hub.
 
-    Sends the files of OUTPUT to REPO ("org/name"), which is made where there is none. Every byte is first held against
-    the result's record; an unfinished or altered one is refused with exit code 4. Files go one by one, and show
-    in one commit; stopped, the same command sends what is missing. The token is taken from HF_TOKEN, or as
-    `hf auth login` left it.
+    Uploads the files of OUTPUT to REPO ("org/name"), and creates the repository if it does not exist. First compares
+    every byte with the result's record; refuses an unfinished or altered result with exit code 4. Uploads file by file
+    and makes one commit; rerun an interrupted push to upload what is missing. Takes the token from HF_TOKEN or from
+    `hf auth login`.
 
     \b
     Example:

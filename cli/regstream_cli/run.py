@@ -16,18 +16,18 @@ from regstream_cli.watching import watching
 
 @click.command()
 @manifest_argument
-@click.option("--restart", is_flag=True, help="Begin anew; discards what an earlier run or result left in the output.")
+@click.option("--restart", is_flag=True, help="Start over; removes an earlier run or result from the output.")
 @device_option
 @click.option("--dry-run", is_flag=True, help="Show the plan and whether it fits; write nothing.")
-@click.option("--full-digest", is_flag=True, help="Tell changed checkpoints by every byte of them, not by samples.")
+@click.option("--full-digest", is_flag=True, help="Hash whole files, not samples, when checking for changed inputs.")
 @json_option
 @debug_option
 def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_digest: bool, as_json: bool) -> None:
-    """Merge, or go on with a merge.
+    """Merge, or resume a merge.
 
-    Does what MANIFEST says, from where an earlier run was stopped. Writes the result's folder to stdout; with --json
-    one object for each event of the run, a line each. Ctrl-C stops at the next safe point, where at most one step's
-    work is lost.
+    Runs the merge that MANIFEST describes, or resumes it after an interruption. Writes the path of the result to
+    stdout, or with --json one line for each event of the run. Ctrl-C stops the run at the next safe point, a second
+    Ctrl-C at once; at most one step's work is lost.
 
     \b
     Example:

@@ -19,10 +19,10 @@ from regstream_cli.streams import data_console, write_json, writing_data
 @json_option
 @debug_option
 def status(path: Path, as_json: bool) -> None:
-    """Say how far a merge is.
+    """Show the progress of a merge.
 
-    Tells of the merge of MANIFEST what its steps took, and about how long the rest will take. Looks at the output and
-    the journal only and changes nothing, so it may be called while a run is under way.
+    Shows the time and memory of each finished step of MANIFEST's merge, and estimates the time left. Reads only the
+    output and the journal and changes nothing, so it works during a run.
 
     \b
     Example:

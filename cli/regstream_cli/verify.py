@@ -16,10 +16,10 @@ from regstream_cli.watching import watching
 @json_option
 @debug_option
 def verify(output: Path, as_json: bool) -> None:
-    """Check a result, byte by byte.
+    """Check every byte of a result.
 
-    Reads all of OUTPUT again, and compares every file with the digest that it was written with. Ends with exit code 4
-    where a file is missing, damaged or of another run, one line a problem.
+    Reads all files of OUTPUT and compares each with its recorded digest. Exits with code 4 if a file is missing,
+    damaged or from another run, with one line for each problem.
 
     \b
     Example:

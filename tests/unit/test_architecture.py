@@ -14,7 +14,7 @@ import checkpoints
 from architectures import TABLES
 from merging import Merge, make_merge
 from regstream.errors import InputError, ManifestError
-from regstream.manifest.schema import Architecture
+from regstream.manifest.architecture import Architecture
 from regstream.models.architecture.input_groups import check_passes
 from regstream.models.architecture.modules import describe, unregressed
 from regstream.models.architecture.table import family_from

@@ -191,10 +191,10 @@ ONE_PROBLEM = {
         '[architecture] inputs[1]: expected a list of lists of a block\'s linears that read the same tensor, found "o"',
     ),
     "no name": (architecture(('"k"', "3")), "[architecture] inputs[0][1]: expected a list of lists"),
-    "a linear twice": (architecture(('["o"]', '["o", "q"]')), '[architecture] inputs[1][1]: "q" stands here a second'),
+    "a linear twice": (architecture(('["o"]', '["o", "q"]')), '[architecture] inputs[1][1]: "q" is listed twice'),
     "a module in two parts": (
         architecture(('["head"]', '["model.embed"]')),
-        '[architecture] head[0]: "model.embed" stands here a second time; a module belongs to one part',
+        '[architecture] head[0]: "model.embed" is listed twice; a module belongs to one part',
     ),
     "a module in another": (
         architecture(('["head"]', '["head", "model.embed.words"]')),
@@ -250,7 +250,7 @@ ONE_PROBLEM = {
         '[merge] method: expected "average", "task_arithmetic", "regmean" or "regmean++", found "regmean+";'
         ' did you mean "regmean++"?',
     ),
-    "missing key": (('base = "base"\n', ""), "[merge] base: missing; expected a folder or a hub id, of the checkpoint"),
+    "missing key": (('base = "base"\n', ""), "[merge] base: missing; expected a folder or a hub id: the checkpoint"),
     "missing choice": (('use = "average"\n', ""), 'rules[0]: use: missing; expected "regress", "average" or "base"'),
     "number out of range": (
         ('output = "merged"', 'output = "merged"\nalpha = 1.5'),
@@ -383,7 +383,9 @@ def test_there_is_at_least_one_candidate(write: Write) -> None:
     assert problems(write("candidates = []\n" + text)) == (
         "candidates: expected at least one [[candidates]] table, found none",
     )
-    assert problems(write(text)) == ("candidates: missing; expected [[candidates]] tables, one for each checkpoint",)
+    assert problems(write(text)) == (
+        "candidates: missing; expected [[candidates]] tables, one for each checkpoint: the fine-tuned models to merge",
+    )
 
 
 def test_what_is_written_stays_clear_of_what_is_read(write: Write, tmp_path: Path) -> None:

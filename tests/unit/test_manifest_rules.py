@@ -2,9 +2,7 @@
 
 from typing import Literal
 
-import pytest
-
-from regstream.manifest.rules import match_rule, nearest_names, rule_problems, unmatched
+from regstream.manifest.rules import match_rule, nearest_names, rule_problems
 from regstream.manifest.schema import Rule
 
 NAMES: list[tuple[str, int | None]] = [
@@ -37,13 +35,6 @@ def test_blocks_narrow_a_rule_and_leave_out_what_no_block_holds() -> None:
 
 def test_globs_tell_upper_case_from_lower() -> None:
     assert match_rule([rule("*.MLP.*")], "model.layers.0.mlp.up_proj.weight", 0, 6) is None
-
-
-def test_rules_that_match_nothing_are_found() -> None:
-    dead = rule("*.self_atn.*")
-    assert unmatched([rule("*.mlp.*", "0"), dead, rule("*norm*", "5")], NAMES, 6) == [dead]
-    with pytest.raises(ValueError, match="names block 6"):
-        unmatched([rule("none", "6")], NAMES, 6)
 
 
 def test_the_nearest_names_are_written_once_for_all_blocks() -> None:

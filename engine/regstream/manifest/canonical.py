@@ -1,9 +1,10 @@
-"""What the result of a manifest depends on, apart from the contents of checkpoints and calibration sets."""
+"""The settings that a manifest's result depends on, in a canonical form."""
 
 from typing import Any
 
+from regstream.manifest.architecture import Architecture
 from regstream.manifest.blocks import parse_blocks
-from regstream.manifest.schema import Architecture, Calibration, Candidate, Manifest, Merge, Rule
+from regstream.manifest.schema import Calibration, Candidate, Manifest, Merge, Rule
 
 
 def meaning(manifest: Manifest, *, device: str | None = None) -> dict[str, Any]:

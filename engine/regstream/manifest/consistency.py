@@ -1,7 +1,7 @@
-"""What one key of a manifest demands of another; nothing here looks at the disk.
+"""Contradictions between the keys of a manifest; nothing here looks at the disk.
 
-Drafts are manifests as TOML gave them, with None in place of every value that is wrong by itself: so all that can be
-said of a manifest is said at once.
+A draft is a manifest as TOML gave it, with None in place of every value that is wrong by itself, so that validation can
+report every other error in the same pass.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +17,7 @@ SETS = ("calibration", "evaluation")
 
 
 def draft_without(raw: Draft, wrong: Iterable[Location]) -> Draft:
-    """A copy of the manifest with None at every location that is wrong; what is missing stays missing."""
+    """A copy of the manifest with None at every wrong location; missing keys stay missing."""
     draft = deepcopy(dict(raw))
     for *way, last in wrong:
         holder: Any = draft
@@ -29,12 +29,12 @@ def draft_without(raw: Draft, wrong: Iterable[Location]) -> Draft:
 
 
 def table(draft: Draft, key: str) -> Draft:
-    """The table at a key; empty where there is none, or none that can be used."""
+    """The table at a key; empty if there is none, or an invalid one."""
     return draft.get(key) or {}
 
 
 def tables(draft: Draft, key: str) -> list[Draft]:
-    """The list of tables at a key, in the same manner."""
+    """The list of tables at a key; an invalid table is empty."""
     return [element or {} for element in draft.get(key) or []]
 
 
@@ -74,12 +74,12 @@ def _repeated_linears(described: Draft) -> Iterator[Problem]:
     for group, linears in enumerate(described.get("inputs") or []):
         for place, linear in enumerate(linears or []):
             if linear in seen:
-                yield Problem(("architecture", "inputs", group, place), f'"{linear}" stands here a second time')
+                yield Problem(("architecture", "inputs", group, place), f'"{linear}" is listed twice')
             seen.add(linear)
 
 
 def _entangled_modules(described: Draft) -> Iterator[Problem]:
-    """Whatever is outside the blocks belongs to one part alone."""
+    """Each module outside the blocks belongs to exactly one part."""
     modules: list[tuple[Location, str | None]] = [
         (("architecture", part, place), name)
         for part in ("embeddings", "final_norm", "head")
@@ -95,7 +95,7 @@ def _entangled_modules(described: Draft) -> Iterator[Problem]:
             apart.append((location, name))
     for (_, one), (location, other) in combinations(apart, 2):
         if _within(one, other) or _within(other, one):
-            text = f'"{other}" stands here a second time' if one == other else f'"{other}" and "{one}" overlap'
+            text = f'"{other}" is listed twice' if one == other else f'"{other}" and "{one}" overlap'
             yield Problem(location, f"{text}; a module belongs to one part")
 
 
@@ -108,7 +108,7 @@ def _repeated_names(draft: Draft) -> Iterator[Problem]:
     for index, candidate in enumerate(tables(draft, "candidates")):
         if (name := candidate.get("name")) is None:
             continue
-        # Names become names of folders, and not every file system tells upper case from lower.
+        # Names become names of folders, and some file systems ignore case.
         earlier = first.setdefault(name.casefold(), index)
         if earlier != index:
             owner = element("candidates", earlier, draft)

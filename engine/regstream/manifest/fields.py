@@ -1,6 +1,6 @@
-"""The types of a manifest's values that are more than text and numbers.
+"""The types of a manifest's values beyond text and numbers.
 
-Each reads what TOML holds and gives what the engine works with. Paths are relative to the folder that validation gets
+Each converts a TOML value to what the engine works with. Paths are relative to the folder that validation gets
 as its context (the manifest's), or to the current one where there is none.
 """
 
@@ -8,7 +8,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Final
 
-from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, StringConstraints, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    StringConstraints,
+    ValidationInfo,
+)
 from pydantic_core import PydanticKnownError
 
 from regstream.manifest.blocks import parse_blocks
@@ -18,6 +27,14 @@ from regstream.units import parse_bytes
 
 _DEVICE = re.compile(r"(cpu|cuda|mps)|cuda:[0-9]{1,3}")
 _MAX_BYTES: Final = 2**63 - 1
+
+
+class Table(BaseModel):
+    """A table of a manifest: frozen, without further keys; the string below a key is its description."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 def parse_device(text: str) -> str:

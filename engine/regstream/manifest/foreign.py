@@ -1,4 +1,4 @@
-"""Files that other tools merge by, given as a manifest."""
+"""Configurations of other merging tools, given as a manifest."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ _MERGEKIT = frozenset({"merge_method", "base_model", "models", "slices", "module
 
 
 def foreign_manifest(text: str, file: str) -> str | None:
-    """What a text that is no TOML is instead, and what to do; None where that cannot be told."""
+    """What a text that is not TOML is, and what to do; None if its format is unknown."""
     keys = set(_KEY.findall(text))
     if keys & _MERGEKIT:
         return f"a configuration of mergekit, in YAML, where a manifest in TOML is expected; {_advice(text)}"

@@ -1,18 +1,18 @@
-"""What a person reads when a manifest is wrong: a line a problem, with key, what stands there, what was expected."""
+"""Messages about a wrong manifest: one line for each problem, with the key, what was expected and what was found."""
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from types import UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from regstream.manifest.schema import OPTIONS, Manifest, Merge, option_fields
-from regstream.methods import METHODS
+from regstream.manifest.keys import key_of, table_in, tables
+from regstream.manifest.options import OPTIONS, fields_of, methods_with
+from regstream.manifest.schema import Manifest
 
 Location = tuple[str | int, ...]
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -31,13 +31,12 @@ def describe(error: ErrorDetails) -> Problem:
     location, found = tuple(key for key in error["loc"] if key != OPTIONS), error["input"]
     if error["type"] == "extra_forbidden":
         return Problem(location, _unknown_key(location))
-    field = _field_at(location)
-    expected = _expected(field)
+    key = key_of(str(location[-1]), _field_at(location))
     if error["type"] == "missing":
-        return Problem(location, f"missing; expected {expected}")
+        return Problem(location, f"missing; expected {key.expected}: {key.meaning}")
     if error["type"] == "value_error":
         return Problem(location, str(error["ctx"]["error"]))
-    return Problem(location, f"expected {expected}, found {shown(found)}{_did_you_mean(found, _choices(field))}")
+    return Problem(location, f"expected {key.expected}, found {shown(found)}{_did_you_mean(found, key.choices)}")
 
 
 def line(file: str, problem: Problem, raw: Mapping[str, Any]) -> str:
@@ -99,59 +98,31 @@ def _label(location: Location, raw: Mapping[str, Any]) -> str:
 
 def _unknown_key(location: Location) -> str:
     key, table = str(location[-1]), _table_at(location[:-1])
-    if location[:-1] == ("merge",) and key in option_fields():
-        having = " and ".join(f'"{name}"' for name, method in METHODS.items() if key in method.Options.model_fields)
+    if location[:-1] == ("merge",) and methods_with(key):
+        having = " and ".join(f'"{name}"' for name in methods_with(key))
         return f"no effect with this method: only {having} has it; remove it"
-    names = [*table.model_fields, *(option_fields() if table is Merge else ())]
+    names = fields_of(table)
     if guess := nearest(key, names):
         return f'unknown key; did you mean "{guess}"?'
-    homes = [home for home, model in _tables(Manifest, "") if key in model.model_fields]
+    homes = [home for home, _, model in tables() if key in fields_of(model)]
     # In TOML whatever follows a table's header belongs to that table, so a key easily ends up in the wrong one.
     text = f"it is a key of {' and of '.join(homes)}" if homes else f"the keys here are {', '.join(names)}"
     return f"unknown key; {text}"
 
 
-def _did_you_mean(found: object, choices: list[str]) -> str:
+def _did_you_mean(found: object, choices: tuple[str, ...]) -> str:
     guess = nearest(found, choices) if isinstance(found, str) else None
     return f'; did you mean "{guess}"?' if guess else ""
 
 
-def _expected(field: FieldInfo) -> str:
-    choices = _choices(field)
-    if not choices:
-        return field.description or "another value"
-    *others, last = [f'"{choice}"' for choice in choices]
-    return f"{', '.join(others)} or {last}"
-
-
-def _choices(field: FieldInfo) -> list[str]:
-    members = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else (field.annotation,)
-    choices = [choice for member in members if get_origin(member) is Literal for choice in get_args(member)]
-    return choices or list(field.examples or ())
-
-
 def _field_at(location: Location) -> FieldInfo:
     keys = [key for key in location if isinstance(key, str)]
-    return _table_at(keys[:-1]).model_fields.get(keys[-1]) or option_fields()[keys[-1]]
+    return fields_of(_table_at(keys[:-1]))[keys[-1]]
 
 
 def _table_at(location: Iterable[str | int]) -> type[BaseModel]:
     table: type[BaseModel] = Manifest
     for key in location:
         if isinstance(key, str):
-            table = _model_in(table.model_fields[key].annotation) or table
+            table = table_in(table.model_fields[key].annotation) or table
     return table
-
-
-def _tables(table: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
-    for key, field in table.model_fields.items():
-        if model := _model_in(field.annotation):
-            is_list = get_origin(field.annotation) is tuple
-            yield (f"[[{prefix}{key}]]" if is_list else f"[{prefix}{key}]"), model
-            yield from _tables(model, f"{prefix}{key}.")
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((model for part in get_args(annotation) if (model := _model_in(part))), None)

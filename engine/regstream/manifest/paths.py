@@ -1,4 +1,4 @@
-"""Whether the places a manifest names are there, and whether what is written stays clear of what is read."""
+"""Whether the paths in a manifest exist, and whether the output and workdir are apart from everything that is read."""
 
 import re
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _HUB_ADDRESS = re.compile(r"(?:https?://(?:[^/@]*@)?(?:huggingface\.co|hf\.co)/|
 
 
 class _Source(NamedTuple):
-    """Something that is read: where the manifest names it, as what text, what to call it, where it lies."""
+    """An input: its location in the manifest, its text there, its name in messages, its absolute path."""
 
     location: Location
     text: str
@@ -26,8 +26,8 @@ class _Source(NamedTuple):
     path: Path
 
 
-def misplaced(draft: Draft, manifest: Path) -> Iterator[Problem]:
-    """Every place that is missing, of a kind that cannot be read, or in the way. `manifest` is the file itself."""
+def path_problems(draft: Draft, manifest: Path) -> Iterator[Problem]:
+    """Every path that is missing, of the wrong kind, or overlapping. `manifest` is the manifest's own path."""
     models = list(_models(draft, manifest.parent))
     rows = list(_rows(draft, manifest.parent))
     heads = list(_heads(draft, manifest.parent))
@@ -44,11 +44,11 @@ def misplaced(draft: Draft, manifest: Path) -> Iterator[Problem]:
     if output is not None:
         yield from _in_the_way(("merge", "output"), output, read)
     if workdir is not None:
-        # A run makes a folder of its own in it, so that inputs may stand beside that.
+        # A run makes a folder of its own in it, so inputs may be beside that.
         yield from _in_the_way(("resources", "workdir"), workdir, read, may_contain=True)
         if output is not None and real(workdir).is_relative_to(real(output / STATE)):
-            told = f"{workdir} is where a run keeps its state without this key; leave the key out"
-            yield Problem(("resources", "workdir"), told)
+            text = f"{workdir} is where a run keeps its state without this key; leave the key out"
+            yield Problem(("resources", "workdir"), text)
 
 
 def _models(draft: Draft, folder: Path) -> Iterator[_Source]:
@@ -92,7 +92,7 @@ def _written(draft: Draft, location: tuple[str, str], folder: Path) -> Path | No
 
 
 def _mistaken_for_the_hub(draft: Draft, folder: Path) -> Iterator[Problem]:
-    """Names of the hub's form that are rather folders that are not there; with a revision they are the hub's."""
+    """Names in the form of hub ids that probably mean a missing folder; a name with a revision is the hub's."""
     made = {_written(draft, place, folder) for place in (("merge", "output"), ("resources", "workdir"))}
     for location, text, _ in _named_models(draft):
         reference = model_reference(text, folder)
@@ -101,12 +101,12 @@ def _mistaken_for_the_hub(draft: Draft, folder: Path) -> Iterator[Problem]:
         path, here = locate(text, folder), locate(text, Path.cwd())
         advice = f'for the hub\'s model of that name write "{text}@main"'
         if exists(here):
-            told = f"it lies in the current folder, and places are relative to the manifest; there is no {path}"
+            reason = f"it is in the current folder, and paths are relative to the manifest; there is no {path}"
             meant = shown(as_seen_from(folder, f"./{text}", Path.cwd()))
-            yield Problem(location, f"found {shown(text)}: {told}; write {meant}, or {advice}")
+            yield Problem(location, f"found {shown(text)}: {reason}; write {meant}, or {advice}")
         elif is_folder(path.parent) and any(entry not in made for entry in path.parent.iterdir()):
-            told = f"expected a folder or a hub id, found {shown(text)}; there is no {path}"
-            yield Problem(location, f"{told}{_nearest(path)}; {advice}")
+            wrong = f"expected a folder or a hub id, found {shown(text)}; there is no {path}"
+            yield Problem(location, f"{wrong}{_nearest(path)}; {advice}")
 
 
 def _nearest(path: Path) -> str:
@@ -162,7 +162,7 @@ def _in_the_way(
 
 
 def _relation(written: Path, read: Path) -> str | None:
-    """By path, and by what the file system says is one folder: it may be spelled in several ways, or mounted twice."""
+    """How two paths overlap; also by identity in the file system: a folder may have several spellings or mounts."""
     written, read = real(written), real(read)
     if written == read or _same(written, read):
         return "is also"

@@ -1,4 +1,4 @@
-"""From a TOML file to a manifest that is known to be sound, or to every problem it has, at once."""
+"""Reads a TOML file into a validated manifest, or reports every error in it at once."""
 
 import re
 import tomllib
@@ -12,7 +12,7 @@ from regstream.errors import ManifestError
 from regstream.manifest.consistency import draft_without, inconsistencies
 from regstream.manifest.foreign import foreign_manifest
 from regstream.manifest.messages import Location, Problem, describe, line, one_line
-from regstream.manifest.paths import misplaced
+from regstream.manifest.paths import path_problems
 from regstream.manifest.schema import Manifest
 
 _TOML_PLACE = re.compile(r"(?s)(.*) \(at line (\d+), column (\d+)\)")
@@ -29,7 +29,7 @@ def read_manifest(path: str | PathLike[str]) -> Manifest:
 
 
 def manifest_from(text: str, file: str) -> Manifest:
-    """Read and check a manifest's text as one that stands, or will stand, in a file; raises as `read_manifest` does."""
+    """Read and check the text of a manifest in `file`, which need not exist yet; raises as `read_manifest` does."""
     try:
         return _checked(_parse(file, text), file).read_from(text, Path(file).name)
     except RecursionError as error:
@@ -45,7 +45,7 @@ def _checked(raw: dict[str, Any], file: str) -> Manifest:
     except ValidationError as error:
         problems += [describe(detail) for detail in error.errors(include_url=False)]
     draft = draft_without(raw, [problem.location for problem in problems])
-    problems += [*inconsistencies(draft), *misplaced(draft, location)]
+    problems += [*inconsistencies(draft), *path_problems(draft, location)]
     if manifest is None or problems:
         raise ManifestError([line(file, problem, raw) for problem in sorted(problems, key=_reading_order)])
     return manifest
@@ -71,7 +71,7 @@ def read_text(path: str | PathLike[str]) -> str:
 
 
 def _location(file: str) -> Path:
-    """Where a manifest stands, which its relative paths start from; one that comes from a pipe stands nowhere."""
+    """The manifest's path, whose folder its relative paths start from; for a pipe, a path in the current folder."""
     path = Path(file).absolute()
     try:
         is_elsewhere = path.exists() and not path.is_file()
@@ -83,7 +83,7 @@ def _location(file: str) -> Path:
 def _parse(file: str, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except ValueError as error:  # besides its own kind, tomllib lets slip that a number is too long
+    except ValueError as error:  # besides its own kind, of numbers that are too long
         if foreign := foreign_manifest(text, file):
             raise ManifestError(one_line(f"{file}: {foreign}")) from error
         place = _TOML_PLACE.fullmatch(str(error))

@@ -1,4 +1,4 @@
-"""How a manifest points at things: places on this machine, and models that lie here or on the Hugging Face hub."""
+"""References in a manifest: paths on this machine, and models in folders or on the Hugging Face hub."""
 
 import os
 import re
@@ -28,7 +28,7 @@ class ModelRef:
 
     @property
     def name(self) -> str:
-        """What it is called, wherever it lies: a folder's own name, or that of a repository."""
+        """The name of its folder or of its repository."""
         return str(self.hub_id).rpartition("/")[2] if self.folder is None else self.folder.name
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ def model_reference(text: str, folder: Path) -> ModelRef:
 
 
 def as_seen_from(folder: Path, text: str, here: Path, *, may_be_hub: bool = False) -> str:
-    """How what is called `text` in the folder `here` is called in another; absolute paths and hub ids stay.
+    """The path `text`, relative to `here`, as a path relative to `folder`; absolute paths and hub ids do not change.
 
     Raises:
         ValueError: the text cannot be a path.
@@ -88,7 +88,7 @@ def is_dataset_id(text: str) -> bool:
 
 
 def nearest_name(path: Path) -> str | None:
-    """What is there of about the same name as something that is not, beside it or beside the folder that is missing."""
+    """The existing sibling whose name is nearest to that of the missing path, or of its first missing parent folder."""
     for missing in (path, *path.parents):
         try:
             names = [sibling.name for sibling in missing.parent.iterdir()]
@@ -100,7 +100,7 @@ def nearest_name(path: Path) -> str | None:
 
 
 def exists(path: Path) -> bool:
-    """Whether something is there, as far as it can be seen: unreadable folders and impossible names are "no"."""
+    """Whether the path exists; False if that cannot be found out, as in unreadable folders and for impossible names."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -108,12 +108,12 @@ def exists(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is there, as far as it can be seen."""
+    """Whether the path is a folder; False if that cannot be found out."""
     return exists(path) and path.is_dir()
 
 
 def real(path: Path) -> Path:
-    """The path with every link followed, or the path itself where links lead nowhere."""
+    """The path with every link resolved, or the path itself if that fails."""
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError):

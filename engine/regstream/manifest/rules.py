@@ -1,4 +1,4 @@
-"""Which rule a parameter falls under, and which rules no parameter falls under."""
+"""Which rule applies to a parameter, and which rules apply to none."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -18,16 +18,6 @@ def match_rule(rules: Iterable[Rule], parameter_name: str, block: int | None, nu
         ValueError: a rule names a block that the model does not have.
     """
     return next((rule for rule in rules if _applies(rule, parameter_name, block, num_blocks)), None)
-
-
-def unmatched(rules: Sequence[Rule], names: Iterable[tuple[str, int | None]], num_blocks: int) -> list[Rule]:
-    """The rules whose glob and blocks hold none of the parameters, given as names with their blocks.
-
-    Raises:
-        ValueError: a rule names a block that the model does not have.
-    """
-    parameters = list(names)
-    return [rule for rule in rules if not any(_applies(rule, *parameter, num_blocks) for parameter in parameters)]
 
 
 def nearest_names(glob: str, names: Iterable[str], limit: int = 3) -> list[str]:

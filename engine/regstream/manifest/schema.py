@@ -1,6 +1,7 @@
-"""Every key of a manifest, its type, its range and its default.
+"""Every key of a manifest but those of `[architecture]`: its type, its range, its default and its description.
 
-A field's `description` is what a person is told was expected there. `consistency` has what one key demands of another.
+Pydantic takes the string below a key as its description; `keys` says how one is written. `consistency` has what one key
+demands of another.
 """
 
 import hashlib
@@ -8,32 +9,11 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    PrivateAttr,
-    SerializeAsAny,
-    ValidationInfo,
-    model_validator,
-)
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field, PlainValidator, PrivateAttr, SerializeAsAny, model_validator
 
-from regstream.manifest.fields import (
-    BlockSelector,
-    DatasetId,
-    Device,
-    Model,
-    Name,
-    Names,
-    Place,
-    Rename,
-    SizeBytes,
-    Text,
-)
+from regstream.manifest.architecture import Architecture
+from regstream.manifest.fields import BlockSelector, DatasetId, Device, Model, Name, Place, SizeBytes, Table, Text
+from regstream.manifest.options import OPTIONS, method_options, registered, separate_options
 from regstream.manifest.references import real
 from regstream.manifest.shares import shares
 from regstream.methods import METHODS
@@ -44,8 +24,6 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 OtherUse = Literal["base", "average"]
 
 STATE: Final = ".regstream"
-#: Where errors of pydantic place the options of the method; no key of a manifest.
-OPTIONS: Final = "method options"
 _MOST_NAME: Final = 100
 _MAX_SEED: Final = 2**63 - 1
 
@@ -57,71 +35,43 @@ def _not_empty(candidates: tuple[Any, ...]) -> tuple[Any, ...]:
     return candidates
 
 
-def _filled(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not values:
-        raise ValueError("expected at least one name, found an empty list")
-    return values
+class Others(Table):
+    """The parts that no block holds. None: as published for the family."""
+
+    embeddings: Annotated[OtherUse | None, Field(examples=["base"])] = None
+    """token, position or patch embeddings; default: "base" in regressed language models, else as the rest of a block"""
+    final_norm: Annotated[OtherUse | None, Field(examples=["average"])] = None
+    """the norm after the last block; default: "base" in regressed CLIPs, else as the rest of a block"""
+    head: Annotated[OtherUse | None, Field(examples=["base"])] = None
+    """the head, or an encoder's pooler; default: "base" in regressed language models, else as the rest of a block"""
+    vocabulary: Literal["same", "base"] = "same"
+    """"same" refuses candidates with additional vocabulary rows, "base" drops these rows"""
+    tied_head: Literal["refuse", "untie"] = "refuse"
+    """"untie" merges a head separately that differs from the embeddings it is tied to"""
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+class Merge(Table):
+    """What is merged, how, and where the result goes. The method adds its `options` to the keys of this table."""
 
-
-def _registered(method: str) -> str:
-    if method not in METHODS:
-        raise PydanticCustomError("literal_error", "no such method")
-    return method
-
-
-def _method_options(given: Any, info: ValidationInfo) -> MethodOptions:
-    method = METHODS.get(info.data.get("method", ""))
-    return MethodOptions() if method is None else method.Options.model_validate(given)
-
-
-def option_fields() -> dict[str, FieldInfo]:
-    """The keys that methods add to `[merge]`."""
-    return {key: field for method in METHODS.values() for key, field in method.Options.model_fields.items()}
-
-
-class Others(_Table):
-    """What becomes of the parts that no block holds. None: as was published for the family."""
-
-    embeddings: OtherUse | None = None
-    final_norm: OtherUse | None = None
-    head: OtherUse | None = None
-    vocabulary: Annotated[
-        Literal["same", "base"],
-        Field(description="whether candidates with other rows than the base's are refused or cut to the base's"),
-    ] = "same"
-    tied_head: Annotated[
-        Literal["refuse", "untie"],
-        Field(description="whether a head that differs from the embeddings it is tied to is refused or untied"),
-    ] = "refuse"
-
-
-class Merge(_Table):
-    """What is merged onto what, how, and where the result goes."""
-
-    method: Annotated[str, AfterValidator(_registered), Field(description="a method", examples=list(METHODS))]
-    base: Annotated[Model, Field(description="a folder or a hub id, of the checkpoint the candidates were tuned from")]
-    output: Annotated[Place, Field(description="the folder for the result")]
-    dtype: Dtype | None = None
-    shard_size: Annotated[SizeBytes | None, Field(description='a size, such as "5GiB"')] = None
-    seed: Annotated[int, Field(ge=0, le=_MAX_SEED, description="a whole number from 0 to 2^63 - 1")] = 0
-    others: Annotated[Others, Field(description="a table")] = Others()
-    #: The keys that the method adds to this table.
+    method: Annotated[str, AfterValidator(registered), Field(examples=list(METHODS))]
+    """how to merge; regmean and regmean++ need calibration sets"""
+    base: Model
+    """a folder or a hub id; the checkpoint that the candidates were fine-tuned from"""
+    output: Place
+    """a folder; receives the result"""
     options: Annotated[
-        SerializeAsAny[MethodOptions], PlainValidator(_method_options), Field(alias=OPTIONS, validate_default=True)
+        SerializeAsAny[MethodOptions], PlainValidator(method_options), Field(alias=OPTIONS, validate_default=True)
     ] = MethodOptions()
+    dtype: Annotated[Dtype | None, Field(examples=["bfloat16"])] = None
+    """the dtype of the result; default: the dtype of most of the base's values"""
+    shard_size: Annotated[SizeBytes | None, Field(examples=["5GiB"])] = None
+    """a size, such as "5GiB"; consecutive blocks share a file up to this size; default: a file for each block"""
+    seed: Annotated[int, Field(ge=0, le=_MAX_SEED)] = 0
+    """a whole number from 0 to 2^63 - 1; selects the sample of rows"""
+    others: Others = Others()
+    """a table; the parts of the model that no block holds"""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _separate_options(cls, table: Any) -> Any:
-        """Hand the keys of methods to the options model of this table's method, which refuses those of others."""
-        if not isinstance(table, dict):
-            return table
-        options = {key: table[key] for key in option_fields() if key in table}
-        return {key: value for key, value in table.items() if key not in options} | {OPTIONS: options}
+    _separated = model_validator(mode="before")(separate_options)
 
     @property
     def regresses(self) -> bool:
@@ -129,122 +79,114 @@ class Merge(_Table):
         return bool(METHODS[self.method].streams)
 
 
-class Architecture(_Table):
-    """Where an architecture that is not known has what. Module names are those of the transformers class."""
+class Rule(Table):
+    """How to merge the parameters that a glob matches, in all blocks or in some."""
 
-    model_class: Annotated[Text, Field(description="a class of transformers")] = "AutoModelForCausalLM"
-    rows: Literal["input_ids", "pixel_values"] = "input_ids"
-    blocks: Annotated[Text, Field(description='the name of the list of blocks, such as "model.layers"')]
-    body: Annotated[str | None, Field(description='the module that runs the blocks; "" for the model')] = None
-    inputs: Annotated[
-        tuple[Annotated[Names, AfterValidator(_filled)], ...],
-        Field(strict=False, description="a list of lists of a block's linears that read the same tensor"),
-        AfterValidator(_filled),
-    ]
-    transposed: Annotated[bool, Field(description="true or false")] = False
-    embeddings: Annotated[Names, Field(description="a list of module names"), AfterValidator(_filled)]
-    final_norm: Annotated[Names, Field(description="a list of module names")] = ()
-    head: Annotated[Names, Field(description="a list of module names")] = ()
-    optional: Annotated[Names, Field(description="a list of module names")] = ()
-    renames: Annotated[
-        tuple[Rename, ...], Field(strict=False, description='pairs such as ["^model\\.", ""]: expression, replacement')
-    ] = ()
-    pooled: Annotated[Text | None, Field(description="the name of a norm")] = None
-    class_tokens: Annotated[int, Field(ge=0, description="a whole number")] = 1
-
-    @property
-    def running_body(self) -> str:
-        """The module whose forward runs the blocks: by default the one that holds them."""
-        return self.blocks.rpartition(".")[0] if self.body is None else self.body
-
-    @property
-    def parts(self) -> dict[Literal["embeddings", "final_norm", "head"], tuple[str, ...]]:
-        """The modules outside the blocks, part by part."""
-        return {"embeddings": self.embeddings, "final_norm": self.final_norm, "head": self.head}
+    parameters: Annotated[Text, Field(examples=["*.self_attn.*"])]
+    """a glob on parameter names, such as "*.self_attn.*"; the parameters that the rule covers"""
+    blocks: Annotated[BlockSelector | None, Field(examples=["0-7"])] = None
+    """blocks, such as "0-7" or "late"; a block, a range, a list "0,4-7", or a third of them: early, middle or late;
+    default: all"""
+    use: Annotated[Use, Field(examples=["average"])]
+    """how to merge these parameters"""
 
 
-class Rule(_Table):
-    """What becomes of the parameters that a glob names, in all blocks or in some."""
+class Calibration(Table):
+    """Rows of a candidate's own data, from a file or folder or from a data set of the hub.
 
-    parameters: Annotated[Text, Field(description='a glob on parameter names, such as "*.self_attn.*"')]
-    blocks: Annotated[BlockSelector | None, Field(description='blocks, such as "0-7" or "late"')] = None
-    use: Use
-
-
-class Calibration(_Table):
-    """Rows of a candidate's own data, from a file or folder or a data set of the hub.
-
-    `rows` None: all of them. `batch_rows` None: as many as suit the model's width and their length.
+    `rows` None: all of them. `batch_rows` None: as many as suit the model's width and the rows' length.
     """
 
-    path: Annotated[Place | None, Field(description="a file or a folder of images")] = None
-    dataset: Annotated[DatasetId | None, Field(description="a data set's hub id")] = None
-    config: Annotated[Text | None, Field(description="the name of a configuration of the data set")] = None
-    split: Annotated[Text | None, Field(description="the name of a split of the data set")] = None
-    revision: Annotated[Text | None, Field(description="a revision of the data set")] = None
-    field: Annotated[
-        Text, Field(description='the name of a field, "input_ids", "messages", or a text with fields in {braces}')
-    ] = "text"
-    rows: Annotated[int | None, Field(gt=0, description="a whole number above 0")] = None
-    max_length: Annotated[int, Field(gt=0, description="a whole number of tokens above 0")] = 2048
-    batch_rows: Annotated[int | None, Field(gt=0, description="a whole number above 0")] = None
+    path: Place | None = None
+    """a file or a folder of images; .jsonl, .txt, .parquet, .safetensors, or a folder of images"""
+    dataset: Annotated[DatasetId | None, Field(examples=["org/name"])] = None
+    """a data set's hub id; a data set of the hub, in place of path"""
+    config: Annotated[Text | None, Field(examples=["default"])] = None
+    """the name of a configuration of the data set; the configuration of the data set, if it has several"""
+    split: Annotated[Text | None, Field(examples=["train"])] = None
+    """the name of a split of the data set; the split of the data set, if it has several"""
+    revision: Annotated[Text | None, Field(examples=["main"])] = None
+    """a revision of the data set; a branch, tag or commit; default: the main branch"""
+    field: Text = "text"
+    """the name of a field, "input_ids", "messages", or a text with fields in {braces}; a text field, token ids
+    (input_ids), a chat (messages), or several fields, such as "{question}\\n{answer}\""""
+    rows: Annotated[int | None, Field(gt=0, examples=[256])] = None
+    """a whole number above 0; the number of rows, sampled with the seed; default: all"""
+    max_length: Annotated[int, Field(gt=0)] = 2048
+    """a whole number of tokens above 0; truncates each row to this many tokens"""
+    batch_rows: Annotated[int | None, Field(gt=0, examples=[8])] = None
+    """a whole number above 0; rows in a batch; default: chosen from the rows' length and the model's width"""
 
 
 class HeldOut(Calibration):
-    """Held-out rows. Images have labels, and a head that tells their classes, or the classes' names to make one of."""
+    """Held-out rows. Images have labels, and either a classifier head or the classes' names to build one from."""
 
-    label: Annotated[Text, Field(description="the name of a column of whole numbers")] = "label"
-    head: Annotated[Place | None, Field(description="a .safetensors file")] = None
-    classes: Annotated[Place | None, Field(description="a .toml file")] = None
+    label: Text = "label"
+    """the name of a column of whole numbers; the labels in a table of images"""
+    head: Annotated[Place | None, Field(examples=["head.safetensors"])] = None
+    """a .safetensors file; a classifier of images: `weight` (classes, features)"""
+    classes: Annotated[Place | None, Field(examples=["classes.toml"])] = None
+    """a .toml file; names and templates, from which a CLIP's text tower computes a head"""
 
 
-class Candidate(_Table):
+class Candidate(Table):
     """A fine-tuned checkpoint: a model, an adapter on a model, or an adapter on the base."""
 
-    name: Annotated[
-        Name, Field(description="a name of up to 100 letters, digits and . _ - that starts with none of . -")
-    ]
-    model: Annotated[Model | None, Field(description="a folder or a hub id")] = None
-    adapter: Annotated[Model | None, Field(description="a folder or a hub id of a PEFT LoRA adapter")] = None
-    weight: Annotated[float, Field(gt=0, description="a number above 0")] = 1.0
-    calibration: Annotated[Calibration | None, Field(description="a table")] = None
-    evaluation: Annotated[HeldOut | None, Field(description="a table")] = None
+    name: Name
+    """a name of up to 100 letters, digits and . _ - that starts with none of . -; unique, ignoring case"""
+    model: Annotated[Model | None, Field(examples=["org/name"])] = None
+    """a folder or a hub id; the fine-tuned model, or the model under the adapter; default: with an adapter, the base"""
+    adapter: Annotated[Model | None, Field(examples=["org/name"])] = None
+    """a folder or a hub id of a PEFT LoRA adapter; a PEFT LoRA adapter on the model: a folder or a hub id"""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """a number above 0; multiplies the candidate in sums and means; only the ratios of weights count"""
+    calibration: Calibration | None = None
+    """a table; the rows that regmean and regmean++ compute their statistics from"""
+    evaluation: HeldOut | None = None
+    """a table; held-out rows for `regstream evaluate`, with the keys of calibration"""
 
 
-class Evaluation(_Table):
-    """What candidates are judged with in common."""
+class Evaluation(Table):
+    """What the evaluations of all candidates share."""
 
-    text_tower: Annotated[
-        Model | None, Field(description="a folder or a hub id, of a whole CLIP, where the base is its vision tower")
-    ] = None
+    text_tower: Annotated[Model | None, Field(examples=["org/clip"])] = None
+    """a folder or a hub id, of a whole CLIP, where the base is its vision tower; the whole CLIP that encodes `classes`,
+    where the base is its vision tower alone"""
 
 
-class Resources(_Table):
-    """What the run may take. Sizes are in bytes; None: what is free, less a margin.
+class Resources(Table):
+    """What the run may use. Sizes are in bytes; None: what is free, less a margin.
 
     `workdir` is the folder in which a run makes one of its own; None: the output.
     """
 
-    device: Annotated[Device | None, Field(description='"cpu", "cuda", "cuda:1" or "mps"')] = None
-    device_memory: Annotated[SizeBytes | None, Field(description='a size, such as "8GiB"')] = None
-    host_memory: Annotated[SizeBytes | None, Field(description='a size, such as "8GiB"')] = None
-    disk: Annotated[SizeBytes | None, Field(description='a size, such as "100GiB"')] = None
-    workdir: Annotated[Place | None, Field(description="a folder")] = None
+    device: Annotated[Device | None, Field(examples=["cpu"])] = None
+    """"cpu", "cuda", "cuda:1" or "mps"; the device that computes; default: cuda where there is one, else cpu"""
+    device_memory: Annotated[SizeBytes | None, Field(examples=["8GiB"])] = None
+    """a size, such as "8GiB"; budget on the device; default: what is free there, less a margin"""
+    host_memory: Annotated[SizeBytes | None, Field(examples=["8GiB"])] = None
+    """a size, such as "8GiB"; budget of the whole process; default: what is free, less a margin"""
+    disk: Annotated[SizeBytes | None, Field(examples=["100GiB"])] = None
+    """a size, such as "100GiB"; budget of result, activations and shards of the hub; default: what is free"""
+    workdir: Annotated[Place | None, Field(examples=["work"])] = None
+    """a folder; parent of the run's folder for activations and journal; default: the output"""
 
 
-class Manifest(_Table):
-    """All that a merge is asked to be. `read_manifest` makes one, and also checks it against itself and the disk."""
+class Manifest(Table):
+    """A whole manifest. `read_manifest` makes one, and also checks its keys against each other and the disk."""
 
-    merge: Annotated[Merge, Field(description="a [merge] table")]
-    architecture: Annotated[Architecture | None, Field(description="an [architecture] table")] = None
-    rules: Annotated[tuple[Rule, ...], Field(strict=False, description="[[rules]] tables")] = ()
-    candidates: Annotated[
-        tuple[Candidate, ...],
-        Field(strict=False, description="[[candidates]] tables, one for each checkpoint"),
-        AfterValidator(_not_empty),
-    ]
-    evaluation: Annotated[Evaluation, Field(description="an [evaluation] table")] = Evaluation()
-    resources: Annotated[Resources, Field(description="a [resources] table")] = Resources()
+    merge: Merge
+    """a [merge] table; what is merged, how, and where the result goes"""
+    architecture: Architecture | None = None
+    """an [architecture] table; describes a base whose model_type is not known"""
+    rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
+    """[[rules]] tables; the first match wins; default: regress linears, average the rest of a block"""
+    candidates: Annotated[tuple[Candidate, ...], Field(strict=False), AfterValidator(_not_empty)]
+    """[[candidates]] tables, one for each checkpoint; the fine-tuned models to merge"""
+    evaluation: Evaluation = Evaluation()
+    """an [evaluation] table; what the evaluations of all candidates share"""
+    resources: Resources = Resources()
+    """a [resources] table; device, memory and disk"""
 
     _text: str = PrivateAttr("")
     _source: str = PrivateAttr("manifest")

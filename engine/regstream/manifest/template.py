@@ -1,78 +1,32 @@
-"""A manifest to begin with: what is known is written out, all else stands there as a comment with its default.
+"""The manifest that `regstream init` writes: the given keys as settings, every other key as a comment.
 
-Comments that begin at the margin can be taken at their word, all of them at once.
+Without the "# " at the margin of keys and headers it is a manifest as well. "#   " comments out keys that replace
+another key, or that only some methods or models have.
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
+from typing import Final
 
-_MERGE = """\
-# A merge of {count}; `regstream plan` tells what it takes, `regstream run` does it.
-# Places are relative to this file. What is commented out is the default; it is an example where it names something, or
-# where its comment says so or what the default is. Further in stands what goes in place of another key, or with some
-# methods or models only.
+from regstream.manifest.keys import Key, key_of, keys_of, tables, toml
+from regstream.manifest.options import option_fields
+from regstream.methods import METHODS
 
-[merge]
-{method}
-base = {base}
-output = "merged"
-# alpha = 0.95                        # off-diagonal scale of the Gram matrices
-#   scale = 0.3                       # of what candidates add to the base, with method = "task_arithmetic"
-# dtype = "bfloat16"                  # float32 | float16 | bfloat16, of the result; default: the base's
-# shard_size = "5GiB"                 # consecutive blocks share a file up to this; default: a file each
-# seed = 0                            # by which rows are drawn
-
-# [merge.others]                      # what no block holds: base | average
-{others}
-# vocabulary = "same"                 # or "base": further rows of the candidates' vocabularies are cut off
-# tied_head = "refuse"                # or "untie": a head that differs from embeddings it is tied to counts by itself
-
-# [[rules]]                           # example; first match wins; default: regress linears, average the rest of a block
-# parameters = "*.self_attn.*"
-# blocks = "0-7"                      # a block, a range, a list "0,4-7", or early | middle | late
-# use = "average"                     # regress | average | base
+_INTRODUCTION: Final = """\
+# A merge of {count}. `regstream plan` shows what it takes, `regstream run` merges.
+# Paths are relative to this file. Comments at the margin show defaults, or examples where they say "example" or name a
+# default in words. Comments further in show keys that replace another one, or that only some methods or models have.
 """
-_OTHERS_REGRESSED = """\
-# embeddings = "base"                 # of language models; encoders of text and of images default to "average"
-# final_norm = "average"              # CLIP's defaults to "base"
-# head = "base"                       # of language models; encoders' poolers default to "average\""""
-_OTHERS_COMBINED = """\
-# embeddings = "average"              # with regmean and regmean++ language models default to "base"
-# final_norm = "average"              # with these, CLIP's defaults to "base"
-# head = "average"                    # with these, language models default to "base\""""
-_READY = 'method = "regmean++"                  # regmean++ | regmean | average | task_arithmetic'
-_NOT_READY = (
-    'method = "average"                    # "regmean++" needs a [candidates.calibration] for every candidate, below'
-)
-_CALIBRATION = """\
-{off}[candidates.calibration]
-{off}path = {path}
-#   dataset = "org/name"              # in place of path: a data set of the hub, with its config, split, revision
-# field = "text"                      # of each row; or "input_ids", "messages" (chat template), or a text with fields
-                                      # in braces: "{{question}}\\n{{answer}}"
-# rows = 256                          # drawn by the seed; default: all
-# max_length = 2048                   # tokens of a row, at most
-# batch_rows = 8                      # that go through a block together; default: by their length and the model's width
-# [candidates.evaluation]             # held-out rows, same keys; for `regstream evaluate`
-# path = {held_out}
-# label = "label"                     # of images in a table: the column of their classes
-#   head = "head.safetensors"         # of images: weight (classes, features); or, for a CLIP,
-#   classes = "classes.toml"          # names and templates that its text tower makes a head of
-"""
-_RESOURCES = """
-#   [evaluation]
-#   text_tower = "org/clip"           # the whole CLIP, where there are classes and the base is its vision tower alone
-
-#   [architecture]                    # where the base's model_type is not known; the README has its keys
-
-# [resources]
-# device = "cpu"                      # cpu | cuda | cuda:1 | mps; default: cuda where there is one
-# host_memory = "8GiB"                # budgets of the whole process; default: what is free, less a margin
-# device_memory = "8GiB"              # default: what is free there, less a margin
-# disk = "100GiB"                     # for result, hidden states and shards of the hub; default: what is free
-# workdir = "work"                    # a run makes a folder of its own in it; default: the output
-"""
+_ALTERNATIVES: Final[Mapping[str, Collection[str]]] = {
+    "[merge]": option_fields().keys() - METHODS["regmean++"].Options.model_fields.keys(),
+    "[candidates.calibration]": {"dataset", "config", "split", "revision"},
+    "[candidates.evaluation]": {"head", "classes"},
+    "[evaluation]": {"text_tower"},
+}
+_COLUMN: Final = 38
+_WIDTH: Final = 120
+_TABLES: Final = {header: (key_of(header, field), table) for header, field, table in tables()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +49,19 @@ def outline(base: str, candidates: Sequence[Outlined]) -> str:
     """
     ready = is_ready(candidates)
     count = "one candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
-    method = _READY if ready else _NOT_READY
-    others = _OTHERS_REGRESSED if ready else _OTHERS_COMBINED
-    merge = _MERGE.format(count=count, method=method, base=_toml(base), others=others)
-    tables = [merge, *map(_candidate, candidates)]
-    text = "\n".join(tables) + _RESOURCES
+    method = "regmean++" if ready else "average"
+    others = {} if ready else dict.fromkeys(("embeddings", "final_norm", "head"), "average")
+    sections = [
+        _INTRODUCTION.format(count=count).splitlines(),
+        _section("[merge]", {"method": method, "base": base, "output": "merged"}),
+        _section("[merge.others]", examples=others),
+        _section("[[rules]]"),
+        *(section for candidate in candidates for section in _candidate(candidate)),
+        _section("[evaluation]"),
+        [_line("#   [architecture]", f"{_TABLES['[architecture]'][0].meaning}; manifests/README.md has its keys")],
+        _section("[resources]"),
+    ]
+    text = "\n\n".join("\n".join(section) for section in sections) + "\n"
     text.encode()
     return text
 
@@ -109,30 +71,48 @@ def is_ready(candidates: Sequence[Outlined]) -> bool:
     return all(candidate.calibration is not None for candidate in candidates)
 
 
-def _candidate(candidate: Outlined) -> str:
-    lines = ["[[candidates]]", f"name = {_toml(candidate.name)}"]
-    lines += [
-        f"{key} = {_toml(value)}"
-        for key, value in (("model", candidate.model), ("adapter", candidate.adapter))
-        if value is not None
-    ]
-    if candidate.adapter is None:
-        lines.append(
-            '# adapter = "org/name"                # example: a PEFT LoRA adapter on the model, folder or hub id'
-        )
-    elif candidate.model is None:
-        lines.append('# model = "org/name"                  # that the adapter is on; default: the base')
-    lines.append(
-        "# weight = 1.0                        # its share in all sums and means; only ratios of weights count"
-    )
-    rows = _CALIBRATION.format(
-        off="# " if candidate.calibration is None else "",
-        path=_toml(candidate.calibration or f"{candidate.name}.jsonl"),
-        held_out=_toml(f"{candidate.name}.heldout.jsonl"),
-    )
-    return "\n".join([*lines, rows])
+def _candidate(candidate: Outlined) -> Iterator[list[str]]:
+    named = {"name": candidate.name, "model": candidate.model, "adapter": candidate.adapter}
+    yield _section("[[candidates]]", {key: value for key, value in named.items() if value is not None})
+    rows = {} if candidate.calibration is None else {"path": candidate.calibration}
+    yield _section("[candidates.calibration]", rows, {"path": f"{candidate.name}.jsonl"})
+    held_out = {"path": f"{candidate.name}.heldout.jsonl"}
+    shared = _TABLES["[candidates.calibration]"][1].model_fields.keys() - held_out.keys()
+    yield _section("[candidates.evaluation]", examples=held_out, without=shared)
 
 
-def _toml(text: str) -> str:
-    """A basic string; JSON's escapes are TOML's but for one character, which JSON leaves as it is."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+def _section(
+    header: str,
+    settings: Mapping[str, str] | None = None,
+    examples: Mapping[str, str] | None = None,
+    without: Collection[str] = (),
+) -> list[str]:
+    """A table with its keys; commented out where there are no `settings`. `examples` go before the schema's."""
+    settings, examples = settings or {}, examples or {}
+    described, table = _TABLES[header]
+    alternatives = _ALTERNATIVES.get(header, ())
+    keys = [key for key in keys_of(table) if key.name not in without]
+    mark = "#   " if all(key.name in alternatives for key in keys) else "# "
+    lines = [header if settings else _line(f"{mark}{header}", _comment(described))]
+    for key in keys:
+        if key.name in settings:
+            lines.append(_line(f"{key.name} = {toml(settings[key.name])}", _comment(key) if key.choices else ""))
+        else:
+            mark = "#   " if key.name in alternatives else "# "
+            value = toml(examples.get(key.name)) or key.value or key.example
+            is_example = not (key.default or key.name in examples)
+            lines.append(_line(f"{mark}{key.name} = {value}", ("example: " if is_example else "") + _comment(key)))
+    return lines
+
+
+def _comment(key: Key) -> str:
+    """A key's choices, its meaning, and its default where that is in words."""
+    text = f"{' | '.join(key.choices)}; {key.meaning}" if key.choices else key.meaning
+    return text if key.default == key.value else f"{text}; default: {key.default}"
+
+
+def _line(setting: str, comment: str) -> str:
+    """A line with its comment in the column of comments; a long comment goes on in the lines below."""
+    first, next_ = f"{setting:<{_COLUMN - 1}} # ", f"{'':<{_COLUMN}}# "
+    lines = wrap(comment, _WIDTH, initial_indent=first, subsequent_indent=next_, break_on_hyphens=False)
+    return "\n".join(lines) or setting

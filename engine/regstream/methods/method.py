@@ -42,9 +42,14 @@ class Stream(Enum):
 
 
 class MethodOptions(BaseModel):
-    """The keys of `[merge]` that a method adds, each with its type, range and default."""
+    """The keys of `[merge]` that a method adds, each with its type, range and default.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    The string below a key describes it: what is expected there; what it means.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class RegMeanOptions(MethodOptions):
     """Options of RegMean and RegMean++."""
 
-    alpha: Annotated[float, Field(ge=0, le=1, description="a number from 0 to 1")] = 0.95
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """a number from 0 to 1; multiplies the off-diagonal elements of the Gram matrices, with regmean and regmean++"""
 
 
 class RegMean(Method):

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class TaskArithmeticOptions(MethodOptions):
     """Options of task arithmetic."""
 
-    scale: Annotated[float, Field(gt=0, description="a number above 0")] = 0.3
+    scale: Annotated[float, Field(gt=0)] = 0.3
+    """a number above 0; multiplies the sum of task vectors, with method = "task_arithmetic\""""
 
 
 class TaskArithmetic(Method):

@@ -11,7 +11,7 @@ import torch
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.errors import InputError, error_boundary
 from regstream.events import Listener, Progressed, StepStarted, ignore
-from regstream.manifest.schema import Architecture
+from regstream.manifest.architecture import Architecture
 from regstream.models.architecture.table import family_from
 from regstream.models.config.config_file import read_config
 from regstream.models.family import Family

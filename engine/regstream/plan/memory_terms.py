@@ -138,7 +138,10 @@ def _block_bytes(job: Job, step: Step, batch: Batch) -> int:
     """A batch in a block: its activations, attention scores where they are formed whole, and masks."""
     rows, length = batch.shape
     widths = [max(shape) for shape in step.shapes.values() if len(shape) == 2]
-    values = rows * length * (_WIDE_TENSORS * max(widths) + _HIDDEN_TENSORS * job.model.hidden_size)
+    # Of two linears that wide, one writes what the other reads, activated in place.
+    in_place = job.model.family.activates_in_place and job.device.type == "cpu" and widths.count(max(widths)) == 2
+    num_wide = 1 if in_place else _WIDE_TENSORS
+    values = rows * length * (num_wide * max(widths) + _HIDDEN_TENSORS * job.model.hidden_size)
     itemsize = job.compute_dtype.itemsize
     # Scores of every head where attention is not fused, normalised from a copy in float32 into another.
     scores = rows * job.model.eager_heads * length**2 * (8 if itemsize == 4 else itemsize + 8)

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from regstream.manifest.schema import Architecture
+from regstream.manifest.architecture import Architecture
 from regstream.models.architecture.messages import refuse, tried
 from regstream.models.architecture.probe import probe_block, probe_stem
 from regstream.models.batch import Batch

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from regstream.errors import InputError, ManifestError
-from regstream.manifest.schema import Architecture
+from regstream.manifest.architecture import Architecture
 from regstream.models.architecture.messages import listed, nearest, refuse
 from regstream.models.architecture.probe import is_linear, is_transposed
 from regstream.models.architecture.table import family_from

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
-from regstream.manifest.schema import Architecture
+from regstream.manifest.architecture import Architecture
 from regstream.models.family import ENCODER_FATES, LANGUAGE_MODEL_FATES, Family, InputGroup
 from regstream.models.images import patches_and_class
 

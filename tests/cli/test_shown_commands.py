@@ -1,0 +1,67 @@
+"""What the first page shows runs as shown, on small models with the names that it uses."""
+
+import importlib.util
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from merging import make_merge
+
+README = Path(__file__).parents[2] / "README.md"
+PLACES = ("org/llama", "org/llama-math", "runs/code")
+
+
+def shown(language: str) -> list[str]:
+    """The page's blocks of one language."""
+    return re.findall(rf"(?ms)^```{language}\n(.*?)^```$", README.read_text())
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the models and rows of the page; what exists here is a folder, and not the hub's."""
+    merge = make_merge(tmp_path / "made", layers=2, candidates=2)
+    for made, name in zip([merge.folders.base, *merge.folders.candidates], PLACES, strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        made.rename(tmp_path / name)
+    for index, name in enumerate(("math", "code")):
+        rows = (tmp_path / f"made/task{index}.jsonl").read_text()
+        (tmp_path / f"{name}.jsonl").write_text(rows)
+        (tmp_path / f"{name}.heldout.jsonl").write_text(rows)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fill_in(manifest: Path) -> None:
+    """What a person fills in after `init`: these rows are token ids, and there are held-out ones."""
+    text = re.sub(r"(?m)^# (?=\[candidates.evaluation\]|path = )", "", manifest.read_text())
+    text = text.replace('# field = "text" ', 'field = "input_ids" ')
+    manifest.write_text(re.sub(r"(?m)^# (label = .*)$", r'field = "input_ids"', text))
+
+
+def test_the_commands(invoke: Callable[..., Result], here: Path) -> None:
+    [lines] = [block for block in shown("sh") if "regstream init" in block]
+    commands = [shlex.split(line, comments=True) for line in lines.replace("\\\n", "").splitlines()]
+    commands = [words[1:] for words in commands if words[0] == "regstream"]
+    assert [words[0] for words in commands] == ["init", "plan", "run", "evaluate", "verify"]
+    for words in commands:
+        result = invoke(*words)
+        assert result.exit_code == 0, result.output
+        if words[0] == "init":
+            fill_in(here / "merge.toml")
+    assert "merged: whole" in result.stdout
+
+
+@pytest.mark.skipif(importlib.util.find_spec("regstream.api") is None, reason="there is no regstream.api yet")
+def test_the_python(invoke: Callable[..., Result], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [lines] = [block for block in shown("sh") if "regstream init" in block]
+    [init] = [line for line in lines.replace("\\\n", "").splitlines() if line.startswith("regstream init")]
+    assert invoke(*shlex.split(init)[1:]).exit_code == 0
+    fill_in(here / "merge.toml")
+    [program] = shown("python")
+    exec(compile(program, "README.md", "exec"), {})
+    assert "RunFinished" in capsys.readouterr().out
+    assert (here / "merged/regstream.json").exists()

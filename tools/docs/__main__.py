@@ -1,0 +1,8 @@
+"""`tools/docs/run`: writes the generated parts of the documents."""
+
+from docs.generated import ROOT, documents
+
+for path, text in documents().items():
+    if path.read_text() != text:
+        path.write_text(text)
+        print(path.relative_to(ROOT))

@@ -1,0 +1,37 @@
+"""The documents with generated parts. A part is between `<!-- generated NAME -->` and `<!-- end NAME -->`."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from docs.commands import commands
+from docs.keys import keys_of_architecture, keys_of_manifest
+
+ROOT = Path(__file__).parents[2]
+_PARTS: dict[str, dict[str, Callable[[], str]]] = {
+    "manifests/README.md": {"keys": keys_of_manifest, "architecture": keys_of_architecture},
+    "cli/README.md": {"commands": commands},
+}
+
+
+def documents() -> dict[Path, str]:
+    """Each document's path, and its text with all parts generated anew.
+
+    Raises:
+        ValueError: a document has not exactly one place for a part.
+    """
+    texts = {}
+    for name, parts in _PARTS.items():
+        text = (ROOT / name).read_text()
+        for part, generate in parts.items():
+            text = _replace(name, text, part, generate())
+        texts[ROOT / name] = text
+    return texts
+
+
+def _replace(name: str, text: str, part: str, generated: str) -> str:
+    start, end = f"<!-- generated {part} -->", f"<!-- end {part} -->"
+    pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
+    if len(pattern.findall(text)) != 1:
+        raise ValueError(f'{name}: expected one part from "{start}" to "{end}", found {len(pattern.findall(text))}')
+    return pattern.sub(lambda _: f"{start}\n\n{generated}\n\n{end}", text)
