@@ -76,7 +76,7 @@ def test_the_digest_changes_with_content_order_and_batches(tmp_path: Path) -> No
         (torch.zeros(3, IMAGE_SIZE, IMAGE_SIZE), "expected .rows, 3, 24, 24."),
         (torch.zeros(0, 3, IMAGE_SIZE, IMAGE_SIZE), "expected .rows, 3, 24, 24."),
         (torch.full((2, 3, IMAGE_SIZE, IMAGE_SIZE), torch.nan), "rows 0-1 hold NaN or infinite values"),
-        (torch.zeros(2, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8), "expected prepared, floating-point images"),
+        (torch.zeros(2, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8), "expected preprocessed, floating-point images"),
     ],
 )
 def test_what_is_no_image_of_the_models_size_is_refused(tmp_path: Path, pixels: Tensor, message: str) -> None:

@@ -18,7 +18,7 @@ from merging import make_merge
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.checkpoint.source import LOCAL
 from regstream.errors import InputError
-from regstream.models.architecture.table import family_from
+from regstream.models.architecture.table import family_from_table
 from regstream.models.config.build import build_config
 from regstream.models.layered_model import LayeredModel
 from regstream.validation.configs import ConfigComparison
@@ -56,7 +56,7 @@ class Judge:
         merge = make_merge(folder, family, candidates=1, layers=2, num_rows=2)
         table = merge.read().architecture
         model_type = json.loads((merge.folders.base / "config.json").read_text())["model_type"]
-        described = None if table is None else family_from(table, model_type)
+        described = None if table is None else family_from_table(table, model_type)
         base = open_checkpoint("base", merge.folders.base, described=described)
         return cls(base, agreement(base), checkpoints.load(merge.folders.base, dtype=torch.float32))
 

@@ -26,7 +26,7 @@ from regstream.manifest.references import real
 from regstream.manifest.shares import shares
 
 Method = Literal["average", "task_arithmetic", "regmean", "regmean++"]
-Use = Literal["regress", "average", "base"]
+MergeRule = Literal["regress", "average", "base"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 OtherUse = Literal["base", "average"]
 
@@ -53,7 +53,7 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class Others(_Table):
+class NonBlockParameters(_Table):
     """What becomes of the parts that no block holds. None: as was published for the family."""
 
     embeddings: OtherUse | None = None
@@ -80,7 +80,7 @@ class Merge(_Table):
     dtype: Dtype | None = None
     shard_size: Annotated[SizeBytes | None, Field(description='a size, such as "5GiB"')] = None
     seed: Annotated[int, Field(ge=0, le=_MAX_SEED, description="a whole number from 0 to 2^63 - 1")] = 0
-    others: Annotated[Others, Field(description="a table")] = Others()
+    others: Annotated[NonBlockParameters, Field(description="a table")] = NonBlockParameters()
 
     @property
     def regresses(self) -> bool:
@@ -127,7 +127,7 @@ class Rule(_Table):
 
     parameters: Annotated[Text, Field(description='a glob on parameter names, such as "*.self_attn.*"')]
     blocks: Annotated[BlockSelector | None, Field(description='blocks, such as "0-7" or "late"')] = None
-    use: Use
+    use: MergeRule
 
 
 class Calibration(_Table):

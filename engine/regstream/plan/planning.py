@@ -18,7 +18,7 @@ from regstream.manifest.schema import Candidate, Manifest
 from regstream.methods import method_of
 from regstream.methods.method import Method, States
 from regstream.methods.regmean import RegMean
-from regstream.models.architecture.modules import describe
+from regstream.models.architecture.modules import family_from_manifest
 from regstream.models.layered_model import LayeredModel
 from regstream.plan.device import choose_device
 from regstream.plan.dropped import dropped
@@ -56,15 +56,17 @@ def make_plan(
     chosen = _device(manifest, device, source, must_exist=for_this_machine)
     method = method_of(manifest.merge)
     opening = CheckpointLoader(manifest, commits or {}, listener)
-    described = None if manifest.architecture is None else partial(describe, manifest.architecture, source=source)
+    described = (
+        None if manifest.architecture is None else partial(family_from_manifest, manifest.architecture, source=source)
+    )
     base = opening.base(described)
     opened = [opening.candidate(candidate) for candidate in manifest.candidates]
-    needed, drawing = method.states is not States.NONE, DatasetSampler(commits, listener)
+    needed, sampler = method.states is not States.NONE, DatasetSampler(commits, listener)
     device_here = chosen if memory.is_there(chosen) else torch.device("cpu")
     labels = [c.label for c in (base, *opened, *(c.model for c in opened if isinstance(c, AdaptedCheckpoint)))]
     with warnings.joined(labels) as warn:
         inputs = check_inputs(manifest, base, opened, device_here, source=source, is_regressed=needed, warn=warn)
-    sets = _calibration_sets(manifest, base, inputs.model, drawing, warnings.add) if needed else [None] * len(opened)
+    sets = _calibration_sets(manifest, base, inputs.model, sampler, warnings.add) if needed else [None] * len(opened)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     steps = _steps(manifest, method, inputs, source, result_dtype.itemsize)
     warnings.extend(unused_settings(manifest, base.family, chosen.type, steps, tuple(inputs.model.shapes)))
@@ -75,7 +77,7 @@ def make_plan(
         method=method,
         base=base,
         candidates=tuple(map(PlannedCandidate.of, manifest.candidates, manifest.shares, opened, sets)),
-        commits=opening.commits | drawing.commits,
+        commits=opening.commits | sampler.commits,
         prefetcher=opening.prefetcher,
         model=inputs.model,
         steps=steps,
@@ -139,10 +141,10 @@ class _Warnings:
 
 
 def _calibration_sets(
-    manifest: Manifest, base: Checkpoint, model: LayeredModel, drawing: DatasetSampler, warn: Callable[[str], None]
+    manifest: Manifest, base: Checkpoint, model: LayeredModel, sampler: DatasetSampler, warn: Callable[[str], None]
 ) -> list[CalibrationSet]:
     return [
-        _calibration(candidate, base=base, model=model, seed=manifest.merge.seed, warn=warn, drawing=drawing)
+        _calibration(candidate, base=base, model=model, seed=manifest.merge.seed, warn=warn, sampler=sampler)
         for candidate in manifest.candidates
     ]
 
@@ -154,7 +156,7 @@ def _calibration(
     model: LayeredModel,
     seed: int,
     warn: Callable[[str], None],
-    drawing: DatasetSampler,
+    sampler: DatasetSampler,
 ) -> CalibrationSet:
     assert candidate.calibration is not None
     try:
@@ -164,10 +166,10 @@ def _calibration(
             config=base.model_config,
             base=base.folder,
             seed=seed,
-            widest=model.widest,
-            positions=model.positions,
+            max_features=model.max_features,
+            max_positions=model.max_positions,
             warn=lambda message: warn(f'candidate "{candidate.name}": {message}'),
-            drawing=drawing,
+            sampler=sampler,
         )
     except InputError as error:
         raise InputError(f'candidate "{candidate.name}": calibration: {error}') from error

@@ -10,7 +10,7 @@ from regstream.errors import ManifestError
 from regstream.manifest.rules import match_rule, rule_problems
 from regstream.manifest.schema import Manifest, Rule
 from regstream.methods.method import Method, States, Use
-from regstream.models.family import Family
+from regstream.models.families.family import Family
 
 Kind = Literal["stem", "block", "head"]
 Shapes = Mapping[str, tuple[int, ...]]

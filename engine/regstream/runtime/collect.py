@@ -10,7 +10,7 @@ from regstream.device.profiler import Profiler
 from regstream.linalg.gram import Gram
 from regstream.methods.method import States
 from regstream.models.batch import Batch
-from regstream.models.family import InputGroup
+from regstream.models.families.family import InputGroup
 from regstream.models.observe import observe
 from regstream.plan.job import PlannedCandidate
 from regstream.plan.step import Step
@@ -39,7 +39,7 @@ def gather(
             # Where nothing goes on to the next block, what comes after the last group's input is not computed.
             with (
                 profiler.region("candidates' forward", flop=forward_flop(batch, passed), product=context.forward),
-                observe(model.blocks[block], groups, _into(grams, batch, profiler), ends=following is None),
+                observe(model.blocks[block], groups, _into(grams, batch, profiler), stop_early=following is None),
             ):
                 output = model.run_block(block, batch.unpack(tokens), batch)
             if following is not None:
