@@ -201,7 +201,7 @@ def test_fewer_rows_than_were_asked_for_are_told(rows: str, tokenizer: Path) -> 
     )
     assert len(warnings) == 1
     assert warnings[0].startswith("org-rows-test-")
-    assert warnings[0].endswith("4 rows where 12 were asked for; going on with 4")
+    assert warnings[0].endswith("has 4 rows, fewer than rows = 12; using all 4")
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {

@@ -293,7 +293,7 @@ DISAGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any],
     "an epsilon": ("llama", {}, {"rms_norm_eps": 1e-3}, "rms_norm_eps is 0.001, where the base has 1e-06"),
     "by the class's default": ("mistral", {}, {"sliding_window": ...}, "sliding_window is 4096 (not in the file)"),
     "two spellings that do not agree": (
-        "llama", {}, {"rope_theta": 5e5}, "rope_theta is 500000.0 beside another value, which transformers takes, where"
+        "llama", {}, {"rope_theta": 5e5}, "rope_theta is 500000.0 beside another value, which transformers uses, where"
     ),
     "scaling of old": (
         "llama",

@@ -22,20 +22,16 @@ class EncodedImages(Protocol):
 
     def __len__(self) -> int:
         """The number of images."""
-        ...
 
     def encoded(self, index: int) -> tuple[str, bytes]:
         """An image's location, for messages, and its bytes."""
-        ...
 
     def label(self, index: int) -> int:
         """An image's class."""
-        ...
 
     @property
     def class_folders(self) -> tuple[str, ...]:
         """The class folders, in the order of the labels; empty where labels are numbers."""
-        ...
 
 
 class FolderImages:

@@ -43,6 +43,7 @@ class ProcessedImages:
     def __init__(self, path: Path, images: EncodedImages, base: Path, expected: Sequence[int]) -> None:
         self._path = path
         self._images = images
+        self.class_folders = images.class_folders
         self._expected = tuple(expected)
         settings = next((base / name for name in _SETTINGS if (base / name).exists()), None)
         if settings is None:
@@ -93,11 +94,6 @@ class ProcessedImages:
             InputError: an image has no label.
         """
         return [self._images.label(row) for row in rows]
-
-    @property
-    def class_folders(self) -> tuple[str, ...]:
-        """The class folders, in the order of the labels; empty where labels are numbers."""
-        return self._images.class_folders
 
     def _decode(self, location: str, encoded: bytes) -> Image.Image:
         with error_boundary(f"{self._path}, {location}: not a readable image"):

@@ -33,26 +33,21 @@ class CalibrationSet(Protocol):
     @property
     def batches(self) -> Sequence[Batch]:
         """The lengths of each batch's rows, in tokens of the hidden states."""
-        ...
 
     @property
     def digest(self) -> str:
         """SHA-256 of the rows as the model reads them, and of their batches."""
-        ...
 
     @property
     def input_bytes(self) -> int:
         """Bytes of the largest batch's inputs."""
-        ...
 
     @property
     def decoding_bytes(self) -> int:
         """The most memory that decoding one of its images takes; 0 for text."""
-        ...
 
     def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
         """The arguments of the model's forward for a batch."""
-        ...
 
 
 class TokenRows:
@@ -99,19 +94,10 @@ def load_calibration(
     sampler: DatasetSampler | None = None,
     label: str = "label",
 ) -> CalibrationSet:
-    """Read a calibration set.
+    """Read a calibration set. `base` is the folder of the tokenizer or the image processor.
 
-    Args:
-        calibration: What the manifest says about the set.
-        family: The architecture, which decides whether rows are text or images.
-        config: The model's config.
-        base: The folder of the tokenizer, or of the image processor.
-        seed: Decides which rows are sampled.
-        warn: Receives warnings, a line each.
-        max_features: Features of the blocks' widest activation, which decides the size of batches without `batch_rows`.
-        max_positions: The longest row that the model's learned positions allow; None for no limit.
-        sampler: Samples the rows of data sets of the hub.
-        label: The column of image labels.
+    `max_features`, of the blocks' widest activation, decides the size of batches without `batch_rows`. `max_positions`
+    is the longest row that the model's learned positions allow, None for any. `label` is the column of image labels.
 
     Raises:
         InputError: the set cannot be read or has no rows, or a row is empty, of the wrong type, or has a token id
@@ -182,7 +168,7 @@ def _warn_if_truncated(
 def _warn_if_few(path: Path, num_rows: int, calibration: Calibration, warn: Callable[[str], None]) -> None:
     if calibration.rows is not None and num_rows < calibration.rows:
         # Without the folder: warnings are published, and must not reveal paths of this machine.
-        warn(f"{path.name}: {num_rows} rows where {calibration.rows} were asked for; going on with {num_rows}")
+        warn(f"{path.name}: has {num_rows} rows, fewer than rows = {calibration.rows}; using all {num_rows}")
 
 
 def _check_vocabulary(path: Path, rows: list[tuple[str, TokenIds]], num_ids: int) -> None:

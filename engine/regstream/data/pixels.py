@@ -25,29 +25,23 @@ class PixelSource(Protocol):
 
     def __len__(self) -> int:
         """The number of images."""
-        ...
 
     def pixels(self, rows: Sequence[int]) -> Tensor:
         """The images at these indices, (rows, C, H, W)."""
-        ...
 
     def digest(self, rows: Sequence[int]) -> bytes:
         """SHA-256 of everything that determines the pixels of these rows."""
-        ...
 
     def labels(self, rows: Sequence[int]) -> list[int]:
         """The class of each of these images."""
-        ...
 
     @property
     def decoding_bytes(self) -> int:
         """The most memory that decoding one of the images takes whose digest was computed."""
-        ...
 
     @property
     def class_folders(self) -> tuple[str, ...]:
         """The class folders, in the order of the labels; empty where labels are numbers."""
-        ...
 
 
 class StoredPixels:
@@ -110,6 +104,7 @@ class PixelRows:
     ) -> None:
         assert family.tokens_per_row is not None
         self._source = source
+        self.class_folders = source.class_folders
         num_tokens = family.tokens_per_row(config)
         self._batches = list(batch_policy.batches(indices, lambda _: num_tokens))
         self.batches = tuple(Batch((num_tokens,) * len(rows)) for rows in self._batches)
@@ -147,8 +142,3 @@ class PixelRows:
             InputError: an image has no label.
         """
         return torch.tensor(self._source.labels(self._batches[index]))
-
-    @property
-    def class_folders(self) -> tuple[str, ...]:
-        """The class folders, in the order of the labels; empty where labels are numbers."""
-        return self._source.class_folders

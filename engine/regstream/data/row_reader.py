@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +122,9 @@ def _table_rows(path: Path, field: str) -> Iterator[tuple[str, Any]]:
     _check_row_size(path, file)
     columns = [stored_field(column, file.schema_arrow.names) for column in field_columns(field)]
     columns += [ATTENTION_MASK] if field == INPUT_IDS and ATTENTION_MASK in file.schema_arrow.names else []
-    number = 0
-    for table in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
-        for entry in table.to_pylist():
-            number += 1
-            yield f"row {number}", entry
+    tables = file.iter_batches(batch_size=_BATCH_ROWS, columns=columns)
+    for number, entry in enumerate(chain.from_iterable(table.to_pylist() for table in tables), 1):
+        yield f"row {number}", entry
 
 
 def _value(path: Path, location: str, field: str, row: Any) -> Any:
@@ -143,7 +141,9 @@ def _value(path: Path, location: str, field: str, row: Any) -> Any:
                 f'{path}, {location}: no field "{column}"; there are {", ".join(map(str, entry))[:200]}'
                 f"{_field_advice(entry)}"
             )
-        values[column] = _decode(path, location, entry[stored])
+        value = entry[stored]
+        with error_boundary(f"{path}, {location}"):
+            values[column] = value.decode() if isinstance(value, bytes) else value
     for column in field_columns(field):
         if values.get(column) is None:
             raise InputError(f'{path}, {location}: expected an object with a "{column}", found {str(entry)[:40]}')
@@ -181,11 +181,6 @@ def drop_padding(location: str, ids: Any, mask: Any) -> Any:
             f"{location}: expected an {ATTENTION_MASK} of 0 and 1, one for each of {INPUT_IDS}, found {str(mask)[:40]}"
         )
     return [token for token, is_valid in zip(ids, mask, strict=True) if is_valid]
-
-
-def _decode(path: Path, location: str, value: Any) -> Any:
-    with error_boundary(f"{path}, {location}"):
-        return value.decode() if isinstance(value, bytes) else value
 
 
 def _fill_template(path: Path, location: str, field: str, values: Mapping[str, Any]) -> str:

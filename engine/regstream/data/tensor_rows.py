@@ -56,9 +56,7 @@ def _open_mask(path: Path, shape: list[int]) -> Iterator[Any]:
     with error_boundary(f"{path}"), safe_open(path, framework="pt") as file:
         mask = file.get_slice(ATTENTION_MASK) if ATTENTION_MASK in file.keys() else None  # noqa: SIM118
         if mask is not None and mask.get_shape() != shape:
-            raise InputError(
-                f"{path}: {ATTENTION_MASK} has shape {mask.get_shape()}; expected that of input_ids, {shape}"
-            )
+            raise InputError(f"{path}: {ATTENTION_MASK} has shape {mask.get_shape()}; expected input_ids' {shape}")
         yield mask
 
 

@@ -116,20 +116,20 @@ def _serve(connection: Connection, parent_connection: Connection, field: str, fo
 
 
 def _answer(connection: Connection, work: Callable[[], bytes], what: str, seconds: int) -> bool:
+    """Send the result of `work`, or its error, within the limits; return whether it succeeded."""
     # An unhandled alarm ends the process even while it runs C or Rust code.
     signal.setitimer(signal.ITIMER_PROF, seconds)
     signal.alarm(_ELAPSED_FACTOR * seconds)
     try:
-        reply, is_done = _TOKEN_IDS + work(), True
+        reply = _TOKEN_IDS + work()
     except InputError as error:
-        reply, is_done = _ERROR + str(error).encode(errors="replace"), False
+        reply = _ERROR + str(error).encode(errors="replace")
     except MemoryError:
         reply = _ERROR + f"{what} takes more than {format_bytes(_MAX_MEMORY_BYTES)} of memory".encode()
-        is_done = False
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.alarm(0)
     connection.send_bytes(reply)
-    return is_done
+    return reply[:1] == _TOKEN_IDS
 
 
 def _token_bytes(tokenize: Callable[[Row], TokenIds], row: Row) -> bytes:

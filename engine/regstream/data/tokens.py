@@ -20,7 +20,7 @@ TokenIds = NDArray[np.int32]
 #: Files of any kind of tokenizer.
 _TOKENIZER_FILES = ("*token*", "vocab*", "merges*", "*.model", "*.tiktoken", "tekken*", "chat_template*")
 #: No tokenizer has more special tokens, so a larger one has a vocabulary.
-_MAX_SPECIAL_TOKENS = 2000
+_MAX_SPECIAL = 2000
 _START_BYTES = 1 << 20
 #: Several times the largest published file.
 _MAX_FILE_BYTES = 256 << 20
@@ -29,11 +29,10 @@ _MAX_FILE_BYTES = 256 << 20
 def row_tokenizer(field: str, folder: Path, max_length: int) -> Callable[[Row], TokenIds]:
     """Return a function that turns a row of `field` into at most `max_length` token ids with the tokenizer in `folder`.
 
-    `messages` go through the chat template; any other field is text. The function raises an `InputError` for a row that
-    is empty or of the wrong type.
+    `messages` go through the chat template; any other field is text.
 
     Raises:
-        InputError: the folder has no tokenizer that can be loaded, or it has no chat template for `messages`.
+        InputError: the folder has no usable tokenizer; from the function, the row is empty or of the wrong type.
     """
     tokenizer = _load_tokenizer(folder)
     if field == MESSAGES:
@@ -54,10 +53,7 @@ def _load_tokenizer(folder: Path) -> Any:
     with error_boundary(f"{folder}: no tokenizer that transformers can load{only}"):
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         # transformers loads a tokenizer class without its files as one with an empty vocabulary.
-        if (
-            len(tokenizer) < _MAX_SPECIAL_TOKENS
-            and len({*tokenizer.get_vocab()} - {*tokenizer.all_special_tokens}) <= 1
-        ):
+        if len(tokenizer) < _MAX_SPECIAL and len({*tokenizer.get_vocab()} - {*tokenizer.all_special_tokens}) <= 1:
             raise InputError(
                 f"{folder}: its tokenizer, a {type(tokenizer).__name__}, has no vocabulary: a file is missing, such as"
                 f" {' or '.join(sorted(set(tokenizer.vocab_files_names.values())) or ['tokenizer.json'])}"

@@ -21,7 +21,7 @@ from regstream.models.empty_model import empty_model
 from regstream.models.families.family import Family
 
 #: Names of modules with learned positions: `position_embeddings`, `embed_positions`, `wpe`.
-_POSITION_EMBEDDINGS = re.compile(r"(position[^.]*|\bwpe)$")
+_POSITIONS = re.compile(r"(position[^.]*|\bwpe)$")
 
 
 class LayeredModel:
@@ -78,11 +78,7 @@ class LayeredModel:
         Rows of the table that stand for no position do not count: OPT's `offset`, RoBERTa's up to the padding index.
         """
         for name, module in self.model.named_modules():
-            if (
-                isinstance(module, nn.Embedding)
-                and _POSITION_EMBEDDINGS.search(name)
-                and self.family.block_of(name) is None
-            ):
+            if isinstance(module, nn.Embedding) and _POSITIONS.search(name) and self.family.block_of(name) is None:
                 padding = -1 if module.padding_idx is None else module.padding_idx
                 return module.num_embeddings - int(getattr(module, "offset", padding + 1))
         return None
@@ -133,10 +129,8 @@ class LayeredModel:
         """Return the output of block `index`, (B, L, D). The block's parameters must be bound."""
         run_block = RunBlock(self.blocks[index], hidden_BLD)
         body = self.model.get_submodule(self.family.body)
-        with (
-            self._swapped_blocks([*self._skip_blocks[:index], run_block, *self._skip_blocks[index + 1 :]]),
-            self.bind_parameters(self._placeholder_parameters()),
-        ):
+        blocks = [*self._skip_blocks[:index], run_block, *self._skip_blocks[index + 1 :]]
+        with self._swapped_blocks(blocks), self.bind_parameters(self._placeholder_parameters()):
             return _stopped_value(lambda: body(**self._body_inputs(hidden_BLD, batch)))
 
     @torch.no_grad()
@@ -145,10 +139,8 @@ class LayeredModel:
         inject_hidden = InjectHidden(self.blocks[-1], hidden_BLD, returns_tuple=self._blocks_return_tuples)
         inputs = self._body_inputs(hidden_BLD, Batch((hidden_BLD.shape[1],) * hidden_BLD.shape[0]))
         kept_positions = torch.arange(positions.start, positions.stop, device=hidden_BLD.device)
-        with (
-            self._swapped_blocks([*self._skip_blocks[:-1], inject_hidden]),
-            self.bind_parameters(self._placeholder_parameters()),
-        ):
+        blocks = [*self._skip_blocks[:-1], inject_hidden]
+        with self._swapped_blocks(blocks), self.bind_parameters(self._placeholder_parameters()):
             logits: Tensor = self.model(**inputs, logits_to_keep=kept_positions).logits
         return logits
 

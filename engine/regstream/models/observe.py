@@ -12,11 +12,7 @@ from regstream.models.families.family import InputGroup
 
 @contextmanager
 def observe(
-    block: nn.Module,
-    groups: Sequence[InputGroup],
-    on_input: Callable[[str, Tensor], None],
-    *,
-    stop_early: bool = False,
+    block: nn.Module, groups: Sequence[InputGroup], on_input: Callable[[str, Tensor], None], *, stop_early: bool = False
 ) -> Iterator[None]:
     """Call `on_input(group name, input)` when the first linear of a group runs; its other linears read the same input.
 

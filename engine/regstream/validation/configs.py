@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.errors import InputError
 from regstream.models.config.config_file import CONFIG
-from regstream.models.config.difference import ROPE, ConfigDifference, config_differences, unused_keys
+from regstream.models.config.difference import ROPE, Difference, config_differences, unused_keys
 from regstream.models.config.read_keys import ReadKeys, read_keys
 from regstream.models.config.remote_code import unused_implementations
 from regstream.models.config.same_model import same_model
@@ -81,7 +81,7 @@ class ConfigComparison:
         named = ", ".join(name for name in names if not _RECORDS.fullmatch(name))
         return [f"{candidate.label}: {CONFIG}: keys that differ and change nothing here: {named}"] if named else []
 
-    def _differences(self, candidate: Checkpoint) -> tuple[list[ConfigDifference], list[str]]:
+    def _differences(self, candidate: Checkpoint) -> tuple[list[Difference], list[str]]:
         base, config = self._base, candidate.model_config
         try:
             found = config_differences(config, candidate.config, base.model_config, base.config)
@@ -111,7 +111,7 @@ class ConfigComparison:
                     " embeddings"
                 )
 
-    def _is_harmless(self, difference: ConfigDifference, candidate: Checkpoint) -> bool:
+    def _is_harmless(self, difference: Difference, candidate: Checkpoint) -> bool:
         name, values = difference.name, (difference.value, difference.base_value)
         if name in _ALWAYS_COMPUTING:
             return all(value in ("absent", None, _ALWAYS_COMPUTING[name]) for value in values)
@@ -129,12 +129,12 @@ class ConfigComparison:
     def _pair(self, candidate: Checkpoint) -> tuple[PreTrainedConfig, PreTrainedConfig]:
         return candidate.model_config, self._base.model_config
 
-    def _is_read(self, difference: ConfigDifference) -> bool:
+    def _is_read(self, difference: Difference) -> bool:
         """Whether the model's code looks at a key."""
         reads = self._reads
         return reads is None or difference.attribute in reads.construction | reads.forward
 
-    def _is_unread(self, difference: ConfigDifference, candidate: Checkpoint) -> bool:
+    def _is_unread(self, difference: Difference, candidate: Checkpoint) -> bool:
         """Whether the model's code does not look at a key, or makes the same model of both values."""
         if not self._is_read(difference):
             return True

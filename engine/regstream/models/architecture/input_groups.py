@@ -1,7 +1,6 @@
 """Checks that stem and blocks run alone, and that linears share their inputs as the table says."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,12 +19,10 @@ def check_input_groups(architecture: Architecture, model: LayeredModel, source: 
     Raises:
         ManifestError: the stem or a block does not run alone, or linears of an input group read different inputs.
     """
-    hidden_BLD, batch = attempt(
-        source, "embeddings: the model does not run up to its blocks", lambda: probe_stem(model)
-    )
+    hidden_BLD, batch = attempt(source, "embeddings: the model does not run up to its blocks", probe_stem, model)
     refuse(source, _width_problems(architecture, model, hidden_BLD))
     for index in range(len(model.blocks)):
-        inputs = attempt(source, f"body: block {index} does not run alone", partial(probe_block, model, index, batch))
+        inputs = attempt(source, f"body: block {index} does not run alone", probe_block, model, index, batch)
         refuse(source, _input_problems(architecture, inputs, index, batch))
 
 

@@ -19,14 +19,14 @@ def refuse(source: str, problems: Iterable[str]) -> None:
         raise ManifestError(lines)
 
 
-def attempt(source: str, what: str, run: Callable[[], _T]) -> _T:
-    """Return `run()`, a pass through a model's code.
+def attempt(source: str, what: str, function: Callable[..., _T], *args: object) -> _T:
+    """Call a function that runs a model's code.
 
     Raises:
-        ManifestError: `run` raised; the line starts with `what`.
+        ManifestError: the function raised; the message starts with `what`.
     """
     try:
-        return run()
+        return function(*args)
     except Exception as error:  # a forward may raise anything when it is run in a way that does not fit it
         text = textwrap.shorten(f"{type(error).__name__}: {error}", _MAX_CHARS, placeholder=" …")
         raise ManifestError(f"{source}: [architecture] {what}: {text}") from error

@@ -38,7 +38,7 @@ _FALSE_BY_DEFAULT = {"add_cross_attention", "is_decoder", "tf_legacy_loss", "tie
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfigDifference:
+class Difference:
     """A key whose values differ."""
 
     attribute: str  # of the config class, with its sub-configs: `vision_config.hidden_size`
@@ -61,7 +61,7 @@ class ConfigDifference:
         return all(value in empty for value in (self.value, self.base_value))
 
     def __str__(self) -> str:
-        note = " beside another value, which transformers takes" if self.contradicts else ""
+        note = " beside another value, which transformers uses" if self.contradicts else ""
         note += " (not in the file)" if self.is_default else ""
         of_base = "none" if self.base_value == _ABSENT else _in_json(self.base_value)
         return f"{self.shown} is {_in_json(self.value)}{note}, where the base has {of_base}"
@@ -69,22 +69,22 @@ class ConfigDifference:
 
 def config_differences(
     config: PreTrainedConfig, content: Mapping[str, Any], base: PreTrainedConfig, base_content: Mapping[str, Any]
-) -> list[ConfigDifference]:
+) -> list[Difference]:
     """List the differences of a config from the base's; `content` is the JSON of each file."""
     leaves, base_leaves = _leaves(config), _leaves(base)
-    found = [
-        ConfigDifference(
+    changed = [
+        Difference(
             attribute=attribute,
             leaf=leaf,
-            shown=_shown(leaf, config, content, base_content),
+            shown=_file_key(leaf, config, content, base_content),
             value=_own_spelling(config, attribute, leaves.get((attribute, leaf), _ABSENT)),
-            is_default=(attribute, leaf) in leaves and not _states(content, _shown(leaf, config, content)),
+            is_default=(attribute, leaf) in leaves and not _contains(content, _file_key(leaf, config, content)),
             base_value=_own_spelling(base, attribute, base_leaves.get((attribute, leaf), _ABSENT)),
         )
         for attribute, leaf in dict.fromkeys([*leaves, *base_leaves])
         if leaves.get((attribute, leaf), _ABSENT) != base_leaves.get((attribute, leaf), _ABSENT)
     ]
-    return found + list(_contradictions(config, content, base, base_content))
+    return changed + list(_contradictions(config, content, base, base_content))
 
 
 def unused_keys(config: PreTrainedConfig, content: Mapping[str, Any], base_content: Mapping[str, Any]) -> list[str]:
@@ -98,14 +98,14 @@ def unused_keys(config: PreTrainedConfig, content: Mapping[str, Any], base_conte
         and key not in _ROPE_SPELLINGS
         and not key.startswith("_")
         and names.get(key, key) in attributes
-        and _plain(key, value) != _plain(key, attributes[names.get(key, key)])
-        and _plain(key, value) != _plain(key, base_content.get(key))
+        and _normalize(key, value) != _normalize(key, attributes[names.get(key, key)])
+        and _normalize(key, value) != _normalize(key, base_content.get(key))
     ]
 
 
 def _leaves(config: PreTrainedConfig, prefix: str = "") -> dict[tuple[str, str], Any]:
     """Values by attribute and leaf."""
-    found: dict[tuple[str, str], Any] = {}
+    leaves: dict[tuple[str, str], Any] = {}
     declared = {field.name for field in fields(config)}
     has_table = isinstance(getattr(config, ROPE, None), Mapping)
     for key, value in vars(config).items():
@@ -114,14 +114,16 @@ def _leaves(config: PreTrainedConfig, prefix: str = "") -> dict[tuple[str, str],
             continue
         attribute = prefix + key
         if key == _PER_LAYER:
-            found["per_layer_config", "per_layer_config"] = _plain(key, getattr(value, "per_layer_overrides", value))
+            leaves["per_layer_config", "per_layer_config"] = _normalize(
+                key, getattr(value, "per_layer_overrides", value)
+            )
         elif isinstance(value, PreTrainedConfig):
-            found |= _leaves(value, f"{attribute}.")
+            leaves |= _leaves(value, f"{attribute}.")
         elif key == ROPE and isinstance(value, Mapping):
-            found |= {(attribute, f"{attribute}.{leaf}"): plain for leaf, plain in _rope_leaves(value)}
+            leaves |= {(attribute, f"{attribute}.{leaf}"): plain for leaf, plain in _rope_leaves(value)}
         else:
-            found[attribute, attribute] = _plain(key, value)
-    return found
+            leaves[attribute, attribute] = _normalize(key, value)
+    return leaves
 
 
 def _rope_leaves(table: Mapping[str, Any], defaults: Mapping[str, Any] = _ROPE_DEFAULTS) -> Iterator[tuple[str, Any]]:
@@ -131,15 +133,15 @@ def _rope_leaves(table: Mapping[str, Any], defaults: Mapping[str, Any] = _ROPE_D
     if not table or len(nested) < len(table):
         old_spelling = {"rope_type": table["type"]} if "type" in table else {}
         flat = {key: value for key, value in table.items() if key not in nested and key != "type" and value is not None}
-        yield from ((key, _plain(key, value)) for key, value in {**defaults, **old_spelling, **flat}.items())
+        yield from ((key, _normalize(key, value)) for key, value in {**defaults, **old_spelling, **flat}.items())
 
 
-def _plain(key: str, value: Any) -> Any:
+def _normalize(key: str, value: Any) -> Any:
     """A value for comparisons, the same for all spellings."""
     if isinstance(value, Mapping):
-        return {str(name): _plain(str(name), entry) for name, entry in value.items()}
+        return {str(name): _normalize(str(name), entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(key, entry) for entry in value]
+        return [_normalize(key, entry) for entry in value]
     if isinstance(value, float) and math.isnan(value):
         return "NaN"
     if isinstance(value, str) and "act" in key:
@@ -149,11 +151,11 @@ def _plain(key: str, value: Any) -> Any:
 
 def _contradictions(
     config: PreTrainedConfig, content: Mapping[str, Any], base: PreTrainedConfig, base_content: Mapping[str, Any]
-) -> Iterator[ConfigDifference]:
+) -> Iterator[Difference]:
     """Numbers for rotary embeddings in the file that the class ignores in favour of others in the same file."""
     if not isinstance(getattr(config, ROPE, None), Mapping):
         return
-    taken = {
+    effective = {
         (leaf.rpartition(".")[2], value) for leaf, value in _rope_leaves(getattr(config, ROPE)) if _is_number(value)
     }
     stated = [(key, key, value) for key, value in content.items() if key in _ROPE_SPELLINGS]
@@ -165,20 +167,18 @@ def _contradictions(
     for key, shown, value in stated:
         name = shown.rpartition(".")[2]
         name = _ROPE_SPELLINGS.get(name, name)
-        if _is_number(value) and (name, value) not in taken and base_content.get(key) != content.get(key):
+        if _is_number(value) and (name, value) not in effective and base_content.get(key) != content.get(key):
             of_base = next((v for leaf, v in base_leaves.items() if leaf.rpartition(".")[2] == name), _ABSENT)
-            yield ConfigDifference(
-                attribute=ROPE, leaf=name, shown=shown, value=value, base_value=of_base, contradicts=True
-            )
+            yield Difference(attribute=ROPE, leaf=name, shown=shown, value=value, base_value=of_base, contradicts=True)
     if any(content.get(table) != base_content.get(table) for table in ("rope_scaling", ROPE)):
         yield from _contradicting_types(getattr(config, ROPE))
 
 
-def _contradicting_types(table: Mapping[str, Any]) -> Iterator[ConfigDifference]:
+def _contradicting_types(table: Mapping[str, Any]) -> Iterator[Difference]:
     """A rope type under the old key `type` that contradicts the one under `rope_type`."""
     kind, old = table.get("rope_type"), table.get("type")
     if None not in (kind, old) and kind != old and not {str(kind), str(old)} <= _SAME_ROPE_TYPES:
-        yield ConfigDifference(
+        yield Difference(
             attribute=ROPE, leaf="type", shown="rope_scaling.type", value=old, base_value=kind, contradicts=True
         )
     for entry in table.values():
@@ -202,14 +202,14 @@ def _in_json(value: Any) -> str:
     return "absent" if value == _ABSENT else json.dumps(value, default=str)
 
 
-def _states(content: Mapping[str, Any], shown: str) -> bool:
+def _contains(content: Mapping[str, Any], shown: str) -> bool:
     """Whether a file contains a key, in any of its tables."""
     key = shown.rpartition(".")[2]
     is_present = key in content or (key == "rope_type" and "type" in content)
-    return is_present or any(_states(value, key) for value in content.values() if isinstance(value, Mapping))
+    return is_present or any(_contains(value, key) for value in content.values() if isinstance(value, Mapping))
 
 
-def _shown(leaf: str, config: PreTrainedConfig, *contents: Mapping[str, Any]) -> str:
+def _file_key(leaf: str, config: PreTrainedConfig, *contents: Mapping[str, Any]) -> str:
     """A key as the files spell it."""
     names = [leaf, *(old for old, new in config.attribute_map.items() if new == leaf)]
     if leaf.startswith(f"{ROPE}.") and not any(ROPE in content for content in contents[:1]):

@@ -8,9 +8,6 @@ from regstream.errors import InputError
 from regstream.models.config.build import build_config
 from regstream.models.families.family import Family
 
-#: The key of a second copy of the table, which older versions of transformers wrote and CLIPModel reads.
-_SECOND_KEY = "{}_dict"
-
 
 def nested_config(family: Family, content: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """Return the table of a larger model's config that describes the family's model, or the whole config without one.
@@ -19,10 +16,11 @@ def nested_config(family: Family, content: Mapping[str, Any], file: Path) -> dic
         InputError: the value is not a table, or its two copies describe different models.
     """
     key = str(family.nested_config)
-    second = content.get(_SECOND_KEY.format(key))
+    second_key = f"{key}_dict"  # a copy that older versions of transformers wrote and CLIPModel reads
+    second = content.get(second_key)
     if second is None:
         return _table(content.get(key, content), key, file)
-    second = _table(second, _SECOND_KEY.format(key), file)
+    second = _table(second, second_key, file)
     if key not in content:
         return second
     first = _table(content[key], key, file)
@@ -30,7 +28,7 @@ def nested_config(family: Family, content: Mapping[str, Any], file: Path) -> dic
     for name in both:
         if both[name] != one.get(name):
             raise InputError(
-                f"{file}: {name} is {one.get(name)} in {key} and {both[name]} in {_SECOND_KEY.format(key)};"
+                f"{file}: {name} is {one.get(name)} in {key} and {both[name]} in {second_key};"
                 " libraries read one or the other: remove the one that is wrong"
             )
     return first

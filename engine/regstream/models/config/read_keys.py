@@ -43,19 +43,15 @@ def read_keys(family: Family, config: PreTrainedConfig, dtype: torch.dtype) -> R
 
 def _record_reads(config: PreTrainedConfig, keys: set[str], prefix: str) -> None:
     """Make a config and its sub-configs add every key that is read from now on, present or not, to `keys`."""
-    config_class: Any = type(config)
+    original: Any = type(config)
     for key, value in list(vars(config).items()):
         if isinstance(value, PreTrainedConfig):
             _record_reads(value, keys, f"{prefix}{key}.")
 
     def read(self: PreTrainedConfig, key: str) -> Any:
-        keys.add(prefix + config_class.attribute_map.get(key, key))
-        return config_class.__getattribute__(self, key)
+        keys.add(prefix + original.attribute_map.get(key, key))
+        return original.__getattribute__(self, key)
 
     # transformers finds the model of a config by the name of its class.
-    attributes = {
-        "__getattribute__": read,
-        "__module__": config_class.__module__,
-        "__qualname__": config_class.__qualname__,
-    }
-    config.__class__ = type(config_class.__name__, (config_class,), attributes)
+    names = {"__getattribute__": read, "__module__": original.__module__, "__qualname__": original.__qualname__}
+    config.__class__ = type(original.__name__, (original,), names)
