@@ -114,9 +114,8 @@ def _leaves(config: PreTrainedConfig, prefix: str = "") -> dict[tuple[str, str],
             continue
         attribute = prefix + key
         if key == _PER_LAYER:
-            leaves["per_layer_config", "per_layer_config"] = _normalize(
-                key, getattr(value, "per_layer_overrides", value)
-            )
+            overrides = getattr(value, "per_layer_overrides", value)
+            leaves["per_layer_config", "per_layer_config"] = _normalize(key, overrides)
         elif isinstance(value, PreTrainedConfig):
             leaves |= _leaves(value, f"{attribute}.")
         elif key == ROPE and isinstance(value, Mapping):
