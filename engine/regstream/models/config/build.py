@@ -61,5 +61,5 @@ def _merge_pair(key: str, value: Any) -> Any:
 
 
 def _rename_su(key: str, value: Any) -> Any:
-    """Rename the rope type `su` of Phi-3's first configs to `longrope`, whose keys its class adds for `su`."""
+    """Rename Phi-3's old rope type `su` to `longrope`, the only name for which its class fills in missing keys."""
     return "longrope" if key in ("type", "rope_type") and value == "su" else value
