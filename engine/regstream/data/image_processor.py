@@ -104,8 +104,8 @@ class ProcessedImages:
             num_pixels = max(width * height, self._resized_pixels(width, height))
             if num_pixels > _MAX_PIXELS:
                 raise InputError(
-                    f"{self._path}, {location}: {width:,} x {height:,} pixels, up to {num_pixels:,} resized; expected at"
-                    f" most {_MAX_PIXELS:,}; scale or crop the image"
+                    f"{self._path}, {location}: {width:,} x {height:,} pixels, up to {num_pixels:,} resized; expected"
+                    f" at most {_MAX_PIXELS:,}; scale or crop the image"
                 )
             _check_value_range(image)
             return _upright(image.convert("RGB"), image)
