@@ -20,7 +20,7 @@ from regstream.manifest.canonical import meaning
 from regstream.manifest.reading import manifest_from, read_manifest
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Manifest
-from regstream.models.family import LANGUAGE_MODEL_FATES
+from regstream.models.families.family import LANGUAGE_MODEL_POLICY
 
 Invoke = Callable[..., Result]
 
@@ -119,7 +119,7 @@ def without_others(meant: dict[str, Any]) -> dict[str, Any]:
 def others_of_a_language_model(manifest: Manifest) -> dict[str, str]:
     """What becomes of the parts outside the blocks."""
     asked, regresses = manifest.merge.others, manifest.merge.regresses
-    defaults = LANGUAGE_MODEL_FATES.items()
+    defaults = LANGUAGE_MODEL_POLICY.items()
     return {part: getattr(asked, part) or (fate if regresses else "average") for part, fate in defaults}
 
 

@@ -102,30 +102,30 @@ def column(path: Path, name: str) -> list[Any]:
 
 def test_rows_are_drawn_from_all_of_it_by_the_seed(rows: str, hub: Hub) -> None:
     drawing = DatasetSampler()
-    drawn = column(drawing.table(asked(), "input_ids", 0), "input_ids")
+    drawn = column(drawing.sample(asked(), "input_ids", 0), "input_ids")
     assert drawing.commits == {f"datasets/{NAME}": rows}
     places = [IDS.index(ids) for ids in drawn]
     assert len(set(places)) == 12
     assert min(places) < COUNT // 2 < max(places)  # of both files
     assert places != sorted(places) != list(range(12))
     requests = len(hub.requests)
-    again = column(DatasetSampler(drawing.commits).table(asked(), "input_ids", 0), "input_ids")
+    again = column(DatasetSampler(drawing.commits).sample(asked(), "input_ids", 0), "input_ids")
     assert again == drawn
     assert len(hub.requests) == requests + 1  # whether it has moved on
-    other = column(DatasetSampler().table(asked(), "input_ids", 1), "input_ids")
+    other = column(DatasetSampler().sample(asked(), "input_ids", 1), "input_ids")
     assert other != drawn
     shutil.rmtree(constants.HF_ASSETS_CACHE)
-    assert column(DatasetSampler().table(asked(), "input_ids", 0), "input_ids") == drawn
+    assert column(DatasetSampler().sample(asked(), "input_ids", 0), "input_ids") == drawn
 
 
 def test_all_rows_in_their_order(rows: str) -> None:
-    assert column(DatasetSampler().table(asked(rows=None), "input_ids", 0), "input_ids") == IDS
-    assert column(DatasetSampler().table(asked(rows=None, split="test"), "input_ids", 0), "input_ids") == IDS[:4]
+    assert column(DatasetSampler().sample(asked(rows=None), "input_ids", 0), "input_ids") == IDS
+    assert column(DatasetSampler().sample(asked(rows=None, split="test"), "input_ids", 0), "input_ids") == IDS[:4]
 
 
 def test_rows_are_written_piece_by_piece(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "_PIECE_BYTES", 8 * len(picture(0)))
-    kept = DatasetSampler().table(asked(rows=None), "image", 0)
+    monkeypatch.setattr(pieces, "_CHUNK_BYTES", 8 * len(picture(0)))
+    kept = DatasetSampler().sample(asked(rows=None), "image", 0)
     assert [row["bytes"] for row in column(kept, "image")] == [picture(index) for index in range(COUNT)]
     metadata = pq.read_metadata(kept)
     counts = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
@@ -144,9 +144,9 @@ def test_who_draws_the_same_rows_at_once_waits(rows: str, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(drawing, "write_rows", counted)
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(DatasetSampler().table, asked(), "input_ids", 0)
+        first = pool.submit(DatasetSampler().sample, asked(), "input_ids", 0)
         assert began.wait(60)
-        second = pool.submit(DatasetSampler().table, asked(), "input_ids", 0)
+        second = pool.submit(DatasetSampler().sample, asked(), "input_ids", 0)
         assert first.result() == second.result()
     assert times == [first.result()]
 
@@ -164,7 +164,7 @@ def test_the_same_set_as_from_a_file_of_the_rows(rows: str, tokenizer: Path, tmp
     options: dict[str, Any] = {"family": LLAMA, "config": config, "base": tokenizer, "seed": 5}
     warnings: list[str] = []
     drawn = load_calibration(asked(field=field), **options, warn=warnings.append)
-    kept = DatasetSampler().table(asked(field=field), field, 5)
+    kept = DatasetSampler().sample(asked(field=field), field, 5)
     file = tmp_path / "rows.parquet"
     shutil.copy(kept, file)
     read = load_calibration(Calibration(path=file, field=field), **options, warn=warnings.append)
@@ -180,7 +180,7 @@ def test_images_with_their_labels(rows: str, tmp_path: Path) -> None:
     config = CLIPVisionConfig(image_size=checkpoints.IMAGE_SIZE, patch_size=checkpoints.PATCH_SIZE)
     loaded: Any = load_calibration(asked(), family=CLIP_VISION, config=config, base=base, seed=0, warn=lambda _: None)
     assert len(loaded) == 12
-    kept = pq.read_table(DatasetSampler().table(asked(), "image", 0)).to_pylist()
+    kept = pq.read_table(DatasetSampler().sample(asked(), "image", 0)).to_pylist()
     pictures = {picture(index): index for index in range(COUNT)}
     places = [pictures[row["image"]["bytes"]] for row in kept]  # the very bytes, not encoded anew
     labels = [int(label) for index in range(len(loaded.batches)) for label in loaded.labels(index)]
@@ -201,7 +201,7 @@ def test_fewer_rows_than_were_asked_for_are_told(rows: str, tokenizer: Path) -> 
     )
     assert len(warnings) == 1
     assert warnings[0].startswith("org-rows-test-")
-    assert warnings[0].endswith("4 rows where 12 were asked for; going on with 4")
+    assert warnings[0].endswith("has 4 rows, fewer than rows = 12; using all 4")
 
 
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
@@ -218,7 +218,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_mistake_is_one_line(rows: str, kind: str) -> None:
     settings, line = MISTAKES[kind]
     with pytest.raises(InputError) as caught:
-        DatasetSampler().table(asked(**settings), "words" if kind == "no column" else "text", 0)
+        DatasetSampler().sample(asked(**settings), "words" if kind == "no column" else "text", 0)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -227,26 +227,26 @@ def test_a_repository_without_rows_is_told(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# Nothing\n")
     hub.add(f"datasets/{NAME}", tmp_path)
     with pytest.raises(InputError, match="data set org/rows at "):
-        DatasetSampler().table(asked(), "text", 0)
+        DatasetSampler().sample(asked(), "text", 0)
 
 
 def test_without_the_package_it_is_told_how_to_get_it(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r'takes the package datasets: pip install "regstream\[datasets\]"'):
-        DatasetSampler().table(asked(), "text", 0)
+        DatasetSampler().sample(asked(), "text", 0)
 
 
 def test_offline_what_was_drawn_is_there_and_all_else_is_told(
     rows: str, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn = DatasetSampler().table(asked(), "input_ids", 0)
+    drawn = DatasetSampler().sample(asked(), "input_ids", 0)
     stop(hub)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert DatasetSampler().table(asked(), "input_ids", 0) == drawn
-    with pytest.raises(InputError, match="were not drawn before, and HF_HUB_OFFLINE keeps off the network"):
-        DatasetSampler().table(asked(), "input_ids", 1)
+    assert DatasetSampler().sample(asked(), "input_ids", 0) == drawn
+    with pytest.raises(InputError, match="are not in the cache, and HF_HUB_OFFLINE keeps off the network"):
+        DatasetSampler().sample(asked(), "input_ids", 1)
     with pytest.raises(InputError, match="org/other@main: not in the cache, and HF_HUB_OFFLINE"):
-        DatasetSampler().table(asked(dataset="org/other"), "input_ids", 0)
+        DatasetSampler().sample(asked(dataset="org/other"), "input_ids", 0)
 
 
 @pytest.fixture

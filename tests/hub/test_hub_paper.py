@@ -43,7 +43,7 @@ def test_a_run_is_planned_offline_from_rows_that_were_drawn(
     manifest, drawing = read_manifest(source), DatasetSampler()
     for candidate in manifest.candidates:
         assert candidate.calibration is not None
-        drawing.table(candidate.calibration, candidate.calibration.field, manifest.merge.seed)
+        drawing.sample(candidate.calibration, candidate.calibration.field, manifest.merge.seed)
     fill(cache, manifest)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     give_ample_disk(monkeypatch)
@@ -65,6 +65,6 @@ def test_test_images_come_with_their_labels(rows: Path) -> None:
         held_out = candidate.evaluation
         assert held_out is not None
         if candidate.name in ("food101", "fer2013", "svhn"):
-            kept = pq.read_table(DatasetSampler().table(held_out, held_out.field, 0, held_out.label))
+            kept = pq.read_table(DatasetSampler().sample(held_out, held_out.field, 0, held_out.label))
             assert kept.column_names == [held_out.field, held_out.label]
             assert kept.column(held_out.label).to_pylist() == [0, 1, 0]

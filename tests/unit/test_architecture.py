@@ -15,9 +15,9 @@ from architectures import TABLES
 from merging import Merge, make_merge
 from regstream.errors import InputError, ManifestError
 from regstream.manifest.architecture import Architecture
-from regstream.models.architecture.input_groups import check_passes
-from regstream.models.architecture.modules import describe, unregressed
-from regstream.models.architecture.table import family_from
+from regstream.models.architecture.input_groups import check_input_groups
+from regstream.models.architecture.modules import family_from_manifest, ungrouped_weights
+from regstream.models.architecture.table import family_from_table
 from regstream.models.config.build import build_config
 from regstream.models.layered_model import LayeredModel
 
@@ -81,7 +81,7 @@ WRONG: dict[str, tuple[checkpoints.Family, tuple[str, str], str]] = {
     "a norm for a linear": (
         "olmo2",
         ("self_attn.q_proj", "self_attn.q_norm"),
-        'inputs[0][0]: "self_attn.q_norm" of block 0 is no linear but a Olmo2RMSNorm; the nearest: "self_attn.q_proj"',
+        'inputs[0][0]: "self_attn.q_norm" of block 0 is a Olmo2RMSNorm, no linear; the nearest: "self_attn.q_proj"',
     ),
     "transposed that are not": (
         "olmo2",
@@ -156,7 +156,7 @@ def test_a_table_that_does_not_fit_is_told_with_its_key(
 def test_all_modules_that_are_not_there_are_told_at_once(merges: dict[str, Merge]) -> None:
     table = TABLES["olmo2"].replace("model.embed", "model.embedd").replace("_proj", "_project")
     with pytest.raises(ManifestError) as caught:
-        describe(read(table), merges["olmo2"].folders.base, "merge.toml")
+        family_from_manifest(read(table), merges["olmo2"].folders.base, "merge.toml")
     # The embeddings that are not there, the ones that are and are in no part, and seven linears.
     assert len(caught.value.problems) == 9
 
@@ -164,21 +164,21 @@ def test_all_modules_that_are_not_there_are_told_at_once(merges: dict[str, Merge
 def test_a_class_of_another_task_is_refused(merges: dict[str, Merge]) -> None:
     table = TABLES["olmo2"].replace("[architecture]", '[architecture]\nmodel_class = "AutoModelForImageClassification"')
     with pytest.raises(InputError, match=r"config.json describes no AutoModelForImageClassification: ") as caught:
-        describe(read(table), merges["olmo2"].folders.base, "merge.toml")
+        family_from_manifest(read(table), merges["olmo2"].folders.base, "merge.toml")
     assert len(str(caught.value)) < 500
 
 
 def test_a_model_type_that_transformers_does_not_have_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "olmo9", "auto_map": {"AutoModelForCausalLM": "m.Model"}}')
     with pytest.raises(InputError, match=r'model_type "olmo9" is not in transformers .*checkpoint is not run'):
-        describe(read(TABLES["olmo2"]), tmp_path, "merge.toml")
+        family_from_manifest(read(TABLES["olmo2"]), tmp_path, "merge.toml")
 
 
 @pytest.mark.parametrize("config", [{"model_type": "t5"}, {"model_type": "own", "is_encoder_decoder": True}])
 def test_no_table_makes_an_encoder_decoder_model_one_that_is_merged(tmp_path: Path, config: dict[str, Any]) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match=rf'^base: .*model_type "{config["model_type"]}" is an encoder-decoder model'):
-        describe(read(TABLES["olmo2"]), tmp_path, "merge.toml")
+        family_from_manifest(read(TABLES["olmo2"]), tmp_path, "merge.toml")
 
 
 @pytest.mark.parametrize("family", checkpoints.DESCRIBED_FAMILIES)
@@ -186,7 +186,7 @@ def test_a_table_that_fits_passes_and_leaves_the_model_as_it_was(
     merges: dict[str, Merge], family: checkpoints.Family
 ) -> None:
     model = merges[family].plan().model
-    assert unregressed(model) is None
+    assert ungrouped_weights(model) is None
     for root in (model.model, *model.blocks):
         assert all(parameter.is_meta for parameter in root.parameters())
         assert not any("forward" in module.__dict__ for module in root.modules())
@@ -200,11 +200,11 @@ def test_a_config_without_what_rows_are_checked_by_is_refused(
 ) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, "image_size": 24}))
     with pytest.raises(InputError, match=f"base: config.json: {key} is None, expected a whole number"):
-        describe(read(TABLES[table]), tmp_path, "merge.toml")
+        family_from_manifest(read(TABLES[table]), tmp_path, "merge.toml")
 
 
 def layered(config: dict[str, Any], architecture: Architecture) -> LayeredModel:
-    family = family_from(architecture, config["model_type"])
+    family = family_from_table(architecture, config["model_type"])
     built = build_config(family, config, Path("config.json"))
     return LayeredModel(family, built, dtype=torch.float32, device=CPU)
 
@@ -215,7 +215,7 @@ def test_blocks_that_read_parameters_from_outside_are_refused() -> None:
     table = TABLES["megatron-bert"].replace('["embeddings"]', '["embeddings", "encoder.embed_positions"]')
     architecture = read(table.replace('final_norm  = ["encoder.ln"]\nhead        = ["pooler"]\n', ""))
     with pytest.raises(ManifestError, match=r"block 0 does not run alone: .*parameters outside the blocks"):
-        check_passes(architecture, layered(config.to_dict(), architecture), "merge.toml")
+        check_input_groups(architecture, layered(config.to_dict(), architecture), "merge.toml")
 
 
 @pytest.mark.parametrize("times", [0, 2])
@@ -232,7 +232,7 @@ def test_a_linear_that_does_not_run_once_is_refused(merges: dict[str, Merge], ti
         block.register_forward_pre_hook(run)
     table = TABLES["olmo2"].replace("inputs = [", 'inputs = [\n    ["extra"],')
     with pytest.raises(ManifestError, match=rf'inputs\[0\]: "extra" runs {times} times in a pass through block 1;'):
-        check_passes(read(table), model, "merge.toml")
+        check_input_groups(read(table), model, "merge.toml")
 
 
 def test_a_table_takes_no_memory_of_the_models_size() -> None:
@@ -242,5 +242,5 @@ def test_a_table_takes_no_memory_of_the_models_size() -> None:
     model = layered(config | {"num_attention_heads": 32, "vocab_size": 100_000}, read(TABLES["olmo2"]))
     before = resident_bytes()
     with measured_peak(CPU) as peak:
-        check_passes(read(TABLES["olmo2"]), model, "merge.toml")
+        check_input_groups(read(TABLES["olmo2"]), model, "merge.toml")
     assert peak.num_bytes - before < 64 << 20  # one linear of a block would be 256 MiB

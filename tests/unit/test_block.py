@@ -84,7 +84,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def inputs_for(pair: Pair, lengths: tuple[int, ...]) -> tuple[dict[str, Tensor], Batch]:
-    if pair.layered.family.rows == "pixel_values":
+    if pair.layered.family.modality == "pixel_values":
         pixels = checkpoints.random_images(len(lengths), seed=0)
         return {"pixel_values": pixels}, Batch((checkpoints.IMAGE_TOKENS,) * len(lengths))
     batch = Batch(lengths)
@@ -176,7 +176,7 @@ def test_hidden_states_go_with_the_pass(tmp_path: Any, ends: bool) -> None:
     gone = weakref.ref(hidden_BLD)
     with (
         pair.layered.bind_parameters(pair.weights(block=0)),
-        observe(pair.layered.blocks[0], pair.layered.family.groups, lambda group, x_BLI: None, ends=ends),
+        observe(pair.layered.blocks[0], pair.layered.family.groups, lambda group, x_BLI: None, stop_early=ends),
     ):
         pair.layered.run_block(0, hidden_BLD, batch)
     del hidden_BLD
@@ -223,7 +223,7 @@ def test_a_pass_that_ends_early_computes_nothing_after_the_last_groups_input(pai
     ]
     with (
         pair.layered.bind_parameters(pair.weights(block=1)),
-        observe(block, groups, lambda group, x_BLI: seen.append(x_BLI), ends=True),
+        observe(block, groups, lambda group, x_BLI: seen.append(x_BLI), stop_early=True),
     ):
         for _ in range(2):
             assert pair.layered.run_block(1, states[1], batch) is seen[-1]

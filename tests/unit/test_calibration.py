@@ -155,7 +155,7 @@ def test_fewer_rows_than_were_asked_for_are_warned_of(tmp_path: Path, load: Load
         load(path, rows=wanted, warnings=warnings)
     assert warnings == []
     load(path, rows=100, warnings=warnings)
-    assert warnings == ["rows.txt: 8 rows where 100 were asked for; going on with 8"]
+    assert warnings == ["rows.txt: has 8 rows, fewer than rows = 100; using all 8"]
 
 
 def test_the_digest_is_of_the_rows_as_the_model_sees_them_and_of_their_batches(tmp_path: Path, load: Load) -> None:

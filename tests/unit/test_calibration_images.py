@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor, CLIPVisionConfig
 
 from checkpoints import IMAGE_SIZE, PATCH_SIZE, write_image_processor
-from regstream.data.images import TableImages
+from regstream.data.encoded_images import TableImages
 from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.data.pixels import PixelRows
 from regstream.errors import InputError
@@ -138,7 +138,7 @@ def test_an_image_that_is_damaged_is_named_at_once(tmp_path: Path, base: Path) -
     folder = write_folder(tmp_path / "images")
     damaged = folder / "class 1" / "03.png"
     damaged.write_bytes(damaged.read_bytes()[:200])
-    with pytest.raises(InputError, match=r"images, class 1/03.png: no image that can be read"):
+    with pytest.raises(InputError, match=r"images, class 1/03.png: not a readable image"):
         load(folder, base)
 
 
@@ -154,7 +154,7 @@ def test_what_is_not_there_is_told(tmp_path: Path, base: Path) -> None:
     (tmp_path / "torn.parquet").write_bytes(b"PAR1")
     with pytest.raises(InputError, match=r"torn.parquet: "):
         load(tmp_path / "torn.parquet", base)
-    with pytest.raises(InputError, match=r"no preprocessor_config.json; without it images cannot be prepared"):
+    with pytest.raises(InputError, match=r"no preprocessor_config.json; without it images cannot be preprocessed"):
         load(write_folder(tmp_path / "images"), tmp_path)
 
 
@@ -177,7 +177,7 @@ def test_images_without_a_class_are_told(tmp_path: Path, base: Path) -> None:
     folder = write_folder(tmp_path / "images", count=1)
     (folder / "a.png").write_bytes(encoded(picture(0)))
     pq.write_table(pa.table({"image": [encoded(picture(0))], "label": ["cat"]}), tmp_path / "rows.parquet")
-    for path, message in ((folder, "a.png lies in no class's folder"), (tmp_path / "rows.parquet", "a whole number")):
+    for path, message in ((folder, "a.png is in no class folder"), (tmp_path / "rows.parquet", "a whole number")):
         rows = load(path, base)
         assert isinstance(rows, PixelRows)
         with pytest.raises(InputError, match=message):

@@ -18,7 +18,7 @@ ROW_BYTES = 5_000
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "_PIECE_BYTES", 10 * ROW_BYTES)
+    monkeypatch.setattr(pieces, "_CHUNK_BYTES", 10 * ROW_BYTES)
 
 
 class Row(dict[str, Any]):

@@ -54,7 +54,7 @@ def test_images_are_drawn_by_the_seed(tmp_path: Path) -> None:
 def test_fewer_images_than_were_asked_for_are_warned_of(tmp_path: Path) -> None:
     warnings: list[str] = []
     load(write_images(tmp_path / "rows.safetensors", random_images(3, seed=0)), rows=9, warnings=warnings)
-    assert warnings == ["rows.safetensors: 3 rows where 9 were asked for; going on with 3"]
+    assert warnings == ["rows.safetensors: has 3 rows, fewer than rows = 9; using all 3"]
 
 
 def test_the_digest_changes_with_content_order_and_batches(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_the_digest_changes_with_content_order_and_batches(tmp_path: Path) -> No
         (torch.zeros(3, IMAGE_SIZE, IMAGE_SIZE), "expected .rows, 3, 24, 24."),
         (torch.zeros(0, 3, IMAGE_SIZE, IMAGE_SIZE), "expected .rows, 3, 24, 24."),
         (torch.full((2, 3, IMAGE_SIZE, IMAGE_SIZE), torch.nan), "rows 0-1 hold NaN or infinite values"),
-        (torch.zeros(2, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8), "expected prepared, floating-point images"),
+        (torch.zeros(2, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8), "expected preprocessed, floating-point images"),
     ],
 )
 def test_what_is_no_image_of_the_models_size_is_refused(tmp_path: Path, pixels: Tensor, message: str) -> None:

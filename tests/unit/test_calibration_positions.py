@@ -37,7 +37,7 @@ SHAPE: dict[str, Any] = {
 )
 def test_as_many_positions_as_the_model_takes(family: Any, config: Any, expected: int) -> None:
     layered = LayeredModel(family, config, dtype=torch.float32, device=torch.device("cpu"))
-    assert layered.positions == expected
+    assert layered.max_positions == expected
     model: Any = getattr(transformers, family.model_class)
     whole: nn.Module = (getattr(model, "from_config", None) or model._from_config)(config)
     whole(input_ids=torch.full((1, expected), 5))
@@ -47,7 +47,7 @@ def test_as_many_positions_as_the_model_takes(family: Any, config: Any, expected
 
 def test_rotary_positions_are_not_counted() -> None:
     config = transformers.LlamaConfig(**SHAPE, max_position_embeddings=20)
-    assert LayeredModel(LLAMA, config, dtype=torch.float32, device=torch.device("cpu")).positions is None
+    assert LayeredModel(LLAMA, config, dtype=torch.float32, device=torch.device("cpu")).max_positions is None
 
 
 @pytest.mark.parametrize(("length", "told"), [(30, True), (19, False)])
@@ -56,7 +56,7 @@ def test_longer_rows_are_cut_and_that_is_told(tmp_path: Path, length: int, *, to
     warnings: list[str] = []
     rows = load_calibration(
         Calibration(path=path, field="input_ids"),
-        family=GPT2, config=transformers.GPT2Config(vocab_size=40), base=tmp_path, seed=0, positions=20,
+        family=GPT2, config=transformers.GPT2Config(vocab_size=40), base=tmp_path, seed=0, max_positions=20,
         warn=warnings.append,
     )  # fmt: skip
     assert rows.batches[0].lengths == (min(length, 20), 3)

@@ -61,13 +61,13 @@ def test_an_image_of_too_many_pixels_is_refused_by_its_header(images: Path, base
 
 def test_an_image_that_scaling_to_its_shorter_side_makes_huge_is_refused(images: Path, base: Path) -> None:
     Image.new("L", (1, 1_000_000)).save(images / "a.png")
-    with pytest.raises(InputError, match=r"a.png: 1 x 1,000,000 pixels, prepared by way of"):
+    with pytest.raises(InputError, match=r"a.png: 1 x 1,000,000 pixels, up to .* resized; expected"):
         load(images, base)
 
 
 def test_an_image_in_a_program_is_not_run(images: Path, base: Path) -> None:
     (images / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
-    with pytest.raises(InputError, match=r"a.png: no image that can be read"):
+    with pytest.raises(InputError, match=r"a.png: not a readable image"):
         load(images, base)
 
 
@@ -85,7 +85,7 @@ def test_a_pipe_among_images_is_refused(images: Path, base: Path) -> None:
         ({"crop_size": {"height": 9999, "width": 9999}}, r"crop_size.height is 9,999"),
         (
             {"crop_size": {"height": 8, "width": 8}},
-            r"the image processor makes \[3, 8, 8\] of an image, the model reads",
+            r"the image processor produces \[3, 8, 8\], the model reads",
         ),
         ({"size": "huge"}, "the image processor refuses it|preprocessor_config.json: "),
         ({"image_mean": [0.5]}, "the image processor refuses it"),
@@ -153,7 +153,7 @@ def test_wide_values_of_8_bits_are_read(images: Path, base: Path) -> None:
 @pytest.mark.parametrize(("content", "found"), [(b"", "found an empty file"), (b"<svg/>", "found 6 bytes")])
 def test_what_is_no_image_is_named(images: Path, base: Path, content: bytes, found: str) -> None:
     (images / "a.png").write_bytes(content)
-    with pytest.raises(InputError, match=f"a.png: no image that can be read: expected one of AVIF, .*{found}"):
+    with pytest.raises(InputError, match=f"a.png: not a readable image: expected one of AVIF, .*{found}"):
         load(images, base)
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from regstream.data.row_sources import Row, choose, count_rows, read_rows
+from regstream.data.row_reader import Row, count_rows, read_rows, sample_indices
 from regstream.errors import InputError
 
 
@@ -29,16 +29,16 @@ def every(path: Path, field: str = "text") -> list[Row]:
 
 @pytest.mark.parametrize("seed", [0, 1, 2**62])
 def test_a_draw_is_decided_by_its_seed(seed: int) -> None:
-    drawn = choose(1000, 50, seed)
-    assert drawn == choose(1000, 50, seed)
+    drawn = sample_indices(1000, 50, seed)
+    assert drawn == sample_indices(1000, 50, seed)
     assert drawn == sorted(set(drawn))
     assert len(drawn) == 50
-    assert drawn != choose(1000, 50, seed + 1)
+    assert drawn != sample_indices(1000, 50, seed + 1)
 
 
 @pytest.mark.parametrize("wanted", [None, 5, 6])
 def test_all_rows_are_taken_where_no_fewer_are_wanted(wanted: int | None) -> None:
-    assert choose(5, wanted, 0) == [0, 1, 2, 3, 4]
+    assert sample_indices(5, wanted, 0) == [0, 1, 2, 3, 4]
 
 
 def test_lines_are_counted_and_placed_with_blank_ones_left_out(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_table_is_read_by_its_column(tmp_path: Path) -> None:
     assert count_rows(path) == 200
     rows = list(read_rows(path, "text", [0, 63, 64, 199]))
     assert [row.value for row in rows] == ["row 0", "row 63", "row 64", "row 199"]
-    assert rows[-1].place == "rows.parquet, row 200"
+    assert rows[-1].location == "rows.parquet, row 200"
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 import checkpoints
-from regstream.models.families import FAMILIES, family_of
-from regstream.models.family import Family, Part
+from regstream.models.families.family import Family, NonBlockPart
+from regstream.models.families.registry import FAMILIES, family_of
 
 DESCRIBED: dict[checkpoints.Family, str] = {
     "llama": "llama", "llama-tied": "llama", "mistral": "mistral", "qwen2": "qwen2", "qwen3": "qwen3",
@@ -30,7 +30,7 @@ def described(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 def run(model: nn.Module, family: Family) -> None:
     inputs: dict[str, Any]
-    if family.rows == "input_ids":
+    if family.modality == "input_ids":
         inputs = {"input_ids": torch.arange(12)[None]}
     else:
         inputs = {"pixel_values": checkpoints.random_images(1, seed=0)}
@@ -48,7 +48,7 @@ def test_every_family_is_found_by_its_model_types_and_no_other_is() -> None:
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_every_family_is_among_those_that_are_tested(family: Family) -> None:
     assert family.name in {found.name for kind in DESCRIBED.values() if (found := family_of(kind)) is not None}
-    assert family.parts.keys() == family.defaults.keys() == set(get_args(Part))
+    assert family.parts.keys() == family.defaults.keys() == set(get_args(NonBlockPart))
 
 
 def test_the_linears_of_a_group_read_the_very_same_tensor(described: tuple[nn.Module, Family]) -> None:
@@ -101,7 +101,7 @@ def test_every_module_of_a_part_is_in_the_model(described: tuple[nn.Module, Fami
 def test_images_give_as_many_tokens_as_is_said(described: tuple[nn.Module, Family]) -> None:
     model, family = described
     if family.tokens_per_row is None:
-        assert family.rows == "input_ids"
+        assert family.modality == "input_ids"
         return
     lengths = []
     model.get_submodule(family.blocks)[0].register_forward_pre_hook(  # type: ignore[index]
@@ -155,5 +155,5 @@ def test_importing_the_families_imports_no_torch(tmp_path: Path) -> None:
 def test_what_checkpoints_call_otherwise_is_found(model_type: str, stored: str, own: str) -> None:
     family = family_of(model_type)
     assert family is not None
-    assert family.own_name(stored) == own
-    assert family.own_name(own) == own
+    assert family.model_name(stored) == own
+    assert family.model_name(own) == own

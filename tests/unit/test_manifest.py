@@ -11,7 +11,7 @@ from regstream.errors import ManifestError
 from regstream.manifest.fields import parse_device
 from regstream.manifest.reading import read_manifest
 from regstream.manifest.references import ModelRef
-from regstream.manifest.schema import Calibration, Manifest, Others, Resources
+from regstream.manifest.schema import Calibration, Manifest, NonBlockParameters, Resources
 
 GOOD = """\
 [merge]
@@ -82,7 +82,7 @@ def test_a_good_manifest_comes_out_frozen_with_defaults_and_absolute_paths(write
     assert manifest.merge.output == tmp_path / "merged"
     assert manifest.workdir == tmp_path / "merged" / ".regstream"
     assert (manifest.merge.options.model_dump()["alpha"], manifest.merge.dtype, manifest.merge.seed) == (0.95, None, 0)
-    assert manifest.merge.others == Others()
+    assert manifest.merge.others == NonBlockParameters()
     assert manifest.resources == Resources()
     math, code = manifest.candidates
     assert math.model == ModelRef(folder=tmp_path / "math")

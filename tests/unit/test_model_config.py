@@ -14,14 +14,14 @@ import checkpoints
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError
 from regstream.models.config.build import build_config
+from regstream.models.config.image_sizes import image_shape, num_image_tokens
+from regstream.models.config.model_sizes import hidden_size, vocab_size
 from regstream.models.config.nested import nested_config
-from regstream.models.config.shape import hidden_size, vocabulary
 from regstream.models.empty_model import empty_model
 from regstream.models.families.clip import CLIP_VISION
 from regstream.models.families.decoders import LLAMA
 from regstream.models.families.encoders import BERT
-from regstream.models.family import Family
-from regstream.models.images import image_shape, patches_and_class
+from regstream.models.families.family import Family
 
 FILE = Path("model/config.json")
 SMALL = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 32}
@@ -135,16 +135,16 @@ def test_what_its_class_refuses_is_told_in_one_line(keys: dict[str, Any], expect
 
 def test_what_a_file_leaves_out_is_its_classs_default(tmp_path: Path) -> None:
     config = build_config(LLAMA, {"model_type": "llama"}, FILE)
-    assert (vocabulary(config), hidden_size(config)) == (LlamaConfig().vocab_size, LlamaConfig().hidden_size)
+    assert (vocab_size(config), hidden_size(config)) == (LlamaConfig().vocab_size, LlamaConfig().hidden_size)
     vision = build_config(CLIP_VISION, {"hidden_size": 48}, FILE)
     assert image_shape(vision) == (3, 224, 224)
-    assert patches_and_class(vision) == 50
+    assert num_image_tokens(vision) == 50
 
 
 def test_sizes_of_images_may_be_lists_where_the_class_takes_one_number() -> None:
     keys = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = build_config(CLIP_VISION, {**keys, "image_size": [24, 24], "patch_size": [8]}, FILE)
-    assert patches_and_class(config) == 10
+    assert num_image_tokens(config) == 10
     model: Any = empty_model(CLIP_VISION, config, torch.float32)
     assert model.embeddings.position_embedding.weight.shape == (10, 8)
 
@@ -157,7 +157,7 @@ def test_infinity_is_read_as_transformers_spells_it() -> None:
 def test_sizes_are_found_in_sub_configs() -> None:
     text = {"hidden_size": 48, "vocab_size": 77, "num_hidden_layers": 1}
     gemma = Gemma3Config(text_config=text, vision_config=SiglipVisionConfig(image_size=28, patch_size=14))
-    assert (vocabulary(gemma), hidden_size(gemma)) == (77, 48)
+    assert (vocab_size(gemma), hidden_size(gemma)) == (77, 48)
     assert image_shape(gemma) == (3, 28, 28)
     assert image_shape(CLIPConfig(vision_config={"image_size": 24, "patch_size": 8})) == (3, 24, 24)
 
@@ -174,7 +174,7 @@ def test_sizes_of_images_are_one_number_or_one_for_each_direction(
     config = ViTConfig(image_size=24, patch_size=8)
     config.__dict__.update(image_size=size, patch_size=patch)
     assert image_shape(config) == shape
-    assert patches_and_class(config) == tokens
+    assert num_image_tokens(config) == tokens
 
 
 @pytest.mark.parametrize("size", [None, 0, -8, "24", [1, 2, 3], True, 2.5])

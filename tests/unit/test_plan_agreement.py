@@ -14,7 +14,7 @@ import checkpoints
 from merging import make_merge, read_result
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError
-from regstream.manifest.schema import Others
+from regstream.manifest.schema import NonBlockParameters
 from regstream.models.layered_model import LayeredModel
 from regstream.validation.agreement import check_base, check_candidate, check_family
 
@@ -39,7 +39,7 @@ def copied(source: Path, target: Path, *, change: Change = len, **config: Any) -
     return target
 
 
-def check(base: Path, candidate: Path, others: Others = Others()) -> None:  # noqa: B008  frozen
+def check(base: Path, candidate: Path, others: NonBlockParameters = NonBlockParameters()) -> None:  # noqa: B008  frozen
     opened = open_checkpoint("base", base)
     model = LayeredModel(opened.family, opened.model_config, dtype=torch.float32, device=torch.device("cpu"))
     check_base(opened, model)
@@ -111,12 +111,12 @@ def test_other_rows_of_vocabulary_are_refused_with_the_way_out(folders: checkpoi
     wider = copied(folders.candidates[0], tmp_path / "wider", change=resized(296))
     with pytest.raises(InputError, match=r'has 296 rows of vocabulary, the base 288; .* vocabulary = "base"'):
         check(folders.base, wider)
-    check(folders.base, wider, Others(vocabulary="base"))
+    check(folders.base, wider, NonBlockParameters(vocabulary="base"))
 
 
 def test_fewer_rows_than_the_bases_are_refused_either_way(folders: checkpoints.Folders, tmp_path: Path) -> None:
     narrower = copied(folders.candidates[0], tmp_path / "narrower", change=resized(280))
-    for others in (Others(), Others(vocabulary="base")):
+    for others in (NonBlockParameters(), NonBlockParameters(vocabulary="base")):
         with pytest.raises(InputError, match=r"has 280 rows of vocabulary"):
             check(folders.base, narrower, others)
 
@@ -124,7 +124,7 @@ def test_fewer_rows_than_the_bases_are_refused_either_way(folders: checkpoints.F
 def test_rows_of_another_width_are_no_matter_of_vocabulary(folders: checkpoints.Folders, tmp_path: Path) -> None:
     bad = copied(folders.base, tmp_path / "bad", change=lambda t: t.update({HEAD: t[HEAD][:, :-1]}))
     with pytest.raises(InputError, match=r"has shape \[288, 31\], expected \[288, 32\]"):
-        check(folders.base, bad, Others(vocabulary="base"))
+        check(folders.base, bad, NonBlockParameters(vocabulary="base"))
 
 
 def test_added_rows_of_vocabulary_are_cut_off_and_the_others_merged(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from merging import make_merge
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.checkpoint.source import LOCAL
 from regstream.errors import InputError
-from regstream.models.architecture.table import family_from
+from regstream.models.architecture.table import family_from_table
 from regstream.models.config.build import build_config
 from regstream.models.layered_model import LayeredModel
 from regstream.validation.configs import ConfigComparison
@@ -56,7 +56,7 @@ class Judge:
         merge = make_merge(folder, family, candidates=1, layers=2, num_rows=2)
         table = merge.read().architecture
         model_type = json.loads((merge.folders.base / "config.json").read_text())["model_type"]
-        described = None if table is None else family_from(table, model_type)
+        described = None if table is None else family_from_table(table, model_type)
         base = open_checkpoint("base", merge.folders.base, described=described)
         return cls(base, agreement(base), checkpoints.load(merge.folders.base, dtype=torch.float32))
 
@@ -293,7 +293,7 @@ DISAGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any],
     "an epsilon": ("llama", {}, {"rms_norm_eps": 1e-3}, "rms_norm_eps is 0.001, where the base has 1e-06"),
     "by the class's default": ("mistral", {}, {"sliding_window": ...}, "sliding_window is 4096 (not in the file)"),
     "two spellings that do not agree": (
-        "llama", {}, {"rope_theta": 5e5}, "rope_theta is 500000.0 beside another value, which transformers takes, where"
+        "llama", {}, {"rope_theta": 5e5}, "rope_theta is 500000.0 beside another value, which transformers uses, where"
     ),
     "scaling of old": (
         "llama",

@@ -9,11 +9,11 @@ import pytest
 
 from regstream.errors import ManifestError
 from regstream.manifest.references import ModelRef
-from regstream.manifest.schema import Candidate, Manifest, Merge, Others, Rule
+from regstream.manifest.schema import Candidate, Manifest, Merge, NonBlockParameters, Rule
 from regstream.methods import make_method
 from regstream.models.families.clip import CLIP_VISION
 from regstream.models.families.decoders import LLAMA
-from regstream.models.family import Family
+from regstream.models.families.family import Family
 from regstream.plan.layout import make_steps
 from regstream.plan.step import Step
 
@@ -37,14 +37,14 @@ def steps(
     rules: Sequence[Rule] = (),
     *,
     num_blocks: int = 6,
-    others: Others | None = None,
+    others: NonBlockParameters | None = None,
     family: Family = LLAMA,
     names: dict[str, tuple[int, ...]] | None = None,
     shard_size: str | None = None,
 ) -> tuple[Step, ...]:
     base: Any = ModelRef(hub_id="org/base")
     output: Any = "/out"
-    merge = Merge(method=method, base=base, output=output, others=others or Others(), shard_size=shard_size)  # type: ignore[arg-type]
+    merge = Merge(method=method, base=base, output=output, others=others or NonBlockParameters(), shard_size=shard_size)  # type: ignore[arg-type]
     manifest = Manifest(merge=merge, rules=tuple(rules), candidates=(Candidate(name="a", model=base),))
     return make_steps(manifest, make_method(merge.method, merge.options), family, names or shapes(num_blocks))
 
@@ -110,7 +110,7 @@ def test_what_is_as_published_for_the_family() -> None:
 
 @pytest.mark.parametrize("method", ["regmean++", "average", "task_arithmetic"])
 def test_others_are_as_asked_for(method: str) -> None:
-    made = uses(steps(method, others=Others(embeddings="average", final_norm="base", head="average")))
+    made = uses(steps(method, others=NonBlockParameters(embeddings="average", final_norm="base", head="average")))
     assert [made[name] for name in ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight")] == [
         "average", "base", "average"
     ]  # fmt: skip

@@ -84,7 +84,7 @@ def test_a_warning_is_told_at_once_and_kept_without_a_path(tmp_path: Path) -> No
     plan = make_plan(merge.read(), listener=told.append)
     assert [event.message for event in told if isinstance(event, Warned)] == list(plan.warnings)
     assert plan.warnings[1] == (
-        'candidate "task1": task1.jsonl: 12 rows where 50 were asked for; going on with 12'
+        'candidate "task1": task1.jsonl: has 12 rows, fewer than rows = 50; using all 12'
     )  # fmt: skip
 
 

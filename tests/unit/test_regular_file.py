@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from regstream.checkpoint.checkpoint import open_checkpoint
-from regstream.data.row_sources import count_rows
+from regstream.data.row_reader import count_rows
 from regstream.errors import InputError
 from regstream.evaluate.classes import read_classes
 from regstream.evaluate.head import read_head

@@ -11,7 +11,7 @@ import pytest
 
 import checkpoints
 from regstream.data import tokenizer_process
-from regstream.data.row_sources import Row
+from regstream.data.row_reader import Row
 from regstream.data.tokenizer_process import TokenizerProcess
 from regstream.errors import InputError
 

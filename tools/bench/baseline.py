@@ -32,7 +32,7 @@ def merge(manifest_path: Path, output: Path) -> None:
     manifest = read_manifest(manifest_path)
     assert manifest.merge.base.folder is not None
     base = open_checkpoint("base", manifest.merge.base.folder)
-    model_class: Any = CLIPVisionModel if base.family.rows == "pixel_values" else AutoModelForCausalLM
+    model_class: Any = CLIPVisionModel if base.family.modality == "pixel_values" else AutoModelForCausalLM
     merged = _load(model_class, manifest.merge.base.folder)
     path = base.family.blocks
     blocks: Any = merged.get_submodule(path)
@@ -46,7 +46,7 @@ def merge(manifest_path: Path, output: Path) -> None:
         sets.append(
             load_calibration(
                 candidate.calibration, family=base.family, config=base.model_config, base=base.folder,
-                seed=manifest.merge.seed, widest=widest, warn=print,
+                seed=manifest.merge.seed, max_features=widest, warn=print,
             )
         )  # fmt: skip
     for name, parameter in merged.named_parameters():

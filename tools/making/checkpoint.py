@@ -17,7 +17,7 @@ from torch import Tensor
 
 from making.shapes import SHAPES
 from regstream.models.config.build import build_config
-from regstream.models.families import family_of
+from regstream.models.families.registry import family_of
 from regstream.models.layered_model import LayeredModel
 from regstream.storage.shards import header_of, shard_bytes, write_shard
 

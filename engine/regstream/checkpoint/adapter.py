@@ -125,10 +125,12 @@ class _Sorted:
             module = bare.removesuffix(_A).removesuffix(_B)
             factored = module != bare
             parameter = f"{module.removesuffix(_BELOW)}.weight" if factored or bare.endswith(_BELOW) else bare
-            own = model.family.own_name(parameter)
+            own = model.family.model_name(parameter)
             if own in model.tensors and bare != name:
                 _claim(self.adapted if factored else self.replaced, own, module if factored else name)
-            elif parameter in model.besides.tensors or (config.saves(parameter) and not model.family.holds(own)):
+            elif parameter in model.besides.tensors or (
+                config.saves(parameter) and not model.family.has_parameter(own)
+            ):
                 self.ignored.append(name)  # as of a whole checkpoint: another tower, a task's own head
             else:
                 self.unknown.append(name)
@@ -139,7 +141,7 @@ class _Sorted:
 
 def _of_names(adapted: Mapping[str, str], model: Checkpoint) -> Iterator[str]:
     """What a person should know where modules are called as in the model without its head; peft finds none so."""
-    for own, module in adapted.items() if model.family.continues_text else ():
+    for own, module in adapted.items() if model.family.is_causal_lm else ():
         if f"{module}.weight" != own:
             yield f"names are those of a model without a head: {module} is read as {own.removesuffix('.weight')}"
             return
@@ -193,11 +195,11 @@ def _advice(name: str, model: Checkpoint) -> str:
     """What may be wrong with a name that matches no weight, and what to do."""
     bare = name.removeprefix(_PREFIX)
     module = bare.removesuffix(_A).removesuffix(_B).removesuffix(_BELOW)
-    own = model.family.own_name(f"{module}.weight")
+    own = model.family.model_name(f"{module}.weight")
     if model.family.part_of(own) == "head" and bare != name:
         return "; a head that is tied to the embeddings has none of its own: merge the adapter into its model first"
     for plain in (module.replace("_orig_mod.", "").split("base_model.model.")[-1], f"model.{module}"):
-        if model.family.own_name(f"{plain}.weight") in model.tensors:
+        if model.family.model_name(f"{plain}.weight") in model.tensors:
             expected = f"{_PREFIX}{plain}{bare.removeprefix(module)}"
             return f"; peft does not find it either; if {expected} is meant, rename what the file holds"
     return ""

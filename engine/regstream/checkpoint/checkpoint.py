@@ -16,8 +16,8 @@ from regstream.errors import InputError
 from regstream.models.config.build import build_config
 from regstream.models.config.config_file import CONFIG, read_config
 from regstream.models.config.nested import nested_config
-from regstream.models.families import FAMILIES, family_of
-from regstream.models.family import Family
+from regstream.models.families.family import Family
+from regstream.models.families.registry import FAMILIES, family_of
 
 
 class Checkpoint(TensorReader):
@@ -188,7 +188,7 @@ def _unwrapped(
     """The layout without what wrappers put into its names, and what a person should know of that."""
 
     def is_known(names: Iterable[str]) -> bool:
-        return any(family.block_of(family.own_name(name)) == 0 for name in names)
+        return any(family.block_of(family.model_name(name)) == 0 for name in names)
 
     found = unwrapped(layout, is_known)
     before = next((stored for name, stored in found.items() if name != stored), None)
@@ -203,8 +203,8 @@ def _own_names(family: Family, stored: Mapping[str, object]) -> dict[str, str]:
     """The names in the files of what belongs to the family's model, by the model's own."""
     names: dict[str, str] = {}
     for name in stored:
-        own = family.own_name(name)
-        if not family.holds(own):
+        own = family.model_name(name)
+        if not family.has_parameter(own):
             continue
         if own in names:
             raise InputError(f"{names[own]} and {name} are the same tensor, {own}, of a {family.model_class}")

@@ -18,7 +18,7 @@ from regstream.manifest.redaction import base_name, is_local_path
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate, Manifest
 from regstream.models.config.config_file import ADAPTER_CONFIG
-from regstream.models.family import Family
+from regstream.models.families.family import Family
 from regstream.storage.run_folder import BROUGHT
 
 #: What describes a checkpoint, and of the base also what goes into the result as it is.

@@ -1,1 +1,14 @@
-"""Rows of calibration and evaluation sets, from files and data sets to batches."""
+"""Calibration and evaluation sets: rows read from files and from data sets of the hub, checked and batched.
+
+loading.py: from a manifest's `[candidates.calibration]` to batches
+dataset_sampler.py: rows of a data set of the hub, sampled once and cached
+row_reader.py, row_writer.py: rows of text files and parquet tables
+messages.py: conversations for chat templates
+tokens.py: rows to token ids
+tokenizer_process.py: the tokenizer in a process with bounded time and memory
+tensor_rows.py: token ids in a safetensors file
+encoded_images.py: image files of a folder, or of a parquet column
+image_processor.py: those images decoded and preprocessed for the model
+pixels.py: images in batches of `pixel_values`
+batch_policy.py: how many rows form a batch
+"""

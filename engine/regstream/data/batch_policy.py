@@ -1,4 +1,4 @@
-"""Which rows go through a block together."""
+"""How many rows form a batch."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -7,40 +7,39 @@ from typing import TypeVar
 
 Row = TypeVar("Row")
 
-#: Tokens of a batch whose rows nobody counted, at most: Gram matrices take so many at a time. Merges of CLIP's B/32
-#: shape take a sixth less time than with eight rows of 50 tokens.
-_MOST_TOKENS = 2048
-#: Values of a batch's widest activation that are worth having at once. Of larger tensors what one operation writes has
-#: left the processor's caches before the next one reads it; `tools/bench/run narrow` takes some 8 % longer with four
-#: times as many.
-_MOST_VALUES = 8 << 20
-#: Tokens that a matrix product should have even so: with fewer, the sums it adds to pass through memory too often.
-_LEAST_TOKENS = 1024
+#: The most tokens of a batch without `batch_rows`: Gram matrices add as many at a time. CLIP B/32 merges take a sixth
+#: less time than with batches of eight rows of 50 tokens.
+_MAX_TOKENS = 2048
+#: Values of a batch's widest activation. With larger tensors, what one operation writes has left the processor's caches
+#: when the next one reads it: `tools/bench/run narrow` takes some 8 % longer with four times as many.
+_MAX_VALUES = 8 << 20
+#: Tokens of a matrix product, even so: with fewer, Gram matrices pass through memory too often.
+_MIN_TOKENS = 1024
 
 
 @dataclass(frozen=True)
 class BatchPolicy:
-    """Batches of `batch_rows` rows; without a number, of as many as suit blocks of that width, in features.
+    """Batches of `batch_rows` rows; None: as many as suit blocks whose widest activation has `max_features`.
 
-    Where nobody gave a number, no batch is left with few rows: tensors of one size take each other's places in memory,
-    and smaller ones leave holes there.
+    Without `batch_rows`, batches have nearly equal numbers of rows: tensors of one size reuse each other's memory, and
+    a smaller last batch would fragment it.
     """
 
     batch_rows: int | None
-    widest: int = 0
+    max_features: int = 0
 
     def batches(self, rows: Sequence[Row], length: Callable[[Row], int]) -> Iterator[Sequence[Row]]:
-        """The rows in their order, the longest first; lengths are in tokens."""
+        """Split rows, which are sorted by decreasing `length` in tokens, into consecutive batches."""
         start = 0
         while start < len(rows):
-            batch = rows[start : start + self._count(length(rows[start]), len(rows) - start)]
+            batch = rows[start : start + self._num_rows(length(rows[start]), len(rows) - start)]
             yield batch
             start += len(batch)
 
-    def _count(self, num_tokens: int, num_left: int) -> int:
-        """Rows of the next batch, of which the longest has so many tokens."""
+    def _num_rows(self, num_tokens: int, num_remaining: int) -> int:
+        """Rows of the next batch, whose longest row has `num_tokens`."""
         if self.batch_rows is not None:
             return self.batch_rows
-        most_tokens = min(_MOST_TOKENS, max(_LEAST_TOKENS, _MOST_VALUES // max(self.widest, 1)))
-        most = max(1, most_tokens // num_tokens)
-        return math.ceil(num_left / math.ceil(num_left / most))
+        max_tokens = min(_MAX_TOKENS, max(_MIN_TOKENS, _MAX_VALUES // max(self.max_features, 1)))
+        max_rows = max(1, max_tokens // num_tokens)
+        return math.ceil(num_remaining / math.ceil(num_remaining / max_rows))

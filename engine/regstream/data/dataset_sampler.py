@@ -1,6 +1,6 @@
-"""Rows of data sets of the hub: drawn once, by the seed, and kept as a table in the client's cache.
+"""Rows of data sets of the hub, sampled once and cached as a parquet file.
 
-From there on they are a file's rows: their digest is taken alike, and a run that goes on needs no network for them.
+From then on they are a file like any other: it has a digest, and a resumed run needs no network for it.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from huggingface_hub import cached_assets_path, constants
 from huggingface_hub.utils import WeakFileLock
 
 from regstream.data.messages import stored_field
-from regstream.data.row_sources import MASK, TOKENS, columns_of
+from regstream.data.row_reader import ATTENTION_MASK, INPUT_IDS, field_columns
 from regstream.data.row_writer import write_rows
 from regstream.errors import InputError, error_boundary
 from regstream.events import Listener, ignore
@@ -23,101 +23,104 @@ from regstream.hub.failures import CLIENT_ERRORS, HubError, told
 from regstream.hub.repository import keep_to, remember, resolve
 from regstream.manifest.schema import Calibration
 
-#: Rows that are held at a time to draw from; the library fills them from several files, or parts of files, at once.
-_BUFFER_ROWS = 1000
+#: Size of the library's shuffle buffer, which it fills from several shards at once.
+_SHUFFLE_BUFFER_ROWS = 1000
 
 
 class DatasetSampler:
-    """Draws rows. `commits` holds those of data sets that are settled, and in the end all that were asked for."""
+    """Samples rows at the pinned commits of data sets. `commits` collects the commit of each one that is sampled."""
 
-    def __init__(self, settled: Mapping[str, str] | None = None, listener: Listener = ignore) -> None:
+    def __init__(self, pinned_commits: Mapping[str, str] | None = None, listener: Listener = ignore) -> None:
         self.commits: dict[str, str] = {}
-        self._settled = settled or {}
+        self._pinned_commits = pinned_commits or {}
         self._listener = listener
 
-    def table(self, rows: Calibration, field: str, seed: int, label: str = "label") -> Path:
-        """A parquet file of the rows that are asked for: the columns of a field, and labels where there are any.
+    def sample(self, calibration: Calibration, field: str, seed: int, label: str = "label") -> Path:
+        """Return a parquet file of the sampled rows: the columns of `field`, and `label` where it exists.
 
         Raises:
-            InputError: there is no such data set, configuration, split or column, it cannot be read, or the package
-                that reads it is missing.
+            InputError: the data set, configuration, split or column does not exist or cannot be read, or the package
+                `datasets` is missing.
         """
-        assert rows.dataset is not None
-        commit = self._commit(rows.dataset, rows.revision)
-        columns = columns_of(field)
-        asked = [commit, rows.config, rows.split, columns, label, rows.rows, seed]
-        key = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:12]
-        name = "-".join(filter(None, (rows.dataset.replace("/", "-"), rows.split, key)))
-        cache = cached_assets_path("regstream", "rows", rows.dataset, assets_dir=constants.HF_ASSETS_CACHE)
-        kept = cache / f"{name}.parquet"
-        if not kept.exists():
-            what = f"data set {rows.dataset} at {commit[:12]}"
-            if constants.HF_HUB_OFFLINE:
-                raise HubError(f"{what}: its rows were not drawn before, and HF_HUB_OFFLINE keeps off the network")
-            with _told(what), WeakFileLock(kept.with_suffix(".lock")):  # whoever else draws these rows waits
-                if not kept.exists() and not write_rows(kept, _drawn(what, rows, (*columns, label), commit, seed)):
-                    raise InputError(f"{what}: no rows")
-        return kept
+        assert calibration.dataset is not None
+        commit = self._commit(calibration.dataset, calibration.revision)
+        columns = field_columns(field)
+        settings = [commit, calibration.config, calibration.split, columns, label, calibration.rows, seed]
+        key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
+        name = "-".join(filter(None, (calibration.dataset.replace("/", "-"), calibration.split, key)))
+        folder = cached_assets_path("regstream", "rows", calibration.dataset, assets_dir=constants.HF_ASSETS_CACHE)
+        file = folder / f"{name}.parquet"
+        if file.exists():
+            return file
+        what = f"data set {calibration.dataset} at {commit[:12]}"
+        if constants.HF_HUB_OFFLINE:
+            raise HubError(f"{what}: its rows are not in the cache, and HF_HUB_OFFLINE keeps off the network")
+        with _dataset_errors(what), WeakFileLock(file.with_suffix(".lock")):  # other processes may sample the same rows
+            if not file.exists() and not write_rows(file, _rows(what, calibration, (*columns, label), commit, seed)):
+                raise InputError(f"{what}: no rows")
+        return file
 
     def _commit(self, dataset: str, revision: str | None) -> str:
         name = f"datasets/{dataset}" + (f"@{revision}" if revision else "")
         if name not in self.commits:
-            settled = self._settled.get(name)
-            if settled:
-                keep_to(settled, name, dataset, revision, self._listener, kind="dataset")
+            commit = self._pinned_commits.get(name)
+            if commit:
+                keep_to(commit, name, dataset, revision, self._listener, kind="dataset")
             else:
-                settled = resolve(dataset, revision, kind="dataset")
+                commit = resolve(dataset, revision, kind="dataset")
                 remember(dataset, revision, kind="dataset")
-            self.commits[name] = settled
+            self.commits[name] = commit
         return self.commits[name]
 
 
-def _drawn(what: str, rows: Calibration, asked: Sequence[str], commit: str, seed: int) -> Iterable[dict[str, Any]]:
-    """The rows, as they are read: these columns, of which the last may be lacking."""
-    stream = _stream(what, rows, commit)
-    columns = stream.column_names or list(next(iter(stream), {}))
-    asked = [stored_field(column, columns) for column in asked]
-    for column in asked[:-1]:
-        if column not in columns:
-            raise InputError(f'{what}: no column "{column}"; there are {", ".join(columns)}')
-    # Images stay as they are encoded.
-    asked += [MASK] if TOKENS in asked else []
-    stream = stream.decode(False).select_columns([name for name in dict.fromkeys(asked) if name in columns])
-    if rows.rows is not None:
-        stream = stream.reshard().shuffle(seed=seed, buffer_size=_BUFFER_ROWS).take(rows.rows)
-    drawn: Iterable[dict[str, Any]] = stream
-    return drawn
+def _rows(
+    what: str, calibration: Calibration, columns: Sequence[str], commit: str, seed: int
+) -> Iterable[dict[str, Any]]:
+    """The sampled rows, read lazily, with these columns; only the last column may be missing."""
+    stream = _stream(what, calibration, commit)
+    available = stream.column_names or list(next(iter(stream), {}))
+    columns = [stored_field(column, available) for column in columns]
+    for column in columns[:-1]:
+        if column not in available:
+            raise InputError(f'{what}: no column "{column}"; there are {", ".join(available)}')
+    columns += [ATTENTION_MASK] if INPUT_IDS in columns else []
+    # Images stay encoded.
+    stream = stream.decode(False).select_columns([name for name in dict.fromkeys(columns) if name in available])
+    if calibration.rows is not None:
+        stream = stream.reshard().shuffle(seed=seed, buffer_size=_SHUFFLE_BUFFER_ROWS).take(calibration.rows)
+    rows: Iterable[dict[str, Any]] = stream
+    return rows
 
 
-def _stream(what: str, rows: Calibration, commit: str) -> Any:
-    """The split, which is read as it is asked for."""
+def _stream(what: str, calibration: Calibration, commit: str) -> Any:
+    """The split as a streaming data set."""
     try:
         library: Any = import_module("datasets")
     except ImportError as error:
         raise InputError(f'{what}: reading it takes the package datasets: pip install "regstream[datasets]"') from error
-    splits = library.load_dataset(rows.dataset, rows.config, revision=commit, streaming=True)
-    if rows.split is None and len(splits) == 1:
+    splits = library.load_dataset(calibration.dataset, calibration.config, revision=commit, streaming=True)
+    if calibration.split is None and len(splits) == 1:
         return next(iter(splits.values()))
-    if rows.split not in splits:
-        found = f'no split "{rows.split}"' if rows.split else "several splits, and none is named"
-        raise InputError(f"{what}: {found}; there are {', '.join(splits)}")
-    return splits[rows.split]
+    if calibration.split not in splits:
+        problem = f'no split "{calibration.split}"' if calibration.split else "several splits, and none is named"
+        raise InputError(f"{what}: {problem}; there are {', '.join(splits)}")
+    return splits[calibration.split]
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Tell what the library raises, its errors and the network's.
+def _dataset_errors(what: str) -> Iterator[None]:
+    """Turn errors of the network and of the library `datasets` into one line.
 
     Raises:
-        InputError: in place of them.
+        InputError: in their place.
         OSError: the disk refused.
     """
     with told(what):
         try:
             yield
         except Exception as error:
-            is_own = type(error).__module__.startswith("datasets.")
-            if isinstance(error, CLIENT_ERRORS) and not is_own:
+            is_of_library = type(error).__module__.startswith("datasets.")
+            if isinstance(error, CLIENT_ERRORS) and not is_of_library:
                 raise
             with error_boundary(what):
                 raise

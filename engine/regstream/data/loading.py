@@ -1,4 +1,4 @@
-"""From what a manifest asks for to batches: rows drawn by the seed, checked, sorted by length."""
+"""Calibration sets: rows sampled by the seed, checked, sorted by length, and batched."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -12,67 +12,62 @@ from transformers import PreTrainedConfig
 
 from regstream.data.batch_policy import BatchPolicy
 from regstream.data.dataset_sampler import DatasetSampler
-from regstream.data.image_preparation import PreparedImages
-from regstream.data.images import Encoded, FolderImages, TableImages
-from regstream.data.pixels import PixelRows, Pixels, StoredPixels
-from regstream.data.row_sources import choose, count_rows, read_rows
+from regstream.data.encoded_images import EncodedImages, FolderImages, TableImages
+from regstream.data.image_processor import ProcessedImages
+from regstream.data.pixels import PixelRows, PixelSource, StoredPixels
+from regstream.data.row_reader import INPUT_IDS, count_rows, read_rows, sample_indices
 from regstream.data.tensor_rows import read_token_rows
 from regstream.data.tokenizer_process import TokenizerProcess
-from regstream.data.tokens import TokenIds, given_ids
+from regstream.data.tokens import TokenIds, validate_token_ids
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration
 from regstream.models.batch import Batch
-from regstream.models.config.shape import vocabulary
-from regstream.models.family import Family
-from regstream.models.images import image_shape
+from regstream.models.config.image_sizes import image_shape
+from regstream.models.config.model_sizes import vocab_size
+from regstream.models.families.family import Family
 
 
 class CalibrationSet(Protocol):
-    """Rows in batches of a fixed composition, which is part of a run's identity."""
+    """Rows in batches; which rows share a batch is part of a run's identity."""
 
     @property
     def batches(self) -> Sequence[Batch]:
-        """The composition: the lengths of the rows of each batch, in tokens of the hidden states."""
-        ...
+        """The lengths of each batch's rows, in tokens of the hidden states."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the rows as the model sees them, and of their batches."""
-        ...
+        """SHA-256 of the rows as the model reads them, and of their batches."""
 
     @property
     def input_bytes(self) -> int:
-        """The size of the largest batch's inputs."""
-        ...
+        """Bytes of the largest batch's inputs."""
 
     @property
     def decoding_bytes(self) -> int:
-        """What decoding one of its images takes, at most; 0 for rows that are no images."""
-        ...
+        """The most memory that decoding one of its images takes; 0 for text."""
 
     def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-        """What the model's forward takes for a batch."""
-        ...
+        """The arguments of the model's forward for a batch."""
 
 
 class TokenRows:
-    """Rows of token ids, longest first, so that rows of like length share a batch and the largest comes first."""
+    """Rows of token ids, longest first: rows of similar length share a batch, and the largest batch comes first."""
 
     decoding_bytes = 0
 
-    def __init__(self, rows: Sequence[TokenIds], composition: BatchPolicy) -> None:
+    def __init__(self, rows: Sequence[TokenIds], batch_policy: BatchPolicy) -> None:
         ordered = sorted(rows, key=len, reverse=True)
-        self._batches = list(composition.batches(ordered, len))
+        self._batches = list(batch_policy.batches(ordered, len))
         self.batches = tuple(Batch(tuple(map(len, rows))) for rows in self._batches)
         self.digest = _digest(self._batches)
 
     @property
     def input_bytes(self) -> int:
-        """Of ids, at eight bytes."""
+        """Bytes of the largest batch in int64."""
         return 8 * max(rows * length for rows, length in (batch.shape for batch in self.batches))
 
     def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-        """`input_ids` (B, L) padded with 0 on the right, and the mask where anything is padded."""
+        """`input_ids`, (B, L), padded with 0 on the right; and `attention_mask` if there is padding."""
         del dtype
         batch = self.batches[index]
         ids_BL = torch.zeros(batch.shape, dtype=torch.long)
@@ -82,7 +77,7 @@ class TokenRows:
         return {"input_ids": ids_BL.to(device)} | ({} if mask is None else {"attention_mask": mask})
 
     def token_ids(self, index: int) -> list[Tensor]:
-        """Each row's ids, unpadded."""
+        """The ids of each row of a batch, without padding."""
         return [torch.from_numpy(ids).long() for ids in self._batches[index]]
 
 
@@ -94,96 +89,94 @@ def load_calibration(
     base: Path,
     seed: int,
     warn: Callable[[str], None],
-    widest: int = 0,
-    positions: int | None = None,
-    drawing: DatasetSampler | None = None,
+    max_features: int = 0,
+    max_positions: int | None = None,
+    sampler: DatasetSampler | None = None,
     label: str = "label",
 ) -> CalibrationSet:
-    """Read a calibration set. `base` is the folder with the tokenizer, or with the image processor's settings.
+    """Read a calibration set. `base` is the folder of the tokenizer or the image processor.
 
-    Where the manifest does not say how many rows make a batch, `widest` does: the features of the blocks' widest
-    activation. `positions` are those that the model has learned, where it has: no row is longer. `drawing` draws the
-    rows of data sets of the hub; `label` is the column of images' labels, should any be asked for.
+    `max_features`, of the blocks' widest activation, decides the size of batches without `batch_rows`. `max_positions`
+    is the longest row that the model's learned positions allow, None for any. `label` is the column of image labels.
 
     Raises:
-        InputError: it cannot be read, has no rows, or a row is empty, of the wrong kind, or outside the vocabulary.
+        InputError: the set cannot be read or has no rows, or a row is empty, of the wrong type, or has a token id
+            outside the vocabulary.
     """
-    path, field = calibration.path, _field(calibration, family)
-    composition = BatchPolicy(calibration.batch_rows, widest)
-    path = path or (drawing or DatasetSampler()).table(calibration, field, seed, label)
-    if family.rows == "pixel_values":
-        images = _pixels(path, field, label, config, base)
-        pixels = PixelRows(images, family, config, choose(len(images), calibration.rows, seed), composition)
+    field = "image" if calibration.field == "text" and family.modality == "pixel_values" else calibration.field
+    path = calibration.path or (sampler or DatasetSampler()).sample(calibration, field, seed, label)
+    batch_policy = BatchPolicy(calibration.batch_rows, max_features)
+    if family.modality == "pixel_values":
+        images = _pixel_source(path, field, label, config, base)
+        indices = sample_indices(len(images), calibration.rows, seed)
+        pixels = PixelRows(images, family, config, indices, batch_policy)
         _warn_if_few(path, len(pixels), calibration, warn)
         return pixels
     if path.is_dir():
         raise InputError(f"{path}: expected a file of rows; a folder of images is for a model that reads images")
-    max_length = min(calibration.max_length, positions or calibration.max_length)
-    rows = _token_rows(calibration, path, base, max_length, seed)
+    max_length = min(calibration.max_length, max_positions or calibration.max_length)
+    located_rows = _token_rows(calibration, path, base, max_length, seed)
+    rows = [ids for _, ids in located_rows]
     _warn_if_few(path, len(rows), calibration, warn)
-    _warn_if_cut(path, [ids for _, ids in rows], max_length, calibration.max_length, warn)
-    _check_vocabulary(path, [ids for _, ids in rows], [place for place, _ in rows], vocabulary(config))
-    return TokenRows([ids for _, ids in rows], composition)
+    _warn_if_truncated(path, rows, max_length, calibration.max_length, warn)
+    _check_vocabulary(path, located_rows, vocab_size(config))
+    return TokenRows(rows, batch_policy)
 
 
-def _field(calibration: Calibration, family: Family) -> str:
-    """What rows are taken from."""
-    is_default = calibration.field == "text" and family.rows == "pixel_values"
-    return "image" if is_default else calibration.field
-
-
-def _pixels(path: Path, column: str, label: str, config: PreTrainedConfig, base: Path) -> Pixels:
-    """Images by what holds them."""
+def _pixel_source(path: Path, column: str, label: str, config: PreTrainedConfig, base: Path) -> PixelSource:
     if path.suffix == ".safetensors" and not path.is_dir():
         return StoredPixels(path, image_shape(config))
     if path.is_dir():
-        images: Encoded = FolderImages(path)
+        images: EncodedImages = FolderImages(path)
     elif path.suffix == ".parquet":
         images = TableImages(path, column, label)
     else:
         raise InputError(f"{path}: expected a folder of images, a .parquet of them, or a .safetensors of pixel_values")
     if not len(images):
         raise InputError(f"{path}: no images")
-    return PreparedImages(path, images, base, image_shape(config))
+    return ProcessedImages(path, images, base, image_shape(config))
 
 
 def _token_rows(
     calibration: Calibration, path: Path, tokenizer: Path, max_length: int, seed: int
 ) -> list[tuple[str, TokenIds]]:
+    """The sampled rows, each with its location."""
     if path.suffix == ".safetensors":
         return read_token_rows(path, calibration.rows, max_length, seed)
     num_rows = count_rows(path)
     if num_rows == 0:
         raise InputError(f"{path}: no rows")
-    rows = read_rows(path, calibration.field, choose(num_rows, calibration.rows, seed))
-    if calibration.field == "input_ids":
-        return [(row.place, given_ids(row, max_length)) for row in rows]
+    rows = read_rows(path, calibration.field, sample_indices(num_rows, calibration.rows, seed))
+    if calibration.field == INPUT_IDS:
+        return [(row.location, validate_token_ids(row, max_length)) for row in rows]
     with TokenizerProcess(calibration.field, tokenizer, max_length) as tokenize:
-        return [(row.place, tokenize(row)) for row in rows]
+        return [(row.location, tokenize(row)) for row in rows]
 
 
-def _warn_if_cut(path: Path, rows: list[TokenIds], max_length: int, asked: int, warn: Callable[[str], None]) -> None:
-    """Tell of rows that are as long as the positions that a model has learned, which are fewer than were asked for."""
-    num_cut = sum(len(ids) >= max_length for ids in rows)
-    if num_cut and max_length < asked:
+def _warn_if_truncated(
+    path: Path, rows: list[TokenIds], max_length: int, requested_length: int, warn: Callable[[str], None]
+) -> None:
+    """Warn of rows that learned positions make shorter than `max_length` in the manifest."""
+    num_truncated = sum(len(ids) >= max_length for ids in rows)
+    if num_truncated and max_length < requested_length:
         warn(
-            f"{path.name}: {num_cut} of {len(rows)} rows are cut to {max_length:,} tokens, the positions that the model"
-            f" has learned; max_length is {asked:,}"
+            f"{path.name}: {num_truncated} of {len(rows)} rows are cut to {max_length:,} tokens, the positions that the"
+            f" model has learned; max_length is {requested_length:,}"
         )
 
 
-def _warn_if_few(path: Path, found: int, calibration: Calibration, warn: Callable[[str], None]) -> None:
-    if calibration.rows is not None and found < calibration.rows:
-        # The file's name only: warnings are published, and tell nothing of the machine.
-        warn(f"{path.name}: {found} rows where {calibration.rows} were asked for; going on with {found}")
+def _warn_if_few(path: Path, num_rows: int, calibration: Calibration, warn: Callable[[str], None]) -> None:
+    if calibration.rows is not None and num_rows < calibration.rows:
+        # Without the folder: warnings are published, and must not reveal paths of this machine.
+        warn(f"{path.name}: has {num_rows} rows, fewer than rows = {calibration.rows}; using all {num_rows}")
 
 
-def _check_vocabulary(path: Path, rows: list[TokenIds], places: list[str], vocabulary: int) -> None:
-    for ids, place in zip(rows, places, strict=True):
-        outside = ids[(ids < 0) | (ids >= vocabulary)]
+def _check_vocabulary(path: Path, rows: list[tuple[str, TokenIds]], num_ids: int) -> None:
+    for location, ids in rows:
+        outside = ids[(ids < 0) | (ids >= num_ids)]
         if len(outside):
-            where = f"{path.parent / place}" if place.startswith(path.name) else f"{path}: {place}"
-            raise InputError(f"{where}: token id {outside[0]} is outside the vocabulary of {vocabulary:,}")
+            where = f"{path.parent / location}" if location.startswith(path.name) else f"{path}: {location}"
+            raise InputError(f"{where}: token id {outside[0]} is outside the vocabulary of {num_ids:,}")
 
 
 def _digest(batches: Sequence[Sequence[TokenIds]]) -> str:

@@ -1,4 +1,4 @@
-"""Rows of images as the model takes them, `pixel_values` (rows, channels, height, width), made a batch at a time."""
+"""Batches of images as `pixel_values`, (B, C, H, W), read when they are needed."""
 
 import hashlib
 import math
@@ -11,74 +11,68 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from regstream.data.batch_policy import BatchPolicy
-from regstream.data.tensor_rows import tensor_rows
+from regstream.data.tensor_rows import open_tensor
 from regstream.errors import InputError
 from regstream.models.batch import Batch
-from regstream.models.family import Family
-from regstream.models.images import image_shape
+from regstream.models.config.image_sizes import image_shape
+from regstream.models.families.family import Family
 
 _FLOATING = ("F64", "F32", "F16", "BF16")
 
 
-class Pixels(Protocol):
-    """Where images come from."""
+class PixelSource(Protocol):
+    """A sequence of images, preprocessed for the model."""
 
     def __len__(self) -> int:
-        """How many there are."""
-        ...
+        """The number of images."""
 
     def pixels(self, rows: Sequence[int]) -> Tensor:
-        """Some of them, (rows, C, H, W)."""
-        ...
+        """The images at these indices, (rows, C, H, W)."""
 
     def digest(self, rows: Sequence[int]) -> bytes:
-        """Of some of them, whatever it is that decides their values."""
-        ...
+        """SHA-256 of everything that determines the pixels of these rows."""
 
     def labels(self, rows: Sequence[int]) -> list[int]:
-        """The class of some of them."""
-        ...
+        """The class of each of these images."""
 
     @property
     def decoding_bytes(self) -> int:
-        """What making one of those takes that a digest was taken of, at most."""
-        ...
+        """The most memory that decoding one of the images takes whose digest was computed."""
 
     @property
     def class_folders(self) -> tuple[str, ...]:
-        """The folders that classes are, in the order of the labels; none where labels are numbers."""
-        ...
+        """The class folders, in the order of the labels; empty where labels are numbers."""
 
 
 class StoredPixels:
-    """Prepared images in a safetensors file."""
+    """Preprocessed images in a safetensors file."""
 
     class_folders: tuple[str, ...] = ()
     decoding_bytes = 0
 
     def __init__(self, path: Path, expected: Sequence[int]) -> None:
         self._path = path
-        with tensor_rows(path, "pixel_values") as pixels:
+        with open_tensor(path, "pixel_values") as pixels:
             shape, dtype = pixels.get_shape(), pixels.get_dtype()
         if len(shape) != 4 or shape[1:] != list(expected) or shape[0] == 0:
             raise InputError(f"{path}: pixel_values has shape {shape}; expected (rows, {str(list(expected))[1:-1]})")
         if dtype not in _FLOATING:
-            raise InputError(f"{path}: pixel_values is {dtype}; expected prepared, floating-point images")
-        self._count = int(shape[0])
+            raise InputError(f"{path}: pixel_values is {dtype}; expected preprocessed, floating-point images")
+        self._num_images = int(shape[0])
 
     def __len__(self) -> int:
-        return self._count
+        return self._num_images
 
     def pixels(self, rows: Sequence[int]) -> Tensor:
-        """Rows as they are stored."""
-        with tensor_rows(self._path, "pixel_values") as pixels:
+        """The images at these indices, in the stored dtype."""
+        with open_tensor(self._path, "pixel_values") as pixels:
             return torch.cat([pixels[row : row + 1] for row in rows])
 
     def digest(self, rows: Sequence[int]) -> bytes:
-        """Of the values.
+        """SHA-256 of the shape, dtype and values.
 
         Raises:
-            InputError: some are NaN or infinite.
+            InputError: a value is NaN or infinite.
         """
         pixels = self.pixels(rows)
         if not bool(torch.isfinite(pixels).all()):
@@ -88,25 +82,31 @@ class StoredPixels:
         return digest.digest()
 
     def labels(self, rows: Sequence[int]) -> list[int]:
-        """From the tensor `labels` (rows,) of the same file.
+        """Read the tensor `labels`, (rows,), of the same file.
 
         Raises:
-            InputError: there is none.
+            InputError: the file lacks it.
         """
-        with tensor_rows(self._path, "labels") as labels:
+        with open_tensor(self._path, "labels") as labels:
             return [int(labels[row : row + 1]) for row in rows]
 
 
 class PixelRows:
-    """Images in batches; all have the model's size, so nothing is ever padded."""
+    """Images in batches. All have the model's size, so batches have no padding."""
 
     def __init__(
-        self, source: Pixels, family: Family, config: PreTrainedConfig, chosen: Sequence[int], composition: BatchPolicy
+        self,
+        source: PixelSource,
+        family: Family,
+        config: PreTrainedConfig,
+        indices: Sequence[int],
+        batch_policy: BatchPolicy,
     ) -> None:
         assert family.tokens_per_row is not None
         self._source = source
+        self.class_folders = source.class_folders
         num_tokens = family.tokens_per_row(config)
-        self._batches = list(composition.batches(chosen, lambda _: num_tokens))
+        self._batches = list(batch_policy.batches(indices, lambda _: num_tokens))
         self.batches = tuple(Batch((num_tokens,) * len(rows)) for rows in self._batches)
         self._row_values = math.prod(image_shape(config))
         self.digest = self.read_digest()
@@ -115,7 +115,7 @@ class PixelRows:
         return sum(map(len, self._batches))
 
     def read_digest(self) -> str:
-        """The digest of what is there now; images are read when they are needed."""
+        """Compute the digest anew, to detect files that changed since."""
         digest = hashlib.sha256()
         for rows in self._batches:
             digest.update(f"batch {len(rows)}\n".encode() + self._source.digest(rows))
@@ -123,27 +123,22 @@ class PixelRows:
 
     @property
     def input_bytes(self) -> int:
-        """Of pixels, at four bytes."""
+        """Bytes of the largest batch in float32."""
         return 4 * self._row_values * max(map(len, self._batches))
 
     @property
     def decoding_bytes(self) -> int:
-        """What decoding and preparing the largest image takes."""
+        """Memory for decoding and preprocessing the largest image."""
         return self._source.decoding_bytes
 
     def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-        """`pixel_values` (B, C, H, W) of a batch."""
+        """The forward's arguments: `pixel_values` (B, C, H, W)."""
         return {"pixel_values": self._source.pixels(self._batches[index]).to(dtype=dtype, device=device)}
 
     def labels(self, index: int) -> Tensor:
         """The class of each image of a batch, (B,).
 
         Raises:
-            InputError: the images have none.
+            InputError: an image has no label.
         """
         return torch.tensor(self._source.labels(self._batches[index]))
-
-    @property
-    def class_folders(self) -> tuple[str, ...]:
-        """The folders that classes are, in the order of the labels; none where labels are numbers."""
-        return self._source.class_folders

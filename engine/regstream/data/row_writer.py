@@ -1,4 +1,4 @@
-"""Rows written as a parquet file piece by piece, so that memory holds one piece of them, however many there are."""
+"""Rows written to a parquet file chunk by chunk, so that memory holds one chunk whatever the number of rows."""
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,66 +11,66 @@ import pyarrow.parquet as pq
 
 from regstream.storage import durable
 
-#: Of rows as Python holds them. A piece is a group of rows of the file.
-_PIECE_BYTES = 4 << 20
+#: Size of a chunk's rows as Python objects. A chunk is one row group of the file.
+_CHUNK_BYTES = 4 << 20
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write a file that appears whole, durable, or not at all; how many rows it has. Without rows there is no file.
+    """Write the rows to a file, atomically and durably, and return their number. Without rows there is no file.
 
-    Pieces go to a file without a name first, each with the types that it shows, beside where all of them will be: what
-    a column holds is known when the last row is (fields that come late, numbers after missing values).
+    A column's type is known only after the last row (fields that first appear late, numbers after missing values), so
+    chunks go to a temporary file first, each with the types of its own rows.
 
     Raises:
         OSError: the disk refused.
-        pa.ArrowException: a column holds values that are of no one type.
+        pa.ArrowException: the values of a column have no common type.
     """
-    schema, num_pieces, num_rows = pa.schema([]), 0, 0
+    schema, num_chunks, num_rows = pa.schema([]), 0, 0
     with TemporaryFile(dir=path.parent) as spool:
-        for piece in _pieces(rows):
-            schema = pa.unify_schemas([schema, piece.schema], promote_options="permissive")
-            with pa.ipc.new_stream(spool, piece.schema) as stream:
-                stream.write_table(piece)
-            num_pieces += 1
-            num_rows += piece.num_rows
-        if num_pieces:
+        for chunk in _chunks(rows):
+            schema = pa.unify_schemas([schema, chunk.schema], promote_options="permissive")
+            with pa.ipc.new_stream(spool, chunk.schema) as stream:
+                stream.write_table(chunk)
+            num_chunks += 1
+            num_rows += chunk.num_rows
+        if num_chunks:
             spool.seek(0)
-            _write(path, schema, _spooled(spool, num_pieces))
+            _write(path, schema, _read_chunks(spool, num_chunks))
     return num_rows
 
 
-def _pieces(rows: Iterable[Mapping[str, Any]]) -> Iterator[pa.Table]:
-    piece: list[Mapping[str, Any]] = []
-    num_bytes = 0
+def _chunks(rows: Iterable[Mapping[str, Any]]) -> Iterator[pa.Table]:
+    chunk: list[Mapping[str, Any]] = []
+    chunk_bytes = 0
     for row in rows:
-        row_bytes = _held_bytes(row)
-        if piece and num_bytes + row_bytes > _PIECE_BYTES:
-            yield pa.Table.from_pylist(piece)
-            piece, num_bytes = [], 0
-        piece.append(row)
-        num_bytes += row_bytes
-    if piece:
-        yield pa.Table.from_pylist(piece)
+        row_bytes = _memory_bytes(row)
+        if chunk and chunk_bytes + row_bytes > _CHUNK_BYTES:
+            yield pa.Table.from_pylist(chunk)
+            chunk, chunk_bytes = [], 0
+        chunk.append(row)
+        chunk_bytes += row_bytes
+    if chunk:
+        yield pa.Table.from_pylist(chunk)
 
 
-def _held_bytes(value: Any) -> int:
-    parts: Iterable[Any] = ()
+def _memory_bytes(value: Any) -> int:
+    children: Iterable[Any] = ()
     if isinstance(value, Mapping):
-        parts = value.values()
+        children = value.values()
     elif isinstance(value, list):
-        parts = value
-    return sys.getsizeof(value) + sum(map(_held_bytes, parts))
+        children = value
+    return sys.getsizeof(value) + sum(map(_memory_bytes, children))
 
 
-def _spooled(spool: Any, count: int) -> Iterator[pa.Table]:
+def _read_chunks(spool: Any, count: int) -> Iterator[pa.Table]:
     for _ in range(count):
         with pa.ipc.open_stream(spool) as stream:
             yield stream.read_all()
 
 
-def _write(path: Path, schema: pa.Schema, pieces: Iterable[pa.Table]) -> None:
+def _write(path: Path, schema: pa.Schema, chunks: Iterable[pa.Table]) -> None:
     with durable.atomic_file(path) as file, pq.ParquetWriter(pa.PythonFile(file, "w"), schema) as writer:
-        for piece in pieces:
-            # With nothing before it, a table of these types: what a piece shows less of is filled in.
-            whole = pa.concat_tables([schema.empty_table(), piece], promote_options="permissive")
-            writer.write_table(whole, row_group_size=whole.num_rows)
+        for chunk in chunks:
+            # Appended to an empty table of the full schema, a chunk gets the columns and types it lacks.
+            table = pa.concat_tables([schema.empty_table(), chunk], promote_options="permissive")
+            writer.write_table(table, row_group_size=table.num_rows)

@@ -1,4 +1,4 @@
-"""Calibration rows kept as one tensor of a safetensors file."""
+"""Token ids in a safetensors file: one tensor, a row each."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,20 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from regstream.data.row_sources import MASK, choose
+from regstream.data.row_reader import ATTENTION_MASK, sample_indices
 from regstream.data.tokens import TokenIds
 from regstream.errors import InputError, error_boundary
 from regstream.storage.regular_file import check_regular
 
-_WHOLE_NUMBERS = ("I64", "I32", "I16", "I8", "U8")
+_INTEGER_DTYPES = ("I64", "I32", "I16", "I8", "U8")
 
 
 @contextmanager
-def tensor_rows(path: Path, name: str) -> Iterator[Any]:
-    """A tensor that can be sliced by rows without reading the others.
+def open_tensor(path: Path, name: str) -> Iterator[Any]:
+    """Open a tensor whose rows can be sliced without reading the others.
 
     Raises:
-        InputError: the file is no safetensors file or has no such tensor.
+        InputError: the file is not safetensors, or lacks the tensor.
     """
     with error_boundary(f"{path}"), safe_open(check_regular(path), framework="pt") as file:
         if name not in file.keys():  # noqa: SIM118
@@ -30,33 +30,33 @@ def tensor_rows(path: Path, name: str) -> Iterator[Any]:
         yield file.get_slice(name)
 
 
-def read_token_rows(path: Path, wanted: int | None, max_length: int, seed: int) -> list[tuple[str, TokenIds]]:
-    """Rows of a tensor `input_ids` (rows, positions), with the place of each.
+def read_token_rows(path: Path, num_rows: int | None, max_length: int, seed: int) -> list[tuple[str, TokenIds]]:
+    """Read `num_rows` sampled rows, or all, of a tensor `input_ids` (rows, positions), each with its location.
 
-    Every position is a token, but for those that a tensor `attention_mask` beside it leaves out.
+    Without a tensor `attention_mask`, every position is a token.
 
     Raises:
-        InputError: the tensor is not two-dimensional, has no rows, or holds what is no token id; or the mask does not
-            suit it.
+        InputError: the tensor is not two-dimensional, has no rows, or contains an invalid token id; or the mask does
+            not match it.
     """
-    with tensor_rows(path, "input_ids") as ids:
+    with open_tensor(path, "input_ids") as ids:
         shape = ids.get_shape()
         if len(shape) != 2 or 0 in shape:
             raise InputError(f"{path}: input_ids has shape {shape}; expected (rows, positions)")
-        if ids.get_dtype() not in _WHOLE_NUMBERS:
+        if ids.get_dtype() not in _INTEGER_DTYPES:
             raise InputError(f"{path}: input_ids is {ids.get_dtype()}; expected whole numbers")
-        with _mask_rows(path, shape) as mask:
-            rows = ((n, _valid_tokens(path, n, ids, mask)) for n in choose(shape[0], wanted, seed))
-            return [(f"row {n + 1}", _narrowed(path, n, row[:max_length])) for n, row in rows]
+        with _open_mask(path, shape) as mask:
+            rows = ((n, _valid_tokens(path, n, ids, mask)) for n in sample_indices(shape[0], num_rows, seed))
+            return [(f"row {n + 1}", _to_int32(path, n, row[:max_length])) for n, row in rows]
 
 
 @contextmanager
-def _mask_rows(path: Path, shape: list[int]) -> Iterator[Any]:
-    """The attention mask as `tensor_rows` gives it, None where the file has none."""
+def _open_mask(path: Path, shape: list[int]) -> Iterator[Any]:
+    """The attention mask as a slice, or None."""
     with error_boundary(f"{path}"), safe_open(path, framework="pt") as file:
-        mask = file.get_slice(MASK) if MASK in file.keys() else None  # noqa: SIM118
+        mask = file.get_slice(ATTENTION_MASK) if ATTENTION_MASK in file.keys() else None  # noqa: SIM118
         if mask is not None and mask.get_shape() != shape:
-            raise InputError(f"{path}: {MASK} has shape {mask.get_shape()}; expected that of input_ids, {shape}")
+            raise InputError(f"{path}: {ATTENTION_MASK} has shape {mask.get_shape()}; expected input_ids' {shape}")
         yield mask
 
 
@@ -66,16 +66,16 @@ def _valid_tokens(path: Path, index: int, ids: Any, mask: Any) -> NDArray[Any]:
         return row
     valid = mask[index : index + 1][0]
     if not bool(((valid == 0) | (valid == 1)).all()):
-        raise InputError(f"{path}: row {index + 1}: expected 0 and 1 in {MASK}, found others")
+        raise InputError(f"{path}: row {index + 1}: expected 0 and 1 in {ATTENTION_MASK}, found others")
     row = row[(valid == 1).numpy()]
     if not len(row):
-        raise InputError(f"{path}: row {index + 1}: no tokens, its {MASK} leaves out all; remove the row")
+        raise InputError(f"{path}: row {index + 1}: no tokens, its {ATTENTION_MASK} is 0 throughout; remove the row")
     return row
 
 
-def _narrowed(path: Path, index: int, ids: NDArray[Any]) -> TokenIds:
+def _to_int32(path: Path, index: int, ids: NDArray[Any]) -> TokenIds:
     largest = np.iinfo(np.int32).max
-    outside = ids[(ids < 0) | (ids > largest)]
-    if len(outside):
-        raise InputError(f"{path}: row {index + 1}: token id {outside[0]} is outside any vocabulary")
+    invalid = ids[(ids < 0) | (ids > largest)]
+    if len(invalid):
+        raise InputError(f"{path}: row {index + 1}: token id {invalid[0]} is outside any vocabulary")
     return ids.astype(np.int32)

@@ -32,14 +32,14 @@ class Accuracy:
 
     def parameters(self, model: LayeredModel) -> list[str]:
         """The norm that pooled features pass."""
-        return model.pooled_parameters
+        return model.pooled_norm_parameters
 
     def score(self, model: LayeredModel, dataset: str, states: Iterator[Tensor]) -> float:
         """From the first token of each image, which stands for all of it."""
         rows, right, count = self.datasets[dataset], 0, 0
         for index, tokens_TD in enumerate(states):
             first_BD = rows.batches[index].unpack(tokens_TD)[:, 0]
-            found_B = self.heads[dataset].classes(model.run_pooled(first_BD).cpu())
+            found_B = self.heads[dataset].classes(model.run_pooled_norm(first_BD).cpu())
             right += int((found_B == rows.labels(index)).sum())
             count += len(found_B)
         return right / count

@@ -44,7 +44,7 @@ class HeldOutLoss:
 def _row_loss(model: LayeredModel, row_TD: Tensor, ids_T: Tensor) -> float:
     """The summed loss of every token of a row but the first, in float32."""
     total = 0.0
-    step = max(1, _LOGITS // model.vocabulary)
+    step = max(1, _LOGITS // model.vocab_size)
     for start in range(0, len(ids_T) - 1, step):
         stop = min(start + step, len(ids_T) - 1)
         logits = model.run_head(row_TD[None], slice(start, stop))[0]

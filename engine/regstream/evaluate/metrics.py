@@ -31,9 +31,9 @@ def metric_of(plan: Plan, listener: Listener) -> HeldOutLoss | Accuracy:
     if not judged:
         raise ManifestError("evaluate: no candidate has a [candidates.evaluation] table")
     family, rows_of = plan.base.family, _rows_of(plan, listener)
-    if family.continues_text:
+    if family.is_causal_lm:
         return HeldOutLoss({candidate.name: _texts(candidate, rows_of) for candidate in judged})
-    if family.pooled:
+    if family.pooled_norm:
         return _accuracy(judged, plan, rows_of, listener)
     raise ManifestError(f"evaluate: nothing here judges a {family.name} model; language and vision models are judged")
 
@@ -86,7 +86,7 @@ def _images(candidate: Candidate, rows_of: _RowsOf) -> PixelRows:
 
 def _rows_of(plan: Plan, listener: Listener) -> _RowsOf:
     """What opens a candidate's held-out rows; a data set's revision is asked for once, whoever has rows of it."""
-    drawing = DatasetSampler(plan.commits, listener)
+    sampler = DatasetSampler(plan.commits, listener)
 
     def opened(candidate: Candidate) -> CalibrationSet:
         assert candidate.evaluation is not None
@@ -97,10 +97,10 @@ def _rows_of(plan: Plan, listener: Listener) -> _RowsOf:
                 config=plan.base.model_config,
                 base=plan.base.folder,
                 seed=plan.manifest.merge.seed,
-                widest=plan.model.widest,
-                positions=plan.model.positions,
+                max_features=plan.model.max_features,
+                max_positions=plan.model.max_positions,
                 warn=lambda message: listener(Warned(message=message)),
-                drawing=drawing,
+                sampler=sampler,
                 label=candidate.evaluation.label,
             )
 

@@ -13,7 +13,7 @@ from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.checkpoint.loader import CheckpointLoader
 from regstream.data.batch_policy import BatchPolicy
 from regstream.data.loading import TokenRows
-from regstream.data.row_sources import Row
+from regstream.data.row_reader import Row
 from regstream.data.tokenizer_process import TokenizerProcess
 from regstream.data.tokens import TokenIds
 from regstream.errors import InputError, ManifestError
@@ -62,14 +62,16 @@ class TextTower:
 
     def _ids(self, prompt: str) -> TokenIds:
         ids = self.tokenize(Row(f'prompt "{prompt}"', prompt))
-        if self.model.positions is not None and len(ids) > self.model.positions:
-            raise InputError(f'prompt "{prompt}" has more than the {self.model.positions} tokens that are read of one')
-        if ids.max() >= self.model.vocabulary:
+        if self.model.max_positions is not None and len(ids) > self.model.max_positions:
+            raise InputError(
+                f'prompt "{prompt}" has more than the {self.model.max_positions} tokens that are read of one'
+            )
+        if ids.max() >= self.model.vocab_size:
             raise InputError(
                 f'{self.checkpoint.folder}: its tokenizer gives id {ids.max()} in prompt "{prompt}", outside the text'
-                f" tower's vocabulary of {self.model.vocabulary:,}; is it there, and this model's?"
+                f" tower's vocabulary of {self.model.vocab_size:,}; is it there, and this model's?"
             )
-        end = self.model.end_id
+        end = self.model.eos_token_id
         end = int(ids.max()) if end == _ANY_END else end
         if (ids == end).nonzero()[0].tolist() != [len(ids) - 1]:
             raise InputError(
@@ -109,7 +111,7 @@ def open_text_tower(plan: Plan, listener: Listener) -> TextTower:
         model=model,
         # One more than there can be, to see what is too long.
         tokenize=TokenizerProcess(
-            "text", whole.folder, (model.positions or text.config["max_position_embeddings"]) + 1
+            "text", whole.folder, (model.max_positions or text.config["max_position_embeddings"]) + 1
         ),
         text_projection_PD=read_projection(whole, TEXT_PROJECTION),
         visual_projection_PD=read_projection(whole, VISUAL_PROJECTION),

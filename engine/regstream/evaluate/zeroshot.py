@@ -45,14 +45,14 @@ class ZeroShot:
 
     def parameters(self, model: LayeredModel) -> list[str]:
         """The norm that pooled features pass."""
-        return model.pooled_parameters
+        return model.pooled_norm_parameters
 
     def score(self, model: LayeredModel, dataset: str, states: Iterator[Tensor]) -> Tensor:
         """A direction for each class, (C, P), from the last token of each prompt, which stands for all of it."""
         prompts, features = self.prompts[dataset], []
         for batch, tokens_TD in zip(prompts.rows.batches, states, strict=True):
             last_B = torch.tensor(batch.lengths, device=tokens_TD.device).cumsum(0) - 1
-            features.append(model.run_pooled(tokens_TD[last_B]).cpu())
+            features.append(model.run_pooled_norm(tokens_TD[last_B]).cpu())
         found_BP = normalize(torch.cat(features) @ self.tower.text_projection_PD.T, dim=-1)
         in_order_BP = torch.empty_like(found_BP)
         in_order_BP[prompts.places] = found_BP

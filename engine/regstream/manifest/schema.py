@@ -35,7 +35,7 @@ def _not_empty(candidates: tuple[Any, ...]) -> tuple[Any, ...]:
     return candidates
 
 
-class Others(Table):
+class NonBlockParameters(Table):
     """The parts that no block holds. None: as published for the family."""
 
     embeddings: Annotated[OtherUse | None, Field(examples=["base"])] = None
@@ -68,7 +68,7 @@ class Merge(Table):
     """a size, such as "5GiB"; consecutive blocks share a file up to this size; default: a file for each block"""
     seed: Annotated[int, Field(ge=0, le=_MAX_SEED)] = 0
     """a whole number from 0 to 2^63 - 1; selects the sample of rows"""
-    others: Others = Others()
+    others: NonBlockParameters = NonBlockParameters()
     """a table; the parts of the model that no block holds"""
 
     _separated = model_validator(mode="before")(separate_options)

@@ -1,1 +1,13 @@
-"""One real block inside an otherwise empty transformers model, and how an architecture is described."""
+"""A transformers model that runs one block at a time, and the descriptions of architectures.
+
+families/: the known architectures; a new one is a description there
+architecture/: an architecture that the manifest's `[architecture]` table describes, validated against the model
+config/: configs as transformers reads them: loaded, bounded, compared
+layered_model.py: runs the stem, one block, or the head of a model whose other parameters stay on the meta device
+empty_model.py: builds a model without weights
+block_wrappers.py: modules that replace blocks during a forward pass
+chunked_activation.py: activation functions applied in place, chunk by chunk
+observe.py: hooks on the inputs of a block's linears
+batch.py: rows padded to one length, and their valid tokens
+probe.py: forward passes on random inputs
+"""

@@ -1,7 +1,7 @@
-"""Stand-ins for blocks, so that a model's own forward drives just one of them.
+"""Modules that replace blocks, so that the model's own forward runs a single one of them.
 
-Masks, rotary tables and scaling differ between the layers of one model; captured at one layer they are silently
-wrong at another. Left to the model's own loop they are right at every layer.
+Attention masks, rotary embeddings and scaling may differ between layers: arguments captured at one layer are silently
+wrong at another. The model's own loop passes each layer the right ones.
 """
 
 from typing import Any, NoReturn
@@ -10,38 +10,38 @@ from torch import Tensor, nn
 
 
 class StopForward(Exception):
-    """Carries what a forward pass was run for, past the rest of the model."""
+    """Ends a forward pass early; `value` is the tensor it was run for."""
 
     def __init__(self, value: Tensor) -> None:
         self.value = value
 
 
-class _StandIn(nn.Module):
-    """Has the attributes of the block whose place it takes: some models ask a layer for its kind of attention."""
+class _BlockWrapper(nn.Module):
+    """Exposes the attributes of the block it replaces: some models ask a layer for its attention type."""
 
     def __init__(self, block: nn.Module) -> None:
         super().__init__()
-        self.__dict__["block"] = block  # not a submodule: the block keeps its own name in the model
+        self.__dict__["block"] = block  # not a submodule, so that the names of parameters stay
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["block"], name)
 
 
-class SkipBlock(_StandIn):
-    """Lets hidden states through untouched; `in_tuple` as blocks do whose model takes the first of what they return."""
+class SkipBlock(_BlockWrapper):
+    """The identity; `returns_tuple` for models that take the first element of a block's output."""
 
-    def __init__(self, block: nn.Module, *, in_tuple: bool = False) -> None:
+    def __init__(self, block: nn.Module, *, returns_tuple: bool = False) -> None:
         super().__init__(block)
-        self.__dict__["in_tuple"] = in_tuple
+        self.__dict__["returns_tuple"] = returns_tuple
 
     def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor | tuple[Tensor]:
         """Return the hidden states."""
         del args, kwargs
-        return (hidden_states,) if self.__dict__["in_tuple"] else hidden_states
+        return (hidden_states,) if self.__dict__["returns_tuple"] else hidden_states
 
 
-class CaptureInput(_StandIn):
-    """Ends the pass with what reaches the first block."""
+class CaptureInput(_BlockWrapper):
+    """Ends the pass with the first block's input."""
 
     def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> NoReturn:
         """Raise `StopForward` with the stem's output."""
@@ -49,8 +49,8 @@ class CaptureInput(_StandIn):
         raise StopForward(hidden_states)
 
 
-class RunBlock(_StandIn):
-    """Runs its block on hidden states of its own with the arguments the model gives, and ends the pass."""
+class RunBlock(_BlockWrapper):
+    """Runs its block on the given hidden states with the model's other arguments, and ends the pass."""
 
     def __init__(self, block: nn.Module, hidden_BLD: Tensor) -> None:
         super().__init__(block)
@@ -60,18 +60,18 @@ class RunBlock(_StandIn):
         """Raise `StopForward` with the block's output."""
         del hidden_states
         output = self.__dict__["block"](self.__dict__["hidden_BLD"], *args, **kwargs)
-        # transformers 5 returns a tensor, older versions and some families a tuple that begins with it.
+        # Blocks of transformers 5 return a tensor; of older versions and some families, a tuple that starts with it.
         raise StopForward(output if isinstance(output, Tensor) else output[0])
 
 
 class InjectHidden(SkipBlock):
-    """Replaces the hidden states by its own and lets the pass go on: the last block's output, for the head."""
+    """Returns the given hidden states, as the last block's output for the head, and lets the pass continue."""
 
-    def __init__(self, block: nn.Module, hidden_BLD: Tensor, *, in_tuple: bool = False) -> None:
-        super().__init__(block, in_tuple=in_tuple)
+    def __init__(self, block: nn.Module, hidden_BLD: Tensor, *, returns_tuple: bool = False) -> None:
+        super().__init__(block, returns_tuple=returns_tuple)
         self.__dict__["hidden_BLD"] = hidden_BLD
 
     def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor | tuple[Tensor]:
-        """Return the hidden states put in."""
+        """Return the given hidden states."""
         del hidden_states
         return super().forward(self.__dict__["hidden_BLD"], *args, **kwargs)

@@ -1,37 +1,37 @@
-"""Activation functions, piece by piece and in place.
+"""Activation functions applied in place, chunk by chunk.
 
-Many are several operations, each of which reads and writes all of a tensor; of a wide one, what the first writes has
-left the processor's caches before the second reads it. Taken in pieces, it passes through memory once, and nothing as
-large stands beside it. No value depends on another, so the result is the same; of rows that are no multiple of a vector
-register in width, which no published model has, to one unit in the last place.
+Many activation functions are several operations. On a wide tensor, the output of the first has left the processor's
+caches when the second reads it; chunks that fit into the caches pass through memory once, and need no second tensor of
+full size. The function is elementwise, so the result is the same. Only for rows whose width is no multiple of a vector
+register, which no published model has, may it differ by one unit in the last place.
 """
 
 import torch
 from torch import Tensor, nn
 
-#: Values for each thread at a time; torch splits no less among threads.
-_PIECE_VALUES = 1 << 15
-_OF_TORCH = (nn.GELU, nn.ReLU, nn.SiLU, nn.Sigmoid, nn.Tanh)
-_OF_TRANSFORMERS = "transformers.activations"
+#: Values of a chunk per thread; torch does not split smaller tensors among threads.
+_CHUNK_VALUES = 1 << 15
+_TORCH_CLASSES = (nn.GELU, nn.ReLU, nn.SiLU, nn.Sigmoid, nn.Tanh)
+_TRANSFORMERS_MODULE = "transformers.activations"
 
 
 class ChunkedActivation(nn.Module):
-    """An elementwise function of a tensor that nothing else reads: the result takes its place."""
+    """An elementwise function that overwrites its input, which nothing else may read."""
 
     def __init__(self, function: nn.Module) -> None:
         super().__init__()
         self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
-        """The function of each value."""
-        num_rows = max(1, _PIECE_VALUES * torch.get_num_threads() // max(1, x.shape[-1]))
-        for piece in torch.split(x.view(-1, x.shape[-1]), num_rows):
-            piece.copy_(self.function(piece))
+        """Apply the function to `x` in place, and return `x`."""
+        num_rows = max(1, _CHUNK_VALUES * torch.get_num_threads() // max(1, x.shape[-1]))
+        for chunk in torch.split(x.view(-1, x.shape[-1]), num_rows):
+            chunk.copy_(self.function(chunk))
         return x
 
 
 def chunk_activations(block: nn.Module) -> None:
-    """Have the activation functions of a block go piece by piece."""
+    """Replace the activation functions of a block by `ChunkedActivation`."""
     for module in list(block.modules()):
         for name, child in module.named_children():
             if _is_elementwise(child):
@@ -41,4 +41,4 @@ def chunk_activations(block: nn.Module) -> None:
 def _is_elementwise(module: nn.Module) -> bool:
     if next(module.parameters(), None) is not None:
         return False
-    return isinstance(module, _OF_TORCH) or type(module).__module__ == _OF_TRANSFORMERS
+    return isinstance(module, _TORCH_CLASSES) or type(module).__module__ == _TRANSFORMERS_MODULE

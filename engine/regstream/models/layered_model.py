@@ -1,10 +1,10 @@
-"""A transformers model on the meta device, of which stem, one block, or head is real at a time.
+"""A transformers model on the meta device that runs its stem, one block, or its head at a time.
 
 Shape suffixes: B rows, L positions, D features, V vocabulary.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,17 +15,17 @@ from transformers import PreTrainedConfig
 from regstream.models.batch import Batch
 from regstream.models.block_wrappers import CaptureInput, InjectHidden, RunBlock, SkipBlock, StopForward
 from regstream.models.chunked_activation import chunk_activations
-from regstream.models.config.shape import hidden_size, vocabulary
+from regstream.models.config.image_sizes import image_shape
+from regstream.models.config.model_sizes import hidden_size, vocab_size
 from regstream.models.empty_model import empty_model
-from regstream.models.family import Family
-from regstream.models.images import image_shape
+from regstream.models.families.family import Family
 
-#: What modules are called that hold learnt positions: `position_embeddings`, `embed_positions`, `wpe`.
+#: Names of modules with learned positions: `position_embeddings`, `embed_positions`, `wpe`.
 _POSITIONS = re.compile(r"(position[^.]*|\bwpe)$")
 
 
 class LayeredModel:
-    """The model that a config describes; its weights are lent to it, never owned."""
+    """The model of a config. It owns no weights: `bind_parameters` provides those of the part that runs."""
 
     def __init__(self, family: Family, config: PreTrainedConfig, *, dtype: torch.dtype, device: torch.device) -> None:
         self.family = family
@@ -40,16 +40,20 @@ class LayeredModel:
         self.blocks = list(blocks)
         for block in self.blocks if family.activates_in_place and device.type == "cpu" else ():
             chunk_activations(block)
-        self._in_tuple = False
-        self._asides = [SkipBlock(block) for block in self.blocks]
-        #: Parameter shapes by name; a tied parameter stands once, under the name of what it is tied to.
+        #: Parameter shapes by name. Tied parameters appear once, under the name of their source.
         self.shapes = {name: tuple(parameter.shape) for name, parameter in self.model.named_parameters()}
-        #: Buffers by name, all of which the model makes from its config.
-        self.buffers = frozenset(self._made_buffers())
-        self._weightless = self._without_values(family.before_blocks)
-        #: Parameters that are another one's, by the name that is not in `shapes`.
+        #: Names of the non-persistent buffers, which the model computes and checkpoints need not contain.
+        self.buffers = frozenset(
+            f"{path}.{name}" if path else name
+            for path, module in self.model.named_modules()
+            for name in module._non_persistent_buffers_set
+        )
+        #: The source of each tied parameter that is not in `shapes`.
         self.tied: Mapping[str, str] = dict(getattr(self.model, "all_tied_weights_keys", None) or {})
-        self._stand(self._asides)
+        self._placeholders = self._nan_parameters(family.body_stem_modules)
+        self._blocks_return_tuples = False
+        self._skip_blocks = [SkipBlock(block) for block in self.blocks]
+        self._set_blocks(self._skip_blocks)
 
     @property
     def hidden_size(self) -> int:
@@ -57,21 +61,21 @@ class LayeredModel:
         return hidden_size(self.model.config)
 
     @property
-    def widest(self) -> int:
-        """The features of the widest activation that linears of a block read or write."""
+    def max_features(self) -> int:
+        """Features of the widest activation that a linear of a block reads or writes."""
         of_blocks = (shape for name, shape in self.shapes.items() if self.family.block_of(name) is not None)
         return max(max(shape) for shape in of_blocks if len(shape) == 2)
 
     @property
-    def vocabulary(self) -> int:
+    def vocab_size(self) -> int:
         """V."""
-        return vocabulary(self.model.config)
+        return vocab_size(self.model.config)
 
     @property
-    def positions(self) -> int | None:
-        """The most positions that a row of token ids can have, where they are learnt; None where any number is.
+    def max_positions(self) -> int | None:
+        """The longest row of token ids that learned positions allow; None for models without learned positions.
 
-        A table may begin with rows for no position: OPT's has an `offset`, RoBERTa's those up to the padding's.
+        Rows of the table that stand for no position do not count: OPT's `offset`, RoBERTa's up to the padding index.
         """
         for name, module in self.model.named_modules():
             if isinstance(module, nn.Embedding) and _POSITIONS.search(name) and self.family.block_of(name) is None:
@@ -80,18 +84,18 @@ class LayeredModel:
         return None
 
     @property
-    def end_id(self) -> int:
+    def eos_token_id(self) -> int:
         """The token id that ends a text."""
         return int(self.model.config.eos_token_id)
 
     @property
     def eager_heads(self) -> int:
-        """Heads whose attention scores are formed whole; 0 where attention is fused."""
+        """Attention heads whose full score matrices are in memory; 0 for fused attention."""
         config = self.model.config
         return 0 if config._attn_implementation == "sdpa" else int(config.num_attention_heads)
 
     def num_masks(self, length: int, *, is_padded: bool) -> int:
-        """How many attention masks a pass forms for rows of so many positions; 0 where it does without."""
+        """The number of attention masks that a pass creates for rows of `length` positions; 0 where it needs none."""
         config = self.model.config
         window = getattr(config, "sliding_window", None)
         if not (is_padded or self.eager_heads or (window is not None and length >= window)):
@@ -100,7 +104,7 @@ class LayeredModel:
 
     @contextmanager
     def bind_parameters(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
-        """Let the named parameters be these tensors, not copied, within the context."""
+        """Use these tensors as the named parameters within the context, without a copy."""
         before = {}
         tied = {name: weights[source] for name, source in self.tied.items() if source in weights}
         for name, tensor in (dict(weights) | tied).items():
@@ -116,113 +120,103 @@ class LayeredModel:
 
     @torch.no_grad()
     def run_stem(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """What reaches block 0, (B, L, D). The stem's parameters must be lent."""
-        with self._standing([CaptureInput(self.blocks[0]), *self._asides[1:]]):
-            return self._ended(lambda: self.model(**inputs))
+        """Return the input of block 0, (B, L, D). The stem's parameters must be bound."""
+        with self._swapped_blocks([CaptureInput(self.blocks[0]), *self._skip_blocks[1:]]):
+            return _stopped_value(lambda: self.model(**inputs))
 
     @torch.no_grad()
     def run_block(self, index: int, hidden_BLD: Tensor, batch: Batch) -> Tensor:
-        """The output of block `index` on these hidden states, (B, L, D). The block's parameters must be lent."""
-        turnstile = RunBlock(self.blocks[index], hidden_BLD)
+        """Return the output of block `index`, (B, L, D). The block's parameters must be bound."""
+        run_block = RunBlock(self.blocks[index], hidden_BLD)
         body = self.model.get_submodule(self.family.body)
-        with (
-            self._standing([*self._asides[:index], turnstile, *self._asides[index + 1 :]]),
-            self.bind_parameters(self._left()),
-        ):
-            return self._ended(lambda: body(**self._body_inputs(hidden_BLD, batch)))
+        blocks = [*self._skip_blocks[:index], run_block, *self._skip_blocks[index + 1 :]]
+        with self._swapped_blocks(blocks), self.bind_parameters(self._placeholder_parameters()):
+            return _stopped_value(lambda: body(**self._body_inputs(hidden_BLD, batch)))
 
     @torch.no_grad()
     def run_head(self, hidden_BLD: Tensor, positions: slice) -> Tensor:
-        """The logits at some positions, (B, positions, V), of unpadded hidden states after the last block."""
-        injection = InjectHidden(self.blocks[-1], hidden_BLD, in_tuple=self._in_tuple)
+        """Return logits, (B, positions, V), of the last block's output without padding. The head must be bound."""
+        inject_hidden = InjectHidden(self.blocks[-1], hidden_BLD, returns_tuple=self._blocks_return_tuples)
         inputs = self._body_inputs(hidden_BLD, Batch((hidden_BLD.shape[1],) * hidden_BLD.shape[0]))
-        chosen = torch.arange(positions.start, positions.stop, device=hidden_BLD.device)
-        with self._standing([*self._asides[:-1], injection]), self.bind_parameters(self._left()):
-            logits: Tensor = self.model(**inputs, logits_to_keep=chosen).logits
+        kept_positions = torch.arange(positions.start, positions.stop, device=hidden_BLD.device)
+        blocks = [*self._skip_blocks[:-1], inject_hidden]
+        with self._swapped_blocks(blocks), self.bind_parameters(self._placeholder_parameters()):
+            logits: Tensor = self.model(**inputs, logits_to_keep=kept_positions).logits
         return logits
 
     @property
-    def pooled_parameters(self) -> list[str]:
-        """The norm that pooled tokens pass."""
-        return [name for name in self.shapes if name.startswith(f"{self.family.pooled}.")]
+    def pooled_norm_parameters(self) -> list[str]:
+        """The parameters of the norm that `run_pooled_norm` applies."""
+        return [name for name in self.shapes if name.startswith(f"{self.family.pooled_norm}.")]
 
     @torch.no_grad()
-    def run_pooled(self, token_BD: Tensor) -> Tensor:
-        """What stands for each row, (B, D), from one token of it that left the last block; its norm must be lent."""
-        pooled: Tensor = self.model.get_submodule(self.family.pooled)(token_BD)
-        return pooled
+    def run_pooled_norm(self, token_BD: Tensor) -> Tensor:
+        """Apply the final norm to the token that represents each row, (B, D). Its parameters must be bound."""
+        pooled_BD: Tensor = self.model.get_submodule(self.family.pooled_norm)(token_BD)
+        return pooled_BD
+
+    def return_tuples(self) -> None:
+        """Make the wrappers of skipped blocks return tuples, for a model whose blocks do."""
+        self._blocks_return_tuples = True
+        self._skip_blocks = [SkipBlock(block, returns_tuple=True) for block in self.blocks]
+
+    def drop_missing(self, names: Collection[str]) -> None:
+        """Remove optional parameters that the checkpoint lacks from `shapes`."""
+        self.shapes = {name: shape for name, shape in self.shapes.items() if name not in names}
 
     def _body_inputs(self, hidden_BLD: Tensor, batch: Batch) -> dict[str, Any]:
         if self.family.body_input == "pixel_values":
             shape = image_shape(self.model.config)
             return {"pixel_values": torch.zeros(hidden_BLD.shape[0], *shape, device="meta")}
-        # The body sees shape, dtype and device of its input and nothing else: the values enter at the block. Should
-        # anything of this reach one beside them, it cannot go unnoticed.
+        # The body needs only shape, dtype and device: `RunBlock` and `InjectHidden` supply the values. NaN makes it
+        # evident if the body's own input reaches a block.
         if self.family.body_input == "input_ids":
-            shape_only = torch.zeros(hidden_BLD.shape[:2], dtype=torch.long, device=hidden_BLD.device)
+            dummy = torch.zeros(hidden_BLD.shape[:2], dtype=torch.long, device=hidden_BLD.device)
         else:
-            shape_only = hidden_BLD.new_full((1,), torch.nan).expand(hidden_BLD.shape)
-        return {self.family.body_input: shape_only, "attention_mask": batch.attention_mask(hidden_BLD.device)}
+            dummy = hidden_BLD.new_full((1,), torch.nan).expand(hidden_BLD.shape)
+        return {self.family.body_input: dummy, "attention_mask": batch.attention_mask(hidden_BLD.device)}
 
-    def _left(self) -> dict[str, Tensor]:
-        """What a pass goes through on its way that nobody lent: with a tied head, embeddings are."""
-        owners = {name: self._owner(name) for name in self._weightless}
+    def _placeholder_parameters(self) -> dict[str, Tensor]:
+        """The placeholders of unbound parameters; with a tied head, the embeddings are bound."""
+        owners = {name: self._owner(name) for name in self._placeholders}
         return {
-            name: self._weightless[name]
+            name: self._placeholders[name]
             for name, (module, leaf) in owners.items()
             if (parameter := module._parameters[leaf]) is not None and parameter.is_meta
         }
 
-    def _made_buffers(self) -> Iterator[str]:
-        """The names of buffers that no checkpoint is expected to hold."""
-        for path, module in self.model.named_modules():
-            for name in module._non_persistent_buffers_set:
-                yield f"{path}.{name}" if path else name
-
-    def _without_values(self, modules: Sequence[str]) -> dict[str, Tensor]:
-        """NaN without memory for the parameters of some modules: what passes through them must be of no account."""
-        nothing = torch.full((), torch.nan, dtype=self.dtype, device=self.device)
-        return {
-            name: nothing.expand(shape)
-            for name, shape in self.shapes.items()
-            if name.startswith(tuple(f"{m}." for m in modules))
-        }
-
-    def stand_aside_in_tuples(self) -> None:
-        """Have stand-ins return what blocks do that return a tuple: one that begins with the hidden states."""
-        self._in_tuple = True
-        self._asides = [SkipBlock(block, in_tuple=True) for block in self.blocks]
-
-    def leave_out(self, names: Collection[str]) -> None:
-        """Do without parameters that a checkpoint lacks, as it may."""
-        self.shapes = {name: shape for name, shape in self.shapes.items() if name not in names}
+    def _nan_parameters(self, modules: Sequence[str]) -> dict[str, Tensor]:
+        """NaN, expanded without memory, for the parameters of modules whose output is discarded."""
+        nan = torch.full((), torch.nan, dtype=self.dtype, device=self.device)
+        prefixes = tuple(f"{module}." for module in modules)
+        return {name: nan.expand(shape) for name, shape in self.shapes.items() if name.startswith(prefixes)}
 
     @contextmanager
-    def _standing(self, blocks: Sequence[nn.Module]) -> Iterator[None]:
-        """Have these in the blocks' places within the context; some hold hidden states, which go with them."""
-        self._stand(blocks)
+    def _swapped_blocks(self, blocks: Sequence[nn.Module]) -> Iterator[None]:
+        """Replace the model's blocks within the context; wrappers and their hidden states are released after it."""
+        self._set_blocks(blocks)
         try:
             yield
         finally:
-            self._stand(self._asides)
+            self._set_blocks(self._skip_blocks)
 
-    def _stand(self, blocks: Sequence[nn.Module]) -> None:
+    def _set_blocks(self, blocks: Sequence[nn.Module]) -> None:
         parent, _, leaf = self.family.blocks.rpartition(".")
-        # Kept out of the module tree's names: parameters are reached through `self.blocks`.
         setattr(self.model.get_submodule(parent), leaf, nn.ModuleList(blocks))
 
-    @staticmethod
-    def _ended(forward: Any) -> Tensor:
-        try:
-            forward()
-        except StopForward as ended:
-            return ended.value
-        raise RuntimeError("the forward pass never reached the block; the family's description is wrong")
-
     def _owner(self, name: str) -> tuple[nn.Module, str]:
+        """The module of a parameter, and the parameter's name in it."""
         index = self.family.block_of(name)
         root: nn.Module = self.model
-        if index is not None:
+        if index is not None:  # the model's own tree has wrappers in the place of blocks
             root, name = self.blocks[index], name.removeprefix(self.family.block_prefix(index))
         path, _, leaf = name.rpartition(".")
         return root.get_submodule(path), leaf
+
+
+def _stopped_value(forward: Callable[[], object]) -> Tensor:
+    try:
+        forward()
+    except StopForward as stop:
+        return stop.value
+    raise RuntimeError("the forward pass never reached the block; the family's description is wrong")

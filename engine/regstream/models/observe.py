@@ -1,4 +1,4 @@
-"""What the linears of a block read, group by group, while it runs."""
+"""The inputs of a block's linears, one per input group, passed to a callback while the block runs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -7,16 +7,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from regstream.models.block_wrappers import StopForward
-from regstream.models.family import InputGroup
+from regstream.models.families.family import InputGroup
 
 
 @contextmanager
 def observe(
-    block: nn.Module, groups: Sequence[InputGroup], see: Callable[[str, Tensor], None], *, ends: bool = False
+    block: nn.Module, groups: Sequence[InputGroup], on_input: Callable[[str, Tensor], None], *, stop_early: bool = False
 ) -> Iterator[None]:
-    """Call `see(group name, input)` whenever a group's first linear runs; the others of the group read the same.
+    """Call `on_input(group name, input)` when the first linear of a group runs; its other linears read the same input.
 
-    With `ends` the pass is over when all groups were seen, and what is run returns the last one's input.
+    With `stop_early`, the block's forward ends with `StopForward` once every group has run.
     """
     handles = []
     unseen = {group.name for group in groups}
@@ -24,9 +24,9 @@ def observe(
 
         def hook(module: nn.Module, args: tuple[Any, ...], name: str = group.name) -> None:
             del module
-            see(name, args[0])
+            on_input(name, args[0])
             unseen.discard(name)
-            if ends and not unseen:
+            if stop_early and not unseen:
                 unseen.update(group.name for group in groups)
                 raise StopForward(args[0])
 

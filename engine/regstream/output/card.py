@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from regstream.manifest.record import for_the_record
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate
-from regstream.models.family import Family
+from regstream.models.families.family import Family
 from regstream.plan.plan import Plan
 
 _TEXT = """
@@ -98,6 +98,6 @@ def _license(plan: Plan) -> str | None:
 
 def _pipeline(family: Family) -> str:
     """What the hub calls the use of such a model."""
-    if family.rows == "pixel_values":
+    if family.modality == "pixel_values":
         return "image-feature-extraction"
-    return "text-generation" if family.continues_text else "feature-extraction"
+    return "text-generation" if family.is_causal_lm else "feature-extraction"

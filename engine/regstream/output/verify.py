@@ -12,9 +12,9 @@ from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.errors import InputError, error_boundary
 from regstream.events import Listener, Progressed, StepStarted, ignore
 from regstream.manifest.architecture import Architecture
-from regstream.models.architecture.table import family_from
+from regstream.models.architecture.table import family_from_table
 from regstream.models.config.config_file import read_config
-from regstream.models.family import Family
+from regstream.models.families.family import Family
 from regstream.models.layered_model import LayeredModel
 from regstream.output.damage import check_file, strangers
 from regstream.output.provenance import read_provenance
@@ -55,7 +55,7 @@ def _check_model(folder: Path, architecture: object) -> Iterator[str]:
     try:
         result = open_checkpoint("result", folder, described=_described(folder, architecture))
         model = LayeredModel(result.family, result.model_config, dtype=torch.float32, device=torch.device("cpu"))
-        model.leave_out(result.lacking(model.shapes))
+        model.drop_missing(result.lacking(model.shapes))
         result.carry(check_base(result, model).prediction_layers)
         _check_index(folder, result)
         for name, spec in result.tensors.items():
@@ -68,7 +68,7 @@ def _described(folder: Path, architecture: object) -> Family | None:
     if architecture is None:
         return None
     with error_boundary(f"{folder}: the architecture on record"):
-        return family_from(Architecture.model_validate(architecture), str(read_config(folder).get("model_type")))
+        return family_from_table(Architecture.model_validate(architecture), str(read_config(folder).get("model_type")))
 
 
 def _check_index(folder: Path, result: Checkpoint) -> None:

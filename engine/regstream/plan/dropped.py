@@ -40,7 +40,7 @@ def dropped(manifest: Manifest, base: Checkpoint, opened: Sequence[Checkpoint], 
                 f"{labels}: the {title} differs from the base's, which the result takes by default; [merge.others]"
                 f' {part} = "average" takes the mean, {part} = "base" confirms the default'
             )
-    for checkpoint in opened if base.family.rows == "input_ids" else ():
+    for checkpoint in opened if base.family.modality == "input_ids" else ():
         yield from _other_tokenizer(checkpoint, base)
 
 

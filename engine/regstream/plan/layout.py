@@ -8,7 +8,7 @@ from regstream.errors import ManifestError
 from regstream.manifest.rules import match_rule, rule_problems
 from regstream.manifest.schema import Manifest, Rule
 from regstream.methods.method import MergeRule, Method
-from regstream.models.family import Family
+from regstream.models.families.family import Family
 from regstream.models.parameter import Parameter
 from regstream.plan.step import Kind, PlannedParameter, Step
 

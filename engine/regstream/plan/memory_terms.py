@@ -155,7 +155,7 @@ def _mask_bytes(job: Job, batch: Batch, *, in_block: bool = False) -> int:
     """
     rows, length = batch.shape
     num_masks, itemsize = job.model.num_masks(length, is_padded=batch.is_padded), job.compute_dtype.itemsize
-    if not num_masks or job.base.family.rows == "pixel_values":
+    if not num_masks or job.base.family.modality == "pixel_values":
         return 0
     of_position = num_masks * (1 + itemsize) if job.model.eager_heads else num_masks + 1 + itemsize * in_block
     return rows * length**2 * of_position

@@ -17,7 +17,7 @@ from regstream.events import Listener, Warned, ignore
 from regstream.manifest.schema import Candidate, Manifest
 from regstream.methods import make_method
 from regstream.methods.method import Method
-from regstream.models.architecture.modules import describe
+from regstream.models.architecture.modules import family_from_manifest
 from regstream.models.layered_model import LayeredModel
 from regstream.plan.device import choose_device
 from regstream.plan.dropped import dropped
@@ -55,18 +55,20 @@ def make_plan(
     method = make_method(manifest.merge.method, manifest.merge.options)
     opening = CheckpointLoader(manifest, commits or {}, listener)
     described = (
-        None if manifest.architecture is None else partial(describe, manifest.architecture, source=manifest.source)
+        None
+        if manifest.architecture is None
+        else partial(family_from_manifest, manifest.architecture, source=manifest.source)
     )
     base = opening.base(described)
     opened = [opening.candidate(candidate) for candidate in manifest.candidates]
-    needed, drawing = bool(method.streams), DatasetSampler(commits, listener)
+    needed, sampler = bool(method.streams), DatasetSampler(commits, listener)
     device_here = chosen if memory.is_there(chosen) else torch.device("cpu")
     labels = [c.label for c in (base, *opened, *(c.model for c in opened if isinstance(c, AdaptedCheckpoint)))]
     with warnings.joined(labels) as warn:
         inputs = check_inputs(
             manifest, base, opened, device_here, source=manifest.source, is_regressed=needed, warn=warn
         )
-    sets = _calibration_sets(manifest, base, inputs.model, drawing, warnings.add) if needed else [None] * len(opened)
+    sets = _calibration_sets(manifest, base, inputs.model, sampler, warnings.add) if needed else [None] * len(opened)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     try:
         steps = _steps(manifest, method, base, inputs, result_dtype.itemsize)
@@ -79,7 +81,7 @@ def make_plan(
         method=method,
         base=base,
         candidates=tuple(map(PlannedCandidate.of, manifest.candidates, manifest.shares, opened, sets)),
-        commits=opening.commits | drawing.commits,
+        commits=opening.commits | sampler.commits,
         prefetcher=opening.prefetcher,
         model=inputs.model,
         steps=steps,
@@ -142,10 +144,10 @@ class _Warnings:
 
 
 def _calibration_sets(
-    manifest: Manifest, base: Checkpoint, model: LayeredModel, drawing: DatasetSampler, warn: Callable[[str], None]
+    manifest: Manifest, base: Checkpoint, model: LayeredModel, sampler: DatasetSampler, warn: Callable[[str], None]
 ) -> list[CalibrationSet]:
     return [
-        _calibration(candidate, base=base, model=model, seed=manifest.merge.seed, warn=warn, drawing=drawing)
+        _calibration(candidate, base=base, model=model, seed=manifest.merge.seed, warn=warn, sampler=sampler)
         for candidate in manifest.candidates
     ]
 
@@ -157,7 +159,7 @@ def _calibration(
     model: LayeredModel,
     seed: int,
     warn: Callable[[str], None],
-    drawing: DatasetSampler,
+    sampler: DatasetSampler,
 ) -> CalibrationSet:
     assert candidate.calibration is not None
     try:
@@ -167,10 +169,10 @@ def _calibration(
             config=base.model_config,
             base=base.folder,
             seed=seed,
-            widest=model.widest,
-            positions=model.positions,
+            max_features=model.max_features,
+            max_positions=model.max_positions,
             warn=lambda message: warn(f'candidate "{candidate.name}": {message}'),
-            drawing=drawing,
+            sampler=sampler,
         )
     except InputError as error:
         raise InputError(f'candidate "{candidate.name}": calibration: {error}') from error

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from regstream.manifest.rules import match_rule
 from regstream.manifest.schema import Calibration, Candidate, Manifest
 from regstream.manifest.shares import NEGLIGIBLE
-from regstream.models.family import Family
+from regstream.models.families.family import Family
 from regstream.plan.step import Step
 
 _SETS = ("calibration", "evaluation")
@@ -26,7 +26,7 @@ class _Facts:
 
     @property
     def reads_images(self) -> bool:
-        return self.family.rows == "pixel_values"
+        return self.family.modality == "pixel_values"
 
     @property
     def regresses(self) -> bool:

@@ -76,7 +76,7 @@ def _run_batch(current: BlockPass, streams: Sequence[_StreamState], batch: Batch
         with (
             model.bind_parameters(stream.weights),
             profiler.region("candidates' forward"),
-            observe(model.blocks[depth], groups, observer, ends=stream.following is None),
+            observe(model.blocks[depth], groups, observer, stop_early=stream.following is None),
         ):
             output_BLD = model.run_block(depth, batch.unpack(tokens_TD), batch)
         if stream.following is not None:

@@ -6,7 +6,7 @@ from regstream.checkpoint.adapted import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.header import FLOATS
 from regstream.errors import InputError
-from regstream.manifest.schema import Others
+from regstream.manifest.schema import NonBlockParameters
 from regstream.models.layered_model import LayeredModel
 from regstream.validation.tensors import Account, account, refuse_unusable
 
@@ -36,7 +36,7 @@ def check_family(candidate: Checkpoint, base: Checkpoint) -> None:
 
 
 def check_candidate(
-    candidate: Checkpoint, base: Checkpoint, shapes: Mapping[str, tuple[int, ...]], others: Others
+    candidate: Checkpoint, base: Checkpoint, shapes: Mapping[str, tuple[int, ...]], others: NonBlockParameters
 ) -> list[str]:
     """Check a candidate against the base. Returns what is left out of it, a line a tensor.
 
@@ -72,12 +72,14 @@ def check_adapter(candidate: AdaptedCheckpoint, model: LayeredModel) -> None:
 
 
 def _vocabulary_tensors(checkpoint: Checkpoint) -> set[str]:
-    if checkpoint.family.rows != "input_ids":
+    if checkpoint.family.modality != "input_ids":
         return set()
     return {name for name in checkpoint.tensors if checkpoint.family.part_of(name) in ("embeddings", "head")}
 
 
-def _agreed_rows(candidate: Checkpoint, name: str, shape: tuple[int, ...], others: Others) -> tuple[int, ...]:
+def _agreed_rows(
+    candidate: Checkpoint, name: str, shape: tuple[int, ...], others: NonBlockParameters
+) -> tuple[int, ...]:
     found = candidate.tensors[name].shape
     if found == shape or found[1:] != shape[1:]:
         return shape

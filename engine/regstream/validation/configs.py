@@ -18,10 +18,10 @@ from transformers import PreTrainedConfig
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.errors import InputError
 from regstream.models.config.config_file import CONFIG
-from regstream.models.config.difference import ROPE, Difference, differences, unused_keys
-from regstream.models.config.model_reads import ModelReads, model_reads
+from regstream.models.config.difference import ROPE, Difference, config_differences, unused_keys
+from regstream.models.config.read_keys import ReadKeys, read_keys
 from regstream.models.config.remote_code import unused_implementations
-from regstream.models.config.same_model import same_state
+from regstream.models.config.same_model import same_model
 from regstream.models.empty_model import empty_model
 from regstream.models.layered_model import LayeredModel
 
@@ -84,7 +84,7 @@ class ConfigComparison:
     def _differences(self, candidate: Checkpoint) -> tuple[list[Difference], list[str]]:
         base, config = self._base, candidate.model_config
         try:
-            found = differences(config, candidate.config, base.model_config, base.config)
+            found = config_differences(config, candidate.config, base.model_config, base.config)
             unused = unused_keys(config, candidate.config, base.config)
         except Exception as error:  # whatever comes of keys that stand in the way of the class's own
             raise InputError(
@@ -132,19 +132,19 @@ class ConfigComparison:
     def _is_read(self, difference: Difference) -> bool:
         """Whether the model's code looks at a key."""
         reads = self._reads
-        return reads is None or difference.attribute in reads.building | reads.passing
+        return reads is None or difference.attribute in reads.construction | reads.forward
 
     def _is_unread(self, difference: Difference, candidate: Checkpoint) -> bool:
         """Whether the model's code does not look at a key, or makes the same model of both values."""
         if not self._is_read(difference):
             return True
         reads = self._reads
-        is_passing = reads is None or difference.attribute in reads.passing
+        is_passing = reads is None or difference.attribute in reads.forward
         return not is_passing and self._makes_the_same(difference.attribute, candidate)
 
     @cached_property
-    def _reads(self) -> ModelReads | None:
-        return model_reads(self._model.family, self._base.model_config, self._model.dtype)
+    def _reads(self) -> ReadKeys | None:
+        return read_keys(self._model.family, self._base.model_config, self._model.dtype)
 
     def _makes_the_same(self, attribute: str, candidate: Checkpoint) -> bool:
         """Whether the base's model with this one value of the candidate's is the base's model."""
@@ -157,7 +157,7 @@ class ConfigComparison:
             else:
                 del vars(owner)[name]
             model = empty_model(self._model.family, changed, self._model.dtype)
-            return same_state(model, self._own_empty)
+            return same_model(model, self._own_empty)
         except Exception:  # whatever its code makes of a value that does not go with the rest
             return False
 
@@ -168,9 +168,9 @@ class ConfigComparison:
     @cached_property
     def _pads_with_any_token(self) -> bool:
         """Whether nothing depends on which token id pads: not so in encoders of text, whose stems it is in."""
-        if self._model.family.rows == "pixel_values":
+        if self._model.family.modality == "pixel_values":
             return True
-        if not self._model.family.continues_text:
+        if not self._model.family.is_causal_lm:
             return False
         modules = {type(module) for module in self._model.model.modules()}
         places = [*modules, *(sys.modules[module.__module__] for module in modules)]

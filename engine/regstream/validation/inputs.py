@@ -13,8 +13,8 @@ from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.header import FLOATS
 from regstream.errors import InputError
 from regstream.manifest.schema import Manifest
-from regstream.models.architecture.input_groups import check_passes
-from regstream.models.architecture.modules import unregressed
+from regstream.models.architecture.input_groups import check_input_groups
+from regstream.models.architecture.modules import ungrouped_weights
 from regstream.models.layered_model import LayeredModel
 from regstream.validation.adapter_effect import adapter_notes
 from regstream.validation.agreement import check_adapter, check_base, check_candidate, check_family
@@ -83,11 +83,11 @@ def check_inputs(
     configs = ConfigComparison(base, model)
     configs.check_ties(base)
     ties = tuple(settle_ties(base, candidates, model, make))
-    model.leave_out(base.lacking(model.shapes))
+    model.drop_missing(base.lacking(model.shapes))
     notes = _Notes(warn)
     only_base = {name for c in candidates if c.family is base.family for name in c.lacking(model.shapes)}
     carried = _check_base(base, model, configs, notes, only_base)
-    model.leave_out(only_base)
+    model.drop_missing(only_base)
     _check_description(manifest, model, source, warn, is_regressed=is_regressed)
     for candidate in candidates:
         _check_candidate(candidate, base, model, manifest, configs=configs, notes=notes)
@@ -110,8 +110,8 @@ def _check_description(manifest: Manifest, model: LayeredModel, source: str, war
     """Check an [architecture] table against the model, once sizes are known to be those of the files."""
     if manifest.architecture is None:
         return
-    check_passes(manifest.architecture, model, source)
-    if is_regressed and (averaged := unregressed(model)):
+    check_input_groups(manifest.architecture, model, source)
+    if is_regressed and (averaged := ungrouped_weights(model)):
         warn(averaged)
 
 

@@ -79,7 +79,7 @@ def account(checkpoint: Checkpoint, model: LayeredModel) -> Account:
     refused: dict[str, list[str]] = {}
     prediction: list[str] = []
     for name, spec in sorted(checkpoint.layout.items()):
-        own = checkpoint.family.own_name(name)
+        own = checkpoint.family.model_name(name)
         if own in model.shapes or own in model.tied:
             continue
         if verdicts.predicts(name, own):
@@ -105,7 +105,7 @@ def refuse_unusable(checkpoint: Checkpoint, model: LayeredModel) -> None:
     verdicts = _Verdicts(checkpoint, model)
     refused: dict[str, list[str]] = {}
     for name, spec in sorted(checkpoint.layout.items()):
-        if reason := verdicts.refusal_of_any(name, checkpoint.family.own_name(name), spec):
+        if reason := verdicts.refusal_of_any(name, checkpoint.family.model_name(name), spec):
             refused.setdefault(reason, []).append(name)
     _refuse(checkpoint, refused)
 
@@ -131,7 +131,7 @@ class _Verdicts:
                 "of an adapter that was never merged into the checkpoint; merge it with peft (merge_and_unload), or"
                 " name the plain model as `model` and the adapter's folder as `adapter`"
             )
-        if self._family.holds(own) and (method := self._quantized_with(name, own, spec)):
+        if self._family.has_parameter(own) and (method := self._quantized_with(name, own, spec)):
             return (
                 f"of weights quantized with {self._method or method}; dequantize the checkpoint first: only"
                 " floating-point weights of 16 bits or more can be merged"
@@ -171,7 +171,7 @@ class _Verdicts:
         block, num_blocks = self._family.block_of(own), len(self._model.blocks)
         if block is not None and block >= num_blocks:
             return f"not in the model that config.json describes, which has {num_blocks} layers"
-        if self._family.holds(own) or self._is_inside(name, own):
+        if self._family.has_parameter(own) or self._is_inside(name, own):
             return "not in the model that config.json describes: merged without it, the model would be another"
         if copied := self._copied(name):
             return (
@@ -188,7 +188,7 @@ class _Verdicts:
 
     def _copied(self, name: str) -> str | None:
         parts = name.split(".")
-        tails = (self._family.own_name(".".join(parts[begin:])) for begin in range(1, len(parts)))
+        tails = (self._family.model_name(".".join(parts[begin:])) for begin in range(1, len(parts)))
         return next((tail for tail in tails if tail in self._model.shapes), None)
 
 

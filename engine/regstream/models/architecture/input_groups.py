@@ -1,30 +1,29 @@
-"""Whether the model runs as a table says: stem and blocks by themselves, and linears on the inputs they share."""
+"""Checks that stem and blocks run alone, and that linears share their inputs as the table says."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from regstream.manifest.architecture import Architecture
-from regstream.models.architecture.messages import refuse, tried
-from regstream.models.architecture.probe import probe_block, probe_stem
+from regstream.models.architecture.messages import attempt, refuse
 from regstream.models.batch import Batch
-from regstream.models.images import patches_and_class
+from regstream.models.config.image_sizes import num_image_tokens
 from regstream.models.layered_model import LayeredModel
+from regstream.models.probe import probe_block, probe_stem
 
 
-def check_passes(architecture: Architecture, model: LayeredModel, source: str) -> None:
-    """Run a few made-up tokens through the stem and each block, and see what the linears read.
+def check_input_groups(architecture: Architecture, model: LayeredModel, source: str) -> None:
+    """Run the stem and each block on a few random tokens, and compare the inputs of their linears with the table.
 
     Raises:
-        ManifestError: the stem or a block does not run by itself, or linears do not share the input they are said to.
+        ManifestError: the stem or a block does not run alone, or linears of an input group read different inputs.
     """
-    hidden_BLD, batch = tried(source, "embeddings: the model does not run up to its blocks", lambda: probe_stem(model))
+    hidden_BLD, batch = attempt(source, "embeddings: the model does not run up to its blocks", probe_stem, model)
     refuse(source, _width_problems(architecture, model, hidden_BLD))
     for index in range(len(model.blocks)):
-        seen = tried(source, f"body: block {index} does not run alone", partial(probe_block, model, index, batch))
-        refuse(source, _input_problems(architecture, seen, index, batch))
+        inputs = attempt(source, f"body: block {index} does not run alone", probe_block, model, index, batch)
+        refuse(source, _input_problems(architecture, inputs, index, batch))
 
 
 def _width_problems(architecture: Architecture, model: LayeredModel, hidden_BLD: Tensor) -> Iterator[str]:
@@ -32,31 +31,31 @@ def _width_problems(architecture: Architecture, model: LayeredModel, hidden_BLD:
     if width != model.hidden_size:
         yield f"embeddings: what reaches the blocks is {width} wide, the config's hidden_size is {model.hidden_size}"
     if architecture.rows == "pixel_values":
-        count = patches_and_class(model.model.config, class_tokens=architecture.class_tokens)
+        count = num_image_tokens(model.model.config, class_tokens=architecture.class_tokens)
         if count != length:
-            beside = architecture.class_tokens + length - count
-            yield f"class_tokens: an image has {length} tokens, expected were {count}; write class_tokens = {beside}"
+            needed = architecture.class_tokens + length - count
+            yield f"class_tokens: an image has {length} tokens, expected were {count}; write class_tokens = {needed}"
 
 
 def _input_problems(
-    architecture: Architecture, seen: Mapping[str, Sequence[Tensor]], index: int, batch: Batch
+    architecture: Architecture, inputs: Mapping[str, Sequence[Tensor]], index: int, batch: Batch
 ) -> Iterator[str]:
     rows, length = batch.shape
     for group, linears in enumerate(architecture.inputs):
-        runs = {linear: len(seen.get(linear, ())) for linear in linears}
-        for linear, count in runs.items():
+        calls = {linear: len(inputs.get(linear, ())) for linear in linears}
+        for linear, count in calls.items():
             if count != 1:
                 yield (
-                    f'inputs[{group}]: "{linear}" runs {count} times in a pass through block {index}; what can be'
-                    " regressed runs once, leave it out"
+                    f'inputs[{group}]: "{linear}" runs {count} times in a pass through block {index}; only a linear'
+                    " that runs once can be regressed, leave it out"
                 )
-        if any(count != 1 for count in runs.values()):
+        if any(count != 1 for count in calls.values()):
             continue
-        first = seen[linears[0]][0]
+        first = inputs[linears[0]][0]
         if first.shape[:-1] not in ((rows, length), (rows * length,)):
             yield f'inputs[{group}]: "{linears[0]}" of block {index} reads {list(first.shape)}, not each token once'
         for linear in linears[1:]:
-            if not torch.equal(seen[linear][0], first):
+            if not torch.equal(inputs[linear][0], first):
                 yield (
                     f'inputs[{group}]: "{linears[0]}" and "{linear}" do not read the same tensor in block {index};'
                     " put them into lists of their own"

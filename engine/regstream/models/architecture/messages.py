@@ -1,4 +1,4 @@
-"""What a person reads of a table that does not fit the model: a line a problem, all of a kind at once."""
+"""Messages about an `[architecture]` table that does not fit the model: one line a problem."""
 
 import textwrap
 from collections.abc import Callable, Iterable
@@ -7,39 +7,39 @@ from typing import TypeVar
 from regstream.errors import ManifestError
 from regstream.manifest.rules import nearest_names
 
-_MOST_NAMED = 4
-_MOST_SHOWN = 300
+_MAX_NAMES = 4
+_MAX_CHARS = 300
 _T = TypeVar("_T")
 
 
 def refuse(source: str, problems: Iterable[str]) -> None:
-    """Raise a `ManifestError` of all problems, where there are any; `source` is what the manifest is called."""
-    found = [f"{source}: [architecture] {problem}" for problem in problems]
-    if found:
-        raise ManifestError(found)
+    """Raise a `ManifestError` with all problems, if there are any; `source` names the manifest."""
+    lines = [f"{source}: [architecture] {problem}" for problem in problems]
+    if lines:
+        raise ManifestError(lines)
 
 
-def tried(source: str, what: str, run: Callable[[], _T]) -> _T:
-    """What a pass through another's code gives.
+def attempt(source: str, what: str, function: Callable[..., _T], *args: object) -> _T:
+    """Call a function that runs a model's code.
 
     Raises:
-        ManifestError: it raised; `what` begins the line.
+        ManifestError: the function raised; the message starts with `what`.
     """
     try:
-        return run()
-    except Exception as error:  # whatever its forward makes of being run in a way that does not fit it
-        text = textwrap.shorten(f"{type(error).__name__}: {error}", _MOST_SHOWN, placeholder=" …")
+        return function(*args)
+    except Exception as error:  # a forward may raise anything when it is run in a way that does not fit it
+        text = textwrap.shorten(f"{type(error).__name__}: {error}", _MAX_CHARS, placeholder=" …")
         raise ManifestError(f"{source}: [architecture] {what}: {text}") from error
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """The end of a line: which of the names was probably meant."""
-    found = nearest_names(name, names, limit=1)
-    return f'; the nearest: "{found[0]}"' if found else ""
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """The end of a message: the name that was probably meant."""
+    similar = nearest_names(name, names, limit=1)
+    return f'; the nearest: "{similar[0]}"' if similar else ""
 
 
-def listed(names: Iterable[str]) -> str:
-    """Some names, the first few of many."""
-    named = list(names)
-    more = len(named) - _MOST_NAMED
-    return ", ".join(named[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+def shortlist(names: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
+    names = list(names)
+    more = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -1,1 +1,7 @@
-"""A config as transformers reads it: built, compared, and watched for which keys the code reads."""
+"""Configs as transformers reads them.
+
+config_file.py, nested.py: the JSON of a model's config.json, or a table within it
+build.py: the config object; limits.py and remote_code.py refuse what is implausible or runs code
+difference.py: where two configs differ; read_keys.py and same_model.py decide whether a difference matters
+model_sizes.py, image_sizes.py: sizes in a config
+"""

@@ -1,4 +1,4 @@
-"""The config of one model inside that of a larger one, such as CLIP's vision encoder in a whole CLIP."""
+"""The config of a model within that of a larger one, such as of CLIP's vision encoder in a full CLIP."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,23 +6,21 @@ from typing import Any
 
 from regstream.errors import InputError
 from regstream.models.config.build import build_config
-from regstream.models.family import Family
-
-#: Under which older versions of transformers wrote the same table a second time; CLIPModel reads that one.
-_SECOND = "{}_dict"
+from regstream.models.families.family import Family
 
 
 def nested_config(family: Family, content: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """The table of a larger model's config that describes a family's model; the whole where there is none.
+    """Return the table of a larger model's config that describes the family's model, or the whole config without one.
 
     Raises:
-        InputError: it is no table, or is there twice and describes two models.
+        InputError: the value is not a table, or its two copies describe different models.
     """
     key = str(family.nested_config)
-    second = content.get(_SECOND.format(key))
+    second_key = f"{key}_dict"  # a copy that older versions of transformers wrote and CLIPModel reads
+    second = content.get(second_key)
     if second is None:
         return _table(content.get(key, content), key, file)
-    second = _table(second, _SECOND.format(key), file)
+    second = _table(second, second_key, file)
     if key not in content:
         return second
     first = _table(content[key], key, file)
@@ -30,8 +28,8 @@ def nested_config(family: Family, content: Mapping[str, Any], file: Path) -> dic
     for name in both:
         if both[name] != one.get(name):
             raise InputError(
-                f"{file}: {name} is {one.get(name)} in {key} and {both[name]} in {_SECOND.format(key)}; libraries read"
-                " one or the other: remove the one that is wrong"
+                f"{file}: {name} is {one.get(name)} in {key} and {both[name]} in {second_key};"
+                " libraries read one or the other: remove the one that is wrong"
             )
     return first
 

@@ -1,34 +1,57 @@
-"""Which keys of its config the code of a model reads: what it does not read cannot change what it computes."""
+"""Which keys of its config a model's code reads: a key that is never read cannot change what the model computes."""
 
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from transformers import PreTrainedConfig
 
+from regstream.models.families.family import Family
+from regstream.models.layered_model import LayeredModel
+from regstream.models.probe import probe_block, probe_head, probe_stem
 
+
+@dataclass(frozen=True)
 class ReadKeys:
-    """The keys that were read of a recorded config; those of sub-configs after the sub-config's own and a dot."""
+    """Keys read by the model's constructor and by its forward; a sub-config's as `vision_config.hidden_size`."""
 
-    def __init__(self) -> None:
-        self.names: set[str] = set()
-
-
-def record_reads(config: PreTrainedConfig) -> ReadKeys:
-    """Have a config, sub-configs and all, note from now on what is read of it, present or not."""
-    reads = ReadKeys()
-    _record(config, reads, "")
-    return reads
+    construction: frozenset[str]
+    forward: frozenset[str]
 
 
-def _record(config: PreTrainedConfig, reads: ReadKeys, prefix: str) -> None:
-    plain: Any = type(config)
+def read_keys(family: Family, config: PreTrainedConfig, dtype: torch.dtype) -> ReadKeys | None:
+    """Build a model from the config and run its stem, blocks and, for a causal language model, head on random inputs.
+
+    Configs that agree in these keys make the code take the same path. None where the model does not run this way.
+    """
+    try:
+        recorded, keys = deepcopy(config), set[str]()
+        _record_reads(recorded, keys, "")
+        model = LayeredModel(family, recorded, dtype=dtype, device=torch.device("cpu"))
+        construction = frozenset(keys)
+        keys.clear()
+        _, batch = probe_stem(model)
+        for index in range(len(model.blocks)):
+            probe_block(model, index, batch)
+        if family.is_causal_lm:
+            probe_head(model)
+    except Exception:  # the model's code may raise anything on random inputs
+        return None
+    return ReadKeys(construction, frozenset(keys))
+
+
+def _record_reads(config: PreTrainedConfig, keys: set[str], prefix: str) -> None:
+    """Make a config and its sub-configs add every key that is read from now on, present or not, to `keys`."""
+    original: Any = type(config)
     for key, value in list(vars(config).items()):
         if isinstance(value, PreTrainedConfig):
-            _record(value, reads, f"{prefix}{key}.")
+            _record_reads(value, keys, f"{prefix}{key}.")
 
     def read(self: PreTrainedConfig, key: str) -> Any:
-        reads.names.add(prefix + plain.attribute_map.get(key, key))
-        return plain.__getattribute__(self, key)
+        keys.add(prefix + original.attribute_map.get(key, key))
+        return original.__getattribute__(self, key)
 
-    # Of the same name, by which transformers finds the model of a config.
-    names = {"__getattribute__": read, "__module__": plain.__module__, "__qualname__": plain.__qualname__}
-    config.__class__ = type(plain.__name__, (plain,), names)
+    # transformers finds the model of a config by the name of its class.
+    names = {"__getattribute__": read, "__module__": original.__module__, "__qualname__": original.__qualname__}
+    config.__class__ = type(original.__name__, (original,), names)

@@ -1,4 +1,4 @@
-"""Settings of a config by which transformers would fetch code and run it: refused, or left to the engine's choice."""
+"""Settings of a config that make transformers download and run code: refused or removed."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -6,29 +6,29 @@ from typing import Any
 
 from regstream.errors import InputError
 
-#: What transformers computes itself, with torch alone.
+#: Implementations that transformers computes with torch alone.
 _BUILT_IN = {
     "attn_implementation": ("eager", "sdpa"),
     "experts_implementation": ("eager", "grouped_mm", "batched_mm"),
 }
-#: Known names that need a package of their own, in whose absence transformers turns to the hub's kernels. Where one is
-#: asked for, the model runs with its class's default, which computes the same.
-_OF_PACKAGES = {
+#: Implementations that need a package, without which transformers downloads kernels from the hub. The engine uses the
+#: default implementation instead, which computes the same.
+_NEED_PACKAGES = {
     "attn_implementation": (
         "flash_attention_2", "flash_attention_3", "flash_attention_4", "flex_attention", "paged|eager", "paged|sdpa",
     ),
     "experts_implementation": (),
 }  # fmt: skip
 _KERNEL_SWITCHES = ("use_kernels", "kernel_config")
-#: Where remote code would be found, or is allowed.
+#: Settings that locate or allow remote code.
 _REMOTE_CODE = ("auto_map", "trust_remote_code")
 
 
 def refuse_remote_code(config: Mapping[str, Any], file: Path) -> None:
-    """Refuse a config, sub-configs and all, that asks for kernels of the hub.
+    """Refuse a config if it or a sub-config asks for kernels of the hub.
 
     Raises:
-        InputError: it does, or names an implementation that is not built into torch and transformers.
+        InputError: it does, or names an implementation that neither torch nor transformers contains.
     """
     for path, setting, value in _implementations(config):
         if setting in _KERNEL_SWITCHES:
@@ -36,7 +36,7 @@ def refuse_remote_code(config: Mapping[str, Any], file: Path) -> None:
                 raise InputError(f"{file}: {'.'.join(path)} asks for kernels of the hub, which are code; remove it")
             continue
         for name in _names(value):
-            if name not in (*_BUILT_IN[setting], *_OF_PACKAGES[setting]):
+            if name not in (*_BUILT_IN[setting], *_NEED_PACKAGES[setting]):
                 raise InputError(
                     f'{file}: {".".join(path)} is "{name}"; expected {" or ".join(_BUILT_IN[setting])}, which are'
                     " built in: code of the hub is not run"
@@ -44,41 +44,41 @@ def refuse_remote_code(config: Mapping[str, Any], file: Path) -> None:
 
 
 def unused_implementations(config: Mapping[str, Any]) -> list[str]:
-    """Where a config asks for implementations that need packages of their own, as `key = value`."""
+    """The settings of a config that ask for implementations which need a package, each as `key = value`."""
     return [
         f"{'.'.join(path)} = {', '.join(_names(value))}"
         for path, setting, value in _implementations(config)
-        if any(name in _OF_PACKAGES.get(setting, ()) for name in _names(value))
+        if any(name in _NEED_PACKAGES.get(setting, ()) for name in _names(value))
     ]
 
 
 def without_implementations(content: Any) -> Any:
-    """A config's content without what names code, sub-configs and all; choices that are built in stay.
+    """Remove from a config and its sub-configs what names code, and implementations that need a package.
 
-    An implementation that needs a package of its own is left out, as is a table of them.
+    Built-in implementations stay; a table of implementations is removed.
     """
     if isinstance(content, Mapping):
         return {
             key: without_implementations(value)
             for key, value in content.items()
-            if key not in _REMOTE_CODE and _is_kept(str(key), value)
+            if key not in _REMOTE_CODE and _is_allowed(str(key), value)
         }
     return [without_implementations(value) for value in content] if isinstance(content, list) else content
 
 
-def _is_kept(key: str, value: object) -> bool:
+def _is_allowed(key: str, value: object) -> bool:
     setting = _setting(key)
     return setting is None or (isinstance(value, str) and value in _BUILT_IN.get(setting, ()))
 
 
 def _setting(key: str) -> str | None:
-    """Which of the settings a key is, with or without the underscore that marks it as private."""
+    """The setting that a key stands for, with or without a leading underscore; None for any other key."""
     name = key.lstrip("_").removesuffix("_internal")
     return name if name in (*_BUILT_IN, *_KERNEL_SWITCHES) else None
 
 
 def _implementations(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str, Any]]:
-    """Where such settings stand, which they are, and their values."""
+    """The path, name and value of each such setting."""
     if isinstance(content, Mapping):
         for key, value in content.items():
             if (setting := _setting(str(key))) is not None:
@@ -91,9 +91,9 @@ def _implementations(content: Any, path: tuple[str, ...] = ()) -> Iterator[tuple
 
 
 def _names(value: Any) -> Iterator[str]:
-    """The implementations that a value names: one, or one for each sub-config."""
+    """The implementations in a value, which is one name or a table of one for each sub-config."""
     if isinstance(value, Mapping):
-        for named in value.values():
-            yield from _names(named)
+        for entry in value.values():
+            yield from _names(entry)
     elif value is not None:
         yield str(value)

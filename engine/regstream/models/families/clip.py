@@ -1,7 +1,7 @@
-"""CLIP's vision encoder, alone or inside a whole CLIP checkpoint, and the text tower beside it there."""
+"""CLIP's vision encoder, alone or inside a full CLIP checkpoint, and the text encoder of a full CLIP."""
 
-from regstream.models.family import Family, block_groups
-from regstream.models.images import patches_and_class
+from regstream.models.config.image_sizes import num_image_tokens
+from regstream.models.families.family import Family, block_groups
 
 _GROUPS = block_groups(
     attention_input=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -13,32 +13,32 @@ CLIP_VISION = Family(
     name="clip_vision",
     model_types=("clip_vision_model", "clip"),
     model_class="CLIPVisionModel",
-    rows="pixel_values",
+    modality="pixel_values",
     blocks="encoder.layers",
     body="encoder",
     groups=_GROUPS,
     parts={"embeddings": ("embeddings", "pre_layrnorm"), "final_norm": ("post_layernorm",), "head": ()},
-    # The official code and FusionBench: patch, class and position embeddings and the first norm are means.
+    # As the official code and FusionBench do: patch, class and position embeddings and the first norm are averaged.
     defaults={"embeddings": "average", "final_norm": "base", "head": "base"},
-    pooled="post_layernorm",
-    tokens_per_row=patches_and_class,
+    pooled_norm="post_layernorm",
+    tokens_per_row=num_image_tokens,
     renames=((r"^vision_model\.", ""),),
     nested_config="vision_config",
 )
-#: Read, never merged: what is merged of a CLIP is its vision encoder, and this tells its classes by their names.
+#: Never merged: of a CLIP, only the vision encoder is. Zero-shot heads are computed from class names by this encoder.
 CLIP_TEXT = Family(
     name="clip_text",
     model_types=("clip_text_model", "clip"),
     model_class="CLIPTextModel",
-    rows="input_ids",
+    modality="input_ids",
     blocks="encoder.layers",
     body="",
     body_input="input_ids",
-    before_blocks=("embeddings",),
+    body_stem_modules=("embeddings",),
     groups=_GROUPS,
     parts={"embeddings": ("embeddings",), "final_norm": ("final_layer_norm",), "head": ()},
     defaults={"embeddings": "base", "final_norm": "base", "head": "base"},
-    pooled="final_layer_norm",
+    pooled_norm="final_layer_norm",
     renames=((r"^text_model\.", ""),),
     nested_config="text_config",
 )

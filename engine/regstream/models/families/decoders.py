@@ -1,6 +1,6 @@
-"""Decoder-only language models whose blocks are laid out as Llama's, or as Llama's with linears fused."""
+"""Decoder-only language models: those with Llama's block layout, with separate or fused linears, and GPT-2."""
 
-from regstream.models.family import LANGUAGE_MODEL_FATES, Family, InputGroup, block_groups
+from regstream.models.families.family import LANGUAGE_MODEL_POLICY, Family, InputGroup, block_groups
 
 _LLAMA_GROUPS = block_groups(
     attention_input=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -8,7 +8,7 @@ _LLAMA_GROUPS = block_groups(
     mlp_input=("mlp.gate_proj", "mlp.up_proj"),
     mlp_output="mlp.down_proj",
 )
-# One weight where Llama has several: an output row is regressed by itself, so fused rows come out as they would apart.
+# Fused weights need no special case: each output row is regressed independently of the others.
 _FUSED_GROUPS = block_groups(
     attention_input=("self_attn.qkv_proj",),
     attention_output="self_attn.o_proj",
@@ -22,13 +22,13 @@ def _decoder(model_type: str, groups: tuple[InputGroup, ...] = _LLAMA_GROUPS) ->
         name=model_type,
         model_types=(model_type,),
         model_class="AutoModelForCausalLM",
-        rows="input_ids",
+        modality="input_ids",
         blocks="model.layers",
         body="model",
         groups=groups,
         parts={"embeddings": ("model.embed_tokens",), "final_norm": ("model.norm",), "head": ("lm_head",)},
-        defaults=LANGUAGE_MODEL_FATES,
-        # Models of embeddings are written from inside the model that carries the head.
+        defaults=LANGUAGE_MODEL_POLICY,
+        # Embedding models are saved without the wrapper that adds the head, hence without its prefix.
         renames=((r"^(?=(layers|embed_tokens|norm)\.)", "model."),),
     )
 
@@ -47,10 +47,10 @@ GPT2 = Family(
     name="gpt2",
     model_types=("gpt2",),
     model_class="AutoModelForCausalLM",
-    rows="input_ids",
+    modality="input_ids",
     blocks="transformer.h",
     body="transformer",
-    before_blocks=("transformer.wpe",),
+    body_stem_modules=("transformer.wpe",),
     groups=block_groups(
         attention_input=("attn.c_attn",),
         attention_output="attn.c_proj",
@@ -63,7 +63,7 @@ GPT2 = Family(
         "final_norm": ("transformer.ln_f",),
         "head": ("lm_head",),
     },
-    defaults=LANGUAGE_MODEL_FATES,
-    # The first checkpoints were written from inside the model that carries the head.
+    defaults=LANGUAGE_MODEL_POLICY,
+    # The original checkpoints were saved without the wrapper that adds the head, hence without its prefix.
     renames=((r"^(?!transformer\.|lm_head\.)", "transformer."),),
 )

@@ -1,7 +1,7 @@
-"""Encoders of text and of images, without the heads that tasks put on them."""
+"""Text and image encoders, without task heads."""
 
-from regstream.models.family import ENCODER_FATES, Family, block_groups
-from regstream.models.images import patches_and_class
+from regstream.models.config.image_sizes import num_image_tokens
+from regstream.models.families.family import ENCODER_POLICY, Family, block_groups
 
 
 def _bert(model_type: str) -> Family:
@@ -9,10 +9,10 @@ def _bert(model_type: str) -> Family:
         name=model_type,
         model_types=(model_type,),
         model_class="AutoModel",
-        rows="input_ids",
+        modality="input_ids",
         blocks="encoder.layer",
         body="",
-        before_blocks=("embeddings",),
+        body_stem_modules=("embeddings",),
         groups=block_groups(
             attention_input=("attention.self.query", "attention.self.key", "attention.self.value"),
             attention_output="attention.output.dense",
@@ -20,7 +20,7 @@ def _bert(model_type: str) -> Family:
             mlp_output="output.dense",
         ),
         parts={"embeddings": ("embeddings",), "final_norm": (), "head": ("pooler",)},
-        defaults=ENCODER_FATES,
+        defaults=ENCODER_POLICY,
         renames=(
             (rf"^{model_type}\.", ""),
             (r"\.LayerNorm\.gamma$", ".LayerNorm.weight"),
@@ -36,7 +36,7 @@ VIT = Family(
     name="vit",
     model_types=("vit",),
     model_class="AutoModel",
-    rows="pixel_values",
+    modality="pixel_values",
     blocks="layers",
     body="",
     body_input="pixel_values",
@@ -47,10 +47,10 @@ VIT = Family(
         mlp_output="mlp.fc2",
     ),
     parts={"embeddings": ("embeddings",), "final_norm": ("layernorm",), "head": ("pooler",)},
-    defaults=ENCODER_FATES,
-    pooled="layernorm",
-    tokens_per_row=patches_and_class,
-    # Files are written with the names that the class had before transformers 5.
+    defaults=ENCODER_POLICY,
+    pooled_norm="layernorm",
+    tokens_per_row=num_image_tokens,
+    # Checkpoints keep the names that the class had before transformers 5.
     renames=(
         (r"^vit\.", ""),
         (r"^encoder\.layer\.", "layers."),

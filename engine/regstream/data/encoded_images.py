@@ -1,4 +1,4 @@
-"""Images as people keep them, in a folder or in a table's column, encoded in some format."""
+"""Encoded images: the files of a folder, or a column of a parquet file."""
 
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -7,39 +7,35 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
-from regstream.data.row_sources import open_table
+from regstream.data.row_reader import open_table
 from regstream.errors import InputError, error_boundary
 from regstream.storage.regular_file import check_regular
 
-#: Of one image as it is encoded.
-_MAX_ENCODED_BYTES = 256 << 20
+#: Size of one image file.
+_MAX_IMAGE_BYTES = 256 << 20
 _BATCH_ROWS = 16
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
-class Encoded(Protocol):
-    """Images as bytes of some format."""
+class EncodedImages(Protocol):
+    """A sequence of encoded images."""
 
     def __len__(self) -> int:
-        """How many there are."""
-        ...
+        """The number of images."""
 
     def encoded(self, index: int) -> tuple[str, bytes]:
-        """Where an image stands, and its bytes."""
-        ...
+        """An image's location, for messages, and its bytes."""
 
     def label(self, index: int) -> int:
-        """Its class."""
-        ...
+        """An image's class."""
 
     @property
     def class_folders(self) -> tuple[str, ...]:
-        """The folders that classes are, in the order of the labels; none where labels are numbers."""
-        ...
+        """The class folders, in the order of the labels; empty where labels are numbers."""
 
 
 class FolderImages:
-    """The image files in a folder and below, by their paths."""
+    """The image files in a folder and its subfolders, sorted by path."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -54,30 +50,30 @@ class FolderImages:
         return len(self._files)
 
     def encoded(self, index: int) -> tuple[str, bytes]:
-        """The file's name below the folder, and its bytes."""
+        """The file's path relative to the folder, and its bytes."""
         path = self._folder / self._files[index]
         with error_boundary(f"{path}"):
-            return self._files[index].as_posix(), check_regular(path, _MAX_ENCODED_BYTES).read_bytes()
+            return self._files[index].as_posix(), check_regular(path, _MAX_IMAGE_BYTES).read_bytes()
 
     def label(self, index: int) -> int:
-        """The place of its outermost folder among those in the images' folder, by name.
+        """The index of the file's top-level folder among all of them, sorted by name.
 
         Raises:
-            InputError: the file lies in no class's folder.
+            InputError: the file is in no class folder.
         """
         parts = self._files[index].parts
         if len(parts) < 2:
-            raise InputError(f"{self._folder}: {parts[0]} lies in no class's folder, so that it has no label")
+            raise InputError(f"{self._folder}: {parts[0]} is in no class folder, so it has no label")
         return self.class_folders.index(parts[0])
 
 
 def _is_image(path: Path) -> bool:
-    # macOS keeps what it knows of a file in one that begins so, and of the same suffix.
+    # macOS writes metadata files with this prefix and the same suffix.
     return path.suffix.lower() in _SUFFIXES and not path.name.startswith("._")
 
 
 class TableImages:
-    """A column of a parquet file: bytes, or as Hugging Face's `datasets` writes them, `bytes` within each value."""
+    """A parquet column of bytes, or of the structs that Hugging Face's `datasets` writes, with a field `bytes`."""
 
     class_folders: tuple[str, ...] = ()
 
@@ -89,18 +85,18 @@ class TableImages:
         return int(self._file.metadata.num_rows)
 
     def encoded(self, index: int) -> tuple[str, bytes]:
-        """The row's number, and its bytes; a few rows are held at a time, best asked for in their order."""
+        """The row's number, and its bytes. Reading rows in order is fastest."""
         value = self._images[index]
-        found = value.get("bytes") if isinstance(value, dict) else value
-        if not isinstance(found, bytes):
+        encoded = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(encoded, bytes):
             raise InputError(f'row {index + 1}: expected an encoded image in "{self._field}", found {str(value)[:40]}')
-        return f"row {index + 1}", found
+        return f"row {index + 1}", encoded
 
     def label(self, index: int) -> int:
-        """From the column of labels, a whole number.
+        """The value of the label column.
 
         Raises:
-            InputError: there is no such column, or no number in it.
+            InputError: the column is missing, or the value is not a whole number.
         """
         if self._label not in self._file.schema_arrow.names:
             raise InputError(f'no column "{self._label}"; there are {", ".join(self._file.schema_arrow.names)}')
@@ -115,23 +111,23 @@ class TableImages:
 
 
 class _Column:
-    """Values of a parquet file by the numbers of their rows: read on from the last one, or from its group's start."""
+    """A parquet column, indexed by row. Reads forward from the last row, or from the start of the row's group."""
 
     def __init__(self, path: Path, file: Any, name: str) -> None:
         self._path, self._file, self._name = path, file, name
         counts = (file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
         self._starts = list(accumulate(counts, initial=0))
         self._group, self._first = -1, 0
-        self._held: Any = ()
-        self._rest: Iterator[Any] = iter(())
+        self._values: Any = ()
+        self._batches: Iterator[Any] = iter(())
 
     def __getitem__(self, index: int) -> Any:
         group = bisect_right(self._starts, index) - 1
         if group != self._group or index < self._first:
-            self._group, self._first, self._held = group, self._starts[group], ()
-            self._rest = self._file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[self._name])
-        while index >= self._first + len(self._held):
-            self._first += len(self._held)
+            self._group, self._first, self._values = group, self._starts[group], ()
+            self._batches = self._file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[self._name])
+        while index >= self._first + len(self._values):
+            self._first += len(self._values)
             with error_boundary(f"{self._path}, row {index + 1}"):
-                self._held = next(self._rest).column(0)
-        return self._held[index - self._first].as_py()
+                self._values = next(self._batches).column(0)
+        return self._values[index - self._first].as_py()

@@ -1,4 +1,4 @@
-"""Images decoded and prepared for a model, one at a time, by the processor that is beside the base."""
+"""Images decoded, and preprocessed for the model with the image processor of the base, one at a time."""
 
 import hashlib
 import io
@@ -12,138 +12,132 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from transformers import AutoImageProcessor
 
-from regstream.data.images import Encoded
+from regstream.data.encoded_images import EncodedImages
 from regstream.errors import InputError, error_boundary
 from regstream.storage.regular_file import check_folder, check_regular
 
 _SETTINGS = ("preprocessor_config.json", "processor_config.json")
 _SIZES = ("size", "crop_size", "pad_size")
-#: What is decoded by PIL itself; PostScript, which others of its plugins read, is a program.
+#: Formats that PIL decodes itself. For others it runs programs, such as a PostScript interpreter.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 _WIDE_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
-#: By the orientation in EXIF data.
-_TURNS = {
+#: By EXIF orientation.
+_TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-#: Above this PIL warns of images that fill the memory.
+#: PIL warns of decompression bombs above this.
 _MAX_PIXELS = 89_478_485
-#: A pixel as it is decoded, converted to RGB, copied for the processor, and resized: measured at most 19 (CMYK).
+#: Memory of a pixel decoded, converted to RGB, copied for the processor, and resized: measured at most 19 (CMYK).
 _PIXEL_BYTES = 20
 _MAX_SETTINGS_BYTES = 16 << 20
-#: A processor resizes to a little more than the model reads, and crops.
+#: Processors resize to slightly more than the model's size, then crop.
 _MAX_ENLARGEMENT = 8
-_LEAST_BOUND = 1024
+_MIN_SIZE_BOUND = 1024
 
 
-class PreparedImages:
-    """Images, prepared for a model that reads `expected` (C, H, W), by the processor that is beside the base."""
+class ProcessedImages:
+    """Images preprocessed to the shape `expected`, (C, H, W), with the base's image processor."""
 
-    def __init__(self, path: Path, images: Encoded, base: Path, expected: Sequence[int]) -> None:
+    def __init__(self, path: Path, images: EncodedImages, base: Path, expected: Sequence[int]) -> None:
         self._path = path
         self._images = images
+        self.class_folders = images.class_folders
         self._expected = tuple(expected)
         settings = next((base / name for name in _SETTINGS if (base / name).exists()), None)
         if settings is None:
-            raise InputError(
-                f"{base}: no {_SETTINGS[0]}; without it images cannot be prepared as the base expects them"
-            )
+            raise InputError(f"{base}: no {_SETTINGS[0]}; without it images cannot be preprocessed as the base expects")
         with error_boundary(f"{settings}"):
             self._settings = check_regular(settings, _MAX_SETTINGS_BYTES).read_bytes()
             check_folder(base)
-            self._edge = _largest_size(settings, json.loads(self._settings), self._expected)
+            self._max_size = _largest_size(settings, json.loads(self._settings), self._expected)
             load: Any = AutoImageProcessor.from_pretrained  # untyped
             self._processor = load(base, local_files_only=True, trust_remote_code=False)
-        self._prepare(f"{settings}", Image.new("RGB", (self._expected[2], self._expected[1])))
-        self._most_pixels = 0
+        self._preprocess(f"{settings}", Image.new("RGB", (self._expected[2], self._expected[1])))
+        self._peak_pixels = 0
 
     def __len__(self) -> int:
         return len(self._images)
 
     @property
     def decoding_bytes(self) -> int:
-        """What decoding and preparing the largest image takes, of those a digest was taken of."""
-        return self._most_pixels * _PIXEL_BYTES
+        """Memory for decoding and preprocessing the largest image whose digest was computed."""
+        return self._peak_pixels * _PIXEL_BYTES
 
     def pixels(self, rows: Sequence[int]) -> Tensor:
         """`pixel_values` (rows, C, H, W), float32.
 
         Raises:
-            InputError: an image cannot be read, or is not prepared to what the model reads.
+            InputError: an image cannot be decoded, or the processor's output does not fit the model.
         """
         prepared = torch.empty(len(rows), *self._expected)
         for index, row in enumerate(rows):
-            place, encoded = self._images.encoded(row)
-            prepared[index] = self._prepare(f"{self._path}, {place}", self._decode(place, encoded))
+            location, encoded = self._images.encoded(row)
+            prepared[index] = self._preprocess(f"{self._path}, {location}", self._decode(location, encoded))
         return prepared
 
     def digest(self, rows: Sequence[int]) -> bytes:
-        """Of the encoded images and of how they are prepared; each is decoded once, to be found damaged now if ever."""
+        """SHA-256 of the encoded images and the settings. Decodes each image, so that a damaged one fails now."""
         digest = hashlib.sha256(self._settings)
         for row in rows:
-            place, encoded = self._images.encoded(row)
-            width, height = self._decode(place, encoded).size
-            self._most_pixels = max(self._most_pixels, width * height, self._resized_pixels(width, height))
+            location, encoded = self._images.encoded(row)
+            width, height = self._decode(location, encoded).size
+            self._peak_pixels = max(self._peak_pixels, width * height, self._resized_pixels(width, height))
             digest.update(hashlib.sha256(encoded).digest())
         return digest.digest()
 
     def labels(self, rows: Sequence[int]) -> list[int]:
-        """The class of some of them.
+        """The class of each row's image.
 
         Raises:
-            InputError: they have none.
+            InputError: an image has no label.
         """
         return [self._images.label(row) for row in rows]
 
-    @property
-    def class_folders(self) -> tuple[str, ...]:
-        """The folders that classes are, in the order of the labels; none where labels are numbers."""
-        return self._images.class_folders
-
-    def _decode(self, place: str, encoded: bytes) -> Image.Image:
-        with error_boundary(f"{self._path}, {place}: no image that can be read"):
-            Image.init()  # all plugins, which some builds lack some of
+    def _decode(self, location: str, encoded: bytes) -> Image.Image:
+        with error_boundary(f"{self._path}, {location}: not a readable image"):
+            Image.init()  # registers plugins; builds of PIL differ in which they have
             formats = [name for name in _FORMATS if name in Image.OPEN]
-            image = _opened(encoded, formats)
+            image = _open_image(encoded, formats)
             width, height = image.size
-            most = max(width * height, self._resized_pixels(width, height))
-            if most > _MAX_PIXELS:
+            num_pixels = max(width * height, self._resized_pixels(width, height))
+            if num_pixels > _MAX_PIXELS:
                 raise InputError(
-                    f"{self._path}, {place}: {width:,} x {height:,} pixels, prepared by way of {most:,}; expected at"
-                    f" most {_MAX_PIXELS:,}; scale or crop the image"
+                    f"{self._path}, {location}: {width:,} x {height:,} pixels, up to {num_pixels:,} resized; expected"
+                    f" at most {_MAX_PIXELS:,}; scale or crop the image"
                 )
-            _check_range(image)
+            _check_value_range(image)
             return _upright(image.convert("RGB"), image)
 
     def _resized_pixels(self, width: int, height: int) -> int:
-        """After its shorter side was scaled to the largest size among the settings, as before a crop."""
-        return self._edge**2 * max(width, height) // max(min(width, height), 1)
+        """Pixels after its shorter side is resized to the largest size in the settings, as before a crop."""
+        return self._max_size**2 * max(width, height) // max(min(width, height), 1)
 
-    def _prepare(self, place: str, image: Image.Image) -> Tensor:
-        """An image, (C, H, W)."""
-        with error_boundary(f"{place}: the image processor refuses it"):
+    def _preprocess(self, location: str, image: Image.Image) -> Tensor:
+        """Preprocess an image to (C, H, W)."""
+        with error_boundary(f"{location}: the image processor refuses it"):
             prepared: Tensor = self._processor(images=[image], return_tensors="pt")["pixel_values"]
         if not bool(torch.isfinite(prepared).all()):
-            raise InputError(f"{place}: the image processor makes values of an image that are NaN or infinite")
+            raise InputError(f"{location}: the image processor produces NaN or infinite values")
         if tuple(prepared.shape) != (1, *self._expected):
             raise InputError(
-                f"{place}: the image processor makes {list(prepared.shape[1:])} of an image, the model reads"
+                f"{location}: the image processor produces {list(prepared.shape[1:])}, the model reads"
                 f" {list(self._expected)} (channels, height, width)"
             )
         return prepared[0].to(torch.float32)
 
 
-def _opened(encoded: bytes, formats: list[str]) -> Image.Image:
+def _open_image(encoded: bytes, formats: list[str]) -> Image.Image:
     try:
         return Image.open(io.BytesIO(encoded), formats=formats)
-    except UnidentifiedImageError:  # its text names an object in memory
-        size = f"{len(encoded):,} bytes that are none" if encoded else "an empty file"
+    except UnidentifiedImageError:  # its message names an object in memory
+        size = f"{len(encoded):,} bytes of another format" if encoded else "an empty file"
         raise ValueError(f"expected one of {', '.join(formats)}, found {size}") from None
 
 
-def _check_range(image: Image.Image) -> None:
-    """Refuse wide values, which a conversion to 8 bits cuts off at 255, and fractions, which it makes 0."""
+def _check_value_range(image: Image.Image) -> None:
+    """Refuse values that conversion to 8 bits would clip at 255 or, as fractions of 1, truncate to 0."""
     if image.mode in _WIDE_MODES:
         extrema: Any = image.getextrema()
         low, high = extrema
@@ -152,22 +146,22 @@ def _check_range(image: Image.Image) -> None:
 
 
 def _upright(converted: Image.Image, image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF data says, as transformers and datasets do when they load one."""
+    """Apply the EXIF orientation, as transformers and datasets do when they load an image."""
     try:
         orientation: Any = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF data says nothing
+    except Exception:  # damaged EXIF data is ignored
         return converted
-    turn = _TURNS.get(orientation)
-    return converted if turn is None else converted.transpose(turn)
+    transpose = _TRANSPOSES.get(orientation)
+    return converted if transpose is None else converted.transpose(transpose)
 
 
 def _largest_size(settings: Path, content: Any, expected: Sequence[int]) -> int:
-    """The largest size that images are scaled, padded or cropped to.
+    """The largest size in the settings that images are resized, padded or cropped to.
 
     Raises:
-        InputError: it is far from what the model reads.
+        InputError: a size is implausible for the model.
     """
-    bound = max(_LEAST_BOUND, _MAX_ENLARGEMENT * max(expected[1:]))
+    bound = max(_MIN_SIZE_BOUND, _MAX_ENLARGEMENT * max(expected[1:]))
     largest = max(expected[1:])
     for name, size in _sizes(content):
         if size > bound:
@@ -177,7 +171,7 @@ def _largest_size(settings: Path, content: Any, expected: Sequence[int]) -> int:
 
 
 def _sizes(content: Any, name: str = "") -> Iterator[tuple[str, int]]:
-    """Every number that is a size, or within one, by its key."""
+    """The name and value of each size in the settings."""
     if isinstance(content, dict):
         for key, value in content.items():
             yield from _sizes(value, f"{name}.{key}" if name else key if key in _SIZES else "")

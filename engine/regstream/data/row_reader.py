@@ -1,0 +1,190 @@
+"""Rows of text files and parquet tables, each with its location."""
+
+import codecs
+import json
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, count
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from regstream.data.messages import CONVERSATIONS, MESSAGES, stored_field
+from regstream.errors import InputError, error_boundary
+from regstream.storage.regular_file import check_regular
+from regstream.units import format_bytes
+
+_BUFFER_BYTES = 1 << 20
+_BATCH_ROWS = 64
+#: A row is in memory at once, and a tokenizer takes some hundred times as much.
+_MAX_ROW_BYTES = 16 << 20
+_TOO_LONG = f"a row of more than {format_bytes(_MAX_ROW_BYTES)}; split it into shorter ones"
+#: Fields of token ids, and of the mask of their padding.
+INPUT_IDS, ATTENTION_MASK = "input_ids", "attention_mask"
+_BITS = {"0", "1", "True", "False"}
+_COLUMN = re.compile(r"\{([^{}]+)\}")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row's value, and its location, such as "math.jsonl, line 7"."""
+
+    location: str
+    value: Any
+
+
+def sample_indices(num_rows: int, num_samples: int | None, seed: int) -> list[int]:
+    """Sample `num_samples` of `num_rows` indices without replacement, sorted; None: all of them."""
+    if num_samples is None or num_samples >= num_rows:
+        return list(range(num_rows))
+    return sorted(random.Random(seed).sample(range(num_rows), num_samples))  # noqa: S311
+
+
+def count_rows(path: Path) -> int:
+    """The number of rows of a file: a table's rows, or lines that are not blank.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    with error_boundary(f"{path}"):
+        if path.suffix == ".parquet":
+            return int(pq.read_metadata(check_regular(path)).num_rows)
+        return sum(1 for _, line in _bounded_lines(path) if line.strip())
+
+
+def field_columns(field: str) -> tuple[str, ...]:
+    """The fields that `field` consists of: those in braces, or `field` itself."""
+    return tuple(dict.fromkeys(_COLUMN.findall(field))) or (field,)
+
+
+def read_rows(path: Path, field: str, indices: list[int]) -> Iterator[Row]:
+    """Read `field` of the rows at these indices, in the file's order; a line of a .txt file is a row.
+
+    `field` may be a template with fields in braces, such as "{question}\\n{answer}".
+
+    Raises:
+        InputError: the file cannot be read, a line is not a JSON object, a row lacks the field, or a field of a
+            template is not text.
+    """
+    with error_boundary(f"{path}"):
+        rows = _table_rows(path, field) if path.suffix == ".parquet" else _text_rows(path, field)
+        selected = set(indices)
+        for index, (location, row) in enumerate(rows):
+            if index in selected:
+                yield Row(f"{path.name}, {location}", _value(path, location, field, row))
+
+
+def _text_rows(path: Path, field: str) -> Iterator[tuple[str, Any]]:
+    for number, line in _bounded_lines(path):
+        if line.strip():
+            text = line.rstrip(b"\r\n")
+            yield f"line {number}", dict.fromkeys(field_columns(field), text) if path.suffix == ".txt" else text
+
+
+def _bounded_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    with check_regular(path).open("rb") as stream:
+        for number in count(1):
+            line = stream.readline(_MAX_ROW_BYTES + 1)
+            if len(line) > _MAX_ROW_BYTES:
+                raise InputError(f"{path}, line {number}: {_TOO_LONG}")
+            if not line:
+                return
+            yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+
+
+def open_table(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
+    """Open a parquet file that has these columns; batches are read page by page.
+
+    Raises:
+        InputError: a column is missing, or the file cannot be read.
+    """
+    # With read-ahead, memory would hold whole row groups, and a file may be a single one.
+    with error_boundary(f"{path}"):
+        file = pq.ParquetFile(check_regular(path), pre_buffer=False, buffer_size=_BUFFER_BYTES)
+    for column in columns:
+        if stored_field(column, file.schema_arrow.names) not in file.schema_arrow.names:
+            raise InputError(f'{path}: no column "{column}"; there are {", ".join(file.schema_arrow.names)}')
+    return file
+
+
+def _check_row_size(path: Path, file: pq.ParquetFile) -> None:
+    for index in range(file.num_row_groups):
+        group = file.metadata.row_group(index)
+        if group.total_byte_size > _MAX_ROW_BYTES * max(group.num_rows, 1):
+            raise InputError(f"{path}, group {index + 1} of rows: {_TOO_LONG}")
+
+
+def _table_rows(path: Path, field: str) -> Iterator[tuple[str, Any]]:
+    file = open_table(path, field_columns(field))
+    _check_row_size(path, file)
+    columns = [stored_field(column, file.schema_arrow.names) for column in field_columns(field)]
+    columns += [ATTENTION_MASK] if field == INPUT_IDS and ATTENTION_MASK in file.schema_arrow.names else []
+    tables = file.iter_batches(batch_size=_BATCH_ROWS, columns=columns)
+    for number, entry in enumerate(chain.from_iterable(table.to_pylist() for table in tables), 1):
+        yield f"row {number}", entry
+
+
+def _value(path: Path, location: str, field: str, row: Any) -> Any:
+    entry = _parse_json(path, location, row) if isinstance(row, bytes) else row
+    if not isinstance(entry, dict):
+        raise InputError(
+            f'{path}, {location}: expected an object with a "{field_columns(field)[0]}", found {str(entry)[:40]}'
+        )
+    values = {}
+    for column in field_columns(field):
+        stored = stored_field(column, entry)
+        if stored not in entry:
+            raise InputError(
+                f'{path}, {location}: no field "{column}"; there are {", ".join(map(str, entry))[:200]}'
+                f"{_field_advice(entry)}"
+            )
+        value = entry[stored]
+        with error_boundary(f"{path}, {location}"):
+            values[column] = value.decode() if isinstance(value, bytes) else value
+    for column in field_columns(field):
+        if values.get(column) is None:
+            raise InputError(f'{path}, {location}: expected an object with a "{column}", found {str(entry)[:40]}')
+    if field == INPUT_IDS and entry.get(ATTENTION_MASK) is not None:
+        return drop_padding(f"{path}, {location}", values[field], entry[ATTENTION_MASK])
+    return values[field] if field in values else _fill_template(path, location, field, values)
+
+
+def _parse_json(path: Path, location: str, line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as error:
+        reason = f"{error.msg} in column {error.colno}"
+        if line.strip() in (b"[", b"{") or error.msg.startswith("Extra data"):
+            reason += "; every line is a JSON object by itself"
+        raise InputError(f"{path}, {location}: not JSON: {reason}") from error
+    except RecursionError as error:
+        raise InputError(f"{path}, {location}: JSON nested too deeply") from error
+    except ValueError as error:
+        raise InputError(f"{path}, {location}: not JSON: {error}") from error
+
+
+def _field_advice(entry: Mapping[str, Any]) -> str:
+    return f'; field = "{MESSAGES}" reads conversations' if {MESSAGES, CONVERSATIONS} & entry.keys() else ""
+
+
+def drop_padding(location: str, ids: Any, mask: Any) -> Any:
+    """Remove the token ids whose attention mask is 0.
+
+    Raises:
+        InputError: the mask is not a list of zeros and ones, one for each token.
+    """
+    if not (isinstance(ids, list) and isinstance(mask, list) and len(ids) == len(mask) and {*map(str, mask)} <= _BITS):
+        raise InputError(
+            f"{location}: expected an {ATTENTION_MASK} of 0 and 1, one for each of {INPUT_IDS}, found {str(mask)[:40]}"
+        )
+    return [token for token, is_valid in zip(ids, mask, strict=True) if is_valid]
+
+
+def _fill_template(path: Path, location: str, field: str, values: Mapping[str, Any]) -> str:
+    for column, value in values.items():
+        if not isinstance(value, str):
+            raise InputError(f'{path}, {location}: expected text in "{column}", found {str(value)[:40]}')
+    return _COLUMN.sub(lambda match: values[match[1]], field)

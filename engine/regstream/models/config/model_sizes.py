@@ -1,0 +1,40 @@
+"""Sizes of a model in its config, including those in a sub-config or left to the config class."""
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from regstream.errors import InputError
+
+
+def vocab_size(config: PreTrainedConfig) -> int:
+    """The number of rows of the token embeddings.
+
+    Raises:
+        InputError: the config lacks it, or it is invalid.
+    """
+    return _size(_text_config(config), "vocab_size")
+
+
+def hidden_size(config: PreTrainedConfig) -> int:
+    """The width of the hidden states, of a text or an image model.
+
+    Raises:
+        InputError: the config lacks it, or it is invalid.
+    """
+    return _size(_text_config(config), "hidden_size")
+
+
+def _text_config(config: PreTrainedConfig) -> Any:
+    try:
+        text_config = config.get_text_config(decoder=True)
+    except Exception:  # raised where there are several text configs, or one that is not a config
+        return config
+    return text_config if isinstance(text_config, PreTrainedConfig) else config
+
+
+def _size(config: Any, key: str) -> int:
+    value = getattr(config, key, None)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"config.json: {key} is {value}, expected a whole number")
+    return value
