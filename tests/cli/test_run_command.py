@@ -57,7 +57,7 @@ def test_ctrl_c_then_the_same_command_gives_the_same_bytes(
         processes.started(["run", fresh, "--json"], environment, stdout=writer, stderr=stderr) as process,
     ):
         os.close(writer)
-        with open(reader, "rb", buffering=0) as stdout:
+        with os.fdopen(reader, "rb", buffering=0) as stdout:
             while b'"block 1"' not in stdout.readline():
                 pass
             os.kill(process.pid or 0, signal.SIGINT)
@@ -114,7 +114,12 @@ def test_a_device_that_is_not_there_is_2(invoke: Invoke, fresh: Path, flag: str)
 
 @pytest.mark.parametrize(
     ("key", "inside", "command"),
-    [("output", "", "plan"), ("output", "/further/in", "run"), ("workdir", "", "run"), ("workdir", "/further/in", "plan")],
+    [
+        ("output", "", "plan"),
+        ("output", "/further/in", "run"),
+        ("workdir", "", "run"),
+        ("workdir", "/further/in", "plan"),
+    ],
 )
 def test_a_place_behind_a_link_that_leads_nowhere_is_refused(
     invoke: Invoke, fresh: Path, key: str, inside: str, command: str

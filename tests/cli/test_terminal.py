@@ -12,7 +12,6 @@ from rich.console import Console
 
 import processes
 from cases import slow
-
 from regstream.events import Progressed, RunStarted, StepStarted
 from regstream_cli.progress import Display
 from regstream_cli.watch import Watch
