@@ -17,8 +17,8 @@ from regstream.journal import Journal
 from regstream.manifest import meaning, read_manifest
 from regstream.scheduler import run
 
-CASES = settings(max_examples=2600, deadline=None, suppress_health_check=list(HealthCheck))
-A_FEW = settings(CASES, max_examples=60)
+CASES = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+A_FEW = settings(CASES, max_examples=25)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cases import slow
 from checkpoints import (
     FAMILIES,
     SLIDING_WINDOW,
@@ -73,7 +74,10 @@ def make_case(folder: Path, family: Family, *, scarce: bool = False, **options: 
     return Case(base=load(folders.base), candidates=candidates, rows=rows)
 
 
-@pytest.fixture(scope="module", params=[name for name in FAMILIES if name not in ("clip-plain", "gpt2", "vit")])
+@pytest.fixture(
+    scope="module",
+    params=["llama", *(slow(name) for name in FAMILIES if name not in ("llama", "clip-plain", "gpt2", "vit"))],
+)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return make_case(tmp_path_factory.mktemp("case"), request.param)
 
