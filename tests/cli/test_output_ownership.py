@@ -62,6 +62,7 @@ def test_what_loaders_read_and_no_run_made_is_refused(
     assert path.exists()
 
 
+@pytest.mark.slow
 def test_what_loaders_read_and_came_during_the_run_is_refused_before_the_result_is_published(
     invoke: Invoke, fresh: Path
 ) -> None:
