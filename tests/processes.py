@@ -29,7 +29,9 @@ def run(
             process.join(SECONDS)
         for stream in (out, err):
             stream.seek(0)
-        return subprocess.CompletedProcess(arguments, code_of(process), out.read().decode(), err.read().decode())
+        return subprocess.CompletedProcess(
+            [*map(str, arguments)], code_of(process), out.read().decode(), err.read().decode()
+        )
 
 
 @contextmanager

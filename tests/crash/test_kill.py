@@ -28,7 +28,7 @@ def test_at_a_few_operations(resuming: Resuming, places: list[str]) -> None:
 @pytest.mark.slow
 def test_at_every_kind_of_operation(resuming: Resuming, places: list[str], kinds_before: set[str]) -> None:
     chosen = of_every_kind(places, seed=0, without=kinds_before)
-    assert len(chosen) > (0 if kinds_before else 60)
+    assert kinds_before or len(chosen) > 60  # other merges may go through no other kinds
     codes = []
     for index in chosen:
         codes.append(in_child(killed_at(resuming, index)))
