@@ -58,6 +58,7 @@ def test_json(invoke: Invoke, finished: Path) -> None:
         assert row["average"] == pytest.approx(sum(row["scores"].values()) / 2)
 
 
+@pytest.mark.slow
 def test_some_models_only_and_the_model_card_stays(invoke: Invoke, finished: Path) -> None:
     whole = json.loads(invoke("evaluate", finished, "--json").stdout)
     card = (finished.parent / "merged" / "README.md").read_text()

@@ -239,8 +239,14 @@ def test_inputs_survive_links_to_them_in_the_output(
         assert {path: path.read_bytes() for path in before} == before
 
 
-@pytest.mark.parametrize("name", ["hidden", "hidden/0", "hidden/0/task0", "evaluate-abcdefgh"])
-@pytest.mark.parametrize("command", ["run", "evaluate"])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("hidden/0", "run"),
+        *map(slow, ["hidden", "hidden/0/task0", "hidden"], ["run", "run", "evaluate"]),
+        *map(slow, ["evaluate-abcdefgh"] * 2, ["run", "evaluate"]),
+    ],
+)
 def test_so_do_folders_that_state_is_linked_to(
     invoke: Invoke, inputs: Path, tmp_path: Path, name: str, command: str
 ) -> None:

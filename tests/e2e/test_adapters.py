@@ -80,6 +80,7 @@ def test_they_are_judged_as_the_checkpoints_that_peft_makes(tmp_path: Path) -> N
         assert own.scores == pytest.approx(expected.scores, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_in_several_passes_the_bytes_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     merge = made(tmp_path / "merge", "llama")
     run(merge.plan())
@@ -143,6 +144,7 @@ def test_a_model_that_two_adapters_are_on_is_read_once(tmp_path: Path) -> None:
     assert first.model is not third
 
 
+@pytest.mark.slow
 def test_a_changed_adapter_is_no_longer_the_run_that_was_begun(tmp_path: Path) -> None:
     merge = made(tmp_path / "merge", "llama")
     whole = {path.name: path.read_bytes() for path in merge.run().glob("model*")}
@@ -206,6 +208,7 @@ def test_what_adapters_take_is_planned(tmp_path: Path) -> None:
     assert (mixed["shared block"], mixed["reference"]) == (block, plain["reference"])
 
 
+@pytest.mark.slow
 def test_float32_factors_on_a_base_in_bfloat16_are_merged_in_bfloat16(tmp_path: Path) -> None:
     merge = made(tmp_path / "merge", "llama", {"dtype": torch.bfloat16, "layers": 1}, modules_to_save=["norm"])
     assert merge.plan().compute_dtype == torch.bfloat16

@@ -28,7 +28,7 @@ def of_the_description(merge: Merge) -> list[str]:
 @pytest.mark.parametrize(
     ("family", "method"),
     [
-        *grid({("olmo2", "regmean++"), ("siglip", "regmean++")}, checkpoints.DESCRIBED_FAMILIES, ["regmean++"]),
+        *grid({("olmo2", "regmean++")}, checkpoints.DESCRIBED_FAMILIES, ["regmean++"]),
         *[slow("gpt_neox", "regmean"), slow("megatron-bert", "regmean")],
     ],
 )
@@ -54,6 +54,7 @@ def test_its_weights_are_averaged_by_a_method_of_weights_alone(tmp_path: Path, f
     assert worst_difference(read_result(merge.run()), merge.reference("average"))[0] <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_what_is_in_no_list_of_inputs_is_averaged_and_told(tmp_path: Path) -> None:
     merge = make_merge(tmp_path, "olmo2")
     text = merge.manifest.read_text()

@@ -23,7 +23,7 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
     ("family", "dtype", "method"),
     [
         ("llama", torch.bfloat16, "regmean++"),
-        ("clip", torch.float32, "regmean++"),
+        slow("clip", torch.float32, "regmean++"),
         slow("llama", torch.float32, "regmean++"),
         slow("gemma2", torch.bfloat16, "regmean++"),
         slow("gemma2", torch.float32, "regmean"),
@@ -64,6 +64,7 @@ def test_the_order_of_candidates_matters_to_rounding_only(tmp_path: Path, family
     assert difference < 1e-5, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", slow("clip")])
 def test_on_a_single_block_behind_shared_embeddings_regmean_plus_plus_is_regmean(
     tmp_path: Path, family: checkpoints.Family

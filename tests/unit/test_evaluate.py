@@ -79,6 +79,7 @@ def test_every_model_is_judged_as_it_judges_itself(merge: Merge) -> None:
     assert found["task1"].keys() == {"task1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("merge", ["llama"], indirect=True)
 def test_candidates_are_judged_on_all_data_where_it_is_asked_for(merge: Merge) -> None:
     found = losses(evaluate(merge.plan(), cross=True))
@@ -87,6 +88,7 @@ def test_candidates_are_judged_on_all_data_where_it_is_asked_for(merge: Merge) -
     assert found["task1"]["task0"] == pytest.approx(whole_loss(model, HELD_OUT[0]), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("merge", ["llama"], indirect=True)
 def test_logits_in_several_pieces_give_the_same_loss(merge: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = losses(evaluate(merge.plan()))
