@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from regstream.runtime.scheduler import run
 from torch import Tensor
 
 import checkpoints
 import reference
 from architectures import TABLES
-from regstream.manifest import Manifest, read_manifest
-from regstream.plan import Plan, make_plan
-from regstream.scheduler import run
+from regstream.manifest.reading import read_manifest
+from regstream.manifest.schema import Manifest
+from regstream.plan.plan import Plan
+from regstream.plan.planning import make_plan
 
 #: Where merges run that are not told where; the same tests run on an accelerator, marked `gpu`.
 device = "cpu"

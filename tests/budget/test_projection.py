@@ -16,8 +16,9 @@ from bench.workload import Workload
 from making import checkpoint
 from merging import make_merge
 from regstream.errors import ManifestError
-from regstream.manifest import read_manifest
-from regstream.plan import Plan, make_plan
+from regstream.manifest.reading import read_manifest
+from regstream.plan.plan import Plan
+from regstream.plan.planning import make_plan
 
 MERGE = [sys.executable, "-c", "from regstream_cli.app import main; main()", "run"]
 # Batches large enough that what libraries take, which is a bound and differs from run to run, is not most of it.
@@ -126,7 +127,7 @@ def test_less_memory_means_more_passes_until_no_group_fits(tmp_path: Path) -> No
 def test_candidates_are_read_once_and_nothing_but_the_result_and_hidden_states_is_written(tmp_path: Path) -> None:
     merge = make_merge(tmp_path, "llama", hidden=256, layers=4, candidates=3)
     plan, before = merge.plan(), written_bytes()
-    from regstream.scheduler import run
+    from regstream.runtime.scheduler import run
 
     run(plan)
     read = sum(candidate.checkpoint.num_bytes_read for candidate in plan.candidates)

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from regstream.runtime import scheduler
+from regstream.storage import durable
 
-from regstream import durable, scheduler
 from regstream.errors import BudgetError, InputError, SolveError
 from regstream_cli.failures import full_disk_among
 

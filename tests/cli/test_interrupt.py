@@ -11,7 +11,7 @@ import pytest
 from regstream.errors import Interrupted
 from regstream.events import Progressed, RunFinished, RunStarted, StepCommitted, StepStarted
 from regstream_cli.interrupt import Interruption
-from regstream_cli.watch import Watch
+from regstream_cli.watch import ProgressState
 
 _STUCK = """
 import time
@@ -24,7 +24,7 @@ with watching() as listener:
 """
 
 
-def _begun(watch: Watch) -> Watch:
+def _begun(watch: ProgressState) -> ProgressState:
     watch(RunStarted(done=0, total=1, output="out"))
     watch(StepStarted(index=0, name="stem", work=4))
     return watch
@@ -57,7 +57,7 @@ def test_a_second_signal_ends_at_once(environment: dict[str, str], number: signa
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_is_answered_by_the_next_event(number: signal.Signals) -> None:
-    watch, notices = _begun(Watch()), list[str]()
+    watch, notices = _begun(ProgressState()), list[str]()
     before = signal.getsignal(number)
     with Interruption(watch, notices.append) as interruption:
         interruption(Progressed(doing="math: statistics"))
@@ -69,7 +69,7 @@ def test_the_first_signal_is_answered_by_the_next_event(number: signal.Signals) 
 
 
 def test_what_is_all_but_done_is_finished() -> None:
-    watch, notices = _begun(Watch()), list[str]()
+    watch, notices = _begun(ProgressState()), list[str]()
     with Interruption(watch, notices.append) as interruption:
         os.kill(os.getpid(), signal.SIGTERM)
         _until_noticed(notices)
@@ -80,5 +80,5 @@ def test_what_is_all_but_done_is_finished() -> None:
 
 
 def test_before_the_first_step_a_signal_stops_at_once() -> None:
-    with pytest.raises(KeyboardInterrupt), Interruption(Watch(), lambda text: None):
+    with pytest.raises(KeyboardInterrupt), Interruption(ProgressState(), lambda text: None):
         signal.raise_signal(signal.SIGTERM)

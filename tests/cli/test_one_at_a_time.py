@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from regstream.runtime.scheduler import run
 
 from cases import slow
 from crash.faults import in_child
 from disk import no_waiting_for_the_disk
 from regstream.errors import ResumeError
-from regstream.evaluate import evaluate, representation_bias
+from regstream.evaluate.bias import representation_bias
+from regstream.evaluate.evaluation import evaluate
 from regstream.events import Event, StepStarted
-from regstream.manifest import read_manifest
-from regstream.plan import Plan, make_plan
-from regstream.scheduler import run
+from regstream.manifest.reading import read_manifest
+from regstream.plan.plan import Plan
+from regstream.plan.planning import make_plan
 
 __all__ = ["no_waiting_for_the_disk"]
 
@@ -189,8 +191,8 @@ def test_a_run_leaves_an_evaluation_its_folder(invoke: Invoke, finished: Path) -
 def test_results_are_not_put_into_a_card_while_a_run_is_at_work(
     invoke: Invoke, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from regstream.locking import exclusive
-    from regstream.publish import add_results
+    from regstream.output.publish import add_results
+    from regstream.storage.locking import exclusive
 
     plan = plan_of(finished)
     plan.state.mkdir()

@@ -14,7 +14,7 @@ import processes
 from cases import slow
 from regstream.events import Progressed, RunStarted, StepStarted
 from regstream_cli.progress import Display
-from regstream_cli.watch import Watch
+from regstream_cli.watch import ProgressState
 
 _COLOUR = re.compile(r"\x1b\[[\d;]*(?:3[0-7]|9[0-7]|38;[\d;]*)m")
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -50,7 +50,7 @@ def test_a_run_shows_a_bar_without_colours_where_none_are_wanted(environment: di
 
 @pytest.mark.parametrize("width", [120, 60, 30])
 def test_the_display_stays_within_the_screen(width: int) -> None:
-    watch = Watch()
+    watch = ProgressState()
     console = Console(width=width, force_terminal=True, no_color=True, highlight=False)
     display = Display(watch, console)
     watch(RunStarted(done=3, total=34, output="out"))
@@ -67,7 +67,7 @@ def test_the_display_stays_within_the_screen(width: int) -> None:
 
 def test_colours_where_they_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    watch = Watch()
+    watch = ProgressState()
     watch(StepStarted(index=0, name="stem", work=2))
     watch(Progressed(doing="math: stem"))
     console = Console(width=80, force_terminal=True, color_system="standard")

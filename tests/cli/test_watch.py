@@ -4,7 +4,7 @@ import pytest
 
 from regstream.events import Fetching, Progressed, RunStarted, StepCommitted, StepStarted
 from regstream_cli.streams import event_record
-from regstream_cli.watch import Watch, mean_step_seconds
+from regstream_cli.watch import ProgressState, mean_step_seconds
 
 
 def _committed(index: int, name: str, seconds: float) -> StepCommitted:
@@ -12,7 +12,7 @@ def _committed(index: int, name: str, seconds: float) -> StepCommitted:
 
 
 def test_it_counts_steps_and_work() -> None:
-    watch = Watch()
+    watch = ProgressState()
     for event in (
         RunStarted(done=1, total=4, output="out"),
         StepStarted(index=1, name="block 0", work=4),
@@ -26,14 +26,14 @@ def test_it_counts_steps_and_work() -> None:
 
 
 def test_more_work_than_announced_is_not_more_than_all() -> None:
-    watch = Watch()
+    watch = ProgressState()
     watch(StepStarted(index=0, name="stem", work=2))
     watch(Progressed(doing="math: stem", amount=5))
     assert watch.fraction == 1.0
 
 
 def test_a_file_is_waited_for_until_something_else_happens() -> None:
-    watch = Watch()
+    watch = ProgressState()
     fetching = Fetching(file="org/model: model.safetensors", num_bytes=1, total_bytes=2)
     watch(fetching)
     assert watch.fetching == fetching
@@ -42,7 +42,7 @@ def test_a_file_is_waited_for_until_something_else_happens() -> None:
 
 
 def test_time_left_follows_the_blocks_not_the_stem() -> None:
-    watch = Watch()
+    watch = ProgressState()
     watch(RunStarted(done=0, total=5, output="out"))
     watch(_committed(0, "stem", 100.0))
     assert watch.seconds_left is None

@@ -6,12 +6,14 @@ import threading
 
 import pytest
 from click.testing import CliRunner
+from regstream.runtime import scheduler
+from regstream.runtime.step import Artifacts
+from regstream.runtime.step_context import StepContext
 
 from crash.faults import in_child
 from crash.resuming import Resuming
-from regstream import scheduler, steps
-from regstream.plan import Step
-from regstream.steps import Artifacts, Workshop
+from regstream import steps
+from regstream.plan.step import Step
 from regstream_cli.app import cli
 from regstream_cli.lines import Lines
 
@@ -25,11 +27,11 @@ def signalled_in(resuming: Resuming, name: str, number: int) -> None:
         notice(lines, text)
         noticed.set()
 
-    def signal_and_run(step: Step, workshop: Workshop) -> Artifacts:
+    def signal_and_run(step: Step, context: StepContext) -> Artifacts:
         if step.name == name:
             os.kill(os.getpid(), number)
             assert noticed.wait(60)  # a thread takes the signal; a step of this size would be over before it has
-        return steps.run_step(step, workshop)
+        return steps.run_step(step, context)
 
     setattr(Lines, "notice", notice_and_tell)  # noqa: B010  in a process of its own
     setattr(scheduler, "run_step", signal_and_run)  # noqa: B010  a name the module imports for itself

@@ -8,19 +8,19 @@ from typing import Any
 
 import pytest
 import torch
+from regstream.plan.memory_terms import generation_bytes
+from regstream.runtime.scheduler import run
 from safetensors.torch import load_file, save_file
 
 import checkpoints
 from adapters import make_adapter, make_adapters, merge_all_with_peft, merge_with_peft
 from cases import slow
 from merging import Merge, make_merge, read_result, worst_difference
-from regstream.checkpoint import AdaptedCheckpoint
+from regstream.checkpoint.adapted import AdaptedCheckpoint
 from regstream.errors import InputError, ResumeError
-from regstream.evaluate import evaluate
+from regstream.evaluate.evaluation import evaluate
 from regstream.events import StepCommitted
-from regstream.plan import Plan
-from regstream.plan.terms import generation_bytes
-from regstream.scheduler import run
+from regstream.plan.plan import Plan
 
 WEIGHTS = "adapter_model.safetensors"
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from regstream.output.provenance import read_provenance
+from regstream.runtime.scheduler import run
 
 import checkpoints
 from adapters import make_adapters
@@ -12,9 +14,7 @@ from disk_bounds import sampled, weights_bytes, with_disk
 from hub_server import Hub, put_on
 from merging import Merge, make_merge
 from regstream.errors import InputError
-from regstream.plan import make_plan
-from regstream.publish import read_provenance
-from regstream.scheduler import run
+from regstream.plan.planning import make_plan
 
 
 @pytest.fixture

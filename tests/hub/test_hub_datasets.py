@@ -18,22 +18,25 @@ import pytest
 import torch
 from huggingface_hub import ModelCard, constants
 from PIL import Image
+from regstream.data import dataset_sampler as drawing
+from regstream.data import row_writer as pieces
+from regstream.data.dataset_sampler import DatasetSampler
+from regstream.data.loading import load_calibration
+from regstream.models.families.clip import CLIP_VISION
+from regstream.models.families.decoders import LLAMA
+from regstream.output.provenance import read_provenance
+from regstream.runtime.scheduler import run
+from regstream.storage.journal import Journal
 from transformers import CLIPVisionConfig, LlamaConfig
 
 import checkpoints
 from cases import slow
 from hub_server import Hub, stop
 from merging import Merge, make_merge
-from regstream.calibration import Drawing, drawing, load_calibration, pieces
 from regstream.errors import InputError, Interrupted, ResumeError
 from regstream.events import Event, StepStarted, Warned
-from regstream.families.clip import CLIP_VISION
-from regstream.families.decoders import LLAMA
-from regstream.journal import Journal
-from regstream.manifest import Calibration
-from regstream.plan import make_plan
-from regstream.publish import read_provenance
-from regstream.scheduler import run
+from regstream.manifest.schema import Calibration
+from regstream.plan.planning import make_plan
 
 pytestmark = pytest.mark.usefixtures("data_sets")
 
@@ -99,7 +102,7 @@ def column(path: Path, name: str) -> list[Any]:
 
 
 def test_rows_are_drawn_from_all_of_it_by_the_seed(rows: str, hub: Hub) -> None:
-    drawing = Drawing()
+    drawing = DatasetSampler()
     drawn = column(drawing.table(asked(), "input_ids", 0), "input_ids")
     assert drawing.commits == {f"datasets/{NAME}": rows}
     places = [IDS.index(ids) for ids in drawn]
@@ -107,23 +110,23 @@ def test_rows_are_drawn_from_all_of_it_by_the_seed(rows: str, hub: Hub) -> None:
     assert min(places) < COUNT // 2 < max(places)  # of both files
     assert places != sorted(places) != list(range(12))
     requests = len(hub.requests)
-    again = column(Drawing(drawing.commits).table(asked(), "input_ids", 0), "input_ids")
+    again = column(DatasetSampler(drawing.commits).table(asked(), "input_ids", 0), "input_ids")
     assert again == drawn
     assert len(hub.requests) == requests + 1  # whether it has moved on
-    other = column(Drawing().table(asked(), "input_ids", 1), "input_ids")
+    other = column(DatasetSampler().table(asked(), "input_ids", 1), "input_ids")
     assert other != drawn
     shutil.rmtree(constants.HF_ASSETS_CACHE)
-    assert column(Drawing().table(asked(), "input_ids", 0), "input_ids") == drawn
+    assert column(DatasetSampler().table(asked(), "input_ids", 0), "input_ids") == drawn
 
 
 def test_all_rows_in_their_order(rows: str) -> None:
-    assert column(Drawing().table(asked(rows=None), "input_ids", 0), "input_ids") == IDS
-    assert column(Drawing().table(asked(rows=None, split="test"), "input_ids", 0), "input_ids") == IDS[:4]
+    assert column(DatasetSampler().table(asked(rows=None), "input_ids", 0), "input_ids") == IDS
+    assert column(DatasetSampler().table(asked(rows=None, split="test"), "input_ids", 0), "input_ids") == IDS[:4]
 
 
 def test_rows_are_written_piece_by_piece(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pieces, "_PIECE_BYTES", 8 * len(picture(0)))
-    kept = Drawing().table(asked(rows=None), "image", 0)
+    kept = DatasetSampler().table(asked(rows=None), "image", 0)
     assert [row["bytes"] for row in column(kept, "image")] == [picture(index) for index in range(COUNT)]
     metadata = pq.read_metadata(kept)
     counts = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
@@ -143,9 +146,9 @@ def test_who_draws_the_same_rows_at_once_waits(rows: str, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(drawing, "write_rows", counted)
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(Drawing().table, asked(), "input_ids", 0)
+        first = pool.submit(DatasetSampler().table, asked(), "input_ids", 0)
         assert began.wait(60)
-        second = pool.submit(Drawing().table, asked(), "input_ids", 0)
+        second = pool.submit(DatasetSampler().table, asked(), "input_ids", 0)
         assert first.result() == second.result()
     assert times == [first.result()]
 
@@ -163,7 +166,7 @@ def test_the_same_set_as_from_a_file_of_the_rows(rows: str, tokenizer: Path, tmp
     options: dict[str, Any] = {"family": LLAMA, "config": config, "base": tokenizer, "seed": 5}
     warnings: list[str] = []
     drawn = load_calibration(asked(field=field), **options, warn=warnings.append)
-    kept = Drawing().table(asked(field=field), field, 5)
+    kept = DatasetSampler().table(asked(field=field), field, 5)
     file = tmp_path / "rows.parquet"
     shutil.copy(kept, file)
     read = load_calibration(Calibration(path=file, field=field), **options, warn=warnings.append)
@@ -180,7 +183,7 @@ def test_images_with_their_labels(rows: str, tmp_path: Path) -> None:
     config = CLIPVisionConfig(image_size=checkpoints.IMAGE_SIZE, patch_size=checkpoints.PATCH_SIZE)
     loaded: Any = load_calibration(asked(), family=CLIP_VISION, config=config, base=base, seed=0, warn=lambda _: None)
     assert len(loaded) == 12
-    kept = pq.read_table(Drawing().table(asked(), "image", 0)).to_pylist()
+    kept = pq.read_table(DatasetSampler().table(asked(), "image", 0)).to_pylist()
     pictures = {picture(index): index for index in range(COUNT)}
     places = [pictures[row["image"]["bytes"]] for row in kept]  # the very bytes, not encoded anew
     labels = [int(label) for index in range(len(loaded.batches)) for label in loaded.labels(index)]
@@ -218,7 +221,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_mistake_is_one_line(rows: str, kind: str) -> None:
     settings, line = MISTAKES[kind]
     with pytest.raises(InputError) as caught:
-        Drawing().table(asked(**settings), "words" if kind == "no column" else "text", 0)
+        DatasetSampler().table(asked(**settings), "words" if kind == "no column" else "text", 0)
     assert line in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -227,27 +230,27 @@ def test_a_repository_without_rows_is_told(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("# Nothing\n")
     hub.add(f"datasets/{NAME}", tmp_path)
     with pytest.raises(InputError, match="data set org/rows at "):
-        Drawing().table(asked(), "text", 0)
+        DatasetSampler().table(asked(), "text", 0)
 
 
 def test_without_the_package_it_is_told_how_to_get_it(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(InputError, match=r'takes the package datasets: pip install "regstream\[datasets\]"'):
-        Drawing().table(asked(), "text", 0)
+        DatasetSampler().table(asked(), "text", 0)
 
 
 @pytest.mark.slow
 def test_offline_what_was_drawn_is_there_and_all_else_is_told(
     rows: str, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn = Drawing().table(asked(), "input_ids", 0)
+    drawn = DatasetSampler().table(asked(), "input_ids", 0)
     stop(hub)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert Drawing().table(asked(), "input_ids", 0) == drawn
+    assert DatasetSampler().table(asked(), "input_ids", 0) == drawn
     with pytest.raises(InputError, match="were not drawn before, and HF_HUB_OFFLINE keeps off the network"):
-        Drawing().table(asked(), "input_ids", 1)
+        DatasetSampler().table(asked(), "input_ids", 1)
     with pytest.raises(InputError, match="org/other@main: not in the cache, and HF_HUB_OFFLINE"):
-        Drawing().table(asked(dataset="org/other"), "input_ids", 0)
+        DatasetSampler().table(asked(dataset="org/other"), "input_ids", 0)
 
 
 @pytest.fixture

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from regstream.hub.eviction import StepShards
+from regstream.hub.prefetcher import ShardPrefetcher
 
 from hub_server import Fault, Hub
 from regstream.events import Event, Fetching
-from regstream.hub import Depot, HubError, HubFile, Stage, open_repository
+from regstream.hub.failures import HubError
+from regstream.hub.repository import HubFile, open_repository
 
 NAMES = ("a.safetensors", "b.safetensors", "c.safetensors")
 SIZE = 300_000
@@ -28,14 +31,14 @@ def files(hub: Hub, tmp_path: Path) -> list[HubFile]:
 
 
 @pytest.fixture
-def depot(files: list[HubFile], tmp_path: Path) -> Depot:
-    depot = Depot(tmp_path / "brought")
-    depot.add(open_repository("org/model", None))
-    return depot
+def prefetcher(files: list[HubFile], tmp_path: Path) -> ShardPrefetcher:
+    prefetcher = ShardPrefetcher(tmp_path / "brought")
+    prefetcher.add(open_repository("org/model", None))
+    return prefetcher
 
 
-def stages(files: list[HubFile], allowance: int | None) -> list[Stage]:
-    return [Stage(files=(file,), allowance=allowance) for file in files]
+def stages(files: list[HubFile], allowance: int | None) -> list[StepShards]:
+    return [StepShards(files=(file,), allowance=allowance) for file in files]
 
 
 def there(files: list[HubFile]) -> list[bool]:
@@ -51,64 +54,66 @@ def soon(is_so: Callable[[], bool]) -> bool:
     return False
 
 
-def test_by_itself_a_file_comes_when_it_is_read_and_stays(depot: Depot, files: list[HubFile]) -> None:
-    depot.provide(files[1].path)
-    depot.provide(Path("/elsewhere/model.safetensors"))
+def test_by_itself_a_file_comes_when_it_is_read_and_stays(prefetcher: ShardPrefetcher, files: list[HubFile]) -> None:
+    prefetcher.provide(files[1].path)
+    prefetcher.provide(Path("/elsewhere/model.safetensors"))
     assert there(files) == [False, True, False]
-    assert depot.brought() == []
+    assert prefetcher.brought() == []
 
 
-def test_one_comes_ahead_and_no_more(hub: Hub, depot: Depot, files: list[HubFile]) -> None:
-    with depot.working(stages(files, 1 << 40), lambda event: None):
-        depot.begin(0)
-        depot.provide(files[0].path)
+def test_one_comes_ahead_and_no_more(hub: Hub, prefetcher: ShardPrefetcher, files: list[HubFile]) -> None:
+    with prefetcher.working(stages(files, 1 << 40), lambda event: None):
+        prefetcher.begin(0)
+        prefetcher.provide(files[0].path)
         assert soon(files[1].path.exists)
         time.sleep(0.1)
         assert there(files) == [True, True, False]
-        depot.begin(1)
+        prefetcher.begin(1)
         assert there(files) == [False, True, False]
-        depot.provide(files[1].path)
+        prefetcher.provide(files[1].path)
         assert soon(files[2].path.exists)
     assert there(files) == [False, False, False]
     assert len(hub.asked("GET /lfs/.*")) == 3
 
 
-def test_without_room_none_comes_ahead(depot: Depot, files: list[HubFile]) -> None:
-    with depot.working(stages(files, SIZE), lambda event: None):
-        depot.begin(0)
-        depot.provide(files[0].path)
+def test_without_room_none_comes_ahead(prefetcher: ShardPrefetcher, files: list[HubFile]) -> None:
+    with prefetcher.working(stages(files, SIZE), lambda event: None):
+        prefetcher.begin(0)
+        prefetcher.provide(files[0].path)
         time.sleep(0.1)
         assert there(files) == [True, False, False]
-        depot.begin(1)
+        prefetcher.begin(1)
         assert soon(files[1].path.exists)
         assert there(files) == [False, True, False]
 
 
-def test_what_fails_ahead_is_tried_again_where_it_is_needed(hub: Hub, depot: Depot, files: list[HubFile]) -> None:
-    with depot.working(stages(files, None), lambda event: None):
+def test_what_fails_ahead_is_tried_again_where_it_is_needed(
+    hub: Hub, prefetcher: ShardPrefetcher, files: list[HubFile]
+) -> None:
+    with prefetcher.working(stages(files, None), lambda event: None):
         hub.faults = [Fault(f"GET /lfs/{files[1].digest}", status=404)]
-        depot.begin(0)
-        depot.provide(files[0].path)
+        prefetcher.begin(0)
+        prefetcher.provide(files[0].path)
         assert soon(lambda: not hub.faults[0].times)
-        depot.provide(files[1].path)
+        prefetcher.provide(files[1].path)
         hub.faults = [Fault(f"GET /lfs/{files[2].digest}", times=9, status=404)]
         with pytest.raises(HubError, match=r"org/model: c.safetensors: the hub has no such file"):
-            depot.provide(files[2].path)
+            prefetcher.provide(files[2].path)
     assert there(files) == [True, True, False]
 
 
-def test_a_stop_is_heard_while_a_file_comes(hub: Hub, depot: Depot, files: list[HubFile]) -> None:
+def test_a_stop_is_heard_while_a_file_comes(hub: Hub, prefetcher: ShardPrefetcher, files: list[HubFile]) -> None:
     def stop(event: Event) -> None:
         assert isinstance(event, Fetching)
         assert (event.file, event.total_bytes) == ("org/model: a.safetensors", SIZE)
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), depot.working(stages(files, None), stop):
-        depot.provide(files[0].path)
+    with pytest.raises(KeyboardInterrupt), prefetcher.working(stages(files, None), stop):
+        prefetcher.provide(files[0].path)
 
 
-def test_the_record_outlives_a_torn_line(depot: Depot, files: list[HubFile], tmp_path: Path) -> None:
+def test_the_record_outlives_a_torn_line(prefetcher: ShardPrefetcher, files: list[HubFile], tmp_path: Path) -> None:
     (tmp_path / "brought").write_text("models--org--model/blo")
-    with depot.working(stages(files, None), lambda event: None):
-        depot.provide(files[0].path)
-    assert files[0] in depot.brought()
+    with prefetcher.working(stages(files, None), lambda event: None):
+        prefetcher.provide(files[0].path)
+    assert files[0] in prefetcher.brought()

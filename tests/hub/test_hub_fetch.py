@@ -11,9 +11,10 @@ import pytest
 from huggingface_hub import constants
 
 from hub_server import Fault, Hub, stop
-from regstream.hub import HubError, HubFile, check, open_repository, read_start
 from regstream.hub import fetch as module
-from regstream.hub.fetch import fetch, is_cached, is_held, let_go
+from regstream.hub.failures import HubError
+from regstream.hub.fetch import check, fetch, is_cached, is_held, let_go, read_start
+from regstream.hub.repository import HubFile, open_repository
 
 SIZE = 5_000_000
 LFS = "GET /lfs/.*"
@@ -21,7 +22,7 @@ WEIGHTS = random.Random(0).randbytes(SIZE)
 
 
 def unwatched(num_bytes: int) -> None:
-    """Watch nothing."""
+    """ProgressState nothing."""
 
 
 class Ended(Exception):

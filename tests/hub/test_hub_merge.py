@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants
+from regstream.output.provenance import read_provenance
+from regstream.runtime.scheduler import run
+from regstream.storage.journal import Journal
 from safetensors.torch import load_file, save_file
 
 from crash.faults import in_child
@@ -20,10 +23,8 @@ from hub_server import Fault, Hub, put_on, serving, stop
 from merging import Merge, make_merge
 from regstream.errors import BudgetError, InputError, Interrupted, ResumeError
 from regstream.events import Event, Fetching, StepCommitted, StepStarted, Warned
-from regstream.journal import Journal
-from regstream.plan import Plan, make_plan
-from regstream.publish import read_provenance
-from regstream.scheduler import run
+from regstream.plan.plan import Plan
+from regstream.plan.planning import make_plan
 
 TOLD = ("README.md", "regstream.json", MEASURED)
 LFS = "GET /lfs/.*"
@@ -59,7 +60,7 @@ def stops_at(name: str) -> Callable[[Event], None]:
     return listen
 
 
-def spread(folder: Path, shard_of: Callable[[str], int]) -> None:
+def mirror_lower(folder: Path, shard_of: Callable[[str], int]) -> None:
     """Lay a checkpoint's tensors out over other shards."""
     tensors = {name: t for path in sorted(folder.glob("*.safetensors")) for name, t in load_file(path).items()}
     for path in folder.glob("*.safetensors"):
@@ -99,7 +100,7 @@ def test_what_was_in_the_cache_before_stays(remote: Merge, hub: Hub, cache: Path
     name = "model-00003-of-00013.safetensors"
     plan = planned(remote)
     path = plan.candidates[1].checkpoint.folder / name
-    plan.depot.provide(path)
+    plan.prefetcher.provide(path)
     with_disk(remote, 100 << 20)
     run(planned(remote))
     assert shards_in(cache) == [name]
@@ -267,7 +268,7 @@ def test_offline_with_a_full_cache_nothing_is_asked(
 ) -> None:
     plan = planned(remote)
     for path in plan.base.files:  # of which a merge itself needs no more than what no block holds
-        plan.depot.provide(path)
+        plan.prefetcher.provide(path)
     run(plan)
     shutil.rmtree(remote.output)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -281,7 +282,7 @@ def test_begun_on_the_network_and_ended_off_it(
     local_once: Merge, remote: Merge, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in (plan := planned(remote)).candidates[0].checkpoint.files:
-        plan.depot.provide(path)
+        plan.prefetcher.provide(path)
     with pytest.raises(Interrupted):
         run(planned(remote), listener=stops_at("block 5"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -339,7 +340,7 @@ def test_the_result_names_repositories_and_commits_and_nothing_of_the_machine(
 def test_a_damaged_shard_in_the_cache_is_found_by_reading_all(remote: Merge, hub: Hub) -> None:
     plan = planned(remote)
     path = plan.candidates[1].checkpoint.files[2]
-    plan.depot.provide(path)
+    plan.prefetcher.provide(path)
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.resolve().write_bytes(data)

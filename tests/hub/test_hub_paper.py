@@ -5,14 +5,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import constants
+from regstream.data.dataset_sampler import DatasetSampler
 
 from hub_server import Hub
 from paper.conftest import MANIFESTS, give_ample_disk
 from paper.hollow import fill, write_rows
 from paper.published import IMAGES
 from paper.test_paper_plans import from_files, planned, with_resources
-from regstream.calibration import Drawing
-from regstream.manifest import read_manifest
+from regstream.manifest.reading import read_manifest
 
 #: The library that draws rests for some seconds after each drawing.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("data_sets")]
@@ -40,7 +40,7 @@ def test_a_run_is_planned_offline_from_rows_that_were_drawn(
     run: str, rows: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = MANIFESTS / "paper" / f"{run}.toml"
-    manifest, drawing = read_manifest(source), Drawing()
+    manifest, drawing = read_manifest(source), DatasetSampler()
     for candidate in manifest.candidates:
         assert candidate.calibration is not None
         drawing.table(candidate.calibration, candidate.calibration.field, manifest.merge.seed)
@@ -65,6 +65,6 @@ def test_test_images_come_with_their_labels(rows: Path) -> None:
         held_out = candidate.evaluation
         assert held_out is not None
         if candidate.name in ("food101", "fer2013", "svhn"):
-            kept = pq.read_table(Drawing().table(held_out, held_out.field, 0, held_out.label))
+            kept = pq.read_table(DatasetSampler().table(held_out, held_out.field, 0, held_out.label))
             assert kept.column_names == [held_out.field, held_out.label]
             assert kept.column(held_out.label).to_pylist() == [0, 1, 0]

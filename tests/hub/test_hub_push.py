@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants, snapshot_download
+from regstream.output.provenance import PROVENANCE, read_provenance
+from regstream.output.publish import add_results
+from regstream.output.push import push
 from safetensors.torch import save_file
 
 from hub_server import Fault, Hub
@@ -21,9 +24,7 @@ from hub_writing import is_large, sha256
 from merging import Merge, make_merge, read_result
 from regstream.errors import InputError
 from regstream.events import Event, Progressed, Warned
-from regstream.hub import HubError
-from regstream.publish import PROVENANCE, add_results, read_provenance
-from regstream.push import push
+from regstream.hub.failures import HubError
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 REPO = "me/merged"

@@ -6,7 +6,8 @@ import pytest
 from huggingface_hub import constants
 
 from hub_server import Fault, Hub, stop
-from regstream.hub import HubError, moved_to, open_repository
+from regstream.hub.failures import HubError
+from regstream.hub.repository import moved_to, open_repository
 
 
 @pytest.fixture

@@ -5,8 +5,9 @@ from itertools import permutations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from regstream.hub.eviction import EvictionPolicy, StepShards
 
-from regstream.hub import HubFile, Stage, Stock
+from regstream.hub.repository import HubFile
 
 
 def file(name: str, size: int = 10) -> HubFile:
@@ -16,11 +17,11 @@ def file(name: str, size: int = 10) -> HubFile:
 A, B, C, D = map(file, "abcd")
 
 
-def stages(*uses: str, allowance: int | None) -> list[Stage]:
-    return [Stage(files=tuple(map(file, names)), allowance=allowance) for names in uses]
+def stages(*uses: str, allowance: int | None) -> list[StepShards]:
+    return [StepShards(files=tuple(map(file, names)), allowance=allowance) for names in uses]
 
 
-def go_through(all_stages: list[Stage], stock: Stock) -> tuple[list[HubFile], int]:
+def go_through(all_stages: list[StepShards], stock: EvictionPolicy) -> tuple[list[HubFile], int]:
     """What is fetched, in order, and the most that is held."""
     fetched, most = [], 0
     for index, stage in enumerate(all_stages):
@@ -38,7 +39,7 @@ def go_through(all_stages: list[Stage], stock: Stock) -> tuple[list[HubFile], in
 
 
 def test_without_an_allowance_everything_stays() -> None:
-    stock = Stock(stages("a", "b", "c", allowance=None), [])
+    stock = EvictionPolicy(stages("a", "b", "c", allowance=None), [])
     fetched, most = go_through(stages("a", "b", "c", allowance=None), stock)
     assert fetched == [A, B, C]
     assert most == 30
@@ -46,7 +47,7 @@ def test_without_an_allowance_everything_stays() -> None:
 
 
 def test_what_no_stage_needs_any_more_goes_and_no_sooner() -> None:
-    stock = Stock(stages("a", "ab", "b", "c", allowance=1000), [])
+    stock = EvictionPolicy(stages("a", "ab", "b", "c", allowance=1000), [])
     assert [stock.admit(A), stock.admit(B)] == [[], []]
     assert [stock.begin(0), stock.begin(1), stock.begin(2), stock.begin(3)] == [[], [], [A], [B]]
     stock.admit(C)
@@ -54,7 +55,7 @@ def test_what_no_stage_needs_any_more_goes_and_no_sooner() -> None:
 
 
 def test_one_comes_ahead_where_there_is_room() -> None:
-    stock = Stock(stages("ab", "cd", allowance=30), [])
+    stock = EvictionPolicy(stages("ab", "cd", allowance=30), [])
     there = stock.held.__contains__
     assert stock.upcoming(there) == A
     for needed in (A, B):
@@ -67,7 +68,7 @@ def test_one_comes_ahead_where_there_is_room() -> None:
 
 
 def test_where_room_is_short_what_is_needed_last_goes() -> None:
-    stock = Stock(stages("a", "b", "c", "b", "a", allowance=20), [])
+    stock = EvictionPolicy(stages("a", "b", "c", "b", "a", allowance=20), [])
     stock.admit(A)
     stock.admit(B)
     stock.begin(2)
@@ -77,7 +78,7 @@ def test_where_room_is_short_what_is_needed_last_goes() -> None:
 
 
 def test_what_is_read_now_goes_only_for_what_was_not_foreseen() -> None:
-    stock = Stock(stages("ab", allowance=15), [])
+    stock = EvictionPolicy(stages("ab", allowance=15), [])
     assert stock.admit(A) == []
     assert stock.admit(B) == []  # a plan has refused this
     assert stock.is_over
@@ -85,7 +86,7 @@ def test_what_is_read_now_goes_only_for_what_was_not_foreseen() -> None:
 
 
 def test_a_run_that_goes_on_counts_what_it_brought() -> None:
-    stock = Stock(stages("a", "b", "c", allowance=10), [A, B])
+    stock = EvictionPolicy(stages("a", "b", "c", allowance=10), [A, B])
     assert stock.begin(1) == [A]
     assert stock.begin(2) == [B]
 
@@ -98,10 +99,10 @@ uses = st.lists(
 @given(uses=uses, allowance=st.integers(30, 60))
 def test_never_more_than_the_allowance_and_all_is_there(uses: list[str], allowance: int) -> None:
     bounded = stages(*uses, allowance=allowance)
-    fetched, most = go_through(bounded, Stock(bounded, []))
+    fetched, most = go_through(bounded, EvictionPolicy(bounded, []))
     assert most <= allowance
     free = stages(*uses, allowance=1 << 40)
-    once, ample = go_through(free, Stock(free, []))
+    once, ample = go_through(free, EvictionPolicy(free, []))
     assert len(once) == len(set(once))
     if ample <= allowance:
         assert fetched == once
@@ -124,7 +125,7 @@ def test_no_other_choice_of_what_goes_fetches_less(order: tuple[str, ...]) -> No
         return 1 + min(fewest(position + 1, held - {gone} | {name}) for gone in held)
 
     fetched = []
-    stock = Stock(bounded, [])
+    stock = EvictionPolicy(bounded, [])
     for index, stage in enumerate(bounded):
         stock.begin(index)
         (needed,) = stage.files

@@ -15,7 +15,8 @@ from PIL import Image
 
 import checkpoints
 from paper.published import FIXTURES, IMAGES, TEXTS, Images, config_of, parts_of, text_tower
-from regstream.manifest import Manifest, ModelRef
+from regstream.manifest.references import ModelRef
+from regstream.manifest.schema import Manifest
 
 NUM_ROWS = 260  # of each training split, a few more than are taken
 VOCABULARY_OF_MATH = 128_320

@@ -7,7 +7,8 @@ import pytest
 
 from paper.conftest import MANIFESTS
 from paper.published import IMAGES, TEXTS
-from regstream.manifest import Manifest, read_manifest
+from regstream.manifest.reading import read_manifest
+from regstream.manifest.schema import Manifest
 
 FOLDER = MANIFESTS / "paper"
 TOWERS = {"b32": "clip-vit-base-patch32", "b16": "clip-vit-base-patch16", "l14": "clip-vit-large-patch14"}

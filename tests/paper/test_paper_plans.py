@@ -28,8 +28,8 @@ from paper.published import (
     parts_of,
     text_tower,
 )
-from regstream.manifest import read_manifest
-from regstream.plan import make_plan
+from regstream.manifest.reading import read_manifest
+from regstream.plan.planning import make_plan
 from regstream_cli.app import cli
 
 RUNS = sorted(path.stem for path in (MANIFESTS / "paper").glob("*.toml"))

@@ -5,9 +5,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from regstream.gram import Scratch, accumulation_dtype
-from regstream.solve import System
+from regstream.linalg.gram import Workspace, accumulation_dtype
+from regstream.linalg.normal_equations import NormalEquations
 
 
 @given(
@@ -22,9 +21,9 @@ def test_the_solve_is_the_formula(
     in_features: int, outs: list[int], weights: list[float], alpha: float, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    scratch = Scratch(torch.device("cpu"), accumulation_dtype(alpha))
+    scratch = Workspace(torch.device("cpu"), accumulation_dtype(alpha))
     shapes = {f"linear {index}": (out, in_features) for index, out in enumerate(outs)}
-    regression = System("group", shapes, alpha=alpha, scratch=scratch)
+    regression = NormalEquations("group", shapes, alpha=alpha, scratch=scratch)
     left, right = (
         np.zeros((in_features, in_features)),
         {name: np.zeros((in_features, out)) for name, (out, _) in shapes.items()},

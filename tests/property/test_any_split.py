@@ -3,9 +3,9 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from regstream.linalg.gram import Gram, Workspace
 
 from matrices import dense, empty
-from regstream.gram import Gram, Scratch
 
 
 @given(
@@ -18,7 +18,7 @@ from regstream.gram import Gram, Scratch
 def test_streamed_equals_dense(cuts: list[int], in_features: int, dtype: torch.dtype, offset: float) -> None:
     generator = torch.Generator().manual_seed(in_features)
     x_TI = (torch.randn(sum(cuts), in_features, generator=generator) + offset).to(dtype)
-    streamed = Gram(empty(in_features), Scratch(torch.device("cpu"), torch.float32))
+    streamed = Gram(empty(in_features), Workspace(torch.device("cpu"), torch.float32))
     streamed.expect(len(x_TI))
     for part_TI in torch.split(x_TI, cuts):
         streamed.add(part_TI)

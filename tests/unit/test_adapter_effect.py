@@ -6,17 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from regstream.runtime.scheduler import run
 from safetensors.torch import load_file
 from torch import Tensor
 
 import checkpoints
 from adapters import make_adapter
 from editing import Change, Tensors, edited, write_manifest
-from regstream.checkpoint import open_adapter, open_checkpoint
+from regstream.checkpoint.adapter import open_adapter
+from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError
-from regstream.manifest import read_manifest
-from regstream.plan import Plan, make_plan
-from regstream.scheduler import run
+from regstream.manifest.reading import read_manifest
+from regstream.plan.plan import Plan
+from regstream.plan.planning import make_plan
 
 PREFIX = "base_model.model."
 Q, V = "model.layers.1.self_attn.q_proj", "model.layers.1.self_attn.v_proj"

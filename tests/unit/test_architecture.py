@@ -7,17 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+from regstream.models.architecture.input_groups import check_passes
+from regstream.models.architecture.modules import describe, unregressed
+from regstream.models.architecture.table import family_from
+from regstream.models.config.build import build_config
+from regstream.models.layered_model import LayeredModel
 from torch import nn
 from transformers import RoFormerConfig
 
 import checkpoints
 from architectures import TABLES
 from merging import Merge, make_merge
-from regstream.architecture import check_passes, describe, family_from, unregressed
-from regstream.block import LayeredModel
 from regstream.errors import InputError, ManifestError
-from regstream.manifest import Architecture
-from regstream.model_config import build_config
+from regstream.manifest.schema import Architecture
 
 CPU = torch.device("cpu")
 
@@ -234,7 +236,7 @@ def test_a_linear_that_does_not_run_once_is_refused(merges: dict[str, Merge], ti
 
 
 def test_a_table_takes_no_memory_of_the_models_size() -> None:
-    from regstream.memory import measured_peak, resident_bytes
+    from regstream.device.memory import measured_peak, resident_bytes
 
     config = {"model_type": "olmo2", "hidden_size": 4096, "intermediate_size": 16384, "num_hidden_layers": 2}
     model = layered(config | {"num_attention_heads": 32, "vocab_size": 100_000}, read(TABLES["olmo2"]))

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-
-from regstream.batch import Batch
+from regstream.models.batch import Batch
 
 CPU = torch.device("cpu")
 

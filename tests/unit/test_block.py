@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from regstream.models.batch import Batch
+from regstream.models.block_wrappers import Entry, InjectHidden, RunBlock, SkipBlock
+from regstream.models.config.build import build_config
+from regstream.models.families.decoders import LLAMA
+from regstream.models.layered_model import LayeredModel
+from regstream.models.observe import observe
 from torch import Tensor, nn
 
 import checkpoints
-from regstream.batch import Batch
-from regstream.block import LayeredModel, observe
-from regstream.block.aside import Aside, Entry, Injection, Turnstile
-from regstream.checkpoint import Checkpoint, open_checkpoint
+from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.errors import InputError
-from regstream.families.decoders import LLAMA
-from regstream.model_config import build_config
 
 CPU = torch.device("cpu")
 BATCHES = {
@@ -97,10 +98,10 @@ def inputs_for(pair: Pair, lengths: tuple[int, ...]) -> tuple[dict[str, Tensor],
 def test_stem_and_every_block_are_the_whole_models_to_the_last_bit(pair: Pair, kind: str) -> None:
     inputs, batch = inputs_for(pair, BATCHES[kind])
     states, _ = pair.passed(**inputs)
-    with pair.layered.lent(pair.weights(parts=["embeddings"])):
+    with pair.layered.bind_parameters(pair.weights(parts=["embeddings"])):
         assert torch.equal(pair.layered.run_stem(inputs), states[0])
     for index in range(len(pair.layered.blocks)):
-        with pair.layered.lent(pair.weights(block=index)):
+        with pair.layered.bind_parameters(pair.weights(block=index)):
             output_BLD = pair.layered.run_block(index, states[index], batch)
         assert torch.equal(output_BLD, states[index + 1]), f"block {index}"
 
@@ -110,7 +111,7 @@ def test_the_head_is_the_whole_models_at_the_positions_asked_for(pair: Pair) -> 
     inputs, _ = inputs_for(pair, BATCHES["one row"])
     states, logits_BLV = pair.passed(**inputs)
     weights = pair.weights(parts=["final_norm", "head"] + ["embeddings"] * bool(pair.layered.tied))
-    with pair.layered.lent(weights):
+    with pair.layered.bind_parameters(weights):
         assert torch.equal(pair.layered.run_head(states[-1], slice(0, 19)), logits_BLV)
         # Fewer rows at a time take another path through the product: equal but for rounding.
         torch.testing.assert_close(pair.layered.run_head(states[-1], slice(4, 7)), logits_BLV[:, 4:7])
@@ -136,7 +137,7 @@ def parameters(layered: LayeredModel) -> list[nn.Parameter]:
 def test_weights_are_lent_without_a_copy_and_given_back(pair: Pair) -> None:
     before = [id(parameter) for parameter in parameters(pair.layered)]
     weights = pair.weights(block=1)
-    with pair.layered.lent(weights):
+    with pair.layered.bind_parameters(weights):
         lent = {parameter.data_ptr() for parameter in parameters(pair.layered) if not parameter.is_meta}
         assert lent == {tensor.data_ptr() for tensor in weights.values()}
     assert [id(parameter) for parameter in parameters(pair.layered)] == before
@@ -144,7 +145,7 @@ def test_weights_are_lent_without_a_copy_and_given_back(pair: Pair) -> None:
 
 
 def test_weights_are_given_back_after_an_error(pair: Pair) -> None:
-    with pytest.raises(KeyError), pair.layered.lent(pair.weights(block=0)):
+    with pytest.raises(KeyError), pair.layered.bind_parameters(pair.weights(block=0)):
         raise KeyError
     assert all(parameter.is_meta for parameter in parameters(pair.layered))
 
@@ -154,7 +155,7 @@ def test_whatever_stands_in_the_padding_changes_no_token(tmp_path: Any) -> None:
     batch = Batch((24, 9))
     hidden_BLD = torch.randn(*batch.shape, 32, generator=torch.Generator().manual_seed(0))
     other_BLD = torch.where(batch.mask_BL[..., None], hidden_BLD, 3.0)
-    with pair.layered.lent(pair.weights(block=0)):
+    with pair.layered.bind_parameters(pair.weights(block=0)):
         outputs = [batch.pack(pair.layered.run_block(0, states, batch)) for states in (hidden_BLD, other_BLD)]
     assert torch.equal(*outputs)
 
@@ -164,7 +165,7 @@ def test_blocks_in_half_precision_are_the_whole_models_too(tmp_path: Any, dtype:
     pair = make_pair(tmp_path, "llama", dtype)
     inputs, batch = inputs_for(pair, BATCHES["padded"])
     states, _ = pair.passed(**inputs)
-    with pair.layered.lent(pair.weights(block=2)):
+    with pair.layered.bind_parameters(pair.weights(block=2)):
         assert torch.equal(pair.layered.run_block(2, states[2], batch), states[3])
 
 
@@ -174,7 +175,7 @@ def test_hidden_states_go_with_the_pass(tmp_path: Any, ends: bool) -> None:
     hidden_BLD = torch.zeros(*batch.shape, pair.layered.hidden_size)
     gone = weakref.ref(hidden_BLD)
     with (
-        pair.layered.lent(pair.weights(block=0)),
+        pair.layered.bind_parameters(pair.weights(block=0)),
         observe(pair.layered.blocks[0], pair.layered.family.groups, lambda group, x_BLI: None, ends=ends),
     ):
         pair.layered.run_block(0, hidden_BLD, batch)
@@ -185,7 +186,12 @@ def test_hidden_states_go_with_the_pass(tmp_path: Any, ends: bool) -> None:
 def test_stand_ins_have_the_attributes_of_the_block_whose_place_they_take() -> None:
     block = nn.Identity()
     block.attention_type = "sliding_attention"  # type: ignore[assignment]
-    for stand_in in (Aside(block), Entry(block), Turnstile(block, torch.zeros(1)), Injection(block, torch.zeros(1))):
+    for stand_in in (
+        SkipBlock(block),
+        Entry(block),
+        RunBlock(block, torch.zeros(1)),
+        InjectHidden(block, torch.zeros(1)),
+    ):
         assert stand_in.attention_type == "sliding_attention"
         assert list(stand_in.children()) == []
 
@@ -194,7 +200,7 @@ def test_observers_see_each_group_once_a_pass_and_then_no_more(pair: Pair) -> No
     inputs, batch = inputs_for(pair, (5, 5))
     states, _ = pair.passed(**inputs)
     groups, seen = pair.layered.family.groups, list[tuple[str, int]]()
-    with pair.layered.lent(pair.weights(block=1)):
+    with pair.layered.bind_parameters(pair.weights(block=1)):
         with observe(pair.layered.blocks[1], groups, lambda group, x_BLI: seen.append((group, x_BLI.shape[-1]))):
             pair.layered.run_block(1, states[1], batch)
         pair.layered.run_block(1, states[1], batch)
@@ -216,7 +222,7 @@ def test_a_pass_that_ends_early_computes_nothing_after_the_last_groups_input(pai
         for linear in group.linears
     ]
     with (
-        pair.layered.lent(pair.weights(block=1)),
+        pair.layered.bind_parameters(pair.weights(block=1)),
         observe(block, groups, lambda group, x_BLI: seen.append(x_BLI), ends=True),
     ):
         for _ in range(2):

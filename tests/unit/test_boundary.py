@@ -5,8 +5,7 @@ import errno
 import pytest
 from tokenizers import Tokenizer
 
-from regstream.boundary import error_boundary
-from regstream.errors import InputError, Interrupted
+from regstream.errors import InputError, Interrupted, error_boundary
 
 
 class _Odd(Exception):

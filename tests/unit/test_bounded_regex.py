@@ -4,8 +4,8 @@ import re
 import time
 
 import pytest
+from regstream.manifest.bounded_regex import check_regex, starts_with, substitute
 
-from regstream.bounded_regex import check_regex, starts_with, substitute
 from regstream.errors import InputError
 
 

@@ -8,10 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from regstream import durable
-from regstream.calibration import pieces
-from regstream.calibration.pieces import write_rows
+from regstream.data import row_writer as pieces
+from regstream.data.row_writer import write_rows
+from regstream.storage import durable
 
 ROW_BYTES = 5_000
 

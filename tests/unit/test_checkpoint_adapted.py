@@ -10,15 +10,11 @@ from torch import Tensor
 
 import checkpoints
 from adapters import LINEARS, make_adapter, merge_with_peft
-from regstream.checkpoint import (
-    AdaptedCheckpoint,
-    Checkpoint,
-    SharedCheckpoint,
-    Shelf,
-    adapted,
-    open_adapter,
-    open_checkpoint,
-)
+from regstream.checkpoint import adapted
+from regstream.checkpoint.adapted import AdaptedCheckpoint
+from regstream.checkpoint.adapter import open_adapter
+from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from regstream.checkpoint.shared import LastReadCache, SharedCheckpoint
 from regstream.errors import InputError
 
 LLAMA = LINEARS["llama"]
@@ -141,8 +137,8 @@ def test_infinite_factors_and_sums_are_refused(tmp_path: Path) -> None:
 def test_what_several_read_is_read_once_while_it_is_kept_open(tmp_path: Path) -> None:
     base = checkpoints.make_family(tmp_path, "llama", candidates=0).base
     adapters = [make_adapter(base, tmp_path / f"{i}", seed=i, target_modules=LLAMA) for i in range(3)]
-    shelf = Shelf()
-    model = SharedCheckpoint(open_checkpoint("base", base), shelf)
+    cache = LastReadCache()
+    model = SharedCheckpoint(open_checkpoint("base", base), cache)
     candidates = [AdaptedCheckpoint(f"{i}", model, open_adapter(f"{i}", a, model)) for i, a in enumerate(adapters)]
     alone = [read(opened(base, adapter)) for adapter in adapters]
     for num_times in (1, 2):
@@ -153,7 +149,7 @@ def test_what_several_read_is_read_once_while_it_is_kept_open(tmp_path: Path) ->
             model.read_range("lm_head.weight", 7, into)
             assert torch.equal(into, alone[0]["lm_head.weight"].view(-1)[7:107])
             assert model.num_bytes_read == num_times * model.kept_bytes(model.tensors)
-        assert not shelf.of(model)
+        assert not cache.of(model)
     for candidate in candidates:  # in stretches, with nothing else in between
         with candidate.kept_open(), model.kept_open():
             before = model.num_bytes_read
@@ -161,18 +157,18 @@ def test_what_several_read_is_read_once_while_it_is_kept_open(tmp_path: Path) ->
             model.read_range("lm_head.weight", 7, into)
             assert model.num_bytes_read == before + 4 * into.numel()
     read(candidates[0])  # not kept open, nothing is kept
-    assert not shelf.of(model)
+    assert not cache.of(model)
 
 
 def test_a_shelf_holds_one_models_tensors(tmp_path: Path) -> None:
     folders = checkpoints.make_family(tmp_path, "llama", candidates=1, layers=1)
-    shelf = Shelf()
+    cache = LastReadCache()
     first, second = (
-        SharedCheckpoint(open_checkpoint(folder.name, folder), shelf) for folder in (folders.base, *folders.candidates)
+        SharedCheckpoint(open_checkpoint(folder.name, folder), cache) for folder in (folders.base, *folders.candidates)
     )
     with first.kept_open(), second.kept_open():
         assert torch.equal(read(first)["lm_head.weight"], read(open_checkpoint("base", folders.base))["lm_head.weight"])
-        assert shelf.of(first)
+        assert cache.of(first)
         read(second)
-        assert shelf.of(second)
-        assert not shelf.of(first)
+        assert cache.of(second)
+        assert not cache.of(first)

@@ -13,8 +13,9 @@ from torch import Tensor
 
 import checkpoints
 from adapters import LINEARS, make_adapter
-from regstream.checkpoint import Adapter, open_adapter, open_checkpoint
+from regstream.checkpoint.adapter import Adapter, open_adapter
 from regstream.checkpoint.adapter_config import read_adapter_config
+from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError
 
 Tensors = dict[str, Tensor]

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from regstream.checkpoint import fingerprint, read_header
+from regstream.checkpoint.fingerprint import fingerprint
+from regstream.checkpoint.header import read_header
 from regstream.errors import InputError
 
 LARGE = 16 << 20

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 import checkpoints
-from regstream.checkpoint import open_checkpoint
+from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.checkpoint.layout import read_layout
 from regstream.errors import InputError
 

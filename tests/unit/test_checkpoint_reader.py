@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from regstream.checkpoint import TensorReader, read_header
 from regstream.checkpoint import reader as module
-from regstream.checkpoint.header import DTYPES
+from regstream.checkpoint.header import DTYPES, read_header
+from regstream.checkpoint.reader import TensorReader
 from regstream.errors import InputError
 
 FLOATING = [dtype for dtype in DTYPES.values() if dtype.is_floating_point]

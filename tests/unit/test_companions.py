@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from regstream.output.provenance import read_provenance
+from regstream.runtime.scheduler import run
 from transformers import AutoModelForCausalLM
 
 import checkpoints
 from editing import write_manifest
-from regstream.manifest import read_manifest
-from regstream.plan import Plan, make_plan
-from regstream.publish import read_provenance
-from regstream.scheduler import run
+from regstream.manifest.reading import read_manifest
+from regstream.plan.plan import Plan
+from regstream.plan.planning import make_plan
 
 CARRIED = (
     "tokenizer.model", "tekken.json", "sentencepiece.bpe.model", "spiece.model", "source.spm", "vocab.bpe", "vocab.txt",

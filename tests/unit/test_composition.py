@@ -1,13 +1,12 @@
 """How many rows go through a block together."""
 
 import pytest
-
-from regstream.calibration import Composition
+from regstream.data.batch_policy import BatchPolicy
 
 
 def sizes(lengths: list[int], *, batch_rows: int | None = None, widest: int = 0) -> list[int]:
     """Rows of each batch."""
-    return [len(rows) for rows in Composition(batch_rows, widest).batches(lengths, int)]
+    return [len(rows) for rows in BatchPolicy(batch_rows, widest).batches(lengths, int)]
 
 
 def test_as_many_as_asked_for_whatever_their_length() -> None:
@@ -36,7 +35,7 @@ def test_by_itself_more_of_the_short_ones_and_the_long_ones_alone() -> None:
 
 def test_every_row_once_in_order() -> None:
     lengths = [900, 500, 300, 200, 100, 50, 20]
-    assert [length for rows in Composition(None, 8192).batches(lengths, int) for length in rows] == lengths
+    assert [length for rows in BatchPolicy(None, 8192).batches(lengths, int) for length in rows] == lengths
 
 
 def test_no_rows_no_batches() -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-
-from regstream import digests, durable
+from regstream.storage import digests, durable
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002])
@@ -179,11 +178,11 @@ def test_the_digest_of_a_file_is_that_of_its_bytes(tmp_path: Path, size: int) ->
 def test_a_file_grows_by_parts_with_one_digest(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"of an earlier run, and longer than what comes")
-    with durable.grown_file(path, None) as file:
+    with durable.appended_file(path, None) as file:
         file.write(b"first, ")
     with path.open("ab") as stream:
         stream.write(b"what a kill left")
-    with durable.grown_file(path, file.written) as grown:
+    with durable.appended_file(path, file.written) as grown:
         grown.write(b"second")
     assert path.read_bytes() == b"first, second"
     assert (grown.num_bytes, grown.sha256) == (13, hashlib.sha256(b"first, second").hexdigest())
@@ -197,12 +196,12 @@ def test_a_file_grows_by_parts_with_one_digest(tmp_path: Path) -> None:
 def test_after_an_error_a_file_ends_where_it_did(tmp_path: Path, error: BaseException, *, begun: bool) -> None:
     path, before = tmp_path / "file", None
     if begun:
-        with durable.grown_file(path, None) as file:
+        with durable.appended_file(path, None) as file:
             file.write(b"first, ")
         before = file.written
 
     def write() -> None:
-        with durable.grown_file(path, before) as file:
+        with durable.appended_file(path, before) as file:
             file.write(b"half of the new")
             raise error
 

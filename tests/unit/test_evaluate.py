@@ -11,7 +11,8 @@ import checkpoints
 from cases import slow
 from merging import Merge, make_merge
 from regstream.errors import InputError, ManifestError
-from regstream.evaluate import Evaluation, EvaluationRow, evaluate, loss, mean
+from regstream.evaluate import loss, mean
+from regstream.evaluate.evaluation import Evaluation, EvaluationRow, evaluate
 
 HELD_OUT = [checkpoints.random_rows(checkpoints.VOCABULARY, [19, 1, 33, 8], seed=200 + index) for index in range(2)]
 

@@ -15,9 +15,9 @@ from transformers import AutoTokenizer, CLIPModel
 import checkpoints
 from merging import Merge, make_merge
 from regstream.errors import InputError, ManifestError
-from regstream.evaluate import evaluate
 from regstream.evaluate.accuracy import Accuracy
 from regstream.evaluate.classes import read_classes
+from regstream.evaluate.evaluation import evaluate
 from regstream.evaluate.metrics import metric_of
 from regstream.events import Event, StepStarted, ignore
 

@@ -12,7 +12,7 @@ import checkpoints
 from cases import slow
 from merging import Merge, make_merge
 from regstream.errors import InputError, ManifestError
-from regstream.evaluate import Evaluation, evaluate
+from regstream.evaluate.evaluation import Evaluation, evaluate
 
 CLASSES = 5
 

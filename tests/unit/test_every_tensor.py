@@ -10,10 +10,10 @@ import checkpoints
 from architectures import TABLES
 from cases import slow
 from editing import edited, write_adapter, write_manifest
-from regstream.checkpoint import open_checkpoint
+from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError
-from regstream.manifest import read_manifest
-from regstream.plan import make_plan
+from regstream.manifest.reading import read_manifest
+from regstream.plan.planning import make_plan
 
 FAMILIES = (*checkpoints.FAMILIES, *checkpoints.DESCRIBED_FAMILIES)
 INPUTS = ("base", "candidate", "model under an adapter")

@@ -5,12 +5,12 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from regstream.models.families import FAMILIES, family_of
+from regstream.models.family import Family, Part
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 import checkpoints
-from regstream.families import FAMILIES, Family, family_of
-from regstream.families.description import Part
 
 DESCRIBED: dict[checkpoints.Family, str] = {
     "llama": "llama", "llama-tied": "llama", "mistral": "mistral", "qwen2": "qwen2", "qwen3": "qwen3",
@@ -132,7 +132,7 @@ def test_importing_the_families_imports_no_torch(tmp_path: Path) -> None:
     import subprocess
     import sys
 
-    code = "import sys, regstream.families; sys.exit('torch' in sys.modules)"
+    code = "import sys, regstream.models.families; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

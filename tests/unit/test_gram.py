@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from regstream.linalg import gram, symmetric
+from regstream.linalg.gram import ROW_PADDING, Gram, Workspace, accumulation_dtype, stores_tokens
 from torch import Tensor
 
 from matrices import dense, empty
-from regstream import gram, symmetric
-from regstream.gram import ROW_PADDING, Gram, Scratch, accumulation_dtype, keeps_tokens
 
 CPU = torch.device("cpu")
 
@@ -17,7 +17,7 @@ def inputs(num_tokens: int, in_features: int, *, seed: int = 0) -> Tensor:
 
 
 def make(in_features: int, dtype: torch.dtype = torch.float32, *, tokens: int = 10_000) -> Gram:
-    gram = Gram(empty(in_features, dtype), Scratch(CPU, dtype))
+    gram = Gram(empty(in_features, dtype), Workspace(CPU, dtype))
     gram.expect(tokens)
     return gram
 
@@ -68,7 +68,7 @@ def test_few_tokens_are_kept_and_give_what_their_product_gives(
     into_PI = torch.ones(3, 10)
     few.multiply(rows_PI, into_PI, 0.5)
     torch.testing.assert_close(into_PI, (1 + 0.5 * rows_PI.double() @ product_II).float())
-    assert keeps_tokens(num_tokens, 10) == (2 * num_tokens < 10)
+    assert stores_tokens(num_tokens, 10) == (2 * num_tokens < 10)
 
 
 @pytest.mark.parametrize("tokens", [3, 10_000])
@@ -128,14 +128,14 @@ def test_sums_are_double_where_alpha_leaves_the_condition_unbounded(alpha: float
 
 
 def test_the_scratch_is_reused_and_grows() -> None:
-    scratch = Scratch(CPU, torch.float32)
-    first = scratch.take(4, 8)
-    assert scratch.take(2, 16).data_ptr() == scratch.take(1, 3).data_ptr() == first.data_ptr()
-    assert scratch.take(100, 100).shape == (100, 100)
+    workspace = Workspace(CPU, torch.float32)
+    first = workspace.get(4, 8)
+    assert workspace.get(2, 16).data_ptr() == workspace.get(1, 3).data_ptr() == first.data_ptr()
+    assert workspace.get(100, 100).shape == (100, 100)
 
 
 def test_rows_of_products_do_not_lie_a_power_of_two_apart() -> None:
-    scratch = Scratch(CPU, torch.float32)
-    for tensor in (scratch.take(4, 64), scratch.square(64)):
+    workspace = Workspace(CPU, torch.float32)
+    for tensor in (workspace.get(4, 64), workspace.square_buffer(64)):
         assert tensor.shape[1] == 64
         assert tensor.stride() == (64 + ROW_PADDING, 1)

@@ -54,7 +54,7 @@ assert resident_bytes() < before + heap.KEPT_BYTES + 8 * MIB, resident_bytes() -
 """
 
 HIGH_WATER = """
-high = heap.HighWater()
+high = heap.TrimOnGrowth()
 made(3, 6 * MIB)
 high.give_back()  # larger than at any time before
 assert resident_bytes() < before + 8 * MIB
@@ -97,7 +97,7 @@ SCRIPTS = {
 @pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
 def test_freed_memory(script: str) -> None:
     fresh = multiprocessing.get_context("forkserver")  # a process that has done nothing but import torch
-    fresh.set_forkserver_preload(["regstream.heap", "regstream.memory"])
+    fresh.set_forkserver_preload(["regstream.device.malloc", "regstream.device.memory"])
     process = fresh.Process(target=exec, args=(PRELUDE + script, {}))
     process.start()
     process.join()

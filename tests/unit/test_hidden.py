@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from regstream.models.batch import Batch
+from regstream.storage.hidden_states import CorruptActivations, HiddenStates
 from torch import Tensor
-
-from regstream.batch import Batch
-from regstream.hidden import DamagedGeneration, HiddenStates
 
 BATCHES = (Batch((5, 3)), Batch((2,)), Batch((1, 1)))
 WIDTH = 6
@@ -68,16 +67,16 @@ def test_a_missing_chunk_is_damage_and_not_zeros(tmp_path: Path, index: int) -> 
     states = HiddenStates(tmp_path, torch.float32)
     write(states, batches_of(0))
     chunks(tmp_path)[index].unlink()
-    with pytest.raises(DamagedGeneration, match=f"0/math/{index}"):
+    with pytest.raises(CorruptActivations, match=f"0/math/{index}"):
         read_all(states)
 
 
 def test_a_missing_batch_or_candidate_is_damage(tmp_path: Path) -> None:
     states = HiddenStates(tmp_path, torch.float32)
-    with pytest.raises(DamagedGeneration, match="0/math/0"):
+    with pytest.raises(CorruptActivations, match="0/math/0"):
         read_all(states)
     write(states, batches_of(0)[:2])
-    with pytest.raises(DamagedGeneration, match="0/math/2"):
+    with pytest.raises(CorruptActivations, match="0/math/2"):
         read_all(states)
 
 
@@ -89,7 +88,7 @@ def test_a_flipped_bit_is_damage(tmp_path: Path, position: float) -> None:
     data = bytearray(chunk.read_bytes())
     data[int(position * (len(data) - 1))] ^= 0x10
     chunk.write_bytes(data)
-    with pytest.raises(DamagedGeneration, match="0/math/0"):
+    with pytest.raises(CorruptActivations, match="0/math/0"):
         read_all(states)
 
 
@@ -99,7 +98,7 @@ def test_a_torn_chunk_is_damage(tmp_path: Path, size: int) -> None:
     write(states, batches_of(0))
     chunk = chunks(tmp_path)[0]
     chunk.write_bytes(chunk.read_bytes()[:size])
-    with pytest.raises(DamagedGeneration, match="0/math/0"):
+    with pytest.raises(CorruptActivations, match="0/math/0"):
         read_all(states)
 
 
@@ -108,20 +107,20 @@ def test_a_damaged_description_is_damage(tmp_path: Path, content: bytes) -> None
     states = HiddenStates(tmp_path, torch.float32)
     write(states, batches_of(0))
     (tmp_path / "0" / "math" / "0" / "zarr.json").write_bytes(content)
-    with pytest.raises(DamagedGeneration, match="0/math/0"):
+    with pytest.raises(CorruptActivations, match="0/math/0"):
         read_all(states)
 
 
 def test_another_number_of_tokens_is_damage(tmp_path: Path) -> None:
     states = HiddenStates(tmp_path, torch.float32)
     write(states, batches_of(0))
-    with pytest.raises(DamagedGeneration, match=r"8, 6. stored, 9 tokens in float32 expected"):
+    with pytest.raises(CorruptActivations, match=r"8, 6. stored, 9 tokens in float32 expected"):
         list(states.read("math", 0, (Batch((5, 4)),)))
 
 
 def test_another_dtype_is_damage(tmp_path: Path) -> None:
     write(HiddenStates(tmp_path, torch.bfloat16), batches_of(0, torch.bfloat16))
-    with pytest.raises(DamagedGeneration, match="0/math/0"):
+    with pytest.raises(CorruptActivations, match="0/math/0"):
         read_all(HiddenStates(tmp_path, torch.float32))
 
 

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from regstream.device.memory import Peak
+from regstream.device.profiler import RegionTotals
+from regstream.linalg.solve_report import SolveReport
+from regstream.plan.identity import differences
+from regstream.runtime.step import Artifacts
+from regstream.storage import journal_lines as lines
+from regstream.storage.journal import Committed, Journal
+from regstream.storage.shards import Written
 
 from regstream.errors import ResumeError
-from regstream.journal import Committed, Journal, differences, lines
-from regstream.ledger import Entry
-from regstream.memory import Peak
-from regstream.plan import Step
-from regstream.shards import Written
-from regstream.solve import Solve
-from regstream.steps import Artifacts
+from regstream.plan.step import Step
 
 IDENTITY: dict[str, Any] = {"manifest": {"alpha": 0.95, "rules": []}, "base": {"config.json": "full:1"}}
 PLACES: list[tuple[Literal["stem", "block", "head"], int | None]] = [
@@ -25,7 +27,7 @@ STEPS = tuple(
     Step(index=index, kind=kind, block=block, tensors=(), shard=f"shard {index}", feeds=index < 2)
     for index, (kind, block) in enumerate(PLACES)
 )
-SOLVE = Solve(
+SOLVE = SolveReport(
     group="mlp input", in_features=4, linears=("up",), num_tokens=9, route="cholesky", condition=7.0, residual=1e-7,
     ridge=0.0, dead_inputs=0,
 )  # fmt: skip
@@ -36,7 +38,7 @@ def commit(journal: Journal, step: Step) -> Committed:
         shard=step.shard,
         written=Written(num_bytes=8, sha256="abc", sampled="def"),
         solves=(SOLVE,) * (step.block is not None),
-        work={"solves": Entry(seconds=0.5, flop=7.0, product_seconds=0.03)},
+        work={"solves": RegionTotals(seconds=0.5, flop=7.0, product_seconds=0.03)},
     )
     peak = Peak()
     peak.num_bytes, peak.seconds = 5, 0.12345

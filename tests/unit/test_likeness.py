@@ -10,8 +10,8 @@ import transformers
 
 import checkpoints
 from editing import edited, write_adapter, write_manifest
-from regstream.manifest import read_manifest
-from regstream.plan import make_plan
+from regstream.manifest.reading import read_manifest
+from regstream.plan.planning import make_plan
 
 SAME = "its weights are the base's, where compared; was its tuning lost in saving?"
 

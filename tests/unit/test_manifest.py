@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from regstream.errors import ManifestError
-from regstream.manifest import Calibration, Manifest, ModelRef, Others, Resources, parse_device, read_manifest
+from regstream.manifest.fields import parse_device
+from regstream.manifest.reading import read_manifest
+from regstream.manifest.references import ModelRef
+from regstream.manifest.schema import Calibration, Manifest, Others, Resources
 
 GOOD = """\
 [merge]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regstream.manifest import parse_blocks, select_blocks
+from regstream.manifest.blocks import parse_blocks, select_blocks
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+from regstream.manifest.canonical import meaning
 
-from regstream.manifest import Manifest, meaning
+from regstream.manifest.schema import Manifest
 
 RAW: dict[str, Any] = {
     "merge": {"method": "regmean", "base": "org/base", "output": "out"},

@@ -4,7 +4,7 @@ import tomllib
 
 import pytest
 
-from regstream.manifest import for_the_record
+from regstream.manifest.record import for_the_record
 
 
 @pytest.mark.parametrize(

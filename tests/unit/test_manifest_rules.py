@@ -4,7 +4,8 @@ from typing import Literal
 
 import pytest
 
-from regstream.manifest import Rule, match_rule, nearest_names, rule_problems, unmatched
+from regstream.manifest.rules import match_rule, nearest_names, rule_problems, unmatched
+from regstream.manifest.schema import Rule
 
 NAMES: list[tuple[str, int | None]] = [
     ("model.embed_tokens.weight", None),

@@ -5,9 +5,8 @@ import time
 import numpy as np
 import pytest
 import torch
-
-from regstream import memory
-from regstream.memory import is_there, measured_peak, resident_bytes, sum_bytes
+from regstream.device import memory
+from regstream.device.memory import is_there, measured_peak, resident_bytes, sum_bytes
 
 SIZE = 64 << 20
 

@@ -5,8 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from regstream.manifest import Merge, ModelRef
-from regstream.methods import Method, RegMean, States, method_of
+from regstream.manifest.references import ModelRef
+from regstream.manifest.schema import Merge
+from regstream.methods import method_of
+from regstream.methods.method import Method, States
+from regstream.methods.regmean import RegMean
 
 
 def method(name: str, **options: Any) -> Method:

@@ -8,16 +8,20 @@ from typing import Any
 
 import pytest
 import torch
+from regstream.models.config.build import build_config
+from regstream.models.config.nested import nested_config
+from regstream.models.config.shape import hidden_size, vocabulary
+from regstream.models.empty_model import empty_model
+from regstream.models.families.clip import CLIP_VISION
+from regstream.models.families.decoders import LLAMA
+from regstream.models.families.encoders import BERT
+from regstream.models.family import Family
+from regstream.models.images import image_shape, patches_and_class
 from transformers import CLIPConfig, CLIPVisionConfig, Gemma3Config, LlamaConfig, SiglipVisionConfig, ViTConfig
 
 import checkpoints
-from regstream.block import empty_model
-from regstream.checkpoint import open_checkpoint
+from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError
-from regstream.families import CLIP_VISION, Family, image_shape, patches_and_class
-from regstream.families.decoders import LLAMA
-from regstream.families.encoders import BERT
-from regstream.model_config import build_config, hidden_size, nested_config, vocabulary
 
 FILE = Path("model/config.json")
 SMALL = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 32}
@@ -94,7 +98,7 @@ def test_tables_without_end_are_refused() -> None:
 def test_a_model_of_false_sizes_takes_no_memory_and_no_minutes(
     family: Family, keys: dict[str, Any], expected: str | None
 ) -> None:
-    from regstream.memory import measured_peak, resident_bytes
+    from regstream.device.memory import measured_peak, resident_bytes
 
     config = build(family, **keys)
     before = resident_bytes()

@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-
-from regstream.overlap import WriteBehind, read_ahead
+from regstream.storage.background_io import WriteBehind, read_ahead
 
 
 def counted(made: list[int], *, number: int = 10) -> Iterator[int]:

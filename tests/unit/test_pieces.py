@@ -2,10 +2,9 @@
 
 import pytest
 import torch
+from regstream.models.chunked_activation import ChunkedActivation, chunk_activations
 from torch import nn
 from transformers.activations import ACT2FN
-
-from regstream.block.pieces import Piecewise, take_in_pieces
 
 FUNCTIONS = ["gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu", "tanh", "sigmoid"]
 
@@ -15,7 +14,7 @@ FUNCTIONS = ["gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "sil
 def test_the_same_to_the_last_bit(function: str, dtype: torch.dtype) -> None:
     x = torch.randn(3, 517, 1536, generator=torch.Generator().manual_seed(0)).to(dtype)
     expected = ACT2FN[function](x)
-    result = Piecewise(ACT2FN[function])(x)
+    result = ChunkedActivation(ACT2FN[function])(x)
     assert torch.equal(result, expected)
     assert result.data_ptr() == x.data_ptr()
 
@@ -24,7 +23,7 @@ def test_half_of_each_row_as_of_fused_projections() -> None:
     x = torch.randn(2, 700, 3072, generator=torch.Generator().manual_seed(0))
     gate, up = x.chunk(2, dim=-1)
     expected, other = nn.functional.silu(gate), up.clone()
-    assert torch.equal(Piecewise(nn.SiLU())(gate), expected)
+    assert torch.equal(ChunkedActivation(nn.SiLU())(gate), expected)
     assert torch.equal(up, other)
 
 
@@ -32,21 +31,21 @@ def test_a_piece_is_a_piece() -> None:
     seen: list[int] = []
     function = nn.ReLU()
     function.register_forward_pre_hook(lambda _, args: seen.append(args[0].numel()))
-    Piecewise(function)(torch.randn(64, 8192))
+    ChunkedActivation(function)(torch.randn(64, 8192))
     assert sum(seen) == 64 * 8192
     assert max(seen) == 8192 * max(1, (1 << 15) * torch.get_num_threads() // 8192)
 
 
 def test_no_rows_and_one_row_wider_than_a_piece() -> None:
-    assert Piecewise(nn.ReLU())(torch.zeros(0, 8)).shape == (0, 8)
+    assert ChunkedActivation(nn.ReLU())(torch.zeros(0, 8)).shape == (0, 8)
     wide = torch.randn(1, (1 << 15) * torch.get_num_threads() * 2)
     expected = wide.relu()
-    assert torch.equal(Piecewise(nn.ReLU())(wide), expected)
+    assert torch.equal(ChunkedActivation(nn.ReLU())(wide), expected)
 
 
 def test_of_a_block_only_what_is_elementwise_and_has_no_parameters() -> None:
     inner = nn.Sequential(ACT2FN["quick_gelu"])
     block = nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.Softmax(-1), nn.PReLU(), inner)
-    take_in_pieces(block)
-    assert [isinstance(module, Piecewise) for module in block] == [False, True, False, False, False]
-    assert isinstance(inner[0], Piecewise)
+    chunk_activations(block)
+    assert [isinstance(module, ChunkedActivation) for module in block] == [False, True, False, False, False]
+    assert isinstance(inner[0], ChunkedActivation)

@@ -10,18 +10,19 @@ from typing import Any, Self
 import pytest
 import torch
 import transformers
+from regstream.models.architecture.table import family_from
+from regstream.models.config.build import build_config
+from regstream.models.layered_model import LayeredModel
+from regstream.validation.configs import ConfigComparison
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 import checkpoints
 from cases import slow
 from merging import make_merge
-from regstream.architecture import family_from
-from regstream.block import LayeredModel
-from regstream.checkpoint import LOCAL, Checkpoint, open_checkpoint
+from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from regstream.checkpoint.source import LOCAL
 from regstream.errors import InputError
-from regstream.model_config import build_config
-from regstream.plan.configs import ConfigAgreement
 
 #: Of each class of configs one checkpoint.
 FAMILIES: tuple[checkpoints.Family, ...] = (
@@ -47,7 +48,7 @@ class Judge:
     """A base, and what tells whether configs agree with its own."""
 
     base: Checkpoint
-    agreement: ConfigAgreement
+    agreement: ConfigComparison
     model: PreTrainedModel
 
     @classmethod
@@ -85,9 +86,9 @@ class Judge:
             return None
 
 
-def agreement(base: Checkpoint) -> ConfigAgreement:
+def agreement(base: Checkpoint) -> ConfigComparison:
     model = LayeredModel(base.family, base.model_config, dtype=torch.float32, device=torch.device("cpu"))
-    return ConfigAgreement(base, model)
+    return ConfigComparison(base, model)
 
 
 @torch.no_grad()

@@ -6,15 +6,15 @@ from itertools import groupby, pairwise
 from typing import Any
 
 import pytest
+from regstream.models.families.clip import CLIP_VISION
+from regstream.models.families.decoders import LLAMA
+from regstream.models.family import Family
 
 from regstream.errors import ManifestError
-from regstream.families import Family
-from regstream.families.clip import CLIP_VISION
-from regstream.families.decoders import LLAMA
-from regstream.manifest import Candidate, Manifest, Merge, ModelRef, Others, Rule
+from regstream.manifest.references import ModelRef
+from regstream.manifest.schema import Candidate, Manifest, Merge, Others, Rule
 from regstream.methods import method_of
-from regstream.plan import Step
-from regstream.plan.step import make_steps
+from regstream.plan.step import Step, make_steps
 
 BLOCK = {
     "self_attn.q_proj.weight": (8, 8), "self_attn.k_proj.weight": (4, 8), "self_attn.v_proj.weight": (4, 8),

@@ -4,8 +4,8 @@ import pytest
 
 import checkpoints
 from merging import Merge, make_merge
-from regstream.manifest import manifest_from
-from regstream.plan import make_plan
+from regstream.manifest.reading import manifest_from
+from regstream.plan.planning import make_plan
 
 SEED = "no rows are drawn: no set that is read has `rows`"
 CASES: dict[str, tuple[str, checkpoints.Family, str, str, str]] = {

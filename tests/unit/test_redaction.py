@@ -4,9 +4,8 @@ import json
 from typing import Any
 
 import pytest
-
-from regstream.publish.auxiliary import without_local_paths
-from regstream.redaction import is_local_path, redact_paths, redact_secrets, redact_values
+from regstream.manifest.redaction import is_local_path, redact_paths, redact_secrets, redact_values
+from regstream.output.local_paths import without_local_paths
 
 
 @pytest.mark.parametrize(

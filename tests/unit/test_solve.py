@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from regstream.linalg import normal_equations as system
+from regstream.linalg.gram import Workspace, accumulation_dtype
+from regstream.linalg.normal_equations import NormalEquations
+from regstream.linalg.solve_report import SolveReport
 from torch import Tensor
 
 import reference
 from matrices import kept
 from regstream.errors import SolveError
-from regstream.gram import Scratch, accumulation_dtype
-from regstream.solve import Solve, System, system
 
 CPU = torch.device("cpu")
 LINEARS = {"q": (24, 16), "k": (8, 16)}
@@ -32,12 +34,12 @@ class Problem:
     def mean(self, name: str) -> Tensor:
         return reference.mean_of([own[name].double() for own in self.own_OI], self.weights)
 
-    def solve(self, *, alpha: float, order: Sequence[int] | None = None) -> tuple[dict[str, Tensor], Solve]:
+    def solve(self, *, alpha: float, order: Sequence[int] | None = None) -> tuple[dict[str, Tensor], SolveReport]:
         """The merged weights, float64, as the engine finds them, and the report."""
         order = order or range(len(self.x_TI))
-        scratch = Scratch(CPU, accumulation_dtype(alpha))
+        workspace = Workspace(CPU, accumulation_dtype(alpha))
         shapes = {name: (tensor.shape[0], tensor.shape[1]) for name, tensor in self.own_OI[0].items()}
-        regression = System("group", shapes, alpha=alpha, scratch=scratch)
+        regression = NormalEquations("group", shapes, alpha=alpha, workspace=workspace)
         first = self.own_OI[order[0]]
         for index in order:
             regression.gram.expect(len(self.x_TI[index]))
@@ -45,7 +47,7 @@ class Problem:
             regression.add(self.own_OI[index], first, weight=self.weights[index])
 
         def mean(name: str, rows: slice) -> Tensor:
-            return (self.mean(name)[rows] - first[name][rows]).to(scratch.dtype)
+            return (self.mean(name)[rows] - first[name][rows]).to(workspace.dtype)
 
         differences, report = regression.solve(mean)
         return {name: first[name].double() + differences[name].double() for name in shapes}, report
@@ -296,7 +298,7 @@ def test_a_ridge_does_not_move_what_tokens_determine(
     monkeypatch: pytest.MonkeyPatch, alpha: float, ridge: float
 ) -> None:
     problem = make(weights=[0.5, 1.0, 2.0])
-    monkeypatch.setattr(System, "_converges", lambda self, factorisation, start: factorisation.ridge == ridge)
+    monkeypatch.setattr(NormalEquations, "_converges", lambda self, factorisation, start: factorisation.ridge == ridge)
     monkeypatch.setitem(system.RIDGES, accumulation_dtype(alpha), (0.0, 1e-6, 1e-5, 1e-4))
     merged, report = problem.solve(alpha=alpha)
     assert (report.route, report.ridge) == ("ridge", ridge)
@@ -329,8 +331,8 @@ def test_sums_that_are_not_finite_have_no_trustworthy_solution(value: float) -> 
 
 def test_a_sum_that_is_no_sum_of_squares_is_refused_and_not_regularised_away(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = kept(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
-    scratch = Scratch(CPU, torch.float32)
-    regression = System("group", {"q": (3, 2)}, alpha=1.0, scratch=scratch)
+    workspace = Workspace(CPU, torch.float32)
+    regression = NormalEquations("group", {"q": (3, 2)}, alpha=1.0, workspace=workspace)
     regression.gram.expect(2)
     regression.gram.add(torch.eye(2))
     monkeypatch.setattr(regression.gram, "add_to", lambda total, scale: total.add(matrix, scale))
@@ -340,20 +342,20 @@ def test_a_sum_that_is_no_sum_of_squares_is_refused_and_not_regularised_away(mon
 
 
 def test_a_solution_with_a_bad_residual_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(System, "_converges", lambda *_: True)
+    monkeypatch.setattr(NormalEquations, "_converges", lambda *_: True)
     monkeypatch.setattr(system, "TRUSTED_RESIDUAL", 1e-12)
     with pytest.raises(SolveError, match="residual"):
         make().solve(alpha=0.95)
 
 
 def test_a_route_that_does_not_converge_goes_down_the_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(System, "_converges", lambda self, factorisation, start: factorisation.ridge >= 1e-5)
+    monkeypatch.setattr(NormalEquations, "_converges", lambda self, factorisation, start: factorisation.ridge >= 1e-5)
     assert make().solve(alpha=0.95)[1].ridge == 1e-5
 
 
 def test_a_reset_system_is_a_new_one() -> None:
-    problem, scratch = make(), Scratch(CPU, torch.float32)
-    regression = System("group", LINEARS, alpha=0.95, scratch=scratch)
+    problem, workspace = make(), Workspace(CPU, torch.float32)
+    regression = NormalEquations("group", LINEARS, alpha=0.95, workspace=workspace)
     solutions = []
     for _ in range(2):
         regression.reset()

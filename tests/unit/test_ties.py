@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from regstream.output.verify import verify
+from regstream.runtime.scheduler import run
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -14,10 +16,9 @@ import checkpoints
 from editing import Tensors, edited, write_adapter, write_manifest
 from merging import read_result
 from regstream.errors import InputError
-from regstream.manifest import read_manifest
-from regstream.plan import Plan, make_plan
-from regstream.scheduler import run
-from regstream.verify import verify
+from regstream.manifest.reading import read_manifest
+from regstream.plan.plan import Plan
+from regstream.plan.planning import make_plan
 
 EMBEDDINGS, HEAD, TIE = "model.embed_tokens.weight", "lm_head.weight", "tie_word_embeddings"
 UNTIE = '[merge.others]\ntied_head = "untie"\n'

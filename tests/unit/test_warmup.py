@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from merging import make_merge
-from regstream.methods import RegMean
+from regstream.methods.regmean import RegMean
 from regstream.plan.warmup import warm_up
 
 PRODUCTS: Any = torch.backends.mkldnn  # untyped
