@@ -1,8 +1,9 @@
 """Dense matrices as the engine keeps them, and back."""
 
 import torch
-from regstream.linalg.symmetric import Symmetric, blocks_width
 from torch import Tensor
+
+from regstream.linalg.symmetric import Symmetric, blocks_width
 
 
 def empty(width: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Symmetric:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from regstream.runtime.scheduler import run
 from torch import Tensor
 
 import checkpoints
@@ -17,6 +16,7 @@ from regstream.manifest.reading import read_manifest
 from regstream.manifest.schema import Manifest
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
+from regstream.runtime.scheduler import run
 
 #: Where merges run that are not told where; the same tests run on an accelerator, marked `gpu`.
 device = "cpu"

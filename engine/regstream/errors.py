@@ -1,10 +1,20 @@
 """What can go wrong, each kind with the exit code that it owns.
 
 Every message is one line: what, where (candidate, block, tensor, file, line), the numbers, what to do.
+
+`error_boundary` surrounds calls into libraries that read a user's files: libraries raise any type of exception on
+damaged files, and each becomes one line about the input.
 """
 
-from collections.abc import Sequence
+import errno
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_MAX_REASON_CHARS = 300
+#: Exceptions whose text is a sentence; the text of any other, such as a KeyError's, says little without its type.
+_SENTENCES = (ValueError, OSError, RuntimeError)
 
 
 class RegstreamError(Exception):
@@ -54,3 +64,52 @@ class Interrupted(RegstreamError):
     """The run was asked to stop and stands at a safe point."""
 
     exit_code = 130
+
+
+@contextmanager
+def error_boundary(what: str) -> Iterator[None]:
+    """Turn whatever the code inside raises into one line: `what`, which says the input and where it is, and a reason.
+
+    Interruptions, regstream's own errors, exhausted memory and a full disk pass unchanged.
+
+    Raises:
+        InputError: in place of any other exception.
+    """
+    try:
+        yield
+    except (RegstreamError, MemoryError, BrokenPipeError):
+        raise
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise
+        raise InputError(f"{what}: {error_reason(error)}") from error
+    except Exception as error:
+        if _is_out_of_memory(error):
+            raise
+        raise InputError(f"{what}: {error_reason(error)}") from error
+    except BaseException as error:
+        if not _is_panic(error):
+            raise
+        raise InputError(f"{what}: {error_reason(error)}") from error
+
+
+def error_reason(error: BaseException) -> str:
+    """The first line of what an exception says, without control characters, of bounded length."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    lines = [line.strip() for line in text[: 10 * _MAX_REASON_CHARS].splitlines() if line.strip()]
+    # A line that ends in a colon or a comma goes on in the next one.
+    ends = (number for number, part in enumerate(lines, 1) if not part.endswith((":", ",")))
+    line = " ".join(lines[: next(ends, None)])
+    line = " ".join("".join(c if c.isprintable() else " " for c in line).split())
+    if not isinstance(error, _SENTENCES) or not line:
+        line = f"{type(error).__name__}: {line}" if line else type(error).__name__
+    return line if len(line) <= _MAX_REASON_CHARS else f"{line[:_MAX_REASON_CHARS]}…"
+
+
+def _is_panic(error: BaseException) -> bool:
+    # pyo3 makes the class at run time, in no module that can be imported; it is no `Exception`.
+    return type(error).__name__ == "PanicException"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)

@@ -4,12 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from regstream.runtime.scheduler import run
 
 from cases import slow
 from merging import Merge, make_merge
 from regstream.errors import BudgetError
 from regstream.plan.plan import Plan
+from regstream.runtime.scheduler import run
 
 GROUPS = ("attention input", "attention output", "mlp input", "mlp output")
 MEASURED = "regstream.measured.json"

@@ -89,10 +89,9 @@ def _copy(source: Path, folder: Path) -> Path:
 
 
 def _run(folder: Path, listener: Callable[[Event], None]) -> None:
-    from regstream.runtime.scheduler import run
-
     from regstream.manifest.reading import read_manifest
     from regstream.plan.planning import make_plan
+    from regstream.runtime.scheduler import run
 
     path = folder / "manifest.toml"
     run(make_plan(read_manifest(path), text=path.read_text()), listener=listener)

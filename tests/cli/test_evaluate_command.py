@@ -11,12 +11,12 @@ import pytest
 import torch
 from click.testing import Result
 from PIL import Image
-from regstream.storage import durable
 from rich.text import Text
 from transformers import CLIPModel, CLIPProcessor
 
 from merging import make_merge
 from regstream.evaluate.evaluation import Evaluation, EvaluationRow
+from regstream.storage import durable
 from regstream_cli.render import evaluation_table
 
 Invoke = Callable[..., Result]

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from regstream.runtime import scheduler
-from regstream.storage import durable
 
 from regstream.errors import BudgetError, InputError, SolveError
+from regstream.runtime import scheduler
+from regstream.storage import durable
 from regstream_cli.failures import full_disk_among
 
 Invoke = Callable[..., Result]

@@ -14,12 +14,12 @@ from typing import Any, get_args
 import pytest
 from click.testing import Result
 from pydantic import BaseModel
-from regstream.manifest.canonical import meaning
-from regstream.models.family import LANGUAGE_MODEL_FATES
 
+from regstream.manifest.canonical import meaning
 from regstream.manifest.reading import manifest_from, read_manifest
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Architecture, Manifest
+from regstream.models.family import LANGUAGE_MODEL_FATES
 
 Invoke = Callable[..., Result]
 

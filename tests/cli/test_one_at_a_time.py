@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from regstream.runtime.scheduler import run
 
 from cases import slow
 from crash.faults import in_child
@@ -21,6 +20,7 @@ from regstream.events import Event, StepStarted
 from regstream.manifest.reading import read_manifest
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
+from regstream.runtime.scheduler import run
 
 __all__ = ["no_waiting_for_the_disk"]
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
-from regstream.output.provenance import PROVENANCE, self_digest
-from regstream.runtime.scheduler import run
 
 from cases import slow
 from disk import no_waiting_for_the_disk
 from regstream.errors import InputError
 from regstream.events import Event, StepStarted
 from regstream.manifest.reading import read_manifest
+from regstream.output.provenance import PROVENANCE, self_digest
 from regstream.plan.planning import make_plan
+from regstream.runtime.scheduler import run
 
 __all__ = ["no_waiting_for_the_disk"]
 

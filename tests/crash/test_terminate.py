@@ -6,14 +6,14 @@ import threading
 
 import pytest
 from click.testing import CliRunner
-from regstream.runtime import scheduler
-from regstream.runtime.step import Artifacts
-from regstream.runtime.step_context import StepContext
 
 from crash.faults import in_child
 from crash.resuming import Resuming
 from regstream import steps
 from regstream.plan.step import Step
+from regstream.runtime import scheduler
+from regstream.runtime.step import Artifacts
+from regstream.runtime.step_context import StepContext
 from regstream_cli.app import cli
 from regstream_cli.lines import Lines
 

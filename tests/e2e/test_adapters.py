@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from regstream.plan.memory_terms import generation_bytes
-from regstream.runtime.scheduler import run
 from safetensors.torch import load_file, save_file
 
 import checkpoints
@@ -20,7 +18,9 @@ from regstream.checkpoint.adapted import AdaptedCheckpoint
 from regstream.errors import InputError, ResumeError
 from regstream.evaluate.evaluation import evaluate
 from regstream.events import StepCommitted
+from regstream.plan.memory_terms import generation_bytes
 from regstream.plan.plan import Plan
+from regstream.runtime.scheduler import run
 
 WEIGHTS = "adapter_model.safetensors"
 

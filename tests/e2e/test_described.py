@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
-from regstream.output.provenance import read_provenance
-from regstream.output.verify import verify
 
 import checkpoints
 import reference
 from cases import grid, slow
 from merging import Merge, make_merge, read_result, worst_difference
 from regstream.errors import ResumeError
+from regstream.output.provenance import read_provenance
+from regstream.output.verify import verify
 
 TOLERANCE = 1e-4
 #: What a table leaves open is as for other encoders a mean; the reference has CLIP's published way for images.

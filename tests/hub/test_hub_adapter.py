@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from regstream.output.provenance import read_provenance
-from regstream.runtime.scheduler import run
 
 import checkpoints
 from adapters import make_adapters
@@ -14,7 +12,9 @@ from disk_bounds import sampled, weights_bytes, with_disk
 from hub_server import Hub, put_on
 from merging import Merge, make_merge
 from regstream.errors import InputError
+from regstream.output.provenance import read_provenance
 from regstream.plan.planning import make_plan
+from regstream.runtime.scheduler import run
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from regstream.storage import digests
 
 import checkpoints
 from hub_server import Fault, Hub
 from merging import Merge
+from regstream.storage import digests
 from regstream_cli.app import cli
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -18,25 +18,25 @@ import pytest
 import torch
 from huggingface_hub import ModelCard, constants
 from PIL import Image
-from regstream.data import dataset_sampler as drawing
-from regstream.data import row_writer as pieces
-from regstream.data.dataset_sampler import DatasetSampler
-from regstream.data.loading import load_calibration
-from regstream.models.families.clip import CLIP_VISION
-from regstream.models.families.decoders import LLAMA
-from regstream.output.provenance import read_provenance
-from regstream.runtime.scheduler import run
-from regstream.storage.journal import Journal
 from transformers import CLIPVisionConfig, LlamaConfig
 
 import checkpoints
 from cases import slow
 from hub_server import Hub, stop
 from merging import Merge, make_merge
+from regstream.data import dataset_sampler as drawing
+from regstream.data import row_writer as pieces
+from regstream.data.dataset_sampler import DatasetSampler
+from regstream.data.loading import load_calibration
 from regstream.errors import InputError, Interrupted, ResumeError
 from regstream.events import Event, StepStarted, Warned
 from regstream.manifest.schema import Calibration
+from regstream.models.families.clip import CLIP_VISION
+from regstream.models.families.decoders import LLAMA
+from regstream.output.provenance import read_provenance
 from regstream.plan.planning import make_plan
+from regstream.runtime.scheduler import run
+from regstream.storage.journal import Journal
 
 pytestmark = pytest.mark.usefixtures("data_sets")
 

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from regstream.hub.eviction import StepShards
-from regstream.hub.prefetcher import ShardPrefetcher
 
 from hub_server import Fault, Hub
 from regstream.events import Event, Fetching
+from regstream.hub.eviction import StepShards
 from regstream.hub.failures import HubError
+from regstream.hub.prefetcher import ShardPrefetcher
 from regstream.hub.repository import HubFile, open_repository
 
 NAMES = ("a.safetensors", "b.safetensors", "c.safetensors")

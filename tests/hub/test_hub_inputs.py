@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from regstream.output.verify import verify
-from regstream.runtime.scheduler import run
 from safetensors.torch import load_file, save_file
 
 from editing import write_adapter
 from hub_server import Hub, put_on
 from merging import Merge, make_merge
 from regstream.errors import InputError
+from regstream.output.verify import verify
+from regstream.runtime.scheduler import run
 
 
 @pytest.fixture

@@ -11,9 +11,6 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants
-from regstream.output.provenance import read_provenance
-from regstream.runtime.scheduler import run
-from regstream.storage.journal import Journal
 from safetensors.torch import load_file, save_file
 
 from crash.faults import in_child
@@ -23,8 +20,11 @@ from hub_server import Fault, Hub, put_on, serving, stop
 from merging import Merge, make_merge
 from regstream.errors import BudgetError, InputError, Interrupted, ResumeError
 from regstream.events import Event, Fetching, StepCommitted, StepStarted, Warned
+from regstream.output.provenance import read_provenance
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
+from regstream.runtime.scheduler import run
+from regstream.storage.journal import Journal
 
 TOLD = ("README.md", "regstream.json", MEASURED)
 LFS = "GET /lfs/.*"

@@ -14,9 +14,6 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants, snapshot_download
-from regstream.output.provenance import PROVENANCE, read_provenance
-from regstream.output.publish import add_results
-from regstream.output.push import push
 from safetensors.torch import save_file
 
 from hub_server import Fault, Hub
@@ -25,6 +22,9 @@ from merging import Merge, make_merge, read_result
 from regstream.errors import InputError
 from regstream.events import Event, Progressed, Warned
 from regstream.hub.failures import HubError
+from regstream.output.provenance import PROVENANCE, read_provenance
+from regstream.output.publish import add_results
+from regstream.output.push import push
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 REPO = "me/merged"

@@ -5,8 +5,8 @@ from itertools import permutations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from regstream.hub.eviction import EvictionPolicy, StepShards
 
+from regstream.hub.eviction import EvictionPolicy, StepShards
 from regstream.hub.repository import HubFile
 
 

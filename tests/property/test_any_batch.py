@@ -3,6 +3,7 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from regstream.models.batch import Batch
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6).map(tuple)

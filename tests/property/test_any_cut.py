@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from regstream.storage import journal_lines as lines
 
 VALUES = st.none() | st.integers(-(2**53), 2**53) | st.text(max_size=8) | st.floats(allow_nan=False)

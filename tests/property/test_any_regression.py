@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from regstream.linalg.gram import Workspace, accumulation_dtype
 from regstream.linalg.normal_equations import NormalEquations
 

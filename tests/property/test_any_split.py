@@ -3,9 +3,9 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from regstream.linalg.gram import Gram, Workspace
 
 from matrices import dense, empty
+from regstream.linalg.gram import Gram, Workspace
 
 
 @given(

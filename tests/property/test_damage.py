@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from regstream.manifest.canonical import meaning
-from regstream.runtime.scheduler import run
-from regstream.storage.journal import Journal
 
 from merging import Merge, make_merge
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import RegstreamError
 from regstream.events import StepCommitted
+from regstream.manifest.canonical import meaning
 from regstream.manifest.reading import read_manifest
+from regstream.runtime.scheduler import run
+from regstream.storage.journal import Journal
 
 CASES = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 A_FEW = settings(CASES, max_examples=25)

@@ -7,10 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from regstream.output.provenance import read_provenance
-from regstream.output.verify import verify
-from regstream.runtime.scheduler import run
-from regstream.validation.grouping import joined
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,8 +18,12 @@ from editing import Change, Tensors, edited, write_adapter, write_manifest
 from merging import make_merge, read_result
 from regstream.errors import InputError
 from regstream.manifest.reading import read_manifest
+from regstream.output.provenance import read_provenance
+from regstream.output.verify import verify
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
+from regstream.runtime.scheduler import run
+from regstream.validation.grouping import joined
 
 UP = "model.layers.0.mlp.up_proj"
 Made = Callable[[checkpoints.Family], checkpoints.Folders]

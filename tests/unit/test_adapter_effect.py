@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from regstream.runtime.scheduler import run
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from regstream.errors import InputError
 from regstream.manifest.reading import read_manifest
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
+from regstream.runtime.scheduler import run
 
 PREFIX = "base_model.model."
 Q, V = "model.layers.1.self_attn.q_proj", "model.layers.1.self_attn.v_proj"

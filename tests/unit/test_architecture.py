@@ -7,11 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from regstream.models.architecture.input_groups import check_passes
-from regstream.models.architecture.modules import describe, unregressed
-from regstream.models.architecture.table import family_from
-from regstream.models.config.build import build_config
-from regstream.models.layered_model import LayeredModel
 from torch import nn
 from transformers import RoFormerConfig
 
@@ -20,6 +15,11 @@ from architectures import TABLES
 from merging import Merge, make_merge
 from regstream.errors import InputError, ManifestError
 from regstream.manifest.schema import Architecture
+from regstream.models.architecture.input_groups import check_passes
+from regstream.models.architecture.modules import describe, unregressed
+from regstream.models.architecture.table import family_from
+from regstream.models.config.build import build_config
+from regstream.models.layered_model import LayeredModel
 
 CPU = torch.device("cpu")
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from regstream.models.batch import Batch
 
 CPU = torch.device("cpu")

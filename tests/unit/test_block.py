@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+
+import checkpoints
+from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from regstream.errors import InputError
 from regstream.models.batch import Batch
 from regstream.models.block_wrappers import Entry, InjectHidden, RunBlock, SkipBlock
 from regstream.models.config.build import build_config
 from regstream.models.families.decoders import LLAMA
 from regstream.models.layered_model import LayeredModel
 from regstream.models.observe import observe
-from torch import Tensor, nn
-
-import checkpoints
-from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from regstream.errors import InputError
 
 CPU = torch.device("cpu")
 BATCHES = {

@@ -4,9 +4,9 @@ import re
 import time
 
 import pytest
-from regstream.manifest.bounded_regex import check_regex, starts_with, substitute
 
 from regstream.errors import InputError
+from regstream.manifest.bounded_regex import check_regex, starts_with, substitute
 
 
 @pytest.mark.parametrize("pattern", [r"(.*\.)?(q_proj)$", r"layers\.\d{1,2}\.", "[", "", r"^(a|b)*$", "x"])

@@ -10,16 +10,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from regstream.data.images import TableImages
-from regstream.data.loading import CalibrationSet, load_calibration
-from regstream.data.pixels import PixelRows
-from regstream.models.families.clip import CLIP_VISION
 from torch import Tensor
 from transformers import AutoImageProcessor, CLIPVisionConfig
 
 from checkpoints import IMAGE_SIZE, PATCH_SIZE, write_image_processor
+from regstream.data.images import TableImages
+from regstream.data.loading import CalibrationSet, load_calibration
+from regstream.data.pixels import PixelRows
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration
+from regstream.models.families.clip import CLIP_VISION
 
 CPU = torch.device("cpu")
 

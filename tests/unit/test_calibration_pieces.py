@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from regstream.data import row_writer as pieces
 from regstream.data.row_writer import write_rows
 from regstream.storage import durable

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from regstream.data.row_sources import Row, choose, count_rows, read_rows
 
+from regstream.data.row_sources import Row, choose, count_rows, read_rows
 from regstream.errors import InputError
 
 

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from regstream.output.provenance import read_provenance
-from regstream.runtime.scheduler import run
 from transformers import AutoModelForCausalLM
 
 import checkpoints
 from editing import write_manifest
 from regstream.manifest.reading import read_manifest
+from regstream.output.provenance import read_provenance
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
+from regstream.runtime.scheduler import run
 
 CARRIED = (
     "tokenizer.model", "tekken.json", "sentencepiece.bpe.model", "spiece.model", "source.spm", "vocab.bpe", "vocab.txt",

@@ -1,6 +1,7 @@
 """How many rows go through a block together."""
 
 import pytest
+
 from regstream.data.batch_policy import BatchPolicy
 
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from regstream.runtime.solve import _mean_rows
-from regstream.runtime.step_context import StepContext
 from safetensors.torch import load_file
 
 import checkpoints
 from merging import make_merge
 from regstream.events import ignore
+from regstream.runtime.solve import _mean_rows
+from regstream.runtime.step_context import StepContext
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

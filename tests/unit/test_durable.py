@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from regstream.storage import digests, durable
 
 

@@ -5,11 +5,11 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from regstream.linalg import cholesky as factor
-from regstream.linalg.cholesky import cholesky, condition_estimate, refine_rows, solve_rows
 from torch import Tensor
 
 from matrices import dense, kept
+from regstream.linalg import cholesky as factor
+from regstream.linalg.cholesky import cholesky, condition_estimate, refine_rows, solve_rows
 
 
 def unit_diagonal(width: int, condition: float, *, seed: int = 0) -> Tensor:

@@ -5,12 +5,12 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from regstream.models.families import FAMILIES, family_of
-from regstream.models.family import Family, Part
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 import checkpoints
+from regstream.models.families import FAMILIES, family_of
+from regstream.models.family import Family, Part
 
 DESCRIBED: dict[checkpoints.Family, str] = {
     "llama": "llama", "llama-tied": "llama", "mistral": "mistral", "qwen2": "qwen2", "qwen3": "qwen3",

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from regstream.linalg import gram, symmetric
-from regstream.linalg.gram import ROW_PADDING, Gram, Workspace, accumulation_dtype, stores_tokens
 from torch import Tensor
 
 from matrices import dense, empty
+from regstream.linalg import gram, symmetric
+from regstream.linalg.gram import ROW_PADDING, Gram, Workspace, accumulation_dtype, stores_tokens
 
 CPU = torch.device("cpu")
 

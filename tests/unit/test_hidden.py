@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+
 from regstream.models.batch import Batch
 from regstream.storage.hidden_states import CorruptActivations, HiddenStates
-from torch import Tensor
 
 BATCHES = (Batch((5, 3)), Batch((2,)), Batch((1, 1)))
 WIDTH = 6

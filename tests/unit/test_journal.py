@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+
 from regstream.device.memory import Peak
 from regstream.device.profiler import RegionTotals
+from regstream.errors import ResumeError
 from regstream.linalg.solve_report import SolveReport
 from regstream.plan.identity import differences
+from regstream.plan.step import Step
 from regstream.runtime.step import Artifacts
 from regstream.storage import journal_lines as lines
 from regstream.storage.journal import Committed, Journal
 from regstream.storage.shards import Written
-
-from regstream.errors import ResumeError
-from regstream.plan.step import Step
 
 IDENTITY: dict[str, Any] = {"manifest": {"alpha": 0.95, "rules": []}, "base": {"config.json": "full:1"}}
 PLACES: list[tuple[Literal["stem", "block", "head"], int | None]] = [

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from regstream.storage import journal_lines as lines
-from regstream.storage.journal_lines import Record
 
 from regstream.errors import ResumeError
+from regstream.storage import journal_lines as lines
+from regstream.storage.journal_lines import Record
 
 RECORDS: list[Record] = [
     {"format": 1, "identity": {"manifest": {"alpha": 0.95}}},

@@ -4,6 +4,7 @@ import time
 
 import pytest
 import torch
+
 from regstream.device.matmul_precision import MatmulPrecision, default_precision
 from regstream.device.profiler import Profiler, product_rates
 

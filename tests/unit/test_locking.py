@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from regstream.storage import locking
-from regstream.storage.locking import exclusive
 
 from regstream.errors import ResumeError
+from regstream.storage import locking
+from regstream.storage.locking import exclusive
 
 # The module by its path: importing the package would take seconds, and torch with it.
 HOLD = """

@@ -5,8 +5,8 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from regstream.manifest.canonical import meaning
 
+from regstream.manifest.canonical import meaning
 from regstream.manifest.schema import Manifest
 
 RAW: dict[str, Any] = {

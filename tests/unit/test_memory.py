@@ -5,6 +5,7 @@ import time
 import numpy as np
 import pytest
 import torch
+
 from regstream.device import memory
 from regstream.device.memory import is_there, measured_peak, resident_bytes, sum_bytes
 

@@ -8,6 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import CLIPConfig, CLIPVisionConfig, Gemma3Config, LlamaConfig, SiglipVisionConfig, ViTConfig
+
+import checkpoints
+from regstream.checkpoint.checkpoint import open_checkpoint
+from regstream.errors import InputError
 from regstream.models.config.build import build_config
 from regstream.models.config.nested import nested_config
 from regstream.models.config.shape import hidden_size, vocabulary
@@ -17,11 +22,6 @@ from regstream.models.families.decoders import LLAMA
 from regstream.models.families.encoders import BERT
 from regstream.models.family import Family
 from regstream.models.images import image_shape, patches_and_class
-from transformers import CLIPConfig, CLIPVisionConfig, Gemma3Config, LlamaConfig, SiglipVisionConfig, ViTConfig
-
-import checkpoints
-from regstream.checkpoint.checkpoint import open_checkpoint
-from regstream.errors import InputError
 
 FILE = Path("model/config.json")
 SMALL = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 32}

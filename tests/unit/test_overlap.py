@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from regstream.storage.background_io import WriteBehind, read_ahead
 
 

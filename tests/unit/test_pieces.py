@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from regstream.models.chunked_activation import ChunkedActivation, chunk_activations
 from torch import nn
 from transformers.activations import ACT2FN
+
+from regstream.models.chunked_activation import ChunkedActivation, chunk_activations
 
 FUNCTIONS = ["gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu", "tanh", "sigmoid"]
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from regstream.models.layered_model import LayeredModel
-from regstream.validation.agreement import check_base, check_candidate, check_family
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -17,6 +15,8 @@ from merging import make_merge, read_result
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError
 from regstream.manifest.schema import Others
+from regstream.models.layered_model import LayeredModel
+from regstream.validation.agreement import check_base, check_candidate, check_family
 
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 UP = "model.layers.1.mlp.up_proj.weight"

@@ -10,10 +10,6 @@ from typing import Any, Self
 import pytest
 import torch
 import transformers
-from regstream.models.architecture.table import family_from
-from regstream.models.config.build import build_config
-from regstream.models.layered_model import LayeredModel
-from regstream.validation.configs import ConfigComparison
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -23,6 +19,10 @@ from merging import make_merge
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.checkpoint.source import LOCAL
 from regstream.errors import InputError
+from regstream.models.architecture.table import family_from
+from regstream.models.config.build import build_config
+from regstream.models.layered_model import LayeredModel
+from regstream.validation.configs import ConfigComparison
 
 #: Of each class of configs one checkpoint.
 FAMILIES: tuple[checkpoints.Family, ...] = (

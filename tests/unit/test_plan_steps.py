@@ -6,14 +6,14 @@ from itertools import groupby, pairwise
 from typing import Any
 
 import pytest
-from regstream.models.families.clip import CLIP_VISION
-from regstream.models.families.decoders import LLAMA
-from regstream.models.family import Family
 
 from regstream.errors import ManifestError
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate, Manifest, Merge, Others, Rule
 from regstream.methods import method_of
+from regstream.models.families.clip import CLIP_VISION
+from regstream.models.families.decoders import LLAMA
+from regstream.models.family import Family
 from regstream.plan.step import Step, make_steps
 
 BLOCK = {

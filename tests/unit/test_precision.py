@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
-from regstream.device.matmul_precision import MatmulPrecision, default_precision
-from regstream.linalg.gram import Gram, Workspace
 from torch import Tensor
 
 from matrices import dense, empty
+from regstream.device.matmul_precision import MatmulPrecision, default_precision
+from regstream.linalg.gram import Gram, Workspace
 
 DEVICES = [torch.device("cpu"), pytest.param(torch.device("cuda"), marks=pytest.mark.gpu)]
 NARROW = MatmulPrecision(torch.float32, torch.bfloat16)

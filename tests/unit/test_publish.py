@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import ModelCard
-from regstream.output.provenance import PROVENANCE, is_published, read_provenance
-from regstream.output.publish import add_results
 from safetensors import safe_open
 from transformers import AutoTokenizer, GenerationConfig
 
@@ -20,6 +18,8 @@ import checkpoints
 from cases import slow
 from merging import Merge, make_merge, read_result
 from regstream.errors import InputError
+from regstream.output.provenance import PROVENANCE, is_published, read_provenance
+from regstream.output.publish import add_results
 
 CARD = """---
 license: llama3.1

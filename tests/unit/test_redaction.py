@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+
 from regstream.manifest.redaction import is_local_path, redact_paths, redact_secrets, redact_values
 from regstream.output.local_paths import without_local_paths
 

@@ -4,14 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
-from regstream.data.row_sources import count_rows
-from regstream.storage.json_file import read_object
-from regstream.storage.regular_file import check_regular
 
 from regstream.checkpoint.checkpoint import open_checkpoint
+from regstream.data.row_sources import count_rows
 from regstream.errors import InputError
 from regstream.evaluate.classes import read_classes
 from regstream.evaluate.head import read_head
+from regstream.storage.json_file import read_object
+from regstream.storage.regular_file import check_regular
 
 
 def test_a_link_to_a_file_is_one(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from regstream.output.verify import verify
 from safetensors.torch import load_file, save_file
 
 from cases import slow
 from merging import Merge, make_merge, read_result
 from regstream.errors import InputError, Interrupted, ResumeError
 from regstream.events import Progressed, RunFinished, RunStarted, StepCommitted, StepStarted, Warned
+from regstream.output.verify import verify
 
 
 def watched(merge: Merge, **options: Any) -> list[Any]:

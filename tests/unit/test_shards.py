@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from regstream.storage.durable import HashedFile
-from regstream.storage.shards import DTYPE_NAMES, Part, Shards, parts_of, shard_bytes, write_shard
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -16,6 +14,8 @@ from typing_extensions import Buffer
 
 from regstream.checkpoint.header import read_header
 from regstream.errors import ResumeError
+from regstream.storage.durable import HashedFile
+from regstream.storage.shards import DTYPE_NAMES, Part, Shards, parts_of, shard_bytes, write_shard
 
 SHAPES: Mapping[str, tuple[int, ...]] = {"z.weight": (7, 3), "a.weight": (5,), "ä": (), "none": (0, 4)}
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]

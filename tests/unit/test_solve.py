@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from regstream.linalg import normal_equations as system
-from regstream.linalg.gram import Workspace, accumulation_dtype
-from regstream.linalg.normal_equations import NormalEquations
-from regstream.linalg.solve_report import SolveReport
 from torch import Tensor
 
 import reference
 from matrices import kept
 from regstream.errors import SolveError
+from regstream.linalg import normal_equations as system
+from regstream.linalg.gram import Workspace, accumulation_dtype
+from regstream.linalg.normal_equations import NormalEquations
+from regstream.linalg.solve_report import SolveReport
 
 CPU = torch.device("cpu")
 LINEARS = {"q": (24, 16), "k": (8, 16)}

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from regstream.linalg import symmetric
-from regstream.linalg.symmetric import Symmetric, blocks_width
 from torch import Tensor
 
 from matrices import dense, empty, kept
+from regstream.linalg import symmetric
+from regstream.linalg.symmetric import Symmetric, blocks_width
 
 WIDTHS = [1, 3, 4, 9, 16]
 

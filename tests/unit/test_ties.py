@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from regstream.output.verify import verify
-from regstream.runtime.scheduler import run
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -17,8 +15,10 @@ from editing import Tensors, edited, write_adapter, write_manifest
 from merging import read_result
 from regstream.errors import InputError
 from regstream.manifest.reading import read_manifest
+from regstream.output.verify import verify
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
+from regstream.runtime.scheduler import run
 
 EMBEDDINGS, HEAD, TIE = "model.embed_tokens.weight", "lm_head.weight", "tie_word_embeddings"
 UNTIE = '[merge.others]\ntied_head = "untie"\n'

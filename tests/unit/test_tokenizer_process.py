@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+import checkpoints
 from regstream.data import tokenizer_process
 from regstream.data.row_sources import Row
 from regstream.data.tokenizer_process import TokenizerProcess
-
-import checkpoints
 from regstream.errors import InputError
 
 CHAT = [{"role": "user", "content": "hi"}]

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from regstream.output.provenance import PROVENANCE, read_provenance, record_files
-from regstream.output.verify import verify
-from regstream.storage import digests, durable
 from safetensors.torch import load_file, save_file
 
 from merging import Merge, make_merge
 from regstream.errors import InputError
+from regstream.output.provenance import PROVENANCE, read_provenance, record_files
+from regstream.output.verify import verify
+from regstream.storage import digests, durable
 
 MEASURED = "regstream.measured.json"  # of this run's clock and gauges: not part of what is vouched for
 

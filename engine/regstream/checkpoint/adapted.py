@@ -21,7 +21,7 @@ from regstream.checkpoint.mean import STRETCH
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import Source
 from regstream.errors import InputError
-from regstream.finite import all_finite
+from regstream.linalg.finite import all_finite
 
 
 class AdaptedCheckpoint(Checkpoint):

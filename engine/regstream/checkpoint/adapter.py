@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regstream.checkpoint.adapter_config import AdapterConfig, read_adapter_config
-from regstream.checkpoint.checkpoint import ADAPTER_CONFIG, Checkpoint
+from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.header import FLOATS, TensorSpec, read_header
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
+from regstream.models.config.config_file import ADAPTER_CONFIG
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from regstream.bounded_regex import check_regex, starts_with
-from regstream.checkpoint.checkpoint import ADAPTER_CONFIG, CONFIG
-from regstream.checkpoint.json_file import read_object
 from regstream.errors import InputError
+from regstream.manifest.bounded_regex import check_regex, starts_with
+from regstream.models.config.config_file import ADAPTER_CONFIG, CONFIG
+from regstream.storage.json_file import read_object
 
 #: Keys that matter to whoever trains or loads, and not to what a merged weight is. peft goes by a module's own kind,
 #: whatever `fan_in_fan_out` says, and reads the configs of initialisations only where `init_lora_weights` names them.

@@ -5,20 +5,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from regstream.checkpoint.header import TensorSpec
-from regstream.checkpoint.json_file import read_object
 from regstream.checkpoint.layout import left_out, read_layout
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.checkpoint.wrapping import prefixed, unwrapped
 from regstream.errors import InputError
-from regstream.families import FAMILIES, Family, family_of
-from regstream.model_config import build_config, nested_config
-
-CONFIG = "config.json"
-ADAPTER_CONFIG = "adapter_config.json"
+from regstream.models.config.build import build_config
+from regstream.models.config.config_file import CONFIG, read_config
+from regstream.models.config.nested import nested_config
+from regstream.models.families import FAMILIES, family_of
+from regstream.models.family import Family
 
 
 class Checkpoint(TensorReader):
@@ -181,34 +180,6 @@ def _check_blocks(checkpoint: Checkpoint) -> None:
             f"{checkpoint.label}: {checkpoint.folder / CONFIG}: num_hidden_layers is {expected:,}, and the checkpoint's"
             f" files hold {checkpoint.num_blocks:,} blocks ({blocks}.*){prefixed(checkpoint.layout, blocks)}"
         )
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config of a checkpoint folder.
-
-    Raises:
-        InputError: there is none, it is damaged, or of a model that is no single chain of blocks.
-    """
-    file = folder / CONFIG
-    if not file.exists() and (folder / ADAPTER_CONFIG).exists():
-        raise InputError(
-            f"{folder}: holds {ADAPTER_CONFIG} and no {CONFIG}: it is an adapter, no model; name it as `adapter`, and"
-            " the model that it is put on as `model`"
-        )
-    config = read_object(file, "a checkpoint folder")
-    if _is_encoder_decoder(config):
-        raise InputError(
-            f'{file}: model_type "{config.get("model_type")}" is an encoder-decoder model, and these are not merged:'
-            " a decoder's blocks read what the encoder gives beside their own hidden states"
-        )
-    return config
-
-
-def _is_encoder_decoder(config: Mapping[str, Any]) -> bool:
-    # A config may leave out what is its class's default.
-    model_type = str(config.get("model_type"))
-    known = CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None  # noqa: SIM401  its `get` finds nothing
-    return bool(config.get("is_encoder_decoder", getattr(known, "is_encoder_decoder", False)))
 
 
 def _unwrapped(

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from regstream import digests
 from regstream.errors import InputError
-from regstream.regular_file import check_regular
+from regstream.storage import digests
+from regstream.storage.regular_file import check_regular
 
 
 def fingerprint(file: Path, *, full: bool) -> dict[str, str]:

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import torch
 
-from regstream.boundary import error_boundary
-from regstream.checkpoint.json_file import unique_keys
 from regstream.checkpoint.source import LOCAL, Source
-from regstream.errors import InputError
-from regstream.lfs_pointer import POINTER, POINTER_BYTES, is_pointer
+from regstream.errors import InputError, error_boundary
+from regstream.storage.json_file import unique_keys
+from regstream.storage.lfs_pointer import POINTER, POINTER_BYTES, is_pointer
 
 DTYPES = {
     "F64": torch.float64,

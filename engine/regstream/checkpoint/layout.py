@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from regstream.checkpoint.header import TensorSpec, read_header
-from regstream.checkpoint.json_file import read_object
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
+from regstream.storage.json_file import read_object
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -15,8 +15,8 @@ from torch import Tensor
 from regstream.checkpoint.header import TensorSpec
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
-from regstream.finite import all_finite
-from regstream.regular_file import check_regular
+from regstream.linalg.finite import all_finite
+from regstream.storage.regular_file import check_regular
 
 _STAGING_BYTES = 4 << 20
 

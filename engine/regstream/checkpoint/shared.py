@@ -13,7 +13,7 @@ from regstream.checkpoint.checkpoint import Checkpoint
 _Stretch = tuple[str, int, int]
 
 
-class Shelf:
+class LastReadCache:
     """Room for what was read last, of one of the checkpoints that use it."""
 
     def __init__(self) -> None:
@@ -30,9 +30,9 @@ class Shelf:
 
 
 class SharedCheckpoint(Checkpoint):
-    """A checkpoint some of which lies on a shelf, as long as it is kept open."""
+    """A checkpoint some of which lies on a cache, as long as it is kept open."""
 
-    def __init__(self, checkpoint: Checkpoint, shelf: Shelf) -> None:
+    def __init__(self, checkpoint: Checkpoint, cache: LastReadCache) -> None:
         super().__init__(
             checkpoint.label,
             checkpoint.folder,
@@ -42,7 +42,7 @@ class SharedCheckpoint(Checkpoint):
             layout=checkpoint.layout,
             notes=checkpoint.notes,
         )
-        self._shelf = shelf
+        self._shelf = cache
 
     def keep(self, buffers: Mapping[str, Tensor]) -> None:
         """Fill each named buffer, which is as wide as the model's dtype, unless it lies there; then it does.

@@ -7,8 +7,10 @@ from typing import Protocol
 
 from regstream.checkpoint.fingerprint import fingerprint
 from regstream.errors import InputError
-from regstream.hub import Depot, HubFile, Repository, check, read_start
-from regstream.regular_file import check_folder, check_regular
+from regstream.hub.fetch import check, read_start
+from regstream.hub.prefetcher import ShardPrefetcher
+from regstream.hub.repository import HubFile, Repository
+from regstream.storage.regular_file import check_folder, check_regular
 
 _REQUESTS_AT_ONCE = 8
 
@@ -89,9 +91,9 @@ class Local:
 class Remote(Local):
     """The files of a repository: those in the cache are read there, of the others the hub is asked for the start."""
 
-    def __init__(self, repository: Repository, depot: Depot) -> None:
-        depot.add(repository)
-        self._repository, self._depot = repository, depot
+    def __init__(self, repository: Repository, prefetcher: ShardPrefetcher) -> None:
+        prefetcher.add(repository)
+        self._repository, self._depot = repository, prefetcher
         self._starts: dict[HubFile, bytes] = {}
 
     def names(self, folder: Path) -> Collection[str]:

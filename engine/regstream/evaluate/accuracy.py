@@ -9,10 +9,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from regstream.block import LayeredModel
-from regstream.calibration import PixelRows
+from regstream.data.pixels import PixelRows
 from regstream.evaluate.head import Head
 from regstream.evaluate.zeroshot import ZeroShot
+from regstream.models.layered_model import LayeredModel
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from regstream.calibration import CalibrationSet
+from regstream.data.loading import CalibrationSet
 from regstream.errors import ManifestError
-from regstream.evaluate.judged import Judged, judged_models
+from regstream.evaluate.evaluated_model import EvaluatedModel, evaluated_models
+from regstream.evaluate.layerwise import LayerwiseForward, passing
 from regstream.evaluate.metrics import held_out_rows
-from regstream.evaluate.streaming import Passage, passing
 from regstream.events import Listener, Progressed, StepStarted, ignore
-from regstream.plan import Plan
-from regstream.run_folder import temporary_folder
+from regstream.plan.plan import Plan
+from regstream.storage.run_folder import temporary_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,8 @@ def representation_bias(
     datasets = held_out_rows(plan, listener)
     if not datasets:
         raise ManifestError("bias: no candidate has a [candidates.evaluation] table")
-    every = judged_models(plan, also or {}, only or ("mean", plan.method.name, *(also or {})))
-    owners = [model for model in judged_models(plan, {}) if model.name in datasets and model.is_candidate]
+    every = evaluated_models(plan, also or {}, only or ("mean", plan.method.name, *(also or {})))
+    owners = [model for model in evaluated_models(plan, {}) if model.name in datasets and model.is_candidate]
 
     def progress(doing: str) -> None:
         listener(Progressed(doing=doing))
@@ -58,7 +58,7 @@ def representation_bias(
     with ExitStack() as stack:
         state = stack.enter_context(temporary_folder(plan.run_folder))
 
-        def passage(number: int, model: Judged, rows: Mapping[str, CalibrationSet]) -> Passage:
+        def passage(number: int, model: EvaluatedModel, rows: Mapping[str, CalibrationSet]) -> LayerwiseForward:
             folder = state / str(number)
             entered = passing(model.name, plan.model, model.open(), rows, folder=folder, progress=progress)
             return stack.enter_context(entered)
@@ -68,7 +68,7 @@ def representation_bias(
         return list(_biases(own, merged, listener))
 
 
-def _biases(own: list[Passage], merged: list[Passage], listener: Listener) -> Iterator[Bias]:
+def _biases(own: list[LayerwiseForward], merged: list[LayerwiseForward], listener: Listener) -> Iterator[Bias]:
     walks = [passage.depths() for passage in (*own, *merged)]
     for depth in range(len(own[0].model.blocks) + 1):
         listener(StepStarted(index=depth, name=f"depth {depth}", work=len(walks)))
@@ -80,7 +80,7 @@ def _biases(own: list[Passage], merged: list[Passage], listener: Listener) -> It
                 yield Bias(model=model.label, dataset=candidate.label, depth=depth, l1=l1, cosine=cosine)
 
 
-def _distances(one: Passage, other: Passage, dataset: str, depth: int) -> tuple[float, float]:
+def _distances(one: LayerwiseForward, other: LayerwiseForward, dataset: str, depth: int) -> tuple[float, float]:
     """The mean absolute difference of a feature, and one less the mean cosine of a token; summed in float64."""
     sums, count = torch.zeros(2, dtype=torch.float64), 0
     for one_TD, other_TD in zip(one.read(dataset, depth), other.read(dataset, depth), strict=True):

@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from regstream.boundary import error_boundary
-from regstream.errors import InputError
-from regstream.regular_file import check_regular
+from regstream.errors import InputError, error_boundary
+from regstream.storage.regular_file import check_regular
 
 _MAX_BYTES = 16 << 20
 _PLACEHOLDER = "{}"

@@ -6,12 +6,12 @@ from itertools import count
 from pathlib import Path
 
 from regstream.evaluate.accuracy import Accuracy
-from regstream.evaluate.judged import judged_models
+from regstream.evaluate.evaluated_model import evaluated_models
+from regstream.evaluate.layerwise import passing, run_to_end
 from regstream.evaluate.metrics import metric_of
-from regstream.evaluate.streaming import passing, run_to_end
 from regstream.events import Listener, Progressed, StepStarted, ignore
-from regstream.plan import Plan
-from regstream.run_folder import temporary_folder
+from regstream.plan.plan import Plan
+from regstream.storage.run_folder import temporary_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ def evaluate(
             a model that is not there.
         InputError: rows, heads or checkpoints cannot be used, or the merge has no result yet.
     """
-    judged = judged_models(plan, also or {}, only, listener)
+    judged = evaluated_models(plan, also or {}, only, listener)
     metric = metric_of(plan, listener)
     entries = []
     for model in judged:

@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from regstream.boundary import error_boundary
-from regstream.errors import InputError
-from regstream.regular_file import check_regular
+from regstream.errors import InputError, error_boundary
+from regstream.storage.regular_file import check_regular
 
 
 @dataclass(frozen=True, kw_only=True)

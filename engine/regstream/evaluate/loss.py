@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from regstream.block import LayeredModel
-from regstream.calibration import TokenRows
+from regstream.data.loading import TokenRows
+from regstream.models.layered_model import LayeredModel
 
 #: Logits computed at a time, in values: memory does not depend on rows' lengths times the vocabulary.
 _LOGITS = 16 << 20

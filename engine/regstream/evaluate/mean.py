@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from regstream.checkpoint import STRETCH, Checkpoint, read_mean
+from regstream.checkpoint.checkpoint import Checkpoint
+from regstream.checkpoint.mean import STRETCH, read_mean
 
 
 class MeanReader:

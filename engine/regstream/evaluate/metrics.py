@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from regstream.calibration import CalibrationSet, Drawing, PixelRows, TokenRows, load_calibration
+from regstream.data.dataset_sampler import DatasetSampler
+from regstream.data.loading import CalibrationSet, TokenRows, load_calibration
+from regstream.data.pixels import PixelRows
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate.accuracy import Accuracy
 from regstream.evaluate.classes import read_classes
@@ -12,8 +14,8 @@ from regstream.evaluate.loss import HeldOutLoss
 from regstream.evaluate.tower import VISUAL_PROJECTION, open_text_tower, read_projection
 from regstream.evaluate.zeroshot import ZeroShot
 from regstream.events import Listener, Warned
-from regstream.manifest import Candidate
-from regstream.plan import Plan
+from regstream.manifest.schema import Candidate
+from regstream.plan.plan import Plan
 
 _RowsOf = Callable[[Candidate], CalibrationSet]
 
@@ -84,7 +86,7 @@ def _images(candidate: Candidate, rows_of: _RowsOf) -> PixelRows:
 
 def _rows_of(plan: Plan, listener: Listener) -> _RowsOf:
     """What opens a candidate's held-out rows; a data set's revision is asked for once, whoever has rows of it."""
-    drawing = Drawing(plan.commits, listener)
+    drawing = DatasetSampler(plan.commits, listener)
 
     def opened(candidate: Candidate) -> CalibrationSet:
         assert candidate.evaluation is not None

@@ -9,19 +9,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regstream.block import LayeredModel
-from regstream.calibration import Composition, TokenRows
-from regstream.calibration.sources import Row
-from regstream.calibration.tokenizer_process import TokenizerProcess
-from regstream.calibration.tokens import TokenIds
-from regstream.checkpoint import Checkpoint, open_checkpoint
+from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from regstream.checkpoint.loader import CheckpointLoader
+from regstream.data.batch_policy import BatchPolicy
+from regstream.data.loading import TokenRows
+from regstream.data.row_sources import Row
+from regstream.data.tokenizer_process import TokenizerProcess
+from regstream.data.tokens import TokenIds
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate.classes import Classes
 from regstream.events import Listener
-from regstream.families import CLIP_TEXT, CLIP_VISION
-from regstream.plan import Plan
-from regstream.plan.agreement import check_base
-from regstream.plan.opening import Opening
+from regstream.models.families.clip import CLIP_TEXT, CLIP_VISION
+from regstream.models.layered_model import LayeredModel
+from regstream.plan.plan import Plan
+from regstream.validation.agreement import check_base
 
 TEXT_PROJECTION, VISUAL_PROJECTION = "text_projection.weight", "visual_projection.weight"
 _BATCH_PROMPTS = 64
@@ -56,7 +57,7 @@ class TextTower:
         """
         ids = [self._ids(prompt) for prompt in classes.prompts]
         order = sorted(range(len(ids)), key=lambda index: len(ids[index]), reverse=True)
-        rows = TokenRows([ids[index] for index in order], Composition(_BATCH_PROMPTS))
+        rows = TokenRows([ids[index] for index in order], BatchPolicy(_BATCH_PROMPTS))
         return Prompts(num_classes=len(classes.names), rows=rows, places=torch.tensor(order))
 
     def _ids(self, prompt: str) -> TokenIds:
@@ -91,7 +92,7 @@ def open_text_tower(plan: Plan, listener: Listener) -> TextTower:
             " give a head"
         )
     named = plan.manifest.evaluation.text_tower
-    opening = Opening(plan.manifest, plan.commits, listener)
+    opening = CheckpointLoader(plan.manifest, plan.commits, listener)
     whole = plan.base if named is None else opening.beside("text tower", named)
     for name in (TEXT_PROJECTION, VISUAL_PROJECTION):
         if name not in whole.besides.tensors:

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from regstream.block import LayeredModel
 from regstream.evaluate.head import Head
-from regstream.evaluate.streaming import passing, run_to_end
+from regstream.evaluate.layerwise import passing, run_to_end
 from regstream.evaluate.tower import Prompts, TextTower
+from regstream.models.layered_model import LayeredModel
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import WeakFileLock, build_hf_headers, hf_raise_for_status, http_stream_backoff
 from huggingface_hub.utils.sha import git_hash
 
-from regstream import digests, durable
 from regstream.hub.failures import HubError, told
 from regstream.hub.repository import SHA256_DIGITS, HubFile
+from regstream.storage import digests, durable
 
 _START_BYTES = 1 << 17
 #: Before another attempt where the hub answers with an error of its own.

@@ -9,8 +9,8 @@ from copy import deepcopy
 from itertools import combinations
 from typing import Any
 
+from regstream.manifest.messages import Location, Problem, element
 from regstream.manifest.schema import REGRESSING
-from regstream.manifest.wording import Location, Problem, element
 
 Draft = Mapping[str, Any]
 SETS = ("calibration", "evaluation")

@@ -11,8 +11,8 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf, StringConstraints, ValidationInfo
 from pydantic_core import PydanticKnownError
 
-from regstream.bounded_regex import check_regex
 from regstream.manifest.blocks import parse_blocks
+from regstream.manifest.bounded_regex import check_regex
 from regstream.manifest.references import ModelRef, is_dataset_id, locate, model_reference
 from regstream.units import parse_bytes
 

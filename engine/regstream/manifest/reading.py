@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from regstream.errors import ManifestError
 from regstream.manifest.consistency import draft_without, inconsistencies
 from regstream.manifest.foreign import foreign_manifest
-from regstream.manifest.places import misplaced
+from regstream.manifest.messages import Location, Problem, describe, line, one_line
+from regstream.manifest.paths import misplaced
 from regstream.manifest.schema import Manifest
-from regstream.manifest.wording import Location, Problem, describe, line, one_line
 
 _TOML_PLACE = re.compile(r"(?s)(.*) \(at line (\d+), column (\d+)\)")
 

@@ -1,6 +1,6 @@
 """A manifest's text as it may be published: it tells nothing of the machine that it was written for."""
 
-from regstream.redaction import redact_paths
+from regstream.manifest.redaction import redact_paths
 
 
 def for_the_record(text: str) -> str:

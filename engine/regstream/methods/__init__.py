@@ -1,13 +1,11 @@
 """How candidates become one model: a method a file, all behind one small interface."""
 
-from regstream.manifest import Merge
+from regstream.manifest.schema import Merge
 from regstream.methods.average import Average
-from regstream.methods.method import Method, States, Use
+from regstream.methods.method import Method
 from regstream.methods.regmean import RegMean
 from regstream.methods.regmean_plus_plus import RegMeanPlusPlus
 from regstream.methods.task_arithmetic import TaskArithmetic
-
-__all__ = ["Method", "RegMean", "States", "Use", "method_of"]
 
 
 def method_of(merge: Merge) -> Method:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from regstream.gram import Scratch
+from regstream.linalg.gram import Workspace
+from regstream.linalg.normal_equations import NormalEquations
 from regstream.methods.method import Method, States, Use
-from regstream.solve import System
 
 
 class RegMean(Method):
@@ -21,6 +21,6 @@ class RegMean(Method):
         """Regression for the weights of linears in blocks."""
         return "regress" if regressable else "average"
 
-    def system(self, group: str, linears: Mapping[str, tuple[int, int]], scratch: Scratch) -> System:
+    def system(self, group: str, linears: Mapping[str, tuple[int, int]], workspace: Workspace) -> NormalEquations:
         """The sums that one input group's regression needs of its candidates."""
-        return System(group, linears, alpha=self.alpha, scratch=scratch)
+        return NormalEquations(group, linears, alpha=self.alpha, workspace=workspace)

@@ -8,31 +8,31 @@ from pathlib import Path
 
 import psutil
 
-from regstream import memory
-from regstream.durable import TEMPORARY_SUFFIX
+from regstream.device import memory
 from regstream.errors import BudgetError, InputError
-from regstream.hub import cache_folder
+from regstream.hub.repository import cache_folder
+from regstream.plan.downloads import DownloadPlan
 from regstream.plan.job import Job
-from regstream.plan.supply import Supply
-from regstream.plan.terms import DISK_MARGIN, Place, generation_bytes
+from regstream.plan.memory_terms import DISK_MARGIN, MemorySpace, generation_bytes
+from regstream.storage.durable import TEMPORARY_SUFFIX
 from regstream.units import format_bytes
 
 #: The share of free memory that is used where no budget was given.
 _FREE_SHARE = 0.9
 
 
-def memory_budgets(job: Job, runtime_bytes: int) -> dict[Place, int]:
+def memory_budgets(job: Job, runtime_bytes: int) -> dict[MemorySpace, int]:
     """The memory that may be taken in all, place by place: the manifest's word, or what is free, less a margin."""
     resources = job.manifest.resources
     free = runtime_bytes + int(psutil.virtual_memory().available * _FREE_SHARE)
-    budgets: dict[Place, int] = {"host": free if resources.host_memory is None else resources.host_memory}
+    budgets: dict[MemorySpace, int] = {"host": free if resources.host_memory is None else resources.host_memory}
     if job.device.type != "cpu":
         asked = resources.device_memory
         budgets["device"] = int(memory.free_device_bytes(job.device) * _FREE_SHARE) if asked is None else asked
     return budgets
 
 
-def check_memory(job: Job, place: Place, widest: str, terms: Mapping[str, int], budget: int) -> None:
+def check_memory(job: Job, place: MemorySpace, widest: str, terms: Mapping[str, int], budget: int) -> None:
     """Refuse a merge whose widest step is over the budget of a place.
 
     Raises:
@@ -55,7 +55,7 @@ def check_memory(job: Job, place: Place, widest: str, terms: Mapping[str, int], 
     )
 
 
-def disk_needs(job: Job, shards: Supply) -> Iterator[tuple[Path, int]]:
+def disk_needs(job: Job, shards: DownloadPlan) -> Iterator[tuple[Path, int]]:
     """What a run still has to take where: its own shards, two generations of hidden states, and shards of the hub."""
     yield job.output, int(sum(_missing_bytes(job)) * DISK_MARGIN)
     yield job.workdir, int(2 * generation_bytes(job) * DISK_MARGIN)
@@ -71,7 +71,7 @@ def _missing_bytes(job: Job) -> Iterator[int]:
         yield max(0, sum(part.num_bytes for part in parts) - there)
 
 
-def disks(job: Job, shards: Supply) -> Iterator[tuple[Path, int, int]]:
+def disks(job: Job, shards: DownloadPlan) -> Iterator[tuple[Path, int, int]]:
     """Each disk that a run writes to, by a folder on it: what the run still has to take, and what is free."""
     needed_on: dict[int, tuple[Path, int]] = {}
     for folder, needed in disk_needs(job, shards):
@@ -103,7 +103,7 @@ def _nearest(folder: Path) -> Path:
     return next(parent for parent in (folder, *folder.parents) if parent.exists())
 
 
-def check_disk(job: Job, shards: Supply) -> None:
+def check_disk(job: Job, shards: DownloadPlan) -> None:
     """Refuse a run that takes more disk than it may, or than there is.
 
     Raises:

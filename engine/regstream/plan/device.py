@@ -2,9 +2,9 @@
 
 import torch
 
-from regstream import memory
+from regstream.device import memory
 from regstream.errors import ManifestError
-from regstream.manifest import parse_device
+from regstream.manifest.fields import parse_device
 
 
 def choose_device(name: str | None, *, must_exist: bool = True) -> torch.device:

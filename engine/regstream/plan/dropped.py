@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 
-from regstream.checkpoint import AdaptedCheckpoint, Checkpoint, Remote
+from regstream.checkpoint.adapted import AdaptedCheckpoint
+from regstream.checkpoint.checkpoint import Checkpoint
+from regstream.checkpoint.source import Remote
 from regstream.errors import InputError
-from regstream.manifest import Manifest, match_rule
+from regstream.manifest.rules import match_rule
+from regstream.manifest.schema import Manifest
 from regstream.plan.step import Step
 
 #: Stretches of a tensor that are compared, and values of each: a tensor of which few rows differ may pass for the same.

@@ -9,17 +9,21 @@ from typing import Self
 
 import torch
 
-from regstream.block import LayeredModel
-from regstream.calibration import CalibrationSet
-from regstream.checkpoint import AdaptedCheckpoint, Checkpoint, SharedCheckpoint, TensorReader, TensorSpec
-from regstream.hub import Depot, is_cached
-from regstream.manifest import Candidate, Manifest
-from regstream.methods import Method
-from regstream.methods.method import States
+from regstream.checkpoint.adapted import AdaptedCheckpoint
+from regstream.checkpoint.checkpoint import Checkpoint
+from regstream.checkpoint.header import TensorSpec
+from regstream.checkpoint.reader import TensorReader
+from regstream.checkpoint.shared import SharedCheckpoint
+from regstream.data.loading import CalibrationSet
+from regstream.hub.fetch import is_cached
+from regstream.hub.prefetcher import ShardPrefetcher
+from regstream.manifest.schema import Candidate, Manifest
+from regstream.methods.method import Method, States
+from regstream.models.layered_model import LayeredModel
 from regstream.plan.step import Step
-from regstream.plan.ties import Tie
-from regstream.run_folder import RunFolder
-from regstream.shards import Part, parts_of
+from regstream.storage.run_folder import RunFolder
+from regstream.storage.shards import Part, parts_of
+from regstream.validation.ties import Tie
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +60,7 @@ class Job:
     base: Checkpoint
     candidates: tuple[PlannedCandidate, ...]
     commits: Mapping[str, str]  # of the hub's repositories, by how the manifest names them
-    depot: Depot
+    prefetcher: ShardPrefetcher
     model: LayeredModel
     steps: tuple[Step, ...]
     compute_dtype: torch.dtype  # of weights and activations while merging
@@ -103,7 +107,7 @@ class Job:
     def fetches(self) -> bool:
         """Whether shards of its checkpoints are still on the hub."""
         paths = [path for c in (self.base, *(c.checkpoint for c in self.candidates)) for path in c.files]
-        return any(not is_cached(file) for path in paths if (file := self.depot.file(path)) is not None)
+        return any(not is_cached(file) for path in paths if (file := self.prefetcher.file(path)) is not None)
 
     def reads(self, step: Step, num_passes: int = 1) -> Iterator[list[TensorSpec]]:
         """What a step reads, reader by reader, in about its order; once a pass what candidates share."""

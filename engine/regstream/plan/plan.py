@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from regstream.hub import Stage
+from regstream.hub.eviction import StepShards
 from regstream.plan.budget import check_disk, check_memory, check_writable, disk_needs, disks, memory_budgets
+from regstream.plan.downloads import AMPLE, DownloadPlan, make_stages, supply
 from regstream.plan.job import Job
+from regstream.plan.memory_terms import MemorySpace
 from regstream.plan.projection import Projection, project
 from regstream.plan.step import Step
-from regstream.plan.supply import AMPLE, Supply, make_stages, supply
-from regstream.plan.terms import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,20 +30,20 @@ class Plan(Job):
         """The input groups that go through a block together."""
         return self.projections[step.index].passes
 
-    def projected_bytes(self, step: Step, place: Place = "host") -> int:
+    def projected_bytes(self, step: Step, place: MemorySpace = "host") -> int:
         """The peak memory of the process during a step; or of an accelerator, 0 where there is none."""
         return self.held_bytes(place) + self.projections[step.index].memory_bytes(place)
 
-    def projected(self, step: Step) -> Mapping[Place, int]:
+    def projected(self, step: Step) -> Mapping[MemorySpace, int]:
         """The peak memory during a step, place by place."""
         return {place: self.projected_bytes(step, place) for place in self.budgets}
 
-    def held_bytes(self, place: Place) -> int:
+    def held_bytes(self, place: MemorySpace) -> int:
         """What was held before any work."""
         return self.runtime_bytes if place == "host" else 0
 
     @property
-    def main_place(self) -> Place:
+    def main_place(self) -> MemorySpace:
         """Where weights, sums and activations are."""
         return "host" if self.device.type == "cpu" else "device"
 
@@ -53,17 +53,17 @@ class Plan(Job):
         return max(self.steps, key=lambda step: self.projections[step.index].memory_bytes(self.main_place))
 
     @cached_property
-    def budgets(self) -> Mapping[Place, int]:
+    def budgets(self) -> Mapping[MemorySpace, int]:
         """The memory that may be taken in all, place by place."""
         return memory_budgets(self, self.runtime_bytes)
 
     @cached_property
-    def stages(self) -> tuple[Stage, ...]:
+    def stages(self) -> tuple[StepShards, ...]:
         """The shards of the hub that each step reads."""
         return make_stages(self, self.manifest.resources.disk)
 
     @cached_property
-    def supply(self) -> Supply:
+    def supply(self) -> DownloadPlan:
         """What is fetched from the hub, and the most disk that is taken at once."""
         return supply(self, self.manifest.resources.disk)
 

@@ -6,26 +6,29 @@ from functools import partial
 
 import torch
 
-from regstream import heap, memory
-from regstream.architecture import describe
-from regstream.block import LayeredModel
-from regstream.calibration import CalibrationSet, Drawing, load_calibration
-from regstream.checkpoint import AdaptedCheckpoint, Checkpoint
+from regstream.checkpoint.adapted import AdaptedCheckpoint
+from regstream.checkpoint.checkpoint import Checkpoint
+from regstream.checkpoint.loader import CheckpointLoader
+from regstream.data.dataset_sampler import DatasetSampler
+from regstream.data.loading import CalibrationSet, load_calibration
+from regstream.device import malloc, memory
 from regstream.errors import InputError, ManifestError
 from regstream.events import Listener, Warned, ignore
-from regstream.manifest import Candidate, Manifest
-from regstream.methods import Method, RegMean, method_of
-from regstream.methods.method import States
+from regstream.manifest.schema import Candidate, Manifest
+from regstream.methods import method_of
+from regstream.methods.method import Method, States
+from regstream.methods.regmean import RegMean
+from regstream.models.architecture.modules import describe
+from regstream.models.layered_model import LayeredModel
 from regstream.plan.device import choose_device
 from regstream.plan.dropped import dropped
-from regstream.plan.grouping import joined
-from regstream.plan.inputs import Inputs, check_inputs, output_dtype
 from regstream.plan.job import PlannedCandidate
-from regstream.plan.opening import Opening
 from regstream.plan.plan import Plan
 from regstream.plan.step import Step, make_steps
 from regstream.plan.unused import unused_settings
 from regstream.plan.warmup import warm_up
+from regstream.validation.grouping import joined
+from regstream.validation.inputs import Inputs, check_inputs, output_dtype
 
 
 def make_plan(
@@ -48,15 +51,15 @@ def make_plan(
         ManifestError: a rule fits no parameter, the model is not as [architecture] says, or the device is not there.
         InputError: a checkpoint or a calibration set cannot be used, or the hub does not give one.
     """
-    heap.give_back()
+    malloc.trim()
     warnings = _Warnings(listener)
     chosen = _device(manifest, device, source, must_exist=for_this_machine)
     method = method_of(manifest.merge)
-    opening = Opening(manifest, commits or {}, listener)
+    opening = CheckpointLoader(manifest, commits or {}, listener)
     described = None if manifest.architecture is None else partial(describe, manifest.architecture, source=source)
     base = opening.base(described)
     opened = [opening.candidate(candidate) for candidate in manifest.candidates]
-    needed, drawing = method.states is not States.NONE, Drawing(commits, listener)
+    needed, drawing = method.states is not States.NONE, DatasetSampler(commits, listener)
     device_here = chosen if memory.is_there(chosen) else torch.device("cpu")
     labels = [c.label for c in (base, *opened, *(c.model for c in opened if isinstance(c, AdaptedCheckpoint)))]
     with warnings.joined(labels) as warn:
@@ -73,7 +76,7 @@ def make_plan(
         base=base,
         candidates=tuple(map(PlannedCandidate.of, manifest.candidates, manifest.shares, opened, sets)),
         commits=opening.commits | drawing.commits,
-        depot=opening.depot,
+        prefetcher=opening.prefetcher,
         model=inputs.model,
         steps=steps,
         compute_dtype=inputs.compute_dtype,
@@ -104,7 +107,7 @@ def _steps(manifest: Manifest, method: Method, inputs: Inputs, source: str, item
 def _held_bytes(method: Method, dtype: torch.dtype, device: torch.device) -> int:
     if isinstance(method, RegMean):
         warm_up(method, dtype, device)
-    heap.give_back()  # what opening and tokenizing left behind is not needed any more
+    malloc.trim()  # what opening and tokenizing left behind is not needed any more
     return memory.resident_bytes()
 
 
@@ -136,7 +139,7 @@ class _Warnings:
 
 
 def _calibration_sets(
-    manifest: Manifest, base: Checkpoint, model: LayeredModel, drawing: Drawing, warn: Callable[[str], None]
+    manifest: Manifest, base: Checkpoint, model: LayeredModel, drawing: DatasetSampler, warn: Callable[[str], None]
 ) -> list[CalibrationSet]:
     return [
         _calibration(candidate, base=base, model=model, seed=manifest.merge.seed, warn=warn, drawing=drawing)
@@ -151,7 +154,7 @@ def _calibration(
     model: LayeredModel,
     seed: int,
     warn: Callable[[str], None],
-    drawing: Drawing,
+    drawing: DatasetSampler,
 ) -> CalibrationSet:
     assert candidate.calibration is not None
     try:

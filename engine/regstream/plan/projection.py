@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from regstream.plan.job import Job
+from regstream.plan.memory_terms import Groups, MemorySpace, generation_bytes, memory_terms
 from regstream.plan.step import Step
-from regstream.plan.terms import Groups, Place, generation_bytes, terms_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,19 +20,19 @@ class Projection:
     """
 
     passes: tuple[Groups, ...]  # of input groups; empty where nothing is regressed
-    terms: Mapping[Place, Mapping[str, int]]
+    terms: Mapping[MemorySpace, Mapping[str, int]]
     read_bytes: int
     write_bytes: int
 
-    def memory_bytes(self, place: Place) -> int:
+    def memory_bytes(self, place: MemorySpace) -> int:
         """The sum of a place's terms."""
         return sum(self.terms[place].values()) if place in self.terms else 0
 
 
-def project(job: Job, step: Step, budgets: Mapping[Place, int]) -> Projection:
+def project(job: Job, step: Step, budgets: Mapping[MemorySpace, int]) -> Projection:
     """What a step takes, in as few passes as the budgets (beyond the runtime) allow."""
     passes = _passes(job, step, budgets)
-    made = [terms_of(job, step, groups) for groups in passes or ((),)]
+    made = [memory_terms(job, step, groups) for groups in passes or ((),)]
     widest = {place: max((terms[place] for terms in made), key=lambda terms: sum(terms.values())) for place in made[0]}
     return Projection(
         passes=passes,
@@ -42,19 +42,19 @@ def project(job: Job, step: Step, budgets: Mapping[Place, int]) -> Projection:
     )
 
 
-def _passes(job: Job, step: Step, budgets: Mapping[Place, int]) -> tuple[Groups, ...]:
+def _passes(job: Job, step: Step, budgets: Mapping[MemorySpace, int]) -> tuple[Groups, ...]:
     """Groups packed in their order, which is the shard's; a group that does not fit by itself stands alone."""
     passes: list[Groups] = []
     for group in step.regressed:
         joined = (*passes[-1], group) if passes else (group,)
-        if passes and _fits(terms_of(job, step, joined), budgets):
+        if passes and _fits(memory_terms(job, step, joined), budgets):
             passes[-1] = joined
         else:
             passes.append((group,))
     return tuple(passes)
 
 
-def _fits(terms: Mapping[Place, Mapping[str, int]], budgets: Mapping[Place, int]) -> bool:
+def _fits(terms: Mapping[MemorySpace, Mapping[str, int]], budgets: Mapping[MemorySpace, int]) -> bool:
     return all(sum(terms[place].values()) <= budgets[place] for place in terms)
 
 

@@ -7,10 +7,10 @@ from types import MappingProxyType
 from typing import Literal
 
 from regstream.errors import ManifestError
-from regstream.families import Family
-from regstream.manifest import Manifest, Rule, match_rule, rule_problems
-from regstream.methods import Method, Use
-from regstream.methods.method import States
+from regstream.manifest.rules import match_rule, rule_problems
+from regstream.manifest.schema import Manifest, Rule
+from regstream.methods.method import Method, States, Use
+from regstream.models.family import Family
 
 Kind = Literal["stem", "block", "head"]
 Shapes = Mapping[str, tuple[int, ...]]

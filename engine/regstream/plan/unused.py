@@ -6,9 +6,10 @@ from itertools import groupby
 
 from pydantic import BaseModel
 
-from regstream.families import Family
-from regstream.manifest import Calibration, Candidate, Manifest, match_rule
+from regstream.manifest.rules import match_rule
+from regstream.manifest.schema import Calibration, Candidate, Manifest
 from regstream.manifest.shares import NEGLIGIBLE
+from regstream.models.family import Family
 from regstream.plan.step import Step
 
 _SETS = ("calibration", "evaluation")

@@ -7,9 +7,9 @@ newly installed one up to 130 MiB more than one that was read. After a first cal
 import torch
 from torch.nn import functional
 
-from regstream.gram import Scratch, accumulation_dtype
-from regstream.methods import RegMean
-from regstream.solve import System
+from regstream.linalg.gram import Workspace, accumulation_dtype
+from regstream.linalg.normal_equations import NormalEquations
+from regstream.methods.regmean import RegMean
 
 _WIDTH, _HEAD_WIDTH, _TOKENS = 256, 64, 512
 #: Hardly more than one direction, with little off the diagonal taken away: sums in float32 are refined in float64 then.
@@ -24,12 +24,12 @@ def warm_up(method: RegMean, dtype: torch.dtype, device: torch.device) -> None:
     x, weight = x.to(device, dtype), torch.eye(_WIDTH, dtype=dtype, device=device)
     _embed(x)
     _forward(x, weight)
-    scratch = Scratch(device, accumulation_dtype(method.alpha))
-    system = System("", {"": (_WIDTH, _WIDTH)}, alpha=_ALPHA, scratch=scratch)
+    workspace = Workspace(device, accumulation_dtype(method.alpha))
+    system = NormalEquations("", {"": (_WIDTH, _WIDTH)}, alpha=_ALPHA, workspace=workspace)
     system.gram.expect(_TOKENS)
     system.gram.add(x)
     system.add({"": weight}, {"": weight * 0.5}, weight=1.0)
-    system.solve(lambda _, rows: scratch.zeros(_WIDTH, _WIDTH)[rows])
+    system.solve(lambda _, rows: workspace.zeros(_WIDTH, _WIDTH)[rows])
 
 
 def _embed(x: torch.Tensor) -> None:

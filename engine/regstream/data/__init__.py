@@ -1,0 +1,1 @@
+"""Rows of calibration and evaluation sets, from files and data sets to batches."""

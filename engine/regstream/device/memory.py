@@ -1,0 +1,102 @@
+"""How much memory the process takes, and has taken."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import torch
+
+_CLEAR = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+_SAMPLE_SECONDS = 0.02
+_CPU = torch.device("cpu")
+
+
+def resident_bytes() -> int:
+    """What the operating system counts as the process's memory now, file-backed pages too."""
+    return int(psutil.Process().memory_info().rss)
+
+
+class Peak:
+    """What was measured within a `measured_peak`, complete once that has ended."""
+
+    def __init__(self) -> None:
+        self.num_bytes = resident_bytes()
+        self.device_bytes = 0
+        self.seconds = 0.0
+
+
+@contextmanager
+def measured_peak(device: torch.device = _CPU) -> Iterator[Peak]:
+    """Measure the peak memory of the process and of a device, and the time, within the context.
+
+    The process's is exact on Linux, sampled elsewhere.
+    """
+    peak = Peak()
+    started = time.monotonic()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    if _reset_high_water():
+        yield peak
+        peak.num_bytes = _high_water()
+        peak.device_bytes = _device_high_water(device)
+        peak.seconds = time.monotonic() - started
+        return
+    stop = threading.Event()
+    sampler = threading.Thread(target=_sample, args=(peak, stop), daemon=True)
+    sampler.start()
+    try:
+        yield peak
+    finally:
+        stop.set()
+        sampler.join()
+        peak.device_bytes = _device_high_water(device)
+        peak.seconds = time.monotonic() - started
+
+
+def _reset_high_water() -> bool:
+    try:
+        _CLEAR.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _high_water() -> int:
+    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
+
+
+def _sample(peak: Peak, stop: threading.Event) -> None:
+    while not stop.is_set():
+        peak.num_bytes = max(peak.num_bytes, resident_bytes())
+        time.sleep(_SAMPLE_SECONDS)
+
+
+def is_there(device: torch.device) -> bool:
+    """Whether this machine has the device."""
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    return device.type == "cpu" or torch.backends.mps.is_available()
+
+
+def free_device_bytes(device: torch.device) -> int:
+    """What an accelerator could still give to this process."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0]) + int(torch.cuda.memory_reserved(device))
+    return int(torch.mps.recommended_max_memory())
+
+
+def keep_within(device: torch.device, num_bytes: int) -> None:
+    """Have allocations on a CUDA device fail beyond so many bytes rather than take what others were promised."""
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, num_bytes / total), device)
+
+
+def _device_high_water(device: torch.device) -> int:
+    """The most that torch reserved on a CUDA device since the last reset; elsewhere nothing tells."""
+    return int(torch.cuda.max_memory_reserved(device)) if device.type == "cuda" else 0

@@ -1,0 +1,68 @@
+"""Which models are judged: what a merge is made of, what came of it, and others that are named."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from regstream.checkpoint.checkpoint import open_checkpoint
+from regstream.errors import InputError, ManifestError
+from regstream.evaluate.layerwise import Weights
+from regstream.evaluate.mean import MeanReader
+from regstream.events import Listener, Warned, ignore
+from regstream.models.config.config_file import CONFIG
+from regstream.plan.job import PlannedCandidate
+from regstream.plan.plan import Plan
+from regstream.validation.agreement import check_candidate
+from regstream.validation.tensors import account, refuse_unusable
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedModel:
+    """A model's name and how to read its weights; `is_candidate` where it is one of the candidates."""
+
+    name: str
+    open: Callable[[], Weights]
+    is_candidate: bool = False
+
+
+def evaluated_models(
+    plan: Plan, also: Mapping[str, Path], only: Collection[str] = (), listener: Listener = ignore
+) -> list[EvaluatedModel]:
+    """The base, each candidate, their plain mean, the result, and `also` others; of these `only` some, where given.
+
+    The listener is told what of a result or of others is no part of the model, once they are opened.
+
+    Raises:
+        ManifestError: `only` names a model that is not among them.
+    """
+    folders = {plan.method.name: plan.output, **also}
+    models = [
+        EvaluatedModel(name="base", open=lambda: plan.base),
+        *(_candidate(candidate) for candidate in plan.candidates),
+        EvaluatedModel(name="mean", open=lambda: MeanReader([candidate.checkpoint for candidate in plan.candidates])),
+        *(_result(plan, name, folder, listener) for name, folder in folders.items()),
+    ]
+    names = [model.name for model in models]
+    for name in only:
+        if name not in names:
+            raise ManifestError(f'evaluate: there is no model "{name}"; there are {", ".join(names)}')
+    return [model for model in models if not only or model.name in only]
+
+
+def _candidate(candidate: PlannedCandidate) -> EvaluatedModel:
+    return EvaluatedModel(name=candidate.name, open=lambda: candidate.checkpoint, is_candidate=True)
+
+
+def _result(plan: Plan, name: str, folder: Path, listener: Listener) -> EvaluatedModel:
+    def open_result() -> Weights:
+        if folder == plan.output and not (folder / CONFIG).exists():
+            raise InputError(f"{folder}: there is no result yet; `regstream run` makes it")
+        checkpoint = open_checkpoint(name, folder, described=plan.base.family)
+        refuse_unusable(checkpoint, plan.model)
+        found = account(checkpoint, plan.model)
+        for line in found.lines(of_base=False) if folder != plan.output else ():
+            listener(Warned(message=line))
+        check_candidate(checkpoint, plan.base, plan.model.shapes, plan.manifest.merge.others)
+        return checkpoint
+
+    return EvaluatedModel(name=name, open=open_result)

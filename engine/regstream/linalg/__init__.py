@@ -1,0 +1,1 @@
+"""Gram matrices, normal equations and their solution."""

@@ -1,0 +1,1 @@
+"""One real block inside an otherwise empty transformers model, and how an architecture is described."""

@@ -1,0 +1,1 @@
+"""An architecture that the manifest's table describes, validated against the model."""

@@ -1,0 +1,60 @@
+"""What a result depends on: a run goes on only where all of it is as it was."""
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from regstream import __version__
+from regstream.checkpoint.checkpoint import Checkpoint
+from regstream.manifest.canonical import meaning
+from regstream.plan.plan import Plan
+from regstream.storage.identity import Identity
+
+_LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "zarr")
+#: What MKL and oneDNN choose their product by: instructions of the processor (as torch names them), and settings.
+_INSTRUCTIONS = ("avx512_bf16", "avx512_fp16", "amx_bf16", "amx_fp16")
+_SETTINGS = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
+
+
+def identify(plan: Plan, *, full: bool) -> Identity:
+    """Everything that decides the bytes of a result; `full` digests every byte of the checkpoints beside samples."""
+
+    known: dict[Path, Mapping[str, str]] = {}  # one model may be that of several candidates
+
+    def inputs(checkpoint: Checkpoint) -> dict[str, Mapping[str, str]]:
+        for source, file in checkpoint.inputs.values():
+            if file not in known:
+                known[file] = source.fingerprint(file, full=full or file.suffix == ".json")
+        return {name: known[file] for name, (_, file) in checkpoint.inputs.items()}
+
+    return {
+        "manifest": meaning(plan.manifest, device=str(plan.device)),
+        "hub": dict(plan.commits),
+        "base": inputs(plan.base),
+        "candidates": {candidate.name: inputs(candidate.checkpoint) for candidate in plan.candidates},
+        "calibration": {c.name: c.calibration.digest for c in plan.candidates if c.calibration is not None},
+        "dtypes": {"compute": str(plan.compute_dtype), "output": str(plan.output_dtype)},
+        "device": _device(plan.device),
+        "versions": {"regstream": __version__, "python": ".".join(platform.python_version_tuple()[:2])}
+        | {n: version(n) for n in _LIBRARIES},
+    }
+
+
+def _device(device: torch.device) -> Identity:
+    """What decides which kernels run, and in which order a product's terms are added: the last bits."""
+    if device.type == "cuda":
+        return {"name": torch.cuda.get_device_name(device)}
+    if device.type != "cpu":
+        return {"name": device.type}
+    capabilities = torch.cpu.get_capabilities()
+    return {
+        "name": f"cpu {torch.backends.cpu.get_cpu_capability()}",
+        "instructions": " ".join(name for name in _INSTRUCTIONS if capabilities.get(name)),
+        # Where there is little else to share, threads share a product's terms; each way of sharing rounds otherwise.
+        "OMP_NUM_THREADS": torch.get_num_threads(),
+        **{name: os.environ[name] for name in _SETTINGS if name in os.environ},
+    }

@@ -1,0 +1,1 @@
+"""The main loop and the phases of a step."""

@@ -1,0 +1,114 @@
+"""One step, from its inputs on disk to its artifacts on disk."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+
+from regstream.device.memory import Peak
+from regstream.device.profiler import RegionTotals
+from regstream.errors import InputError
+from regstream.linalg.solve_report import SolveReport
+from regstream.methods.method import States
+from regstream.plan.memory_terms import MemorySpace
+from regstream.plan.plan import Plan
+from regstream.plan.step import Step
+from regstream.runtime.combine import fold
+from regstream.runtime.propagate import advance, rebuild
+from regstream.runtime.regress import regress
+from regstream.runtime.step_context import StepContext
+from regstream.storage.hidden_states import CorruptActivations
+from regstream.storage.journal import Committed
+from regstream.storage.shards import Written
+from regstream.validation.ties import check_tie
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifacts:
+    """What a step left on disk, durable, and how its solves went."""
+
+    shard: str
+    written: Written  # the shard as far as it is
+    solves: tuple[SolveReport, ...]
+    work: Mapping[str, RegionTotals]  # kind by kind
+
+
+@contextmanager
+def _opened(plan: Plan) -> Iterator[None]:
+    """Have every checkpoint open each of its shards at most once."""
+    with ExitStack() as opened:
+        for checkpoint in (plan.base, *(candidate.checkpoint for candidate in plan.candidates)):
+            opened.enter_context(checkpoint.kept_open())
+        yield
+
+
+def run_step(step: Step, context: StepContext) -> Artifacts:
+    """Do a step; where the hidden states that enter it turn out to be damaged, make them again first."""
+    try:
+        return _run(step, context)
+    except CorruptActivations as damage:
+        context.warn(f"{damage}; making the hidden states of depth {step.depth} again from the merged blocks")
+        rebuild(step, context)
+        return _run(step, context)
+
+
+def _run(step: Step, context: StepContext) -> Artifacts:
+    """Write a step's part of its shard and, where a later step needs it, the next generation of hidden states.
+
+    Both are durable on return. After an error neither half a part nor a claim of one is left; hidden states
+    may be, and are overwritten when the step is run again.
+    """
+    plan = context.plan
+    solves: tuple[SolveReport, ...] = ()
+    try:
+        with (
+            _opened(plan),
+            context.shards.write(plan.parts[step.index]) as writer,
+        ):
+            if step.index == 0:
+                for tie in plan.ties:
+                    check_tie(tie)
+            if step.regressed:
+                solves = regress(step, context, writer)
+            else:
+                for tensor in step.tensors:
+                    fold(tensor, plan, writer, context.profiler)
+                    context.progress(tensor.name)
+    except OverflowError as error:
+        raise InputError(f"{step.name}: {error}; ask for a wider dtype in [merge]") from error
+    if step.feeds and not (step.regressed and plan.method.states is States.OWN):
+        advance(step, context)
+    return Artifacts(
+        shard=step.shard,
+        written=context.shards.written(plan.parts[step.index]),
+        solves=solves,
+        work=context.profiler.finish(),
+    )
+
+
+def amount_of_work(step: Step, plan: Plan) -> int:
+    """How many units of progress a step reports."""
+    num_batches = sum(len(c.rows.batches) for c in plan.candidates) if plan.method.states is not States.NONE else 0
+    if not step.regressed:
+        return len(step.tensors) + num_batches * step.feeds
+    forward_passes = len(plan.passes(step)) + (step.feeds and plan.method.states is States.MERGED)
+    return forward_passes * num_batches + len(step.regressed) * (len(plan.candidates) + 1)
+
+
+def committed_step(step: Step, artifacts: Artifacts, peak: Peak, projected: Mapping[MemorySpace, int]) -> Committed:
+    """The journal's record of a finished step."""
+    return Committed(
+        index=step.index,
+        name=step.name,
+        shard=artifacts.shard,
+        shard_bytes=artifacts.written.num_bytes,
+        shard_sha256=artifacts.written.sha256,
+        shard_sampled=artifacts.written.sampled,
+        generation=step.depth + 1 if step.feeds else None,
+        solves=tuple(asdict(solve) for solve in artifacts.solves),
+        seconds=round(peak.seconds, 3),
+        peak_bytes=peak.num_bytes,
+        projected_bytes=projected["host"],
+        device_peak_bytes=peak.device_bytes,
+        device_projected_bytes=projected.get("device", 0),
+        work={kind: asdict(entry) for kind, entry in artifacts.work.items()},
+    )

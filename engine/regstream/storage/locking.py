@@ -1,0 +1,57 @@
+"""One process at a time: a lock that ends with the process that holds it, whatever is left of its file."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from regstream.errors import InputError, ResumeError
+from regstream.storage import durable
+
+#: What an operating system says of a file system without locks.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
+_HOLDER_BYTES = 200
+
+
+@contextmanager
+def exclusive(path: Path, where: Path) -> Iterator[None]:
+    """Hold the lock on a file, made where it is missing, within the context; errors name `where`.
+
+    The file stays. Its holder may remove it as the last thing it does: who waited for it then takes a new one.
+
+    Raises:
+        ResumeError: another process holds it; names the process.
+        InputError: the file system has no locks, or the file is a link.
+    """
+    # Not by whether a file exists, as the library falls back to: such a file would outlive a process that was killed.
+    lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ResumeError(f"{where}: {_holder(path)} is at work here; wait for it or stop it") from None
+    except OSError as error:
+        if path.is_symlink():
+            raise InputError(f"{path}: a link, where the lock of a run is kept; remove it") from error
+        if error.errno in _NO_LOCKS:
+            advice = "choose a place on a file system that has them"
+            raise InputError(f"{where}: its file system has no locks ({error.strerror}); {advice}") from error
+        raise
+    try:
+        with durable.open_own(path, os.O_WRONLY) as stream:
+            stream.truncate(0)
+            stream.write(f"regstream, process {os.getpid()} on {socket.gethostname()},".encode())
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_HOLDER_BYTES).decode(errors="replace") or "another process"
+    except OSError:
+        return "another process"

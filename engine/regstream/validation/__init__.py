@@ -1,0 +1,1 @@
+"""Do the inputs belong together? Configs, tensors, ties and adapters, compared before any work."""
