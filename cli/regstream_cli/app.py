@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from regstream import __version__, heap
+from regstream import __version__
+from regstream.device import malloc
 from regstream.errors import BudgetError, Interrupted
 from regstream_cli.bias import bias
 from regstream_cli.evaluate import evaluate
@@ -70,7 +71,7 @@ def cli() -> None:
       2  wrong usage or manifest             6  a regression has no trustworthy solution
       3  over the budget of memory or disk   130  interrupted; the same command goes on
     """
-    heap.share()  # before any library starts threads
+    malloc.single_arena()  # before any library starts threads
     quieten()
 
 

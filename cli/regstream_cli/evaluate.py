@@ -12,7 +12,7 @@ from regstream_cli.streams import data_console, write_json, writing_data
 from regstream_cli.watching import watching
 
 if TYPE_CHECKING:
-    from regstream.evaluate import Evaluation
+    from regstream.evaluate.evaluation import Evaluation
 
 
 @click.command()
@@ -41,8 +41,8 @@ def evaluate(
     """
     asked = Asked.read(path)
     with watching(verb="evaluate") as listener:
-        from regstream.evaluate import evaluate as judge
-        from regstream.publish import add_results
+        from regstream.evaluate.evaluation import evaluate as judge
+        from regstream.output.publish import add_results
 
         plan = plan_of_result(asked, device=device, only=only, listener=listener)
         evaluation = judge(plan, also=also, only=only, cross=cross, listener=listener)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from regstream.errors import BudgetError, InputError, Interrupted, ManifestError, RegstreamError
-from regstream.redaction import redact_secrets
+from regstream.manifest.redaction import redact_secrets
 from regstream.units import format_bytes
 from regstream_cli.streams import note
 

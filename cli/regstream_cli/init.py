@@ -6,7 +6,9 @@ from pathlib import Path
 import click
 
 from regstream.errors import ManifestError
-from regstream.manifest import Outlined, as_seen_from, is_ready, manifest_from, outline
+from regstream.manifest.reading import manifest_from
+from regstream.manifest.references import as_seen_from
+from regstream.manifest.template import Outlined, is_ready, outline
 from regstream_cli.options import debug_option, json_option, named
 from regstream_cli.streams import note, write_json, writing_data
 

@@ -10,7 +10,7 @@ from typing import Self
 
 from regstream.errors import Interrupted
 from regstream.events import Event, RunFinished
-from regstream_cli.watch import Watch
+from regstream_cli.watch import ProgressState
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SHOW_CURSOR = b"\x1b[?25h\n"
@@ -23,7 +23,7 @@ class Interruption:
     thread reads the signals from a pipe: it can answer at once.
     """
 
-    def __init__(self, watch: Watch, notice: Callable[[str], None]) -> None:
+    def __init__(self, watch: ProgressState, notice: Callable[[str], None]) -> None:
         self._watch, self._notice = watch, notice
         self._asked = False
 

@@ -6,13 +6,13 @@ from typing import Self
 from regstream.events import Event, Fetching, RunStarted, StepCommitted, StepStarted, Warned
 from regstream.units import format_bytes, format_seconds
 from regstream_cli.streams import note
-from regstream_cli.watch import Watch
+from regstream_cli.watch import ProgressState
 
 
 class Lines:
     """Writes a line to stderr for each step, and for each warning."""
 
-    def __init__(self, watch: Watch, verb: str | None) -> None:
+    def __init__(self, watch: ProgressState, verb: str | None) -> None:
         self._watch, self._verb = watch, verb
         self._fetched = ""
 

@@ -12,7 +12,8 @@ from regstream_cli.streams import data_console, write_json, writing_data
 from regstream_cli.watching import watching
 
 if TYPE_CHECKING:
-    from regstream.plan import Plan, Step
+    from regstream.plan.plan import Plan
+    from regstream.plan.step import Step
 
 
 @click.command()
@@ -45,7 +46,7 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
     """
     asked = Asked.read(path)
     with watching() as listener:
-        from regstream.journal import Journal
+        from regstream.storage.journal import Journal
 
         commits = Journal.commits(asked.manifest.workdir)
         # Whether a merge would fit there is a question to ask before one has a device.
@@ -66,7 +67,7 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
 
 
 def _refusal(made: "Plan") -> RegstreamError | None:
-    from regstream.publish import check_output
+    from regstream.output.ownership import check_output
 
     try:
         check_output(made)

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regstream.events import Listener
-from regstream.manifest import Manifest, manifest_from, read_text
+from regstream.manifest.reading import manifest_from, read_text
+from regstream.manifest.schema import Manifest
 
 if TYPE_CHECKING:
-    from regstream.plan import Plan
+    from regstream.plan.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def plan_of(
     for_this_machine: bool = True,
 ) -> "Plan":
     """What the manifest of a file takes, as `make_plan` lays it out; `--device` goes before its own."""
-    from regstream.plan import make_plan
+    from regstream.plan.planning import make_plan
 
     return make_plan(
         asked.manifest,
@@ -60,7 +61,8 @@ def plan_of_result(asked: Asked, *, device: str | None, only: Collection[str], l
         ResumeError: the result is among the models that are judged (all, or `only` some) and is another merge's, or not
             what was made.
     """
-    from regstream.publish import check_result, published_commits
+    from regstream.output.finished import check_result
+    from regstream.output.publish import published_commits
 
     commits = published_commits(asked.manifest.merge.output)
     plan = plan_of(asked, device=device, commits=commits, listener=listener)

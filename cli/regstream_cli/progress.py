@@ -12,7 +12,7 @@ from rich.text import Text
 from regstream.events import Event, Warned
 from regstream.units import format_bytes, format_seconds
 from regstream_cli.streams import printable
-from regstream_cli.watch import Watch
+from regstream_cli.watch import ProgressState
 
 _BAR_WIDTH = 24
 _REFRESHES_A_SECOND = 4
@@ -21,7 +21,7 @@ _REFRESHES_A_SECOND = 4
 class Display:
     """Drawn anew several times a second while its context is open, and gone afterwards."""
 
-    def __init__(self, watch: Watch, console: Console) -> None:
+    def __init__(self, watch: ProgressState, console: Console) -> None:
         self._watch, self._console = watch, console
         self._notice = ""
         self._peak_bytes = 0
@@ -71,7 +71,7 @@ class Display:
         return "" if seconds is None else f", about {format_seconds(seconds)} left"
 
     def _memory(self) -> str:
-        from regstream.memory import resident_bytes
+        from regstream.device.memory import resident_bytes
 
         now_bytes = resident_bytes()
         self._peak_bytes = max(self._peak_bytes, self._watch.peak_bytes, now_bytes)

@@ -10,7 +10,7 @@ from regstream_cli.streams import note, write_json, writing_data
 from regstream_cli.watching import watching
 
 if TYPE_CHECKING:
-    from regstream.hub import Sent
+    from regstream.hub.upload import Sent
 
 
 def _repository(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -41,7 +41,7 @@ def push(*, output: Path, repo: str, private: bool, revision: str | None, as_jso
       regstream push merged/llama me/llama-merged --private --revision v2
     """
     with watching() as listener:
-        from regstream.push import push as publish
+        from regstream.output.push import push as publish
 
         sent = publish(output, repo, revision=revision, private=private, listener=listener)
     note(_summary(sent))

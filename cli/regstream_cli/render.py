@@ -12,9 +12,11 @@ from rich.text import Text
 from regstream.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from regstream.evaluate import Bias, Evaluation
-    from regstream.plan import Plan, Step
-    from regstream_cli.standing import Standing
+    from regstream.evaluate.bias import Bias
+    from regstream.evaluate.evaluation import Evaluation
+    from regstream.plan.plan import Plan
+    from regstream.plan.step import Step
+    from regstream_cli.standing import RunStatus
 
 
 def plan_table(plan: "Plan") -> Table:
@@ -66,7 +68,7 @@ def _supply(plan: "Plan") -> Iterator[str]:
         yield f"{again}; with {ample} of disk nothing is fetched twice"
 
 
-def status_table(standing: "Standing") -> Table:
+def status_table(standing: "RunStatus") -> Table:
     """A row for each step that is done."""
     on_device = any(step.device_projected_bytes for step in standing.steps)
     table = _table("step", "took", "peak memory", "projected", *["device peak", "projected"] * on_device)

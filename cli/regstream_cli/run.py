@@ -40,8 +40,8 @@ def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_di
     asked = Asked.read(path)
     manifest = asked.manifest
     with watching(events_as_json=as_json) as listener:
-        from regstream import scheduler
-        from regstream.journal import Journal
+        from regstream.runtime import scheduler
+        from regstream.storage.journal import Journal
 
         commits = {} if restart else Journal.commits(manifest.workdir)
         plan = plan_of(asked, device=device, commits=commits, listener=listener)

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import TypeAdapter
 
-from regstream.boundary import error_boundary
-from regstream.errors import InputError
-from regstream.manifest import Manifest, meaning
-from regstream.regular_file import check_regular
+from regstream.errors import InputError, error_boundary
+from regstream.manifest.canonical import meaning
+from regstream.manifest.schema import Manifest
+from regstream.storage.regular_file import check_regular
 from regstream_cli.watch import mean_step_seconds
 
 if TYPE_CHECKING:
-    from regstream.journal import Identity
+    from regstream.storage.identity import Identity
 
 State = Literal["not begun", "unfinished", "finished"]
 
@@ -35,7 +35,7 @@ _STEP = TypeAdapter(StepTaken)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class RunStatus:
     """Where a merge stands. `total` is None where nothing tells; `changed` says what the manifest asks for now."""
 
     state: State
@@ -61,35 +61,34 @@ class Standing:
         return None if pace is None or self.total is None else pace * (self.total - len(self.steps))
 
 
-def standing_of(manifest: Manifest) -> Standing:
+def standing_of(manifest: Manifest) -> RunStatus:
     """Look at a manifest's output and journal.
 
     Raises:
         InputError: the record beside a finished result is damaged.
         ResumeError: the journal is damaged.
     """
-    from regstream.journal import Journal
-    from regstream.publish import is_published
+    from regstream.output.provenance import is_published
+    from regstream.storage.journal import Journal
 
     output = str(manifest.merge.output)
     if is_published(manifest.merge.output):
         return _finished(manifest, output)
     announced = Journal.announced(manifest.workdir)
     if announced is None:
-        return Standing(state="not begun", output=output)
+        return RunStatus(state="not begun", output=output)
     steps = tuple(StepTaken(**_only(step.measured)) for step in Journal.peek(manifest.workdir))
     changed = _changed(announced["identity"], manifest)
-    return Standing(state="unfinished", output=output, total=len(announced["steps"]), steps=steps, changed=changed)
+    return RunStatus(state="unfinished", output=output, total=len(announced["steps"]), steps=steps, changed=changed)
 
 
-def _finished(manifest: Manifest, output: str) -> Standing:
-    from regstream.publish import read_provenance
-    from regstream.publish.provenance import MEASURED
+def _finished(manifest: Manifest, output: str) -> RunStatus:
+    from regstream.output.provenance import MEASURED, read_provenance
 
     record = read_provenance(manifest.merge.output)
     steps = tuple(_read_steps(manifest.merge.output / MEASURED))
     changed = _changed(record["identity"], manifest)
-    return Standing(state="finished", output=output, total=len(record["steps"]), steps=steps, changed=changed)
+    return RunStatus(state="finished", output=output, total=len(record["steps"]), steps=steps, changed=changed)
 
 
 def _read_steps(path: Path) -> list[StepTaken]:
@@ -113,7 +112,7 @@ def _only(measured: dict[str, Any]) -> dict[str, Any]:
 
 
 def _changed(identity: "Identity", manifest: Manifest) -> tuple[str, ...]:
-    from regstream.journal import differences
+    from regstream.storage.identity import differences
 
     before = identity["manifest"]
     return tuple(differences(before, meaning(manifest, device=manifest.resources.device or before.get("device"))))

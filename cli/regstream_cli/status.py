@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from regstream.manifest import read_manifest
+from regstream.manifest.reading import read_manifest
 from regstream.units import format_bytes, format_seconds
 from regstream_cli.options import debug_option, json_option, manifest_argument
 from regstream_cli.render import status_table
-from regstream_cli.standing import Standing, standing_of
+from regstream_cli.standing import RunStatus, standing_of
 from regstream_cli.streams import data_console, write_json, writing_data
 
 
@@ -37,7 +37,7 @@ def status(path: Path, as_json: bool) -> None:
         _print(standing)
 
 
-def _print(standing: Standing) -> None:
+def _print(standing: RunStatus) -> None:
     console = data_console()
     if standing.steps:
         console.print(status_table(standing))
@@ -46,7 +46,7 @@ def _print(standing: Standing) -> None:
         console.print(f"the manifest asks for something else now: {'; '.join(standing.changed)}", soft_wrap=True)
 
 
-def _headline(standing: Standing) -> str:
+def _headline(standing: RunStatus) -> str:
     took = f"in {format_seconds(standing.seconds)}, peak memory {format_bytes(standing.peak_bytes)}"
     match standing.state:
         case "not begun":
@@ -59,7 +59,7 @@ def _headline(standing: Standing) -> str:
             return f"{standing.output}: {steps}" + ("" if left is None else f", about {format_seconds(left)} left")
 
 
-def _record(standing: Standing) -> dict[str, Any]:
+def _record(standing: RunStatus) -> dict[str, Any]:
     return {
         **asdict(standing),
         "done": len(standing.steps),

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from regstream.errors import BudgetError
 from regstream.events import Event
-from regstream.redaction import redact_secrets
+from regstream.manifest.redaction import redact_secrets
 
 #: Nobody turns a pipe's lines: a table is as wide as it needs to be.
 _PIPE_WIDTH = 200

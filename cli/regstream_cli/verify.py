@@ -27,7 +27,7 @@ def verify(output: Path, as_json: bool) -> None:
       regstream verify merged/llama --json | jq .problems
     """
     with watching() as listener:
-        from regstream.verify import verify as check
+        from regstream.output.verify import verify as check
 
         found = check(output, listener=listener)
     if as_json:

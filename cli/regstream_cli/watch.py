@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from regstream.events import Event, Fetching, Progressed, RunFinished, RunStarted, StepCommitted, StepStarted
 
 
-class Watch:
+class ProgressState:
     """The events so far, summed up. `total` is 0 until the work begins."""
 
     def __init__(self) -> None:

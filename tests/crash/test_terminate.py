@@ -9,10 +9,9 @@ from click.testing import CliRunner
 
 from crash.faults import in_child
 from crash.resuming import Resuming
-from regstream import steps
 from regstream.plan.step import Step
 from regstream.runtime import scheduler
-from regstream.runtime.step import Artifacts
+from regstream.runtime.step import Artifacts, run_step
 from regstream.runtime.step_context import StepContext
 from regstream_cli.app import cli
 from regstream_cli.lines import Lines
@@ -31,7 +30,7 @@ def signalled_in(resuming: Resuming, name: str, number: int) -> None:
         if step.name == name:
             os.kill(os.getpid(), number)
             assert noticed.wait(60)  # a thread takes the signal; a step of this size would be over before it has
-        return steps.run_step(step, context)
+        return run_step(step, context)
 
     setattr(Lines, "notice", notice_and_tell)  # noqa: B010  in a process of its own
     setattr(scheduler, "run_step", signal_and_run)  # noqa: B010  a name the module imports for itself

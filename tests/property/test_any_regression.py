@@ -22,9 +22,9 @@ def test_the_solve_is_the_formula(
     in_features: int, outs: list[int], weights: list[float], alpha: float, seed: int
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
-    scratch = Workspace(torch.device("cpu"), accumulation_dtype(alpha))
+    workspace = Workspace(torch.device("cpu"), accumulation_dtype(alpha))
     shapes = {f"linear {index}": (out, in_features) for index, out in enumerate(outs)}
-    regression = NormalEquations("group", shapes, alpha=alpha, scratch=scratch)
+    regression = NormalEquations("group", shapes, alpha=alpha, workspace=workspace)
     left, right = (
         np.zeros((in_features, in_features)),
         {name: np.zeros((in_features, out)) for name, (out, _) in shapes.items()},

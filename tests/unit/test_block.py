@@ -15,7 +15,7 @@ import checkpoints
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.errors import InputError
 from regstream.models.batch import Batch
-from regstream.models.block_wrappers import Entry, InjectHidden, RunBlock, SkipBlock
+from regstream.models.block_wrappers import CaptureInput, InjectHidden, RunBlock, SkipBlock
 from regstream.models.config.build import build_config
 from regstream.models.families.decoders import LLAMA
 from regstream.models.layered_model import LayeredModel
@@ -188,7 +188,7 @@ def test_stand_ins_have_the_attributes_of_the_block_whose_place_they_take() -> N
     block.attention_type = "sliding_attention"  # type: ignore[assignment]
     for stand_in in (
         SkipBlock(block),
-        Entry(block),
+        CaptureInput(block),
         RunBlock(block, torch.zeros(1)),
         InjectHidden(block, torch.zeros(1)),
     ):

@@ -8,17 +8,17 @@ import pytest
 PRELUDE = """
 import torch
 from concurrent.futures import ThreadPoolExecutor
-from regstream import heap
-from regstream.memory import resident_bytes
+from regstream.device import malloc
+from regstream.device.memory import resident_bytes
 
 def made(count, num_bytes):
     return [torch.ones(num_bytes, dtype=torch.uint8) for _ in range(count)]
 
 MIB = 1 << 20
-heap.share()
-heap.give_back()
+malloc.single_arena()
+malloc.trim()
 made(40, MIB)  # what torch sets up at its first operations is not what is measured
-heap.give_back()
+malloc.trim()
 before = resident_bytes()
 """
 
@@ -33,7 +33,7 @@ for _ in range(3):
 SMALL = """
 for _ in range(30):
     made(3, 6 * MIB)
-heap.give_back()
+malloc.trim()
 assert resident_bytes() < before + 8 * MIB
 """
 
@@ -50,36 +50,36 @@ for piece in held:
 assert resident_bytes() > before + 200 * MIB
 for piece in held:
     library.free(piece)
-assert resident_bytes() < before + heap.KEPT_BYTES + 8 * MIB, resident_bytes() - before
+assert resident_bytes() < before + malloc.KEPT_BYTES + 8 * MIB, resident_bytes() - before
 """
 
 HIGH_WATER = """
-high = heap.TrimOnGrowth()
+high = malloc.TrimOnGrowth()
 made(3, 6 * MIB)
-high.give_back()  # larger than at any time before
+high.trim()  # larger than at any time before
 assert resident_bytes() < before + 8 * MIB
 for _ in range(10):
     made(3, 6 * MIB)
-    high.give_back()
+    high.trim()
 last = made(40, 6 * MIB).pop()  # larger than before, and all that is free lies below what is held
 assert resident_bytes() > before + 200 * MIB
-high.give_back()
+high.trim()
 assert resident_bytes() < before + 16 * MIB
 """
 
 APART = """
-with heap.apart():
+with malloc.mmap_large():
     kept = made(20, 6 * MIB)
 above = made(3, 6 * MIB)  # of the heap, which can give back no more than what is free at its end
 del kept
-assert resident_bytes() < before + 18 * MIB + heap.KEPT_BYTES + 8 * MIB, resident_bytes() - before
+assert resident_bytes() < before + 18 * MIB + malloc.KEPT_BYTES + 8 * MIB, resident_bytes() - before
 """
 
 THREADS = """
 for _ in range(4):
     with ThreadPoolExecutor(4) as executor:
         list(executor.map(lambda _: made(4, 6 * MIB), range(4)))
-heap.give_back()
+malloc.trim()
 assert resident_bytes() < before + 12 * MIB, resident_bytes() - before
 """
 

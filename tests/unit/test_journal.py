@@ -12,10 +12,10 @@ from regstream.device.memory import Peak
 from regstream.device.profiler import RegionTotals
 from regstream.errors import ResumeError
 from regstream.linalg.solve_report import SolveReport
-from regstream.plan.identity import differences
 from regstream.plan.step import Step
-from regstream.runtime.step import Artifacts
+from regstream.runtime.step import Artifacts, committed_step
 from regstream.storage import journal_lines as lines
+from regstream.storage.identity import differences
 from regstream.storage.journal import Committed, Journal
 from regstream.storage.shards import Written
 
@@ -27,6 +27,7 @@ STEPS = tuple(
     Step(index=index, kind=kind, block=block, tensors=(), shard=f"shard {index}", feeds=index < 2)
     for index, (kind, block) in enumerate(PLACES)
 )
+NAMES = [step.name for step in STEPS]
 SOLVE = SolveReport(
     group="mlp input", in_features=4, linears=("up",), num_tokens=9, route="cholesky", condition=7.0, residual=1e-7,
     ridge=0.0, dead_inputs=0,
@@ -42,7 +43,9 @@ def commit(journal: Journal, step: Step) -> Committed:
     )
     peak = Peak()
     peak.num_bytes, peak.seconds = 5, 0.12345
-    return journal.commit(step, artifacts, peak, {"host": 6})
+    committed = committed_step(step, artifacts, peak, {"host": 6})
+    journal.commit(committed)
+    return committed
 
 
 def as_json(committed: Sequence[Committed]) -> str:
@@ -54,7 +57,7 @@ def remaining(journal: Journal) -> list[int]:
 
 
 def test_a_new_journal_announces_its_steps(tmp_path: Path) -> None:
-    journal = Journal.open(tmp_path, IDENTITY, STEPS)
+    journal = Journal.open(tmp_path, IDENTITY, NAMES)
     assert remaining(journal) == [0, 1, 2, 3]
     announced = Journal.announced(tmp_path)
     assert announced is not None
@@ -70,9 +73,9 @@ def test_where_there_is_no_journal_nothing_is_announced_and_nothing_made(tmp_pat
 
 
 def test_what_was_committed_is_found_again(tmp_path: Path) -> None:
-    journal = Journal.open(tmp_path, IDENTITY, STEPS)
+    journal = Journal.open(tmp_path, IDENTITY, NAMES)
     committed = [commit(journal, step) for step in STEPS[:2]]
-    again = Journal.open(tmp_path, IDENTITY, STEPS)
+    again = Journal.open(tmp_path, IDENTITY, NAMES)
     assert again.committed == Journal.peek(tmp_path)
     assert journal.committed == committed
     # As JSON, which is what becomes of them: a journal that was read holds lists where a new one holds tuples.
@@ -84,53 +87,53 @@ def test_what_was_committed_is_found_again(tmp_path: Path) -> None:
 
 
 def test_a_torn_end_is_cut_off_and_written_over(tmp_path: Path) -> None:
-    journal = Journal.open(tmp_path, IDENTITY, STEPS)
+    journal = Journal.open(tmp_path, IDENTITY, NAMES)
     commit(journal, STEPS[0])
     whole = journal.path.read_bytes()
     commit(journal, STEPS[1])
     journal.path.write_bytes(journal.path.read_bytes()[: len(whole) + 20])
     assert len(Journal.peek(tmp_path)) == 1
     assert journal.path.stat().st_size == len(whole) + 20  # who only looks changes nothing
-    again = Journal.open(tmp_path, IDENTITY, STEPS)
+    again = Journal.open(tmp_path, IDENTITY, NAMES)
     assert journal.path.read_bytes() == whole
     commit(again, STEPS[1])
     assert len(Journal.peek(tmp_path)) == 2
 
 
 def test_a_journal_whose_first_line_was_torn_begins_anew(tmp_path: Path) -> None:
-    path = Journal.open(tmp_path, IDENTITY, STEPS).path
+    path = Journal.open(tmp_path, IDENTITY, NAMES).path
     path.write_bytes(path.read_bytes()[:30])
-    assert remaining(Journal.open(tmp_path, {"other": 1}, STEPS)) == [0, 1, 2, 3]
+    assert remaining(Journal.open(tmp_path, {"other": 1}, NAMES)) == [0, 1, 2, 3]
 
 
 def test_a_changed_input_is_refused_by_its_place_and_both_values(tmp_path: Path) -> None:
-    Journal.open(tmp_path, IDENTITY, STEPS)
+    Journal.open(tmp_path, IDENTITY, NAMES)
     changed = {**IDENTITY, "manifest": {"alpha": 0.5, "rules": []}}
     with pytest.raises(ResumeError, match=r"manifest alpha: 0.95 before, 0.5 now; --restart starts anew") as caught:
-        Journal.open(tmp_path, changed, STEPS)
+        Journal.open(tmp_path, changed, NAMES)
     assert str(caught.value).startswith(f"{tmp_path}: cannot go on")
 
 
 def test_another_version_of_the_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_bytes(lines.encode({"format": 99, "identity": IDENTITY, "steps": []}))
-    for open_it in (lambda: Journal.open(tmp_path, IDENTITY, STEPS), lambda: Journal.announced(tmp_path)):
+    for open_it in (lambda: Journal.open(tmp_path, IDENTITY, NAMES), lambda: Journal.announced(tmp_path)):
         with pytest.raises(ResumeError, match="written by another version"):
             open_it()
 
 
 @pytest.mark.parametrize("record", [{}, {"index": 1}, {"solves": [], "surprise": 1}])
 def test_a_record_that_is_no_step_is_refused_by_its_line(tmp_path: Path, record: lines.Record) -> None:
-    journal = Journal.open(tmp_path, IDENTITY, STEPS)
+    journal = Journal.open(tmp_path, IDENTITY, NAMES)
     with journal.path.open("ab") as stream:
         stream.write(lines.encode(record))
-    for look in (lambda: Journal.open(tmp_path, IDENTITY, STEPS), lambda: Journal.peek(tmp_path)):
+    for look in (lambda: Journal.open(tmp_path, IDENTITY, NAMES), lambda: Journal.peek(tmp_path)):
         with pytest.raises(ResumeError, match="line 2: no committed step"):
             look()
 
 
 def test_what_a_watcher_is_told_is_what_was_measured(tmp_path: Path) -> None:
-    committed = commit(Journal.open(tmp_path, IDENTITY, STEPS), STEPS[0])
+    committed = commit(Journal.open(tmp_path, IDENTITY, NAMES), STEPS[0])
     assert committed.measured == {
         "index": 0, "name": "stem", "seconds": 0.123, "peak_bytes": 5, "projected_bytes": 6,
         "device_peak_bytes": 0, "device_projected_bytes": 0,
@@ -180,10 +183,10 @@ def test_every_difference_is_named(before: dict[str, Any], now: dict[str, Any], 
 def test_values_of_other_types_are_refused_by_the_journals_name(
     tmp_path: Path, index: int, changed: dict[str, Any]
 ) -> None:
-    journal = Journal.open(tmp_path, IDENTITY, STEPS)
+    journal = Journal.open(tmp_path, IDENTITY, NAMES)
     commit(journal, STEPS[0])
     records, _ = lines.read(journal.path)
     records[index] |= changed
     journal.path.write_bytes(b"".join(map(lines.encode, records)))
     with pytest.raises(ResumeError, match=r"journal.jsonl.*--restart starts anew"):
-        Journal.open(tmp_path, IDENTITY, STEPS)
+        Journal.open(tmp_path, IDENTITY, NAMES)

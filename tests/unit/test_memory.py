@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from regstream.device import memory
-from regstream.device.memory import is_there, measured_peak, resident_bytes, sum_bytes
+from regstream.device.memory import is_there, measured_peak, resident_bytes
 
 SIZE = 64 << 20
 
@@ -38,11 +38,6 @@ def test_an_earlier_peak_is_forgotten() -> None:
 def test_an_error_within_passes_through() -> None:
     with pytest.raises(KeyError), measured_peak():
         raise KeyError
-
-
-@pytest.mark.parametrize(("alpha", "size"), [(0.95, 4), (1.0, 8)])
-def test_sums_take_as_much_as_their_dtype(alpha: float, size: int) -> None:
-    assert sum_bytes(alpha) == size
 
 
 def test_the_cpu_has_no_peak_of_its_own_and_is_always_there() -> None:

@@ -18,7 +18,7 @@ import sys
 import psutil
 from regstream.manifest import read_manifest
 from regstream.plan import make_plan
-from regstream.scheduler import run
+from regstream.runtime.scheduler import run
 
 plan = make_plan(read_manifest(sys.argv[1]))
 mapped = psutil.Process().memory_info().shared

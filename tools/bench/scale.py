@@ -12,8 +12,9 @@ import torch
 from bench.workload import WORK
 from making import checkpoint
 from regstream.errors import BudgetError
-from regstream.manifest import read_manifest
-from regstream.plan import Plan, make_plan
+from regstream.manifest.reading import read_manifest
+from regstream.plan.plan import Plan
+from regstream.plan.planning import make_plan
 from regstream.units import format_bytes
 
 MODELS = ("llama-3.1-8b", "llama-3.1-70b", "llama-3.1-405b")

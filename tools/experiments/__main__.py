@@ -7,7 +7,7 @@ from pathlib import Path
 from experiments import bias, manifests, table
 from experiments.runner import Runner
 from experiments.sweeps import SWEEPS
-from regstream import heap
+from regstream.device import malloc
 
 EXPERIMENTS = [*SWEEPS, "bias"]
 
@@ -28,7 +28,7 @@ def main() -> None:
     work = (arguments.work or Path(manifest["merge"]["output"]).parent / "experiments").absolute()
     into: Path = arguments.into or work
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    heap.share()
+    malloc.single_arena()
     runner = Runner(work)
     into.mkdir(parents=True, exist_ok=True)
     for name in chosen:

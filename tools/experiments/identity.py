@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import regstream
-from regstream.digests import sha256
+from regstream.storage.digests import sha256
 
 Manifest = dict[str, Any]  # as TOML gives it, places absolute; a candidate's model may be a manifest itself
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from regstream import durable
-from regstream.journal import lines
+from regstream.storage import durable
+from regstream.storage import journal_lines as lines
 
 
 @dataclass(frozen=True, kw_only=True)

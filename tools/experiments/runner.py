@@ -10,12 +10,13 @@ from experiments.derived import Derived
 from experiments.identity import Manifest
 from experiments.results import Result, Results
 from experiments.sweeps import Context, Point, Sweep
-from regstream import durable
 from regstream.errors import SolveError
-from regstream.evaluate import evaluate
-from regstream.manifest import read_manifest
-from regstream.plan import Plan, make_plan
-from regstream.scheduler import run
+from regstream.evaluate.evaluation import evaluate
+from regstream.manifest.reading import read_manifest
+from regstream.plan.plan import Plan
+from regstream.plan.planning import make_plan
+from regstream.runtime.scheduler import run
+from regstream.storage import durable
 
 
 class Runner:

@@ -21,8 +21,8 @@ from fuzz.mutations import (
     mutate_lines,
     mutate_toml,
 )
-from regstream.journal.lines import decode, encode
-from regstream.publish.provenance import self_digest
+from regstream.output.provenance import self_digest
+from regstream.storage.journal_lines import decode, encode
 
 _JSON = (mutate_json, mutate_json, mutate_json, mutate_bytes, mutate_kind)
 _TEMPLATES = (

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from regstream.errors import Interrupted
 from regstream.events import Event, StepStarted, ignore
-from regstream.manifest import read_manifest
-from regstream.plan import make_plan
-from regstream.scheduler import run
+from regstream.manifest.reading import read_manifest
+from regstream.plan.planning import make_plan
+from regstream.runtime.scheduler import run
 
 
 def make_results(inputs: Path) -> None:

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from regstream.checkpoint import ADAPTER_CONFIG, Checkpoint, open_checkpoint
+from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from regstream.models.config.config_file import ADAPTER_CONFIG
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

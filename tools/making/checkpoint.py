@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from making.shapes import SHAPES
-from regstream.block import LayeredModel
-from regstream.families import family_of
-from regstream.model_config import build_config
-from regstream.shards import header_of, shard_bytes, write_shard
+from regstream.models.config.build import build_config
+from regstream.models.families import family_of
+from regstream.models.layered_model import LayeredModel
+from regstream.storage.shards import header_of, shard_bytes, write_shard
 
 _PANEL = 4 << 20
 _STD = 0.02  # of linears and embeddings, as the models' own initializer_range
