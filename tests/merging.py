@@ -67,7 +67,7 @@ def make_merge(
     candidate: Callable[[int], str] = lambda index: "",
     calibration: str = "batch_rows = 4",
     resources: str | None = None,
-    num_rows: int = 12,
+    num_rows: int = 8,
     **options: Any,
 ) -> Merge:
     """Write checkpoints, calibration sets and `manifest.toml` into `folder`.

@@ -41,7 +41,7 @@ def inputs_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     evaluation = '[candidates.evaluation]\npath = "task{}.jsonl"\nfield = "input_ids"\nrows = 2\n'
     # Said out loud: what candidates tuned is left out otherwise with a warning.
     others = 'others.embeddings = "base"\nothers.head = "base"\n'
-    make_merge(folder, layers=5, candidates=2, candidate=evaluation.format, rules=others)
+    make_merge(folder, layers=5, hidden=8, candidates=2, candidate=evaluation.format, rules=others)
     return folder
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from cases import slow
 from disk import no_waiting_for_the_disk
 from merging import Merge, make_merge
 from regstream.errors import InputError, Interrupted, ResumeError
@@ -68,8 +69,9 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("kind", DAMAGE)
-@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("kind", "number"), [("missing", 1), ("changed", 3), slow("cut", 2), slow("longer", 3), slow("a link", 2)]
+)
 def test_a_committed_shard_that_is_not_what_it_was_is_made_again(
     invoke: Invoke, merge: Merge, expected: dict[str, bytes], kind: str, number: int
 ) -> None:
@@ -82,8 +84,9 @@ def test_a_committed_shard_that_is_not_what_it_was_is_made_again(
     assert invoke("verify", merge.output).exit_code == 0
 
 
-@pytest.mark.parametrize("size", ["12KiB", "1GiB"])
-@pytest.mark.parametrize("kind", ["missing", "changed", "cut"])
+@pytest.mark.parametrize(
+    ("kind", "size"), [("changed", "1GiB"), *(slow(kind, "12KiB") for kind in ("missing", "changed", "cut"))]
+)
 def test_so_is_a_part_of_one(invoke: Invoke, merge: Merge, kind: str, size: str) -> None:
     merge.manifest.write_text(merge.manifest.read_text().replace("[merge]", f'[merge]\nshard_size = "{size}"'))
     whole = shards(merge.run())
@@ -125,7 +128,7 @@ def test_an_output_that_is_renamed_in_the_manifest_begins_anew(
     assert shards(merge.manifest.parent / "renamed") == expected
 
 
-@pytest.mark.parametrize("workdir", ["", 'workdir = "fast"\n'])
+@pytest.mark.parametrize("workdir", ["", slow('workdir = "fast"\n')])
 def test_an_output_that_was_moved_ends_whole(
     invoke: Invoke, merge: Merge, expected: dict[str, bytes], workdir: str
 ) -> None:
@@ -152,9 +155,19 @@ def test_an_output_that_is_gone_is_made_again_where_the_state_lies_elsewhere(
     assert shards(merge.output) == expected
 
 
-@pytest.mark.parametrize("name", ["config.json", SHARD, "tokenizer.json", "model.safetensors.index.json"])
 @pytest.mark.parametrize("kind", ["missing", "changed"])
-@pytest.mark.parametrize("command", [("run",), ("run", "--full-digest"), ("evaluate",), ("bias",)], ids=" ".join)
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (("run",), SHARD),
+        (("run",), "config.json"),
+        (("run", "--full-digest"), SHARD),
+        (("evaluate",), SHARD),
+        (("bias",), SHARD),
+        slow(("run",), "tokenizer.json"),
+        slow(("run",), "model.safetensors.index.json"),
+    ],
+)
 def test_a_finished_result_that_is_not_what_was_made_is_refused(
     invoke: Invoke, finished: Path, name: str, kind: str, command: tuple[str, ...]
 ) -> None:
@@ -192,8 +205,7 @@ def test_so_is_one_of_other_inputs_but_not_where_it_is_not_judged(invoke: Invoke
     assert invoke(command, finished, "--only", "mean").exit_code == 0
 
 
-@pytest.mark.parametrize("first", [(), ("--full-digest",)], ids=["fast", "full"])
-@pytest.mark.parametrize("then", [(), ("--full-digest",)], ids=["fast", "full"])
+@pytest.mark.parametrize(("first", "then"), [((), ("--full-digest",)), slow(("--full-digest",), ())])
 def test_full_digests_are_no_change(
     invoke: Invoke, merge: Merge, first: tuple[str, ...], then: tuple[str, ...]
 ) -> None:
@@ -208,17 +220,19 @@ def test_full_digests_are_no_change(
     assert "already finished" in invoke("run", merge.manifest, *then).stderr
 
 
-REPLACED = {
-    "base/model.safetensors": "base shard 1 of 1",
-    "base/config.json": "base config.json",
-    "base/tokenizer.json": "tokenizer.json",
-    "candidate-1/model.safetensors": "candidates task1 shard 1 of 1",
-    "task0.jsonl": "task0.jsonl",
-}
-
-
-@pytest.mark.parametrize("name", REPLACED)
-@pytest.mark.parametrize("how", ["written to", "replaced", "gone"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("candidate-1/model.safetensors", "written to"),
+        ("task0.jsonl", "gone"),
+        slow("base/model.safetensors", "written to"),
+        slow("base/config.json", "written to"),
+        slow("base/tokenizer.json", "replaced"),
+        slow("candidate-1/model.safetensors", "replaced"),
+        slow("candidate-1/model.safetensors", "gone"),
+        slow("task0.jsonl", "written to"),
+    ],
+)
 def test_an_input_that_is_replaced_meanwhile_is_noticed_and_nothing_of_it_committed(
     invoke: Invoke, merge: Merge, expected: dict[str, bytes], name: str, how: str
 ) -> None:

@@ -58,6 +58,7 @@ def test_json(invoke: Invoke, finished: Path) -> None:
         assert row["average"] == pytest.approx(sum(row["scores"].values()) / 2)
 
 
+@pytest.mark.slow
 def test_some_models_only_and_the_model_card_stays(invoke: Invoke, finished: Path) -> None:
     whole = json.loads(invoke("evaluate", finished, "--json").stdout)
     card = (finished.parent / "merged" / "README.md").read_text()
@@ -75,6 +76,7 @@ def test_some_models_of_a_merge_without_a_result(invoke: Invoke, fresh: Path) ->
     assert 'there is no model "task7"; there are base, task0, task1, mean, regmean++' in unknown.stderr
 
 
+@pytest.mark.slow
 def test_vision_towers_are_judged_by_the_names_of_class_folders(invoke: Invoke, tmp_path: Path) -> None:
     merge = make_merge(tmp_path, "clip-full", candidates=2, layers=2)
     classes = [("SeaLake", "lake or sea"), ("AnnualCrop", "annual crop land"), ("Forest", "forest")]
@@ -140,6 +142,7 @@ def test_the_lowest_loss_of_a_column_is_bold() -> None:
     assert [cell.plain for cell in cells[2]] == ["1.500", "", "1.400"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["a folder", "a link"])
 def test_in_place_of_the_card_may_be_something_else(invoke: Invoke, finished: Path, kind: str) -> None:
     card, mine = finished.parent / "merged" / "README.md", finished.parent / "mine.md"
@@ -156,6 +159,7 @@ def test_in_place_of_the_card_may_be_something_else(invoke: Invoke, finished: Pa
     assert mine.read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workdir", ["", 'workdir = "fast"\n'], ids=["in the output", "elsewhere"])
 def test_a_result_that_cannot_be_written_to_is_judged_from_elsewhere(
     invoke: Invoke, finished: Path, monkeypatch: pytest.MonkeyPatch, workdir: str
@@ -181,6 +185,7 @@ def test_a_result_that_cannot_be_written_to_is_judged_from_elsewhere(
     assert result.stdout.startswith("held-out loss") == bool(workdir)
 
 
+@pytest.mark.slow
 def test_scores_are_shown_where_the_card_cannot_be_written(
     invoke: Invoke, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,8 @@ COMMANDS = sorted(cli.commands)
 _HEAVY = """
 import sys
 from regstream_cli.app import cli
-cli({arguments!r}, standalone_mode=False)
+for arguments in {helps!r}:
+    cli(arguments, standalone_mode=False)
 print(*{{"torch", "transformers", "numpy", "zarr"}} & sys.modules.keys(), file=sys.stderr)
 """
 
@@ -51,11 +52,10 @@ def test_the_version(invoke: Callable[..., Result]) -> None:
     assert __version__ in invoke("--version").stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
-def test_help_imports_nothing_heavy(environment: dict[str, str], arguments: list[str]) -> None:
-    script = _HEAVY.format(arguments=arguments)
+def test_help_imports_nothing_heavy(environment: dict[str, str]) -> None:
+    script = _HEAVY.format(helps=[["--help"], *([name, "--help"] for name in COMMANDS)])
     done = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True, timeout=60
     )
-    assert "Usage:" in done.stdout
+    assert done.stdout.count("Usage:") == 1 + len(COMMANDS)
     assert done.stderr.strip() == ""

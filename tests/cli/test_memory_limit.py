@@ -27,14 +27,9 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_merge(folder, layers=1, hidden=1024, candidates=2, candidate=evaluation.format).manifest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("command", "mebibytes"),
-    [
-        (["run"], 40),
-        pytest.param(["run"], 90, marks=pytest.mark.slow),
-        pytest.param(["plan"], 4, marks=pytest.mark.slow),
-        pytest.param(["evaluate", "--only", "base"], 40, marks=pytest.mark.slow),
-    ],
+    ("command", "mebibytes"), [(["run"], 40), (["run"], 90), (["plan"], 4), (["evaluate", "--only", "base"], 40)]
 )
 def test_a_refused_allocation_is_3(
     manifest: Path, environment: dict[str, str], command: list[str], mebibytes: int

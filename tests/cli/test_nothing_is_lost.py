@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from cases import grid, slow
 from crash.faults import in_child, kill, with_fault
 from disk import no_waiting_for_the_disk
 from merging import Merge, make_merge
@@ -56,7 +57,7 @@ def files_of(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-@pytest.fixture(params=WORKDIRS)
+@pytest.fixture
 def merge(request: pytest.FixtureRequest, inputs: Path, tmp_path: Path) -> Merge:
     shutil.copytree(inputs, tmp_path, dirs_exist_ok=True)
     path, workdir = tmp_path / "manifest.toml", WORKDIRS[request.param]
@@ -121,7 +122,14 @@ def evaluate_before_and_plan(invoke: Invoke, merge: Merge) -> None:
 ACTIONS = [run, resume, restart, be_killed, run_again, evaluate, measure_bias, evaluate_before_and_plan]
 
 
-@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize(
+    ("merge", "action"),
+    [
+        *grid({("in the output", restart), ("in the output", be_killed)}, ["in the output"], ACTIONS),
+        *grid({("shared", evaluate)}, list(WORKDIRS)[1:], [restart, evaluate]),
+    ],
+    indirect=["merge"],
+)
 def test_a_persons_files_and_all_inputs_survive(
     invoke: Invoke, merge: Merge, action: Callable[[Invoke, Merge], None]
 ) -> None:
@@ -135,8 +143,8 @@ def test_a_persons_files_and_all_inputs_survive(
     assert read(list(before)) == before
 
 
-@pytest.mark.parametrize("merge", ["in the output", "shared"], indirect=True)
-@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("merge", ["in the output"], indirect=True)
+@pytest.mark.parametrize("action", [restart, *map(slow, [resume, be_killed, run_again, evaluate, measure_bias])])
 def test_so_do_those_that_got_into_the_folder_of_a_run(
     invoke: Invoke, merge: Merge, action: Callable[[Invoke, Merge], None]
 ) -> None:
@@ -151,6 +159,7 @@ def test_so_do_those_that_got_into_the_folder_of_a_run(
     assert read(own) == before
 
 
+@pytest.mark.parametrize("merge", ["shared", slow("in the output"), slow("within the output")], indirect=True)
 def test_a_finished_run_leaves_nothing_but_its_result(invoke: Invoke, merge: Merge) -> None:
     inputs, workdir = files_of(merge.manifest.parent), merge.read().resources.workdir
     resume(invoke, merge)
@@ -199,9 +208,19 @@ def link(path: Path, target: Path, kind: str) -> None:
     path.symlink_to(target) if kind == "symbolic" else os.link(target, path)
 
 
-@pytest.mark.parametrize("kind", ["symbolic", "hard"])
-@pytest.mark.parametrize("name", LINKED)
-@pytest.mark.parametrize("begun", [False, True], ids=["fresh", "begun"])
+#: A shard, a shard that is being written, the journal, and what is published.
+EVERYDAY = {
+    (SHARD, "symbolic", True),
+    (f".regstream/{SHARD}.partial", "hard", False),
+    (".regstream/journal.jsonl", "symbolic", True),
+    ("config.json", "hard", False),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "begun"),
+    [*grid(EVERYDAY, LINKED, ["symbolic"], [True]), *grid(EVERYDAY, LINKED, ["hard"], [False])],
+)
 def test_inputs_survive_links_to_them_in_the_output(
     invoke: Invoke, inputs: Path, tmp_path: Path, name: str, kind: str, *, begun: bool
 ) -> None:
@@ -220,8 +239,14 @@ def test_inputs_survive_links_to_them_in_the_output(
         assert {path: path.read_bytes() for path in before} == before
 
 
-@pytest.mark.parametrize("name", ["hidden", "hidden/0", "hidden/0/task0", "evaluate-abcdefgh"])
-@pytest.mark.parametrize("command", ["run", "evaluate"])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("hidden/0", "run"),
+        *map(slow, ["hidden", "hidden/0/task0", "hidden"], ["run", "run", "evaluate"]),
+        *map(slow, ["evaluate-abcdefgh"] * 2, ["run", "evaluate"]),
+    ],
+)
 def test_so_do_folders_that_state_is_linked_to(
     invoke: Invoke, inputs: Path, tmp_path: Path, name: str, command: str
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from cases import slow
 from crash.faults import in_child
 from disk import no_waiting_for_the_disk
 from regstream.errors import ResumeError
@@ -40,9 +41,13 @@ def written(manifest: Path, name: str, *changes: tuple[str, str]) -> Path:
 
 
 @pytest.mark.parametrize(
-    "output", ["merged", "./merged", "other/../merged", "linked", "linked-parent/merged", "other/linked"]
+    ("output", "workdir"),
+    [
+        ("linked", ""),
+        *(slow(name, "") for name in ("merged", "./merged", "other/../merged", "linked-parent/merged", "other/linked")),
+        slow("merged", 'workdir = "elsewhere"\n'),
+    ],
 )
-@pytest.mark.parametrize("workdir", ["", 'workdir = "elsewhere"\n'])
 def test_a_second_run_into_the_same_output_is_refused(invoke: Invoke, fresh: Path, output: str, workdir: str) -> None:
     folder = fresh.parent
     (folder / "other").mkdir()
@@ -123,9 +128,15 @@ def work_of(kind: str) -> Callable[..., object]:
     return evaluate if kind == "evaluate" else representation_bias
 
 
-@pytest.mark.parametrize("one", ["evaluate", "bias"])
-@pytest.mark.parametrize("other", ["evaluate", "bias"])
-@pytest.mark.parametrize("workdir", ["", 'workdir = "fast"\n'], ids=["in the output", "elsewhere"])
+@pytest.mark.parametrize(
+    ("one", "other", "workdir"),
+    [
+        ("evaluate", "bias", ""),
+        slow("bias", "evaluate", 'workdir = "fast"\n'),
+        slow("evaluate", "evaluate", ""),
+        slow("bias", "bias", ""),
+    ],
+)
 def test_two_evaluations_at_once_do_not_disturb_each_other(finished: Path, one: str, other: str, workdir: str) -> None:
     finished.write_text(finished.read_text() + workdir)
     plan = plan_of(finished)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from cases import slow
 from disk import no_waiting_for_the_disk
 from regstream.errors import InputError
 from regstream.events import Event, StepStarted
@@ -44,7 +45,7 @@ def stray(manifest: Path, name: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", LOADED)
+@pytest.mark.parametrize("name", ["model.safetensors", "additional_chat_templates/rag.jinja"])
 @pytest.mark.parametrize("command", [("run",), ("run", "--restart"), ("plan",), ("run", "--dry-run")], ids=" ".join)
 def test_what_loaders_read_and_no_run_made_is_refused(
     invoke: Invoke, fresh: Path, name: str, command: tuple[str, ...]
@@ -60,6 +61,7 @@ def test_what_loaders_read_and_no_run_made_is_refused(
     assert path.exists()
 
 
+@pytest.mark.slow
 def test_what_loaders_read_and_came_during_the_run_is_refused_before_the_result_is_published(
     invoke: Invoke, fresh: Path
 ) -> None:
@@ -84,10 +86,10 @@ def test_so_are_links_wherever_they_lead(invoke: Invoke, fresh: Path, target: st
     assert invoke("run", fresh).exit_code == 4
 
 
-def test_several_are_counted(invoke: Invoke, fresh: Path) -> None:
-    for name in ("b.bin", "a.bin", "c.gguf", "notes.txt"):
+def test_all_that_loaders_read_is_counted(invoke: Invoke, fresh: Path) -> None:
+    for name in (*LOADED, *HARMLESS):
         stray(fresh, name)
-    assert "holds a.bin and 2 more, which" in invoke("run", fresh).stderr
+    assert f"holds {min(LOADED)} and {len(LOADED) - 1} more, which" in invoke("run", fresh).stderr
 
 
 def test_beside_what_no_loader_reads_a_merge_runs(invoke: Invoke, fresh: Path) -> None:
@@ -98,8 +100,7 @@ def test_beside_what_no_loader_reads_a_merge_runs(invoke: Invoke, fresh: Path) -
     assert {path.read_text() for path in paths} == {"of someone"}
 
 
-@pytest.mark.parametrize("state", ["half_done", "finished"])
-@pytest.mark.parametrize("name", ["model.safetensors", "adapter_config.json", "pytorch_model.bin"])
+@pytest.mark.parametrize(("state", "name"), [("half_done", "model.safetensors"), ("finished", "adapter_config.json")])
 def test_what_comes_into_a_run_or_a_result_is_refused_too(
     invoke: Invoke, request: pytest.FixtureRequest, state: str, name: str
 ) -> None:
@@ -135,6 +136,7 @@ def test_verify_names_links_and_what_is_missing(invoke: Invoke, finished: Path) 
     assert f"{output / 'tokenizer.json'}: missing" in said
 
 
+@pytest.mark.slow
 def test_restart_removes_what_the_record_lists_and_nothing_else(invoke: Invoke, fresh: Path) -> None:
     base, output = fresh.parent / "base", output_of(fresh)
     (base / "additional_chat_templates").mkdir()
@@ -155,7 +157,7 @@ def test_restart_removes_what_the_record_lists_and_nothing_else(invoke: Invoke, 
     assert invoke("verify", output).exit_code == 0
 
 
-@pytest.mark.parametrize("name", ["README.md", "config.json", "model-00002-of-00007.safetensors"])
+@pytest.mark.parametrize("name", [slow("README.md"), slow("config.json"), "model-00002-of-00007.safetensors"])
 def test_restart_keeps_a_recorded_file_that_someone_changed(invoke: Invoke, finished: Path, name: str) -> None:
     path = output_of(finished) / name
     path.write_bytes(changed := path.read_bytes()[:-1] + b"~")
@@ -169,7 +171,8 @@ def test_restart_keeps_a_recorded_file_that_someone_changed(invoke: Invoke, fini
 
 
 @pytest.mark.parametrize(
-    "name", ["../task0.jsonl", "/etc/hostname", "a/b/c", "..", "", ".regstream/lock", "./x", "a//b"]
+    "name",
+    ["../task0.jsonl", *map(slow, ("/etc/hostname", "a/b/c", "..", "", ".regstream/lock", "./x", "a//b"))],
 )
 @pytest.mark.parametrize("kind", ["record", "marker"])
 def test_a_record_that_lists_what_is_not_in_the_folder_removes_nothing(

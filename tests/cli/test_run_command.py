@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,30 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+import processes
+from cases import slow
+
 Invoke = Callable[..., Result]
-_RUN = [sys.executable, "-m", "regstream_cli", "run"]
 
 
 def _shards(output: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in output.glob("*.safetensors")}
 
 
-def test_the_streams_of_a_run(environment: dict[str, str], fresh: Path) -> None:
-    done = subprocess.run([*_RUN, fresh], env=environment, capture_output=True, text=True, check=True, timeout=120)
+def _by_a_new_interpreter(arguments: list[object], environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    """Run the command; what libraries print as they are imported is printed."""
+    return subprocess.run(
+        [sys.executable, "-m", "regstream_cli", *map(str, arguments)],
+        env=environment, capture_output=True, text=True, check=False, timeout=processes.SECONDS,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("start", [processes.run, slow(_by_a_new_interpreter)])
+def test_the_streams_of_a_run(
+    environment: dict[str, str], fresh: Path, start: Callable[..., "subprocess.CompletedProcess[str]"]
+) -> None:
+    done = start(["run", fresh], environment)
+    assert done.returncode == 0, done.stderr
     assert done.stdout == f"{fresh.parent / 'merged'}\n"
     lines = done.stderr.splitlines()
     assert all(line.startswith("regstream: ") for line in lines), done.stderr
@@ -34,23 +49,23 @@ def test_the_streams_of_a_run(environment: dict[str, str], fresh: Path) -> None:
 def test_ctrl_c_then_the_same_command_gives_the_same_bytes(
     invoke: Invoke, environment: dict[str, str], fresh: Path, finished_once: Path
 ) -> None:
-    process = subprocess.Popen(
-        [*_RUN, fresh, "--json"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        bufsize=0,
-        # A background job's SIGINT may be ignored, and regstream leaves that so.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
-    )
-    assert process.stdout is not None
+    reader, writer = os.pipe()
     # A pipe of one page: the run cannot get far ahead of its reader.
-    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, os.sysconf("SC_PAGE_SIZE"))
-    while b'"block 1"' not in process.stdout.readline():
-        pass
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
+    fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, os.sysconf("SC_PAGE_SIZE"))
+    with (
+        tempfile.TemporaryFile() as stderr,
+        processes.started(["run", fresh, "--json"], environment, stdout=writer, stderr=stderr) as process,
+    ):
+        os.close(writer)
+        with os.fdopen(reader, "rb", buffering=0) as stdout:
+            while b'"block 1"' not in stdout.readline():
+                pass
+            os.kill(process.pid or 0, signal.SIGINT)
+            stdout.readall()
+        process.join(processes.SECONDS)
+        stderr.seek(0)
+        said = stderr.read()
+    assert process.exitcode == 130, said
     assert b"stopping at the next safe point" in said
     assert said.splitlines()[-1].endswith(b"of 7 steps are committed; the same command goes on")
     assert not (fresh.parent / "merged" / "config.json").exists()
@@ -97,9 +112,15 @@ def test_a_device_that_is_not_there_is_2(invoke: Invoke, fresh: Path, flag: str)
     assert result.stderr.startswith("regstream: error: device")
 
 
-@pytest.mark.parametrize("command", ["plan", "run"])
-@pytest.mark.parametrize("inside", ["", "/further/in"])
-@pytest.mark.parametrize("key", ["output", "workdir"])
+@pytest.mark.parametrize(
+    ("key", "inside", "command"),
+    [
+        ("output", "", "plan"),
+        ("output", "/further/in", "run"),
+        ("workdir", "", "run"),
+        ("workdir", "/further/in", "plan"),
+    ],
+)
 def test_a_place_behind_a_link_that_leads_nowhere_is_refused(
     invoke: Invoke, fresh: Path, key: str, inside: str, command: str
 ) -> None:

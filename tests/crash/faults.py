@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,14 +47,17 @@ def count_places(work: Callable[[], object], folder: Path) -> list[str]:
     return places
 
 
-def of_every_kind(places: list[str], seed: int) -> list[int]:
-    """The index of one operation of each kind, drawn by the seed.
+def kind_of(place: str) -> str:
+    """The same operations on files of one purpose are of one kind, of whichever step, candidate or batch."""
+    return re.sub(r"[0-9a-f]{32}|\d+", "#", place)
 
-    Of one kind are the same operations on files of one purpose, of whichever step, candidate or batch.
-    """
+
+def of_every_kind(places: list[str], seed: int, without: Container[str] = ()) -> list[int]:
+    """The index of one operation of each kind but those in `without`, drawn by the seed."""
     kinds: dict[str, list[int]] = {}
     for index, place in enumerate(places):
-        kinds.setdefault(re.sub(r"[0-9a-f]{32}|\d+", "#", place), []).append(index)
+        if kind_of(place) not in without:
+            kinds.setdefault(kind_of(place), []).append(index)
     drawing = random.Random(seed)
     return sorted(drawing.choice(indexes) for indexes in kinds.values())
 

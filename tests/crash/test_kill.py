@@ -18,34 +18,35 @@ def killed_at(resuming: Resuming, index: int) -> Callable[[], None]:
     return lambda: with_fault(resuming.run, resuming.merge.output, index, kill)
 
 
+@pytest.mark.parametrize("kind", ["regmean++"], indirect=True)
 def test_at_a_few_operations(resuming: Resuming, places: list[str]) -> None:
-    for index in range(len(places) // 12, len(places), len(places) // 6):
+    for index in range(len(places) // 12, len(places), len(places) // 3):
         assert in_child(killed_at(resuming, index)) == SIGKILLED
         resuming.check(places[index])
 
 
 @pytest.mark.slow
-def test_at_every_kind_of_operation(resuming: Resuming, places: list[str]) -> None:
-    chosen = of_every_kind(places, seed=0)
-    assert len(chosen) > 60
+def test_at_every_kind_of_operation(resuming: Resuming, places: list[str], kinds_before: set[str]) -> None:
+    chosen = of_every_kind(places, seed=0, without=kinds_before)
+    assert kinds_before or len(chosen) > 60  # other merges may go through no other kinds
     codes = []
     for index in chosen:
         codes.append(in_child(killed_at(resuming, index)))
         resuming.check(places[index])
     # zarr's own threads may make a folder in one attempt or in two, so a run can be a few operations shorter.
-    assert set(codes[:-8]) == {SIGKILLED}
+    assert set(codes[:-8]) <= {SIGKILLED}
     assert set(codes) <= {SIGKILLED, 0}
 
 
 @pytest.mark.slow
-def test_at_fifty_random_instants(resuming: Resuming) -> None:
+def test_at_random_instants(resuming: Resuming) -> None:
     started = time.monotonic()
     assert in_child(resuming.run) == 0
     duration = time.monotonic() - started
     resuming.forget()
     instants = random.Random(0)
     num_killed = 0
-    while num_killed < 50:  # for each of three kinds: 150 in all
+    while num_killed < 12:
         seconds = instants.uniform(0, duration)
         if in_child(resuming.run, killed_after=seconds) == SIGKILLED:
             num_killed += 1

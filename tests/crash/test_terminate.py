@@ -2,7 +2,7 @@
 
 import os
 import signal
-import time
+import threading
 
 import pytest
 from click.testing import CliRunner
@@ -14,25 +14,35 @@ from regstream.runtime import scheduler
 from regstream.runtime.step import Artifacts, run_step
 from regstream.runtime.step_context import StepContext
 from regstream_cli.app import cli
+from regstream_cli.lines import Lines
 
 
 def signalled_in(resuming: Resuming, name: str, number: int) -> None:
     """Run the command, and be sent a signal as a step sets to work."""
 
+    noticed, notice = threading.Event(), Lines.notice
+
+    def notice_and_tell(lines: Lines, text: str) -> None:
+        notice(lines, text)
+        noticed.set()
+
     def signal_and_run(step: Step, context: StepContext) -> Artifacts:
         if step.name == name:
             os.kill(os.getpid(), number)
-            time.sleep(0.3)  # a thread takes the signal; steps of this size would be over before it has
+            assert noticed.wait(60)  # a thread takes the signal; a step of this size would be over before it has
         return run_step(step, context)
 
+    setattr(Lines, "notice", notice_and_tell)  # noqa: B010  in a process of its own
     setattr(scheduler, "run_step", signal_and_run)  # noqa: B010  a name the module imports for itself
     result = CliRunner().invoke(cli, ["run", str(resuming.merge.manifest)])
     assert "the same command goes on" in result.stderr, result.stderr
     raise SystemExit(result.exit_code)
 
 
-@pytest.mark.parametrize("step", ["stem", "block 0", "block 1", "head"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("kind", ["regmean++"], indirect=True)
+@pytest.mark.parametrize(
+    ("step", "number"), [("stem", signal.SIGTERM), ("block 0", signal.SIGINT), ("head", signal.SIGTERM)]
+)
 def test_within_every_kind_of_step(resuming: Resuming, step: str, number: int) -> None:
     assert in_child(lambda: signalled_in(resuming, step, number)) == 130
     assert not (resuming.merge.output / "config.json").exists()

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import checkpoints
 from adapters import make_adapter, make_adapters, merge_all_with_peft, merge_with_peft
+from cases import slow
 from merging import Merge, make_merge, read_result, worst_difference
 from regstream.checkpoint.adapted import AdaptedCheckpoint
 from regstream.errors import InputError, ResumeError
@@ -34,7 +35,7 @@ def num_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "bert", "clip", "clip-full"])
+@pytest.mark.parametrize("family", ["llama", *map(slow, ["gpt2", "bert", "clip", "clip-full"])])
 def test_adapters_are_merged_as_the_checkpoints_that_peft_makes(tmp_path: Path, family: checkpoints.Family) -> None:
     merge = made(tmp_path / "merge", family)
     result, expected = read_result(merge.run()), read_result(merge_all_with_peft(merge).run())
@@ -42,7 +43,7 @@ def test_adapters_are_merged_as_the_checkpoints_that_peft_makes(tmp_path: Path, 
     assert difference < 2e-4, name
 
 
-@pytest.mark.parametrize("method", ["regmean", "average", "task_arithmetic"])
+@pytest.mark.parametrize("method", ["regmean", *map(slow, ["average", "task_arithmetic"])])
 def test_by_every_method(tmp_path: Path, method: str) -> None:
     config = {"use_rslora": True, "rank_pattern": {"v_proj": 2}, "modules_to_save": ["norm", "input_layernorm"]}
     merge = made(tmp_path / "merge", "llama", {"merge": {"method": method}}, **config)
@@ -51,7 +52,7 @@ def test_by_every_method(tmp_path: Path, method: str) -> None:
     assert difference < (2e-4 if method == "regmean" else 2e-6), name
 
 
-@pytest.mark.parametrize("method", ["regmean++", "regmean", "average", "task_arithmetic"])
+@pytest.mark.parametrize("method", ["regmean++", *map(slow, ["regmean", "average", "task_arithmetic"])])
 def test_the_base_is_read_once_for_all_of_them(tmp_path: Path, method: str) -> None:
     options = {"hidden": 128, "layers": 4, "candidates": 3, "num_rows": 4, "merge": {"method": method}}
     merge = made(tmp_path / "merge", "llama", options)
@@ -69,6 +70,7 @@ def test_the_base_is_read_once_for_all_of_them(tmp_path: Path, method: str) -> N
     assert plan.read_bytes - hidden == plan.base.num_bytes_read + own
 
 
+@pytest.mark.slow
 def test_they_are_judged_as_the_checkpoints_that_peft_makes(tmp_path: Path) -> None:
     table = '[candidates.evaluation]\npath = "task{}.jsonl"\nfield = "input_ids"\nrows = 2\n'
     merge = made(tmp_path / "merge", "llama", {"candidate": table.format, "layers": 2, "num_rows": 4})
@@ -78,6 +80,7 @@ def test_they_are_judged_as_the_checkpoints_that_peft_makes(tmp_path: Path) -> N
         assert own.scores == pytest.approx(expected.scores, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_in_several_passes_the_bytes_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     merge = made(tmp_path / "merge", "llama")
     run(merge.plan())
@@ -91,6 +94,7 @@ def test_in_several_passes_the_bytes_are_the_same(tmp_path: Path, monkeypatch: p
     assert plan.base.num_bytes_read <= 1.05 * num_bytes(merge.folders.base)
 
 
+@pytest.mark.slow
 def test_beside_checkpoints_and_on_a_model_of_their_own(tmp_path: Path) -> None:
     merge = make_merge(tmp_path, "llama")
     base, first, second, third = merge.folders.base, *merge.folders.candidates
@@ -121,6 +125,7 @@ def test_beside_checkpoints_and_on_a_model_of_their_own(tmp_path: Path) -> None:
     assert difference < 2e-4, name
 
 
+@pytest.mark.slow
 def test_a_model_that_two_adapters_are_on_is_read_once(tmp_path: Path) -> None:
     merge = make_merge(tmp_path, "llama", layers=2, num_rows=4)
     model = merge.folders.candidates[2]
@@ -139,6 +144,7 @@ def test_a_model_that_two_adapters_are_on_is_read_once(tmp_path: Path) -> None:
     assert first.model is not third
 
 
+@pytest.mark.slow
 def test_a_changed_adapter_is_no_longer_the_run_that_was_begun(tmp_path: Path) -> None:
     merge = made(tmp_path / "merge", "llama")
     whole = {path.name: path.read_bytes() for path in merge.run().glob("model*")}
@@ -202,6 +208,7 @@ def test_what_adapters_take_is_planned(tmp_path: Path) -> None:
     assert (mixed["shared block"], mixed["reference"]) == (block, plain["reference"])
 
 
+@pytest.mark.slow
 def test_float32_factors_on_a_base_in_bfloat16_are_merged_in_bfloat16(tmp_path: Path) -> None:
     merge = made(tmp_path / "merge", "llama", {"dtype": torch.bfloat16, "layers": 1}, modules_to_save=["norm"])
     assert merge.plan().compute_dtype == torch.bfloat16

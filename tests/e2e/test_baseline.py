@@ -6,10 +6,11 @@ import pytest
 
 import checkpoints
 from bench import baseline
+from cases import slow
 from merging import make_merge, read_result, worst_difference
 
 
-@pytest.mark.parametrize("family", ["llama", "clip"])
+@pytest.mark.parametrize("family", ["llama", slow("clip")])
 def test_the_baseline_merges_as_the_engine_does(tmp_path: Path, family: checkpoints.Family) -> None:
     # Rows of one length: the baseline, like what it stands for, would count padding as tokens.
     merge = make_merge(tmp_path, family, num_rows=48, calibration="batch_rows = 1")

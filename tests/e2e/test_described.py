@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard
 
 import checkpoints
 import reference
+from cases import grid, slow
 from merging import Merge, make_merge, read_result, worst_difference
 from regstream.errors import ResumeError
 from regstream.output.provenance import read_provenance
@@ -24,8 +25,13 @@ def of_the_description(merge: Merge) -> list[str]:
     return [line for line in merge.plan().warnings if "[merge.others]" not in line]
 
 
-@pytest.mark.parametrize("method", ["regmean++", pytest.param("regmean", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("family", checkpoints.DESCRIBED_FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        *grid({("olmo2", "regmean++")}, checkpoints.DESCRIBED_FAMILIES, ["regmean++"]),
+        *[slow("gpt_neox", "regmean"), slow("megatron-bert", "regmean")],
+    ],
+)
 def test_a_described_architecture_is_merged_as_a_known_one(
     tmp_path: Path, family: checkpoints.Family, method: reference.Method
 ) -> None:
@@ -42,12 +48,13 @@ def test_a_described_architecture_is_merged_as_a_known_one(
     assert "[architecture]" in card.text
 
 
-@pytest.mark.parametrize("family", checkpoints.DESCRIBED_FAMILIES)
+@pytest.mark.parametrize("family", ["gpt_neox", slow("opt")])
 def test_its_weights_are_averaged_by_a_method_of_weights_alone(tmp_path: Path, family: checkpoints.Family) -> None:
     merge = make_merge(tmp_path, family, layers=2, merge={"method": "average"})
     assert worst_difference(read_result(merge.run()), merge.reference("average"))[0] <= TOLERANCE
 
 
+@pytest.mark.slow
 def test_what_is_in_no_list_of_inputs_is_averaged_and_told(tmp_path: Path) -> None:
     merge = make_merge(tmp_path, "olmo2")
     text = merge.manifest.read_text()

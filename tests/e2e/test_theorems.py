@@ -9,10 +9,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import checkpoints
+from cases import slow
 from merging import Merge, make_merge, read_result, worst_difference
 from reference import blocks_of, linear_inputs
-
-FAMILIES: tuple[checkpoints.Family, ...] = ("llama", "gemma2", "clip")
 
 
 def tensors_of(folder: Path) -> dict[str, Tensor]:
@@ -20,9 +19,17 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
     return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("method", ["regmean++", pytest.param("regmean", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("family", "dtype", "method"),
+    [
+        ("llama", torch.bfloat16, "regmean++"),
+        slow("clip", torch.float32, "regmean++"),
+        slow("llama", torch.float32, "regmean++"),
+        slow("gemma2", torch.bfloat16, "regmean++"),
+        slow("gemma2", torch.float32, "regmean"),
+        slow("clip", torch.bfloat16, "regmean"),
+    ],
+)
 def test_identical_candidates_are_a_fixed_point_to_the_last_bit(
     tmp_path: Path, family: checkpoints.Family, dtype: torch.dtype, method: str
 ) -> None:
@@ -49,7 +56,7 @@ def with_order(merge: Merge, order: Sequence[int], output: str) -> dict[str, Ten
     return read_result(path.parent / output)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["llama", *map(slow, ["gemma2", "clip"])])
 def test_the_order_of_candidates_matters_to_rounding_only(tmp_path: Path, family: checkpoints.Family) -> None:
     merge = make_merge(tmp_path, family, layers=2, candidate=lambda index: f"weight = {index + 1}")
     first = with_order(merge, [0, 1, 2], "first")
@@ -57,7 +64,8 @@ def test_the_order_of_candidates_matters_to_rounding_only(tmp_path: Path, family
     assert difference < 1e-5, name
 
 
-@pytest.mark.parametrize("family", ["llama", "clip"])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", slow("clip")])
 def test_on_a_single_block_behind_shared_embeddings_regmean_plus_plus_is_regmean(
     tmp_path: Path, family: checkpoints.Family
 ) -> None:
@@ -100,8 +108,7 @@ def objectives(merge: Merge, method: str, weights: Mapping[str, Tensor]) -> dict
     return totals
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma2"])
-@pytest.mark.parametrize("method", ["regmean++", "regmean"])
+@pytest.mark.parametrize(("family", "method"), [("llama", "regmean++"), slow("gemma2", "regmean")])
 def test_every_linear_fits_the_candidates_outputs_better_than_the_mean(
     tmp_path: Path, family: checkpoints.Family, method: str
 ) -> None:

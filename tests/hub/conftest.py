@@ -15,6 +15,7 @@ from huggingface_hub import constants, file_download
 from huggingface_hub.utils import _http, close_session
 
 import checkpoints
+import processes
 from hub_server import Hub, put_on, serving
 from merging import Merge, make_merge
 from regstream.hub import fetch
@@ -63,7 +64,17 @@ def environment(hub: Hub, cache: Path) -> dict[str, str]:
 
 @pytest.fixture
 def command(environment: dict[str, str]) -> Command:
-    """Call it."""
+    """Call it, in a process that is forked from this one and so turned to the hub as this one is."""
+
+    def call(*arguments: object, **variables: str) -> "subprocess.CompletedProcess[str]":
+        return processes.run([*arguments], environment | variables)
+
+    return call
+
+
+@pytest.fixture
+def new_interpreter(environment: dict[str, str]) -> Command:
+    """Call it in an interpreter that reads the environment as it imports the client."""
 
     def call(*arguments: object, **variables: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(

@@ -49,6 +49,7 @@ def test_the_same_bytes_as_from_folders(local: Merge, hub: Hub, tmp_path: Path) 
     assert "- org/adapter-2\n" in card
 
 
+@pytest.mark.slow
 def test_on_a_disk_with_no_room_for_their_base(
     hub: Hub, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,9 @@ def whole_files(hub: Hub) -> list[str]:
 
 
 @pytest.mark.slow
-def test_plan_run_verify_evaluate(local_once: Merge, remote: Merge, hub: Hub, command: Command, cache: Path) -> None:
+def test_plan_run_verify_evaluate(
+    local_once: Merge, remote: Merge, hub: Hub, command: Command, new_interpreter: Command
+) -> None:
     planned = command("plan", remote.manifest, "--json")
     record = json.loads(planned.stdout)
     assert record["fetch_bytes"] > 0
@@ -40,7 +42,7 @@ def test_plan_run_verify_evaluate(local_once: Merge, remote: Merge, hub: Hub, co
     assert whole_files(hub) == []
     told = command("plan", remote.manifest)
     assert "from the hub, at most" in told.stdout
-    ran = command("run", remote.manifest)
+    ran = new_interpreter("run", remote.manifest)
     assert ran.returncode == 0, ran.stderr
     assert "regstream: fetching org/candidate-0: model-" in ran.stderr
     steps = json.loads((remote.output / "regstream.measured.json").read_text())["steps"]
@@ -55,7 +57,7 @@ def test_plan_run_verify_evaluate(local_once: Merge, remote: Merge, hub: Hub, co
     assert hub.asked(f".*{now}.*") == []
     hub.repos["org/candidate-0"].branches["main"] = was
     asked = len(hub.requests)
-    again = command("run", remote.manifest, HF_HUB_OFFLINE="1")
+    again = new_interpreter("run", remote.manifest, HF_HUB_OFFLINE="1")
     assert "already finished" in again.stderr
     assert len(hub.requests) == asked
 

@@ -21,6 +21,7 @@ from PIL import Image
 from transformers import CLIPVisionConfig, LlamaConfig
 
 import checkpoints
+from cases import slow
 from hub_server import Hub, stop
 from merging import Merge, make_merge
 from regstream.data import dataset_sampler as drawing
@@ -133,6 +134,7 @@ def test_rows_are_written_piece_by_piece(rows: str, monkeypatch: pytest.MonkeyPa
     assert max(counts) <= 8
 
 
+@pytest.mark.slow
 def test_who_draws_the_same_rows_at_once_waits(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
     began, times = threading.Event(), list[Path]()
 
@@ -158,7 +160,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("field", ["text", "messages", "input_ids", "Q: {text}\nA: {text}"])
+@pytest.mark.parametrize("field", ["messages", *map(slow, ["text", "input_ids", "Q: {text}\nA: {text}"])])
 def test_the_same_set_as_from_a_file_of_the_rows(rows: str, tokenizer: Path, tmp_path: Path, field: str) -> None:
     config = LlamaConfig(vocab_size=checkpoints.VOCABULARY)
     options: dict[str, Any] = {"family": LLAMA, "config": config, "base": tokenizer, "seed": 5}
@@ -173,6 +175,7 @@ def test_the_same_set_as_from_a_file_of_the_rows(rows: str, tokenizer: Path, tmp
     assert warnings == []
 
 
+@pytest.mark.slow
 def test_images_with_their_labels(rows: str, tmp_path: Path) -> None:
     base = tmp_path / "base"
     base.mkdir()
@@ -236,6 +239,7 @@ def test_without_the_package_it_is_told_how_to_get_it(rows: str, monkeypatch: py
         DatasetSampler().sample(asked(), "text", 0)
 
 
+@pytest.mark.slow
 def test_offline_what_was_drawn_is_there_and_all_else_is_told(
     rows: str, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +276,7 @@ def stopping() -> Callable[[Event], None]:
     return listen
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_rows_it_began_with(merge: Merge, rows: str, hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         merge.run(listener=stopping())
@@ -290,6 +295,7 @@ def test_a_run_goes_on_with_the_rows_it_began_with(merge: Merge, rows: str, hub:
     assert ModelCard.load(merge.output / "README.md").data.to_dict()["datasets"] == [NAME]
 
 
+@pytest.mark.slow
 def test_other_rows_are_another_merge(merge: Merge, hub: Hub, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         merge.run(listener=stopping())
@@ -298,15 +304,16 @@ def test_other_rows_are_another_merge(merge: Merge, hub: Hub, tmp_path: Path) ->
         merge.run()  # by what the data set is now, as with --restart
 
 
+@pytest.mark.slow
 def test_the_command_says_what_regstream_has_to_say_and_nothing_else(
-    merge: Merge, command: Callable[..., "subprocess.CompletedProcess[str]"]
+    merge: Merge, new_interpreter: Callable[..., "subprocess.CompletedProcess[str]"]
 ) -> None:
-    planned = command("plan", merge.manifest)
+    planned = new_interpreter("plan", merge.manifest)
     assert (planned.returncode, planned.stderr) == (0, "")
-    offline = command("plan", merge.manifest, HF_HUB_OFFLINE="1")
+    offline = new_interpreter("plan", merge.manifest, HF_HUB_OFFLINE="1")
     assert (offline.returncode, offline.stderr) == (0, "")
     merge.manifest.write_text(merge.manifest.read_text().replace('split = "train"', 'split = "valid"'))
-    refused = command("plan", merge.manifest)
+    refused = new_interpreter("plan", merge.manifest)
     assert refused.returncode == 4
     assert 'candidate "task0": calibration: data set org/rows at ' in refused.stderr
     assert refused.stderr.count("\n") == 1

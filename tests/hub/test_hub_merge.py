@@ -79,6 +79,7 @@ def test_the_same_bytes_as_from_folders(local_once: Merge, remote: Merge, hub: H
     assert len(shards_in(cache)) == len(fetched(hub))  # without a bound on the disk they stay
 
 
+@pytest.mark.slow
 def test_on_a_disk_for_less_than_two_candidates(local_once: Merge, remote: Merge, hub: Hub, cache: Path) -> None:
     disk = int(1.9 * weights_bytes(local_once.folders.candidates[0]))
     with_disk(remote, disk)
@@ -106,6 +107,7 @@ def test_what_was_in_the_cache_before_stays(remote: Merge, hub: Hub, cache: Path
     assert path.exists()
 
 
+@pytest.mark.slow
 def test_each_shard_comes_before_it_is_used_and_in_the_order_of_use(remote: Merge, hub: Hub) -> None:
     plan = planned(remote)
     seen: dict[int, set[str]] = {}
@@ -191,6 +193,7 @@ def test_a_disk_that_one_step_is_too_much_for_is_refused_at_once(remote: Merge, 
     assert not remote.output.exists()
 
 
+@pytest.mark.slow
 def test_no_network_in_the_middle_keeps_all_and_goes_on(
     local_once: Merge, remote: Merge, hub: Hub, monkeypatch: pytest.MonkeyPatch, impatient: list[float]
 ) -> None:

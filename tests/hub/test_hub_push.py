@@ -99,6 +99,7 @@ def test_without_access_it_is_one_line(
     assert writable.asked(TAKES) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [{"cut_after": 1000}, {"status": 500}, {"status": 403}])
 def test_an_upload_that_is_cut_is_gone_on_with_and_nothing_goes_twice(
     writable: Hub, result: Path, impatient: list[float], fault: dict[str, int]
@@ -128,6 +129,7 @@ def test_a_moment_of_trouble_is_waited_for(writable: Hub, result: Path, impatien
     assert impatient == [1, 2]
 
 
+@pytest.mark.slow
 def test_stopped_between_files_it_goes_on(writable: Hub, result: Path) -> None:
     told: list[str] = []
 
@@ -146,6 +148,7 @@ def test_stopped_between_files_it_goes_on(writable: Hub, result: Path) -> None:
     assert len(writable.asked(TAKES)) == len({str(request) for request in writable.asked(TAKES)})
 
 
+@pytest.mark.slow
 def test_weights_of_another_model_go(writable: Hub, result: Path, tmp_path: Path) -> None:
     before = tmp_path / "before"
     before.mkdir()
@@ -158,6 +161,7 @@ def test_weights_of_another_model_go(writable: Hub, result: Path, tmp_path: Path
     assert push(result, REPO).removed == ()
 
 
+@pytest.mark.slow
 def test_what_else_is_loaded_from_the_repository_is_named(writable: Hub, result: Path, tmp_path: Path) -> None:
     before = tmp_path / "before"
     (before / "onnx").mkdir(parents=True)
@@ -176,6 +180,7 @@ def test_what_else_is_loaded_from_the_repository_is_named(writable: Hub, result:
     assert stands(writable).keys() > on_record(result).keys()
 
 
+@pytest.mark.slow
 def test_private_where_it_is_new_and_refused_where_it_is_public(writable: Hub, result: Path) -> None:
     push(result, REPO, private=True)
     assert writable.repos[REPO].token == "secret"
@@ -187,6 +192,7 @@ def test_private_where_it_is_new_and_refused_where_it_is_public(writable: Hub, r
     assert len(writable.asked(TAKES)) == asked
 
 
+@pytest.mark.slow
 def test_a_branch(writable: Hub, result: Path) -> None:
     sent = push(result, REPO, revision="v2")
     assert sent.url.endswith("/tree/v2")
@@ -197,6 +203,7 @@ def test_a_branch(writable: Hub, result: Path) -> None:
     assert len(writable.asked(TAKES)) == len(list(result.glob("*.safetensors")))
 
 
+@pytest.mark.slow
 def test_what_a_gitignore_keeps_out_is_missed(writable: Hub, result: Path, tmp_path: Path) -> None:
     before = tmp_path / "before"
     before.mkdir()
@@ -252,6 +259,7 @@ def test_what_is_not_what_was_made_is_refused_before_anything_is_asked(
     assert writable.requests == []
 
 
+@pytest.mark.slow
 def test_no_place_of_the_machine_is_published(writable: Hub, tmp_path: Path) -> None:
     folder = tmp_path / "secret place"
     folder.mkdir()
@@ -269,6 +277,7 @@ def test_no_place_of_the_machine_is_published(writable: Hub, tmp_path: Path) -> 
         assert str(tmp_path).encode() not in data, name
 
 
+@pytest.mark.slow
 def test_a_home_folder_in_what_came_from_the_base_is_told(
     writable: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

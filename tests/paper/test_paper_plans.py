@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import checkpoints
+from cases import slow
 from paper.conftest import MANIFESTS
 from paper.hollow import ANSWER_WORDS, fill, write_rows
 from paper.published import (
@@ -32,6 +33,7 @@ from regstream.plan.planning import make_plan
 from regstream_cli.app import cli
 
 RUNS = sorted(path.stem for path in (MANIFESTS / "paper").glob("*.toml"))
+EVERYDAY = ("clip-b32-8",)
 MIB = 1 << 20
 #: A table's keys that say which rows of the hub it means.
 _ROWS = re.compile(r'dataset = "([^"]+)"\n(?:config = "[^"]+"\n)?split = "([^"]+)"\n(?:revision = "[^"]+"\n)?')
@@ -95,7 +97,7 @@ def test_shapes_have_as_many_parameters_as_was_published(model: str) -> None:
 
 
 @pytest.mark.usefixtures("ample_disk")
-@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("run", [run if run in EVERYDAY else slow(run) for run in RUNS])
 def test_a_run_is_planned(run: str, copied: Path, cache: Path) -> None:
     manifest = copied / f"{run}.toml"
     model = prepare(manifest, cache)
@@ -165,6 +167,7 @@ def _check_memory(record: dict[str, Any], parts: Parts, itemsize: int, batch_tok
     assert least < peak < most
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ample_disk")
 def test_twenty_candidates_take_the_memory_of_eight(copied: Path, cache: Path) -> None:
     terms = {}
@@ -176,6 +179,7 @@ def test_twenty_candidates_take_the_memory_of_eight(copied: Path, cache: Path) -
     assert terms[8] == terms[20]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [run for run in RUNS if run.startswith("mergebench")])
 def test_each_candidate_has_the_rows_of_its_own_domain(run: str, copied: Path, cache: Path) -> None:
     manifest = copied / f"{run}.toml"
@@ -185,6 +189,7 @@ def test_each_candidate_has_the_rows_of_its_own_domain(run: str, copied: Path, c
     assert found == {name: [length] * 256 for name, length in row_tokens(model).items()}
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_plans_offline(copied: Path, cache: Path) -> None:
     manifest = copied / "clip-b32-8.toml"
     prepare(manifest, cache)

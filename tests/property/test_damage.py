@@ -18,8 +18,8 @@ from regstream.manifest.reading import read_manifest
 from regstream.runtime.scheduler import run
 from regstream.storage.journal import Journal
 
-CASES = settings(max_examples=2600, deadline=None, suppress_health_check=list(HealthCheck))
-A_FEW = settings(CASES, max_examples=60)
+CASES = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+A_FEW = settings(CASES, max_examples=25)
 
 
 @pytest.fixture(scope="module")

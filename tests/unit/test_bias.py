@@ -20,7 +20,7 @@ LAYERS = 3
 def merge(tmp_path_factory: pytest.TempPathFactory) -> Merge:
     folder = tmp_path_factory.mktemp("bias")
     table = '[candidates.evaluation]\npath = "held-out-{}.jsonl"\nfield = "input_ids"\nbatch_rows = 3'
-    merge = make_merge(folder, "llama", layers=LAYERS, candidates=2, num_rows=4, candidate=table.format)
+    merge = make_merge(folder, "llama", layers=LAYERS, candidates=2, num_rows=4, hidden=16, candidate=table.format)
     for index, rows in enumerate(ROWS):
         checkpoints.write_token_rows(folder / f"held-out-{index}.jsonl", rows)
     merge.run()

@@ -41,6 +41,7 @@ def load(path: Path, base: Path, **settings: Any) -> CalibrationSet:
     return load_calibration(calibration, family=CLIP_VISION, config=config, base=base, seed=0, warn=lambda _: None)
 
 
+@pytest.mark.slow
 def test_a_batch_of_large_images_takes_the_memory_of_one(images: Path, base: Path) -> None:
     for index in range(8):
         Image.new("RGB", (1800, 1400), (index, 0, 0)).save(images / f"{index}.bmp")

@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 import checkpoints
+from cases import slow
 from merging import Merge, make_merge
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate import loss, mean
@@ -32,7 +33,7 @@ def make(folder: Path, family: checkpoints.Family) -> Merge:
     return merge
 
 
-@pytest.fixture(scope="module", params=["llama", "llama-tied", "gemma2", "gpt2", "opt"])
+@pytest.fixture(scope="module", params=["llama", *map(slow, ["llama-tied", "gemma2", "gpt2", "opt"])])
 def merge(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Merge:
     merge = make(tmp_path_factory.mktemp("evaluate"), request.param)
     merge.run()
@@ -79,7 +80,8 @@ def test_every_model_is_judged_as_it_judges_itself(merge: Merge) -> None:
     assert found["task1"].keys() == {"task1"}
 
 
-@pytest.mark.parametrize("merge", ["llama-tied"], indirect=True)
+@pytest.mark.slow
+@pytest.mark.parametrize("merge", ["llama"], indirect=True)
 def test_candidates_are_judged_on_all_data_where_it_is_asked_for(merge: Merge) -> None:
     found = losses(evaluate(merge.plan(), cross=True))
     assert found["task0"].keys() == found["task1"].keys() == {"task0", "task1"}
@@ -87,7 +89,8 @@ def test_candidates_are_judged_on_all_data_where_it_is_asked_for(merge: Merge) -
     assert found["task1"]["task0"] == pytest.approx(whole_loss(model, HELD_OUT[0]), abs=1e-5)
 
 
-@pytest.mark.parametrize("merge", ["llama-tied"], indirect=True)
+@pytest.mark.slow
+@pytest.mark.parametrize("merge", ["llama"], indirect=True)
 def test_logits_in_several_pieces_give_the_same_loss(merge: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = losses(evaluate(merge.plan()))
     monkeypatch.setattr(loss, "_LOGITS", 5 * checkpoints.VOCABULARY + 1)

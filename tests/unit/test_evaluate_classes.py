@@ -111,6 +111,7 @@ def accuracy_of_transformers(base: Path, tower: Path, images: Path) -> float:
     return float((logits.argmax(-1) == rows["labels"]).float().mean())
 
 
+@pytest.mark.slow
 def test_every_models_accuracy_is_that_of_transformers(tmp_path: Path) -> None:
     merge = make(tmp_path)
     merge.run()
@@ -140,6 +141,7 @@ def test_without_a_result_the_text_tower_is_not_run(tmp_path: Path) -> None:
     assert not any(isinstance(event, StepStarted) for event in events)
 
 
+@pytest.mark.slow
 def test_a_vision_tower_alone_needs_the_whole_named(tmp_path: Path) -> None:
     whole = checkpoints.make_family(tmp_path / "whole", "clip-full", candidates=0, layers=2).base
     merge = make(tmp_path, "clip")

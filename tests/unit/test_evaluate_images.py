@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import checkpoints
+from cases import slow
 from merging import Merge, make_merge
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate.evaluation import Evaluation, evaluate
@@ -55,7 +56,7 @@ def scores(evaluation: Evaluation) -> dict[str, dict[str, float]]:
 
 @pytest.mark.parametrize(
     ("family", "features", "bias"),
-    [("clip", 32, False), ("clip-full", 16, False), ("clip-full", 32, True), ("vit", 32, True)],
+    [slow("clip", 32, False), ("clip-full", 16, False), slow("clip-full", 32, True), slow("vit", 32, True)],
 )
 def test_every_models_accuracy_is_the_whole_models(
     tmp_path: Path, family: checkpoints.Family, features: int, *, bias: bool
@@ -75,6 +76,7 @@ def test_every_models_accuracy_is_the_whole_models(
         assert scores(found)[name] == pytest.approx(expected), name
 
 
+@pytest.mark.slow
 def test_heads_and_labels_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     merge = make(tmp_path, "clip", features=7)
     merge.run()

@@ -8,6 +8,7 @@ import torch
 
 import checkpoints
 from architectures import TABLES
+from cases import slow
 from editing import edited, write_adapter, write_manifest
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError
@@ -43,7 +44,7 @@ class Inputs:
         return write_manifest(folder, self.base, path, table=self.table, adapters={path.name: self.adapter})
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=[f if f in ("gpt2", "clip-full", "olmo2") else slow(f) for f in FAMILIES])
 def inputs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     folder, family = tmp_path_factory.mktemp("every"), request.param
     made = checkpoints.make_family(folder, family, candidates=1, layers=1, hidden=16)

@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import checkpoints
+from cases import slow
 from experiments import bias, identity, manifests, table
 from experiments.derived import Derived
 from experiments.results import Result, Results
@@ -59,7 +60,7 @@ def points(name: str, made: Path, context: Context) -> list[Point]:
     return list(SWEEPS[name].points(manifests.read(made), context))
 
 
-@pytest.mark.parametrize("name", SWEEPS)
+@pytest.mark.parametrize("name", [name if name in ("methods", "sequential") else slow(name) for name in SWEEPS])
 def test_every_points_manifests_are_sound(name: str, made: Path, context: Context, tmp_path: Path) -> None:
     found = points(name, made, context)
     assert found
@@ -125,6 +126,7 @@ def test_derived_sets(made: Path, tmp_path: Path) -> None:
     assert derived.corrupted(own[0], "JPEG") != derived.corrupted(own[0], "contrast")
 
 
+@pytest.mark.slow
 def test_a_sweep_end_to_end_and_nothing_is_run_twice(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -144,6 +146,7 @@ def test_a_sweep_end_to_end_and_nothing_is_run_twice(
     assert Image.open(tmp_path / "methods.png").size[0] > 100
 
 
+@pytest.mark.slow
 def test_bias_is_of_every_method_task_and_depth(made: Path, tmp_path: Path) -> None:
     found = bias.biases(Runner(tmp_path), manifests.read(made))
     bias.write_csv(tmp_path / "bias.csv", found)
@@ -155,6 +158,7 @@ def test_bias_is_of_every_method_task_and_depth(made: Path, tmp_path: Path) -> N
     assert Image.open(tmp_path / "bias.png").size[0] > 100
 
 
+@pytest.mark.slow
 def test_merging_in_turn_merges_what_was_merged(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("experiments.sweeps.AT_A_TIME", 2)
     manifest = manifests.read(made)

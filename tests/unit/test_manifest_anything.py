@@ -119,7 +119,7 @@ def test_what_is_mutated_is_sound_at_first() -> None:
     assert read(written(SOUND)) == ()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_a_mutated_manifest_is_read_or_refused(data: st.DataObject) -> None:
     raw = deepcopy(SOUND)
@@ -128,7 +128,7 @@ def test_a_mutated_manifest_is_read_or_refused(data: st.DataObject) -> None:
     read(written(raw))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.binary())
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     assert read(content)

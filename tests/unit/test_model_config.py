@@ -85,6 +85,7 @@ def test_tables_without_end_are_refused() -> None:
         build(rope_scaling=deep)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "keys", "expected"),
     [

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 import checkpoints
+from cases import slow
 from merging import make_merge
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.checkpoint.source import LOCAL
@@ -154,7 +155,7 @@ def is_told(told: list[str], key: str) -> bool:
     return key in UNTOLD or any(key in line for line in told)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["llama", *(slow(family) for family in FAMILIES if family != "llama")])
 def test_a_key_that_changes_what_is_computed_is_refused_and_any_other_is_told(
     judges: Judges, family: checkpoints.Family
 ) -> None:
@@ -200,7 +201,7 @@ def with_theta(config: Mapping[str, Any], theta: float) -> dict[str, Any]:
     return {**config, "rope_parameters": table}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [f if f in ("llama", "gpt_neox") else slow(f) for f in FAMILIES])
 def test_both_versions_spellings_of_a_config_agree(judges: Judges, family: checkpoints.Family) -> None:
     judge = judges(family)
     new = dict(judge.base.config)

@@ -79,7 +79,7 @@ def test_a_method_of_weights_alone_opens_no_calibration_set(tmp_path: Path) -> N
 
 
 def test_a_warning_is_told_at_once_and_kept_without_a_path(tmp_path: Path) -> None:
-    merge = make_merge(tmp_path, layers=1, hidden=8, candidates=2, calibration="rows = 50")
+    merge = make_merge(tmp_path, layers=1, hidden=8, candidates=2, calibration="rows = 50", num_rows=12)
     told: list[Any] = []
     plan = make_plan(merge.read(), listener=told.append)
     assert [event.message for event in told if isinstance(event, Warned)] == list(plan.warnings)

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from transformers import AutoTokenizer, GenerationConfig
 
 import checkpoints
+from cases import slow
 from merging import Merge, make_merge, read_result
 from regstream.errors import InputError
 from regstream.output.provenance import PROVENANCE, is_published, read_provenance
@@ -43,7 +44,9 @@ class Published:
         return json.loads((self.folder / name).read_text())
 
 
-@pytest.fixture(scope="module", params=["llama", "llama-tied", "gemma2", "bert", "vit", "clip", "clip-full"])
+@pytest.fixture(
+    scope="module", params=["llama", "clip-full", *map(slow, ["llama-tied", "gemma2", "bert", "vit", "clip"])]
+)
 def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Published:
     folder = tmp_path_factory.mktemp("published")
     # More rows asked for than there are: the warning of it is part of the record.
@@ -112,7 +115,7 @@ def test_the_config_is_the_bases_but_for_its_dtype(published: Published) -> None
         assert config[key] == base[key]
 
 
-@pytest.mark.parametrize("published", checkpoints.CAUSAL_FAMILIES, indirect=True)
+@pytest.mark.parametrize("published", ["llama", *map(slow, checkpoints.CAUSAL_FAMILIES[1:])], indirect=True)
 def test_the_tokenizer_and_the_defaults_of_generation_are_the_bases(published: Published) -> None:
     tokenizers = [AutoTokenizer.from_pretrained(path) for path in (published.folder, published.merge.folders.base)]
     messages = [{"role": "user", "content": checkpoints.SENTENCES[6]}]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from cases import slow
 from merging import Merge, make_merge, read_result
 from regstream.errors import InputError, Interrupted, ResumeError
 from regstream.events import Progressed, RunFinished, RunStarted, StepCommitted, StepStarted, Warned
@@ -21,8 +22,13 @@ def watched(merge: Merge, **options: Any) -> list[Any]:
     return events
 
 
-@pytest.mark.parametrize("method", ["regmean++", "regmean", "average"])
-@pytest.mark.parametrize("rules", ["", '[[rules]]\nparameters = "*"\nblocks = "1"\nuse = "average"\n'])
+@pytest.mark.parametrize(
+    ("method", "rules"),
+    [
+        ("regmean++", '[[rules]]\nparameters = "*"\nblocks = "1"\nuse = "average"\n'),
+        *map(slow, ["regmean++", "regmean", "average"], ["", "", ""]),
+    ],
+)
 def test_every_step_takes_exactly_the_work_that_was_announced(tmp_path: Path, method: str, rules: str) -> None:
     merge = make_merge(tmp_path, layers=3, hidden=8, candidates=2, num_rows=6, merge={"method": method}, rules=rules)
     done: Counter[int] = Counter()
@@ -100,8 +106,16 @@ def test_activations_that_overflow_are_refused_by_candidate_and_group(tmp_path: 
         merge.run()
 
 
-@pytest.mark.parametrize("method", ["regmean++", "regmean", "average"])
-@pytest.mark.parametrize(("size", "count"), [("1GiB", 1), ("80KiB", 2), ("1KiB", 5)])
+@pytest.mark.parametrize(
+    ("method", "size", "count"),
+    [
+        ("regmean++", "80KiB", 2),
+        slow("regmean++", "1GiB", 1),
+        slow("regmean++", "1KiB", 5),
+        slow("regmean", "80KiB", 2),
+        slow("average", "80KiB", 2),
+    ],
+)
 def test_shards_that_are_shared_hold_the_same_tensors(tmp_path: Path, method: str, size: str, count: int) -> None:
     merge = make_merge(tmp_path, "llama-tied", layers=3, candidates=2, num_rows=4, merge={"method": method})
     apart = all_tensors(merge.run())

@@ -36,6 +36,7 @@ def test_chance_and_settings_stay_as_they_were(dtype: torch.dtype, alpha: float)
     assert PRODUCTS.matmul.fp32_precision == precision
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is mapped of files")
 def test_a_merge_maps_hardly_more_of_libraries_than_its_plan(tmp_path: Path) -> None:
     merge = make_merge(tmp_path, "llama", hidden=256, layers=2, candidates=2)
