@@ -53,28 +53,6 @@ for piece in held:
 assert resident_bytes() < before + malloc.KEPT_BYTES + 8 * MIB, resident_bytes() - before
 """
 
-HIGH_WATER = """
-high = malloc.TrimOnGrowth()
-made(3, 6 * MIB)
-high.trim()  # larger than at any time before
-assert resident_bytes() < before + 8 * MIB
-for _ in range(10):
-    made(3, 6 * MIB)
-    high.trim()
-last = made(40, 6 * MIB).pop()  # larger than before, and all that is free lies below what is held
-assert resident_bytes() > before + 200 * MIB
-high.trim()
-assert resident_bytes() < before + 16 * MIB
-"""
-
-APART = """
-with malloc.mmap_large():
-    kept = made(20, 6 * MIB)
-above = made(3, 6 * MIB)  # of the heap, which can give back no more than what is free at its end
-del kept
-assert resident_bytes() < before + 18 * MIB + malloc.KEPT_BYTES + 8 * MIB, resident_bytes() - before
-"""
-
 THREADS = """
 for _ in range(4):
     with ThreadPoolExecutor(4) as executor:
@@ -87,8 +65,6 @@ SCRIPTS = {
     "large": LARGE,
     "small": SMALL,
     "bounded": BOUNDED,
-    "high water": HIGH_WATER,
-    "apart": APART,
     "threads": THREADS,
 }
 

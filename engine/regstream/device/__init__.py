@@ -1,1 +1,9 @@
-"""The machine: memory, transfers, timing, and how a matrix product is formed. No other room knows CUDA or glibc."""
+"""The machine: memory, transfers, timing, and how a matrix product is formed. No other room knows CUDA or glibc.
+
+malloc.py: how glibc keeps and returns freed memory
+matmul_precision.py: float32 products of narrower values by faster units, exactly
+memory.py: the memory that the process and a device use, have used, and have free
+prefetch.py: copies to the device that overlap with its work
+profiler.py: where a step's time goes, by kind of work
+workspace.py: long-lived buffers, allocated once
+"""

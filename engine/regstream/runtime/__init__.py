@@ -1,1 +1,14 @@
-"""The main loop and the phases of a step."""
+"""The main loop, and the phases of a step.
+
+scheduler.py: the main loop: run each remaining step, commit it, publish at the end
+step.py: one step: stem, block or head
+step_context.py: what the steps of a run share: stores, buffers, timing, listener
+regress.py: a block's regression
+block_pass.py: what the phases of a pass over a block share
+collect.py: a candidate's calibration set through the block, observed at the inputs of linears
+solve.py: an input group solved and written
+combine.py: what is not regressed: means, the base's own, a method's formula
+propagate.py: hidden states through the merged block, or each candidate's own
+inputs.py: the input files, watched for changes while the run reads them
+recovery.py: committed shards, checked before a run resumes
+"""
