@@ -278,7 +278,7 @@ def test_a_run_goes_on_with_the_rows_it_began_with(merge: Merge, rows: str, hub:
     now = hub.add(f"datasets/{NAME}", write_rows(tmp_path / "later", 20))
     assert now != rows
     shutil.rmtree(constants.HF_ASSETS_CACHE)  # drawn again, from the same commit
-    settled = Journal.commits(merge.read().workdir)
+    settled = Journal.pinned_commits(merge.read().workdir)
     assert settled == {f"datasets/{NAME}": rows}
     events: list[Event] = []
     run(make_plan(merge.read(), text=merge.manifest.read_text(), commits=settled, listener=events.append))

@@ -21,7 +21,7 @@ from hub_writing import is_large, sha256
 from merging import Merge, make_merge, read_result
 from regstream.errors import InputError
 from regstream.events import Event, Progressed, Warned
-from regstream.hub.failures import HubError
+from regstream.hub.errors import HubError
 from regstream.output.provenance import PROVENANCE, read_provenance
 from regstream.output.publish import add_results
 from regstream.output.push import push

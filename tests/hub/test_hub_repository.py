@@ -6,8 +6,8 @@ import pytest
 from huggingface_hub import constants
 
 from hub_server import Fault, Hub, stop
-from regstream.hub.failures import HubError
-from regstream.hub.repository import moved_to, open_repository
+from regstream.hub.errors import HubError
+from regstream.hub.repository import open_repository, revision_change
 
 
 @pytest.fixture
@@ -42,13 +42,13 @@ def test_only_what_is_asked_for_is_fetched(hub: Hub, folder: Path) -> None:
 
 def test_a_revision_that_moved_is_noticed(hub: Hub, folder: Path) -> None:
     first = hub.add("org/model", folder)
-    assert moved_to("org/model", "main", first) is None
+    assert revision_change("org/model", "main", first) is None
     (folder / "config.json").write_text("another")
     second = hub.add("org/model", folder)
-    assert moved_to("org/model", None, first) == f"at {second}"
-    assert moved_to("org/model", first, first) is None
+    assert revision_change("org/model", None, first) == f"at {second}"
+    assert revision_change("org/model", first, first) is None
     del hub.repos["org/model"].branches["main"]
-    assert moved_to("org/model", "main", first) == "gone"
+    assert revision_change("org/model", "main", first) == "gone"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_offline_the_cache_answers_alone(hub: Hub, folder: Path, monkeypatch: py
     assert offline.commit == online.commit
     assert offline.files == {name: online.files[name] for name in offline.files}
     assert offline.files.keys() == {"config.json", "tokenizer.json", "model.safetensors"}
-    assert moved_to("org/model", "main", online.commit) is None
+    assert revision_change("org/model", "main", online.commit) is None
     for repo, revision in (("org/other", None), ("org/model", "v9"), ("org/model", "0" * 40)):
         with pytest.raises(HubError, match="not in the cache, and HF_HUB_OFFLINE keeps off the network"):
             open_repository(repo, revision)

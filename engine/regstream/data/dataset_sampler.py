@@ -19,8 +19,8 @@ from regstream.data.row_sources import MASK, TOKENS, columns_of
 from regstream.data.row_writer import write_rows
 from regstream.errors import InputError, error_boundary
 from regstream.events import Listener, ignore
-from regstream.hub.failures import CLIENT_ERRORS, HubError, told
-from regstream.hub.repository import keep_to, remember, resolve
+from regstream.hub.errors import CLIENT_ERRORS, HubError, hub_error_boundary
+from regstream.hub.repository import cache_revision, resolve_commit, warn_if_moved
 from regstream.manifest.schema import Calibration
 
 #: Rows that are held at a time to draw from; the library fills them from several files, or parts of files, at once.
@@ -64,10 +64,10 @@ class DatasetSampler:
         if name not in self.commits:
             settled = self._settled.get(name)
             if settled:
-                keep_to(settled, name, dataset, revision, self._listener, kind="dataset")
+                warn_if_moved(settled, name, dataset, revision, self._listener, kind="dataset")
             else:
-                settled = resolve(dataset, revision, kind="dataset")
-                remember(dataset, revision, kind="dataset")
+                settled = resolve_commit(dataset, revision, kind="dataset")
+                cache_revision(dataset, revision, kind="dataset")
             self.commits[name] = settled
         return self.commits[name]
 
@@ -112,7 +112,7 @@ def _told(what: str) -> Iterator[None]:
         InputError: in place of them.
         OSError: the disk refused.
     """
-    with told(what):
+    with hub_error_boundary(what):
         try:
             yield
         except Exception as error:

@@ -57,8 +57,8 @@ def make_plan(
     method = method_of(manifest.merge)
     opening = CheckpointLoader(manifest, commits or {}, listener)
     described = None if manifest.architecture is None else partial(describe, manifest.architecture, source=source)
-    base = opening.base(described)
-    opened = [opening.candidate(candidate) for candidate in manifest.candidates]
+    base = opening.open_base(described)
+    opened = [opening.open_candidate(candidate) for candidate in manifest.candidates]
     needed, drawing = method.states is not States.NONE, DatasetSampler(commits, listener)
     device_here = chosen if memory.is_there(chosen) else torch.device("cpu")
     labels = [c.label for c in (base, *opened, *(c.model for c in opened if isinstance(c, AdaptedCheckpoint)))]

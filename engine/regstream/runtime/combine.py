@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from regstream.checkpoint.mean import STRETCH, read_mean
+from regstream.checkpoint.mean import CHUNK_VALUES, read_mean
 from regstream.device.profiler import Profiler
 from regstream.plan.plan import Plan
 from regstream.plan.step import TensorPlan
@@ -38,5 +38,5 @@ def finish(tensor: TensorPlan, plan: Plan, mean: Tensor | None, start: int, leng
 
 
 def _stretches(num_values: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, num_values, STRETCH):
-        yield start, min(STRETCH, num_values - start)
+    for start in range(0, num_values, CHUNK_VALUES):
+        yield start, min(CHUNK_VALUES, num_values - start)

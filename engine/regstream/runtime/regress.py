@@ -38,7 +38,7 @@ def regress(step: Step, context: StepContext, writer: ShardWriter) -> tuple[Solv
         for index, candidate in enumerate(plan.candidates):
             context.load(step, candidate.checkpoint)
             for following in plan.candidates[index + 1 : index + 2]:
-                following.checkpoint.announce(step.shapes)  # read from disk while this one computes
+                following.checkpoint.prefetch(step.shapes)  # read from disk while this one computes
             gather(step, context, candidate, weights, is_first_pass=number == 0)
             context.rest()
             is_reference = index == 0 and plan.shared is None

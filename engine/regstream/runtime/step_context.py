@@ -81,7 +81,7 @@ class StepContext:
             return self._buffers("reference", {self.local(step, tensor.name): tensor.shape for tensor in tensors})
         block = self._buffers("reference", {self.local(step, name): shape for name, shape in step.shapes.items()})
         with self.profiler.region("reading", num_bytes=sum(weight.nbytes for weight in block.values())):
-            shared.keep(self.whole(step, block))
+            shared.read_into_cache(self.whole(step, block))
         return block
 
     def _buffers(self, slot: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
