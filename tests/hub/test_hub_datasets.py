@@ -283,7 +283,7 @@ def test_a_run_goes_on_with_the_rows_it_began_with(merge: Merge, rows: str, hub:
     events: list[Event] = []
     run(make_plan(merge.read(), text=merge.manifest.read_text(), commits=settled, listener=events.append))
     told = [event.message for event in events if isinstance(event, Warned)]
-    assert told == [f"datasets/{NAME} is at {now} now; going on with {rows}, as begun"]
+    assert told == [f"datasets/{NAME} is at {now} now; the run continues with {rows}"]
     record = read_provenance(merge.output)
     assert record["identity"]["hub"] == {f"datasets/{NAME}": rows}
     assert len(record["identity"]["calibration"]) == 2

@@ -63,7 +63,9 @@ def test_one_comes_ahead_where_there_is_room() -> None:
     assert policy.next_prefetch(is_cached) == D
 
 
-def test_none_comes_ahead_of_the_next_step() -> None:
+def test_within_a_limit_none_comes_ahead_of_the_next_step() -> None:
+    policy = EvictionPolicy(steps("a", "a", "b", max_bytes=None), [A])
+    assert policy.next_prefetch(policy.files.__contains__) == B
     policy = EvictionPolicy(steps("a", "a", "b", max_bytes=30), [A])
     assert policy.next_prefetch(policy.files.__contains__) is None
     policy.begin_step(1)

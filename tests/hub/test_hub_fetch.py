@@ -169,9 +169,9 @@ def test_an_error_of_the_hubs_own_is_waited_out(hub: Hub, file: HubFile, impatie
     [
         (Fault("HEAD .*", 99, status=404, code="EntryNotFound"), "the hub has no such file"),
         (Fault(LFS, 99, status=404), "the hub has no such file"),
-        (Fault(LFS, 99, status=401), "the hub refuses access (401): no token is set, HF_TOKEN takes one"),
-        (Fault(LFS, 99, status=403), "the hub refuses access (403): no token is set, HF_TOKEN takes one"),
-        (Fault(LFS, 99, status=429, headers={"Retry-After": "1"}), "the hub asks for fewer requests (429)"),
+        (Fault(LFS, 99, status=401), "the hub refuses access (401): no token is set; set HF_TOKEN"),
+        (Fault(LFS, 99, status=403), "the hub refuses access (403): no token is set; set HF_TOKEN"),
+        (Fault(LFS, 99, status=429, headers={"Retry-After": "1"}), "the hub still limits requests (429)"),
         (Fault(LFS, 99, status=503), "the hub answers with status 503; what was transferred is kept"),
         (Fault(LFS, 99, cut_after=0), "the hub cannot be reached ("),
     ],

@@ -252,7 +252,7 @@ def test_a_revision_that_moved_is_told_and_the_run_goes_on_with_its_own(
     told: list[Event] = []
     run(planned(remote, listener=told.append))
     assert [event.message for event in told if isinstance(event, Warned)] == [
-        f"org/candidate-1 is at {now} now; going on with {before}, as begun"
+        f"org/candidate-1 is at {now} now; the run continues with {before}"
     ]
     assert made(remote.output) == made(local_once.output)
     with pytest.raises(ResumeError, match=rf"holds the result of another merge: .*hub org/candidate-1: {before[:10]}"):

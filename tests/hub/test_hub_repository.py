@@ -54,9 +54,9 @@ def test_a_revision_that_moved_is_noticed(hub: Hub, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("repo", "revision", "line"),
     [
-        ("org/absent", None, "org/absent@main: not on the hub, or private: no token is set, HF_TOKEN takes one"),
+        ("org/absent", None, "org/absent@main: not on the hub, or private: no token is set; set HF_TOKEN"),
         ("org/private", None, "org/private@main: not on the hub, or private: no token is set"),
-        ("org/gated", None, "org/gated@main: gated on the hub: no token is set, HF_TOKEN takes one; ask for access"),
+        ("org/gated", None, "org/gated@main: gated on the hub: no token is set; set HF_TOKEN; request access"),
         ("org/model", "v9", "org/model@v9: the hub has no such revision"),
         ("org/model", "0" * 40, f"org/model at {'0' * 40}: the hub has no such revision"),
         ("org/empty", None, "holds no config.json; expected a checkpoint"),
@@ -78,7 +78,7 @@ def test_what_is_wrong_is_told_in_a_line(hub: Hub, folder: Path, repo: str, revi
 def test_a_token_opens_and_another_does_not(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("org/private", folder, token="secret")
     monkeypatch.setenv("HF_TOKEN", "other")
-    with pytest.raises(HubError, match="not on the hub, or private: HF_TOKEN is no token for it"):
+    with pytest.raises(HubError, match="not on the hub, or private: HF_TOKEN has no access to it"):
         open_repository("org/private", None)
     monkeypatch.setenv("HF_TOKEN", "secret")
     open_repository("org/private", None).fetch("config.json")

@@ -123,7 +123,7 @@ def _renamed(before: str, after: str) -> Callable[[Tensors], object]:
         (lambda t: t.pop(f"{FIRST}.lora_B.weight"), f"holds {FIRST}.lora_A.weight, and no {FIRST}.lora_B.weight"),
         (lambda t: t.pop(f"{FIRST}.lora_A.weight"), f"holds {FIRST}.lora_B.weight, and no {FIRST}.lora_A.weight"),
         (_renamed("layers.1.", "layers.9."), "down_proj.lora_A.weight, .* and 3 more match no weight of .*base"),
-        (_renamed("lm_head", "lm_tail"), "lm_tail.weight matches no weight of .*base, which it is put on"),
+        (_renamed("lm_head", "lm_tail"), "lm_tail.weight matches no weight of .*base, the model of the adapter"),
         (_renamed("base_model.model.", ""), "match no weight"),
         (_renamed("q_proj.lora_A.weight", "q_proj.lora_embedding_A"), "lora_embedding_A is a factor of an embedding"),
         (_renamed("q_proj.lora_A.weight", "q_proj.lora_magnitude_vector"), "is a magnitude of DoRA, which is not"),

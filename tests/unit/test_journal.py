@@ -111,7 +111,7 @@ def test_a_changed_input_is_refused_by_its_place_and_both_values(tmp_path: Path)
     changed = {**IDENTITY, "manifest": {"alpha": 0.5, "rules": []}}
     with pytest.raises(ResumeError, match=r"manifest alpha: 0.95 before, 0.5 now; --restart starts anew") as caught:
         Journal.open(tmp_path, changed, NAMES)
-    assert str(caught.value).startswith(f"{tmp_path}: cannot go on")
+    assert str(caught.value).startswith(f"{tmp_path}: cannot resume")
 
 
 def test_another_version_of_the_format_is_refused(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_record_that_is_no_step_is_refused_by_its_line(tmp_path: Path, record:
     with journal.path.open("ab") as stream:
         stream.write(lines.encode(record))
     for look in (lambda: Journal.open(tmp_path, IDENTITY, NAMES), lambda: Journal.read_committed(tmp_path)):
-        with pytest.raises(ResumeError, match="line 2: no committed step"):
+        with pytest.raises(ResumeError, match="line 2: not a valid step"):
             look()
 
 

@@ -27,12 +27,13 @@ def values(shapes: Mapping[str, tuple[int, ...]] = SHAPES) -> dict[str, Tensor]:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype, *, rows: int = 100) -> str:
-    with write_shard(path, SHAPES, dtype) as writer:
+    [whole], shards = layout_parts(path.name, [SHAPES], dtype), Shards(path.parent, {})
+    with shards.write(whole) as writer:
         for name, tensor in tensors.items():
             for part in torch.split(tensor.flatten(), rows):
                 writer.write(name, part)
-    assert writer.num_bytes == path.stat().st_size
-    return writer.sha256
+    assert shards.digest(whole).num_bytes == path.stat().st_size
+    return shards.digest(whole).sha256
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -152,7 +153,7 @@ def write_part(shards: Shards, part: ShardPart) -> tuple[int, str]:
     with shards.write(part) as writer:
         for name in part.shapes:
             writer.write(name, values()[name])
-    return writer.num_bytes, writer.sha256
+    return shards.digest(part).num_bytes, shards.digest(part).sha256
 
 
 @pytest.mark.parametrize("cuts", [(), (1,), (2, 3), (1, 2, 3)])

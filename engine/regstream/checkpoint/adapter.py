@@ -58,7 +58,7 @@ class Adapter(TensorReader):
         names = _AdapterNames(self.config, self.tensors, model)
         if names.unknown:
             raise InputError(
-                f"{self.file}: {_listed(names.unknown)} no weight of {model.folder}, which it is put on"
+                f"{self.file}: {_listed(names.unknown)} no weight of {model.folder}, the model of the adapter"
                 f"{_advice(names.unknown[0], model)}"
             )
         self.ignored_names = tuple(sorted(names.ignored_names))

@@ -39,7 +39,6 @@ QUANTIZED_DTYPES = {
 }
 #: The dtypes of weights that can be merged.
 FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _LENGTH_BYTES = 8
 _MAX_NUMBER = 1 << 63
 _MAX_HEADER_BYTES = 100_000_000  # the library's own limit
@@ -72,13 +71,13 @@ def read_header(file: Path, source: Source = LOCAL) -> dict[str, TensorSpec]:
         raise InputError(f"{file}: {POINTER_MESSAGE}")
     length = int.from_bytes(source.read_prefix(file, _LENGTH_BYTES), "little")
     if not 2 <= length <= min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
-        raise InputError(f"{file}: no safetensors file: a header of {length:,} bytes in a file of {size:,}")
+        raise InputError(f"{file}: not a safetensors file: a header of {length:,} bytes in a file of {size:,}")
     start = _LENGTH_BYTES + length
-    with error_boundary(f"{file}: no safetensors file: its header is no JSON object"):
+    with error_boundary(f"{file}: not a safetensors file: its header is no JSON object"):
         header = json.loads(source.read_prefix(file, start)[_LENGTH_BYTES:], object_pairs_hook=reject_duplicate_keys)
         "".join(header).encode()  # a lone surrogate can be decoded but not encoded
     if not isinstance(header, dict):
-        raise InputError(f"{file}: no safetensors file: its header is no JSON object")
+        raise InputError(f"{file}: not a safetensors file: its header is no JSON object")
     header.pop("__metadata__", None)
     specs = {name: _spec(file, name, entry, start) for name, entry in header.items()}
     _check_extent(file, specs, start, size)
@@ -89,7 +88,7 @@ def _spec(file: Path, name: str, entry: object, start: int) -> TensorSpec:
     with error_boundary(f"{file}: tensor {name}: damaged header entry"):
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]  # type: ignore[index]
         if not all(type(number) is int and 0 <= number < _MAX_NUMBER for number in (*shape, begin, end)):
-            raise ValueError("a size or offset is no natural number of 64 bits")
+            raise ValueError("a size or offset is not an unsigned 64-bit integer")
     known = DTYPES | QUANTIZED_DTYPES
     if not isinstance(dtype, str) or dtype not in known:
         raise InputError(f"{file}: tensor {name}: dtype {dtype} is not supported; expected one of {', '.join(DTYPES)}")

@@ -78,7 +78,9 @@ class CheckpointLoader:
             made_for = base_name(made_for)
         notes = []
         if made_for and made_for.rstrip("/").rpartition("/")[2].lower() != (found := reference.name).lower():
-            notes = [f"{label}: {ADAPTER_CONFIG} says that the adapter was made for {made_for}; it is put on {found}"]
+            notes = [
+                f"{label}: {ADAPTER_CONFIG} says that the adapter was made for {made_for}; it is merged into {found}"
+            ]
         notes += [f"{label}: its adapter: {note}" for note in adapter.notes]
         return AdaptedCheckpoint(label, model, adapter, notes)
 
@@ -88,8 +90,8 @@ class CheckpointLoader:
         has_adapter = ADAPTER_CONFIG in names or any(name.startswith("adapter_model.") for name in names)
         if has_adapter and reference not in self._adapters:
             checkpoint.notes += (
-                f"{label}: an adapter lies beside the model, and is left out; to put it on, as libraries do that load"
-                " the folder, name it as `adapter` too",
+                f"{label}: the folder also has an adapter, which is left out; libraries that load the folder apply it;"
+                " to merge it too, name it as `adapter`",
             )
         return checkpoint
 

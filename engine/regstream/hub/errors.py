@@ -49,7 +49,7 @@ def _reason(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None else error
     match cause:
         case GatedRepoError():
-            reason = f"gated on the hub: {_token()}; ask for access on its page"
+            reason = f"gated on the hub: {_token()}; request access on its page"
         case RepositoryNotFoundError():
             reason = f"not on the hub, or private: {_token()}"
         case RevisionNotFoundError():
@@ -57,9 +57,9 @@ def _reason(error: Exception) -> str:
         case HfHubHTTPError():
             reason = _refusal(cause.response.status_code)
         case HFValidationError():
-            reason = f"no name of a repository: {_first_line(cause)}"
+            reason = f"not a valid repository name: {_first_line(cause)}"
         case FileMetadataError():
-            reason = f"no answer as a hub gives it: {_first_line(cause)}"
+            reason = f"unexpected answer from the hub: {_first_line(cause)}"
         case OfflineModeIsEnabled():
             reason = "not in the cache, and HF_HUB_OFFLINE keeps off the network"
         case _:
@@ -74,12 +74,12 @@ def _refusal(status: int) -> str:
         case 404:
             return "the hub has no such file"
         case 429:
-            return f"the hub asks for fewer requests (429) for longer than was waited; {_RESUMES}"
+            return f"the hub still limits requests (429) after all retries; {_RESUMES}"
     return f"the hub answers with status {status}; {_RESUMES}"
 
 
 def _token() -> str:
-    return "HF_TOKEN is no token for it" if get_token() else "no token is set, HF_TOKEN takes one"
+    return "HF_TOKEN has no access to it" if get_token() else "no token is set; set HF_TOKEN"
 
 
 def _first_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from regstream.hub.repository import HubFile
 
 @dataclass(frozen=True, kw_only=True)
 class StepShards:
-    """The shards that a step reads, in order, and the most bytes of shards on disk during it; None: no limit."""
+    """The shards that a step reads, in order, and the limit on bytes of shards on disk during it; None: no limit."""
 
     files: tuple[HubFile, ...]
     max_bytes: int | None = None
@@ -51,12 +51,12 @@ class EvictionPolicy:
         return evicted
 
     def next_prefetch(self, is_cached: Callable[[HubFile], bool]) -> HubFile | None:
-        """The first missing shard of this step or the next one; None without one, or without space for it.
+        """The next shard that is missing; None without one, or without space for it.
 
-        It never causes an eviction: it fits now, and the next step reads it.
+        With a limit, only this step's and the next one's: a shard for a later step might be evicted before its use.
         """
-        upcoming = (file for step in self._steps[self._index : self._index + 2] for file in step.files)
-        file = next((file for file in upcoming if not is_cached(file)), None)
+        steps = self._steps[self._index :] if self._max_bytes is None else self._steps[self._index : self._index + 2]
+        file = next((file for step in steps for file in step.files if not is_cached(file)), None)
         return file if file is not None and self._fits(file.size) else None
 
     @property

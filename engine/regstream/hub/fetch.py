@@ -21,10 +21,10 @@ from regstream.hub.errors import HubError, hub_error_boundary
 from regstream.hub.repository import SHA256_DIGITS, HubFile
 from regstream.storage import digests, durable
 
-_START_BYTES = 1 << 17
+_MIN_PREFIX_BYTES = 1 << 17
 #: Before each retry of a server error.
 _RETRY_SECONDS = (1, 2, 4, 8)
-#: Of this program's partial downloads, beside the blobs.
+#: The suffix of this program's partial downloads, beside the blobs.
 _SUFFIX = ".regstream.incomplete"
 
 
@@ -49,22 +49,22 @@ def read_prefix(file: HubFile, num_bytes: int) -> bytes:
     if file.size > constants.MAX_HTTP_DOWNLOAD_SIZE:
         raise HubError(
             f"{file}: {file.size:,} bytes, and the hub gives at most {constants.MAX_HTTP_DOWNLOAD_SIZE:,} over HTTP;"
-            f" `hf download {file.repo} {file.name} --revision {file.commit}` brings it into the cache"
+            f" `hf download {file.repo} {file.name} --revision {file.commit}` downloads it into the cache"
         )
-    wanted = min(max(num_bytes, _START_BYTES), file.size)
+    wanted = min(max(num_bytes, _MIN_PREFIX_BYTES), file.size)
     # Otherwise the hub may compress, and a range of compressed bytes is useless.
     headers = build_hf_headers() | {"Range": f"bytes=0-{wanted - 1}", "Accept-Encoding": "identity"}
-    timeout, start = constants.HF_HUB_DOWNLOAD_TIMEOUT, bytearray()
+    timeout, prefix = constants.HF_HUB_DOWNLOAD_TIMEOUT, bytearray()
     with (
         hub_error_boundary(str(file)),
         http_stream_backoff("GET", _url(file), headers=headers, timeout=timeout) as response,
     ):
         hf_raise_for_status(response)
-        for part in response.iter_bytes(_START_BYTES):
-            start += part
-            if len(start) >= wanted:  # a server may ignore the range and send everything
+        for part in response.iter_bytes(_MIN_PREFIX_BYTES):
+            prefix += part
+            if len(prefix) >= wanted:  # a server may ignore the range and send everything
                 break
-    return bytes(start[:wanted])
+    return bytes(prefix[:wanted])
 
 
 def fetch(file: HubFile, on_progress: Callable[[int], None]) -> None:
@@ -86,7 +86,7 @@ def fetch(file: HubFile, on_progress: Callable[[int], None]) -> None:
     with hub_error_boundary(str(file)):
         path = hf_hub_download(file.repo, file.name, revision=file.commit)
     if Path(path).resolve() != file.blob.resolve():
-        raise HubError(f"{file}: the hub announced the digest {file.digest}, and gave the file another")
+        raise HubError(f"{file}: the hub announced the digest {file.digest}, and sent another")
 
 
 def evict(file: HubFile) -> None:
@@ -137,7 +137,7 @@ def _download(file: HubFile, on_progress: Callable[[int], None]) -> None:
     if resumed_from:  # a power cut may have damaged the earlier part
         _download(file, on_progress)
         return
-    raise HubError(f"{file}: what came has the digest {found}, announced was {file.digest}; try again later")
+    raise HubError(f"{file}: the download has the digest {found}, the hub announced {file.digest}; try again later")
 
 
 def _append(file: HubFile, stream: BinaryIO) -> None:

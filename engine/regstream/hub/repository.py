@@ -133,9 +133,8 @@ def cache_revision(repo: str, revision: str | None, *, kind: Kind = "model") -> 
     if constants.HF_HUB_OFFLINE:
         return
     with hub_error_boundary(f"{repo}@{revision or constants.DEFAULT_REVISION}"), suppress(EntryNotFoundError):
-        hf_hub_download(
-            repo, "README.md", revision=revision, repo_type=kind
-        )  # the cache records the commit even without the file
+        # The cache records the commit even where the repository has no such file.
+        hf_hub_download(repo, "README.md", revision=revision, repo_type=kind)
 
 
 def revision_change(repo: str, revision: str | None, commit: str, *, kind: Kind = "model") -> str | None:
@@ -161,7 +160,7 @@ def warn_if_moved(
     """
     if moved := revision_change(repo, revision, commit, kind=kind):
         # No warning of the plan: those go into the result, and an interruption must not show there.
-        listener(Warned(message=f"{name} is {moved} now; going on with {commit}, as begun"))
+        listener(Warned(message=f"{name} is {moved} now; the run continues with {commit}"))
 
 
 def _list_hub(repo: str, commit: str) -> Iterator[HubFile]:

@@ -77,7 +77,9 @@ def upload_files(
     committed = branch.list_files()
     for name, file in files.items():
         if not _is_current(file, committed.get(name)):
-            raise HubError(f"{branch}: {name} is not there after all; does a .gitignore in the repository keep it out?")
+            raise HubError(
+                f"{branch}: {name} is missing after the commit; does a .gitignore in the repository keep it out?"
+            )
     others = tuple(sorted(committed.keys() - files.keys()))
     return UploadResult(url=branch.url, commit=commit, files=tuple(missing), removed=tuple(stale), others=others)
 
@@ -106,7 +108,7 @@ class _Branch:
         with _upload_error_boundary(self._repo):
             self._api.create_repo(self._repo, private=private or None, exist_ok=True)
             if private and not self._api.repo_info(self._repo).private:
-                raise HubError(f"{self._repo}: is there, and public; --private makes no public repository private")
+                raise HubError(f"{self._repo}: exists and is public; --private does not change that")
             if self._name != constants.DEFAULT_REVISION and not self._name.startswith("refs/"):
                 self._api.create_branch(self._repo, branch=self._name, exist_ok=True)
 
@@ -150,7 +152,7 @@ def _upload_error_boundary(what: str) -> Iterator[None]:
             except RuntimeError as error:  # the client wraps an error about a file in it
                 raise error.__cause__ or error from error
     except ValueError as error:
-        raise HubError(f"{what}: the hub does not take it: {' '.join(str(error).split())}") from error
+        raise HubError(f"{what}: the hub rejects it: {' '.join(str(error).split())}") from error
 
 
 @contextmanager

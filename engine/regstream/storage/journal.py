@@ -47,9 +47,8 @@ class CommittedStep:
 class Journal:
     """The journal in a run's work folder."""
 
-    def __init__(self, path: Path, identity: Identity, committed: Sequence[CommittedStep]) -> None:
+    def __init__(self, path: Path, committed: Sequence[CommittedStep]) -> None:
         self.path = path
-        self.identity = identity
         self.committed = list(committed)
 
     @classmethod
@@ -64,11 +63,11 @@ class Journal:
         if not records:
             header = {"format": _FORMAT, "identity": identity, "steps": list(steps)}
             durable.write_file(path, lines.encode(header))
-            return cls(path, identity, ())
+            return cls(path, ())
         _refuse_changed(path, records[0], identity)
         if path.stat().st_size > num_bytes:
             durable.truncate(path, num_bytes)
-        return cls(path, identity, _parse_steps(path, records))
+        return cls(path, _parse_steps(path, records))
 
     @staticmethod
     def read_header(folder: Path) -> lines.Record | None:
@@ -139,7 +138,7 @@ def _refuse_changed(path: Path, header: lines.Record, identity: Identity) -> Non
     changed = list(differences(header["identity"], identity))
     if changed:
         raise ResumeError(
-            f"{path.parent}: cannot go on, changed since the run began: {'; '.join(changed)}; --restart starts anew"
+            f"{path.parent}: cannot resume, changed since the run began: {'; '.join(changed)}; --restart starts anew"
         )
 
 
@@ -148,9 +147,9 @@ def _refuse_format(path: Path, header: lines.Record) -> None:
         raise ResumeError(f"{path}: written by another version of regstream; --restart starts anew")
     identity, steps = header.get("identity"), header.get("steps")
     if not (isinstance(identity, dict) and isinstance(identity.get("manifest"), dict) and isinstance(steps, list)):
-        raise ResumeError(f"{path}: announces no run; --restart starts anew")
+        raise ResumeError(f"{path}: its header describes no run; --restart starts anew")
     if not isinstance(identity.get("hub", {}), dict):
-        raise ResumeError(f"{path}: announces commits of the hub that are no table; --restart starts anew")
+        raise ResumeError(f"{path}: the hub commits in its header are no table; --restart starts anew")
 
 
 def _parse_steps(path: Path, records: Sequence[lines.Record]) -> list[CommittedStep]:
@@ -164,6 +163,6 @@ def _parse_step(path: Path, number: int, record: lines.Record) -> CommittedStep:
         _COMMITTED.validate_json(json.dumps(asdict(step)), strict=True)
     except (TypeError, KeyError, ValidationError) as error:
         raise ResumeError(
-            f"{path}, line {number}: no committed step ({error_reason(error)}); --restart starts anew"
+            f"{path}, line {number}: not a valid step ({error_reason(error)}); --restart starts anew"
         ) from error
     return step

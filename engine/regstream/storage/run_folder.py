@@ -96,7 +96,7 @@ class RunFolder:
             return
         marked = self._read_marker()
         if self.path.parent != self.output and marked["output"] != str(_resolve(self.output)):
-            raise InputError(f"{self.path}: is the state of a run into {marked['output']}; move it away")
+            raise InputError(f"{self.path}: has the state of a run that writes {marked['output']}; move it away")
         _refuse_links(self.path)
 
     def mark(self, files: Iterable[str] = ()) -> None:
@@ -146,7 +146,7 @@ class RunFolder:
                 raise ValueError("no names of files")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
-                f"{path}: damaged ({error}), so it does not tell whose folder this is; move it away"
+                f"{path}: damaged ({error}), so the owner of the folder is unknown; move it away"
             ) from error
         return dict(record)
 
@@ -243,4 +243,4 @@ def _resolve(path: Path) -> Path:
 def leftover_message(paths: Collection[Path]) -> str:
     """The warning about files that stay in a run's folder."""
     more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-    return f"{min(paths)}{more}: kept, since no run made it; the folder stays for it"
+    return f"{min(paths)}{more}: not removed, since no run made it; its folder stays too"

@@ -196,16 +196,6 @@ class ShardWriter:
         if self._missing:
             raise ValueError(f"shard lacks {', '.join(name for name, _ in self._missing)}")
 
-    @property
-    def num_bytes(self) -> int:
-        """The size of the shard so far."""
-        return self._file.num_bytes
-
-    @property
-    def sha256(self) -> str:
-        """The digest of the shard so far, in hexadecimal."""
-        return self._file.sha256
-
 
 @contextmanager
 def write_shard(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> Iterator[ShardWriter]:
