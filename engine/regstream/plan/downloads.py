@@ -63,7 +63,7 @@ def plan_downloads(job: Job, disk: int | None) -> DownloadPlan:
         repeated_bytes=_total(fetched) - _total(set(fetched)),
         downloaded_bytes=_total(downloaded),
         peak_shard_bytes=max(shard_peaks),
-        peak_disk_bytes=int(max(peaks) * DISK_MARGIN),
+        peak_disk_bytes=int(max(peaks) * DISK_MARGIN) + 1,  # rounded up: as a limit, it leaves room for this peak
         peak_step=job.steps[peaks.index(max(peaks))],
     )
 
