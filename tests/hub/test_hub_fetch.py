@@ -143,7 +143,7 @@ def test_what_was_kept_may_be_as_long_as_the_file_or_longer(hub: Hub, file: HubF
 
 def test_other_bytes_than_announced_never_show_in_the_cache(hub: Hub, file: HubFile) -> None:
     hub.faults = [Fault(LFS, garbled=True)]
-    with pytest.raises(HubError, match=rf"org/model: model.safetensors: what came .* announced was {file.digest}"):
+    with pytest.raises(HubError, match=rf"org/model: model.safetensors: the download has .* announced {file.digest}"):
         fetch(file, unwatched)
     assert not occupies_disk(file)
     fetch(file, unwatched)
