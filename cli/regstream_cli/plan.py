@@ -48,7 +48,7 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
     with watching() as listener:
         from regstream.storage.journal import Journal
 
-        commits = Journal.commits(asked.manifest.workdir)
+        commits = Journal.pinned_commits(asked.manifest.workdir)
         # Whether a merge would fit there is a question to ask before one has a device.
         made = plan_of(asked, device=device, commits=commits, listener=listener, for_this_machine=False)
     refusal = _refusal(made)
@@ -90,9 +90,9 @@ def _record(made: "Plan", refusal: RegstreamError | None) -> dict[str, Any]:
         "read_bytes": made.read_bytes,
         "write_bytes": made.write_bytes,
         "disk_bytes": made.disk_bytes,
-        "disk_peak_bytes": made.supply.peak_bytes,
-        "fetch_bytes": made.supply.fetched_bytes,
-        "fetch_again_bytes": made.supply.again_bytes,
+        "disk_peak_bytes": made.downloads.peak_disk_bytes,
+        "fetch_bytes": made.downloads.download_bytes,
+        "fetch_again_bytes": made.downloads.repeated_bytes,
         "fits": refusal is None,
         "refusal": None if refusal is None else str(refusal),
         "warnings": list(made.warnings),

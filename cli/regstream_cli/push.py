@@ -10,7 +10,7 @@ from regstream_cli.streams import note, write_json, writing_data
 from regstream_cli.watching import watching
 
 if TYPE_CHECKING:
-    from regstream.hub.upload import Sent
+    from regstream.hub.upload import UploadResult
 
 
 def _repository(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -52,7 +52,7 @@ def push(*, output: Path, repo: str, private: bool, revision: str | None, as_jso
             click.echo(sent.url)
 
 
-def _summary(sent: "Sent") -> str:
+def _summary(sent: "UploadResult") -> str:
     if not sent.files and not sent.removed:
         return f"{sent.url}: stands there already, at {sent.commit[:12]}"
     removed = f", {len(sent.removed)} files of weights of another model removed" if sent.removed else ""

@@ -43,7 +43,7 @@ def plan_totals(plan: "Plan", *, fits: bool) -> Iterator[str]:
         f" where {format_bytes(budget)} may be taken"
         for place, budget in plan.budgets.items()
     ]
-    yield from _supply(plan)
+    yield from _downloads(plan)
     disk = f"{format_bytes(plan.disk_bytes)} more of disk"
     yield f"needs {', '.join(needs)}, and {disk}: {'fits' if fits else 'does not fit'}"
 
@@ -55,16 +55,16 @@ def _several(plan: "Plan", step: "Step") -> Iterator[str]:
         yield f"the input groups of a block go through in {len(passes)} passes to fit: {told}"
 
 
-def _supply(plan: "Plan") -> Iterator[str]:
-    supply = plan.supply
-    if not supply.fetched_bytes:
+def _downloads(plan: "Plan") -> Iterator[str]:
+    downloads = plan.downloads
+    if not downloads.download_bytes:
         return
-    shards = f"at most {format_bytes(supply.shards_bytes)} of shards at once"
-    peak = f"{format_bytes(supply.peak_bytes)} of disk with hidden states and result"
-    yield f"fetches {format_bytes(supply.fetched_bytes)} from the hub, {shards}, {peak}"
-    if supply.again_bytes:
+    shards = f"at most {format_bytes(downloads.peak_shard_bytes)} of shards at once"
+    peak = f"{format_bytes(downloads.peak_disk_bytes)} of disk with hidden states and result"
+    yield f"fetches {format_bytes(downloads.download_bytes)} from the hub, {shards}, {peak}"
+    if downloads.repeated_bytes:
         ample = format_bytes(plan.ample_disk_bytes)
-        again = f"{format_bytes(supply.again_bytes)} of that again, for what had to make room"
+        again = f"{format_bytes(downloads.repeated_bytes)} of that again, for what had to make room"
         yield f"{again}; with {ample} of disk nothing is fetched twice"
 
 

@@ -43,7 +43,7 @@ def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_di
         from regstream.runtime import scheduler
         from regstream.storage.journal import Journal
 
-        commits = {} if restart else Journal.commits(manifest.workdir)
+        commits = {} if restart else Journal.pinned_commits(manifest.workdir)
         plan = plan_of(asked, device=device, commits=commits, listener=listener)
         with full_disk_among(lambda: plan.disks):
             scheduler.run(plan, restart=restart, full_digest=full_digest, listener=listener)

@@ -74,10 +74,10 @@ def standing_of(manifest: Manifest) -> RunStatus:
     output = str(manifest.merge.output)
     if is_published(manifest.merge.output):
         return _finished(manifest, output)
-    announced = Journal.announced(manifest.workdir)
+    announced = Journal.read_header(manifest.workdir)
     if announced is None:
         return RunStatus(state="not begun", output=output)
-    steps = tuple(StepTaken(**_only(step.measured)) for step in Journal.peek(manifest.workdir))
+    steps = tuple(StepTaken(**_only(step.event_fields)) for step in Journal.read_committed(manifest.workdir))
     changed = _changed(announced["identity"], manifest)
     return RunStatus(state="unfinished", output=output, total=len(announced["steps"]), steps=steps, changed=changed)
 

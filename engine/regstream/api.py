@@ -73,7 +73,7 @@ def plan(
         InputError: a checkpoint or calibration set cannot be used.
         ResumeError: the journal of the run under way is damaged.
     """
-    commits = {} if restart else Journal.commits(manifest.workdir)
+    commits = {} if restart else Journal.pinned_commits(manifest.workdir)
     return make_plan(manifest, device=device, for_this_machine=for_this_machine, commits=commits, listener=listener)
 
 

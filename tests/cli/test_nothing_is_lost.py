@@ -155,7 +155,7 @@ def test_so_do_those_that_got_into_the_folder_of_a_run(
     assert read(own) == before
     result = invoke("run", merge.manifest)
     assert result.exit_code == 0
-    assert "kept, since no run made it" in result.stderr
+    assert "not removed, since no run made it" in result.stderr
     assert read(own) == before
 
 

@@ -192,12 +192,12 @@ def test_results_are_not_put_into_a_card_while_a_run_is_at_work(
     invoke: Invoke, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from regstream.output.publish import add_results
-    from regstream.storage.locking import exclusive
+    from regstream.storage.locking import exclusive_lock
 
     plan = plan_of(finished)
     plan.state.mkdir()
     before = (plan.output / "README.md").read_bytes()
-    with exclusive(plan.state / "lock", plan.output), pytest.raises(ResumeError, match="is at work here"):
+    with exclusive_lock(plan.state / "lock", plan.output), pytest.raises(ResumeError, match="is at work here"):
         add_results(plan.output, plan, "| a |")
     assert (plan.output / "README.md").read_bytes() == before
 

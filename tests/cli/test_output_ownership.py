@@ -238,7 +238,7 @@ def test_the_state_of_another_outputs_run_is_refused(invoke: Invoke, fresh: Path
     (folder / "regstream-folder.json").write_text(json.dumps(marker))
     result = invoke("run", fresh)
     assert result.exit_code == 4
-    assert "is the state of a run into /elsewhere/merged" in result.stderr
+    assert "has the state of a run that writes /elsewhere/merged" in result.stderr
 
 
 def test_an_earlier_versions_run_is_a_line(invoke: Invoke, fresh: Path) -> None:

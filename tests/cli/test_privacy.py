@@ -55,7 +55,7 @@ def test_a_result_tells_nothing_of_its_maker(home: Path, printed: Callable[..., 
         assert USER.encode() not in content, path.name
         assert TOKEN.encode() not in content, path.name
     record = json.loads((home / "merged" / "regstream.json").read_text())
-    assert "was made for llama; it is put on base" in record["warnings"][0]
+    assert "was made for llama; it is merged into base" in record["warnings"][0]
     settings = json.loads((home / "merged" / "tokenizer_config.json").read_text())
     assert settings["bos_token"] == "<s>"
     assert not {"name_or_path", "tokenizer_file"} & settings.keys()

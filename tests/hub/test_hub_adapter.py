@@ -63,10 +63,10 @@ def test_on_a_disk_with_no_room_for_their_base(
     disk = base + int(0.9 * base)  # the result and less than the base
     with_disk(remote, disk)
     plan = remote.plan()
-    assert plan.supply.again_bytes == 0
+    assert plan.downloads.repeated_bytes == 0
     with sampled(cache.parent, remote.output) as seen:
         run(plan)
-    assert plan.supply.peak_bytes * 0.7 < max(seen) <= disk
+    assert plan.downloads.peak_disk_bytes * 0.7 < max(seen) <= disk
     assert len(seen) > 100
     assert len(fetched(hub)) == len(set(fetched(hub)))
     assert not list(cache.rglob("*.safetensors"))

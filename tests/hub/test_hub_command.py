@@ -53,7 +53,7 @@ def test_plan_run_verify_evaluate(
     judged = command("evaluate", remote.manifest, "--json")
     assert judged.returncode == 0, judged.stderr
     assert len(json.loads(judged.stdout)["rows"]) == 7
-    assert f"org/candidate-0 is at {now} now; going on with {was}" in judged.stderr
+    assert f"org/candidate-0 is at {now} now; the run continues with {was}" in judged.stderr
     assert hub.asked(f".*{now}.*") == []
     hub.repos["org/candidate-0"].branches["main"] = was
     asked = len(hub.requests)
@@ -79,7 +79,7 @@ def with_mistakes(local_once: Merge, remote: Merge, hub: Hub, tmp_path: Path) ->
     [
         (("org/candidate-2", "org/absent"), 'candidate "task2": org/absent@main: not on the hub, or private'),
         (("org/base", "org/base@v9"), "base: org/base@v9: the hub has no such revision"),
-        (("org/candidate-2", "org/private"), "private: HF_TOKEN is no token for it"),
+        (("org/candidate-2", "org/private"), "private: HF_TOKEN has no access to it"),
         (("org/candidate-2", "org/lacking"), f"names {LACKING}, which is not there"),
         (("org/candidate-2", "org/narrow"), "head_dim is 16, where the base has 32"),
     ],

@@ -283,12 +283,12 @@ def test_a_run_goes_on_with_the_rows_it_began_with(merge: Merge, rows: str, hub:
     now = hub.add(f"datasets/{NAME}", write_rows(tmp_path / "later", 20))
     assert now != rows
     shutil.rmtree(constants.HF_ASSETS_CACHE)  # drawn again, from the same commit
-    settled = Journal.commits(merge.read().workdir)
+    settled = Journal.pinned_commits(merge.read().workdir)
     assert settled == {f"datasets/{NAME}": rows}
     events: list[Event] = []
     run(make_plan(merge.read(), commits=settled, listener=events.append))
     told = [event.message for event in events if isinstance(event, Warned)]
-    assert told == [f"datasets/{NAME} is at {now} now; going on with {rows}, as begun"]
+    assert told == [f"datasets/{NAME} is at {now} now; the run continues with {rows}"]
     record = read_provenance(merge.output)
     assert record["identity"]["hub"] == {f"datasets/{NAME}": rows}
     assert len(record["identity"]["calibration"]) == 2

@@ -12,8 +12,8 @@ from huggingface_hub import constants
 
 from hub_server import Fault, Hub, stop
 from regstream.hub import fetch as module
-from regstream.hub.failures import HubError
-from regstream.hub.fetch import check, fetch, is_cached, is_held, let_go, read_start
+from regstream.hub.errors import HubError
+from regstream.hub.fetch import evict, fetch, is_cached, occupies_disk, read_prefix, verify_digest
 from regstream.hub.repository import HubFile, open_repository
 
 SIZE = 5_000_000
@@ -107,7 +107,7 @@ def test_a_cut_connection_is_gone_on_with(hub: Hub, file: HubFile, impatient: li
 def test_an_ended_transfer_is_gone_on_with(hub: Hub, file: HubFile) -> None:
     with pytest.raises(Ended):
         fetch(file, until(2_000_000))
-    assert is_held(file)
+    assert occupies_disk(file)
     assert not is_cached(file)
     fetch(file, unwatched)
     assert is_right(file)
@@ -143,9 +143,9 @@ def test_what_was_kept_may_be_as_long_as_the_file_or_longer(hub: Hub, file: HubF
 
 def test_other_bytes_than_announced_never_show_in_the_cache(hub: Hub, file: HubFile) -> None:
     hub.faults = [Fault(LFS, garbled=True)]
-    with pytest.raises(HubError, match=rf"org/model: model.safetensors: what came .* announced was {file.digest}"):
+    with pytest.raises(HubError, match=rf"org/model: model.safetensors: the download has .* announced {file.digest}"):
         fetch(file, unwatched)
-    assert not is_held(file)
+    assert not occupies_disk(file)
     fetch(file, unwatched)
     assert is_right(file)
 
@@ -169,10 +169,10 @@ def test_an_error_of_the_hubs_own_is_waited_out(hub: Hub, file: HubFile, impatie
     [
         (Fault("HEAD .*", 99, status=404, code="EntryNotFound"), "the hub has no such file"),
         (Fault(LFS, 99, status=404), "the hub has no such file"),
-        (Fault(LFS, 99, status=401), "the hub refuses access (401): no token is set, HF_TOKEN takes one"),
-        (Fault(LFS, 99, status=403), "the hub refuses access (403): no token is set, HF_TOKEN takes one"),
-        (Fault(LFS, 99, status=429, headers={"Retry-After": "1"}), "the hub asks for fewer requests (429)"),
-        (Fault(LFS, 99, status=503), "the hub answers with status 503; what is there is kept"),
+        (Fault(LFS, 99, status=401), "the hub refuses access (401): no token is set; set HF_TOKEN"),
+        (Fault(LFS, 99, status=403), "the hub refuses access (403): no token is set; set HF_TOKEN"),
+        (Fault(LFS, 99, status=429, headers={"Retry-After": "1"}), "the hub still limits requests (429)"),
+        (Fault(LFS, 99, status=503), "the hub answers with status 503; what was transferred is kept"),
         (Fault(LFS, 99, cut_after=0), "the hub cannot be reached ("),
     ],
 )
@@ -189,7 +189,7 @@ def test_every_refusal_is_one_line(hub: Hub, file: HubFile, fault: Fault, line: 
 
 def test_no_network_is_told_as_such(hub: Hub, file: HubFile, impatient: list[float]) -> None:
     stop(hub)
-    with pytest.raises(HubError, match=r"the hub cannot be reached \(ConnectError: .*the same command goes on"):
+    with pytest.raises(HubError, match=r"the hub cannot be reached \(ConnectError: .*rerun the command to continue"):
         fetch(file, unwatched)
 
 
@@ -222,23 +222,23 @@ def test_let_go_of_nothing_is_left_but_what_another_revision_shows(hub: Hub, fil
     other = open_repository("org/model", None).files["model.safetensors"]
     assert other.blob == file.blob
     fetch(other, unwatched)
-    let_go(file)
+    evict(file)
     assert not file.path.exists()
     assert is_right(other)
-    let_go(other)
-    assert not is_held(other)
+    evict(other)
+    assert not occupies_disk(other)
     assert len(hub.asked(LFS)) == 1
 
 
 def test_the_start_of_a_file_is_all_that_is_read_of_it(hub: Hub, file: HubFile) -> None:
     for num_bytes in (8, 300_000, SIZE, SIZE + 100):
-        assert read_start(file, num_bytes)[:num_bytes] == WEIGHTS[:num_bytes]
+        assert read_prefix(file, num_bytes)[:num_bytes] == WEIGHTS[:num_bytes]
     assert ranges(hub) == [f"bytes=0-{end}" for end in (131_071, 299_999, SIZE - 1, SIZE - 1)]
 
 
 def test_the_start_comes_from_a_server_that_knows_no_ranges(hub: Hub, file: HubFile) -> None:
     hub.faults = [Fault(LFS, ignores_range=True)]
-    assert read_start(file, 8) == WEIGHTS[:131_072]
+    assert read_prefix(file, 8) == WEIGHTS[:131_072]
 
 
 def test_a_file_that_the_hub_gives_only_otherwise_is_named(
@@ -246,24 +246,24 @@ def test_a_file_that_the_hub_gives_only_otherwise_is_named(
 ) -> None:
     monkeypatch.setattr(constants, "MAX_HTTP_DOWNLOAD_SIZE", 1_000_000)
     with pytest.raises(HubError, match=rf"`hf download org/model model.safetensors --revision {file.commit}`"):
-        read_start(file, 8)
+        read_prefix(file, 8)
 
 
 def test_a_cached_file_is_held_against_its_digest(hub: Hub, file: HubFile) -> None:
     fetch(file, unwatched)
-    check(file)
+    verify_digest(file)
     data = bytearray(WEIGHTS)
     data[SIZE // 2] ^= 1
     file.blob.write_bytes(data)
     with pytest.raises(HubError, match="is damaged: its digest is not the hub's"):
-        check(file)
+        verify_digest(file)
 
 
 def test_small_files_are_checked_by_gits_own_digest(hub: Hub, folder: Path) -> None:
     hub.add("org/model", folder)
     config = open_repository("org/model", None).files["config.json"]
     fetch(config, unwatched)
-    check(config)
+    verify_digest(config)
     assert config.path.read_text() == "{}"
     assert len(str(config.digest)) == 40
     assert module.is_cached(config)

@@ -37,7 +37,7 @@ def made(folder: Path) -> dict[str, bytes]:
 
 def planned(merge: Merge, **options: Any) -> Plan:
     """The plan, as the command line makes it."""
-    commits = Journal.commits(merge.read().workdir)
+    commits = Journal.pinned_commits(merge.read().workdir)
     return make_plan(merge.read(), commits=commits, **options)
 
 
@@ -84,12 +84,12 @@ def test_on_a_disk_for_less_than_two_candidates(local_once: Merge, remote: Merge
     disk = int(1.9 * weights_bytes(local_once.folders.candidates[0]))
     with_disk(remote, disk)
     plan = planned(remote)
-    assert plan.supply.again_bytes == 0
-    assert plan.supply.peak_bytes <= disk
+    assert plan.downloads.repeated_bytes == 0
+    assert plan.downloads.peak_disk_bytes <= disk
     with sampled(cache.parent, remote.output) as sizes:
         run(plan)
     assert made(remote.output) == made(local_once.output)
-    assert plan.supply.peak_bytes * 0.7 < max(sizes) <= disk
+    assert plan.downloads.peak_disk_bytes * 0.7 < max(sizes) <= disk
     assert len(sizes) > 100
     assert len(fetched(hub)) == len(set(fetched(hub)))
     assert shards_in(cache) == []
@@ -100,7 +100,7 @@ def test_what_was_in_the_cache_before_stays(remote: Merge, hub: Hub, cache: Path
     name = "model-00003-of-00013.safetensors"
     plan = planned(remote)
     path = plan.candidates[1].checkpoint.folder / name
-    plan.prefetcher.provide(path)
+    plan.prefetcher.ensure_local(path)
     with_disk(remote, 100 << 20)
     run(planned(remote))
     assert shards_in(cache) == [name]
@@ -117,9 +117,9 @@ def test_each_shard_comes_before_it_is_used_and_in_the_order_of_use(remote: Merg
             seen[event.index] = set(fetched(hub))
 
     run(plan, listener=listen)
-    uses = list(dict.fromkeys(f"/lfs/{file.digest}" for stage in plan.stages for file in stage.files))
+    uses = list(dict.fromkeys(f"/lfs/{file.digest}" for stage in plan.step_shards for file in stage.files))
     assert fetched(hub) == uses
-    for index, stage in list(enumerate(plan.stages))[1:-1]:
+    for index, stage in list(enumerate(plan.step_shards))[1:-1]:
         coming = [file for file in stage.files if f"/lfs/{file.digest}" not in seen.get(index - 2, set())]
         assert len({f"/lfs/{file.digest}" for file in coming} & seen[index - 1]) >= 1, index
 
@@ -134,18 +134,18 @@ def test_blocks_spread_in_another_order_cost_what_the_plan_says(hub: Hub, cache:
     merge = put_on(hub, local, tmp_path / "remote")
     ample = planned(merge).ample_disk_bytes
     with_disk(merge, ample)
-    assert planned(merge).supply.again_bytes == 0
+    assert planned(merge).downloads.repeated_bytes == 0
     merge.manifest.write_text(merge.manifest.read_text().replace(f'disk = "{ample}B"\n', ""))
     disk = ample - weights_bytes(local.folders.candidates[0]) // 2
     with_disk(merge, disk)
     plan = planned(merge)
-    assert plan.supply.again_bytes > 0
+    assert plan.downloads.repeated_bytes > 0
     before = hub.sent.total()
     with sampled(cache.parent, merge.output) as sizes:
         run(plan)
     assert made(merge.output) == made(local.output)
     assert max(sizes) <= disk
-    assert hub.sent.total() - before == plan.supply.fetched_bytes
+    assert hub.sent.total() - before == plan.downloads.download_bytes
     assert len(fetched(hub)) > len(set(fetched(hub)))
 
 
@@ -203,7 +203,7 @@ def test_no_network_in_the_middle_keeps_all_and_goes_on(
 
     with pytest.raises(InputError, match=r"org/candidate-\d: model-.*: the hub cannot be reached"):
         run(planned(remote), listener=leave)
-    committed = len(Journal.peek(remote.read().workdir))
+    committed = len(Journal.read_committed(remote.read().workdir))
     assert committed >= 5
     came = {path.split("/")[-1] for path in fetched(hub)}
     with serving() as back:
@@ -224,7 +224,7 @@ def test_no_network_in_the_middle_keeps_all_and_goes_on(
 @pytest.mark.slow
 def test_killed_while_a_shard_comes_it_is_gone_on_with(local_once: Merge, remote: Merge, hub: Hub) -> None:
     plan = planned(remote)
-    shard = plan.stages[4].files[1]
+    shard = plan.step_shards[4].files[1]
     never = threading.Event()
     hub.faults = [Fault(f"GET /lfs/{shard.digest}", pause=never)]
 
@@ -255,7 +255,7 @@ def test_a_revision_that_moved_is_told_and_the_run_goes_on_with_its_own(
     told: list[Event] = []
     run(planned(remote, listener=told.append))
     assert [event.message for event in told if isinstance(event, Warned)] == [
-        f"org/candidate-1 is at {now} now; going on with {before}, as begun"
+        f"org/candidate-1 is at {now} now; the run continues with {before}"
     ]
     assert made(remote.output) == made(local_once.output)
     with pytest.raises(ResumeError, match=rf"holds the result of another merge: .*hub org/candidate-1: {before[:10]}"):
@@ -268,7 +268,7 @@ def test_offline_with_a_full_cache_nothing_is_asked(
 ) -> None:
     plan = planned(remote)
     for path in plan.base.files:  # of which a merge itself needs no more than what no block holds
-        plan.prefetcher.provide(path)
+        plan.prefetcher.ensure_local(path)
     run(plan)
     shutil.rmtree(remote.output)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -282,7 +282,7 @@ def test_begun_on_the_network_and_ended_off_it(
     local_once: Merge, remote: Merge, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in (plan := planned(remote)).candidates[0].checkpoint.files:
-        plan.prefetcher.provide(path)
+        plan.prefetcher.ensure_local(path)
     with pytest.raises(Interrupted):
         run(planned(remote), listener=stops_at("block 5"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -312,7 +312,7 @@ def test_a_plan_from_hollow_shards_in_the_cache(
     plan = planned(Merge(tmp_path / "manifest.toml", None, []))  # type: ignore[arg-type]
     assert len(plan.steps) == 18
     assert plan.read_bytes > 1 << 30
-    assert plan.supply.fetched_bytes == 0
+    assert plan.downloads.download_bytes == 0
     assert hub.requests == []
 
 
@@ -326,7 +326,7 @@ def test_the_result_names_repositories_and_commits_and_nothing_of_the_machine(
     assert record["base"] == f"org/base@{commits['org/base']}"
     assert record["candidates"]["task2"] == f"org/candidate-2@{commits['org/candidate-2']}"
     assert record["identity"]["hub"] == commits
-    shard = planned(remote).stages[1].files[0]
+    shard = planned(remote).step_shards[1].files[0]
     assert {"hub": shard.digest} in record["identity"]["candidates"]["task0"].values()
     card = (output / "README.md").read_text()
     assert "- org/candidate-3\n" in card
@@ -340,7 +340,7 @@ def test_the_result_names_repositories_and_commits_and_nothing_of_the_machine(
 def test_a_damaged_shard_in_the_cache_is_found_by_reading_all(remote: Merge, hub: Hub) -> None:
     plan = planned(remote)
     path = plan.candidates[1].checkpoint.files[2]
-    plan.prefetcher.provide(path)
+    plan.prefetcher.ensure_local(path)
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.resolve().write_bytes(data)

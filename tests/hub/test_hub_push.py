@@ -21,7 +21,7 @@ from hub_writing import is_large, sha256
 from merging import Merge, make_merge, read_result
 from regstream.errors import InputError
 from regstream.events import Event, Progressed, Warned
-from regstream.hub.failures import HubError
+from regstream.hub.errors import HubError
 from regstream.output.provenance import PROVENANCE, read_provenance
 from regstream.output.publish import add_results
 from regstream.output.push import push
@@ -93,7 +93,7 @@ def test_without_access_it_is_one_line(
     monkeypatch.delenv("HF_TOKEN")
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
-    hint = "HF_TOKEN is no token for it" if token else "no token is set"
+    hint = "HF_TOKEN has no access to it" if token else "no token is set"
     with pytest.raises(HubError, match=rf"{REPO}: .*{hint}"):
         push(result, REPO)
     assert writable.asked(TAKES) == []
@@ -187,7 +187,7 @@ def test_private_where_it_is_new_and_refused_where_it_is_public(writable: Hub, r
     push(result, REPO, private=True)
     writable.repos[REPO].token = None
     asked = len(writable.asked(TAKES))
-    with pytest.raises(HubError, match="is there, and public"):
+    with pytest.raises(HubError, match="exists and is public"):
         push(result, REPO, private=True)
     assert len(writable.asked(TAKES)) == asked
 
@@ -209,7 +209,7 @@ def test_what_a_gitignore_keeps_out_is_missed(writable: Hub, result: Path, tmp_p
     before.mkdir()
     (before / ".gitignore").write_text("*.json\n")
     writable.add(REPO, before)
-    with pytest.raises(HubError, match=r"config\.json is not there after all; does a \.gitignore"):
+    with pytest.raises(HubError, match=r"config\.json is missing after the commit; does a \.gitignore"):
         push(result, REPO)
 
 

@@ -6,8 +6,8 @@ import pytest
 from huggingface_hub import constants
 
 from hub_server import Fault, Hub, stop
-from regstream.hub.failures import HubError
-from regstream.hub.repository import moved_to, open_repository
+from regstream.hub.errors import HubError
+from regstream.hub.repository import open_repository, revision_change
 
 
 @pytest.fixture
@@ -42,21 +42,21 @@ def test_only_what_is_asked_for_is_fetched(hub: Hub, folder: Path) -> None:
 
 def test_a_revision_that_moved_is_noticed(hub: Hub, folder: Path) -> None:
     first = hub.add("org/model", folder)
-    assert moved_to("org/model", "main", first) is None
+    assert revision_change("org/model", "main", first) is None
     (folder / "config.json").write_text("another")
     second = hub.add("org/model", folder)
-    assert moved_to("org/model", None, first) == f"at {second}"
-    assert moved_to("org/model", first, first) is None
+    assert revision_change("org/model", None, first) == f"at {second}"
+    assert revision_change("org/model", first, first) is None
     del hub.repos["org/model"].branches["main"]
-    assert moved_to("org/model", "main", first) == "gone"
+    assert revision_change("org/model", "main", first) == "gone"
 
 
 @pytest.mark.parametrize(
     ("repo", "revision", "line"),
     [
-        ("org/absent", None, "org/absent@main: not on the hub, or private: no token is set, HF_TOKEN takes one"),
+        ("org/absent", None, "org/absent@main: not on the hub, or private: no token is set; set HF_TOKEN"),
         ("org/private", None, "org/private@main: not on the hub, or private: no token is set"),
-        ("org/gated", None, "org/gated@main: gated on the hub: no token is set, HF_TOKEN takes one; ask for access"),
+        ("org/gated", None, "org/gated@main: gated on the hub: no token is set; set HF_TOKEN; request access"),
         ("org/model", "v9", "org/model@v9: the hub has no such revision"),
         ("org/model", "0" * 40, f"org/model at {'0' * 40}: the hub has no such revision"),
         ("org/empty", None, "holds no config.json; expected a checkpoint"),
@@ -78,7 +78,7 @@ def test_what_is_wrong_is_told_in_a_line(hub: Hub, folder: Path, repo: str, revi
 def test_a_token_opens_and_another_does_not(hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("org/private", folder, token="secret")
     monkeypatch.setenv("HF_TOKEN", "other")
-    with pytest.raises(HubError, match="not on the hub, or private: HF_TOKEN is no token for it"):
+    with pytest.raises(HubError, match="not on the hub, or private: HF_TOKEN has no access to it"):
         open_repository("org/private", None)
     monkeypatch.setenv("HF_TOKEN", "secret")
     open_repository("org/private", None).fetch("config.json")
@@ -104,7 +104,7 @@ def test_offline_the_cache_answers_alone(hub: Hub, folder: Path, monkeypatch: py
     assert offline.commit == online.commit
     assert offline.files == {name: online.files[name] for name in offline.files}
     assert offline.files.keys() == {"config.json", "tokenizer.json", "model.safetensors"}
-    assert moved_to("org/model", "main", online.commit) is None
+    assert revision_change("org/model", "main", online.commit) is None
     for repo, revision in (("org/other", None), ("org/model", "v9"), ("org/model", "0" * 40)):
         with pytest.raises(HubError, match="not in the cache, and HF_HUB_OFFLINE keeps off the network"):
             open_repository(repo, revision)

@@ -111,7 +111,7 @@ def check_index(merge: Merge, edit: Callable[[bytes], bytes]) -> None:
 def check_journal(folder: Path, edit: Callable[[bytes], bytes]) -> None:
     path = folder / "journal.jsonl"
     identity = json.loads(path.read_text().splitlines()[0].partition(" ")[2])["identity"]
-    committed = Journal.peek(folder)
+    committed = Journal.read_committed(folder)
     data = path.read_bytes()
     try:
         found = tried(lambda: Journal.open(folder, identity, ()).committed, path, edit)

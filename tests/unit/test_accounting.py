@@ -275,7 +275,7 @@ def test_names_that_a_wrapper_marked_are_read_without(
     wrapped = edited(llama.candidates[0], tmp_path / "wrapped", everywhere(prefix))
     others = (llama.base, llama.candidates[1])
     plan = planned(tmp_path, *((wrapped, *others) if which == "base" else (others[0], wrapped, others[1])))
-    assert [line for line in plan.warnings if "a wrapper left its mark" in line]
+    assert [line for line in plan.warnings if "a wrapper changed the names" in line]
     run(plan)
     first, second = (load_file(folder / "model.safetensors") for folder in (wrapped, llama.candidates[1]))
     if which == "base":

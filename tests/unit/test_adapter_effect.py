@@ -134,7 +134,7 @@ def test_names_of_a_state_dict_are_read_as_peft_reads_them(folders: tuple[Path, 
 
     base = open_checkpoint("base", folders[0])
     adapter = open_adapter("candidate", edited(folders[1], tmp_path / "adapter", rename), base)
-    assert adapter.products == open_adapter("candidate", folders[1], base).products
+    assert adapter.deltas == open_adapter("candidate", folders[1], base).deltas
 
 
 def test_an_adapter_on_a_layer_that_is_not_merged_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:

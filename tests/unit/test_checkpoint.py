@@ -40,9 +40,9 @@ def test_of_a_whole_clip_the_vision_tower_is_taken_and_the_rest_is_named(tmp_pat
     whole, tower = open_checkpoint("base", folders.base), open_checkpoint("candidate", folders.candidates[0])
     assert whole.tensors.keys() == tower.tensors.keys()
     assert (whole.config["hidden_size"], whole.config["image_size"]) == (32, checkpoints.IMAGE_SIZE)
-    assert {"logit_scale", "visual_projection.weight"} < set(whole.ignored)
-    assert not any(name.startswith("vision_model.") for name in whole.ignored)
-    assert tower.ignored == ()
+    assert {"logit_scale", "visual_projection.weight"} < set(whole.ignored_names)
+    assert not any(name.startswith("vision_model.") for name in whole.ignored_names)
+    assert tower.ignored_names == ()
 
 
 @pytest.fixture(scope="module")
@@ -93,5 +93,5 @@ def test_a_tensor_in_no_numbered_block_belongs_to_nothing(tmp_path: Path, good: 
     (tmp_path / "config.json").write_bytes((good / "config.json").read_bytes())
     save_file(tensors | {"model.layers.shared.weight": torch.ones(2)}, tmp_path / "model.safetensors")
     checkpoint = open_checkpoint("base", tmp_path)
-    assert checkpoint.ignored == ("model.layers.shared.weight",)
+    assert checkpoint.ignored_names == ("model.layers.shared.weight",)
     assert checkpoint.tensors.keys() == tensors.keys()

@@ -66,10 +66,10 @@ def test_what_is_read_is_what_peft_merges(tmp_path: Path, family: checkpoints.Fa
     for name, tensor in own.items():
         assert torch.allclose(tensor, expected[name], rtol=0, atol=2e-6 * float(expected[name].abs().max())), name
         # Where nothing was adapted no bit is off, elsewhere much is.
-        if name in checkpoint.adapter.products:
+        if name in checkpoint.adapter.deltas:
             assert (tensor - before[name]).norm() > 0.05 * before[name].norm()
-        assert name in checkpoint.changed or torch.equal(tensor, before[name])
-    assert checkpoint.adapter.products
+        assert name in checkpoint.adapted_names or torch.equal(tensor, before[name])
+    assert checkpoint.adapter.deltas
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
@@ -105,7 +105,7 @@ def test_whole_modules_are_rounded_to_the_models_dtype(tmp_path: Path) -> None:
 def test_a_stretch_is_what_the_whole_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: checkpoints.Family, stretch: int
 ) -> None:
-    monkeypatch.setattr(adapted, "STRETCH", stretch)
+    monkeypatch.setattr(adapted, "CHUNK_VALUES", stretch)
     base = checkpoints.make_family(tmp_path, family, candidates=0, layers=1).base
     config: dict[str, Any] = {} if family == "gpt2" else {"modules_to_save": ["lm_head"]}
     checkpoint = opened(base, make_adapter(base, tmp_path / "adapter", target_modules=LINEARS[family], **config))
@@ -142,33 +142,33 @@ def test_what_several_read_is_read_once_while_it_is_kept_open(tmp_path: Path) ->
     candidates = [AdaptedCheckpoint(f"{i}", model, open_adapter(f"{i}", a, model)) for i, a in enumerate(adapters)]
     alone = [read(opened(base, adapter)) for adapter in adapters]
     for num_times in (1, 2):
-        with candidates[0].kept_open(), candidates[1].kept_open(), model.kept_open(), candidates[2].kept_open():
+        with candidates[0].keep_open(), candidates[1].keep_open(), model.keep_open(), candidates[2].keep_open():
             for candidate, expected in zip(candidates, alone, strict=True):
                 assert all(torch.equal(tensor, expected[name]) for name, tensor in read(candidate).items())
             into = torch.empty(100)
             model.read_range("lm_head.weight", 7, into)
             assert torch.equal(into, alone[0]["lm_head.weight"].view(-1)[7:107])
-            assert model.num_bytes_read == num_times * model.kept_bytes(model.tensors)
-        assert not cache.of(model)
+            assert model.num_bytes_read == num_times * model.cached_bytes(model.tensors)
+        assert not cache.get(model)
     for candidate in candidates:  # in stretches, with nothing else in between
-        with candidate.kept_open(), model.kept_open():
+        with candidate.keep_open(), model.keep_open():
             before = model.num_bytes_read
             candidate.read_range("lm_head.weight", 7, into)
             model.read_range("lm_head.weight", 7, into)
             assert model.num_bytes_read == before + 4 * into.numel()
     read(candidates[0])  # not kept open, nothing is kept
-    assert not cache.of(model)
+    assert not cache.get(model)
 
 
-def test_a_shelf_holds_one_models_tensors(tmp_path: Path) -> None:
+def test_a_cache_holds_one_models_tensors(tmp_path: Path) -> None:
     folders = checkpoints.make_family(tmp_path, "llama", candidates=1, layers=1)
     cache = LastReadCache()
     first, second = (
         SharedCheckpoint(open_checkpoint(folder.name, folder), cache) for folder in (folders.base, *folders.candidates)
     )
-    with first.kept_open(), second.kept_open():
+    with first.keep_open(), second.keep_open():
         assert torch.equal(read(first)["lm_head.weight"], read(open_checkpoint("base", folders.base))["lm_head.weight"])
-        assert cache.of(first)
+        assert cache.get(first)
         read(second)
-        assert cache.of(second)
-        assert not cache.of(first)
+        assert cache.get(second)
+        assert not cache.get(first)

@@ -60,10 +60,10 @@ def with_tensors(adapter: Path, edit: Callable[[Tensors], object]) -> None:
 
 def test_what_it_says(base: Path, adapter: Path) -> None:
     found = opened(base, adapter)
-    assert len(found.products) == 6
-    assert found.replaced == {"lm_head.weight": "base_model.model.lm_head.weight"}
-    assert found.ignored == ()
-    product = found.products["model.layers.0.self_attn.q_proj.weight"]
+    assert len(found.deltas) == 6
+    assert found.replacements == {"lm_head.weight": "base_model.model.lm_head.weight"}
+    assert found.ignored_names == ()
+    product = found.deltas["model.layers.0.self_attn.q_proj.weight"]
     assert (product.a, product.b) == (f"{FIRST}.lora_A.weight", f"{FIRST}.lora_B.weight")
     assert (product.rank, product.scale, product.transposed) == (4, 1.5, False)
     assert found.num_bytes_read == 0
@@ -123,7 +123,7 @@ def _renamed(before: str, after: str) -> Callable[[Tensors], object]:
         (lambda t: t.pop(f"{FIRST}.lora_B.weight"), f"holds {FIRST}.lora_A.weight, and no {FIRST}.lora_B.weight"),
         (lambda t: t.pop(f"{FIRST}.lora_A.weight"), f"holds {FIRST}.lora_B.weight, and no {FIRST}.lora_A.weight"),
         (_renamed("layers.1.", "layers.9."), "down_proj.lora_A.weight, .* and 3 more match no weight of .*base"),
-        (_renamed("lm_head", "lm_tail"), "lm_tail.weight matches no weight of .*base, which it is put on"),
+        (_renamed("lm_head", "lm_tail"), "lm_tail.weight matches no weight of .*base, the model of the adapter"),
         (_renamed("base_model.model.", ""), "match no weight"),
         (_renamed("q_proj.lora_A.weight", "q_proj.lora_embedding_A"), "lora_embedding_A is a factor of an embedding"),
         (_renamed("q_proj.lora_A.weight", "q_proj.lora_magnitude_vector"), "is a magnitude of DoRA, which is not"),
@@ -173,16 +173,16 @@ def test_heads_of_tasks_and_other_towers_are_left_out(tmp_path: Path) -> None:
     adapter = make_adapter(base, tmp_path / "adapter", model=classifier, target_modules=["query"], task_type="SEQ_CLS")
     for _ in range(2):
         found = opened(base, adapter)
-        assert found.ignored == ("base_model.model.classifier.bias", "base_model.model.classifier.weight")
-        assert found.products.keys() == {"encoder.layer.0.attention.self.query.weight"}
+        assert found.ignored_names == ("base_model.model.classifier.bias", "base_model.model.classifier.weight")
+        assert found.deltas.keys() == {"encoder.layer.0.attention.self.query.weight"}
         with_config(adapter, modules_to_save=None)  # as older versions of peft write it
     full = checkpoints.make_family(tmp_path / "clip", "clip-full", candidates=0, layers=1).base
     whole = transformers.CLIPModel.from_pretrained(full)
     adapter = make_adapter(full, tmp_path / "clip-adapter", model=whole, target_modules=["q_proj"])
     found = opened(full, adapter)
-    assert found.products.keys() == {"encoder.layers.0.self_attn.q_proj.weight"}
-    assert len(found.ignored) == 4
-    assert all(".text_model.encoder.layers." in name for name in found.ignored)
+    assert found.deltas.keys() == {"encoder.layers.0.self_attn.q_proj.weight"}
+    assert len(found.ignored_names) == 4
+    assert all(".text_model.encoder.layers." in name for name in found.ignored_names)
 
 
 def test_what_trainers_add_and_other_spellings_change_nothing(adapter: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_file_without_tensors_is_a_file_without_tensors(tmp_path: Path) -> Non
 
 
 OF_THE_FILE = {
-    "empty": (b"", {"data": 0}, "no safetensors file"),
+    "empty": (b"", {"data": 0}, "not a safetensors file"),
     "no JSON": (b"{nothing", {}, "no JSON object"),
     "no UTF-8": (b'{"\xff": 1}', {}, "no JSON object"),
     "a list": (b"[1]", {}, "no JSON object"),
@@ -65,7 +65,11 @@ OF_THE_FILE = {
     "length too short": (GOOD, {"length": 20}, "no JSON object"),
     "truncated": (GOOD, {"data": 21}, "the file is incomplete or damaged"),
     "too long": (GOOD, {"data": 23}, "the file is incomplete or damaged"),
-    "name twice": (b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{}}', {"data": 0}, '"a" stands twice'),
+    "name twice": (
+        b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":{}}',
+        {"data": 0},
+        'key "a" occurs twice',
+    ),
 }
 
 
@@ -82,7 +86,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, kind: str) -> None:
 def test_a_file_that_ends_within_its_header_is_refused(tmp_path: Path, size: int) -> None:
     file = write(tmp_path / "file", GOOD)
     file.write_bytes(file.read_bytes()[:size])
-    with pytest.raises(InputError, match="no safetensors file"):
+    with pytest.raises(InputError, match="not a safetensors file"):
         read_header(file)
 
 

@@ -135,7 +135,7 @@ def test_a_file_is_opened_once_while_it_is_kept_open(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(os, "open", counting)
     for num_opened in (1, 2):  # once within each context
-        with reader.kept_open():
+        with reader.keep_open():
             for name, start in (("a", 0), ("b", 2), ("a", 3)):
                 reader.read_range(name, start, torch.empty(2))
         assert len(opened) == num_opened

@@ -144,14 +144,6 @@ def test_folders_are_made_with_their_parents_and_made_again_without_complaint(tm
     assert (tmp_path / "a" / "b" / "c").is_dir()
 
 
-def test_a_tree_is_removed_where_it_is(tmp_path: Path) -> None:
-    durable.make_folder(tmp_path / "a" / "b")
-    (tmp_path / "a" / "b" / "file").write_bytes(b"data")
-    for _ in range(2):
-        durable.remove_tree(tmp_path / "a")
-    assert names(tmp_path) == []
-
-
 def test_a_tree_is_synced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     durable.make_folder(tmp_path / "tree" / "inner")
     for name in ("one", "inner/two"):
@@ -183,13 +175,13 @@ def test_a_file_grows_by_parts_with_one_digest(tmp_path: Path) -> None:
         file.write(b"first, ")
     with path.open("ab") as stream:
         stream.write(b"what a kill left")
-    with durable.appended_file(path, file.written) as grown:
+    with durable.appended_file(path, file.prefix) as grown:
         grown.write(b"second")
     assert path.read_bytes() == b"first, second"
     assert (grown.num_bytes, grown.sha256) == (13, hashlib.sha256(b"first, second").hexdigest())
-    read = digests.read_prefix(path, 7)
+    read = digests.hash_prefix(path, 7)
     assert (read.num_bytes, read.sha256) == (7, file.sha256)
-    assert digests.read_prefix(path, 99).num_bytes == 13
+    assert digests.hash_prefix(path, 99).num_bytes == 13
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -199,7 +191,7 @@ def test_after_an_error_a_file_ends_where_it_did(tmp_path: Path, error: BaseExce
     if begun:
         with durable.appended_file(path, None) as file:
             file.write(b"first, ")
-        before = file.written
+        before = file.prefix
 
     def write() -> None:
         with durable.appended_file(path, before) as file:

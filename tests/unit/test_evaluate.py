@@ -94,7 +94,7 @@ def test_candidates_are_judged_on_all_data_where_it_is_asked_for(merge: Merge) -
 def test_logits_in_several_pieces_give_the_same_loss(merge: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = losses(evaluate(merge.plan()))
     monkeypatch.setattr(loss, "_LOGITS", 5 * checkpoints.VOCABULARY + 1)
-    monkeypatch.setattr(mean, "STRETCH", 1000)
+    monkeypatch.setattr(mean, "CHUNK_VALUES", 1000)
     pieces = losses(evaluate(merge.plan()))
     for name, row in whole.items():
         assert pieces[name] == pytest.approx(row, abs=1e-5)

@@ -16,8 +16,8 @@ from regstream.plan.step import Step
 from regstream.runtime.step import Artifacts, committed_step
 from regstream.storage import journal_lines as lines
 from regstream.storage.identity import differences
-from regstream.storage.journal import Committed, Journal
-from regstream.storage.shards import Written
+from regstream.storage.journal import CommittedStep, Journal
+from regstream.storage.shards import ShardDigest
 
 IDENTITY: dict[str, Any] = {"manifest": {"alpha": 0.95, "rules": []}, "base": {"config.json": "full:1"}}
 PLACES: list[tuple[Literal["stem", "block", "head"], int | None]] = [
@@ -34,10 +34,10 @@ SOLVE = SolveReport(
 )  # fmt: skip
 
 
-def commit(journal: Journal, step: Step) -> Committed:
+def commit(journal: Journal, step: Step) -> CommittedStep:
     artifacts = Artifacts(
         shard=step.shard,
-        written=Written(num_bytes=8, sha256="abc", sampled="def"),
+        written=ShardDigest(num_bytes=8, sha256="abc", sampled="def"),
         solves=(SOLVE,) * (step.block is not None),
         work={"solves": RegionTotals(seconds=0.5, num_bytes=7)},
     )
@@ -48,7 +48,7 @@ def commit(journal: Journal, step: Step) -> Committed:
     return committed
 
 
-def as_json(committed: Sequence[Committed]) -> str:
+def as_json(committed: Sequence[CommittedStep]) -> str:
     return json.dumps([asdict(step) for step in committed], sort_keys=True)
 
 
@@ -59,16 +59,16 @@ def remaining(journal: Journal) -> list[int]:
 def test_a_new_journal_announces_its_steps(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path, IDENTITY, NAMES)
     assert remaining(journal) == [0, 1, 2, 3]
-    announced = Journal.announced(tmp_path)
+    announced = Journal.read_header(tmp_path)
     assert announced is not None
     assert announced["identity"] == IDENTITY
     assert announced["steps"] == ["stem", "block 0", "block 1", "head"]
-    assert Journal.peek(tmp_path) == []
+    assert Journal.read_committed(tmp_path) == []
 
 
 def test_where_there_is_no_journal_nothing_is_announced_and_nothing_made(tmp_path: Path) -> None:
-    assert Journal.announced(tmp_path) is None
-    assert Journal.peek(tmp_path) == []
+    assert Journal.read_header(tmp_path) is None
+    assert Journal.read_committed(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -76,7 +76,7 @@ def test_what_was_committed_is_found_again(tmp_path: Path) -> None:
     journal = Journal.open(tmp_path, IDENTITY, NAMES)
     committed = [commit(journal, step) for step in STEPS[:2]]
     again = Journal.open(tmp_path, IDENTITY, NAMES)
-    assert again.committed == Journal.peek(tmp_path)
+    assert again.committed == Journal.read_committed(tmp_path)
     assert journal.committed == committed
     # As JSON, which is what becomes of them: a journal that was read holds lists where a new one holds tuples.
     assert as_json(again.committed) == as_json(committed)
@@ -92,12 +92,12 @@ def test_a_torn_end_is_cut_off_and_written_over(tmp_path: Path) -> None:
     whole = journal.path.read_bytes()
     commit(journal, STEPS[1])
     journal.path.write_bytes(journal.path.read_bytes()[: len(whole) + 20])
-    assert len(Journal.peek(tmp_path)) == 1
+    assert len(Journal.read_committed(tmp_path)) == 1
     assert journal.path.stat().st_size == len(whole) + 20  # who only looks changes nothing
     again = Journal.open(tmp_path, IDENTITY, NAMES)
     assert journal.path.read_bytes() == whole
     commit(again, STEPS[1])
-    assert len(Journal.peek(tmp_path)) == 2
+    assert len(Journal.read_committed(tmp_path)) == 2
 
 
 def test_a_journal_whose_first_line_was_torn_begins_anew(tmp_path: Path) -> None:
@@ -111,13 +111,13 @@ def test_a_changed_input_is_refused_by_its_place_and_both_values(tmp_path: Path)
     changed = {**IDENTITY, "manifest": {"alpha": 0.5, "rules": []}}
     with pytest.raises(ResumeError, match=r"manifest alpha: 0.95 before, 0.5 now; --restart starts anew") as caught:
         Journal.open(tmp_path, changed, NAMES)
-    assert str(caught.value).startswith(f"{tmp_path}: cannot go on")
+    assert str(caught.value).startswith(f"{tmp_path}: cannot resume")
 
 
 def test_another_version_of_the_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_bytes(lines.encode({"format": 99, "identity": IDENTITY, "steps": []}))
-    for open_it in (lambda: Journal.open(tmp_path, IDENTITY, NAMES), lambda: Journal.announced(tmp_path)):
+    for open_it in (lambda: Journal.open(tmp_path, IDENTITY, NAMES), lambda: Journal.read_header(tmp_path)):
         with pytest.raises(ResumeError, match="written by another version"):
             open_it()
 
@@ -127,14 +127,14 @@ def test_a_record_that_is_no_step_is_refused_by_its_line(tmp_path: Path, record:
     journal = Journal.open(tmp_path, IDENTITY, NAMES)
     with journal.path.open("ab") as stream:
         stream.write(lines.encode(record))
-    for look in (lambda: Journal.open(tmp_path, IDENTITY, NAMES), lambda: Journal.peek(tmp_path)):
-        with pytest.raises(ResumeError, match="line 2: no committed step"):
+    for look in (lambda: Journal.open(tmp_path, IDENTITY, NAMES), lambda: Journal.read_committed(tmp_path)):
+        with pytest.raises(ResumeError, match="line 2: not a valid step"):
             look()
 
 
 def test_what_a_watcher_is_told_is_what_was_measured(tmp_path: Path) -> None:
     committed = commit(Journal.open(tmp_path, IDENTITY, NAMES), STEPS[0])
-    assert committed.measured == {
+    assert committed.event_fields == {
         "index": 0, "name": "stem", "seconds": 0.123, "peak_bytes": 5, "projected_bytes": 6,
         "device_peak_bytes": 0, "device_projected_bytes": 0,
     }  # fmt: skip

@@ -66,5 +66,5 @@ def test_an_adapter_that_lies_beside_the_model_is_named(folders: checkpoints.Fol
     for file in adapter.iterdir():
         shutil.copy(file, beside)
     (line,) = told(tmp_path, folders.base, beside)
-    assert line.startswith('candidate "task0": an adapter lies beside the model, and is left out; ')
+    assert line.startswith('candidate "task0": the folder also has an adapter, which is left out; ')
     assert told(tmp_path, folders.base, beside, adapters={"beside": beside}) == []

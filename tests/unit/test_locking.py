@@ -12,7 +12,7 @@ import pytest
 
 from regstream.errors import ResumeError
 from regstream.storage import locking
-from regstream.storage.locking import exclusive
+from regstream.storage.locking import exclusive_lock
 
 # The module by its path: importing the package would take seconds, and torch with it.
 HOLD = """
@@ -21,7 +21,7 @@ spec = importlib.util.spec_from_file_location("lock", sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 from pathlib import Path
-with module.exclusive(Path(sys.argv[2]), Path(sys.argv[2]).parent):
+with module.exclusive_lock(Path(sys.argv[2]), Path(sys.argv[2]).parent):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -40,7 +40,7 @@ def held_by_another(path: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def take(path: Path) -> None:
-    with exclusive(path, path.parent):
+    with exclusive_lock(path, path.parent):
         pass
 
 
@@ -58,27 +58,27 @@ def test_a_dead_process_holds_nothing(tmp_path: Path, how: signal.Signals) -> No
     with held_by_another(path) as process:
         process.send_signal(how)
         process.wait(10)
-        with exclusive(path, path.parent):
+        with exclusive_lock(path, path.parent):
             assert f"process {os.getpid()} on " in path.read_text()
 
 
 def test_it_is_free_again_afterwards_also_after_an_error(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with pytest.raises(KeyError), exclusive(path, path.parent):
+    with pytest.raises(KeyError), exclusive_lock(path, path.parent):
         raise KeyError
-    with exclusive(path, path.parent):
+    with exclusive_lock(path, path.parent):
         pass
     assert path.exists()
 
 
 def test_the_same_process_cannot_hold_it_twice(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with exclusive(path, path.parent), pytest.raises(ResumeError, match=f"process {os.getpid()}"):
+    with exclusive_lock(path, path.parent), pytest.raises(ResumeError, match=f"process {os.getpid()}"):
         take(path)
 
 
 def test_what_stands_in_the_file_holds_nothing_and_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     path.write_text("regstream, process 1 on some machine with a long name," * 9)
-    with exclusive(path, path.parent):
+    with exclusive_lock(path, path.parent):
         assert path.read_text().count("process") == 1

@@ -58,7 +58,7 @@ class Judge:
         table = merge.read().architecture
         model_type = json.loads((merge.folders.base / "config.json").read_text())["model_type"]
         described = None if table is None else family_from_table(table, model_type)
-        base = open_checkpoint("base", merge.folders.base, described=described)
+        base = open_checkpoint("base", merge.folders.base, family=described)
         return cls(base, agreement(base), checkpoints.load(merge.folders.base, dtype=torch.float32))
 
     def told(self, config: Mapping[str, Any], *, base: Mapping[str, Any] | None = None) -> list[str] | str:

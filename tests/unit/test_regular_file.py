@@ -10,7 +10,7 @@ from regstream.data.row_reader import count_rows
 from regstream.errors import InputError
 from regstream.evaluate.classes import read_classes
 from regstream.evaluate.head import read_head
-from regstream.storage.json_file import read_object
+from regstream.storage.json_file import read_json_object
 from regstream.storage.regular_file import check_regular
 
 
@@ -30,7 +30,7 @@ def test_a_file_too_large_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("read", "name"),
     [
-        (lambda path: read_object(path, "a config"), "config.json"),
+        (lambda path: read_json_object(path, "a config"), "config.json"),
         (count_rows, "rows.jsonl"),
         (count_rows, "rows.parquet"),
         (read_classes, "classes.toml"),

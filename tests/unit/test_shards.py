@@ -15,7 +15,7 @@ from typing_extensions import Buffer
 from regstream.checkpoint.header import read_header
 from regstream.errors import ResumeError
 from regstream.storage.durable import HashedFile
-from regstream.storage.shards import DTYPE_NAMES, Part, Shards, parts_of, shard_bytes, write_shard
+from regstream.storage.shards import DTYPE_NAMES, ShardPart, Shards, layout_parts, shard_bytes, write_shard
 
 SHAPES: Mapping[str, tuple[int, ...]] = {"z.weight": (7, 3), "a.weight": (5,), "ä": (), "none": (0, 4)}
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
@@ -27,12 +27,13 @@ def values(shapes: Mapping[str, tuple[int, ...]] = SHAPES) -> dict[str, Tensor]:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype, *, rows: int = 100) -> str:
-    with write_shard(path, SHAPES, dtype) as writer:
+    [whole], shards = layout_parts(path.name, [SHAPES], dtype), Shards(path.parent, {})
+    with shards.write(whole) as writer:
         for name, tensor in tensors.items():
             for part in torch.split(tensor.flatten(), rows):
                 writer.write(name, part)
-    assert writer.num_bytes == path.stat().st_size
-    return writer.sha256
+    assert shards.digest(whole).num_bytes == path.stat().st_size
+    return shards.digest(whole).sha256
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -141,18 +142,18 @@ def test_every_dtype_has_a_name_that_is_read_again(tmp_path: Path) -> None:
 NAME = "model-00001-of-00001.safetensors"
 
 
-def parts(*cuts: int, dtype: torch.dtype = torch.bfloat16) -> list[Part]:
+def parts(*cuts: int, dtype: torch.dtype = torch.bfloat16) -> list[ShardPart]:
     """The shard in parts, cut before these tensors."""
     names, ends = list(SHAPES), (*cuts, len(SHAPES))
     groups = [names[begin:end] for begin, end in zip((0, *cuts), ends, strict=True)]
-    return parts_of(NAME, [{name: SHAPES[name] for name in group} for group in groups], dtype)
+    return layout_parts(NAME, [{name: SHAPES[name] for name in group} for group in groups], dtype)
 
 
-def write_part(shards: Shards, part: Part) -> tuple[int, str]:
+def write_part(shards: Shards, part: ShardPart) -> tuple[int, str]:
     with shards.write(part) as writer:
         for name in part.shapes:
             writer.write(name, values()[name])
-    return writer.num_bytes, writer.sha256
+    return shards.digest(part).num_bytes, shards.digest(part).sha256
 
 
 @pytest.mark.parametrize("cuts", [(), (1,), (2, 3), (1, 2, 3)])

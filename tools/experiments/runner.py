@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from regstream.manifest.reading import read_manifest
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run
-from regstream.storage import durable
 
 
 class Runner:
@@ -56,7 +56,8 @@ class Runner:
 
     def drop_models(self) -> None:
         """Remove all merged models. A run that is killed keeps them: its merge goes on where it stood."""
-        durable.remove_tree(self._folder / "models")
+        if (models := self._folder / "models").exists():
+            shutil.rmtree(models)
 
     def plain_plan(self, manifest: Manifest) -> Plan:
         """A plan of the plain mean, which opens no calibration set: for what asks about held-out rows and shapes."""

@@ -19,7 +19,7 @@ from making.shapes import SHAPES
 from regstream.models.config.build import build_config
 from regstream.models.families.registry import family_of
 from regstream.models.layered_model import LayeredModel
-from regstream.storage.shards import header_of, shard_bytes, write_shard
+from regstream.storage.shards import encode_header, shard_bytes, write_shard
 
 _PANEL = 4 << 20
 _STD = 0.02  # of linears and embeddings, as the models' own initializer_range
@@ -84,7 +84,7 @@ def _write(arguments: argparse.Namespace, config: dict[str, Any]) -> None:
 
 
 def _hollow(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> None:
-    path.write_bytes(header_of(shapes, dtype))
+    path.write_bytes(encode_header(shapes, dtype))
     os.truncate(path, shard_bytes(shapes, dtype))
 
 

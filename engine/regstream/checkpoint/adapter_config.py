@@ -1,4 +1,4 @@
-"""The config of a PEFT LoRA adapter: by what its products are scaled, and which kinds of adapter are not applied.
+"""The config of a PEFT LoRA adapter: its ranks and scales, and a refusal of unsupported kinds of adapter.
 
 The keys are those of peft's `LoraConfig` (https://github.com/huggingface/peft, `tuners/lora/config.py`).
 """
@@ -14,26 +14,27 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from regstream.errors import InputError
 from regstream.manifest.bounded_regex import check_regex, starts_with
 from regstream.models.config.config_file import ADAPTER_CONFIG, CONFIG
-from regstream.storage.json_file import read_object
+from regstream.storage.json_file import read_json_object
 
-#: Keys that matter to whoever trains or loads, and not to what a merged weight is. peft goes by a module's own kind,
-#: whatever `fan_in_fan_out` says, and reads the configs of initialisations only where `init_lora_weights` names them.
+#: Keys that affect training or loading, but not a merged weight. peft ignores `fan_in_fan_out` where a module's type
+#: tells, and reads the configs of initialisations only where `init_lora_weights` names them.
 _WITHOUT_EFFECT = frozenset({
     "auto_mapping", "revision", "inference_mode", "peft_version", "lora_dropout", "layers_pattern",
     "fan_in_fan_out", "megatron_core", "runtime_config", "qalora_group_size", "loftq_config", "eva_config",
     "corda_config", "lora_ga_config", "ensure_weight_tying",
 })  # fmt: skip
-#: Initialisations that leave the model's own weights alone. After others the adapter is on weights that are nowhere.
-_HARMLESS_STARTS = (True, False, "gaussian", "eva", "orthogonal")
-#: What peft tunes whole for a task, whether or not an older version wrote it into `modules_to_save`.
-_HEADS_OF_TASKS = {
+#: Initialisations that leave the model's own weights as they are. After others the adapter needs weights that no
+#: checkpoint has.
+_SUPPORTED_INITS = (True, False, "gaussian", "eva", "orthogonal")
+#: Modules that peft tunes whole for a task; older versions do not list them in `modules_to_save`.
+_TASK_HEADS = {
     "SEQ_CLS": ("classifier", "score"),
     "TOKEN_CLS": ("classifier", "score"),
     "QUESTION_ANS": ("qa_outputs",),
 }
-#: What whoever trains adds, and peft passes over.
-_OF_TRAINERS = "unsloth_"
-#: As peft's `get_pattern_key` has it: the end of a module's name, from its start or from a dot on.
+#: Keys of trainers, which peft ignores.
+_TRAINER_PREFIX = "unsloth_"
+#: As in peft's `get_pattern_key`: matches the end of a module's name, from its start or after a dot.
 _MODULE = r"(.*\.)?({})$"
 _ADVICE = "merge the adapter into its model with peft first"
 _Value = TypeVar("_Value")
@@ -54,7 +55,7 @@ _Patterns = Annotated[dict[str, _Value], BeforeValidator(_none_is_empty), AfterV
 
 
 class AdapterConfig(BaseModel):
-    """What is read of an adapter's config; whatever else is set there is refused or has no effect."""
+    """The keys of an adapter's config that affect a merged weight; any other key is refused or has no effect."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="allow", allow_inf_nan=False)
 
@@ -67,25 +68,25 @@ class AdapterConfig(BaseModel):
     modules_to_save: list[str] | None = None
     task_type: Any = None
     base_model_name_or_path: str | None = None
-    # Of what training was to change, which says what should be there; of any type, since nothing is computed by it.
+    # Which modules training changed, for a comparison with the tensors. Of any type: nothing is computed from them.
     target_modules: Any = None
     exclude_modules: Any = None
     layers_to_transform: Any = None
 
     def rank(self, module: str) -> int:
-        """The rank of a module's factors, by its name in the model that was tuned."""
-        return _matched(self.rank_pattern, module, self.r)
+        """The rank of a module's factors; `module` is its name in the model that was tuned."""
+        return _match(self.rank_pattern, module, self.r)
 
     def scale(self, module: str) -> float:
-        """What a module's product is multiplied by: α / r, or α / √r of rank-stabilised LoRA (arXiv:2312.03732)."""
-        alpha, rank = _matched(self.alpha_pattern, module, self.lora_alpha), self.rank(module)
+        """The factor of a module's delta: α / r, or α / √r for rank-stabilised LoRA (arXiv:2312.03732)."""
+        alpha, rank = _match(self.alpha_pattern, module, self.lora_alpha), self.rank(module)
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
     def saves(self, parameter: str) -> bool:
-        """Whether a parameter is of a module that was tuned whole; peft takes the ends of module names."""
+        """Whether a parameter belongs to a module that was tuned whole; like peft, matches the ends of module names."""
         modules = parameter.split(".")[:-1]
         names = (".".join(modules[:end]) for end in range(1, len(modules) + 1))
-        saved = (*(self.modules_to_save or ()), *_HEADS_OF_TASKS.get(str(self.task_type), ()))
+        saved = (*(self.modules_to_save or ()), *_TASK_HEADS.get(str(self.task_type), ()))
         return any(name.endswith(saved) for name in names)
 
 
@@ -93,7 +94,7 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     """The config of an adapter's folder.
 
     Raises:
-        InputError: there is none, it is damaged, or the adapter is of a kind that is not applied.
+        InputError: it is missing or damaged, or the adapter is of an unsupported kind.
     """
     file = folder / ADAPTER_CONFIG
     if not file.exists() and (folder / CONFIG).exists():
@@ -101,40 +102,40 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
             f"{folder}: holds {CONFIG} and no {ADAPTER_CONFIG}: it is a whole model, no adapter; name it as `model`;"
             " expected the folder of a PEFT adapter"
         )
-    raw = read_object(file, "the folder of a PEFT adapter")
-    _refuse_other_kinds(file, raw)
+    raw = read_json_object(file, "the folder of a PEFT adapter")
+    _refuse_unsupported(file, raw)
     try:
         return AdapterConfig.model_validate({key: value for key, value in raw.items() if key not in _WITHOUT_EFFECT})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise InputError(f"{file}: {place}: {first['msg']}, found {_shown(first['input'])}") from error
+        raise InputError(f"{file}: {place}: {first['msg']}, found {_shorten(first['input'])}") from error
 
 
-def _refuse_other_kinds(file: Path, raw: Mapping[str, Any]) -> None:
+def _refuse_unsupported(file: Path, raw: Mapping[str, Any]) -> None:
     if raw.get("peft_type") != "LORA":
         raise InputError(
-            f"{file}: peft_type is {_shown(raw.get('peft_type'))}; only LORA adapters are applied; {_ADVICE}"
+            f"{file}: peft_type is {_shorten(raw.get('peft_type'))}; only LORA adapters are applied; {_ADVICE}"
         )
-    start = raw.get("init_lora_weights", True)
-    if (start.lower() if isinstance(start, str) else start) not in _HARMLESS_STARTS:
+    init = raw.get("init_lora_weights", True)
+    if (init.lower() if isinstance(init, str) else init) not in _SUPPORTED_INITS:
         raise InputError(
-            f"{file}: init_lora_weights is {_shown(raw['init_lora_weights'])}, which changes the model's own weights"
+            f"{file}: init_lora_weights is {_shorten(raw['init_lora_weights'])}, which changes the model's own weights"
             f" too, or how the factors are applied; {_ADVICE}"
         )
     if raw.get("bias", "none") != "none":
-        raise InputError(f"{file}: bias is {_shown(raw['bias'])}; tuned biases are not applied; {_ADVICE}")
+        raise InputError(f"{file}: bias is {_shorten(raw['bias'])}; tuned biases are not applied; {_ADVICE}")
     known = _WITHOUT_EFFECT | AdapterConfig.model_fields.keys() | {"peft_type", "init_lora_weights"}
     for key in sorted(raw.keys() - known):
-        if raw[key] and not key.startswith(_OF_TRAINERS):  # what peft does not use it writes as null, false or empty
-            raise InputError(f"{file}: {key} is {_shown(raw[key])}, which is not applied; {_ADVICE}")
+        if raw[key] and not key.startswith(_TRAINER_PREFIX):  # peft writes unused keys as null, false or empty
+            raise InputError(f"{file}: {key} is {_shorten(raw[key])}, which is not applied; {_ADVICE}")
 
 
-def _matched(patterns: Mapping[str, _Value], module: str, default: _Value) -> _Value:
+def _match(patterns: Mapping[str, _Value], module: str, default: _Value) -> _Value:
     """The value of the first pattern that matches."""
     return next((value for pattern, value in patterns.items() if starts_with(_MODULE.format(pattern), module)), default)
 
 
-def _shown(value: object) -> str:
+def _shorten(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

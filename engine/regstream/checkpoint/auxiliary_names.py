@@ -1,17 +1,17 @@
-"""Which files of a checkpoint folder belong to the model beside its config and weights: tokenizers, processors."""
+"""Names of files that belong to a model besides its config and weights: tokenizers, processors, licences."""
 
 GENERATION_CONFIG = "generation_config.json"
 #: Globs within the base's folder; a star stays within a folder.
-COMPANIONS = (
+AUXILIARY_FILES = (
     GENERATION_CONFIG,
-    # Tokenizers: their own files, and what they were trained as.
+    # Tokenizers, and their vocabularies as trained.
     "tokenizer*.json", "special_tokens*.json", "added_tokens.json", "vocab.json", "vocab.txt", "vocab.bpe",
     "merges.txt", "bpe.codes", "encoder.json", "normalizer.json", "tekken.json", "emoji_tokenizer.json",
     "*.model", "*.spm", "*.tiktoken",
     "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja",
     # Processors of images, videos and sound.
     "*processor_config.json", "*preprocessor_config.json", "feature_extractor.json",
-    # What sentence-transformers puts around a model.
+    # sentence-transformers.
     "modules.json", "sentence_*_config.json", "config_sentence_transformers.json",
     "[0-9]*_*/config.json", "[1-9]*_*/model.safetensors",
     "LICENSE*", "LICENCE*", "NOTICE*", "COPYING*", "USE_POLICY*",

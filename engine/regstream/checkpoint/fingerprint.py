@@ -1,4 +1,4 @@
-"""What a checkpoint's file is recognised by, when a run goes on after an interruption."""
+"""The fingerprint of a checkpoint's file, which a resumed run compares with the one of its start."""
 
 from pathlib import Path
 
@@ -8,17 +8,17 @@ from regstream.storage.regular_file import check_regular
 
 
 def fingerprint(file: Path, *, full: bool) -> dict[str, str]:
-    """Digests of a file, by their kind: "fast", of samples of it, and where it is asked for "full", of every byte.
+    """Digests of a file by kind: "fast", of samples, and with `full` also "full", of every byte.
 
-    The header lies at the start, so a changed name, shape or dtype is always seen; a changed weight is seen by the
-    full digest always, by the fast one where it lies in a sample. Every tensor has a sample in it.
+    The fast digest includes the header, so any changed name, shape or dtype, and a sample of every tensor; it misses
+    a changed weight outside the samples.
 
     Raises:
         InputError: the file cannot be read.
     """
     try:
         check_regular(file)
-        fast = {"fast": digests.sampled(file)}
+        fast = {"fast": digests.sample_sha256(file)}
         return fast | {"full": digests.sha256(file)} if full else fast
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}") from error

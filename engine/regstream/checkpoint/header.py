@@ -1,7 +1,7 @@
-"""A safetensors file's header: which tensors it holds, and where.
+"""The header of a safetensors file: its tensors and their byte offsets.
 
-The library opens files without telling offsets, which reading into a buffer of one's own needs. The format is 8 bytes
-of header length, little-endian, a JSON header, and the data (https://github.com/huggingface/safetensors#format).
+The library does not expose offsets, which reading into an existing buffer needs. The format is 8 bytes of header
+length, little-endian, a JSON header, and the data (https://github.com/huggingface/safetensors#format).
 """
 
 import json
@@ -13,8 +13,8 @@ import torch
 
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError, error_boundary
-from regstream.storage.json_file import unique_keys
-from regstream.storage.lfs_pointer import POINTER, POINTER_BYTES, is_pointer
+from regstream.storage.json_file import reject_duplicate_keys
+from regstream.storage.lfs_pointer import POINTER_BYTES, POINTER_MESSAGE, is_pointer
 
 DTYPES = {
     "F64": torch.float64,
@@ -28,7 +28,7 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-#: Of quantized weights: known, so that whoever knows what they are for refuses them, and never read.
+#: Of quantized weights: parsed, so that a check of the tensors can refuse them by name; never read.
 QUANTIZED_DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
@@ -37,9 +37,8 @@ QUANTIZED_DTYPES = {
     "U32": torch.uint32,
     "U64": torch.uint64,
 }
-#: What weights are stored as that can be merged.
-FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
+#: The dtypes of weights that can be merged.
+FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _LENGTH_BYTES = 8
 _MAX_NUMBER = 1 << 63
 _MAX_HEADER_BYTES = 100_000_000  # the library's own limit
@@ -47,7 +46,7 @@ _MAX_HEADER_BYTES = 100_000_000  # the library's own limit
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """A tensor in a file: bytes `begin` to `end` of the file, row-major, little-endian."""
+    """A tensor in a file: bytes `begin` to `end`, exclusive, row-major, little-endian."""
 
     file: Path
     dtype: torch.dtype
@@ -65,20 +64,20 @@ def read_header(file: Path, source: Source = LOCAL) -> dict[str, TensorSpec]:
     """The tensors of a safetensors file, by name.
 
     Raises:
-        InputError: the file is missing, truncated, longer than its header says, or its header is no header.
+        InputError: the file is missing, truncated, longer than its header says, or its header is damaged.
     """
-    size = source.size(file)
-    if is_pointer(source.start(file, min(size, POINTER_BYTES))):
-        raise InputError(f"{file}: {POINTER}")
-    length = int.from_bytes(source.start(file, _LENGTH_BYTES), "little")
+    size = source.file_size(file)
+    if is_pointer(source.read_prefix(file, min(size, POINTER_BYTES))):
+        raise InputError(f"{file}: {POINTER_MESSAGE}")
+    length = int.from_bytes(source.read_prefix(file, _LENGTH_BYTES), "little")
     if not 2 <= length <= min(_MAX_HEADER_BYTES, size - _LENGTH_BYTES):
-        raise InputError(f"{file}: no safetensors file: a header of {length:,} bytes in a file of {size:,}")
+        raise InputError(f"{file}: not a safetensors file: a header of {length:,} bytes in a file of {size:,}")
     start = _LENGTH_BYTES + length
-    with error_boundary(f"{file}: no safetensors file: its header is no JSON object"):
-        header = json.loads(source.start(file, start)[_LENGTH_BYTES:], object_pairs_hook=unique_keys)
-        "".join(header).encode()  # half of a surrogate pair can be read and not written
+    with error_boundary(f"{file}: not a safetensors file: its header is no JSON object"):
+        header = json.loads(source.read_prefix(file, start)[_LENGTH_BYTES:], object_pairs_hook=reject_duplicate_keys)
+        "".join(header).encode()  # a lone surrogate can be decoded but not encoded
     if not isinstance(header, dict):
-        raise InputError(f"{file}: no safetensors file: its header is no JSON object")
+        raise InputError(f"{file}: not a safetensors file: its header is no JSON object")
     header.pop("__metadata__", None)
     specs = {name: _spec(file, name, entry, start) for name, entry in header.items()}
     _check_extent(file, specs, start, size)
@@ -89,7 +88,7 @@ def _spec(file: Path, name: str, entry: object, start: int) -> TensorSpec:
     with error_boundary(f"{file}: tensor {name}: damaged header entry"):
         dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]  # type: ignore[index]
         if not all(type(number) is int and 0 <= number < _MAX_NUMBER for number in (*shape, begin, end)):
-            raise ValueError("a size or offset is no natural number of 64 bits")
+            raise ValueError("a size or offset is not an unsigned 64-bit integer")
     known = DTYPES | QUANTIZED_DTYPES
     if not isinstance(dtype, str) or dtype not in known:
         raise InputError(f"{file}: tensor {name}: dtype {dtype} is not supported; expected one of {', '.join(DTYPES)}")

@@ -1,4 +1,4 @@
-"""Which file of a checkpoint folder holds which tensor."""
+"""Which file of a checkpoint folder has which tensor."""
 
 import re
 from collections.abc import Collection, Iterable
@@ -7,13 +7,13 @@ from pathlib import Path
 from regstream.checkpoint.header import TensorSpec, read_header
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError
-from regstream.storage.json_file import read_object
+from regstream.storage.json_file import read_json_object
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
 _PICKLED = "which is pickled and is not read; convert it to safetensors"
-#: What other weights end in, the likeliest first, and what is to be done.
+#: Endings of other weights, the most likely first, and what to do about them.
 _OTHER_WEIGHTS = {
     "adapter_model.safetensors": "the weights of an adapter; name the folder as `adapter` instead of `model`",
     ".safetensors": f"which is not called as transformers calls it; rename it to {SINGLE}, or write an index",
@@ -28,12 +28,12 @@ _OTHER_WEIGHTS = {
 
 
 def read_layout(folder: Path, source: Source = LOCAL) -> dict[str, TensorSpec]:
-    """Every tensor of a checkpoint, by the name it is stored under; headers are read, weights are not.
+    """Every tensor of a checkpoint by its name in the files; reads headers, no weights.
 
     Raises:
-        InputError: no safetensors checkpoint, or index and files do not agree.
+        InputError: the folder has no safetensors checkpoint, or index and files disagree.
     """
-    names = source.names(folder)
+    names = source.list_files(folder)
     if INDEX in names:
         return _from_index(folder, names, source)
     if SINGLE in names:
@@ -41,9 +41,9 @@ def read_layout(folder: Path, source: Source = LOCAL) -> dict[str, TensorSpec]:
     raise InputError(f"{folder}: expected {SINGLE} or {INDEX}, found {_found_instead(names)}")
 
 
-def left_out(folder: Path, source: Source = LOCAL) -> list[str]:
-    """Files called as a checkpoint's that its index does not name, and that are not read."""
-    names = source.names(folder)
+def unindexed_files(folder: Path, source: Source = LOCAL) -> list[str]:
+    """Files with the names of shards that the index does not list, and that are not read."""
+    names = source.list_files(folder)
     if INDEX not in names:
         return []
     indexed = set(_weight_map(folder / INDEX).values())
@@ -51,7 +51,7 @@ def left_out(folder: Path, source: Source = LOCAL) -> list[str]:
 
 
 def _found_instead(names: Iterable[str]) -> str:
-    """What there is in place of a checkpoint, and what to do with it."""
+    """Describes the weights that a folder has instead of a checkpoint, and what to do."""
     for ending, advice in _OTHER_WEIGHTS.items():
         found = sorted(name for name in names if name.endswith(ending))
         if found and _SHARD.fullmatch(found[0]):
@@ -70,13 +70,13 @@ def _from_index(folder: Path, names: Collection[str], source: Source) -> dict[st
             raise InputError(f'{index}: names "{file_name}"; expected a .safetensors file in the same folder')
         if file_name not in names:
             raise InputError(f"{index}: names {file_name}, which is not there; is the download complete?")
-    source.expect([folder / file_name for file_name in file_names])
+    source.fetch_prefixes([folder / file_name for file_name in file_names])
     layout: dict[str, TensorSpec] = {}
     for file_name in file_names:
         header = read_header(folder / file_name, source)
-        _refuse_doubles(folder, file_name, header, layout)
+        _refuse_duplicates(folder, file_name, header, layout)
         layout |= header
-    source.expect(())
+    source.fetch_prefixes(())
     for name, file_name in weight_map.items():
         if name not in layout:
             raise InputError(f"{index}: names tensor {name}, which no file holds; expected it in {file_name}")
@@ -85,14 +85,14 @@ def _from_index(folder: Path, names: Collection[str], source: Source) -> dict[st
     return layout
 
 
-def _refuse_doubles(folder: Path, file_name: str, names: Iterable[str], layout: dict[str, TensorSpec]) -> None:
+def _refuse_duplicates(folder: Path, file_name: str, names: Iterable[str], layout: dict[str, TensorSpec]) -> None:
     for name in names:
         if name in layout:
             raise InputError(f"{folder}: tensor {name} is in two files, {layout[name].file.name} and {file_name}")
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    weight_map = read_object(index, "a checkpoint index").get("weight_map")
+    weight_map = read_json_object(index, "a checkpoint index").get("weight_map")
     if not (isinstance(weight_map, dict) and weight_map and all(isinstance(v, str) for v in weight_map.values())):
         raise InputError(f"{index}: its weight_map is not a table of tensor names and file names")
     return weight_map

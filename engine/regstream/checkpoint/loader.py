@@ -1,4 +1,4 @@
-"""The checkpoints that a manifest names, opened: folders of this machine, and repositories of the hub."""
+"""Opens the checkpoints that a manifest names, in folders of this machine or in repositories of the hub."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -6,107 +6,105 @@ from pathlib import Path
 
 from regstream.checkpoint.adapted import AdaptedCheckpoint
 from regstream.checkpoint.adapter import open_adapter
-from regstream.checkpoint.auxiliary_names import COMPANIONS
+from regstream.checkpoint.auxiliary_names import AUXILIARY_FILES
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.checkpoint.shared import LastReadCache, SharedCheckpoint
-from regstream.checkpoint.source import LOCAL, Remote, Source
+from regstream.checkpoint.source import LOCAL, HubSource, Source
 from regstream.errors import InputError
 from regstream.events import Listener
 from regstream.hub.prefetcher import ShardPrefetcher
-from regstream.hub.repository import Repository, keep_to, open_repository
+from regstream.hub.repository import Repository, open_repository, warn_if_moved
 from regstream.manifest.redaction import base_name, is_local_path
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate, Manifest
 from regstream.models.config.config_file import ADAPTER_CONFIG
 from regstream.models.families.family import Family
-from regstream.storage.run_folder import BROUGHT
+from regstream.storage.run_folder import DOWNLOADED
 
-#: What describes a checkpoint, and of the base also what goes into the result as it is.
+#: The small files that describe a checkpoint.
 _DESCRIPTION = ("config.json", "model.safetensors.index.json")
-_OF_BASE = ("*.json", "*.txt", *COMPANIONS, "README.md")
-
-
-def _told(model: str) -> str:
-    """A model's name, of which a path tells more than anyone should read in a published record."""
-    return base_name(model) if is_local_path(model) else model
+#: Of the base also the files that the result copies.
+_BASE_FILES = ("*.json", "*.txt", *AUXILIARY_FILES, "README.md")
 
 
 class CheckpointLoader:
-    """Opens a manifest's checkpoints, each repository once, and each model that adapters are put on.
+    """Opens a manifest's checkpoints; each repository once, and each model under adapters once.
 
-    `commits` holds those that are settled, and in the end all.
+    `pinned_commits` has the hub commits of an unfinished run. `commits` has those of all repositories opened.
     """
 
-    def __init__(self, manifest: Manifest, commits: Mapping[str, str], listener: Listener) -> None:
+    def __init__(self, manifest: Manifest, pinned_commits: Mapping[str, str], listener: Listener) -> None:
         self.commits: dict[str, str] = {}
-        self.prefetcher = ShardPrefetcher(manifest.workdir / BROUGHT)
+        self.prefetcher = ShardPrefetcher(manifest.workdir / DOWNLOADED)
         self._base = manifest.merge.base
-        self._adapted = Counter(c.model or self._base for c in manifest.candidates if c.adapter is not None)
-        self._shelf = LastReadCache()
+        self._num_adapters = Counter(c.model or self._base for c in manifest.candidates if c.adapter is not None)
+        self._cache = LastReadCache()
         self._models: dict[ModelRef, Checkpoint] = {}
-        self._settled = commits
+        self._pinned_commits = pinned_commits
         self._listener = listener
-        self._described: Family | None = None
+        self._family: Family | None = None
         self._repositories: dict[str, Repository] = {}
         self._adapters = {candidate.adapter for candidate in manifest.candidates}
 
-    def base(self, describe: Callable[[Path], Family] | None = None) -> Checkpoint:
-        """Open the base; `describe` gives the family of all checkpoints from its folder, where that is not known.
+    def open_base(self, describe: Callable[[Path], Family] | None = None) -> Checkpoint:
+        """Open the base; `describe` gives the family of all checkpoints, if it is not a known one, from its folder.
 
         Raises:
-            InputError: it cannot be used, or the hub does not give it.
+            InputError: it is not usable, or the hub does not provide it.
         """
-        folder, source = self._located("base", self._base, _OF_BASE)
-        self._described = None if describe is None else describe(folder)
-        opened = self._opened("base", self._base, folder, source)
-        return self._known(self._base, opened)
+        folder, source = self._locate("base", self._base, _BASE_FILES)
+        self._family = None if describe is None else describe(folder)
+        return self._share(self._base, self._open("base", self._base, folder, source))
 
-    def beside(self, label: str, reference: ModelRef) -> Checkpoint:
-        """Open a model that is not merged, with its tokenizer; raises as `base` does."""
-        return open_checkpoint(label, *self._located(label, reference, _OF_BASE))
+    def open_auxiliary(self, label: str, reference: ModelRef) -> Checkpoint:
+        """Open a model that is not merged, with its tokenizer; raises as `open_base` does."""
+        return open_checkpoint(label, *self._locate(label, reference, _BASE_FILES))
 
-    def candidate(self, candidate: Candidate) -> Checkpoint:
-        """Open a candidate, after the base; raises as `base` does."""
+    def open_candidate(self, candidate: Candidate) -> Checkpoint:
+        """Open a candidate, after the base; raises as `open_base` does."""
         label = f'candidate "{candidate.name}"'
         if candidate.adapter is None:
             assert candidate.model is not None
-            folder, source = self._located(label, candidate.model, _DESCRIPTION)
-            return self._opened(label, candidate.model, folder, source)
+            return self._open(label, candidate.model, *self._locate(label, candidate.model, _DESCRIPTION))
         reference = candidate.model or self._base
-        model = self._models.get(reference) or self._known(reference, self._model(label, reference))
-        folder, source = self._located(label, candidate.adapter, (ADAPTER_CONFIG,), config=ADAPTER_CONFIG)
+        if reference not in self._models:
+            folder, source = self._locate(label, reference, _DESCRIPTION)
+            self._share(reference, self._open(f"model {reference.name}", reference, folder, source))
+        model = self._models[reference]
+        folder, source = self._locate(label, candidate.adapter, (ADAPTER_CONFIG,), config=ADAPTER_CONFIG)
         adapter = open_adapter(label, folder, model, source)
-        made_for = _told(adapter.config.base_model_name_or_path or "")
+        made_for = adapter.config.base_model_name_or_path or ""
+        if is_local_path(made_for):  # a published record shows no path of anyone's machine
+            made_for = base_name(made_for)
         notes = []
         if made_for and made_for.rstrip("/").rpartition("/")[2].lower() != (found := reference.name).lower():
-            notes = [f"{label}: {ADAPTER_CONFIG} says that the adapter was made for {made_for}; it is put on {found}"]
+            notes = [
+                f"{label}: {ADAPTER_CONFIG} says that the adapter was made for {made_for}; it is merged into {found}"
+            ]
         notes += [f"{label}: its adapter: {note}" for note in adapter.notes]
         return AdaptedCheckpoint(label, model, adapter, notes)
 
-    def _model(self, label: str, reference: ModelRef) -> Checkpoint:
-        folder, source = self._located(label, reference, _DESCRIPTION)
-        return self._opened(f"model {reference.name}", reference, folder, source)
-
-    def _opened(self, label: str, reference: ModelRef, folder: Path, source: Source) -> Checkpoint:
-        opened = open_checkpoint(label, folder, source, described=self._described)
-        names = source.names(folder)
-        lies_beside = ADAPTER_CONFIG in names or any(name.startswith("adapter_model.") for name in names)
-        if lies_beside and reference not in self._adapters:
-            opened.notes += (
-                f"{label}: an adapter lies beside the model, and is left out; to put it on, as libraries do that load"
-                " the folder, name it as `adapter` too",
+    def _open(self, label: str, reference: ModelRef, folder: Path, source: Source) -> Checkpoint:
+        checkpoint = open_checkpoint(label, folder, source, family=self._family)
+        names = source.list_files(folder)
+        has_adapter = ADAPTER_CONFIG in names or any(name.startswith("adapter_model.") for name in names)
+        if has_adapter and reference not in self._adapters:
+            checkpoint.notes += (
+                f"{label}: the folder also has an adapter, which is left out; libraries that load the folder apply it;"
+                " to merge it too, name it as `adapter`",
             )
-        return opened
+        return checkpoint
 
-    def _known(self, reference: ModelRef, opened: Checkpoint) -> Checkpoint:
-        """Remember a model; where several adapters are put on it, what is read of it for one is kept for the next."""
-        self._models[reference] = SharedCheckpoint(opened, self._shelf) if self._adapted[reference] > 1 else opened
+    def _share(self, reference: ModelRef, checkpoint: Checkpoint) -> Checkpoint:
+        """Register a model for adapters; under several, what is read of it for one stays in a cache for the next."""
+        is_shared = self._num_adapters[reference] > 1
+        self._models[reference] = SharedCheckpoint(checkpoint, self._cache) if is_shared else checkpoint
         return self._models[reference]
 
-    def _located(
+    def _locate(
         self, label: str, reference: ModelRef, patterns: tuple[str, ...], *, config: str = "config.json"
     ) -> tuple[Path, Source]:
-        """Where a checkpoint lies or will lie, its small files fetched."""
+        """The folder and the source of a checkpoint; downloads its small files."""
         if reference.folder is not None:
             return reference.folder, LOCAL
         try:
@@ -114,17 +112,17 @@ class CheckpointLoader:
             repository.fetch(*patterns)
         except InputError as error:
             raise InputError(f"{label}: {error}") from error
-        return repository.folder, Remote(repository, self.prefetcher)
+        return repository.folder, HubSource(repository, self.prefetcher)
 
     def _repository(self, reference: ModelRef, config: str) -> Repository:
         name = str(reference)
         if name not in self._repositories:
             assert reference.hub_id is not None
-            settled = self._settled.get(name)
-            if settled:
-                keep_to(settled, name, reference.hub_id, reference.revision, self._listener)
+            pinned = self._pinned_commits.get(name)
+            if pinned:
+                warn_if_moved(pinned, name, reference.hub_id, reference.revision, self._listener)
             self._repositories[name] = open_repository(
-                reference.hub_id, reference.revision, commit=settled, config=config
+                reference.hub_id, reference.revision, commit=pinned, config=config
             )
             self.commits[name] = self._repositories[name].commit
         return self._repositories[name]

@@ -1,4 +1,4 @@
-"""The mean, plain or weighted, of the same tensor of several checkpoints, a stretch at a time."""
+"""The mean, plain or weighted, of the same tensor of several checkpoints, in chunks."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 from regstream.checkpoint.reader import TensorReader
 
-#: Values handled at a time: memory does not depend on the size of a vocabulary.
-STRETCH = 1 << 20
+#: Values processed at a time, so that memory does not depend on the size of a vocabulary.
+CHUNK_VALUES = 1 << 20
 
 
 def read_mean(
     readers: Sequence[TensorReader], name: str, start: int, length: int, shares: Sequence[float] | None = None
 ) -> Tensor:
-    """The mean of `length` values from the flat index `start` on, float32, one checkpoint read at a time.
+    """The mean of `length` values from the flat index `start` on, float32; reads one checkpoint at a time.
 
     `shares`, whose mean is 1, weigh the checkpoints; without them the mean is the plain one.
     """

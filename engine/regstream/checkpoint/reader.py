@@ -1,6 +1,6 @@
-"""Reading tensors of safetensors files straight into buffers, some at a time.
+"""Reads tensors of safetensors files straight into buffers.
 
-Plain reads, not a memory map: mapped pages count as the process's memory for as long as any view of them lives.
+Plain reads, not a memory map: mapped pages count as the process's memory for as long as any view of them exists.
 """
 
 import os
@@ -22,22 +22,19 @@ _STAGING_BYTES = 4 << 20
 
 
 class TensorReader:
-    """Named tensors in files. `label` ("base", "candidate math") goes into every error.
-
-    A file that is still to be fetched is, where it is read.
-    """
+    """Named tensors in files, downloaded when first read. `label` ("base", "candidate math") goes into every error."""
 
     def __init__(self, label: str, tensors: Mapping[str, TensorSpec], source: Source = LOCAL) -> None:
         self.label = label
         self.tensors = tensors
         self.source = source
         self.num_bytes_read = 0
-        self._kept: dict[Path, int] | None = None
+        self._descriptors: dict[Path, int] | None = None  # None: outside `keep_open`
 
     def read(self, into: Mapping[str, Tensor]) -> None:
-        """Fill each named buffer, whatever its dtype and device; each file is opened once.
+        """Fill each named buffer, of any dtype and device; opens each file once.
 
-        A buffer with fewer rows than its tensor takes the first ones.
+        A buffer with fewer rows than its tensor gets the first ones.
 
         Raises:
             InputError: a file cannot be read, or a weight is NaN or infinite.
@@ -55,33 +52,33 @@ class TensorReader:
         self._refuse_nonfinite(name, into)
 
     @contextmanager
-    def kept_open(self) -> Iterator[None]:
-        """Open each file at most once within the context, and within others that are entered in it."""
-        if self._kept is not None:
+    def keep_open(self) -> Iterator[None]:
+        """Open each file at most once within the context, and within nested ones."""
+        if self._descriptors is not None:
             yield
             return
-        self._kept = {}
+        self._descriptors = {}
         try:
             yield
         finally:
-            for descriptor in self._kept.values():
+            for descriptor in self._descriptors.values():
                 os.close(descriptor)
-            self._kept = None
+            self._descriptors = None
 
     @property
-    def is_kept_open(self) -> bool:
-        """Whether files that are opened now stay open."""
-        return self._kept is not None
+    def is_open(self) -> bool:
+        """Whether a `keep_open` context is active."""
+        return self._descriptors is not None
 
-    def announce(self, names: Iterable[str]) -> None:
-        """Have the operating system read these tensors ahead, while something else is computed; a hint, no more.
+    def prefetch(self, names: Iterable[str]) -> None:
+        """Hint that the operating system should read these tensors ahead, while something else runs.
 
         Raises:
             InputError: a file cannot be opened.
         """
         for name in names if hasattr(os, "posix_fadvise") else ():
             spec = self.tensors[name]
-            if not spec.file.exists():  # whoever fetches it reads ahead by other means
+            if not spec.file.exists():  # still on the hub: the shard prefetcher downloads it ahead
                 continue
             with self._open(spec.file) as descriptor:
                 os.posix_fadvise(descriptor, spec.begin, spec.num_bytes, os.POSIX_FADV_WILLNEED)
@@ -91,20 +88,19 @@ class TensorReader:
 
     @contextmanager
     def _open(self, file: Path) -> Iterator[int]:
-        kept = self._kept or {}
-        if file not in kept:
-            self.source.provide(file)
+        is_kept = self._descriptors is not None
+        descriptors = {} if self._descriptors is None else self._descriptors
+        if file not in descriptors:
+            self.source.ensure_local(file)
+            try:
+                descriptors[file] = os.open(check_regular(file), os.O_RDONLY)
+            except OSError as error:
+                raise InputError(f"{self.label}: {file}: {error.strerror}") from error
         try:
-            descriptor = kept[file] if file in kept else os.open(check_regular(file), os.O_RDONLY)
-        except OSError as error:
-            raise InputError(f"{self.label}: {file}: {error.strerror}") from error
-        try:
-            yield descriptor
+            yield descriptors[file]
         finally:
-            if self._kept is None:
-                os.close(descriptor)
-            else:
-                self._kept[file] = descriptor
+            if not is_kept:
+                os.close(descriptors[file])
 
     def _fill(self, descriptor: int, name: str, start: int, flat: Tensor) -> None:
         spec = self.tensors[name]
@@ -113,7 +109,7 @@ class TensorReader:
             self._read_bytes(descriptor, name, begin, flat.view(torch.uint8))
             return
         size = min(_STAGING_BYTES, flat.numel() * spec.dtype.itemsize)
-        # Page-locked where it goes to a GPU: from any other memory the driver would copy it twice.
+        # Page-locked for a GPU: the driver would copy from any other memory twice.
         staging = torch.empty(size, dtype=torch.uint8, pin_memory=flat.device.type == "cuda")
         for part in torch.split(flat, _STAGING_BYTES // spec.dtype.itemsize):
             staged = staging[: part.numel() * spec.dtype.itemsize]

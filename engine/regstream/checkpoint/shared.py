@@ -1,4 +1,4 @@
-"""A checkpoint that several candidates are made of: what is read of it is kept for the next one that reads the same."""
+"""A checkpoint under several adapters: caches what one candidate reads of it for the next one."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,28 +9,32 @@ from torch import Tensor
 
 from regstream.checkpoint.checkpoint import Checkpoint
 
-#: A stretch of a tensor: its name, where it begins and where it ends, as flat indices.
-_Stretch = tuple[str, int, int]
+#: A range of a tensor: its name, and its first and last flat index, exclusive.
+_Range = tuple[str, int, int]
 
 
 class LastReadCache:
-    """Room for what was read last, of one of the checkpoints that use it."""
+    """The last read of one of the checkpoints that share the cache."""
 
     def __init__(self) -> None:
         self._owner: Checkpoint | None = None
-        self._tensors: Mapping[_Stretch, Tensor] = {}
+        self._tensors: Mapping[_Range, Tensor] = {}
 
-    def of(self, owner: Checkpoint) -> Mapping[_Stretch, Tensor]:
-        """What lies there of a checkpoint."""
+    def get(self, owner: Checkpoint) -> Mapping[_Range, Tensor]:
+        """What the cache has of a checkpoint."""
         return self._tensors if self._owner is owner else {}
 
-    def put(self, owner: Checkpoint | None, tensors: Mapping[_Stretch, Tensor]) -> None:
-        """Have this lie there, and nothing else."""
+    def put(self, owner: Checkpoint, tensors: Mapping[_Range, Tensor]) -> None:
+        """Replace the content of the cache."""
         self._owner, self._tensors = owner, tensors
+
+    def clear(self) -> None:
+        """Release the content, before a read allocates more."""
+        self._owner, self._tensors = None, {}
 
 
 class SharedCheckpoint(Checkpoint):
-    """A checkpoint some of which lies on a cache, as long as it is kept open."""
+    """A checkpoint that reads through a cache within `keep_open`."""
 
     def __init__(self, checkpoint: Checkpoint, cache: LastReadCache) -> None:
         super().__init__(
@@ -42,67 +46,67 @@ class SharedCheckpoint(Checkpoint):
             layout=checkpoint.layout,
             notes=checkpoint.notes,
         )
-        self._shelf = cache
+        self._cache = cache
 
-    def keep(self, buffers: Mapping[str, Tensor]) -> None:
-        """Fill each named buffer, which is as wide as the model's dtype, unless it lies there; then it does.
+    def read_into_cache(self, buffers: Mapping[str, Tensor]) -> None:
+        """Fill each named buffer, of the model's dtype, unless the cache has its tensor; raises as any reader does.
 
-        What reads these tensors is served from the buffers as long as this is kept open; raises as any reader does.
+        The buffers become the content of the cache, and serve reads of these tensors within `keep_open`.
         """
-        if not all(self._lies_there(name) for name in buffers):
+        if not all(self._is_cached(name) for name in buffers):
             super().read(buffers)
-            self._shelf.put(self, {self._whole(name): buffer.view(-1) for name, buffer in buffers.items()})
+            self._cache.put(self, {self._whole(name): buffer.view(-1) for name, buffer in buffers.items()})
 
     def read(self, into: Mapping[str, Tensor]) -> None:
         """Fill each named buffer; raises as any reader does."""
-        if not self.is_kept_open:
+        if not self.is_open:
             return super().read(into)
-        if not all(self._lies_there(name) for name in into):
-            self._shelf.put(None, {})  # before there is more
-            self.keep({name: self._empty(name, self.tensors[name].shape) for name in into})
+        if not all(self._is_cached(name) for name in into):
+            self._cache.clear()
+            self.read_into_cache({name: self._empty(name, self.tensors[name].shape) for name in into})
         for name, buffer in into.items():
-            buffer.view(-1).copy_(self._shelf.of(self)[self._whole(name)][: buffer.numel()])
+            buffer.view(-1).copy_(self._cache.get(self)[self._whole(name)][: buffer.numel()])
         return None
 
     def read_range(self, name: str, start: int, into: Tensor) -> None:
         """Fill `into`, which is flat, with a tensor's values from the flat index `start` on; raises as `read`."""
-        if not self.is_kept_open:
+        if not self.is_open:
             return super().read_range(name, start, into)
-        stretch = name, start, start + into.numel()
-        if self._lies_there(name):
-            values = self._shelf.of(self)[self._whole(name)][start : stretch[-1]]
-        elif stretch in self._shelf.of(self):
-            values = self._shelf.of(self)[stretch]
+        wanted = name, start, start + into.numel()
+        if self._is_cached(name):
+            values = self._cache.get(self)[self._whole(name)][start : wanted[-1]]
+        elif wanted in self._cache.get(self):
+            values = self._cache.get(self)[wanted]
         else:
-            self._shelf.put(None, {})
+            self._cache.clear()
             values = self._empty(name, (into.numel(),))
             super().read_range(name, start, values)
-            self._shelf.put(self, {stretch: values})
+            self._cache.put(self, {wanted: values})
         into.copy_(values)
         return None
 
     @contextmanager
-    def kept_open(self) -> Iterator[None]:
-        """Open each file at most once, and keep what was read last, within the context."""
-        with super().kept_open():
+    def keep_open(self) -> Iterator[None]:
+        """Open each file at most once, and cache the last read, within the context."""
+        with super().keep_open():
             try:
                 yield
             finally:
-                self._shelf.put(None, {})
+                self._cache.clear()
 
-    def announce(self, names: Iterable[str]) -> None:
-        """Have the operating system read ahead what does not lie there; raises as any reader does."""
-        super().announce(name for name in names if not self._lies_there(name))
+    def prefetch(self, names: Iterable[str]) -> None:
+        """Ask the operating system to read ahead what the cache does not have; raises as any reader does."""
+        super().prefetch(name for name in names if not self._is_cached(name))
 
-    def kept_bytes(self, names: Iterable[str]) -> int:
-        """The memory that stays taken once some of its tensors were read, those of the names that it has."""
+    def cached_bytes(self, names: Iterable[str]) -> int:
+        """The size of the cache after a read of these tensors; ignores names that the checkpoint lacks."""
         return sum(self.tensors[name].num_bytes for name in names if name in self.tensors)
 
-    def _whole(self, name: str) -> _Stretch:
+    def _whole(self, name: str) -> _Range:
         return name, 0, math.prod(self.tensors[name].shape)
 
-    def _lies_there(self, name: str) -> bool:
-        return self._whole(name) in self._shelf.of(self)
+    def _is_cached(self, name: str) -> bool:
+        return self._whole(name) in self._cache.get(self)
 
     def _empty(self, name: str, shape: tuple[int, ...]) -> Tensor:
         return torch.empty(shape, dtype=self.tensors[name].dtype)

@@ -1,4 +1,4 @@
-"""Where a checkpoint's files come from: a folder of this machine, or a repository of the hub."""
+"""Where the files of a checkpoint are: a folder on this machine, or a repository of the hub."""
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -7,50 +7,50 @@ from typing import Protocol
 
 from regstream.checkpoint.fingerprint import fingerprint
 from regstream.errors import InputError
-from regstream.hub.fetch import check, read_start
+from regstream.hub.fetch import read_prefix, verify_digest
 from regstream.hub.prefetcher import ShardPrefetcher
 from regstream.hub.repository import HubFile, Repository
 from regstream.storage.regular_file import check_folder, check_regular
 
-_REQUESTS_AT_ONCE = 8
+_PARALLEL_REQUESTS = 8
 
 
 class Source(Protocol):
-    """Answers for files by the paths at which they are, or will be. What fails is an InputError."""
+    """Access to files by their paths, even before they are on disk. Every failure is an InputError."""
 
-    def names(self, folder: Path) -> Collection[str]:
+    def list_files(self, folder: Path) -> Collection[str]:
         """The names of the files in a folder."""
         ...
 
-    def size(self, file: Path) -> int:
+    def file_size(self, file: Path) -> int:
         """A file's size in bytes."""
         ...
 
-    def start(self, file: Path, num_bytes: int) -> bytes:
+    def read_prefix(self, file: Path, num_bytes: int) -> bytes:
         """A file's first bytes."""
         ...
 
-    def expect(self, files: Sequence[Path]) -> None:
-        """Be told of which files the start will be asked for now, and of no others."""
+    def fetch_prefixes(self, files: Sequence[Path]) -> None:
+        """Prepare `read_prefix` of these files, and release the earlier ones."""
         ...
 
-    def provide(self, file: Path) -> None:
-        """Have a file at its path, whole."""
+    def ensure_local(self, file: Path) -> None:
+        """Have the whole file on disk at its path."""
         ...
 
-    def digest(self, file: Path) -> str | None:
-        """What is known of a file's bytes without reading any; None: nothing."""
+    def known_digest(self, file: Path) -> str | None:
+        """A file's digest where it is known without reading the file; else None."""
         ...
 
     def fingerprint(self, file: Path, *, full: bool) -> Mapping[str, str]:
-        """Digests of a file by their kind; `full`: one of every byte too, where it is there."""
+        """Digests of a file by kind; `full` reads every byte of a file that is on disk."""
         ...
 
 
-class Local:
-    """Files that are where they are."""
+class LocalSource:
+    """Files on this machine."""
 
-    def names(self, folder: Path) -> Collection[str]:
+    def list_files(self, folder: Path) -> Collection[str]:
         """The names of the files in a folder."""
         try:
             check_folder(folder)
@@ -58,14 +58,14 @@ class Local:
         except OSError as error:
             raise InputError(f"{folder}: {error.strerror}") from error
 
-    def size(self, file: Path) -> int:
+    def file_size(self, file: Path) -> int:
         """A file's size in bytes."""
         try:
             return file.stat().st_size
         except OSError as error:
             raise _unreadable(file, error) from error
 
-    def start(self, file: Path, num_bytes: int) -> bytes:
+    def read_prefix(self, file: Path, num_bytes: int) -> bytes:
         """A file's first bytes."""
         try:
             with check_regular(file).open("rb") as stream:
@@ -73,73 +73,73 @@ class Local:
         except OSError as error:
             raise _unreadable(file, error) from error
 
-    def expect(self, files: Sequence[Path]) -> None:
-        """Nothing to prepare."""
+    def fetch_prefixes(self, files: Sequence[Path]) -> None:
+        """Does nothing: the files are on disk."""
 
-    def provide(self, file: Path) -> None:
-        """Nothing to bring."""
+    def ensure_local(self, file: Path) -> None:
+        """Does nothing: the file is on disk."""
 
-    def digest(self, file: Path) -> str | None:  # noqa: ARG002
-        """Nothing: a file tells only what is read of it."""
+    def known_digest(self, file: Path) -> str | None:  # noqa: ARG002
+        """None: no digest is known without reading."""
         return None
 
     def fingerprint(self, file: Path, *, full: bool) -> Mapping[str, str]:
-        """Of samples of the file, and of all of it."""
+        """The digest of samples of the file, and with `full` of all of it."""
         return fingerprint(file, full=full)
 
 
-class Remote(Local):
-    """The files of a repository: those in the cache are read there, of the others the hub is asked for the start."""
+class HubSource(LocalSource):
+    """The files of a repository: from the cache where they are there, else their first bytes by range requests."""
 
     def __init__(self, repository: Repository, prefetcher: ShardPrefetcher) -> None:
-        prefetcher.add(repository)
-        self._repository, self._depot = repository, prefetcher
-        self._starts: dict[HubFile, bytes] = {}
+        prefetcher.add_repository(repository)
+        self._repository, self._prefetcher = repository, prefetcher
+        self._prefixes: dict[HubFile, bytes] = {}
 
-    def names(self, folder: Path) -> Collection[str]:
-        """The names of the files in the folder, be they there or still on the hub."""
-        own = folder.relative_to(self._repository.folder)
-        return {Path(name).name for name in self._repository.files if Path(name).parent == own}
+    def list_files(self, folder: Path) -> Collection[str]:
+        """The names of the repository's files in a folder, on disk or not."""
+        subfolder = folder.relative_to(self._repository.folder)
+        return {Path(name).name for name in self._repository.files if Path(name).parent == subfolder}
 
-    def size(self, file: Path) -> int:
+    def file_size(self, file: Path) -> int:
         """A file's size in bytes."""
-        return super().size(file) if file.exists() else self._file(file).size
+        return super().file_size(file) if file.exists() else self._file(file).size
 
-    def start(self, file: Path, num_bytes: int) -> bytes:
+    def read_prefix(self, file: Path, num_bytes: int) -> bytes:
         """A file's first bytes, by a range request where the cache does not have it."""
         if file.exists():
-            return super().start(file, num_bytes)
-        known = self._file(file)
-        if len(self._starts.get(known, b"")) < min(num_bytes, known.size):
-            self._starts[known] = read_start(known, num_bytes)
-        return self._starts[known][:num_bytes]
+            return super().read_prefix(file, num_bytes)
+        on_hub = self._file(file)
+        if len(self._prefixes.get(on_hub, b"")) < min(num_bytes, on_hub.size):
+            self._prefixes[on_hub] = read_prefix(on_hub, num_bytes)
+        return self._prefixes[on_hub][:num_bytes]
 
-    def expect(self, files: Sequence[Path]) -> None:
-        """Ask for several at once."""
-        self._starts.clear()
-        with ThreadPoolExecutor(_REQUESTS_AT_ONCE, thread_name_prefix="headers") as executor:
-            list(executor.map(lambda file: self.start(file, 1), files))
+    def fetch_prefixes(self, files: Sequence[Path]) -> None:
+        """Request the first bytes of several files at once."""
+        self._prefixes.clear()
+        with ThreadPoolExecutor(_PARALLEL_REQUESTS, thread_name_prefix="headers") as executor:
+            list(executor.map(lambda file: self.read_prefix(file, 1), files))
 
-    def provide(self, file: Path) -> None:
-        """Have a file in the cache."""
-        self._depot.provide(file)
+    def ensure_local(self, file: Path) -> None:
+        """Download a file into the cache if it is missing."""
+        self._prefetcher.ensure_local(file)
 
-    def digest(self, file: Path) -> str | None:
-        """The hub's own digest of it."""
+    def known_digest(self, file: Path) -> str | None:
+        """The hub's own digest of a file."""
         return self._file(file).digest
 
     def fingerprint(self, file: Path, *, full: bool) -> Mapping[str, str]:
-        """The hub's own digest of it."""
-        known = self._file(file)
+        """The hub's own digest of a file; `full` verifies a file in the cache against it."""
+        on_hub = self._file(file)
         if full and file.exists():
-            check(known)
-        return fingerprint(file, full=True) if known.digest is None else {"hub": known.digest}
+            verify_digest(on_hub)
+        return fingerprint(file, full=True) if on_hub.digest is None else {"hub": on_hub.digest}
 
     def _file(self, file: Path) -> HubFile:
         return self._repository.files[file.relative_to(self._repository.folder).as_posix()]
 
 
-LOCAL = Local()
+LOCAL = LocalSource()
 
 
 def _unreadable(file: Path, error: OSError) -> InputError:

@@ -19,8 +19,8 @@ from regstream.data.row_reader import ATTENTION_MASK, INPUT_IDS, field_columns
 from regstream.data.row_writer import write_rows
 from regstream.errors import InputError, error_boundary
 from regstream.events import Listener, ignore
-from regstream.hub.failures import CLIENT_ERRORS, HubError, told
-from regstream.hub.repository import keep_to, remember, resolve
+from regstream.hub.errors import CLIENT_ERRORS, HubError, hub_error_boundary
+from regstream.hub.repository import cache_revision, resolve_commit, warn_if_moved
 from regstream.manifest.schema import Calibration
 
 #: Size of the library's shuffle buffer, which it fills from several shards at once.
@@ -65,10 +65,10 @@ class DatasetSampler:
         if name not in self.commits:
             commit = self._pinned_commits.get(name)
             if commit:
-                keep_to(commit, name, dataset, revision, self._listener, kind="dataset")
+                warn_if_moved(commit, name, dataset, revision, self._listener, kind="dataset")
             else:
-                commit = resolve(dataset, revision, kind="dataset")
-                remember(dataset, revision, kind="dataset")
+                commit = resolve_commit(dataset, revision, kind="dataset")
+                cache_revision(dataset, revision, kind="dataset")
             self.commits[name] = commit
         return self.commits[name]
 
@@ -115,7 +115,7 @@ def _dataset_errors(what: str) -> Iterator[None]:
         InputError: in their place.
         OSError: the disk refused.
     """
-    with told(what):
+    with hub_error_boundary(what):
         try:
             yield
         except Exception as error:

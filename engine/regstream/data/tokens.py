@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from regstream.data.messages import MESSAGES, chat_messages
 from regstream.data.row_reader import Row
 from regstream.errors import InputError, error_boundary
-from regstream.storage.lfs_pointer import POINTER, is_pointer
+from regstream.storage.lfs_pointer import POINTER_MESSAGE, is_pointer
 from regstream.storage.regular_file import check_folder, check_regular
 
 TokenIds = NDArray[np.int32]
@@ -65,7 +65,7 @@ def _has_remote_code(path: Path) -> bool:
     with path.open("rb") as stream:
         start = stream.read(_START_BYTES)
     if is_pointer(start):
-        raise InputError(f"{path}: {POINTER}")
+        raise InputError(f"{path}: {POINTER_MESSAGE}")
     return path.name == "tokenizer_config.json" and b'"auto_map"' in start
 
 

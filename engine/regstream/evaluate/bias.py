@@ -21,7 +21,7 @@ from regstream.evaluate.layerwise import LayerwiseForward, passing
 from regstream.evaluate.metrics import held_out_rows
 from regstream.events import Listener, Progressed, StepStarted, ignore
 from regstream.plan.plan import Plan
-from regstream.storage.run_folder import temporary_folder
+from regstream.storage.run_folder import evaluation_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def representation_bias(
         listener(Progressed(doing=doing))
 
     with ExitStack() as stack:
-        state = stack.enter_context(temporary_folder(plan.run_folder))
+        state = stack.enter_context(evaluation_folder(plan.run_folder))
 
         def passage(number: int, model: EvaluatedModel, rows: Mapping[str, CalibrationSet]) -> LayerwiseForward:
             folder = state / str(number)

@@ -57,7 +57,7 @@ def _result(plan: Plan, name: str, folder: Path, listener: Listener) -> Evaluate
     def open_result() -> Weights:
         if folder == plan.output and not (folder / CONFIG).exists():
             raise InputError(f"{folder}: there is no result yet; `regstream run` makes it")
-        checkpoint = open_checkpoint(name, folder, described=plan.base.family)
+        checkpoint = open_checkpoint(name, folder, family=plan.base.family)
         refuse_unusable(checkpoint, plan.model)
         found = account(checkpoint, plan.model)
         for line in found.lines(of_base=False) if folder != plan.output else ():

@@ -11,7 +11,7 @@ from regstream.evaluate.layerwise import passing, run_to_end
 from regstream.evaluate.metrics import metric_of
 from regstream.events import Listener, Progressed, StepStarted, ignore
 from regstream.plan.plan import Plan
-from regstream.storage.run_folder import temporary_folder
+from regstream.storage.run_folder import evaluation_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ def evaluate(
     def progress(doing: str) -> None:
         listener(Progressed(doing=doing))
 
-    with temporary_folder(plan.run_folder) as folder:
+    with evaluation_folder(plan.run_folder) as folder:
         states = folder / "0"
         if isinstance(metric, Accuracy) and metric.zero_shot is not None:
             listener(StepStarted(index=next(steps), name="text tower", work=metric.zero_shot.work))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from regstream.checkpoint.checkpoint import Checkpoint
-from regstream.checkpoint.mean import STRETCH, read_mean
+from regstream.checkpoint.mean import CHUNK_VALUES, read_mean
 
 
 class MeanReader:
@@ -17,6 +17,6 @@ class MeanReader:
     def read(self, into: Mapping[str, Tensor]) -> None:
         """Fill each named buffer; summed in float32, rounded once."""
         for name, buffer in into.items():
-            for start in range(0, buffer.numel(), STRETCH):
-                part = buffer.view(-1)[start : start + STRETCH]
+            for start in range(0, buffer.numel(), CHUNK_VALUES):
+                part = buffer.view(-1)[start : start + CHUNK_VALUES]
                 part.copy_(read_mean(self._checkpoints, name, start, part.numel()))

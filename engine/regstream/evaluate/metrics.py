@@ -115,7 +115,7 @@ def _head(candidate: Candidate, plan: Plan) -> Head:
             f'candidate "{candidate.name}": evaluation: head is missing; name a .safetensors file with a weight'
             " (classes, features), or for a CLIP the classes, a .toml file of their names"
         )
-    projected = VISUAL_PROJECTION in plan.base.besides.tensors
+    projected = VISUAL_PROJECTION in plan.base.other_tensors.tensors
     projection_PD = read_projection(plan.base, VISUAL_PROJECTION) if projected else None
     return read_head(path, plan.model.hidden_size, projection_PD)
 

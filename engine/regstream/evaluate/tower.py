@@ -95,9 +95,9 @@ def open_text_tower(plan: Plan, listener: Listener) -> TextTower:
         )
     named = plan.manifest.evaluation.text_tower
     opening = CheckpointLoader(plan.manifest, plan.commits, listener)
-    whole = plan.base if named is None else opening.beside("text tower", named)
+    whole = plan.base if named is None else opening.open_auxiliary("text tower", named)
     for name in (TEXT_PROJECTION, VISUAL_PROJECTION):
-        if name not in whole.besides.tensors:
+        if name not in whole.other_tensors.tensors:
             raise InputError(
                 f"{whole.label}: {whole.folder} holds no {name}, so it is no whole CLIP, of which heads are made from"
                 ' class names; name the folder of one: [evaluation] text_tower = "…"'
@@ -119,7 +119,7 @@ def open_text_tower(plan: Plan, listener: Listener) -> TextTower:
 
 
 def _check_projections(whole: Checkpoint, text_size: int, visual_size: int) -> None:
-    text, visual = (whole.besides.tensors[name].shape for name in (TEXT_PROJECTION, VISUAL_PROJECTION))
+    text, visual = (whole.other_tensors.tensors[name].shape for name in (TEXT_PROJECTION, VISUAL_PROJECTION))
     expected = (visual[0], text_size), (visual[0], visual_size)
     if (text, visual) != expected:
         raise InputError(
@@ -131,6 +131,6 @@ def _check_projections(whole: Checkpoint, text_size: int, visual_size: int) -> N
 
 def read_projection(whole: Checkpoint, name: str) -> Tensor:
     """A projection of a whole CLIP, (P, D), float32."""
-    projection_PD = torch.empty(whole.besides.tensors[name].shape, dtype=torch.float32)
-    whole.besides.read({name: projection_PD})
+    projection_PD = torch.empty(whole.other_tensors.tensors[name].shape, dtype=torch.float32)
+    whole.other_tensors.read({name: projection_PD})
     return projection_PD

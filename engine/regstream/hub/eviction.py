@@ -1,93 +1,77 @@
-"""Which shards of the hub are held at which stage of the work, and which have to go when others come.
+"""Which downloaded shards stay on disk: a policy without files, which a plan simulates and a run follows.
 
-The rule by itself, without any file: a plan goes through it to tell what a run will take, a run to do it.
+A shard is evicted after its last use. Where the shards of a step do not fit beside the others, all that the step does
+not read are evicted, and downloaded again for a later step.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from math import inf
 
 from regstream.hub.repository import HubFile
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepShards:
-    """The shards that a step reads, in its order, and how many bytes of shards may be held meanwhile; None: any."""
+    """The shards that a step reads, in order, and the limit on bytes of shards on disk during it; None: no limit."""
 
     files: tuple[HubFile, ...]
-    allowance: int | None = None
+    max_bytes: int | None = None
 
 
 class EvictionPolicy:
-    """The shards that one run brought and that are still there.
+    """The shards that a run has downloaded and not evicted, `files`, a set in insertion order."""
 
-    Under an allowance a shard goes when no stage needs it any more; and where there is no room for another, the one
-    goes that is needed again last (L. A. Belady, IBM Systems Journal 5(2), 1966), to be fetched again.
-    """
-
-    def __init__(self, stages: Sequence[StepShards], held: Iterable[HubFile]) -> None:
-        self._stages = stages
-        self._now = 0
-        self._uses: dict[HubFile, list[int]] = {}
-        for index, stage in enumerate(stages):
-            for file in stage.files:
-                self._uses.setdefault(file, []).append(index)
-        self.held = dict.fromkeys(held)  # a set in a fixed order
+    def __init__(self, steps: Sequence[StepShards], files: Iterable[HubFile]) -> None:
+        self._steps = steps
+        self._index = 0
+        self._last_use = {file: index for index, step in enumerate(steps) for file in step.files}
+        self.files = dict.fromkeys(files)
 
     @property
-    def held_bytes(self) -> int:
-        """What they take."""
-        return sum(file.size for file in self.held)
+    def num_bytes(self) -> int:
+        """The size of all these shards."""
+        return sum(file.size for file in self.files)
 
-    @property
-    def is_over(self) -> bool:
-        """Whether that is more than may be held."""
-        return not self._fits(0)
-
-    def begin(self, index: int) -> list[HubFile]:
-        """Come to a stage; which shards have to go."""
-        self._now = index
-        if self._allowance is None:
+    def begin_step(self, index: int) -> list[HubFile]:
+        """Advance to a step; returns the shards to evict."""
+        self._index = index
+        if self._max_bytes is None:
             return []
-        gone = [file for file in self.held if self._next_use(file) == inf]
-        for file in gone:
-            del self.held[file]
-        return gone + self._make_room(0, for_now=True)
+        evicted = self._evict(lambda file: self._last_use.get(file, -1) < index)
+        return evicted if self._fits(0) else evicted + self._evict(self._is_unused)
 
     def admit(self, file: HubFile) -> list[HubFile]:
-        """Take a shard in, if it is not; which others have to go before."""
-        if file in self.held:
+        """Add a shard that is to be downloaded; returns the shards to evict first."""
+        if file in self.files:
             return []
-        gone = self._make_room(file.size, for_now=self._next_use(file) == self._now)
-        self.held[file] = None
-        return gone
+        evicted = [] if self._fits(file.size) else self._evict(self._is_unused)
+        if not self._fits(file.size) and self._is_unused(file):
+            evicted += self._evict(lambda _: True)  # an unplanned read, which recomputes hidden states
+        self.files[file] = None
+        return evicted
 
-    def upcoming(self, is_there: Callable[[HubFile], bool]) -> HubFile | None:
-        """The shard that is needed next and is not there; None where there is none, or no room for it yet."""
-        needed = (file for stage in self._stages[self._now :] for file in stage.files)
-        soonest = next((file for file in needed if not is_there(file)), None)
-        return soonest if soonest is not None and self._fits(soonest.size) else None
+    def next_prefetch(self, is_cached: Callable[[HubFile], bool]) -> HubFile | None:
+        """The next shard that is missing; None without one, or without space for it.
+
+        With a limit, only this step's and the next one's: a shard for a later step might be evicted before its use.
+        """
+        steps = self._steps[self._index :] if self._max_bytes is None else self._steps[self._index : self._index + 2]
+        file = next((file for step in steps for file in step.files if not is_cached(file)), None)
+        return file if file is not None and self._fits(file.size) else None
 
     @property
-    def _allowance(self) -> int | None:
-        return self._stages[min(self._now, len(self._stages) - 1)].allowance if self._stages else None
+    def _max_bytes(self) -> int | None:
+        return self._steps[min(self._index, len(self._steps) - 1)].max_bytes if self._steps else None
 
     def _fits(self, num_bytes: int) -> bool:
-        return self._allowance is None or self.held_bytes + num_bytes <= self._allowance
+        return self._max_bytes is None or self.num_bytes + num_bytes <= self._max_bytes
 
-    def _make_room(self, num_bytes: int, *, for_now: bool) -> list[HubFile]:
-        """What is read at this stage goes only for what is not, and was not foreseen."""
-        gone: list[HubFile] = []
-        while self.held and not self._fits(num_bytes):
-            last = max(self.held, key=self._next_use)
-            if for_now and self._next_use(last) == self._now:
-                break
-            del self.held[last]
-            gone.append(last)
-        return gone
+    def _is_unused(self, file: HubFile) -> bool:
+        """Whether the current step does not read it."""
+        return all(file not in step.files for step in self._steps[self._index : self._index + 1])
 
-    def _next_use(self, file: HubFile) -> float:
-        uses = self._uses.get(file, [])
-        position = bisect_left(uses, self._now)
-        return uses[position] if position < len(uses) else inf
+    def _evict(self, is_evicted: Callable[[HubFile], bool]) -> list[HubFile]:
+        evicted = [file for file in self.files if is_evicted(file)]
+        for file in evicted:
+            del self.files[file]
+        return evicted

@@ -1,169 +1,167 @@
-"""Shards of the hub, there when they are read: one comes while its predecessor is in use."""
+"""Has shards of the hub on disk when a step reads them: the next one downloads while the current one is in use."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYet
+from concurrent.futures import TimeoutError as NotDone
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from regstream.events import Fetching, Listener, ignore
+from regstream.hub.errors import HubError
 from regstream.hub.eviction import EvictionPolicy, StepShards
-from regstream.hub.failures import HubError
-from regstream.hub.fetch import fetch, is_cached, is_held, let_go
+from regstream.hub.fetch import evict, fetch, is_cached, occupies_disk
 from regstream.hub.repository import HubFile, Repository
 from regstream.storage import durable
 
-_TELL_SECONDS = 0.5
+_REPORT_SECONDS = 0.5
 
 
-class _Stopped(Exception):
-    """Ends a transfer that nobody waits for any more."""
+class _Cancelled(Exception):
+    """Ends a download that nothing waits for any more."""
 
 
-class _Transfer:
-    """A file on its way, in a thread that no exit of the process waits for."""
+class _Download:
+    """The download of a file in a daemon thread, which the exit of the process does not wait for."""
 
     def __init__(self, file: HubFile) -> None:
         self.file = file
         self.num_bytes = 0
         self._done: Future[None] = Future()
-        self._stop = False
+        self._is_cancelled = False
         threading.Thread(target=self._run, name=f"fetch {file}", daemon=True).start()
 
-    def wait(self, tell: Callable[[int], None]) -> None:
-        """Wait for the end and raise what went wrong; `tell` is told from time to time how many bytes are there."""
+    def wait(self, report: Callable[[int], None]) -> None:
+        """Wait for the end and raise the download's error; calls `report` regularly with the bytes so far."""
         while True:
-            tell(self.num_bytes)
+            report(self.num_bytes)
             try:
-                return self._done.result(timeout=_TELL_SECONDS)
-            except NotYet:
+                return self._done.result(timeout=_REPORT_SECONDS)
+            except NotDone:
                 if self._done.done():
-                    raise  # what went wrong was a timeout itself
+                    raise  # the download itself failed with a timeout
 
     @property
     def is_done(self) -> bool:
-        """Whether it has ended, well or not."""
+        """Whether the download succeeded or failed."""
         return self._done.done()
 
-    def stop(self) -> None:
-        """End it at the next bytes that come; what came is kept."""
-        self._stop = True
+    def cancel(self) -> None:
+        """Stop at the next bytes that arrive; the bytes so far stay on disk."""
+        self._is_cancelled = True
 
     def _run(self) -> None:
         try:
-            fetch(self.file, self._watch)
-        except BaseException as error:  # raised again by whoever waits
+            fetch(self.file, self._on_progress)
+        except BaseException as error:  # `wait` raises it
             self._done.set_exception(error)
         else:
             self._done.set_result(None)
 
-    def _watch(self, num_bytes: int) -> None:
-        if self._stop:
-            raise _Stopped
+    def _on_progress(self, num_bytes: int) -> None:
+        if self._is_cancelled:
+            raise _Cancelled
         self.num_bytes = num_bytes
 
 
 class ShardPrefetcher:
-    """The files of some repositories; `record` is where it is kept which of them were brought here.
+    """Downloads the files of some repositories; the file `record` lists the downloads of this run.
 
-    Without stages whatever is read is fetched when it is, and stays. Within `working` it comes ahead, and goes.
+    Outside `running`, a file downloads when something reads it, and stays. Within it, files download one ahead and are
+    evicted.
     """
 
     def __init__(self, record: Path) -> None:
         self._record = record
         self._files: dict[Path, HubFile] = {}
-        self._stock = EvictionPolicy((), ())
+        self._policy = EvictionPolicy((), ())
         self._listener: Listener = ignore
-        self._recorded: set[str] | None = None  # None: nothing is recorded
-        self._coming: _Transfer | None = None
-        self._ahead: HubFile | None = None  # what came or comes before anyone asked for it
+        self._recorded: set[str] | None = None  # None: outside `running`, nothing is recorded
+        self._download: _Download | None = None
+        self._prefetched: HubFile | None = None  # not read yet
 
-    def add(self, repository: Repository) -> None:
-        """Know a repository's files."""
+    def add_repository(self, repository: Repository) -> None:
+        """Register a repository's files."""
         self._files |= {file.path: file for file in repository.files.values()}
 
-    def file(self, path: Path) -> HubFile | None:
-        """The file that the cache shows at a path; None for one that is not of the hub."""
+    def hub_file(self, path: Path) -> HubFile | None:
+        """The file of the hub at a path in the cache; None for any other path."""
         return self._files.get(path)
 
-    def brought(self) -> list[HubFile]:
-        """The files that are in the cache, if only in part, because a run brought them there."""
+    def downloaded(self) -> list[HubFile]:
+        """The files that a run has downloaded into the cache, complete or in part."""
         recorded = self._read_record()
-        return [file for file in self._files.values() if _key(file) in recorded and is_held(file)]
+        return [file for file in self._files.values() if _key(file) in recorded and occupies_disk(file)]
 
     @contextmanager
-    def working(self, stages: Sequence[StepShards], listener: Listener) -> Iterator[None]:
-        """Bring what the stages need, ahead by one; what is on its way when this ends is gone on with next time."""
+    def running(self, steps: Sequence[StepShards], listener: Listener) -> Iterator[None]:
+        """Download the shards of the steps, one ahead. A download that is cut short continues in the next run."""
         self._recorded = self._read_record()
-        self._stock, self._listener = EvictionPolicy(stages, self.brought()), listener
+        self._policy, self._listener = EvictionPolicy(steps, self.downloaded()), listener
         try:
             yield
-            self.begin(len(stages))
+            self.begin_step(len(steps))
         finally:
-            if self._coming is not None:
-                self._coming.stop()
-            self._stock, self._listener, self._recorded = EvictionPolicy((), ()), ignore, None
-            self._coming = self._ahead = None
+            if self._download is not None:
+                self._download.cancel()
+            self._policy, self._listener, self._recorded = EvictionPolicy((), ()), ignore, None
+            self._download = self._prefetched = None
 
-    def begin(self, index: int) -> None:
-        """Come to a stage: let go of what no stage from here on needs, and begin to fetch what this one does."""
-        for file in self._stock.begin(index):
-            let_go(file)
-        self._look_ahead()
+    def begin_step(self, index: int) -> None:
+        """Evict shards for a step, and start to download the first that is missing."""
+        for file in self._policy.begin_step(index):
+            evict(file)
+        self._prefetch()
 
-    def provide(self, path: Path) -> None:
-        """Have a file be there, fetched where it is not.
+    def ensure_local(self, path: Path) -> None:
+        """Download the file at a path, unless it is on disk or not of the hub.
 
         Raises:
-            HubError: the hub does not give it; what came of it is kept.
+            HubError: the hub does not provide it; the bytes so far stay on disk.
             OSError: the disk refused.
         """
         file = self._files.get(path)
         if file is None:
             return
-        is_coming = self._coming is not None and self._coming.file == file
-        if is_coming or not path.exists():
-            self._bring(file)
-        if file == self._ahead:
-            self._ahead = None
-        self._look_ahead()
+        is_downloading = self._download is not None and self._download.file == file
+        if is_downloading or not path.exists():
+            if self._download is not None:
+                with suppress(HubError, OSError):  # of a prefetch: whatever reads that file tries again, and raises
+                    self._wait(self._download)
+            if not path.exists():
+                self._wait(self._start(file))
+        if file == self._prefetched:
+            self._prefetched = None
+        self._prefetch()
 
-    def _bring(self, file: HubFile) -> None:
-        if self._coming is not None:
-            with suppress(HubError, OSError):  # it came unasked; what is wrong is told where it is needed
-                self._finish(self._coming)
-        if not file.path.exists():
-            self._finish(self._start(file))
+    def _prefetch(self) -> None:
+        if self._download is not None and self._download.is_done:
+            self._download = None
+        if self._download is None and self._prefetched is None:
+            self._prefetched = self._policy.next_prefetch(lambda file: file.path.exists())
+            if self._prefetched is not None:
+                self._start(self._prefetched)
 
-    def _look_ahead(self) -> None:
-        if self._coming is not None and self._coming.is_done:
-            self._coming = None
-        if self._coming is None and self._ahead is None:
-            self._ahead = self._stock.upcoming(lambda file: file.path.exists())
-            if self._ahead is not None:
-                self._start(self._ahead)
-
-    def _start(self, file: HubFile) -> _Transfer:
+    def _start(self, file: HubFile) -> _Download:
         if not is_cached(file):
-            for gone in self._stock.admit(file):
-                let_go(gone)
+            for evicted in self._policy.admit(file):
+                evict(evicted)
             if self._recorded is not None and _key(file) not in self._recorded:
-                # Before anything comes, and on a line of its own whatever a kill left of the one before.
+                # Before any byte arrives, and on its own line even where a kill tore the previous one.
                 durable.append(self._record, f"\n{_key(file)}\n".encode())
                 self._recorded.add(_key(file))
-        self._coming = _Transfer(file)
-        return self._coming
+        self._download = _Download(file)
+        return self._download
 
-    def _finish(self, coming: _Transfer) -> None:
-        def tell(num_bytes: int) -> None:
-            self._listener(Fetching(file=str(coming.file), num_bytes=num_bytes, total_bytes=coming.file.size))
+    def _wait(self, download: _Download) -> None:
+        def report(num_bytes: int) -> None:
+            self._listener(Fetching(file=str(download.file), num_bytes=num_bytes, total_bytes=download.file.size))
 
         try:
-            coming.wait(tell)
+            download.wait(report)
         finally:
-            if coming.is_done:
-                self._coming = None
+            if download.is_done:
+                self._download = None
 
     def _read_record(self) -> set[str]:
         return set(self._record.read_text(errors="replace").split()) if self._record.exists() else set()

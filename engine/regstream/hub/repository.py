@@ -1,4 +1,4 @@
-"""A repository of the hub at one commit: its files, and where the cache keeps them."""
+"""A repository of the hub at one commit: its files, and their paths in the cache."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,11 +16,11 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
 
 from regstream.events import Listener, Warned
-from regstream.hub.failures import HubError, told
+from regstream.hub.errors import HubError, hub_error_boundary
 
 Kind = Literal["model", "dataset"]
 
-#: The file that every repository of a kind holds.
+#: The file that every repository of a checkpoint, or of an adapter, has.
 _CHECKPOINT, _ADAPTER = "config.json", "adapter_config.json"
 _COMMIT_DIGITS = 40
 SHA256_DIGITS = 64
@@ -28,7 +28,7 @@ SHA256_DIGITS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class HubFile:
-    """A file of a repository at a commit. `digest` is its SHA-256, of small files git's SHA-1; None: nothing tells."""
+    """A file of a repository at a commit. `digest` is its SHA-256, for small files git's SHA-1; None: not known."""
 
     repo: str
     commit: str
@@ -38,22 +38,22 @@ class HubFile:
 
     @cached_property
     def path(self) -> Path:
-        """Where the cache shows it once it is there."""
+        """Its path in the cache, under the commit."""
         return _cached(self.repo) / "snapshots" / self.commit / self.name
 
     @cached_property
     def blob(self) -> Path:
-        """Where the cache keeps its bytes."""
+        """The path of its bytes in the cache."""
         return _cached(self.repo) / "blobs" / str(self.digest)
 
     def __str__(self) -> str:
-        """How a person knows it."""
+        """Its name in messages."""
         return f"{self.repo}: {self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Repository:
-    """A repository at the commit that a revision was resolved to."""
+    """A repository at a commit, and its files by name."""
 
     repo: str
     commit: str
@@ -61,33 +61,33 @@ class Repository:
 
     @cached_property
     def folder(self) -> Path:
-        """Where the cache shows its files."""
+        """The folder of its files in the cache."""
         return _cached(self.repo) / "snapshots" / self.commit
 
     def fetch(self, *patterns: str) -> None:
-        """Have the files that these globs name in the cache; what it does not hold is left out.
+        """Download the files that match these globs, unless they are in the cache.
 
         Raises:
-            HubError: the hub does not give one of them.
+            HubError: the hub does not provide one of them.
         """
         for name, file in self.files.items():
             if any(_matches(name, pattern) for pattern in patterns) and not file.path.exists():
-                with told(f"{self.repo}: {name}"):
+                with hub_error_boundary(f"{self.repo}: {name}"):
                     hf_hub_download(self.repo, name, revision=self.commit)
 
 
 def open_repository(
     repo: str, revision: str | None, *, commit: str | None = None, config: str = "config.json"
 ) -> Repository:
-    """List a repository at a commit, by default the one its revision stands at now.
+    """List a repository at a commit, by default its revision's current one.
 
-    `config` is the file that every repository of the kind holds.
+    `config` is the file that tells a checkpoint from an adapter.
 
     Raises:
-        HubError: there is no such repository or revision, it is of another kind, no access to it, or no way to the hub.
+        HubError: the repository or revision does not exist, is of another kind, or is not accessible; or no network.
     """
-    settled, commit = commit, commit or resolve(repo, revision)
-    listed = _in_cache(repo, commit) if constants.HF_HUB_OFFLINE else _on_hub(repo, commit)
+    is_pinned, commit = commit is not None, commit or resolve_commit(repo, revision)
+    listed = _list_cache(repo, commit) if constants.HF_HUB_OFFLINE else _list_hub(repo, commit)
     files = {file.name: file for file in listed}
     if config not in files:
         expected = "a checkpoint" if config == _CHECKPOINT else "an adapter"
@@ -95,52 +95,54 @@ def open_repository(
         key = "; name it as `adapter`" if other == _ADAPTER else "; name it as `model`"
         found = f", found {other}{key}" if other in files else ""
         raise HubError(f"{repo} at {commit}: holds no {config}; expected {expected}{found}")
-    if settled is None and not constants.HF_HUB_OFFLINE:
-        with told(f"{repo}: {config}"):  # by its revision: so the cache keeps where that stands, for work offline
+    if not is_pinned and not constants.HF_HUB_OFFLINE:
+        # By its revision, so that the cache records the revision's commit for work offline.
+        with hub_error_boundary(f"{repo}: {config}"):
             hf_hub_download(repo, config, revision=revision)
     return Repository(repo=repo, commit=commit, files=files)
 
 
-def resolve(repo: str, revision: str | None, *, kind: Kind = "model") -> str:
-    """The commit that a revision, by default the main branch, stands at.
+def resolve_commit(repo: str, revision: str | None, *, kind: Kind = "model") -> str:
+    """The current commit of a revision, by default of the main branch.
 
     Raises:
-        HubError: there is no such repository or revision, no access to it, or no way to the hub.
+        HubError: the repository or revision does not exist or is not accessible; or no network.
     """
-    asked = revision or constants.DEFAULT_REVISION
-    if _is_commit(asked):
-        return asked
+    name = revision or constants.DEFAULT_REVISION
+    if _is_commit(name):
+        return name
     if constants.HF_HUB_OFFLINE:
-        reference = _cached(repo, kind) / "refs" / asked
+        reference = _cached(repo, kind) / "refs" / name
         if not reference.is_file():
-            raise HubError(f"{repo}@{asked}: not in the cache, and HF_HUB_OFFLINE keeps off the network")
+            raise HubError(f"{repo}@{name}: not in the cache, and HF_HUB_OFFLINE keeps off the network")
         return reference.read_text().strip()
-    with told(f"{repo}@{asked}"):
-        # Not `HfApi.model_info`, which gives up when asked to wait.
-        url = f"{constants.ENDPOINT}/api/{kind}s/{repo}/revision/{quote(asked, safe='')}"
+    with hub_error_boundary(f"{repo}@{name}"):
+        # Not `HfApi.model_info`, which fails when the hub limits its rate.
+        url = f"{constants.ENDPOINT}/api/{kind}s/{repo}/revision/{quote(name, safe='')}"
         response = http_backoff("GET", url, headers=build_hf_headers(), timeout=constants.HF_HUB_ETAG_TIMEOUT)
         hf_raise_for_status(response)
         return str(response.json()["sha"])
 
 
-def remember(repo: str, revision: str | None, *, kind: Kind = "model") -> None:
-    """Have the cache keep what a revision stands at, for work offline.
+def cache_revision(repo: str, revision: str | None, *, kind: Kind = "model") -> None:
+    """Record a revision's commit in the cache, for work offline.
 
     Raises:
-        HubError: the hub does not give it.
+        HubError: the hub does not provide it.
     """
     if constants.HF_HUB_OFFLINE:
         return
-    with told(f"{repo}@{revision or constants.DEFAULT_REVISION}"), suppress(EntryNotFoundError):
-        hf_hub_download(repo, "README.md", revision=revision, repo_type=kind)  # kept whether there is one or not
+    with hub_error_boundary(f"{repo}@{revision or constants.DEFAULT_REVISION}"), suppress(EntryNotFoundError):
+        # The cache records the commit even where the repository has no such file.
+        hf_hub_download(repo, "README.md", revision=revision, repo_type=kind)
 
 
-def moved_to(repo: str, revision: str | None, commit: str, *, kind: Kind = "model") -> str | None:
-    """What a revision stands at that has moved on from a commit, in words; None where it has not, or nothing tells."""
+def revision_change(repo: str, revision: str | None, commit: str, *, kind: Kind = "model") -> str | None:
+    """Where a revision is now, in words, if it moved on from a commit; None if it did not, or offline."""
     if constants.HF_HUB_OFFLINE:
         return None
     try:
-        now = resolve(repo, revision, kind=kind)
+        now = resolve_commit(repo, revision, kind=kind)
     except HubError as error:
         if isinstance(error.__cause__, RevisionNotFoundError):
             return "gone"
@@ -148,45 +150,45 @@ def moved_to(repo: str, revision: str | None, commit: str, *, kind: Kind = "mode
     return None if now == commit else f"at {now}"
 
 
-def keep_to(
+def warn_if_moved(
     commit: str, name: str, repo: str, revision: str | None, listener: Listener, *, kind: Kind = "model"
 ) -> None:
-    """Say where the revision of what a manifest calls `name` has moved on from a commit that is kept to.
+    """Warn where the revision of `name`, as the manifest spells it, moved on from the pinned commit.
 
     Raises:
-        HubError: the hub cannot be asked.
+        HubError: the hub is unreachable.
     """
-    if moved := moved_to(repo, revision, commit, kind=kind):
-        # Not among a plan's warnings: an interruption must not show in the result.
-        listener(Warned(message=f"{name} is {moved} now; going on with {commit}, as begun"))
+    if moved := revision_change(repo, revision, commit, kind=kind):
+        # No warning of the plan: those go into the result, and an interruption must not show there.
+        listener(Warned(message=f"{name} is {moved} now; the run continues with {commit}"))
 
 
-def _on_hub(repo: str, commit: str) -> Iterator[HubFile]:
-    with told(f"{repo} at {commit}"):
+def _list_hub(repo: str, commit: str) -> Iterator[HubFile]:
+    with hub_error_boundary(f"{repo} at {commit}"):
         for entry in HfApi().list_repo_tree(repo, revision=commit, recursive=True):
             if isinstance(entry, RepoFile):
                 digest = entry.blob_id if entry.lfs is None else entry.lfs.sha256
                 yield HubFile(repo=repo, commit=commit, name=entry.path, size=entry.size, digest=digest)
 
 
-def _in_cache(repo: str, commit: str) -> Iterator[HubFile]:
+def _list_cache(repo: str, commit: str) -> Iterator[HubFile]:
     folder = _cached(repo) / "snapshots" / commit
     if not folder.is_dir():
         raise HubError(f"{repo} at {commit}: not in the cache, and HF_HUB_OFFLINE keeps off the network")
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        target = path.resolve().name  # blobs are called by their digest
+        target = path.resolve().name  # a blob's name is its digest
         digest = target if path.is_symlink() and len(target) in (_COMMIT_DIGITS, SHA256_DIGITS) else None
         name = path.relative_to(folder).as_posix()
         yield HubFile(repo=repo, commit=commit, name=name, size=path.stat().st_size, digest=digest)
 
 
 def _matches(name: str, pattern: str) -> bool:
-    """A glob's star stays within a folder."""
+    """Whether a glob, whose star stays within a folder, matches."""
     return name.count("/") == pattern.count("/") and fnmatch(name, pattern)
 
 
 def cache_folder() -> Path:
-    """The client's cache."""
+    """The folder of the client's cache."""
     return Path(constants.HF_HUB_CACHE).expanduser().resolve()
 
 

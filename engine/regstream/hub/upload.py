@@ -1,6 +1,6 @@
-"""Files into a repository of the hub: what it lacks goes there file by file, and all of it shows in one commit.
+"""Uploads files into a repository of the hub: only those that it lacks, visible together in one commit.
 
-Through plain HTTP, as files come: after an interruption the hub tells which it has, be they committed or not.
+Over plain HTTP: after an interruption the hub reports which files it has, committed or not.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,15 +13,15 @@ from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOpera
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash
 
-from regstream.hub.failures import HubError, told
+from regstream.hub.errors import HubError, hub_error_boundary
 
-#: Weights that a library would take for the model's beside those that the index names, or in place of them.
+#: Weights that a library might load besides those that the index names, or in their place.
 _WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalFile:
-    """A file of this machine, whose digest is known."""
+    """A file on this machine, with its digest."""
 
     path: Path
     num_bytes: int
@@ -29,10 +29,10 @@ class LocalFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sent:
-    """What stands on the hub now, and what had to be committed for that: nothing, where it stood there already.
+class UploadResult:
+    """The state of the branch, and what the upload committed: nothing where the branch was up to date.
 
-    `others` are files of the repository that were there before and are not of these.
+    `others` are the repository's other files.
     """
 
     url: str
@@ -42,47 +42,49 @@ class Sent:
     others: tuple[str, ...]
 
 
-def send(
+def upload_files(
     repo: str,
     files: Mapping[str, LocalFile],
     *,
     revision: str | None,
     private: bool,
     message: str,
-    told_of: Callable[[str], None],
-) -> Sent:
-    """Have these files in a repository, made where there is none; weights of another model in it are removed.
+    on_uploaded: Callable[[str], None],
+) -> UploadResult:
+    """Upload files into a repository, which is created if missing; removes weights of another model from it.
 
-    `told_of` hears of each file that is there. What it raises ends the work; what was sent is kept on the hub, and
-    nothing of it shows before all of it is there.
+    `on_uploaded` gets the name of each file that the hub has. An error that it raises ends the upload: the hub retains
+    the files so far, and none is visible before all are there.
 
     Raises:
-        HubError: no access, no way to the hub, or it is to be private and is public.
+        HubError: no access, no network, or a public repository where `private` asks for another.
         OSError: a file cannot be read.
     """
     if constants.HF_HUB_OFFLINE:
         raise HubError(f"{repo}: HF_HUB_OFFLINE keeps off the network")
     branch = _Branch(repo, revision or constants.DEFAULT_REVISION)
     branch.prepare(private=private)
-    there = branch.listed()
-    missing = [name for name in sorted(files) if not _is_there(files[name], there.get(name))]
+    present = branch.list_files()
+    missing = [name for name in sorted(files) if not _is_current(files[name], present.get(name))]
     for name in files.keys() - set(missing):
-        told_of(name)
+        on_uploaded(name)
     additions = []
     for name in missing:
         additions.append(branch.upload(name, files[name]))
-        told_of(name)
-    stale = sorted(name for name in there.keys() - files.keys() if any(fnmatch(name, glob) for glob in _WEIGHTS))
+        on_uploaded(name)
+    stale = sorted(name for name in present.keys() - files.keys() if any(fnmatch(name, glob) for glob in _WEIGHTS))
     commit = branch.commit(additions, stale, message)
-    shown = branch.listed()
+    committed = branch.list_files()
     for name, file in files.items():
-        if not _is_there(file, shown.get(name)):
-            raise HubError(f"{branch}: {name} is not there after all; does a .gitignore in the repository keep it out?")
-    others = tuple(sorted(shown.keys() - files.keys()))
-    return Sent(url=branch.url, commit=commit, files=tuple(missing), removed=tuple(stale), others=others)
+        if not _is_current(file, committed.get(name)):
+            raise HubError(
+                f"{branch}: {name} is missing after the commit; does a .gitignore in the repository keep it out?"
+            )
+    others = tuple(sorted(committed.keys() - files.keys()))
+    return UploadResult(url=branch.url, commit=commit, files=tuple(missing), removed=tuple(stale), others=others)
 
 
-def _is_there(file: LocalFile, entry: RepoFile | None) -> bool:
+def _is_current(file: LocalFile, entry: RepoFile | None) -> bool:
     if entry is None or entry.size != file.num_bytes:
         return False
     if entry.lfs is not None:
@@ -91,7 +93,7 @@ def _is_there(file: LocalFile, entry: RepoFile | None) -> bool:
 
 
 class _Branch:
-    """A branch of a repository, to be written to. Every method raises HubError where the hub refuses."""
+    """A branch of a repository, open for writing. Every method raises HubError where the hub refuses."""
 
     def __init__(self, repo: str, name: str) -> None:
         self._api = HfApi()
@@ -102,55 +104,55 @@ class _Branch:
         return f"{self._repo}@{self._name}"
 
     def prepare(self, *, private: bool) -> None:
-        """Make repository and branch where they are not there."""
-        with _told(self._repo):
+        """Create the repository and the branch if missing."""
+        with _upload_error_boundary(self._repo):
             self._api.create_repo(self._repo, private=private or None, exist_ok=True)
             if private and not self._api.repo_info(self._repo).private:
-                raise HubError(f"{self._repo}: is there, and public; --private makes no public repository private")
+                raise HubError(f"{self._repo}: exists and is public; --private does not change that")
             if self._name != constants.DEFAULT_REVISION and not self._name.startswith("refs/"):
                 self._api.create_branch(self._repo, branch=self._name, exist_ok=True)
 
-    def listed(self) -> dict[str, RepoFile]:
-        """Its files, by their names."""
-        with _told(str(self)):
+    def list_files(self) -> dict[str, RepoFile]:
+        """Its files by name."""
+        with _upload_error_boundary(str(self)):
             entries = self._api.list_repo_tree(self._repo, revision=self._name, recursive=True)
             return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
 
     def upload(self, name: str, file: LocalFile) -> CommitOperationAdd:
-        """Bring a file's bytes to the hub, where it does not have them and takes them apart from the commit."""
-        with _told(f"{self._repo}: {name}"), _plain_http():
+        """Upload a file's bytes, unless the hub has them or takes them with the commit."""
+        with _upload_error_boundary(f"{self._repo}: {name}"), _plain_http():
             addition = CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(file.path))
             addition.upload_info.sha256 = bytes.fromhex(file.sha256)
             self._api.preupload_lfs_files(self._repo, [addition], revision=self._name, free_memory=False)
         return addition
 
     def commit(self, additions: Iterable[CommitOperationAdd], stale: Iterable[str], message: str) -> str:
-        """Have these files show, and others not; the commit, which is the one before where nothing changes."""
-        gone = (CommitOperationDelete(path_in_repo=name) for name in stale)
-        operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [*additions, *gone]
-        with _told(str(self)), _plain_http():
+        """Commit additions and deletions; returns the new commit, or the current one where nothing changes."""
+        deletions = (CommitOperationDelete(path_in_repo=name) for name in stale)
+        operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [*additions, *deletions]
+        with _upload_error_boundary(str(self)), _plain_http():
             if not operations:
                 return str(self._api.repo_info(self._repo, revision=self._name).sha)
-            made = self._api.create_commit(self._repo, operations, commit_message=message, revision=self._name)
-            return str(made.oid)
+            created = self._api.create_commit(self._repo, operations, commit_message=message, revision=self._name)
+            return str(created.oid)
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
-    """As `told`, and of what else the client raises when it writes.
+def _upload_error_boundary(what: str) -> Iterator[None]:
+    """As `hub_error_boundary`, and for what else the client raises when it writes.
 
     Raises:
         HubError: in place of the client's error.
         OSError: a file cannot be read.
     """
     try:
-        with told(what):
+        with hub_error_boundary(what):
             try:
                 yield
-            except RuntimeError as error:  # the client's own around what went wrong with a file
+            except RuntimeError as error:  # the client wraps an error about a file in it
                 raise error.__cause__ or error from error
     except ValueError as error:
-        raise HubError(f"{what}: the hub does not take it: {' '.join(str(error).split())}") from error
+        raise HubError(f"{what}: the hub rejects it: {' '.join(str(error).split())}") from error
 
 
 @contextmanager

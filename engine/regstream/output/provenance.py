@@ -21,7 +21,7 @@ from regstream.manifest.schema import STATE, Candidate
 from regstream.plan.plan import Plan
 from regstream.storage import digests, durable
 from regstream.storage.identity import Identity
-from regstream.storage.journal import Committed
+from regstream.storage.journal import CommittedStep
 from regstream.storage.regular_file import check_regular
 
 PROVENANCE = "regstream.json"
@@ -55,7 +55,7 @@ class _Record(_Shape):
     files: dict[str, _File]
 
 
-def provenance(plan: Plan, identity: Identity, committed: Sequence[Committed]) -> dict[str, Any]:
+def provenance(plan: Plan, identity: Identity, committed: Sequence[CommittedStep]) -> dict[str, Any]:
     """The record, before the digests of files are known."""
     return {
         "regstream": __version__,
@@ -70,10 +70,10 @@ def provenance(plan: Plan, identity: Identity, committed: Sequence[Committed]) -
     }
 
 
-def measured(committed: Sequence[Committed]) -> dict[str, Any]:
+def measured(committed: Sequence[CommittedStep]) -> dict[str, Any]:
     """What the run took, step by step; no two runs measure the same."""
     return {
-        "steps": [{**step.measured, "work": step.work} for step in committed],
+        "steps": [{**step.event_fields, "work": step.work} for step in committed],
     }
 
 

@@ -25,8 +25,8 @@ from regstream.output.provenance import (
 from regstream.plan.plan import Plan
 from regstream.storage import durable
 from regstream.storage.identity import Identity
-from regstream.storage.journal import Committed
-from regstream.storage.locking import exclusive
+from regstream.storage.journal import CommittedStep
+from regstream.storage.locking import exclusive_lock
 from regstream.storage.run_folder import LOCK, PUBLISHED, RunFolder
 from regstream.validation.auxiliary_files import companions, published_config
 
@@ -47,7 +47,7 @@ def copied_files(plan: Plan) -> list[Path]:
     return [plan.base.folder / name for name in companions(plan.base.folder)]
 
 
-def publish(plan: Plan, identity: Identity, committed: Sequence[Committed]) -> None:
+def publish(plan: Plan, identity: Identity, committed: Sequence[CommittedStep]) -> None:
     """Turn the committed shards into a model that loads: companions and card first, then index, config, provenance.
 
     Every file is written atomically, so this can be interrupted and repeated at any point.
@@ -86,7 +86,7 @@ def add_results(folder: Path, plan: Plan, results: str, listener: Listener = ign
             raise
         listener(Warned(message=f"{folder}: {error.strerror}; the results are not put into its card"))
         return
-    with exclusive(state.path / LOCK, folder):
+    with exclusive_lock(state.path / LOCK, folder):
         record = read_provenance(folder)
         card = model_card(plan, results=results).encode()
         try:

@@ -7,7 +7,7 @@ from typing import Any
 from regstream import __version__
 from regstream.errors import InputError
 from regstream.events import Listener, Progressed, StepStarted, Warned, ignore
-from regstream.hub.upload import LocalFile, Sent, send
+from regstream.hub.upload import LocalFile, UploadResult, upload_files
 from regstream.output.damage import check_file, strangers
 from regstream.output.loadable import is_loaded
 from regstream.output.provenance import PROVENANCE, read_provenance
@@ -16,7 +16,7 @@ from regstream.storage import digests
 
 def push(
     folder: Path, repo: str, *, revision: str | None = None, private: bool = False, listener: Listener = ignore
-) -> Sent:
+) -> UploadResult:
     """Publish a result; called again it sends what is missing. Every file is read and held against the record first.
 
     Raises:
@@ -33,13 +33,13 @@ def push(
     files = _files(folder, record)
     for name in _telling(files):
         listener(Warned(message=f"{name}: names your home folder, and came so from the base"))
-    sent = send(
+    sent = upload_files(
         repo,
         files,
         revision=revision,
         private=private,
         message=f"Result of regstream {__version__}",
-        told_of=lambda name: listener(Progressed(doing=name)),
+        on_uploaded=lambda name: listener(Progressed(doing=name)),
     )
     if others := list(filter(is_loaded, sent.others)):
         told = f"{repo}: holds {', '.join(others)}, not part of the result, and loaded with it or in its place"

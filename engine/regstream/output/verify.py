@@ -53,10 +53,10 @@ def verify(folder: Path, *, listener: Listener = ignore) -> Verification:
 def _check_model(folder: Path, architecture: object) -> Iterator[str]:
     """Whether index, shards and config agree, and every weight is finite; `architecture` as the manifest meant it."""
     try:
-        result = open_checkpoint("result", folder, described=_described(folder, architecture))
+        result = open_checkpoint("result", folder, family=_described(folder, architecture))
         model = LayeredModel(result.family, result.model_config, dtype=torch.float32, device=torch.device("cpu"))
-        model.drop_missing(result.lacking(model.shapes))
-        result.carry(check_base(result, model).prediction_layers)
+        model.drop_missing(result.missing_optional(model.shapes))
+        result.include(check_base(result, model).prediction_layers)
         _check_index(folder, result)
         for name, spec in result.tensors.items():
             result.read({name: torch.empty(spec.shape, dtype=spec.dtype)})

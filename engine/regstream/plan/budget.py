@@ -59,8 +59,8 @@ def disk_needs(job: Job, shards: DownloadPlan) -> Iterator[tuple[Path, int]]:
     """What a run still has to take where: its own shards, two generations of hidden states, and shards of the hub."""
     yield job.output, int(sum(_missing_bytes(job)) * DISK_MARGIN)
     yield job.workdir, int(2 * generation_bytes(job) * DISK_MARGIN)
-    if shards.shards_bytes > shards.held_bytes:
-        yield cache_folder(), int((shards.shards_bytes - shards.held_bytes) * DISK_MARGIN)
+    if shards.peak_shard_bytes > shards.downloaded_bytes:
+        yield cache_folder(), int((shards.peak_shard_bytes - shards.downloaded_bytes) * DISK_MARGIN)
 
 
 def _missing_bytes(job: Job) -> Iterator[int]:
@@ -110,14 +110,16 @@ def check_disk(job: Job, shards: DownloadPlan) -> None:
         BudgetError: names how much is missing where.
     """
     asked = job.manifest.resources.disk
-    if asked is not None and shards.peak_bytes > asked:
+    if asked is not None and shards.peak_disk_bytes > asked:
         raise BudgetError(
-            f"{shards.peak_step.name} needs {format_bytes(shards.peak_bytes)} of disk (of that at most"
-            f" {format_bytes(shards.shards_bytes)} for shards of the hub, the rest for result and hidden states),"
+            f"{shards.peak_step.name} needs {format_bytes(shards.peak_disk_bytes)} of disk (of that at most"
+            f" {format_bytes(shards.peak_shard_bytes)} for shards of the hub, the rest for result and hidden states),"
             f" disk is {format_bytes(asked)}; raise it"
         )
-    what = "result, hidden states and shards of the hub" if shards.fetched_bytes else "the result and the hidden states"
-    advice = "; [resources] disk lets shards go" if asked is None and shards.fetched_bytes else ""
+    what = (
+        "result, hidden states and shards of the hub" if shards.download_bytes else "the result and the hidden states"
+    )
+    advice = "; [resources] disk lets shards go" if asked is None and shards.download_bytes else ""
     for folder, needed, free in disks(job, shards):
         if needed > free:
             raise BudgetError(

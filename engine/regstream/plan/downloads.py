@@ -1,4 +1,4 @@
-"""Shards of the hub: which a step reads, how many lie on the disk at once, and what is fetched, once or again."""
+"""Downloads from the hub: which shards each step reads, the bytes to download, and the peak disk of the run."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,59 +11,59 @@ from regstream.plan.job import Job
 from regstream.plan.memory_terms import DISK_MARGIN, generation_bytes
 from regstream.plan.step import Step
 
-#: More than any disk has: shards go when no later step needs them, and never for want of room.
-AMPLE = 1 << 62
+#: More than any disk has: a shard is then evicted after its last use only.
+UNLIMITED_DISK = 1 << 62
 
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadPlan:
-    """What a run fetches from the hub, and the most disk it takes at once: result, hidden states, and shards."""
+    """What a run downloads from the hub, and its peak disk: result, hidden states, and shards."""
 
-    fetched_bytes: int
-    again_bytes: int  # of that, what had to make room in between
-    held_bytes: int  # shards that are there now because a run of this merge brought them
-    shards_bytes: int  # the most of these at once
-    peak_bytes: int  # of everything
+    download_bytes: int
+    repeated_bytes: int  # of that, shards that were evicted before their last use
+    downloaded_bytes: int  # shards on disk that an earlier run of this merge downloaded
+    peak_shard_bytes: int  # the most of shards at once
+    peak_disk_bytes: int  # the most of result, hidden states and shards at once
     peak_step: Step
 
 
-def make_stages(job: Job, disk: int | None) -> tuple[StepShards, ...]:
-    """The shards that each step reads, and what a bound on all disk leaves for shards meanwhile."""
+def shards_by_step(job: Job, disk: int | None) -> tuple[StepShards, ...]:
+    """The shards that each step reads, and what a limit on all disk leaves for shards during it."""
     return tuple(
         StepShards(
             files=tuple(dict.fromkeys(_files(job, step))),
-            allowance=None if disk is None else int(disk / DISK_MARGIN) - others,
+            max_bytes=None if disk is None else int(disk / DISK_MARGIN) - other_bytes,
         )
-        for step, others in zip(job.steps, _others_bytes(job), strict=True)
+        for step, other_bytes in zip(job.steps, _other_bytes(job), strict=True)
     )
 
 
-def supply(job: Job, disk: int | None) -> DownloadPlan:
-    """Go through the stages as a run will."""
-    stages, brought = make_stages(job, disk), job.prefetcher.brought()
-    absent = {file for stage in stages for file in stage.files if not is_cached(file)}
-    stock, fetched, most = EvictionPolicy(stages, brought), list[HubFile](), list[int]()
+def plan_downloads(job: Job, disk: int | None) -> DownloadPlan:
+    """Simulate the downloads and evictions of a run."""
+    steps, downloaded = shards_by_step(job, disk), job.prefetcher.downloaded()
+    policy, fetched, shard_peaks = EvictionPolicy(steps, downloaded), list[HubFile](), list[int]()
+    missing = {file for step in steps for file in step.files if not is_cached(file)}
 
     def fetch(file: HubFile | None) -> None:
-        if file is not None and file in absent:
-            absent.difference_update([file])
-            absent.update(stock.admit(file))
+        if file is not None and file in missing:
+            missing.remove(file)
+            missing.update(policy.admit(file))
             fetched.append(file)
-            most[-1] = max(most[-1], stock.held_bytes)
+            shard_peaks[-1] = max(shard_peaks[-1], policy.num_bytes)
 
-    for index, stage in enumerate(stages):
-        absent.update(stock.begin(index))
-        most.append(stock.held_bytes)
-        for file in stage.files:
+    for index, step in enumerate(steps):
+        missing.update(policy.begin_step(index))
+        shard_peaks.append(policy.num_bytes)
+        for file in step.files:
             fetch(file)
-            fetch(stock.upcoming(lambda file: file not in absent) if absent else None)
-    peaks = [held + others for held, others in zip(most, _others_bytes(job), strict=True)]
+            fetch(policy.next_prefetch(lambda file: file not in missing))
+    peaks = [shards + others for shards, others in zip(shard_peaks, _other_bytes(job), strict=True)]
     return DownloadPlan(
-        fetched_bytes=_total(fetched),
-        again_bytes=_total(fetched) - _total(set(fetched)),
-        held_bytes=_total(brought),
-        shards_bytes=max(most),
-        peak_bytes=int(max(peaks) * DISK_MARGIN),
+        download_bytes=_total(fetched),
+        repeated_bytes=_total(fetched) - _total(set(fetched)),
+        downloaded_bytes=_total(downloaded),
+        peak_shard_bytes=max(shard_peaks),
+        peak_disk_bytes=int(max(peaks) * DISK_MARGIN) + 1,  # rounded up: as a limit, it leaves room for this peak
         peak_step=job.steps[peaks.index(max(peaks))],
     )
 
@@ -71,13 +71,13 @@ def supply(job: Job, disk: int | None) -> DownloadPlan:
 def _files(job: Job, step: Step) -> Iterator[HubFile]:
     for specs in job.reads(step):
         for path in sorted({spec.file for spec in specs}):
-            file = job.prefetcher.file(path)
+            file = job.prefetcher.hub_file(path)
             if file is not None:
                 yield file
 
 
-def _others_bytes(job: Job) -> list[int]:
-    """The result as far as each step takes it, and two generations of hidden states."""
+def _other_bytes(job: Job) -> list[int]:
+    """The disk besides shards: the result up to each step, and the hidden states of two depths."""
     hidden = 2 * generation_bytes(job)
     return [written + hidden for written in accumulate(map(job.written_bytes, job.steps))]
 

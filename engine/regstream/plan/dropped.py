@@ -14,7 +14,7 @@ import torch
 
 from regstream.checkpoint.adapted import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
-from regstream.checkpoint.source import Remote
+from regstream.checkpoint.source import HubSource
 from regstream.errors import InputError
 from regstream.manifest.rules import match_rule
 from regstream.manifest.schema import Manifest
@@ -62,7 +62,7 @@ def _defaulted(manifest: Manifest, base: Checkpoint, steps: Sequence[Step], part
 def _differs(checkpoint: Checkpoint, base: Checkpoint, name: str) -> bool:
     """Whether some sampled value of a tensor is another, in the narrower of both dtypes."""
     own, other = checkpoint.tensors[name], base.tensors[name]
-    if _is_remote(checkpoint) or _is_remote(base) or (name not in checkpoint.changed and own == other):
+    if _is_remote(checkpoint) or _is_remote(base) or (name not in checkpoint.adapted_names and own == other):
         return False
     size = min(math.prod(own.shape), math.prod(other.shape))
     dtype = min(own.dtype, other.dtype, key=lambda dtype: (dtype.itemsize, -torch.finfo(dtype).eps))
@@ -81,7 +81,7 @@ def _differs(checkpoint: Checkpoint, base: Checkpoint, name: str) -> bool:
 
 
 def _is_remote(checkpoint: Checkpoint) -> bool:
-    return isinstance(checkpoint.source, Remote)
+    return isinstance(checkpoint.source, HubSource)
 
 
 def _other_tokenizer(checkpoint: Checkpoint, base: Checkpoint) -> Iterator[str]:

@@ -22,7 +22,7 @@ from regstream.methods.method import Method, Prefix
 from regstream.models.layered_model import LayeredModel
 from regstream.plan.step import Step
 from regstream.storage.run_folder import HIDDEN, RunFolder
-from regstream.storage.shards import Part, parts_of
+from regstream.storage.shards import ShardPart, layout_parts
 from regstream.validation.ties import Tie
 
 
@@ -115,7 +115,7 @@ class Job:
     def fetches(self) -> bool:
         """Whether shards of its checkpoints are still on the hub."""
         paths = [path for c in (self.base, *(c.checkpoint for c in self.candidates)) for path in c.files]
-        return any(not is_cached(file) for path in paths if (file := self.prefetcher.file(path)) is not None)
+        return any(not is_cached(file) for path in paths if (file := self.prefetcher.hub_file(path)) is not None)
 
     def reads(self, step: Step, num_passes: int = 1) -> Iterator[list[TensorSpec]]:
         """What a step reads, reader by reader, in about its order; once a pass what candidates share."""
@@ -132,18 +132,18 @@ class Job:
                 wanted.insert(0, (self.shared, names))
             wanted += [(self.base, of_base)] if index == num_passes - 1 else []
             for checkpoint, read in wanted:
-                for reader, stored in checkpoint.parts(read):
+                for reader, stored in checkpoint.locate(read):
                     yield [reader.tensors[name] for name in stored if (reader, name) not in known]
                     if is_kept and isinstance(reader, SharedCheckpoint):
                         known.update((reader, name) for name in stored)
 
     @cached_property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[ShardPart, ...]:
         """What each step writes of which shard, in the order of the steps."""
         return tuple(
             part
             for shard, steps in groupby(self.steps, key=lambda step: step.shard)
-            for part in parts_of(
+            for part in layout_parts(
                 shard, [{p.stored_name: p.shape for p in step.parameters} for step in steps], self.output_dtype
             )
         )

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from regstream.checkpoint.mean import STRETCH
+from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.device import malloc
 from regstream.methods.method import TokenCounts
 from regstream.models.batch import Batch
@@ -44,7 +44,7 @@ def memory_terms(job: Job, step: Step, groups: Sequence[str]) -> Mapping[MemoryS
     sums, activations = _sums(job, step, groups), _activations(job, step, groups)
     host = {"libraries": _LIBRARIES_BYTES, "panels": _PANELS_BYTES, **_adapters(job, step, groups)}
     if any(tensor.rule == "combine" for tensor in step.parameters):
-        host["base"] = _COMBINED_STRETCHES * STRETCH * torch.float32.itemsize
+        host["base"] = _COMBINED_STRETCHES * CHUNK_VALUES * torch.float32.itemsize
     if step.kind == "stem" and step.needs_forward:
         host["image decoding"] = max(candidate.rows.decoding_bytes for candidate in job.candidates)
     if job.fetches:
@@ -86,11 +86,11 @@ def _adapters(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
     """What reading takes beside the buffers: one weight's factors, and of a model that several adapters are put on a
     stretch of a tensor, or a block as it is stored where it is not the reference."""
     checkpoints = [candidate.checkpoint for candidate in job.candidates]
-    shared = max(checkpoint.kept_bytes(step.shapes) for checkpoint in checkpoints)
+    shared = max(checkpoint.cached_bytes(step.shapes) for checkpoint in checkpoints)
     block = shared if job.shared is None else 0
     terms = {
         "adapter": max(checkpoint.scratch_bytes(step.shapes) for checkpoint in checkpoints),
-        "shared block": block if groups else min(shared, STRETCH * torch.float32.itemsize),
+        "shared block": block if groups else min(shared, CHUNK_VALUES * torch.float32.itemsize),
     }
     return {name: num_bytes for name, num_bytes in terms.items() if num_bytes}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from regstream.hub.eviction import StepShards
 from regstream.plan.budget import check_disk, check_memory, check_writable, disk_needs, disks, memory_budgets
-from regstream.plan.downloads import AMPLE, DownloadPlan, make_stages, supply
+from regstream.plan.downloads import UNLIMITED_DISK, DownloadPlan, plan_downloads, shards_by_step
 from regstream.plan.job import Job
 from regstream.plan.memory_terms import MemorySpace
 from regstream.plan.projection import Projection, project
@@ -58,29 +58,29 @@ class Plan(Job):
         return memory_budgets(self, self.runtime_bytes)
 
     @cached_property
-    def stages(self) -> tuple[StepShards, ...]:
+    def step_shards(self) -> tuple[StepShards, ...]:
         """The shards of the hub that each step reads."""
-        return make_stages(self, self.manifest.resources.disk)
+        return shards_by_step(self, self.manifest.resources.disk)
 
     @cached_property
-    def supply(self) -> DownloadPlan:
+    def downloads(self) -> DownloadPlan:
         """What is fetched from the hub, and the most disk that is taken at once."""
-        return supply(self, self.manifest.resources.disk)
+        return plan_downloads(self, self.manifest.resources.disk)
 
     @property
     def ample_disk_bytes(self) -> int:
         """The disk with which nothing is fetched twice, though every shard goes when no later step needs it."""
-        return supply(self, AMPLE).peak_bytes
+        return plan_downloads(self, UNLIMITED_DISK).peak_disk_bytes
 
     @property
     def disk_bytes(self) -> int:
         """The disk that is still to be taken: the rest of the result, hidden states, and shards of the hub."""
-        return sum(needed for _, needed in disk_needs(self, self.supply))
+        return sum(needed for _, needed in disk_needs(self, self.downloads))
 
     @property
     def disks(self) -> list[tuple[Path, int, int]]:
         """A folder on each disk that is written to, what is still to be taken there, and what is free now."""
-        return list(disks(self, self.supply))
+        return list(disks(self, self.downloads))
 
     @property
     def read_bytes(self) -> int:
@@ -101,7 +101,7 @@ class Plan(Job):
         """
         self.check_memory()
         check_writable(self)
-        check_disk(self, self.supply)
+        check_disk(self, self.downloads)
 
     def check_memory(self) -> None:
         """Refuse what does not fit into memory.

@@ -59,8 +59,8 @@ def make_plan(
         if manifest.architecture is None
         else partial(family_from_manifest, manifest.architecture, source=manifest.source)
     )
-    base = opening.base(described)
-    opened = [opening.candidate(candidate) for candidate in manifest.candidates]
+    base = opening.open_base(described)
+    opened = [opening.open_candidate(candidate) for candidate in manifest.candidates]
     needed, sampler = bool(method.streams), DatasetSampler(commits, listener)
     device_here = chosen if memory.is_there(chosen) else torch.device("cpu")
     labels = [c.label for c in (base, *opened, *(c.model for c in opened if isinstance(c, AdaptedCheckpoint)))]

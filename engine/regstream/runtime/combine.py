@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from regstream.checkpoint.mean import STRETCH, read_mean
+from regstream.checkpoint.mean import CHUNK_VALUES, read_mean
 from regstream.plan.plan import Plan
 from regstream.plan.step import PlannedParameter
 from regstream.runtime.step_context import StepContext
@@ -17,8 +17,8 @@ def combine_parameter(parameter: PlannedParameter, context: StepContext, writer:
     plan = context.plan
     checkpoints = [candidate.checkpoint for candidate in plan.candidates]
     size = math.prod(parameter.shape)
-    for start in range(0, size, STRETCH):
-        length = min(STRETCH, size - start)
+    for start in range(0, size, CHUNK_VALUES):
+        length = min(CHUNK_VALUES, size - start)
         with context.profiler.region("reading"):
             is_base = parameter.rule == "base"
             mean = None if is_base else read_mean(checkpoints, parameter.name, start, length, plan.shares)

@@ -57,7 +57,7 @@ class Inputs:
 
     def _read_beside(self) -> Mapping[str, str]:
         # A folder's images are told by what is read of them.
-        return {str(path): digests.sampled(path) for path in self._beside if path.is_file()}
+        return {str(path): digests.sample_sha256(path) for path in self._beside if path.is_file()}
 
     def _of_images(self) -> Iterator[str]:
         for candidate in self._plan.candidates:

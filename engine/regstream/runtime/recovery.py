@@ -9,7 +9,7 @@ from regstream.errors import ResumeError
 from regstream.plan.plan import Plan
 from regstream.storage import digests
 from regstream.storage.durable import TEMPORARY_SUFFIX
-from regstream.storage.journal import Committed
+from regstream.storage.journal import CommittedStep
 
 
 class Damage(NamedTuple):
@@ -19,7 +19,7 @@ class Damage(NamedTuple):
     problem: str
 
 
-def first_damaged(plan: Plan, committed: Sequence[Committed], *, full: bool) -> Damage | None:
+def first_damaged(plan: Plan, committed: Sequence[CommittedStep], *, full: bool) -> Damage | None:
     """The first step that has to be done again; `full` reads every byte of the shards, not samples.
 
     Raises:
@@ -30,7 +30,7 @@ def first_damaged(plan: Plan, committed: Sequence[Committed], *, full: bool) -> 
     return min(found, default=None)
 
 
-def _refuse_other_steps(plan: Plan, committed: Sequence[Committed]) -> None:
+def _refuse_other_steps(plan: Plan, committed: Sequence[CommittedStep]) -> None:
     for index, step in enumerate(committed):
         planned = plan.steps[index] if index < len(plan.steps) else None
         if planned is None or (step.index, step.shard) != (index, planned.shard):
@@ -39,14 +39,14 @@ def _refuse_other_steps(plan: Plan, committed: Sequence[Committed]) -> None:
             )
 
 
-def _by_shard(committed: Sequence[Committed]) -> Iterator[list[Committed]]:
-    shards: dict[str, list[Committed]] = {}
+def _by_shard(committed: Sequence[CommittedStep]) -> Iterator[list[CommittedStep]]:
+    shards: dict[str, list[CommittedStep]] = {}
     for step in committed:
         shards.setdefault(step.shard, []).append(step)
     yield from shards.values()
 
 
-def _first_of(plan: Plan, steps: Sequence[Committed], *, full: bool) -> Damage | None:
+def _first_of(plan: Plan, steps: Sequence[CommittedStep], *, full: bool) -> Damage | None:
     """Of a shard's steps. The last tells of all bytes; only where it fails are those before it looked at."""
     if _problem(plan, steps[-1], full=full) is None:
         return None
@@ -56,7 +56,7 @@ def _first_of(plan: Plan, steps: Sequence[Committed], *, full: bool) -> Damage |
     return None
 
 
-def _problem(plan: Plan, step: Committed, *, full: bool) -> str | None:
+def _problem(plan: Plan, step: CommittedStep, *, full: bool) -> str | None:
     """What is wrong with a shard as far as a step wrote it."""
     part = plan.parts[step.index]
     places = [plan.output / step.shard, plan.state / (step.shard + TEMPORARY_SUFFIX)]
@@ -74,7 +74,7 @@ def _problem(plan: Plan, step: Committed, *, full: bool) -> str | None:
     return None if _is_as_committed(path, step, full=full) else f"{path}: its bytes are not those that were committed"
 
 
-def _is_as_committed(path: Path, step: Committed, *, full: bool) -> bool:
+def _is_as_committed(path: Path, step: CommittedStep, *, full: bool) -> bool:
     if full:
-        return digests.read_prefix(path, step.shard_bytes).sha256 == step.shard_sha256
-    return digests.sampled(path, step.shard_bytes) == step.shard_sampled
+        return digests.hash_prefix(path, step.shard_bytes).sha256 == step.shard_sha256
+    return digests.sample_sha256(path, step.shard_bytes) == step.shard_sampled

@@ -60,7 +60,7 @@ def _run_candidate(current: BlockPass, index: int, candidate: PlannedCandidate, 
     step, context, plan = current.step, current.context, current.context.plan
     weights = context.load(step, candidate.checkpoint)
     for following in plan.candidates[index + 1 : index + 2]:
-        following.checkpoint.announce(step.shapes)  # read from disk while this one computes
+        following.checkpoint.prefetch(step.shapes)  # read from disk while this one computes
     collect_statistics(current, candidate, weights)
     context.trim()
     is_reference = index == 0 and plan.shared is None

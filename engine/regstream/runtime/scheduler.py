@@ -19,8 +19,8 @@ from regstream.runtime.step import amount_of_work, committed_step, run_step
 from regstream.runtime.step_context import StepContext
 from regstream.storage import durable
 from regstream.storage.journal import Journal
-from regstream.storage.locking import exclusive
-from regstream.storage.run_folder import LOCK, leftover
+from regstream.storage.locking import exclusive_lock
+from regstream.storage.run_folder import LOCK, leftover_message
 
 
 def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listener: Listener = ignore) -> None:
@@ -56,25 +56,25 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
 
 def _run_steps(plan: Plan, journal: Journal, inputs: Inputs, listener: Listener) -> None:
     context = StepContext(plan, listener, journal.shards)
-    with plan.prefetcher.working(plan.stages, listener):  # downloads shards before their step, evicts them after
+    with plan.prefetcher.running(plan.step_shards, listener):  # downloads shards before their step, evicts them after
         for step in journal.remaining(plan.steps):
             listener(StepStarted(index=step.index, name=step.name, work=amount_of_work(step, plan)))
             context.reset_step(step)
-            plan.prefetcher.begin(step.index)
+            plan.prefetcher.begin_step(step.index)
             with measured_peak(plan.device) as peak:
                 artifacts = run_step(step, context)  # stem | block | head
             inputs.check(listener)  # what was read was what the identity says
             committed = committed_step(step, artifacts, peak, plan.projected(step))
             journal.commit(committed)  # the only commit point
             context.drop_hidden_before(step.depth + 1)  # only after the commit
-            listener(StepCommitted(**committed.measured))
+            listener(StepCommitted(**committed.event_fields))
 
 
 @contextmanager
 def _claimed(plan: Plan, *, restart: bool, listener: Listener) -> Iterator[None]:
     """Hold the output, whose files are then the run's: by a lock in it, wherever the rest of the state is."""
     made = [*durable.make_folder(plan.workdir), *durable.make_folder(plan.state)]
-    with exclusive(plan.state / LOCK, plan.output):
+    with exclusive_lock(plan.state / LOCK, plan.output):
         check_output(plan)  # again: now no other run changes it
         if restart:
             _warn_of_leftovers(clear(plan), listener)
@@ -105,7 +105,7 @@ def _remove_state(plan: Plan, listener: Listener) -> None:
     """Remove the state of a run that was killed after its last file and before this."""
     if has_state(plan):
         durable.make_folder(plan.state)
-        with exclusive(plan.state / LOCK, plan.output):
+        with exclusive_lock(plan.state / LOCK, plan.output):
             _release(plan, listener)
 
 
@@ -115,4 +115,4 @@ def _release(plan: Plan, listener: Listener) -> None:
 
 def _warn_of_leftovers(left: Sequence[Path], listener: Listener) -> None:
     if left:
-        listener(Warned(message=leftover(left)))
+        listener(Warned(message=leftover_message(left)))

@@ -16,8 +16,8 @@ from regstream.runtime.propagate import propagate, rebuild
 from regstream.runtime.regress import regress
 from regstream.runtime.step_context import StepContext
 from regstream.storage.hidden_states import CorruptActivations
-from regstream.storage.journal import Committed
-from regstream.storage.shards import Written
+from regstream.storage.journal import CommittedStep
+from regstream.storage.shards import ShardDigest
 from regstream.validation.ties import check_tie
 
 
@@ -26,7 +26,7 @@ class Artifacts:
     """What a step left on disk, durable, and how its solves went."""
 
     shard: str
-    written: Written  # the shard as far as it is
+    written: ShardDigest  # the shard as far as it is
     solves: tuple[SolveReport, ...]
     work: Mapping[str, RegionTotals]  # kind by kind
 
@@ -36,7 +36,7 @@ def _opened(plan: Plan) -> Iterator[None]:
     """Have every checkpoint open each of its shards at most once."""
     with ExitStack() as opened:
         for checkpoint in (plan.base, *(candidate.checkpoint for candidate in plan.candidates)):
-            opened.enter_context(checkpoint.kept_open())
+            opened.enter_context(checkpoint.keep_open())
         yield
 
 
@@ -79,7 +79,7 @@ def _run(step: Step, context: StepContext) -> Artifacts:
             propagate(step, context, prefix)
     return Artifacts(
         shard=step.shard,
-        written=context.shards.written(plan.parts[step.index]),
+        written=context.shards.digest(plan.parts[step.index]),
         solves=solves,
         work=context.profiler.finish(),
     )
@@ -95,9 +95,9 @@ def amount_of_work(step: Step, plan: Plan) -> int:
     return forward_passes * num_batches + len(step.regressed) * (len(plan.candidates) + 1)
 
 
-def committed_step(step: Step, artifacts: Artifacts, peak: Peak, projected: Mapping[MemorySpace, int]) -> Committed:
+def committed_step(step: Step, artifacts: Artifacts, peak: Peak, projected: Mapping[MemorySpace, int]) -> CommittedStep:
     """The journal's record of a finished step."""
-    return Committed(
+    return CommittedStep(
         index=step.index,
         name=step.name,
         shard=artifacts.shard,

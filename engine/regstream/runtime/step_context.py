@@ -86,7 +86,7 @@ class StepContext:
         reference = {parameter.name: buffers[parameter.block_name] for parameter in parameters}
         if shared is not None:
             with self.profiler.region("reading", num_bytes=sum(weight.nbytes for weight in reference.values())):
-                shared.keep(reference)
+                shared.read_into_cache(reference)
         return reference
 
     def merged_linears(self, step: Step) -> dict[str, Tensor]:

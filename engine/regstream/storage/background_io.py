@@ -1,4 +1,4 @@
-"""Reading ahead and writing behind, by one item: the disk works while the processor does."""
+"""Read-ahead and write-behind by one item, so that disk and processor work at the same time."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +10,7 @@ _END = object()
 
 
 def read_ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """The same items in the same order, each made in another thread while its predecessor is in use."""
+    """Yield the items in order; a thread produces the next one while the caller uses the current one."""
     source = iter(items)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as executor:
         upcoming = executor.submit(next, source, _END)
@@ -20,9 +20,9 @@ def read_ahead(items: Iterable[Item]) -> Iterator[Item]:
 
 
 class WriteBehind:
-    """Runs writes in order in another thread, at most one ahead of the caller; leaving waits for the last.
+    """Runs writes in order in a thread, at most one at a time; leaving the context waits for the last.
 
-    A write that fails is raised from the next `submit` or on leaving, never lost.
+    The next `submit`, or leaving the context, raises the error of a failed write.
     """
 
     def __init__(self) -> None:
@@ -30,12 +30,12 @@ class WriteBehind:
         self._pending: Future[None] | None = None
 
     def submit(self, write: Callable[[], None]) -> None:
-        """Wait for the write before, then start this one. What it reads must not change until the next call."""
+        """Wait for the previous write, then start this one. Its data must not change until the next call."""
         self.wait()
         self._pending = self._executor.submit(write)
 
     def wait(self) -> None:
-        """Wait until nothing is being written."""
+        """Wait until no write is pending."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()

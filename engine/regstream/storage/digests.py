@@ -1,10 +1,11 @@
-"""Digests of files: of every byte, or of samples, by which a large file is compared quickly."""
+"""SHA-256 digests of files: of every byte, of a prefix, or of samples, which compare a large file quickly."""
 
 import hashlib
 import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 _READ_BYTES = 1 << 20
@@ -14,57 +15,57 @@ _TENSOR_SAMPLE_BYTES = 1 << 12
 _MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 
 
+@dataclass(frozen=True)
 class HashedPrefix:
-    """What a file begins with: so many bytes, and their digest, which can be gone on with."""
+    """The first `num_bytes` of a file and their digest, which hashing can continue from."""
 
-    def __init__(self, num_bytes: int, digest: "hashlib._Hash") -> None:
-        self.num_bytes = num_bytes
-        self.digest = digest
+    num_bytes: int
+    digest: "hashlib._Hash"
 
     @property
     def sha256(self) -> str:
-        """Its digest, in hexadecimal."""
+        """The digest in hexadecimal."""
         return self.digest.hexdigest()
 
 
 def sha256(path: Path) -> str:
-    """The digest of a file's bytes, in hexadecimal."""
-    return read_prefix(path, sys.maxsize).sha256
+    """The digest of a whole file, in hexadecimal."""
+    return hash_prefix(path, sys.maxsize).sha256
 
 
-def read_prefix(path: Path, num_bytes: int) -> HashedPrefix:
-    """The first so many bytes of a file, or all where it has fewer."""
-    digest, left = hashlib.sha256(), num_bytes
+def hash_prefix(path: Path, num_bytes: int) -> HashedPrefix:
+    """Hash the first `num_bytes` of a file, or the whole file where it is shorter."""
+    digest, remaining = hashlib.sha256(), num_bytes
     with path.open("rb", buffering=0) as stream:
         buffer = memoryview(bytearray(_READ_BYTES))
-        while count := stream.readinto(buffer[:left]):
+        while count := stream.readinto(buffer[:remaining]):
             digest.update(buffer[:count])
-            left -= count
-    return HashedPrefix(num_bytes - left, digest)
+            remaining -= count
+    return HashedPrefix(num_bytes - remaining, digest)
 
 
-def sampled(path: Path, num_bytes: int | None = None) -> str:
-    """The digest of a file's size and of samples of it, or of its first `num_bytes`.
+def sample_sha256(path: Path, num_bytes: int | None = None) -> str:
+    """The digest of the size and of samples of a file, or of its first `num_bytes`.
 
-    Samples are its start, its end, places spread evenly between, and of a safetensors file the middle of every tensor,
-    so that no tensor lies between samples whole. Up to 4 MiB every byte is in a sample.
+    Samples are the start, the end, evenly spaced positions between, and in a safetensors file the middle of every
+    tensor, so that no tensor goes without a sample. Up to 4 MiB the samples cover every byte.
     """
     with path.open("rb", buffering=0) as stream:
         descriptor = stream.fileno()
-        there = os.fstat(descriptor).st_size
-        size = there if num_bytes is None else min(num_bytes, there)
+        file_size = os.fstat(descriptor).st_size
+        size = file_size if num_bytes is None else min(num_bytes, file_size)
         last = max(0, size - _SAMPLE_BYTES)
         samples = {(last * index // (_NUM_SAMPLES - 1), _SAMPLE_BYTES) for index in range(_NUM_SAMPLES)}
         if size > _NUM_SAMPLES * _SAMPLE_BYTES:
-            samples.update(_within_tensors(descriptor, size))
+            samples.update(_tensor_samples(descriptor, size))
         digest = hashlib.sha256(str(size).encode())
         for offset, length in sorted(samples):
             digest.update(os.pread(descriptor, min(length, size - offset), offset))
     return digest.hexdigest()
 
 
-def _within_tensors(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
-    """A place within every tensor of a safetensors file, and how many bytes to read; none of any other file."""
+def _tensor_samples(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """Offset and length of a sample within every tensor of a safetensors file; nothing for any other file."""
     length = int.from_bytes(os.pread(descriptor, 8, 0), "little")
     if not 2 <= length <= min(_MAX_HEADER_BYTES, size - 8):
         return

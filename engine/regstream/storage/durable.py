@@ -1,13 +1,12 @@
-"""Bytes that survive a kill: write to a new file under a temporary name, fsync, rename, fsync the folder.
+"""Durable writes: a new file under a temporary name, fsync, rename, fsync of the folder.
 
-Everything regstream makes on disk is made through here, or synced through here before it is relied upon. No link is
-ever followed to a file that is written: what it leads to may be someone's input.
+Everything that regstream creates is written here, or synced here before anything relies on it. A write never follows a
+link: its target may be a person's input.
 """
 
 import errno
 import hashlib
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,12 +24,12 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class HashedFile:
-    """A file being written, with the digest of what went into it, be it now or `before`."""
+    """A file open for writing that hashes what is written, after a `prefix` that the file already has."""
 
-    def __init__(self, stream: BinaryIO, before: HashedPrefix | None = None) -> None:
+    def __init__(self, stream: BinaryIO, prefix: HashedPrefix | None = None) -> None:
         self._stream = stream
-        self._digest = hashlib.sha256() if before is None else before.digest.copy()
-        self.num_bytes = 0 if before is None else before.num_bytes
+        self._digest = hashlib.sha256() if prefix is None else prefix.digest.copy()
+        self.num_bytes = 0 if prefix is None else prefix.num_bytes
 
     def write(self, data: Buffer) -> None:
         """Write all of `data`, or raise OSError."""
@@ -42,7 +41,7 @@ class HashedFile:
 
     @property
     def closed(self) -> bool:
-        """Whether nothing more can be written; libraries that write to a stream ask."""
+        """Whether the stream is closed; libraries that write to a stream ask for this."""
         return self._stream.closed
 
     @property
@@ -51,23 +50,23 @@ class HashedFile:
         return self._digest.hexdigest()
 
     @property
-    def written(self) -> HashedPrefix:
-        """The bytes written so far."""
+    def prefix(self) -> HashedPrefix:
+        """The bytes written so far, as the prefix of a later write."""
         return HashedPrefix(self.num_bytes, self._digest.copy())
 
 
 @contextmanager
 def atomic_file(path: Path, temporary: Path | None = None) -> Iterator[HashedFile]:
-    """Write a file that appears whole, durable, under `path` when the context ends, or not at all.
+    """Write a file that appears under `path`, whole and durable, when the context ends, or not at all.
 
-    Until then it is a new file under the name `temporary`, by default beside it, where any file left over goes first.
+    Until then its name is `temporary`, by default beside `path`; a file left there by a killed process is replaced.
 
     Raises:
-        OSError: the disk refused; nothing stands under `path` that did not before, and no temporary file remains.
+        OSError: the disk refused. `path` is as before, and no temporary file remains.
     """
     temporary = path.with_name(path.name + TEMPORARY_SUFFIX) if temporary is None else temporary
     try:
-        with _new_file(temporary) as stream:
+        with _create(temporary) as stream:
             yield HashedFile(stream)
             os.fsync(stream.fileno())
         temporary.replace(path)
@@ -78,18 +77,18 @@ def atomic_file(path: Path, temporary: Path | None = None) -> Iterator[HashedFil
 
 
 @contextmanager
-def appended_file(path: Path, before: HashedPrefix | None) -> Iterator[HashedFile]:
-    """Write on after what a file begins with, whatever came behind it; durable when the context ends.
+def appended_file(path: Path, prefix: HashedPrefix | None) -> Iterator[HashedFile]:
+    """Write after a file's prefix, whatever bytes follow it now; durable when the context ends.
 
-    Without `before` the file is a new one, in place of any other.
+    Without `prefix` the file is a new one and replaces any other.
 
     Raises:
-        OSError: the disk refused; the file ends where `before` does, or there is none.
-        InputError: what is to be gone on with is a link, or no file.
+        OSError: the disk refused. The file ends where `prefix` does, or does not exist.
+        InputError: `path` is a link, or no regular file.
     """
-    if before is None:
+    if prefix is None:
         try:
-            with _new_file(path) as stream:
+            with _create(path) as stream:
                 yield HashedFile(stream)
                 os.fsync(stream.fileno())
         except BaseException:
@@ -97,14 +96,14 @@ def appended_file(path: Path, before: HashedPrefix | None) -> Iterator[HashedFil
             raise
         sync_folder(path.parent)
         return
-    with open_own(path, os.O_WRONLY) as stream:
-        os.ftruncate(stream.fileno(), before.num_bytes)
-        stream.seek(before.num_bytes)
+    with open_for_write(path, os.O_WRONLY) as stream:
+        os.ftruncate(stream.fileno(), prefix.num_bytes)
+        stream.seek(prefix.num_bytes)
         try:
-            yield HashedFile(stream, before)
+            yield HashedFile(stream, prefix)
             os.fsync(stream.fileno())
         except BaseException:
-            os.ftruncate(stream.fileno(), before.num_bytes)
+            os.ftruncate(stream.fileno(), prefix.num_bytes)
             raise
 
 
@@ -116,108 +115,94 @@ def write_file(path: Path, data: Buffer, temporary: Path | None = None) -> str:
 
 
 def append(path: Path, data: bytes) -> None:
-    """Append to a file, creating it where it is missing, and make the addition durable."""
+    """Append to a file durably; creates a missing file."""
     existed = path.exists()
-    with open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as stream:
+    with open_for_write(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT) as stream:
         HashedFile(stream).write(data)
         os.fsync(stream.fileno())
     if not existed:
         sync_folder(path.parent)
 
 
-def cut(path: Path, num_bytes: int) -> None:
-    """Cut a file off, durably."""
-    with open_own(path, os.O_WRONLY) as stream:
+def truncate(path: Path, num_bytes: int) -> None:
+    """Truncate a file durably."""
+    with open_for_write(path, os.O_WRONLY) as stream:
         os.ftruncate(stream.fileno(), num_bytes)
         os.fsync(stream.fileno())
 
 
 @contextmanager
-def open_own(path: Path, flags: int) -> Iterator[BinaryIO]:
-    """Open a file that an earlier call made, to write on, unbuffered.
+def open_for_write(path: Path, flags: int) -> Iterator[BinaryIO]:
+    """Open a file of an earlier call for writing, unbuffered.
 
     Raises:
-        InputError: it is a link, or has another name besides, or is no file: writing might change what is not ours.
+        InputError: it is a symbolic link, has a second hard link, or is no regular file: the write could change a
+            person's file.
         OSError: the disk refused.
     """
     if path.is_symlink():
-        raise _not_own(path)
+        raise _foreign_file(path)
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
     with os.fdopen(descriptor, "wb", buffering=0) as stream:
-        if not is_own_file(os.fstat(descriptor)):
-            raise _not_own(path)
+        if not is_single_link_file(os.fstat(descriptor)):
+            raise _foreign_file(path)
         yield stream
 
 
-def is_own_file(status: os.stat_result) -> bool:
-    """Whether this is a regular file with a single name, as everything is that is made here."""
+def is_single_link_file(status: os.stat_result) -> bool:
+    """Whether this is a regular file with one hard link, as every file written here is."""
     return stat.S_ISREG(status.st_mode) and status.st_nlink == 1
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a folder's entries (names that appeared, changed or went) durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Make a folder's entries (names that appeared, changed or disappeared) durable."""
+    _fsync(folder)
 
 
 def sync_tree(folder: Path) -> None:
     """Make every file and folder below `folder`, and its own entry, durable."""
     for parent, _, names in os.walk(folder):
         for name in names:
-            descriptor = os.open(Path(parent, name), os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        sync_folder(Path(parent))
-    sync_folder(folder.parent)
+            _fsync(Path(parent, name))
+        _fsync(Path(parent))
+    _fsync(folder.parent)
 
 
-def remove_tree(folder: Path) -> None:
-    """Remove a folder and all below it, where it exists, durably."""
-    if folder.exists():
-        shutil.rmtree(folder)
-        sync_folder(folder.parent)
+def remove_matching(folder: Path, matches: Callable[[PurePosixPath, bool], bool]) -> list[Path]:
+    """Remove the files and empty folders below a folder that match, and the folder once it is empty; durable.
 
-
-def remove_known(folder: Path, is_known: Callable[[PurePosixPath, bool], bool]) -> list[Path]:
-    """Remove the files and empty folders below a folder whose path within it is known, and itself once it is empty.
-
-    `is_known` is asked of a path within the folder, and told whether a folder is there. Durable; returns the files that
-    stay. No link is followed.
+    `matches` takes a path relative to the folder, and whether it is a folder. Returns the files that stay. Links are
+    not followed.
     """
     if folder.is_symlink() or not folder.is_dir():
         return [folder] if os.path.lexists(folder) else []
-    left: list[Path] = []
+    remaining: list[Path] = []
     for parent, folders, names in os.walk(folder, topdown=False):
         paths = [Path(parent, name) for name in names]
         paths += [path for name in folders if (path := Path(parent, name)).is_symlink()]
         for path in paths:
-            if not path.is_symlink() and is_known(PurePosixPath(path.relative_to(folder)), False):
+            if not path.is_symlink() and matches(PurePosixPath(path.relative_to(folder)), False):
                 path.unlink()
             else:
-                left.append(path)
-        if parent == str(folder) or is_known(PurePosixPath(Path(parent).relative_to(folder)), True):
+                remaining.append(path)
+        if parent == str(folder) or matches(PurePosixPath(Path(parent).relative_to(folder)), True):
             _remove_folder(Path(parent))
     sync_folder(folder.parent)
-    return left
+    return remaining
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder that holds nothing, where it exists, durably."""
+    """Remove an empty folder durably; one that is missing or not empty stays as it is."""
     if _remove_folder(folder):
         sync_folder(folder.parent)
 
 
 def remove_files(paths: Iterable[Path]) -> None:
-    """Remove files, where they exist, durably."""
-    gone = [path for path in paths if os.path.lexists(path)]
-    for path in gone:
+    """Remove the files that exist, durably."""
+    existing = [path for path in paths if os.path.lexists(path)]
+    for path in existing:
         path.unlink()
-    for parent in dict.fromkeys(path.parent for path in gone):
+    for parent in dict.fromkeys(path.parent for path in existing):
         sync_folder(parent)
 
 
@@ -230,6 +215,14 @@ def make_folder(folder: Path) -> list[Path]:
     return missing
 
 
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _remove_folder(folder: Path) -> bool:
     try:
         folder.rmdir()
@@ -240,10 +233,10 @@ def _remove_folder(folder: Path) -> bool:
     return True
 
 
-def _new_file(path: Path) -> BinaryIO:
+def _create(path: Path) -> BinaryIO:
     path.unlink(missing_ok=True)
     return os.fdopen(os.open(path, _NEW, 0o666), "wb", buffering=0)
 
 
-def _not_own(path: Path) -> InputError:
+def _foreign_file(path: Path) -> InputError:
     return InputError(f"{path}: a link, or no file that regstream wrote; remove it")

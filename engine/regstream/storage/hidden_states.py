@@ -1,7 +1,8 @@
-"""Hidden states on disk: a zarr store with one generation a depth, one group a candidate, one array a batch.
+"""Hidden states on disk: a zarr store with one group a depth, one group a candidate, one array a batch.
 
-An array holds its batch's valid tokens (T, D), padding left out, as one chunk with a CRC32C, so that a batch is
-written once, read once, and noticed when damaged. bfloat16, which zarr does not know, is kept as its 16 bits.
+The arrays of one depth, for all candidates, are that layer's activations. An array holds the valid tokens of its batch
+(T, D), without padding, as one chunk with a CRC32C: written once, read once, and checked. zarr has no bfloat16, so
+those values are stored as their 16 bits.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ _CPU = torch.device("cpu")
 
 
 class CorruptActivations(Exception):
-    """Stored hidden states are missing or are not what was written; they can be made again."""
+    """Stored hidden states are missing or differ from what was written; they can be computed again."""
 
 
 class HiddenStates:
@@ -33,39 +34,39 @@ class HiddenStates:
     def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device = _CPU) -> None:
         self.folder = folder
         self._dtype = dtype
-        self._upload = DevicePrefetcher(device)
+        self._prefetcher = DevicePrefetcher(device)
         self._store = LocalStore(folder)
 
     def read(self, candidate: str, depth: int, num_tokens: Sequence[int]) -> Iterator[Tensor]:
-        """Each batch's tokens (T, D) on the device, in order, read and sent there ahead by one.
+        """Yield each batch's tokens (T, D) on the device, in order; reads and transfers one batch ahead.
 
         Raises:
             CorruptActivations: a batch is missing, fails its checksum, or has another number of tokens.
         """
-        sent = (self._upload.send(self._read(candidate, depth, i, count)) for i, count in enumerate(num_tokens))
-        return map(self._upload.wait, read_ahead(sent))
+        sent = (self._prefetcher.send(self._read(candidate, depth, i, count)) for i, count in enumerate(num_tokens))
+        return map(self._prefetcher.wait, read_ahead(sent))
 
     @contextmanager
     def write(self, candidate: str, depth: int) -> Iterator["ActivationWriter"]:
-        """Write a candidate's batches of one depth, behind by one; durable when the context has ended."""
+        """Write a candidate's batches of one depth, one batch behind the caller; durable when the context has ended."""
         self._remove(f"{depth}/{candidate}")
         with WriteBehind() as behind:
             yield ActivationWriter(self, candidate, depth, behind)
         durable.sync_tree(self.folder / str(depth) / candidate)
 
     def drop_before(self, depth: int) -> None:
-        """Let go of every generation that is less deep."""
+        """Remove the activations of every shallower depth."""
         for folder in self.folder.glob("*"):
             if folder.name.isdigit() and int(folder.name) < depth:
                 self._remove(folder.name)
 
     def clear(self) -> None:
-        """Let go of every generation, and of the folder."""
-        durable.remove_known(self.folder, is_hidden_state)
+        """Remove all activations, and the folder."""
+        durable.remove_matching(self.folder, is_hidden_state)
 
     def _remove(self, name: str) -> None:
-        """Remove what a store makes below a folder of it; a file that got in there otherwise stays."""
-        durable.remove_known(
+        """Remove what the store makes below one of its folders; any other file there stays."""
+        durable.remove_matching(
             self.folder / name, lambda path, is_folder: is_hidden_state(PurePosixPath(name) / path, is_folder)
         )
 
@@ -76,7 +77,7 @@ class HiddenStates:
             name=f"{depth}/{candidate}/{index}",
             shape=tokens_TD.shape,
             chunks=tokens_TD.shape,
-            dtype=_stored(self._dtype),
+            dtype=_zarr_dtype(self._dtype),
             compressors=[Crc32cCodec()],
             filters=None,
             fill_value=0,
@@ -87,23 +88,23 @@ class HiddenStates:
     def _read(self, candidate: str, depth: int, index: int, num_tokens: int) -> Tensor:
         name = f"{depth}/{candidate}/{index}"
         try:
-            # zarr would read an absent chunk as zeros, also where its folder still stands
+            # zarr would read a missing chunk as zeros, even where its folder exists.
             if not any(path.is_file() for path in (self.folder / name / "c").rglob("*")):
                 raise FileNotFoundError("its chunk is missing")
             stored = zarr.open_array(self._store, path=name, mode="r")[...]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptActivations(f"{self.folder / name}: {error}") from error
         assert isinstance(stored, np.ndarray)
-        if stored.ndim != 2 or stored.shape[0] != num_tokens or stored.dtype != _stored(self._dtype):
+        if stored.ndim != 2 or stored.shape[0] != num_tokens or stored.dtype != _zarr_dtype(self._dtype):
             found = f"{stored.dtype} {stored.shape}"
             raise CorruptActivations(
-                f"{self.folder / name}: {found} stored, {num_tokens} tokens in {_stored(self._dtype)} expected"
+                f"{self.folder / name}: {found} stored, {num_tokens} tokens in {_zarr_dtype(self._dtype)} expected"
             )
         return torch.from_numpy(stored).view(self._dtype)
 
 
 class ActivationWriter:
-    """Appends batches to one candidate's generation."""
+    """Appends batches to one candidate's activations of one depth."""
 
     def __init__(self, states: HiddenStates, candidate: str, depth: int, behind: WriteBehind) -> None:
         self._states, self._candidate, self._depth, self._behind = states, candidate, depth, behind
@@ -116,7 +117,7 @@ class ActivationWriter:
         self._behind.submit(lambda: self._states.write_batch(self._candidate, self._depth, index, tokens_TD))
 
 
-def _stored(dtype: torch.dtype) -> str:
+def _zarr_dtype(dtype: torch.dtype) -> str:
     return {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "uint16"}[dtype]
 
 

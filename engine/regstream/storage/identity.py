@@ -1,4 +1,4 @@
-"""The identity of a run: a nested table of digests and settings, and how two of them differ."""
+"""The identity of a run, a nested table of digests and settings, and the differences between two of them."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,28 +8,29 @@ Identity = Mapping[str, Any]
 
 
 def differences(before: Identity, now: Identity) -> Iterator[str]:
-    """One line for each thing that is not what it was; of a file's digests, those count that are known of both."""
-    old, new = dict(_flat(before)), dict(_flat(now))
-    for place in sorted(old.keys() | new.keys()):
-        fast = (*place[:-1], "fast")
-        told = fast in old and fast in new and (old[fast] != new[fast] or not (place in old and place in new))
-        if place[-1:] == ("full",) and told:
+    """One line for each entry that changed; of a file's digests, those count that both identities have."""
+    old, new = dict(_flatten(before)), dict(_flatten(now))
+    for path in sorted(old.keys() | new.keys()):
+        fast = (*path[:-1], "fast")
+        # A full digest says nothing more where the fast one differs already, or where only one run computed it.
+        is_redundant = fast in old and fast in new and (old[fast] != new[fast] or not (path in old and path in new))
+        if path[-1:] == ("full",) and is_redundant:
             continue
-        if old.get(place) != new.get(place):
-            yield f"{' '.join(place)}: {_shown(old.get(place))} before, {_shown(new.get(place))} now"
+        if old.get(path) != new.get(path):
+            yield f"{' '.join(path)}: {_shorten(old.get(path))} before, {_shorten(new.get(path))} now"
 
 
-def _flat(table: object, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+def _flatten(table: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
     if isinstance(table, Mapping):
         for key, value in table.items():
-            yield from _flat(value, (*place, str(key)))
+            yield from _flatten(value, (*path, str(key)))
     elif isinstance(table, list):
         for index, value in enumerate(table):
-            yield from _flat(value, (*place, f"[{index}]"))
+            yield from _flatten(value, (*path, f"[{index}]"))
     else:
-        yield place, table
+        yield path, table
 
 
-def _shown(value: object) -> str:
+def _shorten(value: object) -> str:
     text = "absent" if value is None else str(value)
     return text if len(text) <= 24 else f"{text[:21]}..."

@@ -1,4 +1,4 @@
-"""The record of committed steps: append-only, a line a step, durable before the next step begins."""
+"""The journal of a run: an append-only record, one line a committed step, durable before the next step begins."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -20,61 +20,58 @@ _Step = TypeVar("_Step")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Committed:
-    """A step that is durable, and what it took."""
+class CommittedStep:
+    """A durable step and its cost. The field names are the keys of its journal line."""
 
     index: int
     name: str
     shard: str
-    shard_bytes: int  # as far as this step wrote it; its digest likewise
+    shard_bytes: int  # the shard's size and digests include everything up to this step
     shard_sha256: str
     shard_sampled: str
-    generation: int | None
+    generation: int | None  # the depth of the hidden states that the step wrote
     solves: tuple[dict[str, Any], ...]
     seconds: float
     peak_bytes: int
     projected_bytes: int
     device_peak_bytes: int  # 0 on the CPU
     device_projected_bytes: int
-    work: dict[str, dict[str, float]]  # kind by kind
+    work: dict[str, dict[str, float]]  # by the profiler's region
 
     @property
-    def measured(self) -> dict[str, Any]:
-        """What a watcher is told of it."""
+    def event_fields(self) -> dict[str, Any]:
+        """The fields of the `StepCommitted` event."""
         return {field.name: getattr(self, field.name) for field in fields(StepCommitted)}
 
 
 class Journal:
     """The journal in a run's work folder."""
 
-    def __init__(self, path: Path, identity: Identity, committed: Sequence[Committed]) -> None:
+    def __init__(self, path: Path, committed: Sequence[CommittedStep]) -> None:
         self.path = path
-        self.identity = identity
         self.committed = list(committed)
 
     @classmethod
     def open(cls, folder: Path, identity: Identity, steps: Sequence[str]) -> Self:
-        """Go on with the journal in `folder`, or begin one that announces `steps`.
-
-        A last line that a kill tore is cut off.
+        """Open the journal in `folder`, or create one for steps of these names; truncates a torn last line.
 
         Raises:
-            ResumeError: an input is not what it was when the run began, or the journal is damaged.
+            ResumeError: an input changed since the run began, or the journal is damaged.
         """
         path = folder / JOURNAL
         records, num_bytes = lines.read(path)
         if not records:
             header = {"format": _FORMAT, "identity": identity, "steps": list(steps)}
             durable.write_file(path, lines.encode(header))
-            return cls(path, identity, ())
+            return cls(path, ())
         _refuse_changed(path, records[0], identity)
         if path.stat().st_size > num_bytes:
-            durable.cut(path, num_bytes)
-        return cls(path, identity, [_committed(path, number, r) for number, r in enumerate(records[1:], start=2)])
+            durable.truncate(path, num_bytes)
+        return cls(path, _parse_steps(path, records))
 
     @staticmethod
-    def announced(folder: Path) -> lines.Record | None:
-        """The `identity` of the run under way in `folder` and the names of its `steps`; None where there is none.
+    def read_header(folder: Path) -> lines.Record | None:
+        """The `identity` and the names of the `steps` of the unfinished run in `folder`; None without one.
 
         Raises:
             ResumeError: the journal is damaged, or of another version.
@@ -86,29 +83,28 @@ class Journal:
         return records[0] if records else None
 
     @staticmethod
-    def commits(folder: Path) -> dict[str, str]:
-        """The commits that the run under way in `folder`, if there is one, settled on for models of the hub.
+    def pinned_commits(folder: Path) -> dict[str, str]:
+        """The hub commits that the unfinished run in `folder` uses, by model; empty without a run.
 
         Raises:
             ResumeError: the journal is damaged, or of another version.
         """
-        announced = Journal.announced(folder)
-        return announced["identity"].get("hub", {}) if announced else {}
+        header = Journal.read_header(folder)
+        return header["identity"].get("hub", {}) if header else {}
 
     @staticmethod
-    def peek(folder: Path) -> list[Committed]:
-        """The steps committed so far, for whoever only looks; changes nothing.
+    def read_committed(folder: Path) -> list[CommittedStep]:
+        """The steps committed so far; changes nothing on disk.
 
         Raises:
             ResumeError: the journal is damaged.
         """
         path = folder / JOURNAL
-        records, _ = lines.read(path)
-        return [_committed(path, number, record) for number, record in enumerate(records[1:], start=2)]
+        return _parse_steps(path, lines.read(path)[0])
 
     @property
     def shards(self) -> dict[str, tuple[int, str]]:
-        """Size and digest of each shard as far as it is committed."""
+        """Size and digest of the committed prefix of each shard."""
         return {step.shard: (step.shard_bytes, step.shard_sha256) for step in self.committed}
 
     def remaining(self, steps: Sequence[_Step]) -> Iterator[_Step]:
@@ -116,18 +112,18 @@ class Journal:
         yield from steps[len(self.committed) :]
 
     def rewind(self, index: int) -> None:
-        """Take back the commits of a step and of those after it: the journal is then as it was before them."""
+        """Remove the commits of a step and of every later one."""
         records, _ = lines.read(self.path)
         durable.write_file(self.path, b"".join(map(lines.encode, records[: index + 1])))
         del self.committed[index:]
 
-    def commit(self, step: Committed) -> None:
-        """Make a step count. Its shard and hidden states must be durable; on return so is the fact."""
+    def commit(self, step: CommittedStep) -> None:
+        """Commit a step durably. Its shard and hidden states must be durable already."""
         durable.append(self.path, lines.encode(asdict(step)))
         self.committed.append(step)
 
 
-_COMMITTED = TypeAdapter(Committed)
+_COMMITTED = TypeAdapter(CommittedStep)
 
 
 def _refuse_changed(path: Path, header: lines.Record, identity: Identity) -> None:
@@ -135,7 +131,7 @@ def _refuse_changed(path: Path, header: lines.Record, identity: Identity) -> Non
     changed = list(differences(header["identity"], identity))
     if changed:
         raise ResumeError(
-            f"{path.parent}: cannot go on, changed since the run began: {'; '.join(changed)}; --restart starts anew"
+            f"{path.parent}: cannot resume, changed since the run began: {'; '.join(changed)}; --restart starts anew"
         )
 
 
@@ -144,17 +140,22 @@ def _refuse_format(path: Path, header: lines.Record) -> None:
         raise ResumeError(f"{path}: written by another version of regstream; --restart starts anew")
     identity, steps = header.get("identity"), header.get("steps")
     if not (isinstance(identity, dict) and isinstance(identity.get("manifest"), dict) and isinstance(steps, list)):
-        raise ResumeError(f"{path}: announces no run; --restart starts anew")
+        raise ResumeError(f"{path}: its header describes no run; --restart starts anew")
     if not isinstance(identity.get("hub", {}), dict):
-        raise ResumeError(f"{path}: announces commits of the hub that are no table; --restart starts anew")
+        raise ResumeError(f"{path}: the hub commits in its header are no table; --restart starts anew")
 
 
-def _committed(path: Path, number: int, record: lines.Record) -> Committed:
+def _parse_steps(path: Path, records: Sequence[lines.Record]) -> list[CommittedStep]:
+    """The steps of the lines after the header."""
+    return [_parse_step(path, number, record) for number, record in enumerate(records[1:], start=2)]
+
+
+def _parse_step(path: Path, number: int, record: lines.Record) -> CommittedStep:
     try:
-        committed = Committed(**{**record, "solves": tuple(record["solves"])})
-        _COMMITTED.validate_json(json.dumps(asdict(committed)), strict=True)
+        step = CommittedStep(**{**record, "solves": tuple(record["solves"])})
+        _COMMITTED.validate_json(json.dumps(asdict(step)), strict=True)
     except (TypeError, KeyError, ValidationError) as error:
         raise ResumeError(
-            f"{path}, line {number}: no committed step ({error_reason(error)}); --restart starts anew"
+            f"{path}, line {number}: not a valid step ({error_reason(error)}); --restart starts anew"
         ) from error
-    return committed
+    return step

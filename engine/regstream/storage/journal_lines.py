@@ -1,4 +1,4 @@
-"""A journal's lines: JSON, each with the digest of itself, so that a torn or damaged one is known for what it is."""
+"""The lines of a journal: JSON after a digest of itself, which reveals a torn or damaged line."""
 
 import hashlib
 import json
@@ -21,17 +21,17 @@ def decode(line: bytes) -> Record | None:
     try:
         digest, _, text = line.decode().removesuffix("\n").partition(" ")
         record = json.loads(text)
-        json.dumps(record, ensure_ascii=False).encode()  # half of a surrogate pair can be read and not written
+        json.dumps(record, ensure_ascii=False).encode()  # a lone surrogate can be decoded but not encoded
     except (UnicodeDecodeError, ValueError, RecursionError):
         return None
     return record if line.endswith(b"\n") and digest == _digest(text) and isinstance(record, dict) else None
 
 
 def read(path: Path) -> tuple[list[Record], int]:
-    """All records, and the number of bytes they take; a last line that was torn by a kill is left out of both.
+    """All records, and the number of bytes they take; excludes a last line that a kill tore.
 
     Raises:
-        ResumeError: a line before the last is damaged; no kill does that.
+        ResumeError: a line before the last is damaged, which no kill does.
     """
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     records: list[Record] = []

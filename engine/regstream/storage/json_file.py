@@ -1,55 +1,56 @@
-"""A file that holds one JSON object, as configs do."""
+"""Reads a file that holds one JSON object, such as a config."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from regstream.errors import InputError, error_boundary
-from regstream.storage.lfs_pointer import POINTER, is_pointer
+from regstream.storage.lfs_pointer import POINTER_MESSAGE, is_pointer
 from regstream.storage.regular_file import check_regular
 
-_MOST_NAMED = 3
-_MAX_BYTES = 100_000_000  # as of a safetensors header
+_MAX_FOLDERS_LISTED = 3
+_MAX_BYTES = 100_000_000  # the limit of a safetensors header
 
 
-def read_object(file: Path, expected: str) -> dict[str, Any]:
-    """What the file holds; `expected` says what it would be part of.
+def read_json_object(file: Path, expected: str) -> dict[str, Any]:
+    """The object in the file; `expected` names the whole that the file belongs to, for the error.
 
     Raises:
-        InputError: there is no such file, or it holds something else.
+        InputError: the file is missing, or holds something else.
     """
     try:
         content = check_regular(file, _MAX_BYTES).read_bytes()
     except OSError as error:
-        raise InputError(f"{file}: {error.strerror}; expected {expected}{_below(file)}") from error
+        raise InputError(f"{file}: {error.strerror}; expected {expected}{_subfolder_hint(file)}") from error
     if is_pointer(content):
-        raise InputError(f"{file}: {POINTER}")
+        raise InputError(f"{file}: {POINTER_MESSAGE}")
     with error_boundary(f"{file}: no JSON"):
-        found = json.loads(content, object_pairs_hook=unique_keys)
-        json.dumps(found, ensure_ascii=False).encode()  # half of a surrogate pair can be read and not written
+        found = json.loads(content, object_pairs_hook=reject_duplicate_keys)
+        json.dumps(found, ensure_ascii=False).encode()  # a lone surrogate can be decoded but not encoded
     if not isinstance(found, dict):
         raise InputError(f"{file}: expected a JSON object")
     return found
 
 
-def _below(file: Path) -> str:
-    """Which folders beside a file that is not there hold one of its name, as a trainer's checkpoints do."""
+def _subfolder_hint(file: Path) -> str:
+    """Names the folders beside a missing file that hold one of its name, as a trainer's checkpoints do."""
     try:
         found = sorted(path.parent.name for path in file.parent.glob(f"*/{file.name}"))
     except OSError:
         return ""
-    return f"; {', '.join(found[:_MOST_NAMED])} in it {'hold' if len(found) > 1 else 'holds'} one" if found else ""
+    verb = "hold" if len(found) > 1 else "holds"
+    return f"; {', '.join(found[:_MAX_FOLDERS_LISTED])} in it {verb} one" if found else ""
 
 
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON.
+def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object from its pairs, for `json.loads`.
 
     Raises:
-        ValueError: a key stands twice in it.
+        ValueError: a key occurs twice.
     """
     entries = dict(pairs)
     if len(entries) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f'"{twice}" stands twice')
+        raise ValueError(f'key "{twice}" occurs twice')
     return entries

@@ -1,4 +1,4 @@
-"""One process at a time: a lock that ends with the process that holds it, whatever is left of its file."""
+"""One process at a time: a lock that ends with its process, even if the lock file remains."""
 
 import errno
 import os
@@ -12,22 +12,22 @@ from filelock import FileLock, Timeout
 from regstream.errors import InputError, ResumeError
 from regstream.storage import durable
 
-#: What an operating system says of a file system without locks.
+#: Errors of a file system without locks.
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 _HOLDER_BYTES = 200
 
 
 @contextmanager
-def exclusive(path: Path, where: Path) -> Iterator[None]:
-    """Hold the lock on a file, made where it is missing, within the context; errors name `where`.
+def exclusive_lock(path: Path, where: Path) -> Iterator[None]:
+    """Hold the lock on a file within the context; creates a missing file. Errors name `where`.
 
-    The file stays. Its holder may remove it as the last thing it does: who waited for it then takes a new one.
+    The file stays. Its holder may remove it as its last action; a waiting process then creates a new one.
 
     Raises:
-        ResumeError: another process holds it; names the process.
+        ResumeError: another process holds the lock; names the process.
         InputError: the file system has no locks, or the file is a link.
     """
-    # Not by whether a file exists, as the library falls back to: such a file would outlive a process that was killed.
+    # No fallback to a lock by the existence of a file: such a file would outlive a killed process.
     lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire()
@@ -41,7 +41,7 @@ def exclusive(path: Path, where: Path) -> Iterator[None]:
             raise InputError(f"{where}: its file system has no locks ({error.strerror}); {advice}") from error
         raise
     try:
-        with durable.open_own(path, os.O_WRONLY) as stream:
+        with durable.open_for_write(path, os.O_WRONLY) as stream:
             stream.truncate(0)
             stream.write(f"regstream, process {os.getpid()} on {socket.gethostname()},".encode())
         yield

@@ -1,4 +1,4 @@
-"""Files that a user names, before they are opened: a pipe, a socket or a device would block, or never end."""
+"""Checks files that a user names before they are opened: a pipe, a socket or a device would block, or never end."""
 
 import stat
 from pathlib import Path
@@ -16,11 +16,11 @@ _KINDS = {
 
 
 def check_regular(path: Path, max_bytes: int | None = None) -> Path:
-    """The path, if a regular file is there, of at most `max_bytes`; links are followed.
+    """Return the path of a regular file of at most `max_bytes`; follows links.
 
     Raises:
         InputError: it is of another kind, or too large.
-        OSError: nothing can be seen there.
+        OSError: the file is missing or not accessible.
     """
     found = path.stat()
     kind = stat.S_IFMT(found.st_mode)
@@ -32,7 +32,7 @@ def check_regular(path: Path, max_bytes: int | None = None) -> Path:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a folder holds nothing but regular files, folders, and links; what a broken link names is not there.
+    """Check that a folder holds only regular files, folders, and links; a broken link counts as missing.
 
     Raises:
         InputError: a pipe, a socket or a device is in it.

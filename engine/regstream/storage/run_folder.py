@@ -1,6 +1,6 @@
-"""The folders in which runs and evaluations keep their state: marked, told from a person's own, and removed by name.
+"""The folders of the state of runs and evaluations: a marker identifies them, and files are removed by known names.
 
-Nothing else in such a folder is ever removed, so that a person's file that got into it survives.
+Any other file in such a folder stays, so that a person's file there survives.
 """
 
 import json
@@ -15,50 +15,51 @@ from typing import Any
 
 from regstream.errors import InputError, ResumeError
 from regstream.storage import durable
-from regstream.storage.locking import exclusive
+from regstream.storage.locking import exclusive_lock
 
 LOCK = "lock"
 MARKER = "regstream-folder.json"
 JOURNAL = "journal.jsonl"
-#: Which files of the hub were brought into its cache.
-BROUGHT = "brought"
-HIDDEN = "hidden"
-#: What a file of the result is called until it is whole.
+#: Lists the files that a run downloaded into the hub's cache.
+DOWNLOADED = "brought"
+#: Folders of hidden states; those beside the first are of methods that follow two kinds of them.
+HIDDEN_STATES = ("hidden", "hidden-own", "hidden-merged")
+#: The name of a file of the result until it is complete.
 PUBLISHED = "published"
 _FORMAT = 1
-_MOST_MARKER_BYTES = 1 << 26
+_MAX_MARKER_BYTES = 1 << 26
 _ATTEMPTS = 100
 _EVALUATION = re.compile(r"evaluate-[a-z0-9_]{8}")
 _UUID = r"\.[0-9a-f]{32}\.partial"
-#: As zarr lays out an array a batch, in a group a candidate, in a group a depth.
+#: zarr's layout: a group a depth, in it a group a candidate, in it an array a batch.
 _STATE_FOLDERS = re.compile(r"\d+(/[^/]+(/\d+(/c(/\d+)?)?)?)?")
 _STATE_FILES = re.compile(rf"(\d+/([^/]+/(\d+/)?)?)?zarr(\.json|{_UUID})|\d+/[^/]+/\d+/c/\d+/\d+({_UUID})?")
 _OWN = re.compile(
-    rf"({re.escape(JOURNAL)}|{re.escape(MARKER)}|{PUBLISHED})({re.escape(durable.TEMPORARY_SUFFIX)})?|{BROUGHT}|{LOCK}"
-    rf"|[^/]+\.safetensors{re.escape(durable.TEMPORARY_SUFFIX)}|{HIDDEN}"
+    rf"({re.escape(JOURNAL)}|{re.escape(MARKER)}|{PUBLISHED})({re.escape(durable.TEMPORARY_SUFFIX)})?|{DOWNLOADED}|{LOCK}"
+    rf"|[^/]+\.safetensors{re.escape(durable.TEMPORARY_SUFFIX)}|{'|'.join(HIDDEN_STATES)}"
 )
 
 
 def is_hidden_state(path: PurePosixPath, is_folder: bool) -> bool:
-    """Whether a path within a store of hidden states is one that the store makes."""
+    """Whether the store of hidden states makes this path, relative to the store."""
     return (_STATE_FOLDERS if is_folder else _STATE_FILES).fullmatch(str(path)) is not None
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder of a run's own. `output` is the folder of the result that the run writes."""
+    """The folder of a run's state. `output` is the folder of the result that the run writes."""
 
     path: Path
     output: Path
 
     @property
     def exists(self) -> bool:
-        """Whether anything stands there."""
+        """Whether the path exists, as a folder or otherwise."""
         return os.path.lexists(self.path)
 
     @property
     def has_state(self) -> bool:
-        """Whether it holds more than evaluations that are under way, or, as a run may leave it, nothing at all."""
+        """Whether it holds anything but folders of evaluations; an empty folder counts, since a run may leave one."""
         if not self.exists:
             return False
         names = [path.name for path in self.path.iterdir()]
@@ -66,17 +67,17 @@ class RunFolder:
 
     @property
     def has_only_lock(self) -> bool:
-        """Whether no run is begun or was stopped in it."""
+        """Whether no run has begun in it: it holds a lock or evaluations at most."""
         return not self.exists or all(
             path.name == LOCK or _EVALUATION.fullmatch(path.name) for path in self.path.iterdir()
         )
 
     def check(self) -> None:
-        """Refuse a folder that was not made for this output's runs.
+        """Refuse a folder that does not belong to runs of this output.
 
         Raises:
-            InputError: a link, a file, or a folder with something in it and no marker, or another output's marker.
-            ResumeError: an earlier version's.
+            InputError: it is a link or a file, holds files without a marker, or has another output's marker.
+            ResumeError: an earlier version wrote it.
         """
         if not self.exists:
             return
@@ -94,50 +95,50 @@ class RunFolder:
                     " there; move it away"
                 )
             return
-        marked = self._read()
-        if self.path.parent != self.output and marked["output"] != str(_real(self.output)):
-            raise InputError(f"{self.path}: is the state of a run into {marked['output']}; move it away")
+        marked = self._read_marker()
+        if self.path.parent != self.output and marked["output"] != str(_resolve(self.output)):
+            raise InputError(f"{self.path}: has the state of a run that writes {marked['output']}; move it away")
         _refuse_links(self.path)
 
     def mark(self, files: Iterable[str] = ()) -> None:
-        """Make the folder known as this output's; `files` are those of the output that runs may write and remove."""
-        record = {"format": _FORMAT, "output": str(_real(self.output)), "files": sorted(files)}
+        """Write this output's marker; `files` names the files of the output that runs may write and remove."""
+        record = {"format": _FORMAT, "output": str(_resolve(self.output)), "files": sorted(files)}
         durable.write_file(self.path / MARKER, json.dumps(record, indent=2).encode())
 
     def files(self) -> frozenset[str]:
-        """The files of the output that it was marked with.
+        """The files of the output that the marker lists.
 
         Raises:
             InputError: the marker is damaged.
         """
-        return frozenset(self._read()["files"]) if os.path.lexists(self.path / MARKER) else frozenset()
+        return frozenset(self._read_marker()["files"]) if os.path.lexists(self.path / MARKER) else frozenset()
 
     def clear(self) -> list[Path]:
-        """Remove a run's state but for lock, marker and the record of what was brought; returns what no run made."""
-        kept = {LOCK, MARKER, BROUGHT}
-        names = [path for path in sorted(self.path.iterdir()) if path.name not in kept]
-        return [left for path in names for left in _remove_entry(path)]
+        """Remove a run's state except lock, marker and list of downloads; returns the files that no run made."""
+        excluded = {LOCK, MARKER, DOWNLOADED}
+        paths = [path for path in sorted(self.path.iterdir()) if path.name not in excluded]
+        return [remaining for path in paths for remaining in _remove_entry(path)]
 
     def remove(self) -> list[Path]:
-        """Remove the folder with all that a run makes in it, the lock last; returns what stays: what no run made.
+        """Remove everything that a run makes in the folder, the lock last, and the folder; returns the files that stay.
 
-        Where something does, the marker does too, so that the folder remains known.
+        Those are files that no run made. The marker stays with them and identifies the folder.
         """
         if not self.exists:
             return []
-        left = self.clear()
-        names = (BROUGHT, LOCK) if left else (BROUGHT, MARKER, LOCK)
-        if left and self.files():
+        remaining = self.clear()
+        names = (DOWNLOADED, LOCK) if remaining else (DOWNLOADED, MARKER, LOCK)
+        if remaining and self.files():
             self.mark()
         durable.remove_files(self.path / name for name in names)
         durable.remove_if_empty(self.path)
-        return left
+        return remaining
 
-    def _read(self) -> dict[str, Any]:
+    def _read_marker(self) -> dict[str, Any]:
         path = self.path / MARKER
         try:
             status = os.lstat(path)
-            if not durable.is_own_file(status) or status.st_size > _MOST_MARKER_BYTES:
+            if not durable.is_single_link_file(status) or status.st_size > _MAX_MARKER_BYTES:
                 raise ValueError("a link, or no file that regstream wrote")
             record = json.loads(path.read_bytes())
             if record["format"] != _FORMAT:
@@ -146,20 +147,20 @@ class RunFolder:
                 raise ValueError("no names of files")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
-                f"{path}: damaged ({error}), so it does not tell whose folder this is; move it away"
+                f"{path}: damaged ({error}), so the owner of the folder is unknown; move it away"
             ) from error
         return dict(record)
 
 
 @contextmanager
-def temporary_folder(parent: RunFolder) -> Iterator[Path]:
-    """A folder in a run's folder for as long as the context lasts; what dead processes left of theirs goes first.
+def evaluation_folder(parent: RunFolder) -> Iterator[Path]:
+    """Make a folder in a run's folder for the context; first removes those of processes that ended.
 
     Raises:
-        InputError: the run's folder is none, or cannot be written to.
+        InputError: the run's folder is not one, or is not writable.
     """
     parent.check()
-    _remove_dead(parent.path)
+    _remove_abandoned(parent.path)
     try:
         made = durable.make_folder(parent.path)
     except OSError as error:
@@ -167,8 +168,8 @@ def temporary_folder(parent: RunFolder) -> Iterator[Path]:
             raise
         advice = "name a folder for temporary files as [resources] workdir"
         raise InputError(f"{parent.path}: {error.strerror}; {advice}") from error
-    with ExitStack() as held:
-        folder = _locked_folder(parent.path, held)
+    with ExitStack() as stack:
+        folder = _locked_folder(parent.path, stack)
         try:
             yield folder
         finally:
@@ -177,20 +178,20 @@ def temporary_folder(parent: RunFolder) -> Iterator[Path]:
                 durable.remove_if_empty(path)
 
 
-def _locked_folder(parent: Path, held: ExitStack) -> Path:
-    """A new folder whose lock is held. Until it is, another process may take it for a dead one's, and remove it."""
+def _locked_folder(parent: Path, stack: ExitStack) -> Path:
+    """Make a folder and lock it. Until then another process may remove it as abandoned."""
     for _ in range(_ATTEMPTS):
         durable.make_folder(parent)
         try:
             folder = Path(tempfile.mkdtemp(prefix="evaluate-", dir=parent))
-            held.enter_context(exclusive(folder / LOCK, folder))
+            stack.enter_context(exclusive_lock(folder / LOCK, folder))
         except (FileNotFoundError, ResumeError):
             continue
         return folder
     raise InputError(f"{parent}: no folder could be made in it")
 
 
-def _remove_dead(parent: Path) -> None:
+def _remove_abandoned(parent: Path) -> None:
     for folder in sorted(parent.glob("evaluate-*")):
         if not _EVALUATION.fullmatch(folder.name) or folder.is_symlink():
             continue
@@ -198,52 +199,49 @@ def _remove_dead(parent: Path) -> None:
         if not (folder / LOCK).is_file():
             continue
         try:
-            with exclusive(folder / LOCK, folder):
+            with exclusive_lock(folder / LOCK, folder):
                 _remove_evaluation(folder)
         except (ResumeError, FileNotFoundError):
-            continue  # alive
+            continue  # its process is running
 
 
-def _remove_evaluation(folder: Path) -> list[Path]:
-    left = [rest for path in sorted(folder.iterdir()) if path.name.isdigit() for rest in _remove_states(path)]
+def _remove_evaluation(folder: Path) -> None:
+    for path in sorted(folder.iterdir()):
+        if path.name.isdigit():
+            durable.remove_matching(path, is_hidden_state)
     durable.remove_files([folder / LOCK])
     durable.remove_if_empty(folder)
-    return left
 
 
 def _remove_entry(path: Path) -> list[Path]:
-    """Remove what a run made in its folder; what it did not make is returned. What lives is left, and not told of."""
+    """Remove an entry that a run made; returns the files that no run made. Skips running evaluations silently."""
     if _EVALUATION.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-        _remove_dead(path.parent)
+        _remove_abandoned(path.parent)
         return []
-    if path.name == HIDDEN and path.is_dir() and not path.is_symlink():
-        return _remove_states(path)
-    if _OWN.fullmatch(path.name) and path.name != HIDDEN and path.is_file() and not path.is_symlink():
+    if path.name in HIDDEN_STATES and path.is_dir() and not path.is_symlink():
+        return durable.remove_matching(path, is_hidden_state)
+    if _OWN.fullmatch(path.name) and path.name not in HIDDEN_STATES and path.is_file() and not path.is_symlink():
         path.unlink()
         return []
     return [path]
 
 
-def _remove_states(folder: Path) -> list[Path]:
-    return durable.remove_known(folder, is_hidden_state)
-
-
 def _refuse_links(folder: Path) -> None:
-    """Whoever writes below a linked folder would write elsewhere."""
+    """A write below a linked folder would land elsewhere."""
     for parent, folders, names in os.walk(folder):
         for name in (*folders, *names):
             if (path := Path(parent, name)).is_symlink():
                 raise InputError(f"{path}: a link, in the folder in which a run keeps its state; remove it")
 
 
-def _real(path: Path) -> Path:
+def _resolve(path: Path) -> Path:
     try:
         return path.resolve()
     except (OSError, RuntimeError):
         return path
 
 
-def leftover(left: Collection[Path]) -> str:
-    """What is said of files that stay in a run's folder."""
-    more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-    return f"{min(left)}{more}: kept, since no run made it; the folder stays for it"
+def leftover_message(paths: Collection[Path]) -> str:
+    """The warning about files that stay in a run's folder."""
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"{min(paths)}{more}: not removed, since no run made it; its folder stays too"

@@ -1,6 +1,6 @@
-"""Safetensors shards of the result, written tensor by tensor and row by row, so that none is ever held whole.
+"""Safetensors shards of the result, written tensor by tensor and row by row; no shard is ever in memory.
 
-The library's `save_file` wants all tensors in memory, does not fsync, and sets modes of its own.
+The library's `save_file` needs all tensors in memory, does not fsync, and sets file modes of its own.
 """
 
 import json
@@ -25,51 +25,58 @@ _ALIGNMENT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """What one step writes of a shard: from byte `begin` on some tensors one after another, the first part a header."""
+class ShardPart:
+    """What one step writes of a shard: consecutive tensors from byte `begin` on, after the header in the first part."""
 
     shard: str
     begin: int
     header: bytes
     shapes: Mapping[str, tuple[int, ...]]
     dtype: torch.dtype
-    shard_bytes: int  # of the shard once it is whole
+    shard_bytes: int  # of the complete shard
 
     @property
     def end(self) -> int:
-        """The byte of the file after its last."""
+        """The byte offset after the part."""
         return self.begin + self.num_bytes
 
     @property
     def is_last(self) -> bool:
-        """Whether the shard is whole with it."""
+        """Whether the part completes the shard."""
         return self.end == self.shard_bytes
 
     @property
     def num_bytes(self) -> int:
-        """What it adds to the file."""
+        """The size of the part, its header included."""
         return len(self.header) + _data_bytes(self.shapes, self.dtype)
 
     @property
     def extents(self) -> dict[str, tuple[int, int]]:
-        """From which byte of the file to which each tensor goes."""
+        """The byte range of each tensor in the file."""
         return dict(_extents(self.shapes, self.dtype, self.begin + len(self.header)))
 
 
-def parts_of(shard: str, parts: Sequence[Mapping[str, tuple[int, ...]]], dtype: torch.dtype) -> list[Part]:
+def layout_parts(shard: str, parts: Sequence[Mapping[str, tuple[int, ...]]], dtype: torch.dtype) -> list[ShardPart]:
     """Lay out a shard that is written part by part, from the shapes of each part's tensors."""
     whole = {name: shape for shapes in parts for name, shape in shapes.items()}
-    header, size = header_of(whole, dtype), shard_bytes(whole, dtype)
-    made: list[Part] = []
+    header, begin, layout = encode_header(whole, dtype), 0, list[ShardPart]()
     for shapes in parts:
-        begin, own_header = (made[-1].end, b"") if made else (0, header)
-        made.append(Part(shard=shard, begin=begin, header=own_header, shapes=shapes, dtype=dtype, shard_bytes=size))
-    return made
+        part = ShardPart(
+            shard=shard,
+            begin=begin,
+            header=header if not layout else b"",
+            shapes=shapes,
+            dtype=dtype,
+            shard_bytes=shard_bytes(whole, dtype),
+        )
+        layout.append(part)
+        begin = part.end
+    return layout
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
-    """A shard as far as it is written: what it is recognised by."""
+class ShardDigest:
+    """Size and digests of a shard up to the end of a part."""
 
     num_bytes: int
     sha256: str
@@ -77,84 +84,81 @@ class Written:
 
 
 class Shards:
-    """The shards in a folder, written part by part in their order.
+    """The shards in a folder, written part by part in order.
 
-    A shard grows in the folder `unfinished`, on the same file system, under a name that no library takes for a shard's,
-    and has its own name once its last part is durable. `begun` has what is there for good of each shard.
+    An incomplete shard is in the folder `unfinished`, on the same file system, under a name that no library loads; it
+    gets its own name once its last part is durable. `committed` has size and digest of each shard's committed prefix.
     """
 
-    def __init__(self, folder: Path, begun: Mapping[str, tuple[int, str]], unfinished: Path | None = None) -> None:
+    def __init__(self, folder: Path, committed: Mapping[str, tuple[int, str]], unfinished: Path | None = None) -> None:
         self._folder = folder
         self._unfinished = folder if unfinished is None else unfinished
-        self._begun = begun
-        self._num_bytes = {shard: num_bytes for shard, (num_bytes, _) in begun.items()}
-        self._known: dict[tuple[str, int], HashedPrefix] = {}
+        self._committed = committed
+        self._num_bytes = {shard: num_bytes for shard, (num_bytes, _) in committed.items()}
+        self._prefixes: dict[tuple[str, int], HashedPrefix] = {}
 
-    def path(self, part: Part) -> Path:
-        """Where the file is that holds a part which was written."""
+    def path(self, part: ShardPart) -> Path:
+        """The file that holds a written part."""
         if self._num_bytes.get(part.shard, 0) >= part.shard_bytes:
             return self._folder / part.shard
-        return unfinished_shard(self._folder, self._unfinished, part.shard)
+        return partial_shard(self._folder, self._unfinished, part.shard)
 
     @contextmanager
-    def write(self, part: Part) -> Iterator["ShardWriter"]:
-        """Write a part that is there and durable when the context ends, or not at all.
+    def write(self, part: ShardPart) -> Iterator["ShardWriter"]:
+        """Write a part that is complete and durable when the context ends, or absent.
 
         Raises:
-            ResumeError: what stands before it in the file is not what was written.
-            InputError: what is to be gone on with is a link.
+            ResumeError: the bytes before the part in the file are not those that were committed.
+            InputError: the file to append to is a link.
         """
-        path = unfinished_shard(self._folder, self._unfinished, part.shard, begins=part.begin == 0)
-        before = self._before(part, path)
+        path = partial_shard(self._folder, self._unfinished, part.shard, is_new=part.begin == 0)
+        prefix = self._prefix(part, path)
         self._num_bytes[part.shard] = part.begin
-        with appended_file(path, before) as file:
+        with appended_file(path, prefix) as file:
             file.write(part.header)
             with WriteBehind() as behind:
                 writer = ShardWriter(file, behind, part.shapes, part.dtype)
                 yield writer
                 writer.check_complete()
-        self._known[part.shard, file.num_bytes] = file.written
+        self._prefixes[part.shard, file.num_bytes] = file.prefix
         if part.is_last:
             path.replace(self._folder / part.shard)
             durable.sync_folder(self._folder)
         self._num_bytes[part.shard] = part.end
 
-    def written(self, part: Part) -> Written:
-        """What a shard is recognised by after a part that was just written."""
-        prefix = self._known[part.shard, part.end]
-        sampled = digests.sampled(self.path(part), part.end)
-        return Written(num_bytes=prefix.num_bytes, sha256=prefix.sha256, sampled=sampled)
+    def digest(self, part: ShardPart) -> ShardDigest:
+        """Size and digests of the shard after a part that this process wrote."""
+        prefix = self._prefixes[part.shard, part.end]
+        sampled = digests.sample_sha256(self.path(part), part.end)
+        return ShardDigest(num_bytes=prefix.num_bytes, sha256=prefix.sha256, sampled=sampled)
 
-    def _before(self, part: Part, path: Path) -> HashedPrefix | None:
+    def _prefix(self, part: ShardPart, path: Path) -> HashedPrefix | None:
+        """The file before a part; where an earlier process wrote it, read again and compared with the journal."""
         if part.begin == 0:
             return None
-        known = self._known.get((part.shard, part.begin))
-        return self._read(part, path) if known is None else known
-
-    def _read(self, part: Part, path: Path) -> HashedPrefix:
-        """What an earlier process wrote, whose digest is gone on with: read again, and held against the record."""
+        if (part.shard, part.begin) in self._prefixes:
+            return self._prefixes[part.shard, part.begin]
         try:
-            found = digests.read_prefix(path, part.begin)
+            prefix = digests.hash_prefix(path, part.begin)
         except OSError as error:
             raise ResumeError(f"{path}: {error.strerror}; parts of it are committed, --restart starts anew") from error
-        if (found.num_bytes, found.sha256) != self._begun.get(part.shard):
-            committed = f"its first {part.begin:,} bytes are not those that are committed"
-            raise ResumeError(f"{path}: damaged: {committed}; --restart starts anew")
-        return found
+        if (prefix.num_bytes, prefix.sha256) != self._committed.get(part.shard):
+            difference = f"its first {part.begin:,} bytes are not those that are committed"
+            raise ResumeError(f"{path}: damaged: {difference}; --restart starts anew")
+        return prefix
 
 
-def unfinished_shard(folder: Path, unfinished: Path, shard: str, *, begins: bool = False) -> Path:
-    """Where a shard grows. One that was whole, of which parts are to be written again, is moved back there first."""
+def partial_shard(folder: Path, unfinished: Path, shard: str, *, is_new: bool = False) -> Path:
+    """The path of an incomplete shard. Moves back a complete one of which parts are to be written again."""
     path, whole = unfinished / (shard + TEMPORARY_SUFFIX), folder / shard
-    if not begins and not path.exists() and whole.is_file() and not whole.is_symlink():
+    if not is_new and not path.exists() and whole.is_file() and not whole.is_symlink():
         whole.replace(path)
         durable.sync_folder(folder)
     return path
 
 
 class ShardWriter:
-    """Some tensors of a shard in the making. They come in the order in which they were announced, each in rows of any
-    number."""
+    """Writes the tensors of a part in the order of `shapes`, each in rows of any number."""
 
     def __init__(
         self, file: HashedFile, behind: WriteBehind, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype
@@ -165,17 +169,17 @@ class ShardWriter:
         self._missing = [(name, math.prod(shape)) for name, shape in shapes.items()]
 
     def write(self, name: str, rows: Tensor) -> None:
-        """Append rows of a tensor, cast to the shard's dtype: the one cast of a merged weight.
+        """Append rows of a tensor, cast to the shard's dtype: the only cast of a merged weight.
 
-        What was cast is hashed and written behind; what needed no cast is the caller's, and written on return.
+        A thread hashes and writes a cast copy behind the caller; rows that need no cast are written on return.
 
         Raises:
-            OverflowError: a value is beyond the dtype's range, or is NaN.
-            OSError: the disk refused, these rows or the ones before.
+            OverflowError: a value is out of the dtype's range, or is NaN.
+            OSError: the disk refused these rows or earlier ones.
         """
-        expected, left = self._missing[0]
-        if name != expected or rows.numel() > left:
-            raise ValueError(f"shard expects {left} values of {expected}, was given {rows.numel()} of {name}")
+        expected, remaining = self._missing[0]
+        if name != expected or rows.numel() > remaining:
+            raise ValueError(f"shard expects {remaining} values of {expected}, was given {rows.numel()} of {name}")
         cast = rows.to(device="cpu", dtype=self._dtype).contiguous()
         if not all_finite(cast):
             raise OverflowError(f"{name} has values that {str(self._dtype).removeprefix('torch.')} cannot hold")
@@ -183,42 +187,32 @@ class ShardWriter:
         self._behind.submit(lambda: self._file.write(data))
         if cast.data_ptr() == rows.data_ptr():
             self._behind.wait()
-        self._missing[0] = (name, left - rows.numel())
-        if left == rows.numel():
+        self._missing[0] = (name, remaining - rows.numel())
+        if remaining == rows.numel():
             self._missing.pop(0)
 
     def check_complete(self) -> None:
-        """Raise ValueError where a tensor that was announced is not there whole."""
+        """Raise ValueError where a tensor is missing or incomplete."""
         if self._missing:
             raise ValueError(f"shard lacks {', '.join(name for name, _ in self._missing)}")
-
-    @property
-    def num_bytes(self) -> int:
-        """What the shard has so far."""
-        return self._file.num_bytes
-
-    @property
-    def sha256(self) -> str:
-        """The digest of what the shard has so far."""
-        return self._file.sha256
 
 
 @contextmanager
 def write_shard(path: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> Iterator[ShardWriter]:
-    """Write a shard by itself; it is whole and durable under `path` when the context ends, or not there at all."""
-    [part] = parts_of(path.name, [shapes], dtype)
+    """Write a shard in one part; it is complete and durable under `path` when the context ends, or absent."""
+    [part] = layout_parts(path.name, [shapes], dtype)
     with Shards(path.parent, {}).write(part) as writer:
         yield writer
 
 
 def shard_bytes(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> int:
-    """The size of the file that `write_shard` makes."""
-    return len(header_of(shapes, dtype)) + _data_bytes(shapes, dtype)
+    """The size of the file that `write_shard` writes."""
+    return len(encode_header(shapes, dtype)) + _data_bytes(shapes, dtype)
 
 
-def header_of(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> bytes:
-    """What stands before the tensors' data, the header's own length included."""
-    # One metadata key only: the library writes more of them in random order.
+def encode_header(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> bytes:
+    """The bytes before the tensors' data: the header and its length."""
+    # A single metadata key: the library writes several in random order.
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     for name, (begin, end) in _extents(shapes, dtype, 0):
         entries[name] = {"dtype": DTYPE_NAMES[dtype], "shape": list(shapes[name]), "data_offsets": [begin, end]}

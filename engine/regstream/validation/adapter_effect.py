@@ -15,20 +15,20 @@ from regstream.validation.grouping import grouped
 def adapter_notes(candidate: AdaptedCheckpoint, model: LayeredModel) -> Iterator[str]:
     """What a person should know of a candidate's adapter; a line each."""
     adapter = candidate.adapter
-    if adapter.ignored:
+    if adapter.ignored_names:
         yield (
-            f"{candidate.label}: left out of its adapter: {grouped(adapter.ignored)}: outside"
+            f"{candidate.label}: left out of its adapter: {grouped(adapter.ignored_names)}: outside"
             f" {type(model.model).__name__}: a task's head, or another model's part"
         )
-    if adapter.copies:
+    if adapter.duplicates:
         yield (
-            f"{candidate.label}: left out of its adapter: {grouped(adapter.copies)}: of a module that was saved whole,"
-            " peft reads the plain name"
+            f"{candidate.label}: left out of its adapter: {grouped(adapter.duplicates)}: of a module that was saved"
+            " whole, peft reads the plain name"
         )
     if nothing := _changes_nothing(adapter):
         yield f"{candidate.label}: its adapter changes nothing: {nothing}; was its training lost in saving?"
         return
-    without = [name for name, product in adapter.products.items() if product.scale == 0]
+    without = [name for name, product in adapter.deltas.items() if product.scale == 0]
     if without:
         yield f"{candidate.label}: its adapter changes nothing in {grouped(without)}: alpha is 0 there"
     if missing := _missing(adapter, candidate, model):
@@ -39,18 +39,18 @@ def adapter_notes(candidate: AdaptedCheckpoint, model: LayeredModel) -> Iterator
 
 
 def _changes_nothing(adapter: Adapter) -> str | None:
-    if adapter.replaced:
+    if adapter.replacements:
         return None
-    if not adapter.products:
+    if not adapter.deltas:
         return "its file holds no factors for the model"
-    if all(product.scale == 0 for product in adapter.products.values()):
+    if all(product.scale == 0 for product in adapter.deltas.values()):
         return "alpha is 0"
     if adapter.source is not LOCAL:  # perhaps not there yet, and what is told must not depend on that
         return None
     reader = TensorReader(adapter.label, adapter.tensors, adapter.source)  # what is read here is no part of a merge
-    with reader.kept_open():
+    with reader.keep_open():
         for title in ("b", "a"):
-            factors = (getattr(product, title) for product in adapter.products.values())
+            factors = (getattr(product, title) for product in adapter.deltas.values())
             if all(_is_zero(reader, factor) for factor in factors):
                 return f"all factors {title.upper()} are zero"
     return None
@@ -64,11 +64,11 @@ def _is_zero(reader: TensorReader, factor: str) -> bool:
 
 def _missing(adapter: Adapter, candidate: AdaptedCheckpoint, model: LayeredModel) -> list[str]:
     """Weights that training was to change, by its config, and that the file has nothing for."""
-    changed = adapter.products.keys() | adapter.replaced.keys()
+    changed = adapter.deltas.keys() | adapter.replacements.keys()
     config = adapter.config
     linears = [name for name, shape in model.shapes.items() if len(shape) == 2 and name.endswith(".weight")]
     if not isinstance(config.target_modules, list) or config.exclude_modules:
-        wanted = _like(linears, adapter.products.keys(), model)
+        wanted = _like(linears, adapter.deltas.keys(), model)
     else:
         targets = [str(target) for target in config.target_modules]
         wanted = [

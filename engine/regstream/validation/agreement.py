@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from regstream.checkpoint.adapted import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
-from regstream.checkpoint.header import FLOATS
+from regstream.checkpoint.header import FLOAT_DTYPES
 from regstream.errors import InputError
 from regstream.manifest.schema import NonBlockParameters
 from regstream.models.layered_model import LayeredModel
@@ -63,7 +63,7 @@ def check_adapter(candidate: AdaptedCheckpoint, model: LayeredModel) -> None:
     Raises:
         InputError: it changes such a tensor.
     """
-    for name in sorted(candidate.changed):
+    for name in sorted(candidate.adapted_names):
         if name not in model.shapes and name not in model.tied:
             raise InputError(
                 f"{candidate.label}: {candidate.adapter.file}: changes {name}, which is not in the model that the"
@@ -109,7 +109,7 @@ def _check_shapes(
                 f"{checkpoint.label}: {spec.file}: tensor {name} has shape {list(spec.shape)},"
                 f" expected {list(expected[name])}"
             )
-        if spec.dtype not in FLOATS:
+        if spec.dtype not in FLOAT_DTYPES:
             raise InputError(
                 f"{checkpoint.label}: {spec.file}: tensor {name} is {spec.dtype}; only floating-point weights"
                 " can be merged, quantized ones have to be dequantized first"

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from regstream.checkpoint.auxiliary_names import COMPANIONS, GENERATION_CONFIG
+from regstream.checkpoint.auxiliary_names import AUXILIARY_FILES, GENERATION_CONFIG
 from regstream.errors import InputError
 
 _MOST_SHOWN = 200
@@ -45,7 +45,7 @@ def config_notes(label: str, config: Mapping[str, Any]) -> Iterator[str]:
 
 def companions(folder: Path) -> list[str]:
     """The names of the files that go along, in order."""
-    names = sorted(name for name in _names(folder) if any(fnmatch(name, pattern) for pattern in COMPANIONS))
+    names = sorted(name for name in _names(folder) if any(fnmatch(name, pattern) for pattern in AUXILIARY_FILES))
     return [
         name for name in names if name != GENERATION_CONFIG or _generation_problem(folder / name, strict=False) is None
     ]
@@ -113,6 +113,6 @@ def _names(folder: Path) -> Iterator[str]:
         if path.is_file():
             yield path.name
         elif path.is_dir() and any(
-            fnmatch(path.name, pattern.partition("/")[0]) for pattern in COMPANIONS if "/" in pattern
+            fnmatch(path.name, pattern.partition("/")[0]) for pattern in AUXILIARY_FILES if "/" in pattern
         ):
             yield from (f"{path.name}/{inner.name}" for inner in path.iterdir() if inner.is_file())

@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 
 from regstream.checkpoint.adapted import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
-from regstream.checkpoint.header import FLOATS
+from regstream.checkpoint.header import FLOAT_DTYPES
 from regstream.errors import InputError
 from regstream.manifest.schema import Manifest
 from regstream.models.architecture.input_groups import check_input_groups
@@ -83,15 +83,15 @@ def check_inputs(
     configs = ConfigComparison(base, model)
     configs.check_ties(base)
     ties = tuple(settle_ties(base, candidates, model, make))
-    model.drop_missing(base.lacking(model.shapes))
+    model.drop_missing(base.missing_optional(model.shapes))
     notes = _Notes(warn)
-    only_base = {name for c in candidates if c.family is base.family for name in c.lacking(model.shapes)}
+    only_base = {name for c in candidates if c.family is base.family for name in c.missing_optional(model.shapes)}
     carried = _check_base(base, model, configs, notes, only_base)
     model.drop_missing(only_base)
     _check_description(manifest, model, source, warn, is_regressed=is_regressed)
     for candidate in candidates:
         _check_candidate(candidate, base, model, manifest, configs=configs, notes=notes)
-        if lacking := candidate.lacking(only_base):
+        if lacking := candidate.missing_optional(only_base):
             warn(f"{candidate.label}: without {grouped(sorted(lacking))}; the result has the base's")
     for tie in filter(is_here, ties):
         check_tie(tie)
@@ -160,10 +160,10 @@ def _check_base(
         notes.warn(line)
     found = check_base(base, model)
     notes.told(base, found, of_base=True)
-    names = base.source.names(base.folder)
+    names = base.source.list_files(base.folder)
     for line in (*config_notes(base.label, base.config), *check_companions(base.label, base.folder, names)):
         notes.warn(line)
-    return base.carry((*found.prediction_layers, *map(base.stored_name, sorted(only_base))))
+    return base.include((*found.prediction_layers, *map(base.stored_name, sorted(only_base))))
 
 
 def _check_candidate(
@@ -189,12 +189,12 @@ def _check_candidate(
     if isinstance(candidate, AdaptedCheckpoint):
         check_adapter(candidate, model)
         lines = [*candidate.notes, *adapter_notes(candidate, model), *lines]
-        if names := (*candidate.adapter.ignored, *candidate.adapter.copies):
+        if names := (*candidate.adapter.ignored_names, *candidate.adapter.duplicates):
             notes.left_out.setdefault(candidate.label, []).extend(names)
     for line in lines:
         notes.warn(line)
 
 
 def _compute_dtype(dtypes: Iterable[torch.dtype]) -> torch.dtype:
-    dtype = reduce(torch.promote_types, {dtype for dtype in dtypes if dtype in FLOATS} or {torch.float32})
+    dtype = reduce(torch.promote_types, {dtype for dtype in dtypes if dtype in FLOAT_DTYPES} or {torch.float32})
     return dtype if dtype in (torch.float16, torch.bfloat16) else torch.float32

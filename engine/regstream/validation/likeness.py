@@ -41,7 +41,7 @@ def _signature(checkpoint: Checkpoint, names: Sequence[str]) -> str | None:
         return _joined([model, *(_digest(source, file) for source, file in checkpoint.adapter.inputs.values())])
     if checkpoint.source is not LOCAL:  # perhaps not there yet, and what is told must not depend on that
         files = sorted({checkpoint.tensors[name].file for name in names})
-        return _joined([checkpoint.source.digest(file) for file in files])
+        return _joined([checkpoint.source.known_digest(file) for file in files])
     digest = hashlib.sha256()
     for sample in _samples(checkpoint, names):
         digest.update(sample)
@@ -49,7 +49,7 @@ def _signature(checkpoint: Checkpoint, names: Sequence[str]) -> str | None:
 
 
 def _digest(source: Source, file: Path) -> str | None:
-    return source.fingerprint(file, full=False)["fast"] if source is LOCAL else source.digest(file)
+    return source.fingerprint(file, full=False)["fast"] if source is LOCAL else source.known_digest(file)
 
 
 def _joined(digests: Sequence[str | None]) -> str | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from regstream.checkpoint.checkpoint import Checkpoint
-from regstream.checkpoint.header import FLOATS, TensorSpec
+from regstream.checkpoint.header import FLOAT_DTYPES, TensorSpec
 from regstream.errors import InputError
 from regstream.models.layered_model import LayeredModel
 from regstream.validation.grouping import grouped
@@ -83,7 +83,7 @@ def account(checkpoint: Checkpoint, model: LayeredModel) -> Account:
         if own in model.shapes or own in model.tied:
             continue
         if verdicts.predicts(name, own):
-            (prediction if spec.dtype in FLOATS else refused.setdefault(_RAW_PREDICTION, [])).append(name)
+            (prediction if spec.dtype in FLOAT_DTYPES else refused.setdefault(_RAW_PREDICTION, [])).append(name)
         elif reason := verdicts.excuse(name, own, spec):
             left_out.setdefault(reason, []).append(name)
         elif reason := verdicts.refusal(name, own):
@@ -143,7 +143,7 @@ class _Verdicts:
         if spec.dtype.is_floating_point and spec.dtype.itemsize == 1:
             return "FP8"
         if own in self._model.shapes:
-            return None if spec.dtype in FLOATS else self._method
+            return None if spec.dtype in FLOAT_DTYPES else self._method
         return next((method for method, pattern in _QUANTIZATION.items() if pattern.search(name)), None)
 
     def predicts(self, name: str, own: str) -> bool:

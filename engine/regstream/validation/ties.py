@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 
 from regstream.checkpoint.checkpoint import Checkpoint
-from regstream.checkpoint.mean import STRETCH
+from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.checkpoint.reader import TensorReader
 from regstream.errors import InputError
 from regstream.models.layered_model import LayeredModel
@@ -43,7 +43,7 @@ def untie(base: Checkpoint, candidates: Sequence[Checkpoint], model: LayeredMode
             check_adapted_ties(checkpoint, tied)
             for name, source in tied.items():
                 if source in checkpoint.tensors:
-                    checkpoint.separate(name, source)
+                    checkpoint.untie(name, source)
         checkpoint.override_config(tie_word_embeddings=False)
     if not model.tied:
         return model
@@ -114,7 +114,7 @@ def check_adapted_ties(candidate: Checkpoint, tied: Mapping[str, str]) -> None:
         InputError: it does.
     """
     for name, source in tied.items():
-        if candidate.changed & {name, source}:
+        if candidate.adapted_names & {name, source}:
             raise InputError(
                 f"{candidate.label}: its adapter changes {name} or {source}, which are one weight in this model;"
                 " adapters on tied weights are not applied"
@@ -122,13 +122,13 @@ def check_adapted_ties(candidate: Checkpoint, tied: Mapping[str, str]) -> None:
 
 
 def _are_equal(checkpoint: Checkpoint, name: str, source: str) -> bool:
-    first, second = (torch.empty(STRETCH, dtype=torch.float32) for _ in range(2))
+    first, second = (torch.empty(CHUNK_VALUES, dtype=torch.float32) for _ in range(2))
     num_values = math.prod(checkpoint.tensors[name].shape)
     # An adapter changes neither; and what is read here is no part of a merge.
     reader = TensorReader(checkpoint.label, checkpoint.tensors, checkpoint.source)
-    with reader.kept_open():
-        for start in range(0, num_values, STRETCH):
-            count = min(STRETCH, num_values - start)
+    with reader.keep_open():
+        for start in range(0, num_values, CHUNK_VALUES):
+            count = min(CHUNK_VALUES, num_values - start)
             reader.read_range(name, start, first[:count])
             reader.read_range(source, start, second[:count])
             if not torch.equal(first[:count], second[:count]):

@@ -7,7 +7,7 @@ from typing import Any
 from transformers import CONFIG_MAPPING
 
 from regstream.errors import InputError
-from regstream.storage.json_file import read_object
+from regstream.storage.json_file import read_json_object
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -25,7 +25,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder}: holds {ADAPTER_CONFIG} and no {CONFIG}: it is an adapter, no model; name it as `adapter`, and"
             " the model it was trained on as `model`"
         )
-    config = read_object(file, "a checkpoint folder")
+    config = read_json_object(file, "a checkpoint folder")
     if _is_encoder_decoder(config):
         raise InputError(
             f'{file}: model_type "{config.get("model_type")}" is an encoder-decoder model, and these are not merged:'

@@ -1,4 +1,4 @@
-"""What the hub's client raises, in one line that says what to do."""
+"""One-line errors of the hub's client, each with what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,20 +18,19 @@ from huggingface_hub.utils import get_token
 
 from regstream.errors import InputError
 
-_KEPT = "what is there is kept, and the same command goes on"
+_RESUMES = "what was transferred is kept; rerun the command to continue"
 
-
-#: What the client raises, of the network and of the disk.
+#: What the client raises about the network and the disk.
 CLIENT_ERRORS = (HTTPError, OSError, HFValidationError)
 
 
 class HubError(InputError):
-    """The hub does not give what was asked for, or cannot be reached."""
+    """The hub refuses a request, or is unreachable."""
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
-    """Tell what goes wrong within the context; `what` is asked of the hub: "org/name@main: config.json".
+def hub_error_boundary(what: str) -> Iterator[None]:
+    """Turn the client's errors into one line; `what` is the requested object: "org/name@main: config.json".
 
     Raises:
         HubError: in place of the client's error.
@@ -41,16 +40,16 @@ def told(what: str) -> Iterator[None]:
         yield
     except CLIENT_ERRORS as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the client's own have none
+            raise  # of the operating system: the client's own have no number
         raise HubError(f"{what}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
-    # The client says "not in the cache" of whatever kept it from the hub, which stands behind.
+    # The client says "not in the cache" whatever kept it from the hub; the cause is the actual reason.
     cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None else error
     match cause:
         case GatedRepoError():
-            reason = f"gated on the hub: {_token()}; ask for access on its page"
+            reason = f"gated on the hub: {_token()}; request access on its page"
         case RepositoryNotFoundError():
             reason = f"not on the hub, or private: {_token()}"
         case RevisionNotFoundError():
@@ -58,13 +57,13 @@ def _reason(error: Exception) -> str:
         case HfHubHTTPError():
             reason = _refusal(cause.response.status_code)
         case HFValidationError():
-            reason = f"no name of a repository: {_first_line(cause)}"
+            reason = f"not a valid repository name: {_first_line(cause)}"
         case FileMetadataError():
-            reason = f"no answer as a hub gives it: {_first_line(cause)}"
+            reason = f"unexpected answer from the hub: {_first_line(cause)}"
         case OfflineModeIsEnabled():
             reason = "not in the cache, and HF_HUB_OFFLINE keeps off the network"
         case _:
-            reason = f"the hub cannot be reached ({type(cause).__name__}: {_first_line(cause)}); {_KEPT}"
+            reason = f"the hub cannot be reached ({type(cause).__name__}: {_first_line(cause)}); {_RESUMES}"
     return reason
 
 
@@ -75,12 +74,12 @@ def _refusal(status: int) -> str:
         case 404:
             return "the hub has no such file"
         case 429:
-            return f"the hub asks for fewer requests (429) for longer than was waited; {_KEPT}"
-    return f"the hub answers with status {status}; {_KEPT}"
+            return f"the hub still limits requests (429) after all retries; {_RESUMES}"
+    return f"the hub answers with status {status}; {_RESUMES}"
 
 
 def _token() -> str:
-    return "HF_TOKEN is no token for it" if get_token() else "no token is set, HF_TOKEN takes one"
+    return "HF_TOKEN has no access to it" if get_token() else "no token is set; set HF_TOKEN"
 
 
 def _first_line(error: BaseException) -> str:

@@ -9,8 +9,8 @@ import pytest
 
 from hub_server import Fault, Hub
 from regstream.events import Event, Fetching
+from regstream.hub.errors import HubError
 from regstream.hub.eviction import StepShards
-from regstream.hub.failures import HubError
 from regstream.hub.prefetcher import ShardPrefetcher
 from regstream.hub.repository import HubFile, open_repository
 
@@ -33,12 +33,12 @@ def files(hub: Hub, tmp_path: Path) -> list[HubFile]:
 @pytest.fixture
 def prefetcher(files: list[HubFile], tmp_path: Path) -> ShardPrefetcher:
     prefetcher = ShardPrefetcher(tmp_path / "brought")
-    prefetcher.add(open_repository("org/model", None))
+    prefetcher.add_repository(open_repository("org/model", None))
     return prefetcher
 
 
-def stages(files: list[HubFile], allowance: int | None) -> list[StepShards]:
-    return [StepShards(files=(file,), allowance=allowance) for file in files]
+def steps(files: list[HubFile], max_bytes: int | None) -> list[StepShards]:
+    return [StepShards(files=(file,), max_bytes=max_bytes) for file in files]
 
 
 def there(files: list[HubFile]) -> list[bool]:
@@ -55,34 +55,34 @@ def soon(is_so: Callable[[], bool]) -> bool:
 
 
 def test_by_itself_a_file_comes_when_it_is_read_and_stays(prefetcher: ShardPrefetcher, files: list[HubFile]) -> None:
-    prefetcher.provide(files[1].path)
-    prefetcher.provide(Path("/elsewhere/model.safetensors"))
+    prefetcher.ensure_local(files[1].path)
+    prefetcher.ensure_local(Path("/elsewhere/model.safetensors"))
     assert there(files) == [False, True, False]
-    assert prefetcher.brought() == []
+    assert prefetcher.downloaded() == []
 
 
 def test_one_comes_ahead_and_no_more(hub: Hub, prefetcher: ShardPrefetcher, files: list[HubFile]) -> None:
-    with prefetcher.working(stages(files, 1 << 40), lambda event: None):
-        prefetcher.begin(0)
-        prefetcher.provide(files[0].path)
+    with prefetcher.running(steps(files, 1 << 40), lambda event: None):
+        prefetcher.begin_step(0)
+        prefetcher.ensure_local(files[0].path)
         assert soon(files[1].path.exists)
         time.sleep(0.1)
         assert there(files) == [True, True, False]
-        prefetcher.begin(1)
+        prefetcher.begin_step(1)
         assert there(files) == [False, True, False]
-        prefetcher.provide(files[1].path)
+        prefetcher.ensure_local(files[1].path)
         assert soon(files[2].path.exists)
     assert there(files) == [False, False, False]
     assert len(hub.asked("GET /lfs/.*")) == 3
 
 
 def test_without_room_none_comes_ahead(prefetcher: ShardPrefetcher, files: list[HubFile]) -> None:
-    with prefetcher.working(stages(files, SIZE), lambda event: None):
-        prefetcher.begin(0)
-        prefetcher.provide(files[0].path)
+    with prefetcher.running(steps(files, SIZE), lambda event: None):
+        prefetcher.begin_step(0)
+        prefetcher.ensure_local(files[0].path)
         time.sleep(0.1)
         assert there(files) == [True, False, False]
-        prefetcher.begin(1)
+        prefetcher.begin_step(1)
         assert soon(files[1].path.exists)
         assert there(files) == [False, True, False]
 
@@ -90,15 +90,15 @@ def test_without_room_none_comes_ahead(prefetcher: ShardPrefetcher, files: list[
 def test_what_fails_ahead_is_tried_again_where_it_is_needed(
     hub: Hub, prefetcher: ShardPrefetcher, files: list[HubFile]
 ) -> None:
-    with prefetcher.working(stages(files, None), lambda event: None):
+    with prefetcher.running(steps(files, None), lambda event: None):
         hub.faults = [Fault(f"GET /lfs/{files[1].digest}", status=404)]
-        prefetcher.begin(0)
-        prefetcher.provide(files[0].path)
+        prefetcher.begin_step(0)
+        prefetcher.ensure_local(files[0].path)
         assert soon(lambda: not hub.faults[0].times)
-        prefetcher.provide(files[1].path)
+        prefetcher.ensure_local(files[1].path)
         hub.faults = [Fault(f"GET /lfs/{files[2].digest}", times=9, status=404)]
         with pytest.raises(HubError, match=r"org/model: c.safetensors: the hub has no such file"):
-            prefetcher.provide(files[2].path)
+            prefetcher.ensure_local(files[2].path)
     assert there(files) == [True, True, False]
 
 
@@ -108,12 +108,12 @@ def test_a_stop_is_heard_while_a_file_comes(hub: Hub, prefetcher: ShardPrefetche
         assert (event.file, event.total_bytes) == ("org/model: a.safetensors", SIZE)
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), prefetcher.working(stages(files, None), stop):
-        prefetcher.provide(files[0].path)
+    with pytest.raises(KeyboardInterrupt), prefetcher.running(steps(files, None), stop):
+        prefetcher.ensure_local(files[0].path)
 
 
 def test_the_record_outlives_a_torn_line(prefetcher: ShardPrefetcher, files: list[HubFile], tmp_path: Path) -> None:
     (tmp_path / "brought").write_text("models--org--model/blo")
-    with prefetcher.working(stages(files, None), lambda event: None):
-        prefetcher.provide(files[0].path)
-    assert files[0] in prefetcher.brought()
+    with prefetcher.running(steps(files, None), lambda event: None):
+        prefetcher.ensure_local(files[0].path)
+    assert files[0] in prefetcher.downloaded()
