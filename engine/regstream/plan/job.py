@@ -21,7 +21,7 @@ from regstream.manifest.schema import Candidate, Manifest
 from regstream.methods.method import Method, Prefix
 from regstream.models.layered_model import LayeredModel
 from regstream.plan.step import Step
-from regstream.storage.run_folder import HIDDEN, RunFolder
+from regstream.storage.run_folder import HIDDEN_STATES, RunFolder
 from regstream.storage.shards import ShardPart, layout_parts
 from regstream.validation.ties import Tie
 
@@ -97,11 +97,9 @@ class Job:
     @property
     def hidden_folders(self) -> dict[Prefix, Path]:
         """Where the hidden states of each kind that the method needs are stored."""
-        names = {
-            prefix: HIDDEN if index == 0 else f"{HIDDEN}-{prefix}"
-            for index, prefix in enumerate(self.method.prefixes())
-        }
-        return {prefix: self.workdir / name for prefix, name in names.items()}
+        first, *others = HIDDEN_STATES[0], *(f"{HIDDEN_STATES[0]}-{prefix}" for prefix in self.method.prefixes()[1:])
+        names = zip(self.method.prefixes(), (first, *others), strict=False)
+        return {prefix: self.workdir / name for prefix, name in names}
 
     @cached_property
     def shared(self) -> SharedCheckpoint | None:
