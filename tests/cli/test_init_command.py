@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from regstream.manifest.architecture import Architecture
 from regstream.manifest.canonical import meaning
+from regstream.manifest.options import fields_of
 from regstream.manifest.reading import manifest_from, read_manifest
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Manifest
@@ -125,7 +126,7 @@ def others_of_a_language_model(manifest: Manifest) -> dict[str, str]:
 
 def keys_of(table: type[BaseModel]) -> Iterator[str]:
     """The keys of a table of the schema and of those within it, but for what describes an architecture."""
-    for key, field in table.model_fields.items():
+    for key, field in fields_of(table).items():
         yield key
         for part in {field.annotation, *get_args(field.annotation)} - {Architecture}:
             if isinstance(part, type) and issubclass(part, BaseModel):

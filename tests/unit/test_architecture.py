@@ -141,7 +141,7 @@ def refusals(merge: Merge, change: tuple[str, str]) -> tuple[str, ...]:
         Merge(other, merge.folders, merge.rows).plan()
     for problem in caught.value.problems:
         assert len(problem.splitlines()) == 1
-        assert problem.startswith("manifest: [architecture]")
+        assert problem.startswith("other.toml: [architecture]")
     return caught.value.problems
 
 

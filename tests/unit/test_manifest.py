@@ -296,7 +296,7 @@ ONE_PROBLEM = {
     ),
     "scale without task arithmetic": (
         ('output = "merged"', 'output = "merged"\nscale = 0.5'),
-        '[merge] scale: only "task_arithmetic" has a scale, and the method is "regmean++"',
+        '[merge] scale: only method "task_arithmetic" has this key; remove it, or change the method',
     ),
     "no calibration": (
         ('[candidates.calibration]\npath = "math.jsonl"\n', ""),
@@ -412,7 +412,7 @@ def test_everything_wrong_is_said_at_once_in_the_order_of_the_tables(write: Writ
     )
     found = problems(write(text + '[resources]\ndevice = "gpu"\n'))
     assert [problem.partition(": ")[0] for problem in found] == [
-        *["[merge] alhpa", "[merge] scale", "[merge] output", "rules[0]"],
+        *["[merge] scale", "[merge] alhpa", "[merge] output", "rules[0]"],
         *['candidates[0] "math"'] * 2,
         *['candidates[1] "math"'] * 2,
         "[resources] device",

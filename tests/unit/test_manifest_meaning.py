@@ -39,7 +39,6 @@ def meant(raw: dict[str, Any]) -> str:
         (("merge", "output"), "elsewhere"),
         (("merge", "base"), "/a/folder"),
         (("merge", "alpha"), 0.95),
-        (("merge", "scale"), 0.7),
         (("merge", "seed"), 0),
         (("rules", 0, "blocks"), "2-3, 0,1"),
         (("candidates", 0, "model"), "org/moved@main"),
@@ -122,7 +121,6 @@ def test_the_chosen_device_counts_where_the_manifest_leaves_it_open() -> None:
 def test_what_a_method_does_not_read_does_not_matter() -> None:
     plain = changed("merge", "method", to="average")
     other = deepcopy(plain)
-    other["merge"]["alpha"] = 0.5
     other["candidates"][0]["calibration"] = {"path": "a.jsonl", "rows": 1}
     assert meant(other) == meant(plain)
     arithmetic = changed("merge", "method", to="task_arithmetic")

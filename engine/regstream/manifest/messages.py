@@ -99,8 +99,8 @@ def _label(location: Location, raw: Mapping[str, Any]) -> str:
 def _unknown_key(location: Location) -> str:
     key, table = str(location[-1]), _table_at(location[:-1])
     if location[:-1] == ("merge",) and methods_with(key):
-        having = " and ".join(f'"{name}"' for name in methods_with(key))
-        return f"no effect with this method: only {having} has it; remove it"
+        having = " or ".join(f'"{name}"' for name in methods_with(key))
+        return f"only method {having} has this key; remove it, or change the method"
     names = fields_of(table)
     if guess := nearest(key, names):
         return f'unknown key; did you mean "{guess}"?'

@@ -19,7 +19,6 @@ _INTRODUCTION: Final = """\
 # default in words. Comments further in show keys that replace another one, or that only some methods or models have.
 """
 _ALTERNATIVES: Final[Mapping[str, Collection[str]]] = {
-    "[merge]": option_fields().keys() - METHODS["regmean++"].Options.model_fields.keys(),
     "[candidates.calibration]": {"dataset", "config", "split", "revision"},
     "[candidates.evaluation]": {"head", "classes"},
     "[evaluation]": {"text_tower"},
@@ -91,6 +90,8 @@ def _section(
     settings, examples = settings or {}, examples or {}
     described, table = _TABLES[header]
     alternatives = _ALTERNATIVES.get(header, ())
+    if header == "[merge]":  # the options of other methods
+        alternatives = option_fields().keys() - METHODS[settings["method"]].Options.model_fields.keys()
     keys = [key for key in keys_of(table) if key.name not in without]
     mark = "#   " if all(key.name in alternatives for key in keys) else "# "
     lines = [header if settings else _line(f"{mark}{header}", _comment(described))]
