@@ -349,10 +349,10 @@ def test_configs_that_make_other_blocks_are_refused_by_key_and_values(
 def test_attention_of_a_package_is_named_with_what_is_used_instead(judges: Judges) -> None:
     asked = {**judges("llama").base.config, "_attn_implementation": "flash_attention_2"}
     base = judges("llama").copy("base", "base", asked)
-    assert agreement(base).base_notes() == [
-        "base: config.json: _attn_implementation = flash_attention_2: takes a package of its own; sdpa is used"
+    assert agreement(base).base_warnings() == [
+        "base: config.json: _attn_implementation = flash_attention_2: needs an extra package; sdpa is used instead"
     ]
-    assert judges("llama").agreement.base_notes() == []
+    assert judges("llama").agreement.base_warnings() == []
 
 
 def test_a_head_that_is_missing_is_told_with_the_key_that_unties_it(tmp_path: Path) -> None:

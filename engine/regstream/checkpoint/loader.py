@@ -6,7 +6,7 @@ from pathlib import Path
 
 from regstream.checkpoint.adapted import AdaptedCheckpoint
 from regstream.checkpoint.adapter import open_adapter
-from regstream.checkpoint.auxiliary_names import COMPANIONS
+from regstream.checkpoint.auxiliary_names import AUXILIARY_PATTERNS
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.checkpoint.shared import LastReadCache, SharedCheckpoint
 from regstream.checkpoint.source import LOCAL, Remote, Source
@@ -23,7 +23,7 @@ from regstream.storage.run_folder import BROUGHT
 
 #: What describes a checkpoint, and of the base also what goes into the result as it is.
 _DESCRIPTION = ("config.json", "model.safetensors.index.json")
-_OF_BASE = ("*.json", "*.txt", *COMPANIONS, "README.md")
+_OF_BASE = ("*.json", "*.txt", *AUXILIARY_PATTERNS, "README.md")
 
 
 def _told(model: str) -> str:

@@ -21,14 +21,14 @@ from regstream.methods.regmean import RegMean
 from regstream.models.architecture.modules import describe
 from regstream.models.layered_model import LayeredModel
 from regstream.plan.device import choose_device
-from regstream.plan.dropped import dropped
+from regstream.plan.discarded_changes import discarded_changes
 from regstream.plan.job import PlannedCandidate
 from regstream.plan.plan import Plan
 from regstream.plan.step import Step, make_steps
-from regstream.plan.unused import unused_settings
+from regstream.plan.unused_settings import unused_settings
 from regstream.plan.warmup import warm_up
-from regstream.validation.grouping import joined
-from regstream.validation.inputs import Inputs, check_inputs, output_dtype
+from regstream.validation.inputs import ValidatedInputs, check_inputs, output_dtype
+from regstream.validation.summaries import merge_warnings
 
 
 def make_plan(
@@ -68,7 +68,7 @@ def make_plan(
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     steps = _steps(manifest, method, inputs, source, result_dtype.itemsize)
     warnings.extend(unused_settings(manifest, base.family, chosen.type, steps, tuple(inputs.model.shapes)))
-    warnings.extend(joined(dropped(manifest, base, opened, steps), labels))
+    warnings.extend(merge_warnings(discarded_changes(manifest, base, opened, steps), labels))
     return Plan(
         manifest=manifest,
         manifest_text=text,
@@ -83,7 +83,7 @@ def make_plan(
         output_dtype=result_dtype,
         device=chosen,
         warnings=tuple(warnings.lines),
-        left_out=inputs.left_out,
+        left_out=inputs.ignored,
         ties=inputs.ties,
         runtime_bytes=_held_bytes(method, inputs.compute_dtype, device_here),
     )
@@ -96,7 +96,7 @@ def _device(manifest: Manifest, device: str | None, source: str, *, must_exist: 
     return chosen
 
 
-def _steps(manifest: Manifest, method: Method, inputs: Inputs, source: str, itemsize: int) -> tuple[Step, ...]:
+def _steps(manifest: Manifest, method: Method, inputs: ValidatedInputs, source: str, itemsize: int) -> tuple[Step, ...]:
     model = inputs.model
     try:
         return make_steps(manifest, method, model.family, model.shapes, itemsize, carried=inputs.carried)
@@ -135,7 +135,7 @@ class _Warnings:
         try:
             yield found.append
         finally:
-            self.extend(joined(found, labels))
+            self.extend(merge_warnings(found, labels))
 
 
 def _calibration_sets(

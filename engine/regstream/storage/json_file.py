@@ -53,3 +53,11 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f'"{twice}" stands twice')
     return entries
+
+
+def parse_json(content: str | bytes, default: Any = None) -> Any:
+    """The JSON value in `content`, or `default` for anything else: for files that only warnings are made from."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return default

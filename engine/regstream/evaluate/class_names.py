@@ -1,4 +1,4 @@
-"""The names of a dataset's classes, and the sentences they are put into, as a TOML file gives them."""
+"""Class names and prompt templates of a dataset, from a TOML file."""
 
 import tomllib
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ _CLASS_KEYS = {"folder", "name"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classes:
-    """Class names in the order of the labels, and templates with one `{}` each; `folders` where the file names them."""
+class ClassNames:
+    """Class names in the order of the labels, and templates with one `{}` each; `folders` may be empty."""
 
     path: Path
     names: tuple[str, ...]
@@ -25,11 +25,11 @@ class Classes:
 
     @property
     def prompts(self) -> list[str]:
-        """Every class in every template: all of the first class, then all of the next."""
+        """Every class in every template: all prompts of the first class, then all of the next."""
         return [template.replace(_PLACEHOLDER, name) for name in self.names for template in self.templates]
 
-    def of_folders(self, class_folders: Sequence[str]) -> "Classes":
-        """The same in the order of a dataset's class folders, which its labels count; as they stand where it has none.
+    def of_folders(self, class_folders: Sequence[str]) -> "ClassNames":
+        """The classes in the order of a dataset's class folders, which define its labels; unchanged where it has none.
 
         Raises:
             InputError: the classes are not those of the folders.
@@ -46,23 +46,23 @@ class Classes:
     def _check_number(self, found: Sequence[str]) -> None:
         if len(found) != len(self.names):
             raise InputError(
-                f"{self.path}: {len(self.names)} classes, where the images lie in {len(found)} class folders,"
+                f"{self.path}: {len(self.names)} classes, where the images are in {len(found)} class folders,"
                 f" {found[0]} to {found[-1]}"
             )
 
     def _check_folders(self, found: set[str]) -> None:
-        missing, further = sorted(set(self.folders) - found), sorted(found - set(self.folders))
-        if missing or further:
-            parts = [f"no images in {_some(missing)}"] * bool(missing)
-            parts += [f"no class for the images in {_some(further)}"] * bool(further)
+        missing, extra = sorted(set(self.folders) - found), sorted(found - set(self.folders))
+        if missing or extra:
+            parts = [f"no images in {_first_names(missing)}"] * bool(missing)
+            parts += [f"no class for the images in {_first_names(extra)}"] * bool(extra)
             raise InputError(f"{self.path}: {len(self.folders)} class folders, but {', and '.join(parts)}")
 
 
-def read_classes(path: Path) -> Classes:
-    """Read `templates`, and `classes`: names, or tables `{folder = "AnnualCrop", name = "annual crop land"}`.
+def read_class_names(path: Path) -> ClassNames:
+    """Read the keys `templates` and `classes`: names, or tables `{folder = "AnnualCrop", name = "annual crop land"}`.
 
     Raises:
-        InputError: the file is no TOML, holds something else, or names a class or a folder twice.
+        InputError: the file is not valid TOML, has other content, or repeats a class or folder.
     """
     with error_boundary(f"{path}"):
         content = tomllib.loads(check_regular(path, _MAX_BYTES).read_text("utf-8-sig"))
@@ -76,12 +76,12 @@ def read_classes(path: Path) -> Classes:
                 f'{path}: template "{template}" has {template.count(_PLACEHOLDER)} {_PLACEHOLDER}; expected one, where'
                 " the class's name goes"
             )
-    names, folders = _classes(path, content["classes"])
-    return Classes(path=path, names=names, folders=folders, templates=templates)
+    names, folders = _parse_classes(path, content["classes"])
+    return ClassNames(path=path, names=names, folders=folders, templates=templates)
 
 
-def _classes(path: Path, found: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names, and the folders where there are any."""
+def _parse_classes(path: Path, found: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names, and the folders if the classes are tables."""
     if isinstance(found, list) and any(isinstance(entry, dict) for entry in found):
         for index, entry in enumerate(found):
             if not isinstance(entry, dict) or entry.keys() != _CLASS_KEYS:
@@ -103,6 +103,6 @@ def _texts(path: Path, key: str, found: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _some(names: Sequence[str], most: int = 3) -> str:
+def _first_names(names: Sequence[str], most: int = 3) -> str:
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
