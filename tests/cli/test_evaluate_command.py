@@ -151,7 +151,7 @@ def test_in_place_of_the_card_may_be_something_else(invoke: Invoke, finished: Pa
     before = mine.read_text()
     result = invoke("evaluate", finished)
     assert result.exit_code == 0, result.stderr
-    assert "README.md: edited since it was written; the results are not added to it" in result.stderr
+    assert "README.md: edited since it was written; the results are not added" in result.stderr
     assert card.is_dir() if kind == "a folder" else card.is_symlink()
     assert mine.read_text() == before
 

@@ -83,7 +83,7 @@ def test_a_config_loses_what_is_true_of_the_base_alone(base: Path, family: check
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"do_sample": false, "temperature": 0.6}', "transformers will not write it again: "),
+        ('{"do_sample": false, "temperature": 0.6}', "transformers refuses to save it again: "),
         ('{"do_sample": true, "temperature": 0.6}', None),
     ],
 )

@@ -58,13 +58,13 @@ def _accuracy(candidates: Sequence[Candidate], plan: Plan, rows_of: _RowsOf, lis
         datasets[name] = rows
         with _error_context(candidate):
             if tower is not None and name in class_files:
-                prompts[name] = tower.tokenize_prompts(
-                    read_class_names(class_files[name]).of_folders(rows.class_folders)
-                )
-                _check_labels(rows, prompts[name].num_classes)
+                classes = read_class_names(class_files[name]).of_folders(rows.class_folders)
+                prompts[name] = tower.tokenize_prompts(classes)
+                num_classes = prompts[name].num_classes
             else:
                 heads[name] = _head(candidate, plan)
-                _check_labels(rows, heads[name].num_classes)
+                num_classes = heads[name].num_classes
+            _check_labels(rows, num_classes)
     return Accuracy(datasets=datasets, heads=heads, zero_shot=ZeroShotClassifier(tower, prompts) if tower else None)
 
 

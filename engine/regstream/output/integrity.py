@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from regstream.events import Listener, Progressed
 from regstream.output.model_files import model_files
 from regstream.output.provenance import MEASURED, PROVENANCE
 from regstream.storage import digests
@@ -32,6 +33,15 @@ def changed_files(
     for name, expected in record["files"].items():
         if name not in exclude:
             yield from check_file(folder / name, expected, whole=whole)
+
+
+def check_files(folder: Path, record: Mapping[str, Any], listener: Listener) -> list[str]:
+    """Find unexpected weights and compare every recorded file; reports progress after each file."""
+    problems = [*unexpected_weights(folder, record)]
+    for name, expected in record["files"].items():
+        problems += check_file(folder / name, expected)
+        listener(Progressed(doing=name))
+    return problems
 
 
 def unexpected_weights(folder: Path, record: Mapping[str, Any]) -> Iterator[str]:

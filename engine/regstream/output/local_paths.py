@@ -1,10 +1,9 @@
 """Removes paths of the machine from the base's tokenizer and processor settings before they are published."""
 
-import json
 from typing import Any
 
 from regstream.manifest.redaction import is_local_path
-from regstream.storage.json_file import parse_json
+from regstream.storage.json_file import dump_json, parse_json
 
 #: Keys in which a library saves where it loaded its files from; none of them is read again.
 _ORIGIN_KEYS = frozenset({
@@ -24,7 +23,7 @@ def remove_local_paths(name: str, content: bytes) -> bytes:
         return content
     settings = parse_json(content)  # None if invalid: returned unchanged
     cleaned = _without_origins(settings)
-    return content if cleaned == settings else (json.dumps(cleaned, indent=2, ensure_ascii=False) + "\n").encode()
+    return content if cleaned == settings else dump_json(cleaned)
 
 
 def _without_origins(value: Any) -> Any:

@@ -21,6 +21,7 @@ from regstream.plan.plan import Plan
 from regstream.storage import digests, durable
 from regstream.storage.identity import Identity
 from regstream.storage.journal import Committed
+from regstream.storage.json_file import dump_json
 from regstream.storage.regular_file import check_regular
 
 PROVENANCE = "regstream.json"
@@ -80,7 +81,7 @@ def write_provenance(
     """Write the record with each file's size and digests and the record's own digest, by way of a `temporary` file."""
     complete = {**record, "files": {name: dict(entry) for name, entry in sorted(files.items())}}
     complete["sha256"] = self_digest(complete)
-    durable.write_file(folder / PROVENANCE, _dump(complete), temporary)
+    durable.write_file(folder / PROVENANCE, dump_json(complete, sort_keys=True), temporary)
 
 
 def is_published(folder: Path) -> bool:
@@ -102,7 +103,8 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     with error_boundary(f"{path}: damaged: not valid JSON"):
         record: Any = json.loads(text)
     with error_boundary(f"{path}: damaged"):
-        if not isinstance(record, dict) or record.get("sha256") != self_digest(record) or text != _dump(record):
+        canonical = dump_json(record, sort_keys=True)
+        if not isinstance(record, dict) or record.get("sha256") != self_digest(record) or text != canonical:
             raise InputError(f"{path}: damaged: it does not match its own digest")
     try:
         _Record.model_validate(record)
@@ -130,16 +132,13 @@ def check_file_name(name: str, record: Path) -> None:
 
 def self_digest(record: Mapping[str, Any]) -> str:
     """The SHA-256 of a record without its entry `sha256`."""
-    return hashlib.sha256(_dump({key: value for key, value in record.items() if key != "sha256"})).hexdigest()
+    others = {key: value for key, value in record.items() if key != "sha256"}
+    return hashlib.sha256(dump_json(others, sort_keys=True)).hexdigest()
 
 
 def file_entries(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The entries of files in a record: size and SHA-256."""
     return {name: {"bytes": (folder / name).stat().st_size, "sha256": digests.sha256(folder / name)} for name in names}
-
-
-def _dump(record: Mapping[str, Any]) -> bytes:
-    return (json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def _candidate_name(plan: Plan, candidate: Candidate) -> str | dict[str, str]:

@@ -1,6 +1,5 @@
 """Writes the files beside the shards, in an order in which a partial result never loads."""
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from regstream.plan.plan import Plan
 from regstream.storage import durable
 from regstream.storage.identity import Identity
 from regstream.storage.journal import Committed
+from regstream.storage.json_file import dump_json
 from regstream.storage.locking import exclusive
 from regstream.storage.run_folder import LOCK, PUBLISHED, RunFolder
 from regstream.validation.auxiliary_files import auxiliary_files, published_config
@@ -59,9 +59,9 @@ def publish(plan: Plan, identity: Identity, committed: Sequence[Committed]) -> N
         durable.make_folder((folder / name).parent)
         _write(plan, name, remove_local_paths(name, (plan.base.folder / name).read_bytes()))
     _write(plan, CARD, model_card(plan, results=None).encode())
-    _write(plan, MEASURED, _json(measurements(committed)))
-    _write(plan, INDEX, _json(_index(plan)))
-    _write(plan, CONFIG, _json(_config(plan)))
+    _write(plan, MEASURED, dump_json(measurements(committed)))
+    _write(plan, INDEX, dump_json(_index(plan)))
+    _write(plan, CONFIG, dump_json(_config(plan)))
     files = file_entries(folder, [*names, CARD, INDEX, CONFIG])
     for step in committed:
         files[step.shard] = {"bytes": step.shard_bytes, "sha256": step.shard_sha256, "sampled": step.shard_sampled}
@@ -95,7 +95,7 @@ def add_results(folder: Path, plan: Plan, results: str, listener: Listener = ign
                 durable.write_file(folder / CARD, card, temporary)
                 write_provenance(folder, record, record["files"] | file_entries(folder, [CARD]), temporary)
             else:
-                listener(Warned(message=f"{folder / CARD}: edited since it was written; the results are not added to it"))
+                listener(Warned(message=f"{folder / CARD}: edited since it was written; the results are not added"))
         finally:
             if state.has_only_lock:
                 state.remove()
@@ -146,7 +146,3 @@ def _config(plan: Plan) -> dict[str, Any]:
     if plan.base.family.nested_config:
         config["model_type"] = plan.base.family.model_types[0]
     return {**config, "dtype": str(plan.output_dtype).removeprefix("torch.")}
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

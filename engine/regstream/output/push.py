@@ -8,7 +8,7 @@ from regstream import __version__
 from regstream.errors import InputError
 from regstream.events import Listener, Progressed, StepStarted, Warned, ignore
 from regstream.hub.upload import LocalFile, Sent, send
-from regstream.output.integrity import check_file, unexpected_weights
+from regstream.output.integrity import check_files
 from regstream.output.model_files import is_model_file
 from regstream.output.provenance import PROVENANCE, read_provenance
 from regstream.storage import digests
@@ -24,8 +24,7 @@ def push(
     """
     record = read_provenance(folder)
     listener(StepStarted(index=0, name="push", work=2 * len(record["files"]) + 1))
-    problems = [*unexpected_weights(folder, record), *_check_files(folder, record, listener)]
-    if problems:
+    if problems := check_files(folder, record, listener):
         more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
         raise InputError(
             f"{problems[0]}{more}; only complete and unchanged results are published: `regstream verify` lists every"
@@ -46,12 +45,6 @@ def push(
         warning = f"{repo}: holds {', '.join(others)}, not part of the result, and loaded with it or in its place"
         listener(Warned(message=f"{warning}; remove the files of other models there"))
     return sent
-
-
-def _check_files(folder: Path, record: Mapping[str, Any], listener: Listener) -> Iterator[str]:
-    for name, expected in record["files"].items():
-        yield from check_file(folder / name, expected)
-        listener(Progressed(doing=name))
 
 
 def _files(folder: Path, record: Mapping[str, Any]) -> dict[str, LocalFile]:

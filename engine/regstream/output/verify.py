@@ -10,13 +10,13 @@ import torch
 
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.errors import InputError, error_boundary
-from regstream.events import Listener, Progressed, StepStarted, ignore
+from regstream.events import Listener, StepStarted, ignore
 from regstream.manifest.schema import Architecture
 from regstream.models.architecture.table import family_from
 from regstream.models.config.config_file import read_config
 from regstream.models.family import Family
 from regstream.models.layered_model import LayeredModel
-from regstream.output.integrity import check_file, unexpected_weights
+from regstream.output.integrity import check_files
 from regstream.output.provenance import read_provenance
 from regstream.output.publish import INDEX
 from regstream.validation.compatibility import check_base
@@ -40,10 +40,7 @@ def verify(folder: Path, *, listener: Listener = ignore) -> Verification:
     record = read_provenance(folder)
     files: dict[str, Any] = record["files"]
     listener(StepStarted(index=0, name="verify", work=len(files)))
-    problems = [*unexpected_weights(folder, record)]
-    for name, expected in files.items():
-        problems += check_file(folder / name, expected)
-        listener(Progressed(doing=name))
+    problems = check_files(folder, record, listener)
     if not problems:
         problems += _check_model(folder, record["identity"]["manifest"].get("architecture"))
     return Verification(

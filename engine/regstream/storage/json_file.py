@@ -55,9 +55,14 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return entries
 
 
-def parse_json(content: str | bytes, default: Any = None) -> Any:
-    """The JSON value in `content`, or `default` for anything else: for files that only warnings are made from."""
+def parse_json(content: bytes) -> Any:
+    """The JSON value in `content`; None where it is invalid: for files that a merge does not depend on."""
     try:
         return json.loads(content)
     except (ValueError, RecursionError):
-        return default
+        return None
+
+
+def dump_json(value: object, *, sort_keys: bool = False) -> bytes:
+    """The bytes of a JSON file, indented and in UTF-8."""
+    return (json.dumps(value, indent=2, sort_keys=sort_keys, ensure_ascii=False) + "\n").encode()

@@ -47,10 +47,13 @@ class _Findings:
     ignored: dict[str, list[str]] = field(default_factory=dict)
     reported: set[int] = field(default_factory=set)
 
+    def warn_each(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.warn(line)
+
     def add(self, checkpoint: Checkpoint, unexpected: UnexpectedTensors, *, of_base: bool = False) -> None:
         self.reported.add(id(checkpoint))
-        for line in (*checkpoint.notes, *unexpected.warnings(of_base=of_base)):
-            self.warn(line)
+        self.warn_each((*checkpoint.notes, *unexpected.warnings(of_base=of_base)))
         names = [name for names in unexpected.ignored.values() for name in names]
         names += [] if of_base else unexpected.prediction_layers
         if names:
@@ -95,8 +98,7 @@ def check_inputs(
             warn(f"{candidate.label}: without {summarize_names(sorted(lacking))}; the result has the base's")
     for tie in filter(is_local, ties):
         check_tie(tie)
-    for line in duplicate_weights(base, candidates, list(model.shapes)):
-        warn(line)
+    findings.warn_each(duplicate_weights(base, candidates, list(model.shapes)))
     return ValidatedInputs(
         model=model,
         compute_dtype=model.dtype,
@@ -157,13 +159,11 @@ def _build_model(base: Checkpoint, config: PreTrainedConfig, dtype: torch.dtype,
 def _check_base(
     base: Checkpoint, model: LayeredModel, configs: ConfigComparison, findings: _Findings, base_only: Collection[str]
 ) -> Mapping[str, tuple[int, ...]]:
-    for line in configs.base_warnings():
-        findings.warn(line)
+    findings.warn_each(configs.base_warnings())
     unexpected = check_base(base, model)
     findings.add(base, unexpected, of_base=True)
-    names = base.source.names(base.folder)
-    for line in (*config_warnings(base.label, base.config), *check_auxiliary_files(base.label, base.folder, names)):
-        findings.warn(line)
+    findings.warn_each(config_warnings(base.label, base.config))
+    findings.warn_each(check_auxiliary_files(base.label, base.folder, base.source.names(base.folder)))
     return base.carry((*unexpected.prediction_layers, *map(base.stored_name, sorted(base_only))))
 
 
@@ -180,8 +180,7 @@ def _check_candidate(
     check_architecture(candidate, base)
     if id(plain) not in findings.reported:
         refuse_unusable(plain, model)
-    for line in configs.check(candidate):
-        findings.warn(line)
+    findings.warn_each(configs.check(candidate))
     configs.check_ties(candidate)
     check_adapted_ties(candidate, model.tied)
     lines = check_candidate(candidate, base, model.shapes, manifest.merge.others)
@@ -192,8 +191,7 @@ def _check_candidate(
         lines = [*candidate.notes, *adapter_warnings(candidate, model), *lines]
         if names := (*candidate.adapter.ignored, *candidate.adapter.copies):
             findings.ignored.setdefault(candidate.label, []).extend(names)
-    for line in lines:
-        findings.warn(line)
+    findings.warn_each(lines)
 
 
 def _compute_dtype(dtypes: Iterable[torch.dtype]) -> torch.dtype:
