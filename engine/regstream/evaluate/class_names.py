@@ -37,21 +37,18 @@ class ClassNames:
         if not class_folders:
             return self
         if not self.folders:
-            self._check_number(class_folders)
+            if len(class_folders) != len(self.names):
+                raise InputError(
+                    f"{self.path}: {len(self.names)} classes, where the images are in {len(class_folders)} class"
+                    f" folders, {class_folders[0]} to {class_folders[-1]}"
+                )
             return self
         self._check_folders(set(class_folders))
         name_of = dict(zip(self.folders, self.names, strict=True))
         return replace(self, folders=tuple(class_folders), names=tuple(name_of[folder] for folder in class_folders))
 
-    def _check_number(self, found: Sequence[str]) -> None:
-        if len(found) != len(self.names):
-            raise InputError(
-                f"{self.path}: {len(self.names)} classes, where the images are in {len(found)} class folders,"
-                f" {found[0]} to {found[-1]}"
-            )
-
-    def _check_folders(self, found: set[str]) -> None:
-        missing, extra = sorted(set(self.folders) - found), sorted(found - set(self.folders))
+    def _check_folders(self, class_folders: set[str]) -> None:
+        missing, extra = sorted(set(self.folders) - class_folders), sorted(class_folders - set(self.folders))
         if missing or extra:
             parts = [f"no images in {_first_names(missing)}"] * bool(missing)
             parts += [f"no class for the images in {_first_names(extra)}"] * bool(extra)
@@ -67,9 +64,9 @@ def read_class_names(path: Path) -> ClassNames:
     with error_boundary(f"{path}"):
         content = tomllib.loads(check_regular(path, _MAX_BYTES).read_text("utf-8-sig"))
     if content.keys() != {"classes", "templates"}:
-        found = ", ".join(sorted(content)) or "none"
-        raise InputError(f"{path}: expected the keys classes and templates, found {found}")
-    templates = _texts(path, "templates", content["templates"])
+        keys = ", ".join(sorted(content)) or "none"
+        raise InputError(f"{path}: expected the keys classes and templates, found {keys}")
+    templates = _strings(path, "templates", content["templates"])
     for template in templates:
         if template.count(_PLACEHOLDER) != 1:
             raise InputError(
@@ -80,29 +77,30 @@ def read_class_names(path: Path) -> ClassNames:
     return ClassNames(path=path, names=names, folders=folders, templates=templates)
 
 
-def _parse_classes(path: Path, found: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _parse_classes(path: Path, entries: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names, and the folders if the classes are tables."""
-    if isinstance(found, list) and any(isinstance(entry, dict) for entry in found):
-        for index, entry in enumerate(found):
-            if not isinstance(entry, dict) or entry.keys() != _CLASS_KEYS:
-                raise InputError(
-                    f"{path}: classes[{index}]: expected a table of folder and name as others are, found {entry}"
-                )
-        folders = _texts(path, "classes.folder", [entry["folder"] for entry in found])
-        return _texts(path, "classes.name", [entry["name"] for entry in found]), folders
-    return _texts(path, "classes", found), ()
+    if not (isinstance(entries, list) and any(isinstance(entry, dict) for entry in entries)):
+        return _strings(path, "classes", entries), ()
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, dict) or entry.keys() != _CLASS_KEYS:
+            raise InputError(
+                f"{path}: classes[{index}]: expected a table of folder and name as others are, found {entry}"
+            )
+    folders = _strings(path, "classes.folder", [entry["folder"] for entry in entries])
+    return _strings(path, "classes.name", [entry["name"] for entry in entries]), folders
 
 
-def _texts(path: Path, key: str, found: Any) -> tuple[str, ...]:
-    if not (isinstance(found, list) and found and all(isinstance(text, str) and text.strip() for text in found)):
-        raise InputError(f"{path}: {key}: expected a list of texts, none of them empty, found {str(found)[:40]}")
+def _strings(path: Path, key: str, value: Any) -> tuple[str, ...]:
+    """Check that a value is a list of strings, none of them empty or repeated."""
+    if not (isinstance(value, list) and value and all(isinstance(text, str) and text.strip() for text in value)):
+        raise InputError(f"{path}: {key}: expected a list of texts, none of them empty, found {str(value)[:40]}")
     first: dict[str, int] = {}
-    for index, text in enumerate(found):
+    for index, text in enumerate(value):
         if (earlier := first.setdefault(text, index)) != index:
             raise InputError(f'{path}: {key}: [{earlier}] and [{index}] are both "{text}"; expected each once')
-    return tuple(found)
+    return tuple(value)
 
 
-def _first_names(names: Sequence[str], most: int = 3) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+def _first_names(names: Sequence[str], count: int = 3) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

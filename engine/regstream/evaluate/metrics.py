@@ -17,7 +17,7 @@ from regstream.events import Listener, Warned
 from regstream.manifest.schema import Candidate
 from regstream.plan.plan import Plan
 
-_RowsOf = Callable[[Candidate], CalibrationSet]
+_OpenRows = Callable[[Candidate], CalibrationSet]
 
 
 def make_metric(plan: Plan, listener: Listener) -> HeldOutLoss | Accuracy:
@@ -30,11 +30,11 @@ def make_metric(plan: Plan, listener: Listener) -> HeldOutLoss | Accuracy:
     candidates = [candidate for candidate in plan.manifest.candidates if candidate.evaluation is not None]
     if not candidates:
         raise ManifestError("evaluate: no candidate has a [candidates.evaluation] table")
-    family, rows_of = plan.base.family, _rows_of(plan, listener)
+    family, open_rows = plan.base.family, _row_opener(plan, listener)
     if family.continues_text:
-        return HeldOutLoss({candidate.name: _texts(candidate, rows_of) for candidate in candidates})
+        return HeldOutLoss({candidate.name: _open_texts(candidate, open_rows) for candidate in candidates})
     if family.pooled:
-        return _accuracy(candidates, plan, rows_of, listener)
+        return _accuracy(candidates, plan, open_rows, listener)
     raise ManifestError(f"evaluate: a {family.name} model cannot be evaluated; language and vision models can")
 
 
@@ -44,17 +44,17 @@ def held_out_rows(plan: Plan, listener: Listener) -> dict[str, CalibrationSet]:
     Raises:
         InputError: rows cannot be used.
     """
-    rows_of = _rows_of(plan, listener)
-    return {c.name: rows_of(c) for c in plan.manifest.candidates if c.evaluation is not None}
+    open_rows = _row_opener(plan, listener)
+    return {c.name: open_rows(c) for c in plan.manifest.candidates if c.evaluation is not None}
 
 
-def _accuracy(candidates: Sequence[Candidate], plan: Plan, rows_of: _RowsOf, listener: Listener) -> Accuracy:
+def _accuracy(candidates: Sequence[Candidate], plan: Plan, open_rows: _OpenRows, listener: Listener) -> Accuracy:
     """Read the heads that are files; zero-shot heads are computed later, by `with_zero_shot_heads`."""
     datasets, heads, prompts = {}, {}, {}
     class_files = {c.name: c.evaluation.classes for c in candidates if c.evaluation and c.evaluation.classes}
     tower = open_text_tower(plan, listener) if class_files else None
     for candidate in candidates:
-        name, rows = candidate.name, _images(candidate, rows_of)
+        name, rows = candidate.name, _open_images(candidate, open_rows)
         datasets[name] = rows
         with _error_context(candidate):
             if tower is not None and name in class_files:
@@ -68,8 +68,8 @@ def _accuracy(candidates: Sequence[Candidate], plan: Plan, rows_of: _RowsOf, lis
     return Accuracy(datasets=datasets, heads=heads, zero_shot=ZeroShotClassifier(tower, prompts) if tower else None)
 
 
-def _texts(candidate: Candidate, rows_of: _RowsOf) -> TokenRows:
-    rows = rows_of(candidate)
+def _open_texts(candidate: Candidate, open_rows: _OpenRows) -> TokenRows:
+    rows = open_rows(candidate)
     assert isinstance(rows, TokenRows)
     with _error_context(candidate):
         if not any(length > 1 for batch in rows.batches for length in batch.lengths):
@@ -77,15 +77,15 @@ def _texts(candidate: Candidate, rows_of: _RowsOf) -> TokenRows:
     return rows
 
 
-def _images(candidate: Candidate, rows_of: _RowsOf) -> PixelRows:
-    rows = rows_of(candidate)
+def _open_images(candidate: Candidate, open_rows: _OpenRows) -> PixelRows:
+    rows = open_rows(candidate)
     assert isinstance(rows, PixelRows)
     with _error_context(candidate):
         rows.labels(0)
     return rows
 
 
-def _rows_of(plan: Plan, listener: Listener) -> _RowsOf:
+def _row_opener(plan: Plan, listener: Listener) -> _OpenRows:
     """A function that opens a candidate's held-out rows; all calls see the same revision of a data set."""
     sampler = DatasetSampler(plan.commits, listener)
 

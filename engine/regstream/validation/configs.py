@@ -70,30 +70,30 @@ class ConfigComparison:
         """
         if candidate.folder == self._base.folder:
             return []
-        found, unused = self._differences(candidate)
-        if harmful := [difference for difference in found if not self._is_harmless(difference, candidate)]:
+        differing, unused = self._differences(candidate)
+        if harmful := [difference for difference in differing if not self._is_harmless(difference, candidate)]:
             listed = ", and ".join(map(str, harmful[:_MAX_NAMES]))
             more = f" (and {len(harmful) - _MAX_NAMES} more)" if len(harmful) > _MAX_NAMES else ""
             raise InputError(
                 f"{candidate.label}: {candidate.folder / CONFIG}: {listed}{more}; its blocks would compute something"
                 " else, and only checkpoints of one architecture can be merged"
             )
-        keys = dict.fromkeys([*(difference.shown for difference in found if not difference.is_empty), *unused])
+        keys = dict.fromkeys([*(difference.shown for difference in differing if not difference.is_empty), *unused])
         names = ", ".join(key for key in keys if not _IGNORED_KEYS.fullmatch(key))
         return [f"{candidate.label}: {CONFIG}: keys that differ and change nothing here: {names}"] if names else []
 
     def _differences(self, candidate: Checkpoint) -> tuple[list[Difference], list[str]]:
         base, config = self._base, candidate.model_config
         try:
-            found = differences(config, candidate.config, base.model_config, base.config)
+            differing = differences(config, candidate.config, base.model_config, base.config)
             unused = unused_keys(config, candidate.config, base.config)
         except Exception as error:  # keys may clash with attributes of the config class
             raise InputError(
                 f"{candidate.label}: {candidate.folder / CONFIG}: no config to compare: {error}"
             ) from error
-        return [difference for difference in found if not _IGNORED_KEYS.fullmatch(difference.name)], unused
+        return [difference for difference in differing if not _IGNORED_KEYS.fullmatch(difference.name)], unused
 
-    def check_ties(self, checkpoint: Checkpoint) -> None:
+    def check_untied_weights(self, checkpoint: Checkpoint) -> None:
         """Check that a checkpoint holds its head, unless its config ties it.
 
         Raises:
@@ -184,8 +184,8 @@ def _has_sliding_window(config: PreTrainedConfig) -> bool:
 
 def _headless(checkpoint: Checkpoint) -> str:
     """Names the architecture in the config, if it is one without a head."""
-    found = checkpoint.config.get("architectures")
-    name = found[0] if isinstance(found, list) and found and isinstance(found[0], str) else ""
+    names = checkpoint.config.get("architectures")
+    name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
     return f", whose architecture is {name}" if name and not name.endswith(("ForCausalLM", "LMHeadModel")) else ""
 
 
@@ -200,5 +200,5 @@ def _has_rope_type(config: PreTrainedConfig, rope_types: Collection[str] | None 
     tables: list[Any] = [getattr(config, ROPE, None)]
     if isinstance(tables[0], Mapping):
         tables += tables[0].values()
-    found = [table.get("rope_type", "default") for table in tables if isinstance(table, Mapping)]
-    return any(kind != "default" if rope_types is None else kind in rope_types for kind in found)
+    types = [table.get("rope_type", "default") for table in tables if isinstance(table, Mapping)]
+    return any(name != "default" if rope_types is None else name in rope_types for name in types)

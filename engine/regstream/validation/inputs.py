@@ -84,7 +84,7 @@ def check_inputs(
     if manifest.merge.others.tied_head == "untie":
         model = untie(base, candidates, model, make)
     configs = ConfigComparison(base, model)
-    configs.check_ties(base)
+    configs.check_untied_weights(base)
     ties = tuple(resolve_ties(base, candidates, model, make))
     model.leave_out(base.lacking(model.shapes))
     findings = _Findings(warn)
@@ -181,7 +181,7 @@ def _check_candidate(
     if id(plain) not in findings.reported:
         refuse_unusable(plain, model)
     findings.warn_each(configs.check(candidate))
-    configs.check_ties(candidate)
+    configs.check_untied_weights(candidate)
     check_adapted_ties(candidate, model.tied)
     lines = check_candidate(candidate, base, model.shapes, manifest.merge.others)
     if id(plain) not in findings.reported:

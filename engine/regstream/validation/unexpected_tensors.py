@@ -198,9 +198,9 @@ class _Rules:
 
 def _quantization_method(checkpoint: Checkpoint) -> str | None:
     for key in ("quantization_config", "compression_config"):
-        found = checkpoint.config.get(key)
-        if isinstance(found, Mapping):
-            return str(found.get("quant_method", key))
+        table = checkpoint.config.get(key)
+        if isinstance(table, Mapping):
+            return str(table.get("quant_method", key))
     return None
 
 
