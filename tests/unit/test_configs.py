@@ -1,4 +1,4 @@
-"""Every key of every config class, changed: whether it counts is checker against what transformers computes with it."""
+"""Every key of every config class, changed: whether it counts is compared with what transformers computes."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,7 @@
 """Compares the files of a finished result with their record; yields one line a problem."""
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,6 @@ def check_file(path: Path, expected: Mapping[str, Any], *, whole: bool = True) -
         yield f"{path}: {path.stat().st_size:,} bytes, recorded were {expected['bytes']:,}"
     elif not _has_digest(path, expected, whole=whole):
         yield f"{path}: damaged: its bytes differ from those recorded"
-
-
-def changed_files(
-    folder: Path, record: Mapping[str, Any], *, whole: bool, exclude: Collection[str] = ()
-) -> Iterator[str]:
-    """Check every recorded file except `exclude`."""
-    for name, expected in record["files"].items():
-        if name not in exclude:
-            yield from check_file(folder / name, expected, whole=whole)
 
 
 def check_files(folder: Path, record: Mapping[str, Any], listener: Listener) -> list[str]:

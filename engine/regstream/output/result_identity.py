@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from regstream.errors import ResumeError
-from regstream.output.integrity import changed_files
+from regstream.output.integrity import check_file
 from regstream.output.provenance import is_published, read_provenance
 from regstream.output.publish import CARD
 from regstream.plan.identity import identify
@@ -51,6 +51,7 @@ def _check_same(plan: Plan, recorded: Identity, current: Identity, advice: str) 
 
 
 def _check_files(plan: Plan, record: Mapping[str, Any], advice: str, *, full: bool) -> None:
-    # People edit the card.
-    for problem in changed_files(plan.output, record, whole=full, exclude=(CARD,)):
-        raise ResumeError(f"{problem}; {advice}")
+    for name, expected in record["files"].items():
+        if name != CARD:  # people may edit it
+            for problem in check_file(plan.output / name, expected, whole=full):
+                raise ResumeError(f"{problem}; {advice}")
