@@ -34,7 +34,7 @@ def bias(*, path: Path, also: dict[str, Path], only: tuple[str, ...], device: st
     """
     asked = Asked.read(path)
     with watching(verb="bias") as listener:
-        from regstream.evaluate.bias import representation_bias
+        from regstream.evaluate.representation_bias import representation_bias
 
         plan = plan_of_result(asked, device=device, only=only, listener=listener)
         biases = representation_bias(plan, also=also, only=only, listener=listener)

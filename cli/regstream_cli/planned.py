@@ -59,8 +59,8 @@ def plan_of_result(asked: Asked, *, device: str | None, only: Collection[str], l
         ResumeError: the result is among the models that are judged (all, or `only` some) and is another merge's, or not
             what was made.
     """
-    from regstream.output.finished import check_result
     from regstream.output.publish import published_commits
+    from regstream.output.result_identity import check_result
 
     commits = published_commits(asked.manifest.merge.output)
     plan = plan_of(asked, device=device, commits=commits, listener=listener)

@@ -12,8 +12,8 @@ from rich.text import Text
 from regstream.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from regstream.evaluate.bias import Bias
     from regstream.evaluate.evaluation import Evaluation
+    from regstream.evaluate.representation_bias import RepresentationBias
     from regstream.plan.plan import Plan
     from regstream.plan.step import Step
     from regstream_cli.standing import RunStatus
@@ -90,7 +90,7 @@ def evaluation_table(evaluation: "Evaluation") -> Table:
     return table
 
 
-def bias_table(biases: "Sequence[Bias]") -> Table:
+def bias_table(biases: "Sequence[RepresentationBias]") -> Table:
     """A row a depth, two columns a model, each the mean over all datasets."""
     models = list(dict.fromkeys(bias.model for bias in biases))
     table = _table("after", *(f"{model} {distance}" for distance in ("L1", "1-cos") for model in models))

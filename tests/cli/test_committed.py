@@ -184,7 +184,7 @@ def test_a_card_may_be_edited(invoke: Invoke, finished: Path) -> None:
     assert "already finished" in invoke("run", finished).stderr
     result = invoke("evaluate", finished)
     assert result.exit_code == 0
-    assert "README.md: edited since it was made; the results are not put into it" in result.stderr
+    assert "README.md: edited since it was written; the results are not added" in result.stderr
     assert card.read_text() == "mine"
 
 

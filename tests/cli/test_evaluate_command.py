@@ -154,7 +154,7 @@ def test_in_place_of_the_card_may_be_something_else(invoke: Invoke, finished: Pa
     before = mine.read_text()
     result = invoke("evaluate", finished)
     assert result.exit_code == 0, result.stderr
-    assert "README.md: edited since it was made; the results are not put into it" in result.stderr
+    assert "README.md: edited since it was written; the results are not added" in result.stderr
     assert card.is_dir() if kind == "a folder" else card.is_symlink()
     assert mine.read_text() == before
 
@@ -176,7 +176,7 @@ def test_a_result_that_cannot_be_written_to_is_judged_from_elsewhere(
     result = invoke("evaluate", finished)
     if workdir:
         assert result.exit_code == 0
-        assert "merged: Read-only file system; the results are not put into its card" in result.stderr
+        assert "merged: Read-only file system; the results are not added to its card" in result.stderr
     else:
         assert result.exit_code == 4
         assert result.stderr.endswith(

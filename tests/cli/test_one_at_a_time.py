@@ -14,8 +14,8 @@ from cases import slow
 from crash.faults import in_child
 from disk import no_waiting_for_the_disk
 from regstream.errors import ResumeError
-from regstream.evaluate.bias import representation_bias
 from regstream.evaluate.evaluation import evaluate
+from regstream.evaluate.representation_bias import representation_bias
 from regstream.events import Event, StepStarted
 from regstream.manifest.reading import read_manifest
 from regstream.plan.plan import Plan

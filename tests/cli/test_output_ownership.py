@@ -196,7 +196,7 @@ def test_a_record_that_lists_what_is_not_in_the_folder_removes_nothing(
     for command in (("run",), ("run", "--restart"), ("plan",)):
         result = invoke(*command, manifest)
         assert result.exit_code == 4, result.stderr
-        assert "is no file of its folder" in result.stderr or "is state of a run" in result.stderr
+        assert "is not a file in its folder" in result.stderr or "is the state of a run" in result.stderr
     if kind == "record":
         assert invoke("verify", output).exit_code == 4
     assert {path: path.read_bytes() for path in before} == before

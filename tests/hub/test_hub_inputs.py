@@ -84,7 +84,7 @@ def test_a_candidate_given_twice_is_told_by_the_hubs_digests(local: Merge, hub: 
     (second / "model.safetensors").write_bytes((first / "model.safetensors").read_bytes())
     plan = put_on(hub, local, tmp_path / "remote").plan()
     assert fetched(hub) == []
-    assert 'candidate "task1": its weights are those of candidate "task0", which so counts twice' in plan.warnings
+    assert 'candidate "task1": its weights equal those of candidate "task0", which thus counts twice' in plan.warnings
 
 
 def test_an_adapter_that_is_named_as_a_model_is_called_one(local: Merge, hub: Hub, tmp_path: Path) -> None:

@@ -287,7 +287,7 @@ def test_a_home_folder_in_what_came_from_the_base_is_told(
     events: list[Event] = []
     push(merge.run(), REPO, listener=events.append)
     told = [event.message for event in events if isinstance(event, Warned)]
-    assert told == ["tokenizer_config.json: names your home folder, and came so from the base"]
+    assert told == ["tokenizer_config.json: contains the path of your home folder, copied from the base's file"]
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import checkpoints
-from regstream.evaluate.classes import read_classes
+from regstream.evaluate.class_names import read_class_names
 
 FOLDER = Path(__file__).parents[2] / "manifests" / "classes"
 #: Classes and templates of each, as published.
@@ -27,7 +27,7 @@ def test_there_is_a_file_for_each_dataset_and_no_other() -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_file_is_complete(name: str) -> None:
     path = FOLDER / f"{name}.toml"
-    classes = read_classes(path)  # no name twice, one place for it in every template
+    classes = read_class_names(path)  # no name twice, one place for it in every template
     assert (len(classes.names), len(classes.templates)) == PUBLISHED[name]
     assert all(text == text.strip() for text in (*classes.names, *classes.templates))
     keys = classes.folders or classes.names
@@ -39,5 +39,5 @@ def test_a_file_is_complete(name: str) -> None:
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_no_prompt_is_lost_on_the_tokenizer(name: str) -> None:
     tokenizer = checkpoints.make_clip_tokenizer()
-    prompts = read_classes(FOLDER / f"{name}.toml").prompts
+    prompts = read_class_names(FOLDER / f"{name}.toml").prompts
     assert len({tuple(tokenizer(prompt)["input_ids"]) for prompt in prompts}) == len(prompts)

@@ -11,7 +11,7 @@ import checkpoints
 from cases import slow
 from merging import Merge, make_merge
 from regstream.errors import InputError, ManifestError
-from regstream.evaluate import loss, mean
+from regstream.evaluate import loss, mean_weights
 from regstream.evaluate.evaluation import Evaluation, EvaluationRow, evaluate
 
 HELD_OUT = [checkpoints.random_rows(checkpoints.VOCABULARY, [19, 1, 33, 8], seed=200 + index) for index in range(2)]
@@ -93,8 +93,8 @@ def test_candidates_are_judged_on_all_data_where_it_is_asked_for(merge: Merge) -
 @pytest.mark.parametrize("merge", ["llama"], indirect=True)
 def test_logits_in_several_pieces_give_the_same_loss(merge: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = losses(evaluate(merge.plan()))
-    monkeypatch.setattr(loss, "_LOGITS", 5 * checkpoints.VOCABULARY + 1)
-    monkeypatch.setattr(mean, "CHUNK_VALUES", 1000)
+    monkeypatch.setattr(loss, "_MAX_LOGITS", 5 * checkpoints.VOCABULARY + 1)
+    monkeypatch.setattr(mean_weights, "CHUNK_VALUES", 1000)
     pieces = losses(evaluate(merge.plan()))
     for name, row in whole.items():
         assert pieces[name] == pytest.approx(row, abs=1e-5)

@@ -16,9 +16,9 @@ import checkpoints
 from merging import Merge, make_merge
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate.accuracy import Accuracy
-from regstream.evaluate.classes import read_classes
+from regstream.evaluate.class_names import read_class_names
 from regstream.evaluate.evaluation import evaluate
-from regstream.evaluate.metrics import metric_of
+from regstream.evaluate.metrics import make_metric
 from regstream.events import Event, StepStarted, ignore
 
 #: More prompts than go through the tower together, of lengths from few tokens to many.
@@ -60,9 +60,9 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def made_head(merge: Merge) -> tuple[Tensor, Tensor]:
     """The weight of the first candidate's head, and the projection before it."""
-    metric = metric_of(merge.plan(), ignore)
+    metric = make_metric(merge.plan(), ignore)
     assert isinstance(metric, Accuracy)
-    head = metric.with_every_head(merge.manifest.parent / "states", lambda _: None).heads["task0"]
+    head = metric.with_zero_shot_heads(merge.manifest.parent / "states", lambda _: None).heads["task0"]
     assert head.projection_PD is not None
     return head.weight_CP, head.projection_PD
 
@@ -148,12 +148,12 @@ def test_a_vision_tower_alone_needs_the_whole_named(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"^base: .*base holds no text_projection.weight.*\[evaluation\] text_tower = "
     ):
-        metric_of(merge.plan(), ignore)
+        make_metric(merge.plan(), ignore)
     merge.manifest.write_text(merge.manifest.read_text() + '[evaluation]\ntext_tower = "whole/base"\n')
     assert torch.allclose(made_head(merge)[0], head_of_transformers(whole), atol=1e-6)
     merge.manifest.write_text(merge.manifest.read_text().replace("whole/base", "org/clip"))
     with pytest.raises(InputError, match=r"text tower: org/clip@main: not in the cache"):
-        metric_of(merge.plan(), ignore)
+        make_metric(merge.plan(), ignore)
     merge.manifest.write_text(merge.manifest.read_text().replace("org/clip", "./nowhere"))
     with pytest.raises(ManifestError, match=r"\[evaluation\] text_tower: expected a folder .*there is no"):
         merge.read()
@@ -165,14 +165,14 @@ def test_the_text_tower_of_another_clip_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"text tower: .*visual_projection.weight \[16, 64\].* and the base 32; expected"
     ):
-        metric_of(merge.plan(), ignore)
+        make_metric(merge.plan(), ignore)
 
 
 def test_only_a_clip_tells_classes_by_their_names(tmp_path: Path) -> None:
     with pytest.raises(
-        ManifestError, match="only a CLIP tells classes by their names, and the base is vit; give a head"
+        ManifestError, match="only a CLIP can classify by class names, and the base is vit; set head instead"
     ):
-        metric_of(make(tmp_path, "vit").plan(), ignore)
+        make_metric(make(tmp_path, "vit").plan(), ignore)
 
 
 def _without_tokenizer(base: Path) -> None:
@@ -202,7 +202,7 @@ def _without_a_block(base: Path) -> None:
     [
         (_without_tokenizer, "no tokenizer in it: there is no tokenizer.json, and no other vocabulary"),
         (_with_another_tokenizer, 'tokenizer does not end prompt "a photo of the mill." with id 692'),
-        (_with_fewer_tokens, r"gives id 692 in prompt .*vocabulary of 600; is it there, and this model\'s"),
+        (_with_fewer_tokens, r"gives id 692 in prompt .*vocabulary of 600; does the folder hold this model"),
         (_without_a_block, r"^base: .*num_hidden_layers is 3, and the checkpoint's files hold 2 blocks"),
     ],
 )
@@ -212,7 +212,7 @@ def test_towers_that_cannot_read_prompts_are_refused(
     merge = make(tmp_path)
     damage(merge.folders.base)
     with pytest.raises(InputError, match=expected):
-        metric_of(merge.plan(), ignore)
+        make_metric(merge.plan(), ignore)
 
 
 @pytest.mark.parametrize(
@@ -242,13 +242,13 @@ def test_towers_that_cannot_read_prompts_are_refused(
 def test_a_file_of_classes_that_cannot_be_used_is_refused(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / PATTERN).write_text(text)
     with pytest.raises(InputError, match=expected) as caught:
-        read_classes(tmp_path / PATTERN)
+        read_class_names(tmp_path / PATTERN)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_names_follow_the_folders_that_they_are_given_for(tmp_path: Path) -> None:
     entries = [{"folder": "SeaLake", "name": "sea or lake"}, {"folder": "AnnualCrop", "name": "annual crop land"}]
-    classes = read_classes(write_classes(tmp_path / PATTERN, entries, ["a {}.", "{}"]))
+    classes = read_class_names(write_classes(tmp_path / PATTERN, entries, ["a {}.", "{}"]))
     assert classes.of_folders(()).names == ("sea or lake", "annual crop land")
     sorted_by_folder = classes.of_folders(("AnnualCrop", "SeaLake"))
     assert sorted_by_folder.names == ("annual crop land", "sea or lake")
@@ -262,9 +262,9 @@ def test_names_follow_the_folders_that_they_are_given_for(tmp_path: Path) -> Non
 
 
 def test_as_many_folders_as_classes_are_expected(tmp_path: Path) -> None:
-    classes = read_classes(write_classes(tmp_path / PATTERN, ["one", "two"]))
+    classes = read_class_names(write_classes(tmp_path / PATTERN, ["one", "two"]))
     assert classes.of_folders(("1", "2")).names == ("one", "two")
-    with pytest.raises(InputError, match="2 classes, where the images lie in 3 class folders, 1 to 3"):
+    with pytest.raises(InputError, match="2 classes, where the images are in 3 class folders, 1 to 3"):
         classes.of_folders(("1", "2", "3"))
 
 
@@ -274,18 +274,18 @@ def test_a_label_outside_the_classes_is_refused(tmp_path: Path) -> None:
     rows["labels"][-1] = len(CLASSES)
     save_file(rows, tmp_path / "held.safetensors")
     with pytest.raises(InputError, match=r'"task0": evaluation: an image has label 26, outside the 26 classes 0 to 25'):
-        metric_of(merge.plan(), ignore)
+        make_metric(merge.plan(), ignore)
     save_file({"weight": torch.zeros(26, 32)}, tmp_path / "head.safetensors")
     merge.manifest.write_text(merge.manifest.read_text().replace(f'classes = "{PATTERN}"', 'head = "head.safetensors"'))
     with pytest.raises(InputError, match="label 26, outside the 26 classes"):
-        metric_of(merge.plan(), ignore)
+        make_metric(merge.plan(), ignore)
 
 
 def test_a_prompt_that_is_too_long_is_refused(tmp_path: Path) -> None:
     merge = make(tmp_path)
     write_classes(tmp_path / PATTERN, ["river " * 76], ["{}"])
     with pytest.raises(InputError, match=r'"task0": evaluation: prompt "river river.* has more than the 77 tokens'):
-        metric_of(merge.plan(), ignore)
+        make_metric(merge.plan(), ignore)
 
 
 def test_places_and_contradictions_are_told_with_the_manifest(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from regstream.manifest.redaction import is_local_path, redact_paths, redact_secrets, redact_values
-from regstream.output.local_paths import without_local_paths
+from regstream.output.local_paths import remove_local_paths
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_settings_do_not_say_where_they_were_loaded_from() -> None:
         "chat_template": "/x {{ a }}",
         "pad_token": "/",
     }
-    kept = json.loads(without_local_paths("tokenizer_config.json", json.dumps(settings).encode()))
+    kept = json.loads(remove_local_paths("tokenizer_config.json", json.dumps(settings).encode()))
     assert kept == {"chat_template": "/x {{ a }}", "pad_token": "/"}
 
 
@@ -66,7 +66,7 @@ def test_settings_do_not_say_where_they_were_loaded_from() -> None:
     ],
 )
 def test_other_files_keep_their_bytes(name: str, content: bytes) -> None:
-    assert without_local_paths(name, content) == content
+    assert remove_local_paths(name, content) == content
 
 
 @pytest.mark.parametrize(

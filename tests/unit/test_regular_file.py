@@ -8,8 +8,8 @@ import pytest
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.data.row_reader import count_rows
 from regstream.errors import InputError
-from regstream.evaluate.classes import read_classes
-from regstream.evaluate.head import read_head
+from regstream.evaluate.class_names import read_class_names
+from regstream.evaluate.classification_head import read_classification_head
 from regstream.storage.json_file import read_json_object
 from regstream.storage.regular_file import check_regular
 
@@ -33,8 +33,8 @@ def test_a_file_too_large_is_refused(tmp_path: Path) -> None:
         (lambda path: read_json_object(path, "a config"), "config.json"),
         (count_rows, "rows.jsonl"),
         (count_rows, "rows.parquet"),
-        (read_classes, "classes.toml"),
-        (lambda path: read_head(path, 4, None), "head.safetensors"),
+        (read_class_names, "classes.toml"),
+        (lambda path: read_classification_head(path, 4, None), "head.safetensors"),
     ],
 )
 def test_a_pipe_is_refused_before_it_is_opened(tmp_path: Path, read: object, name: str) -> None:

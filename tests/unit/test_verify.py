@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from merging import Merge, make_merge
 from regstream.errors import InputError
-from regstream.output.provenance import PROVENANCE, read_provenance, record_files
+from regstream.output.provenance import PROVENANCE, read_provenance, write_provenance
 from regstream.output.verify import verify
 from regstream.storage import digests, durable
 
@@ -93,7 +93,7 @@ def rerecorded(folder: Path, name: str, content: bytes) -> None:
     durable.write_file(folder / name, content)
     record = read_provenance(folder)
     entry = {"bytes": len(content), "sha256": digests.sha256(folder / name)}
-    record_files(folder, record, record["files"] | {name: entry})
+    write_provenance(folder, record, record["files"] | {name: entry})
 
 
 def changed_tensor(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:

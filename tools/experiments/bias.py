@@ -13,12 +13,12 @@ from experiments.identity import Manifest
 from experiments.runner import Runner
 from experiments.sweeps import TITLES
 from experiments.table import new_axes, save
-from regstream.evaluate.bias import Bias, representation_bias
+from regstream.evaluate.representation_bias import RepresentationBias, representation_bias
 
 METHODS = ("average", "regmean", "regmean++")
 
 
-def biases(runner: Runner, manifest: Manifest) -> list[Bias]:
+def biases(runner: Runner, manifest: Manifest) -> list[RepresentationBias]:
     """Of every method, on every task, at every depth."""
     folders = {TITLES[method]: runner.merged(manifests.with_merge(manifest, method=method)) for method in METHODS}
     # Not the merge's own `mean`, whose final norm is a mean as well: what the methods make is compared.
@@ -28,17 +28,17 @@ def biases(runner: Runner, manifest: Manifest) -> list[Bias]:
     return found
 
 
-def write_csv(path: Path, found: Sequence[Bias]) -> None:
+def write_csv(path: Path, found: Sequence[RepresentationBias]) -> None:
     """A line a model, task and depth."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([field.name for field in fields(Bias)])
+        writer.writerow([field.name for field in fields(RepresentationBias)])
         for bias in found:
             model, dataset, depth, l1, cosine = astuple(bias)
             writer.writerow([model.removeprefix("merged-"), dataset, depth, f"{l1:.5f}", f"{cosine:.5f}"])
 
 
-def draw(path: Path, found: Sequence[Bias]) -> None:
+def draw(path: Path, found: Sequence[RepresentationBias]) -> None:
     """Both distances, the mean over tasks, by depth."""
     figure, panels = new_axes(columns=2)
     depths = sorted({bias.depth for bias in found})

@@ -2,7 +2,7 @@
 
 GENERATION_CONFIG = "generation_config.json"
 #: Globs within the base's folder; a star stays within a folder.
-AUXILIARY_FILES = (
+AUXILIARY_PATTERNS = (
     GENERATION_CONFIG,
     # Tokenizers, and their vocabularies as trained.
     "tokenizer*.json", "special_tokens*.json", "added_tokens.json", "vocab.json", "vocab.txt", "vocab.bpe",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from regstream.checkpoint.adapted import AdaptedCheckpoint
 from regstream.checkpoint.adapter import open_adapter
-from regstream.checkpoint.auxiliary_names import AUXILIARY_FILES
+from regstream.checkpoint.auxiliary_names import AUXILIARY_PATTERNS
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.checkpoint.shared import LastReadCache, SharedCheckpoint
 from regstream.checkpoint.source import LOCAL, HubSource, Source
@@ -24,7 +24,7 @@ from regstream.storage.run_folder import DOWNLOADED
 #: The small files that describe a checkpoint.
 _DESCRIPTION = ("config.json", "model.safetensors.index.json")
 #: Of the base also the files that the result copies.
-_BASE_FILES = ("*.json", "*.txt", *AUXILIARY_FILES, "README.md")
+_BASE_FILES = ("*.json", "*.txt", *AUXILIARY_PATTERNS, "README.md")
 
 
 class CheckpointLoader:

@@ -1,4 +1,4 @@
-"""How many images a vision model puts into the right class.
+"""A vision model's accuracy.
 
 Shape suffixes: B images, T tokens, D features.
 """
@@ -10,36 +10,36 @@ from pathlib import Path
 from torch import Tensor
 
 from regstream.data.pixels import PixelRows
-from regstream.evaluate.head import Head
-from regstream.evaluate.zeroshot import ZeroShot
+from regstream.evaluate.classification_head import ClassificationHead
+from regstream.evaluate.zero_shot import ZeroShotClassifier
 from regstream.models.layered_model import LayeredModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class Accuracy:
-    """The share of images put into their class, each dataset by its own head, given or still to be made of words."""
+    """The share of correctly classified images; each dataset has its own head, from a file or from class names."""
 
     datasets: Mapping[str, PixelRows]
-    heads: Mapping[str, Head]
-    zero_shot: ZeroShot | None = None
+    heads: Mapping[str, ClassificationHead]
+    zero_shot: ZeroShotClassifier | None = None
     title: str = "accuracy"
     higher_is_better: bool = True
 
-    def with_every_head(self, folder: Path, progress: Callable[[str], None]) -> "Accuracy":
-        """The same with the heads made that are made of words; their hidden states are kept below `folder`."""
-        made = {} if self.zero_shot is None else self.zero_shot.heads(folder, progress)
-        return replace(self, heads={**self.heads, **made}, zero_shot=None)
+    def with_zero_shot_heads(self, folder: Path, progress: Callable[[str], None]) -> "Accuracy":
+        """Compute the heads from class names; the text tower's hidden states are stored in `folder` meanwhile."""
+        heads = {} if self.zero_shot is None else self.zero_shot.heads(folder, progress)
+        return replace(self, heads={**self.heads, **heads}, zero_shot=None)
 
     def parameters(self, model: LayeredModel) -> list[str]:
-        """The norm that pooled features pass."""
+        """The norm of pooled features."""
         return model.pooled_norm_parameters
 
     def score(self, model: LayeredModel, dataset: str, states: Iterator[Tensor]) -> float:
-        """From the first token of each image, which stands for all of it."""
-        rows, right, count = self.datasets[dataset], 0, 0
+        """Classify each image by its first token."""
+        rows, num_correct, num_images = self.datasets[dataset], 0, 0
         for index, tokens_TD in enumerate(states):
             first_BD = rows.batches[index].unpack(tokens_TD)[:, 0]
-            found_B = self.heads[dataset].classes(model.run_pooled_norm(first_BD).cpu())
-            right += int((found_B == rows.labels(index)).sum())
-            count += len(found_B)
-        return right / count
+            predicted_B = self.heads[dataset].predict(model.run_pooled_norm(first_BD).cpu())
+            num_correct += int((predicted_B == rows.labels(index)).sum())
+            num_images += len(predicted_B)
+        return num_correct / num_images

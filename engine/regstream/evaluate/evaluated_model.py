@@ -1,4 +1,4 @@
-"""Which models are judged: what a merge is made of, what came of it, and others that are named."""
+"""The models to evaluate: base, candidates, their mean, the result and others that the user names."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from pathlib import Path
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate.layerwise import Weights
-from regstream.evaluate.mean import MeanReader
+from regstream.evaluate.mean_weights import MeanWeights
 from regstream.events import Listener, Warned, ignore
 from regstream.models.config.config_file import CONFIG
 from regstream.plan.job import PlannedCandidate
 from regstream.plan.plan import Plan
-from regstream.validation.agreement import check_candidate
-from regstream.validation.tensors import account, refuse_unusable
+from regstream.validation.compatibility import check_candidate
+from regstream.validation.unexpected_tensors import classify_unexpected, refuse_unusable
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedModel:
-    """A model's name and how to read its weights; `is_candidate` where it is one of the candidates."""
+    """A model's name and a function that opens its weights."""
 
     name: str
     open: Callable[[], Weights]
@@ -28,18 +28,18 @@ class EvaluatedModel:
 def evaluated_models(
     plan: Plan, also: Mapping[str, Path], only: Collection[str] = (), listener: Listener = ignore
 ) -> list[EvaluatedModel]:
-    """The base, each candidate, their plain mean, the result, and `also` others; of these `only` some, where given.
+    """List base, candidates, their mean, the result and `also` others (folders by name); `only` selects some of them.
 
-    The listener is told what of a result or of others is no part of the model, once they are opened.
+    Opening one of the others warns the listener of its unexpected tensors.
 
     Raises:
-        ManifestError: `only` names a model that is not among them.
+        ManifestError: `only` names a model that is not listed.
     """
     folders = {plan.method.name: plan.output, **also}
     models = [
         EvaluatedModel(name="base", open=lambda: plan.base),
         *(_candidate(candidate) for candidate in plan.candidates),
-        EvaluatedModel(name="mean", open=lambda: MeanReader([candidate.checkpoint for candidate in plan.candidates])),
+        EvaluatedModel(name="mean", open=lambda: MeanWeights([candidate.checkpoint for candidate in plan.candidates])),
         *(_result(plan, name, folder, listener) for name, folder in folders.items()),
     ]
     names = [model.name for model in models]
@@ -59,8 +59,8 @@ def _result(plan: Plan, name: str, folder: Path, listener: Listener) -> Evaluate
             raise InputError(f"{folder}: there is no result yet; `regstream run` makes it")
         checkpoint = open_checkpoint(name, folder, family=plan.base.family)
         refuse_unusable(checkpoint, plan.model)
-        found = account(checkpoint, plan.model)
-        for line in found.lines(of_base=False) if folder != plan.output else ():
+        unexpected = classify_unexpected(checkpoint, plan.model)
+        for line in unexpected.warnings(of_base=False) if folder != plan.output else ():
             listener(Warned(message=line))
         check_candidate(checkpoint, plan.base, plan.model.shapes, plan.manifest.merge.others)
         return checkpoint

@@ -1,4 +1,4 @@
-"""Which models are judged on which data, and the table that comes of it."""
+"""Evaluates models on held-out rows; the result is a table of scores."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from regstream.evaluate.accuracy import Accuracy
 from regstream.evaluate.evaluated_model import evaluated_models
-from regstream.evaluate.layerwise import passing, run_to_end
-from regstream.evaluate.metrics import metric_of
+from regstream.evaluate.layerwise import compute_metric, layerwise_forward
+from regstream.evaluate.metrics import make_metric
 from regstream.events import Listener, Progressed, StepStarted, ignore
 from regstream.plan.plan import Plan
 from regstream.storage.run_folder import evaluation_folder
@@ -16,20 +16,20 @@ from regstream.storage.run_folder import evaluation_folder
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRow:
-    """A model's score on some of the datasets."""
+    """A model's scores by dataset."""
 
     model: str
     scores: Mapping[str, float]
 
     @property
     def average(self) -> float:
-        """The mean over the datasets it was judged on."""
+        """The mean over the datasets that have a score."""
         return sum(self.scores.values()) / len(self.scores)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Scores: a row a model, a column a dataset."""
+    """Scores, one row for each model and one column for each dataset."""
 
     metric: str
     higher_is_better: bool
@@ -37,7 +37,7 @@ class Evaluation:
     rows: tuple[EvaluationRow, ...]
 
     def markdown(self) -> str:
-        """The table for a model card. Only models judged on every dataset have an average."""
+        """The table for a model card. Only models with a score on every dataset have an average."""
         lines = [
             f"| {self.metric} | {' | '.join(self.datasets)} | average |",
             "|---|" + "---|" * (len(self.datasets) + 1),
@@ -49,7 +49,7 @@ class Evaluation:
         return "\n".join(lines)
 
     def average(self, row: EvaluationRow) -> float | None:
-        """A row's mean score, where it can be held against the others': None where a dataset is missing."""
+        """A row's mean score, or None where a dataset is missing, since it would not be comparable."""
         return row.average if len(row.scores) == len(self.datasets) else None
 
 
@@ -61,19 +61,19 @@ def evaluate(
     cross: bool = False,
     listener: Listener = ignore,
 ) -> Evaluation:
-    """Judge the base, each candidate on its own data (`cross`: on all), the plain mean, the result, and `also` others.
+    """Evaluate base, mean, result and `also` others on all datasets, each candidate on its own or, if `cross`, on all.
 
-    Language models by their loss, vision models by their accuracy. Where `only` names some of them, only those.
+    Language models are evaluated by loss, vision models by accuracy. `only` selects some of the models.
 
     Raises:
-        ManifestError: no candidate has a [candidates.evaluation] table, nothing judges such a model, or `only` names
-            a model that is not there.
+        ManifestError: no candidate has a [candidates.evaluation] table, no metric fits the model, or `only` names an
+            unknown model.
         InputError: rows, heads or checkpoints cannot be used, or the merge has no result yet.
     """
-    judged = evaluated_models(plan, also or {}, only, listener)
-    metric = metric_of(plan, listener)
+    models = evaluated_models(plan, also or {}, only, listener)
+    metric = make_metric(plan, listener)
     entries = []
-    for model in judged:
+    for model in models:
         datasets = {n: d for n, d in metric.datasets.items() if cross or not model.is_candidate or n == model.name}
         if datasets:
             entries.append((model.name, model.open(), datasets))
@@ -86,11 +86,11 @@ def evaluate(
         states = folder / "0"
         if isinstance(metric, Accuracy) and metric.zero_shot is not None:
             listener(StepStarted(index=next(steps), name="text tower", work=metric.zero_shot.work))
-            metric = metric.with_every_head(states, progress)
+            metric = metric.with_zero_shot_heads(states, progress)
         for name, weights, datasets in entries:
             listener(StepStarted(index=next(steps), name=name, work=len(plan.model.blocks) + 2))
-            with passing(name, plan.model, weights, datasets, folder=states, progress=progress) as passage:
-                rows.append(EvaluationRow(model=name, scores=run_to_end(passage, metric)))
+            with layerwise_forward(name, plan.model, weights, datasets, folder=states, progress=progress) as forward:
+                rows.append(EvaluationRow(model=name, scores=compute_metric(forward, metric)))
     return Evaluation(
         metric=metric.title,
         higher_is_better=metric.higher_is_better,

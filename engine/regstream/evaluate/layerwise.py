@@ -1,4 +1,4 @@
-"""A model run over rows, one block of it resident at a time, and what comes of its last hidden states.
+"""Runs a model over rows with one of its blocks in memory at a time, and computes a metric from the last hidden states.
 
 Shape suffixes: T tokens, D features.
 """
@@ -20,32 +20,32 @@ from regstream.storage.hidden_states import HiddenStates
 
 
 class Weights(Protocol):
-    """Where a model's parameters are read from."""
+    """Reads a model's parameters."""
 
     def read(self, into: Mapping[str, Tensor]) -> None:
         """Fill each named buffer."""
         ...
 
 
-Outcome = TypeVar("Outcome")
-Outcome_co = TypeVar("Outcome_co", covariant=True)
+Value = TypeVar("Value")
+Value_co = TypeVar("Value_co", covariant=True)
 
 
-class Ending(Protocol[Outcome_co]):
-    """What comes of the hidden states that leave a model's last block: a score, or features."""
+class Metric(Protocol[Value_co]):
+    """Computes a value for each dataset from the hidden states after a model's last block."""
 
     def parameters(self, model: LayeredModel) -> list[str]:
-        """The model's parameters that it takes."""
+        """The names of the model's parameters that `score` needs."""
         ...
 
-    def score(self, model: LayeredModel, dataset: str, states: Iterator[Tensor]) -> Outcome_co:
-        """What comes of a dataset, from its batches' tokens (T, D), in order; the parameters are lent."""
+    def score(self, model: LayeredModel, dataset: str, states: Iterator[Tensor]) -> Value_co:
+        """The value for a dataset, whose batches `states` yields as tokens (T, D). The parameters are bound."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerwiseForward:
-    """A model's way over some rows, from the stem to its last block; what passed is in `states`."""
+    """A model's forward pass over datasets, from the stem to the last block. `states` stores the hidden states."""
 
     label: str
     model: LayeredModel
@@ -55,7 +55,7 @@ class LayerwiseForward:
     progress: Callable[[str], None]
 
     def depths(self) -> Iterator[int]:
-        """Each depth once its hidden states are stored; those of the depth before are gone."""
+        """Run the model; yields each depth once its hidden states are stored and those of the previous one removed."""
         self._stem()
         yield 0
         for block in range(len(self.model.blocks)):
@@ -64,12 +64,12 @@ class LayerwiseForward:
             yield block + 1
 
     def read(self, dataset: str, depth: int) -> Iterator[Tensor]:
-        """A dataset's tokens (T, D) at the depth reached last, a batch at a time."""
+        """Yield a dataset's tokens (T, D) at the last yielded depth, batch by batch."""
         return self.states.read(dataset, depth, [batch.num_tokens for batch in self.datasets[dataset].batches])
 
     @contextmanager
     def bind_parameters(self, names: Iterable[str]) -> Iterator[None]:
-        """Lend the model these parameters."""
+        """Read these parameters and bind them to the model within the context."""
         shapes = self.model.shapes
         buffers = {n: torch.empty(shapes[n], dtype=self.model.dtype, device=self.model.device) for n in names}
         self.weights.read(buffers)
@@ -81,34 +81,34 @@ class LayerwiseForward:
             name for name in self.model.shapes if self.model.family.part_of(name) == "embeddings"
         ):
             for dataset, rows in self.datasets.items():
-                with self.states.write(dataset, 0) as following:
+                with self.states.write(dataset, 0) as next_states:
                     for index, batch in enumerate(rows.batches):
                         inputs = rows.inputs(index, dtype=self.model.dtype, device=self.model.device)
-                        following.append(batch.pack(self.model.run_stem(inputs)))
+                        next_states.append(batch.pack(self.model.run_stem(inputs)))
         self.progress(f"{self.label}: stem")
 
     def _block(self, block: int) -> None:
         with self.bind_parameters(name for name in self.model.shapes if self.model.family.block_of(name) == block):
             for dataset, rows in self.datasets.items():
                 stored = self.read(dataset, block)
-                with self.states.write(dataset, block + 1) as following:
+                with self.states.write(dataset, block + 1) as next_states:
                     for batch, tokens_TD in zip(rows.batches, stored, strict=True):
                         hidden_BLD = batch.unpack(tokens_TD)
-                        following.append(batch.pack(self.model.run_block(block, hidden_BLD, batch)))
+                        next_states.append(batch.pack(self.model.run_block(block, hidden_BLD, batch)))
         self.progress(f"{self.label}: block {block}")
 
 
-def run_to_end(passage: LayerwiseForward, ending: Ending[Outcome]) -> dict[str, Outcome]:
-    """What comes of each of a passage's datasets."""
-    depth = deque(passage.depths(), maxlen=1).pop()
-    with passage.bind_parameters(ending.parameters(passage.model)):
-        outcomes = {name: ending.score(passage.model, name, passage.read(name, depth)) for name in passage.datasets}
-    passage.progress(f"{passage.label}: head")
-    return outcomes
+def compute_metric(forward: LayerwiseForward, metric: Metric[Value]) -> dict[str, Value]:
+    """Run a forward pass to its end. Returns the metric's value for each dataset."""
+    depth = deque(forward.depths(), maxlen=1).pop()
+    with forward.bind_parameters(metric.parameters(forward.model)):
+        values = {name: metric.score(forward.model, name, forward.read(name, depth)) for name in forward.datasets}
+    forward.progress(f"{forward.label}: head")
+    return values
 
 
 @contextmanager
-def passing(
+def layerwise_forward(
     label: str,
     model: LayeredModel,
     weights: Weights,
@@ -117,7 +117,7 @@ def passing(
     folder: Path,
     progress: Callable[[str], None],
 ) -> Iterator[LayerwiseForward]:
-    """A passage whose hidden states are kept in a folder, which is new, and gone when the context ends."""
+    """Prepare a forward pass that stores hidden states in a new folder, which is removed with the context."""
     durable.make_folder(folder)
     states = HiddenStates(folder, model.dtype, model.device)
     try:

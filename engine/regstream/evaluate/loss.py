@@ -13,25 +13,25 @@ from torch.nn.functional import cross_entropy
 from regstream.data.loading import TokenRows
 from regstream.models.layered_model import LayeredModel
 
-#: Logits computed at a time, in values: memory does not depend on rows' lengths times the vocabulary.
-_LOGITS = 16 << 20
+#: How many logits are computed at a time, so that memory does not grow with the length of rows.
+_MAX_LOGITS = 16 << 20
 
 
 @dataclass(frozen=True)
 class HeldOutLoss:
-    """The mean negative log-likelihood a predicted token, in nats."""
+    """The mean negative log-likelihood of predicted tokens, in nats."""
 
     datasets: Mapping[str, TokenRows]
     title: str = "held-out loss"
     higher_is_better: bool = False
 
     def parameters(self, model: LayeredModel) -> list[str]:
-        """Final norm and head; of a tied head the embeddings."""
+        """Final norm and head, or the embeddings that the head is tied to."""
         names = [name for name in model.shapes if model.family.part_of(name) in ("final_norm", "head")]
         return names + [source for source in model.tied.values() if source not in names]
 
     def score(self, model: LayeredModel, dataset: str, states: Iterator[Tensor]) -> float:
-        """Over all tokens but the first of each row."""
+        """The mean over all tokens except the first of each row."""
         rows, total, count = self.datasets[dataset], 0.0, 0
         for index, tokens_TD in enumerate(states):
             ids = rows.token_ids(index)
@@ -42,9 +42,9 @@ class HeldOutLoss:
 
 
 def _row_loss(model: LayeredModel, row_TD: Tensor, ids_T: Tensor) -> float:
-    """The summed loss of every token of a row but the first, in float32."""
+    """The sum over a row's tokens except the first, from float32 logits."""
     total = 0.0
-    step = max(1, _LOGITS // model.vocab_size)
+    step = max(1, _MAX_LOGITS // model.vocab_size)
     for start in range(0, len(ids_T) - 1, step):
         stop = min(start + step, len(ids_T) - 1)
         logits = model.run_head(row_TD[None], slice(start, stop))[0]

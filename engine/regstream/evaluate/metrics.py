@@ -1,4 +1,4 @@
-"""Which metric judges a model, with its datasets opened and found fit for it."""
+"""Chooses the metric for a model, and opens and checks the held-out rows for it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,89 +8,90 @@ from regstream.data.loading import CalibrationSet, TokenRows, load_calibration
 from regstream.data.pixels import PixelRows
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate.accuracy import Accuracy
-from regstream.evaluate.classes import read_classes
-from regstream.evaluate.head import Head, read_head
+from regstream.evaluate.class_names import read_class_names
+from regstream.evaluate.classification_head import ClassificationHead, read_classification_head
 from regstream.evaluate.loss import HeldOutLoss
-from regstream.evaluate.tower import VISUAL_PROJECTION, open_text_tower, read_projection
-from regstream.evaluate.zeroshot import ZeroShot
+from regstream.evaluate.text_tower import VISUAL_PROJECTION, open_text_tower, read_projection
+from regstream.evaluate.zero_shot import ZeroShotClassifier
 from regstream.events import Listener, Warned
 from regstream.manifest.schema import Candidate
 from regstream.plan.plan import Plan
 
-_RowsOf = Callable[[Candidate], CalibrationSet]
+_OpenRows = Callable[[Candidate], CalibrationSet]
 
 
-def metric_of(plan: Plan, listener: Listener) -> HeldOutLoss | Accuracy:
-    """The metric for a plan's model.
+def make_metric(plan: Plan, listener: Listener) -> HeldOutLoss | Accuracy:
+    """The metric for a plan's model: loss for language models, accuracy for vision models.
 
     Raises:
-        ManifestError: no candidate has a [candidates.evaluation] table, or nothing judges such a model.
+        ManifestError: no candidate has a [candidates.evaluation] table, or the model is of another kind.
         InputError: rows or heads cannot be used.
     """
-    judged = [candidate for candidate in plan.manifest.candidates if candidate.evaluation is not None]
-    if not judged:
+    candidates = [candidate for candidate in plan.manifest.candidates if candidate.evaluation is not None]
+    if not candidates:
         raise ManifestError("evaluate: no candidate has a [candidates.evaluation] table")
-    family, rows_of = plan.base.family, _rows_of(plan, listener)
+    family, open_rows = plan.base.family, _row_opener(plan, listener)
     if family.is_causal_lm:
-        return HeldOutLoss({candidate.name: _texts(candidate, rows_of) for candidate in judged})
+        return HeldOutLoss({candidate.name: _open_texts(candidate, open_rows) for candidate in candidates})
     if family.pooled_norm:
-        return _accuracy(judged, plan, rows_of, listener)
-    raise ManifestError(f"evaluate: nothing here judges a {family.name} model; language and vision models are judged")
+        return _accuracy(candidates, plan, open_rows, listener)
+    raise ManifestError(f"evaluate: a {family.name} model cannot be evaluated; language and vision models can")
 
 
 def held_out_rows(plan: Plan, listener: Listener) -> dict[str, CalibrationSet]:
-    """The rows of every [candidates.evaluation] table, by their candidates; what they are judged by is not asked.
+    """The rows of every [candidates.evaluation] table, by the name of its candidate, whatever the metric.
 
     Raises:
         InputError: rows cannot be used.
     """
-    judged = (candidate for candidate in plan.manifest.candidates if candidate.evaluation is not None)
-    rows_of = _rows_of(plan, listener)
-    return {candidate.name: rows_of(candidate) for candidate in judged}
+    open_rows = _row_opener(plan, listener)
+    return {c.name: open_rows(c) for c in plan.manifest.candidates if c.evaluation is not None}
 
 
-def _accuracy(judged: Sequence[Candidate], plan: Plan, rows_of: _RowsOf, listener: Listener) -> Accuracy:
-    """With the heads that are files; those made of words are only prepared."""
+def _accuracy(candidates: Sequence[Candidate], plan: Plan, open_rows: _OpenRows, listener: Listener) -> Accuracy:
+    """Read the heads that are files; zero-shot heads are computed later, by `with_zero_shot_heads`."""
     datasets, heads, prompts = {}, {}, {}
-    worded = {c.name: c.evaluation.classes for c in judged if c.evaluation and c.evaluation.classes}
-    tower = open_text_tower(plan, listener) if worded else None
-    for candidate in judged:
-        name, rows = candidate.name, _images(candidate, rows_of)
+    class_files = {c.name: c.evaluation.classes for c in candidates if c.evaluation and c.evaluation.classes}
+    tower = open_text_tower(plan, listener) if class_files else None
+    for candidate in candidates:
+        name, rows = candidate.name, _open_images(candidate, open_rows)
         datasets[name] = rows
-        with _told_of(candidate):
-            if tower is not None and name in worded:
-                prompts[name] = tower.prompts(read_classes(worded[name]).of_folders(rows.class_folders))
-                _check_labels(rows, prompts[name].num_classes)
+        with _error_context(candidate):
+            if tower is not None and name in class_files:
+                classes = read_class_names(class_files[name]).of_folders(rows.class_folders)
+                prompts[name] = tower.tokenize_prompts(classes)
+                num_classes = prompts[name].num_classes
             else:
                 heads[name] = _head(candidate, plan)
-                _check_labels(rows, heads[name].num_classes)
-    return Accuracy(datasets=datasets, heads=heads, zero_shot=ZeroShot(tower, prompts) if tower else None)
+                num_classes = heads[name].num_classes
+            _check_labels(rows, num_classes)
+    return Accuracy(datasets=datasets, heads=heads, zero_shot=ZeroShotClassifier(tower, prompts) if tower else None)
 
 
-def _texts(candidate: Candidate, rows_of: _RowsOf) -> TokenRows:
-    rows = rows_of(candidate)
+def _open_texts(candidate: Candidate, open_rows: _OpenRows) -> TokenRows:
+    rows = open_rows(candidate)
     assert isinstance(rows, TokenRows)
-    with _told_of(candidate):
+    with _error_context(candidate):
         if not any(length > 1 for batch in rows.batches for length in batch.lengths):
             raise InputError("no row has a second token to predict")
     return rows
 
 
-def _images(candidate: Candidate, rows_of: _RowsOf) -> PixelRows:
-    rows = rows_of(candidate)
+def _open_images(candidate: Candidate, open_rows: _OpenRows) -> PixelRows:
+    rows = open_rows(candidate)
     assert isinstance(rows, PixelRows)
-    with _told_of(candidate):
+    with _error_context(candidate):
         rows.labels(0)
     return rows
 
 
-def _rows_of(plan: Plan, listener: Listener) -> _RowsOf:
-    """What opens a candidate's held-out rows; a data set's revision is asked for once, whoever has rows of it."""
+def _row_opener(plan: Plan, listener: Listener) -> _OpenRows:
+    """A function that opens a candidate's held-out rows; all calls see the same revision of a data set."""
     sampler = DatasetSampler(plan.commits, listener)
 
-    def opened(candidate: Candidate) -> CalibrationSet:
+    def open_rows(candidate: Candidate) -> CalibrationSet:
         assert candidate.evaluation is not None
-        with _told_of(candidate):
+        with _error_context(candidate):
             return load_calibration(
                 candidate.evaluation,
                 family=plan.base.family,
@@ -104,10 +105,10 @@ def _rows_of(plan: Plan, listener: Listener) -> _RowsOf:
                 label=candidate.evaluation.label,
             )
 
-    return opened
+    return open_rows
 
 
-def _head(candidate: Candidate, plan: Plan) -> Head:
+def _head(candidate: Candidate, plan: Plan) -> ClassificationHead:
     assert candidate.evaluation is not None
     path = candidate.evaluation.head
     if path is None:
@@ -115,9 +116,9 @@ def _head(candidate: Candidate, plan: Plan) -> Head:
             f'candidate "{candidate.name}": evaluation: head is missing; name a .safetensors file with a weight'
             " (classes, features), or for a CLIP the classes, a .toml file of their names"
         )
-    projected = VISUAL_PROJECTION in plan.base.other_tensors.tensors
-    projection_PD = read_projection(plan.base, VISUAL_PROJECTION) if projected else None
-    return read_head(path, plan.model.hidden_size, projection_PD)
+    has_projection = VISUAL_PROJECTION in plan.base.other_tensors.tensors
+    projection_PD = read_projection(plan.base, VISUAL_PROJECTION) if has_projection else None
+    return read_classification_head(path, plan.model.hidden_size, projection_PD)
 
 
 def _check_labels(rows: PixelRows, num_classes: int) -> None:
@@ -130,8 +131,8 @@ def _check_labels(rows: PixelRows, num_classes: int) -> None:
 
 
 @contextmanager
-def _told_of(candidate: Candidate) -> Iterator[None]:
-    """Say whose evaluation it is that went wrong."""
+def _error_context(candidate: Candidate) -> Iterator[None]:
+    """Prefix errors with the candidate's name."""
     try:
         yield
     except InputError as error:

@@ -1,32 +1,29 @@
-"""The base's own files beside its weights, as they go into a result: unchanged, but for where they once were."""
+"""Removes paths of the machine from the base's tokenizer and processor settings before they are published."""
 
-import json
 from typing import Any
 
 from regstream.manifest.redaction import is_local_path
+from regstream.storage.json_file import dump_json, parse_json
 
-#: Where a library found what it read, which nothing reads again.
-_ORIGINS = frozenset({
+#: Keys in which a library saves where it loaded its files from; none of them is read again.
+_ORIGIN_KEYS = frozenset({
     "name_or_path", "_name_or_path", "tokenizer_file", "vocab_file", "merges_file", "spm_file",
     "special_tokens_map_file", "added_tokens_file", "tokenizer_config_file", "cache_dir", "local_files_only",
 })  # fmt: skip
-#: Settings; the strings of other files are vocabularies, in which anything may look like a path.
-_SETTINGS = frozenset({
+#: Other files hold vocabularies, in which any string may look like a path.
+_SETTINGS_FILES = frozenset({
     "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "preprocessor_config.json",
     "processor_config.json", "video_preprocessor_config.json",
 })  # fmt: skip
 
 
-def without_local_paths(name: str, content: bytes) -> bytes:
-    """A file's bytes; settings that say from which folder of a machine they were loaded do not say so any more."""
-    if name not in _SETTINGS:
+def remove_local_paths(name: str, content: bytes) -> bytes:
+    """The content of an auxiliary file without the keys that hold a local path; other files are returned unchanged."""
+    if name not in _SETTINGS_FILES:
         return content
-    try:
-        settings = json.loads(content)
-    except (ValueError, RecursionError):
-        return content  # whoever reads it will say what is wrong with it
+    settings = parse_json(content)  # None if invalid: returned unchanged
     cleaned = _without_origins(settings)
-    return content if cleaned == settings else (json.dumps(cleaned, indent=2, ensure_ascii=False) + "\n").encode()
+    return content if cleaned == settings else dump_json(cleaned)
 
 
 def _without_origins(value: Any) -> Any:
@@ -36,4 +33,4 @@ def _without_origins(value: Any) -> Any:
 
 
 def _is_origin(key: str, value: Any) -> bool:
-    return key in _ORIGINS and isinstance(value, str) and is_local_path(value)
+    return key in _ORIGIN_KEYS and isinstance(value, str) and is_local_path(value)

@@ -1,13 +1,13 @@
-"""Whose the files of an output are: a run writes and removes what its record lists, and refuses to add to others'."""
+"""Which files of an output folder belong to runs: only those that a record lists are overwritten or removed."""
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from regstream.errors import InputError
-from regstream.output.damage import check_file
-from regstream.output.loadable import loaded_files
-from regstream.output.provenance import MEASURED, PROVENANCE, check_name, is_published, read_provenance
+from regstream.output.integrity import check_file
+from regstream.output.model_files import model_files
+from regstream.output.provenance import MEASURED, PROVENANCE, check_file_name, is_published, read_provenance
 from regstream.output.publish import CONFIG, INDEX, result_files
 from regstream.plan.plan import Plan
 from regstream.storage import durable
@@ -15,43 +15,43 @@ from regstream.storage.run_folder import RunFolder
 
 
 def check_output(plan: Plan) -> None:
-    """Refuse an output to which a result cannot be added without mixing it with, or losing, what is not regstream's.
+    """Check that a result can be written to the output folder without replacing or mixing with files of others.
 
     Raises:
-        InputError: it holds files that models are loaded from, or that the result has too, and no record lists them;
-            or a file of it is an input; or the folder of a run's state is someone else's; or a record is damaged.
+        InputError: it holds files that libraries load or the result would replace, and no record lists them; or one
+            of its files is an input; or the state folder is not a run's; or a record is damaged.
         ResumeError: its state is of another version.
     """
     state_folder(plan).check()
     plan.run_folder.check()
     owned, planned = owned_files(plan), result_files(plan)
-    there = sorted(name for name in planned if os.path.lexists(plan.output / name))
-    foreign = [name for name in dict.fromkeys((*loaded_files(plan.output), *there)) if name not in owned]
+    existing = sorted(name for name in planned if os.path.lexists(plan.output / name))
+    foreign = [name for name in dict.fromkeys((*model_files(plan.output), *existing)) if name not in owned]
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise InputError(
             f"{plan.output}: holds {foreign[0]}{more}, which models are loaded from or a result has too, and no record"
             " of regstream lists as a run's; choose another output, or move them away"
         )
-    _refuse_inputs(plan, [own_path(plan.output, name) for name in owned | planned])
+    _refuse_inputs(plan, [result_path(plan.output, name) for name in owned | planned])
 
 
 def owned_files(plan: Plan) -> frozenset[str]:
-    """The files of an output that runs made: as the record of a result lists them, and of a run that is under way."""
+    """The files in the output that runs wrote, by the record of the result and that of an unfinished run."""
     names = set(state_folder(plan).files())
     if is_published(plan.output):
         names |= {PROVENANCE, MEASURED, *read_provenance(plan.output)["files"]}
     for name in names:
-        check_name(name, plan.output)
+        check_file_name(name, plan.output)
     return frozenset(names)
 
 
 def state_folder(plan: Plan) -> RunFolder:
-    """The folder in the output that says which of its files are a run's."""
+    """The folder in the output whose marker lists the files that runs write there."""
     return RunFolder(plan.state, plan.output)
 
 
-def own_path(folder: Path, name: str) -> Path:
+def result_path(folder: Path, name: str) -> Path:
     """Where a file of a result is.
 
     Raises:
@@ -63,51 +63,51 @@ def own_path(folder: Path, name: str) -> Path:
     return path
 
 
-def claim(plan: Plan) -> None:
-    """Say, before any is written, which files of the output are the run's, and mark its folders."""
+def claim_output(plan: Plan) -> None:
+    """Record which files of the output belong to the run, before it writes any, and mark the run's folders."""
     durable.make_folder(plan.workdir)
     state_folder(plan).mark(owned_files(plan) | result_files(plan))
     if plan.workdir != plan.state:
         plan.run_folder.mark()
 
 
-def clear(plan: Plan) -> list[Path]:
-    """Remove what a result or a run left, first what makes it load; what is not a run's stays, and is returned.
+def remove_result(plan: Plan) -> list[Path]:
+    """Remove a result and the state of a run, config and index first. Returns files in state folders that are others'.
 
     Raises:
-        InputError: a file is not what its record says, so that someone may have put it there.
+        InputError: a file differs from its record, so that someone may have replaced it.
     """
     owned = owned_files(plan)
-    _refuse_altered(plan)
-    claim(plan)
+    _refuse_changed(plan)
+    claim_output(plan)
     names = sorted(owned, key=lambda name: (name == PROVENANCE, name not in (CONFIG, INDEX), name))
-    paths = [own_path(plan.output, name) for name in names]
+    paths = [result_path(plan.output, name) for name in names]
     for path in paths:
         if path.is_symlink() or path.is_dir():
-            raise InputError(f"{path}: a link or a folder, and no file that a run made; move it away")
+            raise InputError(f"{path}: a link or a folder, not a file that a run wrote; move it away")
     durable.remove_files(paths)
     for parent in {path.parent for path in paths} - {plan.output}:
         durable.remove_if_empty(parent)
     return [left for folder in _state_folders(plan) for left in folder.clear()]
 
 
-def release(plan: Plan) -> list[Path]:
-    """Remove the state of a finished run, the lock last; what is not a run's stays, and is returned."""
+def remove_state(plan: Plan) -> list[Path]:
+    """Remove the state of a finished run, the lock last. Returns files in its folders that are others'."""
     return [left for folder in _state_folders(plan) for left in folder.remove()]
 
 
 def has_state(plan: Plan) -> bool:
-    """Whether a run's state is there."""
+    """Whether state of a run exists."""
     return any(folder.has_state for folder in _state_folders(plan))
 
 
 def _state_folders(plan: Plan) -> list[RunFolder]:
-    """The run's folder, and, last, the one in the output."""
-    elsewhere = [plan.run_folder] if plan.workdir != plan.state and plan.run_folder.exists else []
-    return [*elsewhere, *([state] if (state := state_folder(plan)).exists else [])]
+    """The folders with state of a run that exist; the one in the output, which holds the lock, is the last."""
+    folders = [plan.run_folder] if plan.workdir != plan.state else []
+    return [folder for folder in (*folders, state_folder(plan)) if folder.exists]
 
 
-def _refuse_altered(plan: Plan) -> None:
+def _refuse_changed(plan: Plan) -> None:
     if not is_published(plan.output):
         return
     for name, expected in read_provenance(plan.output)["files"].items():
@@ -118,11 +118,10 @@ def _refuse_altered(plan: Plan) -> None:
 
 
 def _refuse_inputs(plan: Plan, paths: Iterable[Path]) -> None:
-    written = dict(_identities(paths))
-    inputs = _identities(_inputs(plan)) if written else ()
-    for identity, path in inputs:
-        if identity in written:
-            raise InputError(f"{written[identity]}: is also the input {path}; choose another output")
+    outputs = dict(_inodes(paths))
+    for inode, path in _inodes(_inputs(plan)) if outputs else ():
+        if inode in outputs:
+            raise InputError(f"{outputs[inode]}: is also the input {path}; choose another output")
 
 
 def _inputs(plan: Plan) -> Iterator[Path]:
@@ -136,8 +135,8 @@ def _inputs(plan: Plan) -> Iterator[Path]:
             yield from filter(None, (candidate.evaluation.head, candidate.evaluation.classes))
 
 
-def _identities(paths: Collection[Path] | Iterable[Path]) -> Iterator[tuple[tuple[int, int], Path]]:
-    """What the file system tells files by, links followed; of those that are there."""
+def _inodes(paths: Iterable[Path]) -> Iterator[tuple[tuple[int, int], Path]]:
+    """Device and inode number of each existing file, links followed."""
     for path in paths:
         try:
             status = path.stat()

@@ -1,7 +1,7 @@
-"""`regstream.json`: what a result was made from, how each solve went, and the digest of every file beside it.
+"""The record of a result, `regstream.json`: its inputs, a report of every solve, and the digest of every file.
 
-Everything in it is decided by the inputs, so an interrupted run leaves the same bytes as an undisturbed one. What a
-clock or a memory gauge read stands apart, in `regstream.measured.json`.
+It depends only on the inputs, so an interrupted and resumed run writes the same bytes as an uninterrupted one.
+Measured times and memory are in `regstream.measured.json` instead.
 """
 
 import hashlib
@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from regstream import __version__
 from regstream.errors import InputError, error_boundary
-from regstream.manifest.record import for_the_record
 from regstream.manifest.redaction import redact_paths
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import STATE, Candidate
@@ -22,33 +21,34 @@ from regstream.plan.plan import Plan
 from regstream.storage import digests, durable
 from regstream.storage.identity import Identity
 from regstream.storage.journal import CommittedStep
+from regstream.storage.json_file import dump_json
 from regstream.storage.regular_file import check_regular
 
 PROVENANCE = "regstream.json"
 MEASURED = "regstream.measured.json"
-_MOST_PARTS = 2
+_MAX_DEPTH = 2  # of a file's path
 
 
-class _Shape(BaseModel):
+class _Schema(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow")
 
 
-class _File(_Shape):
+class _File(_Schema):
     bytes: int
     sha256: str
 
 
-class _Step(_Shape):
+class _Step(_Schema):
     name: str
 
 
-class _Identity(_Shape):
+class _Identity(_Schema):
     manifest: dict[str, Any]
     hub: dict[str, str] = {}
 
 
-class _Record(_Shape):
-    """What is read of a record by anyone; a digest can be taken of anything, and other versions write others."""
+class _Record(_Schema):
+    """The entries that readers rely on: a matching digest does not imply them, and other versions write others."""
 
     identity: _Identity
     steps: list[_Step]
@@ -56,11 +56,11 @@ class _Record(_Shape):
 
 
 def provenance(plan: Plan, identity: Identity, committed: Sequence[CommittedStep]) -> dict[str, Any]:
-    """The record, before the digests of files are known."""
+    """The record without the digests of files, which `write_provenance` adds."""
     return {
         "regstream": __version__,
         "method": plan.method.name,
-        "manifest": for_the_record(plan.manifest.text),
+        "manifest": redact_paths(plan.manifest.text),
         "base": _model_name(plan, plan.manifest.merge.base),
         "candidates": {c.name: _candidate_name(plan, c) for c in plan.manifest.candidates},
         "identity": identity,
@@ -70,29 +70,27 @@ def provenance(plan: Plan, identity: Identity, committed: Sequence[CommittedStep
     }
 
 
-def measured(committed: Sequence[CommittedStep]) -> dict[str, Any]:
-    """What the run took, step by step; no two runs measure the same."""
-    return {
-        "steps": [{**step.event_fields, "work": step.work} for step in committed],
-    }
+def measurements(committed: Sequence[CommittedStep]) -> dict[str, Any]:
+    """The time and memory that each step took."""
+    return {"steps": [{**step.event_fields, "work": step.work} for step in committed]}
 
 
-def record_files(
+def write_provenance(
     folder: Path, record: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]], temporary: Path | None = None
 ) -> None:
-    """Write the record with each file's size and digests, and its own, by way of a `temporary` file."""
+    """Write the record with each file's size and digests and the record's own digest, by way of a `temporary` file."""
     complete = {**record, "files": {name: dict(entry) for name, entry in sorted(files.items())}}
     complete["sha256"] = self_digest(complete)
-    durable.write_file(folder / PROVENANCE, _dump(complete), temporary)
+    durable.write_file(folder / PROVENANCE, dump_json(complete, sort_keys=True), temporary)
 
 
 def is_published(folder: Path) -> bool:
-    """Whether a finished result stands in a folder."""
+    """Whether a folder holds a finished result."""
     return (folder / PROVENANCE).exists()
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """The record beside a result.
+    """Read and validate the record of a result.
 
     Raises:
         InputError: there is none, or it is damaged.
@@ -102,47 +100,45 @@ def read_provenance(folder: Path) -> dict[str, Any]:
         text = check_regular(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; is this the output of a finished run?") from error
-    with error_boundary(f"{path}: damaged: no JSON"):
+    with error_boundary(f"{path}: damaged: not valid JSON"):
         record: Any = json.loads(text)
     with error_boundary(f"{path}: damaged"):
-        if not isinstance(record, dict) or record.get("sha256") != self_digest(record) or text != _dump(record):
+        canonical = dump_json(record, sort_keys=True)
+        if not isinstance(record, dict) or record.get("sha256") != self_digest(record) or text != canonical:
             raise InputError(f"{path}: damaged: it does not match its own digest")
     try:
         _Record.model_validate(record)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path}: damaged: {place}: {first['msg']}; is it of another version?") from error
+        raise InputError(f"{path}: damaged: {place}: {first['msg']}; was it written by another version?") from error
     for name in record["files"]:
-        check_name(name, path)
+        check_file_name(name, path)
     return record
 
 
-def check_name(name: str, record: Path) -> None:
-    """Refuse a name in a record that is none of a file in the folder: a record comes from whoever made the folder.
+def check_file_name(name: str, record: Path) -> None:
+    """Check that a name in a record is that of a file in the result's folder: records of others are not trusted.
 
     Raises:
-        InputError: names the record.
+        InputError: it points elsewhere or to a run's state; the message names the record.
     """
     parts = name.split("/")
-    if not 1 <= len(parts) <= _MOST_PARTS or any(part in ("", ".", "..") or "\0" in part for part in parts):
-        raise InputError(f'{record}: damaged: lists "{name}", which is no file of its folder')
+    if not 1 <= len(parts) <= _MAX_DEPTH or any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise InputError(f'{record}: damaged: lists "{name}", which is not a file in its folder')
     if parts[0] == STATE:
-        raise InputError(f'{record}: damaged: lists "{name}", which is state of a run')
+        raise InputError(f'{record}: damaged: lists "{name}", which is the state of a run')
 
 
 def self_digest(record: Mapping[str, Any]) -> str:
-    """The digest of a record without its own digest in it."""
-    return hashlib.sha256(_dump({key: value for key, value in record.items() if key != "sha256"})).hexdigest()
+    """The SHA-256 of a record without its entry `sha256`."""
+    others = {key: value for key, value in record.items() if key != "sha256"}
+    return hashlib.sha256(dump_json(others, sort_keys=True)).hexdigest()
 
 
 def file_entries(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Size and digest of small files, as they are recorded."""
+    """The entries of files in a record: size and SHA-256."""
     return {name: {"bytes": (folder / name).stat().st_size, "sha256": digests.sha256(folder / name)} for name in names}
-
-
-def _dump(record: Mapping[str, Any]) -> bytes:
-    return (json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def _candidate_name(plan: Plan, candidate: Candidate) -> str | dict[str, str]:
@@ -151,5 +147,5 @@ def _candidate_name(plan: Plan, candidate: Candidate) -> str | dict[str, str]:
 
 
 def _model_name(plan: Plan, reference: ModelRef) -> str:
-    # A folder by its name only: what is published tells nothing of the machine it was made on.
+    # Only the name of a folder: published files must not reveal paths of this machine.
     return reference.name if reference.folder is not None else f"{reference.hub_id}@{plan.commits[str(reference)]}"

@@ -1,6 +1,6 @@
-"""The files beside the shards, written in an order in which a half-made result never loads."""
+"""Writes the files beside the shards, in an order in which a partial result never loads."""
 
-import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,26 +9,27 @@ from typing import Any
 from regstream.events import Listener, Warned, ignore
 from regstream.manifest.redaction import redact_values
 from regstream.manifest.schema import STATE
-from regstream.output.card import model_card
-from regstream.output.damage import check_file
-from regstream.output.local_paths import without_local_paths
+from regstream.output.integrity import check_file
+from regstream.output.local_paths import remove_local_paths
+from regstream.output.model_card import model_card
 from regstream.output.provenance import (
     MEASURED,
     PROVENANCE,
     file_entries,
     is_published,
-    measured,
+    measurements,
     provenance,
     read_provenance,
-    record_files,
+    write_provenance,
 )
 from regstream.plan.plan import Plan
 from regstream.storage import durable
 from regstream.storage.identity import Identity
 from regstream.storage.journal import CommittedStep
+from regstream.storage.json_file import dump_json
 from regstream.storage.locking import exclusive_lock
 from regstream.storage.run_folder import LOCK, PUBLISHED, RunFolder
-from regstream.validation.auxiliary_files import companions, published_config
+from regstream.validation.auxiliary_files import auxiliary_files, published_config
 
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
@@ -37,44 +38,44 @@ _TEMPORARY = PUBLISHED + durable.TEMPORARY_SUFFIX
 
 
 def result_files(plan: Plan) -> frozenset[str]:
-    """Every file that a run of the plan writes into its output, by its name there."""
+    """The names of all files that a run of the plan writes into its output folder."""
     shards = {step.shard for step in plan.steps}
-    return frozenset({*shards, *companions(plan.base.folder), CARD, MEASURED, INDEX, CONFIG, PROVENANCE})
+    return frozenset({*shards, *auxiliary_files(plan.base.folder), CARD, MEASURED, INDEX, CONFIG, PROVENANCE})
 
 
 def copied_files(plan: Plan) -> list[Path]:
-    """The base's files that go into the result as they are."""
-    return [plan.base.folder / name for name in companions(plan.base.folder)]
+    """The base's files that are copied into the result."""
+    return [plan.base.folder / name for name in auxiliary_files(plan.base.folder)]
 
 
 def publish(plan: Plan, identity: Identity, committed: Sequence[CommittedStep]) -> None:
-    """Turn the committed shards into a model that loads: companions and card first, then index, config, provenance.
+    """Turn the committed shards into a model that loads: first auxiliary files and card, then index, config, record.
 
-    Every file is written atomically, so this can be interrupted and repeated at any point.
+    Every file is written atomically, so that this can be interrupted and repeated at any point.
     """
     folder = plan.output
-    names = companions(plan.base.folder)
+    names = auxiliary_files(plan.base.folder)
     for name in names:
         durable.make_folder((folder / name).parent)
-        _write(plan, name, without_local_paths(name, (plan.base.folder / name).read_bytes()))
+        _write(plan, name, remove_local_paths(name, (plan.base.folder / name).read_bytes()))
     _write(plan, CARD, model_card(plan, results=None).encode())
-    _write(plan, MEASURED, _json(measured(committed)))
-    _write(plan, INDEX, _json(_index(plan)))
-    _write(plan, CONFIG, _json(_config(plan)))
+    _write(plan, MEASURED, dump_json(measurements(committed)))
+    _write(plan, INDEX, dump_json(_index(plan)))
+    _write(plan, CONFIG, dump_json(_config(plan)))
     files = file_entries(folder, [*names, CARD, INDEX, CONFIG])
     for step in committed:
         files[step.shard] = {"bytes": step.shard_bytes, "sha256": step.shard_sha256, "sampled": step.shard_sampled}
-    record_files(folder, provenance(plan, identity, committed), files, _temporary(plan))
+    write_provenance(folder, provenance(plan, identity, committed), files, _temporary(plan))
 
 
 def add_results(folder: Path, plan: Plan, results: str, listener: Listener = ignore) -> None:
-    """Put a table of results, in Markdown, into a finished result's card, and the card's new digest on record.
+    """Add a Markdown table of results to a finished result's card, and update the card's digest in the record.
 
-    A card that someone has edited, or that cannot be written, is left as it is, with a warning.
+    A card that was edited or cannot be written stays unchanged, with a warning.
 
     Raises:
         InputError: there is no finished result in the folder, or its record is damaged.
-        ResumeError: a run is at work there.
+        ResumeError: a run is writing to the folder.
     """
     state = RunFolder(folder / STATE, folder)
     temporary = state.path / _TEMPORARY
@@ -84,24 +85,24 @@ def add_results(folder: Path, plan: Plan, results: str, listener: Listener = ign
     except OSError as error:
         if error.errno not in durable.NOT_WRITABLE:
             raise
-        listener(Warned(message=f"{folder}: {error.strerror}; the results are not put into its card"))
+        listener(Warned(message=f"{folder}: {error.strerror}; the results are not added to its card"))
         return
     with exclusive_lock(state.path / LOCK, folder):
         record = read_provenance(folder)
         card = model_card(plan, results=results).encode()
         try:
-            if _is_own_card(folder / CARD, record, card):
+            if _is_unedited_card(folder / CARD, record, card):
                 durable.write_file(folder / CARD, card, temporary)
-                record_files(folder, record, record["files"] | file_entries(folder, [CARD]), temporary)
+                write_provenance(folder, record, record["files"] | file_entries(folder, [CARD]), temporary)
             else:
-                listener(Warned(message=f"{folder / CARD}: edited since it was made; the results are not put into it"))
+                listener(Warned(message=f"{folder / CARD}: edited since it was written; the results are not added"))
         finally:
             if state.has_only_lock:
                 state.remove()
 
 
-def _is_own_card(path: Path, record: Mapping[str, Any], card: bytes) -> bool:
-    """Whether the card is as recorded, or as a call that was cut off left it before its record."""
+def _is_unedited_card(path: Path, record: Mapping[str, Any], card: bytes) -> bool:
+    """Whether the card is as recorded, or the new one, whose record an interrupted call did not update."""
     if not os.path.lexists(path):
         return True
     if path.is_symlink() or not path.is_file():
@@ -111,7 +112,7 @@ def _is_own_card(path: Path, record: Mapping[str, Any], card: bytes) -> bool:
 
 
 def published_commits(folder: Path) -> dict[str, str]:
-    """The commits of the hub that the result in a folder was made of; none where there is no result.
+    """The hub commits that the result in a folder was made from; empty where there is no result.
 
     Raises:
         InputError: its record is damaged.
@@ -125,34 +126,23 @@ def _write(plan: Plan, name: str, data: bytes) -> None:
 
 
 def _temporary(plan: Plan) -> Path:
-    """Where a file of the result is until it is whole: in a folder of the run's own, where it replaces nobody's."""
+    """The path of a file that is being written: in the run's own folder, where it replaces no file of others."""
     return plan.state / _TEMPORARY
 
 
 def _index(plan: Plan) -> dict[str, Any]:
     weight_map = {p.stored_name: step.shard for step in plan.steps for p in step.parameters}
-    num_values = sum(_num_values(shape) for step in plan.steps for shape in step.shapes.values())
+    num_values = sum(math.prod(shape) for step in plan.steps for shape in step.shapes.values())
     return {
         "metadata": {"total_parameters": num_values, "total_size": num_values * plan.output_dtype.itemsize},
         "weight_map": dict(sorted(weight_map.items())),
     }
 
 
-def _num_values(shape: tuple[int, ...]) -> int:
-    count = 1
-    for length in shape:
-        count *= length
-    return count
-
-
 def _config(plan: Plan) -> dict[str, Any]:
     config: dict[str, Any] = redact_values(published_config(plan.base.config), dropped=("name_or_path",))
-    # Of the class whose parameters it holds, whatever heads the base had, and whatever code named another.
+    # The class of the merged model: the base's config may name one with a head, or one of its own code.
     config["architectures"] = [type(plan.model.model).__name__]
     if plan.base.family.nested_config:
         config["model_type"] = plan.base.family.model_types[0]
     return {**config, "dtype": str(plan.output_dtype).removeprefix("torch.")}
-
-
-def _json(value: object) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

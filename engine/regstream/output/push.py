@@ -1,4 +1,4 @@
-"""A finished result onto the hub: what its record lists and the record itself, unaltered, and nothing else."""
+"""Uploads a finished result to the hub: its record and the files listed there, unchanged, and nothing else."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,8 +8,8 @@ from regstream import __version__
 from regstream.errors import InputError
 from regstream.events import Listener, Progressed, StepStarted, Warned, ignore
 from regstream.hub.upload import LocalFile, UploadResult, upload_files
-from regstream.output.damage import check_file, strangers
-from regstream.output.loadable import is_loaded
+from regstream.output.integrity import check_files
+from regstream.output.model_files import is_model_file
 from regstream.output.provenance import PROVENANCE, read_provenance
 from regstream.storage import digests
 
@@ -17,22 +17,22 @@ from regstream.storage import digests
 def push(
     folder: Path, repo: str, *, revision: str | None = None, private: bool = False, listener: Listener = ignore
 ) -> UploadResult:
-    """Publish a result; called again it sends what is missing. Every file is read and held against the record first.
+    """Check every file against the record, then upload those that the repository lacks.
 
     Raises:
-        InputError: the result is unfinished or altered; or the hub does not take it.
+        InputError: the result is unfinished or changed; or the hub refuses it.
     """
     record = read_provenance(folder)
     listener(StepStarted(index=0, name="push", work=2 * len(record["files"]) + 1))
-    problems = [*strangers(folder, record), *_problems(folder, record, listener)]
-    if problems:
+    if problems := check_files(folder, record, listener):
         more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
         raise InputError(
-            f"{problems[0]}{more}; what is published is what was made, whole: `regstream verify` tells more"
+            f"{problems[0]}{more}; only complete and unchanged results are published: `regstream verify` lists every"
+            " problem"
         )
     files = _files(folder, record)
-    for name in _telling(files):
-        listener(Warned(message=f"{name}: names your home folder, and came so from the base"))
+    for name in _files_with_home(files):
+        listener(Warned(message=f"{name}: contains the path of your home folder, copied from the base's file"))
     sent = upload_files(
         repo,
         files,
@@ -41,16 +41,10 @@ def push(
         message=f"Result of regstream {__version__}",
         on_uploaded=lambda name: listener(Progressed(doing=name)),
     )
-    if others := list(filter(is_loaded, sent.others)):
-        told = f"{repo}: holds {', '.join(others)}, not part of the result, and loaded with it or in its place"
-        listener(Warned(message=f"{told}; remove what is of another model there"))
+    if others := list(filter(is_model_file, sent.others)):
+        warning = f"{repo}: holds {', '.join(others)}, not part of the result, and loaded with it or in its place"
+        listener(Warned(message=f"{warning}; remove the files of other models there"))
     return sent
-
-
-def _problems(folder: Path, record: Mapping[str, Any], listener: Listener) -> Iterator[str]:
-    for name, expected in record["files"].items():
-        yield from check_file(folder / name, expected)
-        listener(Progressed(doing=name))
 
 
 def _files(folder: Path, record: Mapping[str, Any]) -> dict[str, LocalFile]:
@@ -63,9 +57,9 @@ def _files(folder: Path, record: Mapping[str, Any]) -> dict[str, LocalFile]:
     return files
 
 
-def _telling(files: Mapping[str, LocalFile]) -> Iterator[str]:
-    """The small files in which the home folder's path stands: a tokenizer's may say where it once was."""
-    trace = f"{Path.home()}/".encode()
+def _files_with_home(files: Mapping[str, LocalFile]) -> Iterator[str]:
+    """The files, other than weights, that contain the home folder's path: a tokenizer may have saved its origin."""
+    home = f"{Path.home()}/".encode()
     for name, file in files.items():
-        if file.path.suffix != ".safetensors" and trace in file.path.read_bytes():
+        if file.path.suffix != ".safetensors" and home in file.path.read_bytes():
             yield name

@@ -1,4 +1,4 @@
-"""A result, read again: every byte against its digest, every tensor against the config, every weight finite."""
+"""Reads a result again: every byte is compared with its digest, every tensor with the config, and must be finite."""
 
 import json
 from collections.abc import Iterator
@@ -10,20 +10,21 @@ import torch
 
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.errors import InputError, error_boundary
-from regstream.events import Listener, Progressed, StepStarted, ignore
+from regstream.events import Listener, StepStarted, ignore
 from regstream.manifest.architecture import Architecture
 from regstream.models.architecture.table import family_from_table
 from regstream.models.config.config_file import read_config
 from regstream.models.families.family import Family
 from regstream.models.layered_model import LayeredModel
-from regstream.output.damage import check_file, strangers
+from regstream.output.integrity import check_files
 from regstream.output.provenance import read_provenance
-from regstream.validation.agreement import check_base
+from regstream.output.publish import INDEX
+from regstream.validation.compatibility import check_base
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What was read and what is wrong with it, a line a problem."""
+    """The files that were read, and one line for each problem."""
 
     num_files: int
     num_bytes: int
@@ -31,18 +32,15 @@ class Verification:
 
 
 def verify(folder: Path, *, listener: Listener = ignore) -> Verification:
-    """Read a finished result again, whole; memory stays at one tensor.
+    """Read every file of a finished result again; memory is bounded by the largest tensor.
 
     Raises:
-        InputError: there is no record of a result, or the record itself is damaged.
+        InputError: the folder has no regstream.json, or a damaged one.
     """
     record = read_provenance(folder)
     files: dict[str, Any] = record["files"]
     listener(StepStarted(index=0, name="verify", work=len(files)))
-    problems = [*strangers(folder, record)]
-    for name, expected in files.items():
-        problems += check_file(folder / name, expected)
-        listener(Progressed(doing=name))
+    problems = check_files(folder, record, listener)
     if not problems:
         problems += _check_model(folder, record["identity"]["manifest"].get("architecture"))
     return Verification(
@@ -51,9 +49,9 @@ def verify(folder: Path, *, listener: Listener = ignore) -> Verification:
 
 
 def _check_model(folder: Path, architecture: object) -> Iterator[str]:
-    """Whether index, shards and config agree, and every weight is finite; `architecture` as the manifest meant it."""
+    """Check that index, shards and config agree and every weight is finite; `architecture` is the recorded table."""
     try:
-        result = open_checkpoint("result", folder, family=_described(folder, architecture))
+        result = open_checkpoint("result", folder, family=_recorded_family(folder, architecture))
         model = LayeredModel(result.family, result.model_config, dtype=torch.float32, device=torch.device("cpu"))
         model.drop_missing(result.missing_optional(model.shapes))
         result.include(check_base(result, model).prediction_layers)
@@ -64,7 +62,7 @@ def _check_model(folder: Path, architecture: object) -> Iterator[str]:
         yield str(error)
 
 
-def _described(folder: Path, architecture: object) -> Family | None:
+def _recorded_family(folder: Path, architecture: object) -> Family | None:
     if architecture is None:
         return None
     with error_boundary(f"{folder}: the architecture on record"):
@@ -73,7 +71,7 @@ def _described(folder: Path, architecture: object) -> Family | None:
 
 def _check_index(folder: Path, result: Checkpoint) -> None:
     with error_boundary(f"{folder}: its index"):
-        weight_map = dict(json.loads((folder / "model.safetensors.index.json").read_bytes())["weight_map"])
+        weight_map = dict(json.loads((folder / INDEX).read_bytes())["weight_map"])
     missing = {result.stored_name(name) for name in result.tensors} - weight_map.keys()
     if missing:
         raise InputError(f"{folder}: the index lacks {', '.join(sorted(missing))}")

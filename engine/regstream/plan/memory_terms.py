@@ -35,7 +35,7 @@ _COMBINED_STRETCHES = 2
 _DOWNLOAD_BYTES = 48 << 20
 #: A CUDA context and the workspaces of its libraries; by others' accounts, not measured here.
 _CONTEXT_BYTES = 768 << 20
-#: Journal, companions, and what a file system needs for itself.
+#: Journal, auxiliary files, and what a file system needs for itself.
 DISK_MARGIN = 1.02
 
 

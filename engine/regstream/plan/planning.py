@@ -20,15 +20,15 @@ from regstream.methods.method import Method
 from regstream.models.architecture.modules import family_from_manifest
 from regstream.models.layered_model import LayeredModel
 from regstream.plan.device import choose_device
-from regstream.plan.dropped import dropped
+from regstream.plan.discarded_changes import discarded_changes
 from regstream.plan.job import PlannedCandidate
 from regstream.plan.layout import make_steps
 from regstream.plan.plan import Plan
 from regstream.plan.step import Step
 from regstream.plan.unused import unused_settings
 from regstream.plan.warmup import warm_up
-from regstream.validation.grouping import joined
-from regstream.validation.inputs import Inputs, check_inputs, output_dtype
+from regstream.validation.inputs import ValidatedInputs, check_inputs, output_dtype
+from regstream.validation.summaries import merge_warnings
 
 
 def make_plan(
@@ -75,7 +75,7 @@ def make_plan(
     except ManifestError as error:
         raise ManifestError([f"{manifest.source}: {problem}" for problem in error.problems]) from error
     warnings.extend(unused_settings(manifest, base.family, chosen.type, steps, tuple(inputs.model.shapes)))
-    warnings.extend(joined(dropped(manifest, base, opened, steps), labels))
+    warnings.extend(merge_warnings(discarded_changes(manifest, base, opened, steps), labels))
     return Plan(
         manifest=manifest,
         method=method,
@@ -89,7 +89,7 @@ def make_plan(
         output_dtype=result_dtype,
         device=chosen,
         warnings=tuple(warnings.lines),
-        left_out=inputs.left_out,
+        left_out=inputs.ignored,
         ties=inputs.ties,
         runtime_bytes=_held_bytes(method, inputs.compute_dtype, device_here),
     )
@@ -102,7 +102,9 @@ def _device(manifest: Manifest, device: str | None, *, must_exist: bool) -> torc
     return chosen
 
 
-def _steps(manifest: Manifest, method: Method, base: Checkpoint, inputs: Inputs, itemsize: int) -> tuple[Step, ...]:
+def _steps(
+    manifest: Manifest, method: Method, base: Checkpoint, inputs: ValidatedInputs, itemsize: int
+) -> tuple[Step, ...]:
     model = inputs.model
     return make_steps(
         manifest, method, model.family, model.shapes, itemsize, carried=inputs.carried, stored_name=base.stored_name
@@ -140,7 +142,7 @@ class _Warnings:
         try:
             yield found.append
         finally:
-            self.extend(joined(found, labels))
+            self.extend(merge_warnings(found, labels))
 
 
 def _calibration_sets(

@@ -8,10 +8,10 @@ from pathlib import Path
 from regstream.device.memory import measured_peak
 from regstream.errors import ResumeError
 from regstream.events import Listener, RunFinished, RunStarted, StepCommitted, StepStarted, Warned, ignore
-from regstream.output.finished import refuse_other
-from regstream.output.ownership import check_output, claim, clear, has_state, release
+from regstream.output.ownership import check_output, claim_output, has_state, remove_result, remove_state
 from regstream.output.provenance import is_published
 from regstream.output.publish import copied_files, publish
+from regstream.output.result_identity import check_identity
 from regstream.plan.plan import Plan
 from regstream.runtime.inputs import Inputs
 from regstream.runtime.recovery import first_damaged
@@ -36,7 +36,7 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
     check_output(plan)  # whose files stand there: refused here, no digest taken yet
     inputs = Inputs(plan, full=full_digest, copied=copied_files(plan))
     if not restart and is_published(plan.output):
-        refuse_other(plan, inputs.identity, full=full_digest)  # another merge's, or altered
+        check_identity(plan, inputs.identity, full=full_digest)  # another merge's, or altered
         _remove_state(plan, listener)
         listener(RunFinished(output=str(plan.output), seconds=0.0, peak_bytes=0, already=True))
         return
@@ -77,10 +77,10 @@ def _claimed(plan: Plan, *, restart: bool, listener: Listener) -> Iterator[None]
     with exclusive_lock(plan.state / LOCK, plan.output):
         check_output(plan)  # again: now no other run changes it
         if restart:
-            _warn_of_leftovers(clear(plan), listener)
+            _warn_of_leftovers(remove_result(plan), listener)
         elif is_published(plan.output):
             raise ResumeError(f"{plan.output}: finished by another process meanwhile")
-        claim(plan)
+        claim_output(plan)
         yield
     for folder in made:
         durable.remove_if_empty(folder)
@@ -110,7 +110,7 @@ def _remove_state(plan: Plan, listener: Listener) -> None:
 
 
 def _release(plan: Plan, listener: Listener) -> None:
-    _warn_of_leftovers(release(plan), listener)
+    _warn_of_leftovers(remove_state(plan), listener)
 
 
 def _warn_of_leftovers(left: Sequence[Path], listener: Listener) -> None:

@@ -54,3 +54,16 @@ def reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f'key "{twice}" occurs twice')
     return entries
+
+
+def parse_json(content: bytes) -> Any:
+    """The JSON value in `content`; None where it is invalid: for files that a merge does not depend on."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def dump_json(value: object, *, sort_keys: bool = False) -> bytes:
+    """The bytes of a JSON file, indented and in UTF-8."""
+    return (json.dumps(value, indent=2, sort_keys=sort_keys, ensure_ascii=False) + "\n").encode()

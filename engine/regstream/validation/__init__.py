@@ -1,1 +1,12 @@
-"""Do the inputs belong together? Configs, tensors, ties and adapters, compared before any work."""
+"""Checks, before any work, that base and candidates belong together.
+
+inputs.py: all checks of a merge's inputs, in order, and the model that they agree on.
+compatibility.py: refuses tensors, shapes, vocabularies and adapters that do not fit the base.
+configs.py: whether two config.json files describe models that compute the same.
+unexpected_tensors.py: tensors that are no parameters of the model, ignored with a reason or refused.
+ties.py: heads tied to the embeddings, compared and untied.
+duplicates.py: candidates whose weights equal the base's or each other's.
+adapter_effect.py: adapters that change less than their config says.
+auxiliary_files.py: the base's files beside its weights that go into the result.
+summaries.py: long lists of tensor names, and repeated warnings, in few words.
+"""

@@ -1,6 +1,6 @@
-"""What an adapter does to the model that it is put on, where that is less than its config says: named, not refused."""
+"""Warns of adapters that change less of their model than their config says, or nothing."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 
@@ -8,51 +8,51 @@ from regstream.checkpoint.adapted import AdaptedCheckpoint
 from regstream.checkpoint.adapter import Adapter
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import LOCAL
+from regstream.models.families.family import Family
 from regstream.models.layered_model import LayeredModel
-from regstream.validation.grouping import grouped
+from regstream.validation.summaries import summarize_names
 
 
-def adapter_notes(candidate: AdaptedCheckpoint, model: LayeredModel) -> Iterator[str]:
-    """What a person should know of a candidate's adapter; a line each."""
+def adapter_warnings(candidate: AdaptedCheckpoint, model: LayeredModel) -> Iterator[str]:
+    """Yield one warning for each kind of tensor that the adapter has without effect, or lacks."""
     adapter = candidate.adapter
     if adapter.ignored_names:
         yield (
-            f"{candidate.label}: left out of its adapter: {grouped(adapter.ignored_names)}: outside"
-            f" {type(model.model).__name__}: a task's head, or another model's part"
+            f"{candidate.label}: left out of its adapter: {summarize_names(adapter.ignored_names)}: outside"
+            f" {type(model.model).__name__}: a task head, or part of another model"
         )
     if adapter.duplicates:
         yield (
-            f"{candidate.label}: left out of its adapter: {grouped(adapter.duplicates)}: of a module that was saved"
-            " whole, peft reads the plain name"
+            f"{candidate.label}: left out of its adapter: {summarize_names(adapter.duplicates)}: of a module"
+            " that was saved whole, peft reads only the plain name"
         )
-    if nothing := _changes_nothing(adapter):
-        yield f"{candidate.label}: its adapter changes nothing: {nothing}; was its training lost in saving?"
+    if reason := _no_effect_reason(adapter):
+        yield f"{candidate.label}: its adapter changes nothing: {reason}; was its training lost in saving?"
         return
-    without = [name for name, product in adapter.deltas.items() if product.scale == 0]
-    if without:
-        yield f"{candidate.label}: its adapter changes nothing in {grouped(without)}: alpha is 0 there"
-    if missing := _missing(adapter, candidate, model):
+    if zero_alpha := [name for name, product in adapter.deltas.items() if product.scale == 0]:
+        yield f"{candidate.label}: its adapter changes nothing in {summarize_names(zero_alpha)}: alpha is 0 there"
+    if missing := _missing_targets(adapter, candidate, model):
         yield (
-            f"{candidate.label}: its adapter holds no factors for {grouped(missing)}, which its target_modules name;"
-            " these stay as in the model"
+            f"{candidate.label}: its adapter holds no factors for {summarize_names(missing)}, which its"
+            " target_modules name; these stay as in the model"
         )
 
 
-def _changes_nothing(adapter: Adapter) -> str | None:
+def _no_effect_reason(adapter: Adapter) -> str | None:
     if adapter.replacements:
         return None
     if not adapter.deltas:
         return "its file holds no factors for the model"
     if all(product.scale == 0 for product in adapter.deltas.values()):
         return "alpha is 0"
-    if adapter.source is not LOCAL:  # perhaps not there yet, and what is told must not depend on that
+    if adapter.source is not LOCAL:  # warnings must not depend on which files are in the cache
         return None
-    reader = TensorReader(adapter.label, adapter.tensors, adapter.source)  # what is read here is no part of a merge
+    reader = TensorReader(adapter.label, adapter.tensors, adapter.source)  # does not count as read for the merge
     with reader.keep_open():
-        for title in ("b", "a"):
-            factors = (getattr(product, title) for product in adapter.deltas.values())
+        for name in ("b", "a"):
+            factors = (getattr(product, name) for product in adapter.deltas.values())
             if all(_is_zero(reader, factor) for factor in factors):
-                return f"all factors {title.upper()} are zero"
+                return f"all factors {name.upper()} are zero"
     return None
 
 
@@ -62,39 +62,27 @@ def _is_zero(reader: TensorReader, factor: str) -> bool:
     return not values.any()
 
 
-def _missing(adapter: Adapter, candidate: AdaptedCheckpoint, model: LayeredModel) -> list[str]:
-    """Weights that training was to change, by its config, and that the file has nothing for."""
-    changed = adapter.deltas.keys() | adapter.replacements.keys()
-    config = adapter.config
+def _missing_targets(adapter: Adapter, candidate: AdaptedCheckpoint, model: LayeredModel) -> list[str]:
+    """Weights that the adapter's config targets and that its file has no factors for."""
+    config, family = adapter.config, model.family
     linears = [name for name, shape in model.shapes.items() if len(shape) == 2 and name.endswith(".weight")]
-    if not isinstance(config.target_modules, list) or config.exclude_modules:
-        wanted = _like(linears, adapter.deltas.keys(), model)
-    else:
-        targets = [str(target) for target in config.target_modules]
-        wanted = [
+    if isinstance(config.target_modules, list) and not config.exclude_modules:
+        # As peft matches: the whole name of a module, or its end.
+        suffixes = tuple(f".{target}.weight" for target in config.target_modules)
+        targets = [
             name
             for name in linears
-            if _is_named(name, targets) or _is_named(candidate.model.stored_name(name), targets)
+            if f".{name}".endswith(suffixes) or f".{candidate.model.stored_name(name)}".endswith(suffixes)
         ]
+    else:  # a pattern: the linears that some block has adapted
+        adapted = {_name_in_block(name, family) for name in adapter.deltas} - {None}
+        targets = [name for name in linears if _name_in_block(name, family) in adapted]
     layers = config.layers_to_transform
-    chosen = {layers} if isinstance(layers, int) else set(layers) if isinstance(layers, list) else None
-    return [
-        name for name in wanted if name not in changed and (chosen is None or model.family.block_of(name) in chosen)
-    ]
+    blocks = {layers} if isinstance(layers, int) else set(layers) if isinstance(layers, list) else None
+    changed = adapter.deltas.keys() | adapter.replacements.keys()
+    return [name for name in targets if name not in changed and (blocks is None or family.block_of(name) in blocks)]
 
 
-def _is_named(weight: str, targets: Sequence[str]) -> bool:
-    """As peft has it: by the whole name of a module, or its end."""
-    module = weight.removesuffix(".weight")
-    return any(module == target or module.endswith(f".{target}") for target in targets)
-
-
-def _like(linears: Sequence[str], adapted: Iterable[str], model: LayeredModel) -> list[str]:
-    """The linears that are in some block what an adapted one is in another."""
-
-    def local(name: str) -> str | None:
-        block = model.family.block_of(name)
-        return None if block is None else name.removeprefix(model.family.block_prefix(block))
-
-    kinds = {local(name) for name in adapted} - {None}
-    return [name for name in linears if local(name) in kinds]
+def _name_in_block(name: str, family: Family) -> str | None:
+    block = family.block_of(name)
+    return None if block is None else name.removeprefix(family.block_prefix(block))

@@ -1,7 +1,7 @@
-"""Whether a candidate's config makes a model that computes what the base's does, whatever spelling it is in.
+"""Compares the config.json of a candidate with the base's: both must describe models that compute the same.
 
-What differs once transformers has read both is harmless only if it is known to be, or if the model's own code does not
-read it, or reads it and comes out as the same model.
+Configs are compared as transformers reads them. A difference is harmless if the key is listed here, if the model's
+code does not read the key, or if it builds the same model from both values.
 """
 
 import json
@@ -25,129 +25,128 @@ from regstream.models.config.same_model import same_model
 from regstream.models.empty_model import empty_model
 from regstream.models.layered_model import LayeredModel
 
-#: Where a config comes from, how it is stored and what is returned beside the output: of no account to anyone here.
-_RECORDS = re.compile(
+#: Keys for a config's origin, its storage and a model's further outputs: neither compared nor named in warnings.
+_IGNORED_KEYS = re.compile(
     r"transformers_version|name_or_path|architectures|dtype|torch_dtype|model_type|id2label|label2id|num_labels"
     r"|problem_type|return_dict|output_hidden_states|output_attentions|use_cache|gradient_checkpointing|torchscript"
     r"|use_return_dict|finetuning_task|task_specific_params|unsloth_.*|tokenizer_class"
 )
-#: What counts while a model is trained, by a task's head, or to a tokenizer; and what is held against tensors' shapes.
-_HARMLESS = re.compile(
+#: Keys for training, task heads and tokenizers, and sizes that the tensors' shapes are checked for.
+_HARMLESS_KEYS = re.compile(
     r"(?!token_dropout).*dropout.*|.*pdrop|.*_drop|layerdrop|drop_path_rate|initializer_.*|init_std|summary_.*"
     r"|(bos|eos|sep|cls|unk|decoder_start|forced_bos|forced_eos)_token_id"
     r"|quantization_config|projection_dim|vocab_size|router_aux_loss_coef|output_router_logits|chunk_size_feed_forward|pretraining_tp"
 )
-#: Older versions of transformers computed by them, this one may not read them.
-_ALWAYS_COMPUTING = {"position_embedding_type": "absolute", "per_layer_config": None}
-#: Rotary embeddings for which the longest position counts, and what counts of the others.
-_SCALED_BY_LENGTH = ("dynamic", "longrope", "yarn", "su")
-_LENGTHS = ("max_position_embeddings", "n_positions")
-#: The function by which models of RoBERTa's kind number positions from the padding's token id.
-_POSITIONS_BY_PADDING = "create_position_ids_from_input_ids"
-_MOST_NAMED = 4
+#: Keys that older versions of transformers compute with, though this one may not read them, and their defaults.
+_LEGACY_DEFAULTS = {"position_embedding_type": "absolute", "per_layer_config": None}
+#: Types of rotary embeddings that depend on the longest position, and the keys that give it.
+_LENGTH_ROPE_TYPES = ("dynamic", "longrope", "yarn", "su")
+_LENGTH_KEYS = ("max_position_embeddings", "n_positions")
+#: The function with which RoBERTa-like models number positions from the padding token's id on.
+_PADDING_POSITIONS = "create_position_ids_from_input_ids"
+_MAX_NAMES = 4
 
 
 class ConfigComparison:
-    """Holds candidates' configs against the base's; `model` is the base's."""
+    """Compares candidates' configs with the base's, whose `model` is given."""
 
     def __init__(self, base: Checkpoint, model: LayeredModel) -> None:
         self._base = base
         self._model = model
 
-    def base_notes(self) -> list[str]:
-        """What a person should know of the base's config, in at most one line."""
-        asked = ", ".join(unused_implementations(self._base.config))
+    def base_warnings(self) -> list[str]:
+        """A warning where the base's config names an attention implementation from another package; else nothing."""
+        requested = ", ".join(unused_implementations(self._base.config))
         used = getattr(self._model.model.config, "_attn_implementation", None)
-        return [f"{self._base.label}: {CONFIG}: {asked}: takes a package of its own; {used} is used"] if asked else []
+        if not requested:
+            return []
+        return [f"{self._base.label}: {CONFIG}: {requested}: needs an extra package; {used} is used instead"]
 
     def check(self, candidate: Checkpoint) -> list[str]:
-        """Check a candidate's config. Returns what a person should know of it, in at most one line.
+        """Check a candidate's config. Returns at most one warning, which names the harmless differences.
 
         Raises:
-            InputError: blocks, or what is around them, would compute something else.
+            InputError: the candidate's model would compute something else.
         """
         if candidate.folder == self._base.folder:
             return []
-        found, unused = self._differences(candidate)
-        computing = [difference for difference in found if not self._is_harmless(difference, candidate)]
-        if computing:
-            listed = ", and ".join(map(str, computing[:_MOST_NAMED]))
-            more = f" (and {len(computing) - _MOST_NAMED} more)" if len(computing) > _MOST_NAMED else ""
+        differing, unused = self._differences(candidate)
+        if harmful := [difference for difference in differing if not self._is_harmless(difference, candidate)]:
+            listed = ", and ".join(map(str, harmful[:_MAX_NAMES]))
+            more = f" (and {len(harmful) - _MAX_NAMES} more)" if len(harmful) > _MAX_NAMES else ""
             raise InputError(
                 f"{candidate.label}: {candidate.folder / CONFIG}: {listed}{more}; its blocks would compute something"
                 " else, and only checkpoints of one architecture can be merged"
             )
-        names = dict.fromkeys([*(difference.shown for difference in found if not difference.is_empty), *unused])
-        named = ", ".join(name for name in names if not _RECORDS.fullmatch(name))
-        return [f"{candidate.label}: {CONFIG}: keys that differ and change nothing here: {named}"] if named else []
+        keys = dict.fromkeys([*(difference.shown for difference in differing if not difference.is_empty), *unused])
+        names = ", ".join(key for key in keys if not _IGNORED_KEYS.fullmatch(key))
+        return [f"{candidate.label}: {CONFIG}: keys that differ and change nothing here: {names}"] if names else []
 
     def _differences(self, candidate: Checkpoint) -> tuple[list[Difference], list[str]]:
         base, config = self._base, candidate.model_config
         try:
-            found = config_differences(config, candidate.config, base.model_config, base.config)
+            differing = config_differences(config, candidate.config, base.model_config, base.config)
             unused = unused_keys(config, candidate.config, base.config)
-        except Exception as error:  # whatever comes of keys that stand in the way of the class's own
+        except Exception as error:  # keys may clash with attributes of the config class
             raise InputError(
                 f"{candidate.label}: {candidate.folder / CONFIG}: no config to compare: {error}"
             ) from error
-        return [difference for difference in found if not _RECORDS.fullmatch(difference.name)], unused
+        return [difference for difference in differing if not _IGNORED_KEYS.fullmatch(difference.name)], unused
 
-    def check_ties(self, checkpoint: Checkpoint) -> None:
-        """Refuse a checkpoint without a tensor that its config says is one of its own.
+    def check_untied_weights(self, checkpoint: Checkpoint) -> None:
+        """Check that a checkpoint holds its head, unless its config ties it.
 
         Raises:
-            InputError: transformers would start it at random.
+            InputError: it does not, and transformers would initialise the head at random.
         """
         tied: Any = getattr(type(self._model.model), "_tied_weights_keys", None) or {}
         for name in self._model.shapes.keys() & set(tied):
             if name not in checkpoint.tensors:
                 key = "tie_word_embeddings"
-                spelled = (
-                    json.dumps(checkpoint.config.get(key)) if key in checkpoint.config else "absent, which is false"
-                )
+                value = json.dumps(checkpoint.config[key]) if key in checkpoint.config else "absent, which is false"
                 raise InputError(
-                    f"{checkpoint.label}: {checkpoint.folder / CONFIG}: {key} is {spelled}, and tensor {name} is not in"
-                    f" the checkpoint{_described(checkpoint)}; where {key} is true at the top level, it is the"
+                    f"{checkpoint.label}: {checkpoint.folder / CONFIG}: {key} is {value}, and tensor {name} is not in"
+                    f" the checkpoint{_headless(checkpoint)}; where {key} is true at the top level, it is the"
                     " embeddings"
                 )
 
     def _is_harmless(self, difference: Difference, candidate: Checkpoint) -> bool:
         name, values = difference.name, (difference.value, difference.base_value)
-        if name in _ALWAYS_COMPUTING:
-            return all(value in ("absent", None, _ALWAYS_COMPUTING[name]) for value in values)
-        if name in _LENGTHS:
-            return not any(_is_scaled(config, _SCALED_BY_LENGTH) for config in self._pair(candidate))
+        if name in _LEGACY_DEFAULTS:
+            return all(value in ("absent", None, _LEGACY_DEFAULTS[name]) for value in values)
+        if name in _LENGTH_KEYS:
+            return not any(_has_rope_type(config, _LENGTH_ROPE_TYPES) for config in self._pair(candidate))
         if name == "pad_token_id":
-            return self._pads_with_any_token or all(value in ("absent", None) for value in values)
+            return self._ignores_padding_id or all(value in ("absent", None) for value in values)
         if name == "tie_word_embeddings":
             return not getattr(type(self._model.model), "_tied_weights_keys", None)
-        if name == ROPE and (difference.contradicts or any(map(_is_scaled, self._pair(candidate)))):
+        if name == ROPE and (difference.contradicts or any(map(_has_rope_type, self._pair(candidate)))):
             return not difference.contradicts and not self._is_read(difference)
-        is_unused = name == "sliding_window" and not any(map(_cuts_attention, self._pair(candidate)))
-        return is_unused or bool(_HARMLESS.fullmatch(name)) or self._is_unread(difference, candidate)
+        is_unlimited = name == "sliding_window" and not any(map(_has_sliding_window, self._pair(candidate)))
+        return is_unlimited or bool(_HARMLESS_KEYS.fullmatch(name)) or self._builds_the_same(difference, candidate)
 
     def _pair(self, candidate: Checkpoint) -> tuple[PreTrainedConfig, PreTrainedConfig]:
         return candidate.model_config, self._base.model_config
 
     def _is_read(self, difference: Difference) -> bool:
-        """Whether the model's code looks at a key."""
+        """Whether the model's code reads the key."""
         reads = self._reads
         return reads is None or difference.attribute in reads.construction | reads.forward
 
-    def _is_unread(self, difference: Difference, candidate: Checkpoint) -> bool:
-        """Whether the model's code does not look at a key, or makes the same model of both values."""
+    def _builds_the_same(self, difference: Difference, candidate: Checkpoint) -> bool:
+        """Whether the model's code does not read the key, or only to build the same model from both values."""
         if not self._is_read(difference):
             return True
         reads = self._reads
-        is_passing = reads is None or difference.attribute in reads.forward
-        return not is_passing and self._makes_the_same(difference.attribute, candidate)
+        in_forward = reads is None or difference.attribute in reads.forward
+        return not in_forward and self._equals_base_with(difference.attribute, candidate)
 
     @cached_property
     def _reads(self) -> ReadKeys | None:
         return read_keys(self._model.family, self._base.model_config, self._model.dtype)
 
-    def _makes_the_same(self, attribute: str, candidate: Checkpoint) -> bool:
-        """Whether the base's model with this one value of the candidate's is the base's model."""
+    def _equals_base_with(self, attribute: str, candidate: Checkpoint) -> bool:
+        """Whether the base's config with this one value of the candidate's builds the base's model."""
         changed: PreTrainedConfig = deepcopy(self._base.model_config)
         path, _, name = attribute.rpartition(".")
         try:
@@ -157,37 +156,37 @@ class ConfigComparison:
             else:
                 del vars(owner)[name]
             model = empty_model(self._model.family, changed, self._model.dtype)
-            return same_model(model, self._own_empty)
-        except Exception:  # whatever its code makes of a value that does not go with the rest
+            return same_model(model, self._empty_base_model)
+        except Exception:  # the model's code may fail on a value that does not fit the others
             return False
 
     @cached_property
-    def _own_empty(self) -> torch.nn.Module:
+    def _empty_base_model(self) -> torch.nn.Module:
         return empty_model(self._model.family, deepcopy(self._base.model_config), self._model.dtype)
 
     @cached_property
-    def _pads_with_any_token(self) -> bool:
-        """Whether nothing depends on which token id pads: not so in encoders of text, whose stems it is in."""
+    def _ignores_padding_id(self) -> bool:
+        """Whether nothing computed depends on the padding token's id. Text encoders read it in their stem."""
         if self._model.family.modality == "pixel_values":
             return True
         if not self._model.family.is_causal_lm:
             return False
         modules = {type(module) for module in self._model.model.modules()}
-        places = [*modules, *(sys.modules[module.__module__] for module in modules)]
-        return not any(hasattr(place, _POSITIONS_BY_PADDING) for place in places)
+        owners = [*modules, *(sys.modules[module.__module__] for module in modules)]
+        return not any(hasattr(owner, _PADDING_POSITIONS) for owner in owners)
 
 
-def _cuts_attention(config: PreTrainedConfig) -> bool:
-    """Whether a window of attention is shorter than the longest text."""
+def _has_sliding_window(config: PreTrainedConfig) -> bool:
+    """Whether the attention window is shorter than the longest text."""
     window, longest = getattr(config, "sliding_window", None), getattr(config, "max_position_embeddings", None)
     return isinstance(window, int) and not (isinstance(longest, int) and window >= longest)
 
 
-def _described(checkpoint: Checkpoint) -> str:
-    """What a checkpoint without a head is, where its config tells."""
-    found = checkpoint.config.get("architectures")
-    named = found[0] if isinstance(found, list) and found and isinstance(found[0], str) else ""
-    return f", whose architecture is {named}" if named and not named.endswith(("ForCausalLM", "LMHeadModel")) else ""
+def _headless(checkpoint: Checkpoint) -> str:
+    """Names the architecture in the config, if it is one without a head."""
+    names = checkpoint.config.get("architectures")
+    name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+    return f", whose architecture is {name}" if name and not name.endswith(("ForCausalLM", "LMHeadModel")) else ""
 
 
 def _sub_config(config: PreTrainedConfig, path: str) -> Any:
@@ -196,10 +195,10 @@ def _sub_config(config: PreTrainedConfig, path: str) -> Any:
     return config
 
 
-def _is_scaled(config: PreTrainedConfig, rope_types: Collection[str] | None = None) -> bool:
-    """Whether rotary embeddings are of other types than the default, or of some that are named."""
+def _has_rope_type(config: PreTrainedConfig, rope_types: Collection[str] | None = None) -> bool:
+    """Whether rotary embeddings are of one of `rope_types`; without these, of any but the default."""
     tables: list[Any] = [getattr(config, ROPE, None)]
     if isinstance(tables[0], Mapping):
         tables += tables[0].values()
-    found = [table.get("rope_type", "default") for table in tables if isinstance(table, Mapping)]
-    return any(kind != "default" if rope_types is None else kind in rope_types for kind in found)
+    types = [table.get("rope_type", "default") for table in tables if isinstance(table, Mapping)]
+    return any(name != "default" if rope_types is None else name in rope_types for name in types)

@@ -1,11 +1,11 @@
-"""Heads that are tied to the embeddings: whether what files hold of both is one weight, or two.
+"""Heads that the config ties to the embeddings: whether files hold equal weights for both, and how to untie them.
 
-A config ties them, and a file may all the same hold a head of its own, which libraries load or drop as they please.
+A file may hold a head of its own although the config ties it; some libraries load that head, some drop it.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -15,31 +15,34 @@ from regstream.checkpoint.reader import TensorReader
 from regstream.errors import InputError
 from regstream.models.layered_model import LayeredModel
 
-KEY = "tie_word_embeddings"
+_KEY = "tie_word_embeddings"
 
 
 class MakeModel(Protocol):
-    """Makes the base's model, with its head tied to the embeddings or not."""
+    """Makes the base's model with its head tied to the embeddings, or not."""
 
     def __call__(self, *, tied: bool) -> LayeredModel:
         """Make it."""
         ...
 
 
-#: A checkpoint and two of its tensors that have to be equal.
-Tie = tuple[Checkpoint, str, str]
-_ADVICE = '[merge.others] tied_head = "untie" gives the result a head of its own'
+class Tie(NamedTuple):
+    """Two tensors of a checkpoint that are one weight in the model and have to be equal."""
+
+    checkpoint: Checkpoint
+    name: str
+    source: str
 
 
 def untie(base: Checkpoint, candidates: Sequence[Checkpoint], model: LayeredModel, make: MakeModel) -> LayeredModel:
-    """Give base and candidates a head of their own: where a file holds none, it is what the embeddings are.
+    """Give base and candidates a head of their own: a copy of the embeddings for a file that holds none.
 
     Raises:
-        InputError: the model ties them whatever its config says, or an adapter changes a weight that is tied.
+        InputError: the model cannot be untied, or an adapter changes a tied weight.
     """
     tied = model.tied or make(tied=True).tied
     for checkpoint in (base, *candidates):
-        if model.tied or _ties(checkpoint):
+        if model.tied or _is_tied(checkpoint):
             check_adapted_ties(checkpoint, tied)
             for name, source in tied.items():
                 if source in checkpoint.tensors:
@@ -50,44 +53,44 @@ def untie(base: Checkpoint, candidates: Sequence[Checkpoint], model: LayeredMode
     separate = make(tied=False)
     if separate.tied:
         raise InputError(
-            f"{base.label}: {KEY} in its config does not untie the head of this model; it cannot be untied"
+            f"{base.label}: {_KEY} in its config does not untie the head of this model; it cannot be untied"
         )
     return separate
 
 
-def settle_ties(
+def resolve_ties(
     base: Checkpoint, candidates: Sequence[Checkpoint], model: LayeredModel, make: MakeModel
 ) -> Iterator[Tie]:
-    """Check that base and candidates agree on what is tied; what is left to be compared, value by value.
+    """Check that base and candidates agree on ties. Yields the pairs that `check_tie` must compare.
 
     Raises:
-        InputError: one has a head of its own where the others have none.
+        InputError: a candidate ties the head and the base does not, or a file lacks a head that its config unties.
     """
     tied: Mapping[str, str] = model.tied
     for checkpoint in (base, *(c for c in candidates if c.family is base.family)):
-        apart = not model.tied and _ties(checkpoint)
-        if apart and not tied:
+        only_here = not model.tied and _is_tied(checkpoint)
+        if only_here and not tied:
             tied = make(tied=True).tied
-        for name, source in tied.items() if model.tied or apart else ():
+        for name, source in tied.items() if model.tied or only_here else ():
             if name in checkpoint.tensors and source in checkpoint.tensors:
-                yield checkpoint, name, source
-            elif apart:
+                yield Tie(checkpoint, name, source)
+            elif only_here:
                 raise InputError(
                     f"{checkpoint.label}: {checkpoint.folder}: ties {name} to {source}, where the base has a head of"
                     f' its own; [merge.others] tied_head = "untie" takes the embeddings for its head'
                 )
-            elif checkpoint.config.get(KEY) is False:
+            elif checkpoint.config.get(_KEY) is False:
                 raise InputError(
                     f"{checkpoint.label}: {checkpoint.folder}: config.json says that {name} is not tied, and no file"
                     " holds it; is the download complete?"
                 )
-        # They agree in what it means, whatever their configs say.
-        if _ties(checkpoint) != _ties(base):
-            checkpoint.override_config(tie_word_embeddings=_ties(base))
+        # All load the same now, however their configs spell it.
+        if _is_tied(checkpoint) != _is_tied(base):
+            checkpoint.override_config(tie_word_embeddings=_is_tied(base))
 
 
 def check_tie(tie: Tie) -> None:
-    """Compare two tensors that are one weight in the model, a stretch at a time.
+    """Compare the two tensors, a bounded number of values at a time.
 
     Raises:
         InputError: they differ.
@@ -97,21 +100,22 @@ def check_tie(tie: Tie) -> None:
     if shapes[0] != shapes[1] or not _are_equal(checkpoint, name, source):
         raise InputError(
             f"{checkpoint.label}: {checkpoint.tensors[name].file}: {name} differs from {source}, which it is tied to:"
-            f" libraries load one or the other; {_ADVICE}, or remove {name} from the file"
+            f' libraries load one or the other; [merge.others] tied_head = "untie" gives the result a head of its own,'
+            f" or remove {name} from the file"
         )
 
 
-def is_here(tie: Tie) -> bool:
-    """Whether what is to be compared can be read without a download."""
+def is_local(tie: Tie) -> bool:
+    """Whether both tensors can be read without a download."""
     checkpoint, name, source = tie
     return all(checkpoint.tensors[tensor].file.exists() for tensor in (name, source))
 
 
 def check_adapted_ties(candidate: Checkpoint, tied: Mapping[str, str]) -> None:
-    """Refuse an adapter that changes one of two parameters that are one weight in the model.
+    """Check that an adapter changes no tied weight.
 
     Raises:
-        InputError: it does.
+        InputError: it changes one.
     """
     for name, source in tied.items():
         if candidate.adapted_names & {name, source}:
@@ -124,7 +128,7 @@ def check_adapted_ties(candidate: Checkpoint, tied: Mapping[str, str]) -> None:
 def _are_equal(checkpoint: Checkpoint, name: str, source: str) -> bool:
     first, second = (torch.empty(CHUNK_VALUES, dtype=torch.float32) for _ in range(2))
     num_values = math.prod(checkpoint.tensors[name].shape)
-    # An adapter changes neither; and what is read here is no part of a merge.
+    # No adapter changes these tensors, and what is read here does not count as read for the merge.
     reader = TensorReader(checkpoint.label, checkpoint.tensors, checkpoint.source)
     with reader.keep_open():
         for start in range(0, num_values, CHUNK_VALUES):
@@ -136,6 +140,6 @@ def _are_equal(checkpoint: Checkpoint, name: str, source: str) -> bool:
     return True
 
 
-def _ties(checkpoint: Checkpoint) -> bool:
-    """Whether a checkpoint's own config ties its head to its embeddings."""
-    return bool(getattr(checkpoint.model_config, KEY, False))
+def _is_tied(checkpoint: Checkpoint) -> bool:
+    """Whether the checkpoint's config ties head and embeddings."""
+    return bool(getattr(checkpoint.model_config, _KEY, False))

@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity
 import checkpoints
 from merging import Merge, make_merge
 from regstream.errors import InputError, ManifestError
-from regstream.evaluate.bias import Bias, representation_bias
+from regstream.evaluate.representation_bias import RepresentationBias, representation_bias
 
 ROWS = [checkpoints.random_rows(checkpoints.VOCABULARY, [19, 1, 33, 8], seed=300 + index) for index in range(2)]
 LAYERS = 3
@@ -44,7 +44,7 @@ def whole_states(folder: Path, rows: list[list[int]]) -> list[Tensor]:
     return [torch.cat(depth) for depth in states]
 
 
-def by_place(found: list[Bias]) -> dict[tuple[str, str, int], tuple[float, float]]:
+def by_place(found: list[RepresentationBias]) -> dict[tuple[str, str, int], tuple[float, float]]:
     return {(bias.model, bias.dataset, bias.depth): (bias.l1, bias.cosine) for bias in found}
 
 

@@ -1,4 +1,4 @@
-"""Every key of every config class, changed: whether it counts is held against what transformers computes with it."""
+"""Every key of every config class, changed: whether it counts is compared with what transformers computes."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -44,28 +44,28 @@ UNTOLD = {
 
 
 @dataclass(frozen=True)
-class Judge:
-    """A base, and what tells whether configs agree with its own."""
+class ConfigCase:
+    """A base, and the comparison of configs with its own."""
 
     base: Checkpoint
-    agreement: ConfigComparison
+    comparison: ConfigComparison
     model: PreTrainedModel
 
     @classmethod
     def of(cls, folder: Path, family: checkpoints.Family) -> Self:
-        """That of a small checkpoint."""
+        """The case of a small checkpoint."""
         merge = make_merge(folder, family, candidates=1, layers=2, num_rows=2)
         table = merge.read().architecture
         model_type = json.loads((merge.folders.base / "config.json").read_text())["model_type"]
         described = None if table is None else family_from_table(table, model_type)
         base = open_checkpoint("base", merge.folders.base, family=described)
-        return cls(base, agreement(base), checkpoints.load(merge.folders.base, dtype=torch.float32))
+        return cls(base, comparison(base), checkpoints.load(merge.folders.base, dtype=torch.float32))
 
-    def told(self, config: Mapping[str, Any], *, base: Mapping[str, Any] | None = None) -> list[str] | str:
-        """What is noted of a candidate with this config, or how it is refused; `base` is another config of the base."""
-        held = self.agreement if base is None else agreement(self.copy("base", "base", base))
+    def check(self, config: Mapping[str, Any], *, base: Mapping[str, Any] | None = None) -> list[str] | str:
+        """The warnings or the error for a candidate with this config; `base` replaces the config of the base."""
+        checker = self.comparison if base is None else comparison(self.copy("base", "base", base))
         try:
-            return held.check(self.copy('candidate "a"', "candidate", config))
+            return checker.check(self.copy('candidate "a"', "candidate", config))
         except InputError as error:
             return str(error)
 
@@ -86,7 +86,7 @@ class Judge:
             return None
 
 
-def agreement(base: Checkpoint) -> ConfigComparison:
+def comparison(base: Checkpoint) -> ConfigComparison:
     model = LayeredModel(base.family, base.model_config, dtype=torch.float32, device=torch.device("cpu"))
     return ConfigComparison(base, model)
 
@@ -105,16 +105,16 @@ def output_of(model: PreTrainedModel) -> Tensor:
     return torch.cat([output[0], output[1, :12]])
 
 
-Judges = Callable[[checkpoints.Family], Judge]
+MakeCase = Callable[[checkpoints.Family], ConfigCase]
 
 
 @pytest.fixture(scope="module")
-def judges(tmp_path_factory: pytest.TempPathFactory) -> Judges:
+def make_case(tmp_path_factory: pytest.TempPathFactory) -> MakeCase:
     @cache
-    def judge(family: checkpoints.Family) -> Judge:
-        return Judge.of(tmp_path_factory.mktemp(family), family)
+    def case(family: checkpoints.Family) -> ConfigCase:
+        return ConfigCase.of(tmp_path_factory.mktemp(family), family)
 
-    return judge
+    return case
 
 
 def changes(config: PreTrainedConfig) -> Iterator[tuple[str, Any]]:
@@ -157,21 +157,21 @@ def is_told(told: list[str], key: str) -> bool:
 
 @pytest.mark.parametrize("family", ["llama", *(slow(family) for family in FAMILIES if family != "llama")])
 def test_a_key_that_changes_what_is_computed_is_refused_and_any_other_is_told(
-    judges: Judges, family: checkpoints.Family
+    make_case: MakeCase, family: checkpoints.Family
 ) -> None:
-    judge = judges(family)
-    content = dict(judge.base.config)
-    expected = judge.computed(content)
+    case = make_case(family)
+    content = dict(case.base.config)
+    expected = case.computed(content)
     assert expected is not None
     num_refused, wrong = 0, []
-    for key, value in changes(judge.base.model_config):
+    for key, value in changes(case.base.model_config):
         config = content | {key: value}
-        told = judge.told(config)
+        told = case.check(config)
         if isinstance(told, str):
             num_refused += 1
-            assert told.startswith(f'candidate "a": {judge.base.folder.with_name("candidate")}/config.json: ')
+            assert told.startswith(f'candidate "a": {case.base.folder.with_name("candidate")}/config.json: ')
             continue
-        computed = judge.computed(config)  # None where weights do not fit, which their shapes tell
+        computed = case.computed(config)  # None where weights do not fit, which their shapes tell
         is_same = computed is None or torch.allclose(computed, expected, rtol=1e-4, atol=1e-5)
         if not (is_same and is_told(told, key)):
             wrong.append((key, value, is_same, told))
@@ -201,19 +201,19 @@ def with_theta(config: Mapping[str, Any], theta: float) -> dict[str, Any]:
     return {**config, "rope_parameters": table}
 
 
-@pytest.mark.parametrize("family", [f if f in ("llama", "gpt_neox") else slow(f) for f in FAMILIES])
-def test_both_versions_spellings_of_a_config_agree(judges: Judges, family: checkpoints.Family) -> None:
-    judge = judges(family)
-    new = dict(judge.base.config)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_both_versions_spellings_of_a_config_agree(make_case: MakeCase, family: checkpoints.Family) -> None:
+    case = make_case(family)
+    new = dict(case.base.config)
     if family == "gpt_neox":  # a quarter of these heads has one frequency, which is the same for each base
         new["rope_parameters"] |= {"partial_rotary_factor": 1.0}
     old = old_spelling(new)
-    assert judge.told(old, base=new) == []
-    assert judge.told(new, base=old) == []
+    assert case.check(old, base=new) == []
+    assert case.check(new, base=old) == []
     if "rope_parameters" in new:
         other = with_theta(new, 777.0)
         for candidate, base in ((other, new), (other, old), (old_spelling(other), new), (old_spelling(other), old)):
-            refusal = judge.told(candidate, base=base)
+            refusal = case.check(candidate, base=base)
             assert isinstance(refusal, str)
             assert " is 777" in refusal
 
@@ -282,11 +282,11 @@ AGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any], st
 
 @pytest.mark.parametrize(("family", "base", "candidate", "named"), AGREEING.values(), ids=AGREEING)
 def test_configs_that_make_the_same_blocks_agree(
-    judges: Judges, family: checkpoints.Family, base: dict[str, Any], candidate: dict[str, Any], named: str | None
+    make_case: MakeCase, family: checkpoints.Family, base: dict[str, Any], candidate: dict[str, Any], named: str | None
 ) -> None:
-    judge = judges(family)
-    config = {key: value for key, value in {**judge.base.config, **base, **candidate}.items() if value is not ...}
-    told = judge.told(config, base={**judge.base.config, **base})
+    case = make_case(family)
+    config = {key: value for key, value in {**case.base.config, **base, **candidate}.items() if value is not ...}
+    told = case.check(config, base={**case.base.config, **base})
     assert (told == []) if named is None else (isinstance(told, list) and len(told) == 1 and named in told[0])
 
 
@@ -337,23 +337,23 @@ DISAGREEING: dict[str, tuple[checkpoints.Family, dict[str, Any], dict[str, Any],
 
 @pytest.mark.parametrize(("family", "base", "candidate", "expected"), DISAGREEING.values(), ids=DISAGREEING)
 def test_configs_that_make_other_blocks_are_refused_by_key_and_values(
-    judges: Judges, family: checkpoints.Family, base: dict[str, Any], candidate: dict[str, Any], expected: str
+    make_case: MakeCase, family: checkpoints.Family, base: dict[str, Any], candidate: dict[str, Any], expected: str
 ) -> None:
-    judge = judges(family)
-    config = {key: value for key, value in {**judge.base.config, **base, **candidate}.items() if value is not ...}
-    told = judge.told(config, base={**judge.base.config, **base})
+    case = make_case(family)
+    config = {key: value for key, value in {**case.base.config, **base, **candidate}.items() if value is not ...}
+    told = case.check(config, base={**case.base.config, **base})
     assert isinstance(told, str)
     assert expected in told
     assert "\n" not in told
 
 
-def test_attention_of_a_package_is_named_with_what_is_used_instead(judges: Judges) -> None:
-    asked = {**judges("llama").base.config, "_attn_implementation": "flash_attention_2"}
-    base = judges("llama").copy("base", "base", asked)
-    assert agreement(base).base_notes() == [
-        "base: config.json: _attn_implementation = flash_attention_2: takes a package of its own; sdpa is used"
+def test_attention_of_a_package_is_named_with_what_is_used_instead(make_case: MakeCase) -> None:
+    asked = {**make_case("llama").base.config, "_attn_implementation": "flash_attention_2"}
+    base = make_case("llama").copy("base", "base", asked)
+    assert comparison(base).base_warnings() == [
+        "base: config.json: _attn_implementation = flash_attention_2: needs an extra package; sdpa is used instead"
     ]
-    assert judges("llama").agreement.base_notes() == []
+    assert make_case("llama").comparison.base_warnings() == []
 
 
 def test_a_head_that_is_missing_is_told_with_the_key_that_unties_it(tmp_path: Path) -> None:

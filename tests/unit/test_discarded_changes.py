@@ -81,7 +81,7 @@ def test_a_chat_template_of_a_candidates_own_is_named(tmp_path: Path) -> None:
         file.unlink(missing_ok=True)
         if config is not None:
             file.write_text(json.dumps({key: value for key, value in config.items() if key != "chat_template"}))
-    [line] = [line for line in told(merge) if "which the base has not" in line]
+    [line] = [line for line in told(merge) if "which the base lacks" in line]
     assert line.startswith('candidates "task0", "task1": it has a chat template')
 
 
@@ -94,4 +94,4 @@ def test_tokens_that_a_candidate_added_are_named(tmp_path: Path) -> None:
     file.write_text(json.dumps(content))
     [line] = told(merge)
     assert "task0" in line
-    assert "adds 1 tokens that the base's has not ('<|im_start|>')" in line
+    assert "adds 1 tokens that the base's lacks ('<|im_start|>')" in line

@@ -23,7 +23,7 @@ from regstream.output.verify import verify
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run
-from regstream.validation.grouping import joined
+from regstream.validation.summaries import merge_warnings
 
 UP = "model.layers.0.mlp.up_proj"
 Made = Callable[[checkpoints.Family], checkpoints.Folders]
@@ -383,4 +383,4 @@ def test_names_from_inside_the_model_with_the_head_are_its_own(llama: checkpoint
 def test_what_is_said_of_several_checkpoints_is_said_once() -> None:
     lines = ["base: x", 'candidate "a": x', "y", 'candidate "b": x', 'candidate "b": z', "y"]
     labels = ["base", 'candidate "a"', 'candidate "b"']
-    assert list(joined(lines, labels)) == ['base, candidates "a", "b": x', "y", 'candidate "b": z']
+    assert list(merge_warnings(lines, labels)) == ['base, candidates "a", "b": x', "y", 'candidate "b": z']

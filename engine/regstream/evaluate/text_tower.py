@@ -1,4 +1,4 @@
-"""CLIP's text tower, and prompts as it reads them.
+"""CLIP's text tower, and prompts tokenized for it.
 
 Shape suffixes: P projected features, D features.
 """
@@ -17,31 +17,31 @@ from regstream.data.row_reader import Row
 from regstream.data.tokenizer_process import TokenizerProcess
 from regstream.data.tokens import TokenIds
 from regstream.errors import InputError, ManifestError
-from regstream.evaluate.classes import Classes
+from regstream.evaluate.class_names import ClassNames
 from regstream.events import Listener
 from regstream.models.families.clip import CLIP_TEXT, CLIP_VISION
 from regstream.models.layered_model import LayeredModel
 from regstream.plan.plan import Plan
-from regstream.validation.agreement import check_base
+from regstream.validation.compatibility import check_base
 
 TEXT_PROJECTION, VISUAL_PROJECTION = "text_projection.weight", "visual_projection.weight"
 _BATCH_PROMPTS = 64
-#: What configs say that were written before the id was looked at: the highest id of a text ends it, whichever it is.
-_ANY_END = 2
+#: The eos_token_id of early CLIP configs, which is wrong: there the highest id of a text marks its end.
+_LEGACY_END_ID = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prompts:
-    """Every class in every template as token ids: `rows` has them longest first, `places` says where each stood."""
+class TokenizedPrompts:
+    """The token ids of every class in every template, longest first; `order` holds their original indices."""
 
     num_classes: int
     rows: TokenRows
-    places: Tensor
+    order: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextTower:
-    """The text tower of a whole CLIP, opened; no weight of it is in memory but the two projections."""
+    """The opened text tower of a whole CLIP. Only the two projections are in memory."""
 
     checkpoint: Checkpoint
     model: LayeredModel
@@ -49,57 +49,57 @@ class TextTower:
     text_projection_PD: Tensor
     visual_projection_PD: Tensor
 
-    def prompts(self, classes: Classes) -> Prompts:
-        """The prompts of a dataset's classes, tokenized by what stands beside the tower.
+    def tokenize_prompts(self, classes: ClassNames) -> TokenizedPrompts:
+        """Tokenize the prompts of a dataset's classes with the tower's tokenizer.
 
         Raises:
             InputError: the tokenizer is another model's, or a prompt is too long.
         """
-        ids = [self._ids(prompt) for prompt in classes.prompts]
+        ids = [self._token_ids(prompt) for prompt in classes.prompts]
         order = sorted(range(len(ids)), key=lambda index: len(ids[index]), reverse=True)
         rows = TokenRows([ids[index] for index in order], BatchPolicy(_BATCH_PROMPTS))
-        return Prompts(num_classes=len(classes.names), rows=rows, places=torch.tensor(order))
+        return TokenizedPrompts(num_classes=len(classes.names), rows=rows, order=torch.tensor(order))
 
-    def _ids(self, prompt: str) -> TokenIds:
+    def _token_ids(self, prompt: str) -> TokenIds:
         ids = self.tokenize(Row(f'prompt "{prompt}"', prompt))
         if self.model.max_positions is not None and len(ids) > self.model.max_positions:
             raise InputError(
-                f'prompt "{prompt}" has more than the {self.model.max_positions} tokens that are read of one'
+                f'prompt "{prompt}" has more than the {self.model.max_positions} tokens that the tower reads'
             )
         if ids.max() >= self.model.vocab_size:
             raise InputError(
                 f'{self.checkpoint.folder}: its tokenizer gives id {ids.max()} in prompt "{prompt}", outside the text'
-                f" tower's vocabulary of {self.model.vocab_size:,}; is it there, and this model's?"
+                f" tower's vocabulary of {self.model.vocab_size:,}; does the folder hold this model's tokenizer?"
             )
         end = self.model.eos_token_id
-        end = int(ids.max()) if end == _ANY_END else end
+        end = int(ids.max()) if end == _LEGACY_END_ID else end
         if (ids == end).nonzero()[0].tolist() != [len(ids) - 1]:
             raise InputError(
                 f'{self.checkpoint.folder}: its tokenizer does not end prompt "{prompt}" with id {end}, where the text'
-                " tower is read; is it there, and this model's?"
+                " tower is read; does the folder hold this model's tokenizer?"
             )
         return ids
 
 
 def open_text_tower(plan: Plan, listener: Listener) -> TextTower:
-    """The text tower that a plan's manifest names, else the base's own.
+    """Open the text tower that a plan's manifest names, or else the base's own.
 
     Raises:
-        ManifestError: the base is no CLIP.
-        InputError: there is none, the hub does not give it, or it is not the base's.
+        ManifestError: the base is not a CLIP.
+        InputError: there is none, it cannot be downloaded, or it does not fit the base.
     """
     if plan.base.family is not CLIP_VISION:
         raise ManifestError(
-            f"evaluate: classes: only a CLIP tells classes by their names, and the base is {plan.base.family.name};"
-            " give a head"
+            f"evaluate: classes: only a CLIP can classify by class names, and the base is {plan.base.family.name};"
+            " set head instead"
         )
-    named = plan.manifest.evaluation.text_tower
-    opening = CheckpointLoader(plan.manifest, plan.commits, listener)
-    whole = plan.base if named is None else opening.open_auxiliary("text tower", named)
+    reference = plan.manifest.evaluation.text_tower
+    loader = CheckpointLoader(plan.manifest, plan.commits, listener)
+    whole = plan.base if reference is None else loader.open_auxiliary("text tower", reference)
     for name in (TEXT_PROJECTION, VISUAL_PROJECTION):
         if name not in whole.other_tensors.tensors:
             raise InputError(
-                f"{whole.label}: {whole.folder} holds no {name}, so it is no whole CLIP, of which heads are made from"
+                f"{whole.label}: {whole.folder} holds no {name}, so it is no whole CLIP, and heads cannot be made from"
                 ' class names; name the folder of one: [evaluation] text_tower = "…"'
             )
     text = open_checkpoint(whole.label, whole.folder, whole.source, part=CLIP_TEXT)
@@ -109,7 +109,7 @@ def open_text_tower(plan: Plan, listener: Listener) -> TextTower:
     return TextTower(
         checkpoint=text,
         model=model,
-        # One more than there can be, to see what is too long.
+        # One token more than allowed, so that prompts that are too long are noticed.
         tokenize=TokenizerProcess(
             "text", whole.folder, (model.max_positions or text.config["max_position_embeddings"]) + 1
         ),
@@ -130,7 +130,7 @@ def _check_projections(whole: Checkpoint, text_size: int, visual_size: int) -> N
 
 
 def read_projection(whole: Checkpoint, name: str) -> Tensor:
-    """A projection of a whole CLIP, (P, D), float32."""
+    """Read a projection of a whole CLIP, (P, D), as float32."""
     projection_PD = torch.empty(whole.other_tensors.tensors[name].shape, dtype=torch.float32)
     whole.other_tensors.read({name: projection_PD})
     return projection_PD

@@ -1,4 +1,4 @@
-"""Which files of a folder libraries read when they load a model from it."""
+"""Which files of a folder libraries load as parts of a model, by their names."""
 
 import re
 from collections.abc import Iterator
@@ -6,11 +6,11 @@ from fnmatch import translate
 from pathlib import Path
 
 _PATTERNS = (
-    # weights, of every library that loads some by a glob or by a fixed name
+    # weights, in the formats and under the names that any library loads
     "*.safetensors", "*.index.json", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.ckpt.*", "*.h5", "*.msgpack", "*.gguf",
     "*.ggml", "*.onnx", "*.onnx_data", "weights*.npz", "*.ot", "*.tflite", "*.mlmodel", "*.tensors", "consolidated.*",
     "params.json", "adapter_*",
-    # what says how they are to be read
+    # configs
     "config.json", "*_config.json", "config_*.json", "modules.json", "model_index.json",
     "hf_quant_config.json", "quantize_config.json", "quant_strategy.json",
     # tokenizers, processors, templates
@@ -18,21 +18,21 @@ _PATTERNS = (
     "vocab.*", "*-vocab.*", "merges.txt", "bpe.codes", "chat_template*", "image_processor*.json",
     "feature_extractor*.json", "additional_chat_templates/*",
 )  # fmt: skip
-_LOADED = re.compile("|".join(translate(pattern) for pattern in _PATTERNS), re.IGNORECASE)
+_MODEL_FILE = re.compile("|".join(translate(pattern) for pattern in _PATTERNS), re.IGNORECASE)
 _FOLDERS = ("additional_chat_templates",)
 
 
-def loaded_files(folder: Path) -> Iterator[str]:
-    """The names, within a folder, of what a library would take for a part of a model: files, folders and links."""
+def model_files(folder: Path) -> Iterator[str]:
+    """The names of files, folders and links in a folder that a library would load."""
     names = _names(folder)
     names += [f"{inner}/{name}" for inner in _FOLDERS if inner in names for name in _names(folder / inner)]
-    yield from filter(is_loaded, names)
+    yield from filter(is_model_file, names)
 
 
-def is_loaded(name: str) -> bool:
-    """Whether a file of this name, within its folder or repository, is one that a library reads."""
+def is_model_file(name: str) -> bool:
+    """Whether libraries load a file of this name, which is relative to its folder or repository."""
     folder, _, _ = name.rpartition("/")
-    return folder in ("", *_FOLDERS) and _LOADED.fullmatch(name) is not None
+    return folder in ("", *_FOLDERS) and _MODEL_FILE.fullmatch(name) is not None
 
 
 def _names(folder: Path) -> list[str]:

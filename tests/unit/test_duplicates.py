@@ -13,7 +13,7 @@ from editing import edited, write_adapter, write_manifest
 from regstream.manifest.reading import read_manifest
 from regstream.plan.planning import make_plan
 
-SAME = "its weights are the base's, where compared; was its tuning lost in saving?"
+SAME = "its weights equal the base's, as far as compared; was its training lost in saving?"
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_a_merge_of_nothing_but_the_base_is_named_as_such(folders: checkpoints.F
 def test_a_candidate_given_twice_is_named(folders: checkpoints.Folders, tmp_path: Path) -> None:
     again = shutil.copytree(folders.candidates[0], tmp_path / "again")
     (line,) = told(tmp_path, folders.base, folders.candidates[0], again)
-    assert line == 'candidate "task1": its weights are those of candidate "task0", which so counts twice'
+    assert line == 'candidate "task1": its weights equal those of candidate "task0", which thus counts twice'
 
 
 def test_a_candidate_that_differs_in_one_tensor_is_one_of_its_own(folders: checkpoints.Folders, tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_an_adapter_given_twice_is_named(folders: checkpoints.Folders, tmp_path:
     adapter = write_adapter(tmp_path / "adapter", "model.layers.0.mlp.up_proj", 16, 32)
     first, second = (shutil.copytree(folders.candidates[0], tmp_path / name) for name in ("one", "two"))
     lines = told(tmp_path, folders.base, first, second, adapters={"one": adapter, "two": adapter})
-    assert lines == ['candidate "task1": its weights are those of candidate "task0", which so counts twice']
+    assert lines == ['candidate "task1": its weights equal those of candidate "task0", which thus counts twice']
 
 
 def test_an_adapter_that_lies_beside_the_model_is_named(folders: checkpoints.Folders, tmp_path: Path) -> None:

@@ -1,11 +1,10 @@
-"""The model card: what the hub shows of a result."""
+"""The model card, which the hub shows for a result."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from regstream.manifest.record import for_the_record
+from regstream.manifest.redaction import redact_paths
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate
 from regstream.models.families.family import Family
@@ -31,57 +30,49 @@ every solve.
 
 
 def model_card(plan: Plan, *, results: str | None) -> str:
-    """The card's text, metadata included; `results` is a table in Markdown."""
+    """The text of README.md, with metadata; `results` is a table in Markdown."""
     data = ModelCardData(
         base_model=_base_models(plan),
         datasets=_datasets(plan),
         library_name="transformers",
         license=_license(plan),
-        pipeline_tag=_pipeline(plan.base.family),
+        pipeline_tag=_pipeline_tag(plan.base.family),
         tags=["merge", "regstream", plan.method.name],
     )
-    lines = [f"- **{c.name}**: {_made_of(plan, c)}, weight {c.weight:g}" for c in plan.manifest.candidates]
+    lines = [f"- **{c.name}**: {_describe(plan, c)}, weight {c.weight:g}" for c in plan.manifest.candidates]
     text = _TEXT.format(
         name=plan.output.name,
         num_candidates=len(plan.candidates),
-        base=_told(plan, plan.manifest.merge.base),
+        base=_title(plan, plan.manifest.merge.base),
         method=plan.method.name,
         candidates="\n".join(lines),
         results=f"\n## Results\n\n{results}\n" if results else "",
-        manifest=for_the_record(plan.manifest.text).strip(),
+        manifest=redact_paths(plan.manifest.text).strip(),
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{text}"))
 
 
 def _base_models(plan: Plan) -> list[str] | None:
-    """The hub's own names of what the result was made of; a folder of somebody's machine is none."""
-    return list(dict.fromkeys(r.hub_id for r in _references(plan) if r.hub_id is not None)) or None
-
-
-def _references(plan: Plan) -> Iterator[ModelRef]:
-    yield plan.manifest.merge.base
-    for candidate in plan.manifest.candidates:
-        yield from filter(None, (candidate.model, candidate.adapter))
+    """The hub ids of base, candidates and adapters; local folders have none."""
+    references = [plan.manifest.merge.base]
+    references += [r for c in plan.manifest.candidates for r in (c.model, c.adapter) if r is not None]
+    return list(dict.fromkeys(r.hub_id for r in references if r.hub_id is not None)) or None
 
 
 def _datasets(plan: Plan) -> list[str] | None:
-    """The data sets of the hub whose rows went into the statistics."""
+    """The hub ids of the calibration data sets that the method reads."""
     rows = (candidate.calibration for candidate in plan.manifest.candidates if plan.manifest.merge.regresses)
     return list(dict.fromkeys(r.dataset for r in rows if r is not None and r.dataset is not None)) or None
 
 
-def _made_of(plan: Plan, candidate: Candidate) -> str:
-    model = _told(plan, candidate.model or plan.manifest.merge.base)
-    return model if candidate.adapter is None else f"adapter {_told(plan, candidate.adapter)} on {model}"
+def _describe(plan: Plan, candidate: Candidate) -> str:
+    model = _title(plan, candidate.model or plan.manifest.merge.base)
+    return model if candidate.adapter is None else f"adapter {_title(plan, candidate.adapter)} on {model}"
 
 
-def _told(plan: Plan, reference: ModelRef) -> str:
+def _title(plan: Plan, reference: ModelRef) -> str:
     commit = plan.commits.get(str(reference))
-    return _name(reference) + (f" at {commit[:12]}" if commit else "")
-
-
-def _name(reference: ModelRef) -> str:
-    return reference.hub_id or reference.name
+    return (reference.hub_id or reference.name) + (f" at {commit[:12]}" if commit else "")
 
 
 def _license(plan: Plan) -> str | None:
@@ -91,13 +82,12 @@ def _license(plan: Plan) -> str | None:
     try:
         text = card.read_text(encoding="utf-8", errors="replace")
         license_name: Any = ModelCard(text, ignore_metadata_errors=True).data.get("license")
-    except Exception:  # whatever is wrong with another's card, this result is whole without it
+    except Exception:  # the base's card may be malformed in any way, and this one needs no license
         return None
     return license_name if isinstance(license_name, str) else None
 
 
-def _pipeline(family: Family) -> str:
-    """What the hub calls the use of such a model."""
+def _pipeline_tag(family: Family) -> str:
     if family.modality == "pixel_values":
         return "image-feature-extraction"
     return "text-generation" if family.is_causal_lm else "feature-extraction"

@@ -1,6 +1,6 @@
-"""Whether candidates are what the base is: the same architecture, the same tensors, the same shapes."""
+"""Refuses base and candidates that differ in architecture, tensors or shapes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from regstream.checkpoint.adapted import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
@@ -8,25 +8,25 @@ from regstream.checkpoint.header import FLOAT_DTYPES
 from regstream.errors import InputError
 from regstream.manifest.schema import NonBlockParameters
 from regstream.models.layered_model import LayeredModel
-from regstream.validation.tensors import Account, account, refuse_unusable
+from regstream.validation.unexpected_tensors import UnexpectedTensors, classify_unexpected, refuse_unusable
 
 
-def check_base(base: Checkpoint, model: LayeredModel) -> Account:
-    """Check the base's tensors against the model that its config describes; what becomes of others.
+def check_base(base: Checkpoint, model: LayeredModel) -> UnexpectedTensors:
+    """Check the base's tensors against the model that its config describes. Returns those that the model has not.
 
     Raises:
         InputError: a tensor is missing, of another shape, or unknown to the model.
     """
     refuse_unusable(base, model)
     _check_shapes(base, model.shapes, model.shapes)
-    return account(base, model)
+    return classify_unexpected(base, model)
 
 
-def check_family(candidate: Checkpoint, base: Checkpoint) -> None:
-    """Refuse a candidate of another architecture than the base's.
+def check_architecture(candidate: Checkpoint, base: Checkpoint) -> None:
+    """Check that a candidate has the base's architecture.
 
     Raises:
-        InputError: it is of another.
+        InputError: it has another.
     """
     if candidate.family is not base.family:
         raise InputError(
@@ -38,17 +38,18 @@ def check_family(candidate: Checkpoint, base: Checkpoint) -> None:
 def check_candidate(
     candidate: Checkpoint, base: Checkpoint, shapes: Mapping[str, tuple[int, ...]], others: NonBlockParameters
 ) -> list[str]:
-    """Check a candidate against the base. Returns what is left out of it, a line a tensor.
+    """Check a candidate's tensors against the base's `shapes`. Returns a warning for each tensor with ignored rows.
 
     Raises:
-        InputError: a tensor missing or of another shape, or other rows of the vocabulary.
+        InputError: a tensor is missing or of another shape, or the vocabulary has another size.
     """
     vocabulary = _vocabulary_tensors(base)
-    expected = {}
-    for name, shape in shapes.items():
-        expected[name] = shape
-        if name in vocabulary and name in candidate.tensors:
-            expected[name] = _agreed_rows(candidate, name, shape, others)
+    expected = {
+        name: _expected_rows(candidate, name, shape, others)
+        if name in vocabulary and name in candidate.tensors
+        else shape
+        for name, shape in shapes.items()
+    }
     _check_shapes(candidate, expected, shapes)
     return [
         f"{candidate.label}: tensor {name}: rows {shape[0]:,} to {expected[name][0] - 1:,} of vocabulary are left out"
@@ -58,10 +59,10 @@ def check_candidate(
 
 
 def check_adapter(candidate: AdaptedCheckpoint, model: LayeredModel) -> None:
-    """Refuse an adapter on what the model under it holds beyond the model that is merged.
+    """Check that an adapter changes only tensors that the merged model has, whatever else its own model holds.
 
     Raises:
-        InputError: it changes such a tensor.
+        InputError: it changes another.
     """
     for name in sorted(candidate.adapted_names):
         if name not in model.shapes and name not in model.tied:
@@ -77,31 +78,34 @@ def _vocabulary_tensors(checkpoint: Checkpoint) -> set[str]:
     return {name for name in checkpoint.tensors if checkpoint.family.part_of(name) in ("embeddings", "head")}
 
 
-def _agreed_rows(
+def _expected_rows(
     candidate: Checkpoint, name: str, shape: tuple[int, ...], others: NonBlockParameters
 ) -> tuple[int, ...]:
-    found = candidate.tensors[name].shape
-    if found == shape or found[1:] != shape[1:]:
+    """The candidate's own shape if it has more rows than the base's and the manifest allows that, else the base's."""
+    spec = candidate.tensors[name]
+    if spec.shape == shape or spec.shape[1:] != shape[1:]:
         return shape
-    if found[0] < shape[0]:
+    if spec.shape[0] < shape[0]:
         raise InputError(
-            f"{candidate.label}: {candidate.tensors[name].file}: tensor {name} has {found[0]:,} rows of vocabulary,"
+            f"{candidate.label}: {spec.file}: tensor {name} has {spec.shape[0]:,} rows of vocabulary,"
             f" fewer than the base's {shape[0]:,}; it cannot be merged onto this base"
         )
     if others.vocabulary == "same":
         raise InputError(
-            f"{candidate.label}: {candidate.tensors[name].file}: tensor {name} has {found[0]:,} rows of vocabulary,"
+            f"{candidate.label}: {spec.file}: tensor {name} has {spec.shape[0]:,} rows of vocabulary,"
             f' the base {shape[0]:,}; [merge.others] vocabulary = "base" keeps the base\'s rows'
         )
-    return found
+    return spec.shape
 
 
 def _check_shapes(
     checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]], described: Mapping[str, tuple[int, ...]]
 ) -> None:
-    missing = [name for name in described if name not in checkpoint.tensors]
-    if missing:
-        raise InputError(f"{checkpoint.label}: {checkpoint.folder}: {_told(missing)}{_found_instead(checkpoint)}")
+    if missing := [name for name in described if name not in checkpoint.tensors]:
+        more = f", and {len(missing) - 1:,} more are" if len(missing) > 1 else ""
+        names = checkpoint.config.get("architectures")
+        config = f"; its config.json describes a {names[0]}" if isinstance(names, list) and names else ""
+        raise InputError(f"{checkpoint.label}: {checkpoint.folder}: tensor {missing[0]} is missing{more}{config}")
     for name in described:
         spec = checkpoint.tensors[name]
         if spec.shape != expected[name]:
@@ -114,14 +118,3 @@ def _check_shapes(
                 f"{checkpoint.label}: {spec.file}: tensor {name} is {spec.dtype}; only floating-point weights"
                 " can be merged, quantized ones have to be dequantized first"
             )
-
-
-def _told(missing: Sequence[str]) -> str:
-    more = f", and {len(missing) - 1:,} more are" if len(missing) > 1 else ""
-    return f"tensor {missing[0]} is missing{more}"
-
-
-def _found_instead(checkpoint: Checkpoint) -> str:
-    """What may be wrong where tensors are missing."""
-    described = checkpoint.config.get("architectures")
-    return f"; its config.json describes a {described[0]}" if isinstance(described, list) and described else ""

@@ -83,7 +83,7 @@ def test_a_config_loses_what_is_true_of_the_base_alone(base: Path, family: check
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"do_sample": false, "temperature": 0.6}', "transformers will not write it again: "),
+        ('{"do_sample": false, "temperature": 0.6}', "transformers refuses to save it again: "),
         ('{"do_sample": true, "temperature": 0.6}', None),
     ],
 )
@@ -114,7 +114,9 @@ def test_defaults_of_generation_that_keep_a_model_from_loading_are_left_out(
 def test_other_files_that_are_no_json_are_carried_and_named(base: Path, family: checkpoints.Folders) -> None:
     (base / "processor_config.json").write_text("{")
     plan = planned(base, family)
-    assert plan.warnings == ("base: processor_config.json is no JSON; it is carried as it is, and will not be read",)
+    assert plan.warnings == (
+        "base: processor_config.json is not valid JSON; it is copied unchanged, but libraries cannot read it",
+    )
     run(plan)
     assert (plan.output / "processor_config.json").read_text() == "{"
 
@@ -122,4 +124,4 @@ def test_other_files_that_are_no_json_are_carried_and_named(base: Path, family: 
 def test_code_that_a_tokenizer_names_is_said_to_be_missing(base: Path, family: checkpoints.Folders) -> None:
     (base / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["tokenization_own.Own", null]}}')
     (line,) = planned(base, family).warnings
-    assert line == "base: tokenizer_config.json names code in its auto_map, which is not carried"
+    assert line == "base: tokenizer_config.json names code in its auto_map, which is not copied"

@@ -1,4 +1,4 @@
-"""What tells the class of an image from its pooled features.
+"""Classification heads: the class of an image from its pooled features.
 
 Shape suffixes: B images, D features, P projected features, C classes.
 """
@@ -15,8 +15,8 @@ from regstream.storage.regular_file import check_regular
 
 
 @dataclass(frozen=True, kw_only=True)
-class Head:
-    """Class scores of pooled features: `weight_CP` on their projection, or on themselves where there is none."""
+class ClassificationHead:
+    """A linear classifier of pooled features, or, where `projection_PD` is given, of their normalised projection."""
 
     weight_CP: Tensor
     bias_C: Tensor | None
@@ -27,8 +27,8 @@ class Head:
         """C."""
         return self.weight_CP.shape[0]
 
-    def classes(self, features_BD: Tensor) -> Tensor:
-        """The class of each, (B,). In float32, whatever the model's dtype: two classes may lie close together."""
+    def predict(self, features_BD: Tensor) -> Tensor:
+        """The class of each image, (B,). Computed in float32 in any model: scores of two classes may be close."""
         features = features_BD.float()
         if self.projection_PD is not None:
             features = features @ self.projection_PD.T
@@ -37,11 +37,11 @@ class Head:
         return (scores_BC if self.bias_C is None else scores_BC + self.bias_C).argmax(-1)
 
 
-def read_head(path: Path, width: int, projection_PD: Tensor | None) -> Head:
-    """A head from a safetensors file: `weight` (classes, features), and `bias` where it has one.
+def read_classification_head(path: Path, width: int, projection_PD: Tensor | None) -> ClassificationHead:
+    """Read a head from a safetensors file: `weight` (classes, features) and, optionally, `bias` (classes).
 
     Raises:
-        InputError: there is no such tensor, or it fits neither the model's features nor their projection.
+        InputError: a tensor is missing, not finite, or fits neither the model's `width` nor the projection.
     """
     with error_boundary(f"{path}"):
         tensors = load_file(check_regular(path))
@@ -49,17 +49,17 @@ def read_head(path: Path, width: int, projection_PD: Tensor | None) -> Head:
     if weight is None or weight.dim() != 2 or not weight.is_floating_point():
         raise InputError(f"{path}: expected a tensor weight (classes, features), found {', '.join(tensors) or 'none'}")
     bias = tensors.get("bias")
-    projected = None if projection_PD is None else projection_PD.shape[0]
-    if weight.shape[1] not in (width, projected):
-        known = f"{width}" if projected is None else f"{projected} or {width}"
-        raise InputError(f"{path}: weight has {weight.shape[1]} features, the model's are {known}")
+    projected_width = None if projection_PD is None else projection_PD.shape[0]
+    if weight.shape[1] not in (width, projected_width):
+        expected = f"{width}" if projected_width is None else f"{projected_width} or {width}"
+        raise InputError(f"{path}: weight has {weight.shape[1]} features, the model's are {expected}")
     if bias is not None and (bias.shape != weight.shape[:1] or not bias.is_floating_point()):
         raise InputError(f"{path}: bias is {list(bias.shape)}; expected a number for each of {weight.shape[0]} classes")
     for name, tensor in {"weight": weight, "bias": bias}.items():
         if tensor is not None and not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{path}: {name} holds NaN or infinite values")
-    is_projected = projected is not None and weight.shape[1] == projected
-    return Head(
+    is_projected = weight.shape[1] == projected_width
+    return ClassificationHead(
         weight_CP=weight.to(torch.float32),
         bias_C=None if bias is None else bias.to(torch.float32),
         projection_PD=projection_PD if is_projected else None,

@@ -16,7 +16,7 @@ from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError
 from regstream.manifest.schema import NonBlockParameters
 from regstream.models.layered_model import LayeredModel
-from regstream.validation.agreement import check_base, check_candidate, check_family
+from regstream.validation.compatibility import check_architecture, check_base, check_candidate
 
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 UP = "model.layers.1.mlp.up_proj.weight"
@@ -44,7 +44,7 @@ def check(base: Path, candidate: Path, others: NonBlockParameters = NonBlockPara
     model = LayeredModel(opened.family, opened.model_config, dtype=torch.float32, device=torch.device("cpu"))
     check_base(opened, model)
     math = open_checkpoint('candidate "math"', candidate)
-    check_family(math, opened)
+    check_architecture(math, opened)
     check_candidate(math, opened, model.shapes, others)
 
 

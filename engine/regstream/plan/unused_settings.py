@@ -1,0 +1,145 @@
+"""Warns of manifest settings that have no effect on this merge, each with the reason."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from pydantic import BaseModel
+
+from regstream.manifest.rules import match_rule
+from regstream.manifest.schema import Calibration, Candidate, Manifest
+from regstream.manifest.shares import NEGLIGIBLE
+from regstream.models.families.family import Family
+from regstream.plan.step import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Context:
+    """Everything that decides whether a setting is read."""
+
+    manifest: Manifest
+    family: Family
+    device_type: str
+    steps: Sequence[Step]
+
+    @property
+    def reads_images(self) -> bool:
+        return self.family.modality == "pixel_values"
+
+    @property
+    def regresses(self) -> bool:
+        return self.manifest.merge.regresses
+
+    @property
+    def method(self) -> str:
+        return f'method "{self.manifest.merge.method}"'
+
+    def lacks(self, part: str) -> bool:
+        """Whether the model has no parameters of its own in a part outside the blocks."""
+        names = [tensor.name for step in self.steps for tensor in step.parameters]
+        return not any(self.family.part_of(name) == part for name in names)
+
+    @property
+    def samples_rows(self) -> bool:
+        """Whether some set of rows is sampled rather than read whole."""
+        sets: list[Calibration | None] = [c.evaluation for c in self.manifest.candidates]
+        sets += [c.calibration for c in self.manifest.candidates if self.regresses]
+        return any(rows is not None and rows.rows is not None for rows in sets)
+
+
+#: Returns why a key of a table has no effect, or None where it has one.
+_Reason = Callable[[_Context], str | None]
+_MERGE: dict[str, _Reason] = {
+    "alpha": lambda c: None if c.regresses else f"{c.method} solves no regression",
+    "seed": lambda c: None if c.samples_rows else "no rows are sampled: no set that is read has `rows`",
+}
+_OTHERS: dict[str, _Reason] = {
+    "embeddings": lambda c: "the model has none outside its blocks" if c.lacks("embeddings") else None,
+    "final_norm": lambda c: "the model has none" if c.lacks("final_norm") else None,
+    "head": lambda c: "the model has none of its own" if c.lacks("head") else None,
+    "vocabulary": lambda c: "the model reads images" if c.reads_images else None,
+}
+_RESOURCES: dict[str, _Reason] = {
+    "device_memory": lambda c: "the device is the CPU, and host_memory bounds it" if c.device_type == "cpu" else None,
+}
+_CANDIDATE: dict[str, _Reason] = {
+    "weight": lambda c: "there is no other candidate" if len(c.manifest.candidates) == 1 else None,
+    "calibration": lambda c: None if c.regresses else f"{c.method} reads no rows",
+}
+#: The same for the keys of a calibration or evaluation table.
+_ROWS: dict[str, Callable[[_Context, Calibration], str | None]] = {
+    "field": lambda c, rows: "the file holds tensors" if _holds_tensors(rows) else _image_folder_reason(c, rows),
+    "max_length": lambda c, _: "images are of one length" if c.reads_images else None,
+    "label": lambda c, _: None if c.reads_images else "texts have no labels",
+    "head": lambda c, _: None if c.reads_images else "a language model is evaluated by its loss",
+    "classes": lambda c, _: None if c.reads_images else "a language model is evaluated by its loss",
+}
+
+
+def unused_settings(
+    manifest: Manifest, family: Family, device_type: str, steps: Sequence[Step], names: Sequence[str]
+) -> Iterator[str]:
+    """Yield a line for each setting without effect; candidates for which it is the same share one.
+
+    `names` are those of all parameters that the model has.
+    """
+    context = _Context(manifest=manifest, family=family, device_type=device_type, steps=steps)
+    yield from _unused_in_table("[merge]", manifest.merge, _MERGE, context)
+    yield from _unused_in_table("[merge.others]", manifest.merge.others, _OTHERS, context)
+    yield from _unused_rules(manifest, family, steps, names)
+    unused = [entry for candidate in manifest.candidates for entry in _unused_in_candidate(candidate, context)]
+    for (key, reason), entries in groupby(sorted(unused), key=lambda entry: entry[:2]):
+        labels = ", ".join(f'"{label}"' for _, _, label in entries)
+        yield f"[[candidates]] {key} of {labels} has no effect: {reason}"
+    yield from _negligible_weights(manifest)
+    is_zero_shot = any(c.evaluation is not None and c.evaluation.classes is not None for c in manifest.candidates)
+    if manifest.evaluation.text_tower is not None and not is_zero_shot:
+        yield "[evaluation] text_tower has no effect: no candidate's evaluation names classes"
+    yield from _unused_in_table("[resources]", manifest.resources, _RESOURCES, context)
+
+
+def _unused_in_table(title: str, table: BaseModel, reasons: dict[str, _Reason], context: _Context) -> Iterator[str]:
+    for key, reason in reasons.items():
+        if key in table.model_fields_set and (why := reason(context)):
+            yield f"{title} {key} has no effect: {why}"
+
+
+def _unused_in_candidate(candidate: Candidate, context: _Context) -> Iterator[tuple[str, str, str]]:
+    """Yield key, reason and the candidate's name."""
+    for key, reason in _CANDIDATE.items():
+        if key in candidate.model_fields_set and (why := reason(context)):
+            yield key, why, candidate.name
+    sets = {"calibration": candidate.calibration if context.regresses else None, "evaluation": candidate.evaluation}
+    for table, rows in sets.items():
+        for key, row_reason in _ROWS.items() if rows is not None else ():
+            if rows is not None and key in rows.model_fields_set and (why := row_reason(context, rows)):
+                yield f"{table}.{key}", why, candidate.name
+
+
+def _holds_tensors(rows: Calibration) -> bool:
+    return rows.path is not None and rows.path.suffix == ".safetensors"
+
+
+def _image_folder_reason(context: _Context, rows: Calibration) -> str | None:
+    return "a folder holds images" if context.reads_images and rows.path is not None and rows.path.is_dir() else None
+
+
+def _negligible_weights(manifest: Manifest) -> Iterator[str]:
+    largest = max(manifest.shares)
+    for candidate, share in zip(manifest.candidates, manifest.shares, strict=True):
+        if share < NEGLIGIBLE * largest:
+            yield (
+                f'candidate "{candidate.name}": weight {candidate.weight:g} is so small beside the largest,'
+                f" {max(c.weight for c in manifest.candidates):g}, that the candidate has no effect on sums and means"
+            )
+
+
+def _unused_rules(manifest: Manifest, family: Family, steps: Sequence[Step], names: Sequence[str]) -> Iterator[str]:
+    blocks = {name: family.block_of(name) for name in names}
+    num_blocks = 1 + max((block for block in blocks.values() if block is not None), default=0)
+    regressed = {tensor.name for step in steps for tensor in step.parameters if tensor.rule == "regress"}
+    matched = {name: match_rule(manifest.rules, name, block, num_blocks) for name, block in blocks.items()}
+    for index, rule in enumerate(manifest.rules):
+        own = [name for name, first in matched.items() if first is rule]
+        if rule.use == "regress" and not regressed.intersection(own):
+            yield f'rules[{index}] {rule.parameters!r}: use = "regress" averages: it matches no weight of a linear'
