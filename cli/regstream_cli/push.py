@@ -1,13 +1,13 @@
-"""`regstream push`: a result onto the hub."""
+"""`regstream push`: uploads a result to the Hugging Face hub."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from regstream_cli.observers import observe_progress
 from regstream_cli.options import debug_option, json_option
-from regstream_cli.streams import note, write_json, writing_data
-from regstream_cli.watching import watching
+from regstream_cli.streams import stdout_boundary, write_json, write_message
 
 if TYPE_CHECKING:
     from regstream.hub.upload import Sent
@@ -40,20 +40,20 @@ def push(*, output: Path, repo: str, private: bool, revision: str | None, as_jso
       regstream push merged/llama me/llama-merged
       regstream push merged/llama me/llama-merged --private --revision v2
     """
-    with watching() as listener:
-        from regstream.output.push import push as publish
+    with observe_progress() as listener:
+        from regstream.output.push import push as push_result
 
-        sent = publish(output, repo, revision=revision, private=private, listener=listener)
-    note(_summary(sent))
+        sent = push_result(output, repo, revision=revision, private=private, listener=listener)
+    write_message(_summary(sent))
     if as_json:
         write_json({"url": sent.url, "commit": sent.commit, "sent": sent.files, "removed": sent.removed})
     else:
-        with writing_data():
+        with stdout_boundary():
             click.echo(sent.url)
 
 
 def _summary(sent: "Sent") -> str:
     if not sent.files and not sent.removed:
-        return f"{sent.url}: stands there already, at {sent.commit[:12]}"
-    removed = f", {len(sent.removed)} files of weights of another model removed" if sent.removed else ""
-    return f"{sent.url}: {len(sent.files)} files sent{removed}, at {sent.commit[:12]}"
+        return f"{sent.url}: is up to date at commit {sent.commit[:12]}"
+    removed = f", {len(sent.removed)} weight files of another model removed" if sent.removed else ""
+    return f"{sent.url}: {len(sent.files)} files uploaded{removed}, at commit {sent.commit[:12]}"

@@ -1,4 +1,4 @@
-"""`regstream run`: merge, or go on with a merge."""
+"""`regstream run`: starts or resumes a merge."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import click
 
 from regstream.events import RunFinished
 from regstream.units import format_bytes, format_seconds
-from regstream_cli.failures import full_disk_among
+from regstream_cli.error_reporting import disk_full_boundary
+from regstream_cli.observers import observe_progress
 from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
 from regstream_cli.plan import show_plan
-from regstream_cli.planned import Asked, plan_of
-from regstream_cli.streams import note, write_path
-from regstream_cli.watching import watching
+from regstream_cli.plan_loading import ManifestFile, plan_merge
+from regstream_cli.streams import write_message, write_path
 
 
 @click.command()
@@ -37,25 +37,26 @@ def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_di
     if dry_run:
         show_plan(path, device, as_json=as_json)
         return
-    asked = Asked.read(path)
-    manifest = asked.manifest
-    with watching(events_as_json=as_json) as listener:
+    file = ManifestFile.read(path)
+    with observe_progress(events_as_json=as_json) as listener:
         from regstream.runtime import scheduler
         from regstream.storage.journal import Journal
 
-        commits = {} if restart else Journal.commits(manifest.workdir)
-        plan = plan_of(asked, device=device, commits=commits, listener=listener)
-        with full_disk_among(lambda: plan.disks):
+        commits = {} if restart else Journal.commits(file.manifest.workdir)
+        plan = plan_merge(file, device=device, commits=commits, listener=listener)
+        with disk_full_boundary(lambda: plan.disks):
             scheduler.run(plan, restart=restart, full_digest=full_digest, listener=listener)
-    if listener.watch.finished is not None:
-        note(_summary(listener.watch.finished))
+    if listener.state.finished is not None:
+        write_message(_summary(listener.state.finished))
     if not as_json:
-        write_path(manifest.merge.output)
+        write_path(file.manifest.merge.output)
 
 
 def _summary(finished: RunFinished) -> str:
     if finished.already:
         return f"{finished.output}: already finished; nothing to do"
     took, peak = format_seconds(finished.seconds), format_bytes(finished.peak_bytes)
-    share = f", {finished.product_share:.0%} of the machine's matrix product rate" if finished.product_share else ""
+    share = (
+        f", {finished.product_share:.0%} of the machine's matrix multiplication rate" if finished.product_share else ""
+    )
     return f"{finished.output}: finished in {took}, peak memory {peak}{share}"

@@ -15,8 +15,8 @@ import pytest
 from click.testing import Result
 from pydantic import BaseModel
 
-from regstream.manifest.canonical import meaning
-from regstream.manifest.reading import manifest_from, read_manifest
+from regstream.manifest.canonical import canonical_config
+from regstream.manifest.reading import parse_manifest, read_manifest
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Architecture, Manifest
 from regstream.models.family import LANGUAGE_MODEL_FATES
@@ -62,7 +62,7 @@ def test_into_another_folder_as_seen_from_there(invoke: Invoke, here: Path) -> N
 def test_without_rows_it_averages_and_says_so(invoke: Invoke, here: Path) -> None:
     result = invoke(*TWO, *ROWS[:2], "-o", "merge.toml")
     assert result.exit_code == 0
-    assert 'it averages: for "regmean++"' in result.stderr
+    assert 'the method is "average"; for "regmean++"' in result.stderr
     assert len(result.stderr.splitlines()) == 1
     manifest = read_manifest("merge.toml")
     assert manifest.merge.method == "average"
@@ -92,8 +92,8 @@ def test_a_commented_default_is_the_default(invoke: Invoke, here: Path, rows: tu
     ]
     changed = {line.split(" = ")[0] for line, before in zip(taken, lines, strict=True) if line != before}
     assert {"alpha", "seed", "embeddings", "final_norm", "head", "vocabulary", "weight", "field"} <= changed
-    manifests = [manifest_from(each, "merge.toml") for each in (text, "\n".join(taken))]
-    before, after = (without_others(meaning(manifest)) for manifest in manifests)
+    manifests = [parse_manifest(each, "merge.toml") for each in (text, "\n".join(taken))]
+    before, after = (without_others(canonical_config(manifest)) for manifest in manifests)
     assert after == before
     [default, explicit] = (others_of_a_language_model(manifest) for manifest in manifests)
     assert explicit == default
@@ -182,7 +182,7 @@ def test_nothing_is_overwritten(invoke: Invoke, here: Path) -> None:
     (here / "merge.toml").write_text("mine")
     result = invoke(*TWO, "-o", "merge.toml")
     assert result.exit_code == 2
-    assert "merge.toml: is there already" in result.stderr
+    assert "merge.toml: exists already" in result.stderr
     assert (here / "merge.toml").read_text() == "mine"
     missing = invoke(*TWO, "-o", "nowhere/merge.toml")
     assert missing.exit_code == 2

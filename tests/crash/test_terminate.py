@@ -27,7 +27,7 @@ def signalled_in(resuming: Resuming, name: str, number: int) -> None:
 
     setattr(scheduler, "run_step", signal_and_run)  # noqa: B010  a name the module imports for itself
     result = CliRunner().invoke(cli, ["run", str(resuming.merge.manifest)])
-    assert "the same command goes on" in result.stderr, result.stderr
+    assert "rerun the command to resume" in result.stderr, result.stderr
     raise SystemExit(result.exit_code)
 
 

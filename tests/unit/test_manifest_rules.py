@@ -2,9 +2,7 @@
 
 from typing import Literal
 
-import pytest
-
-from regstream.manifest.rules import match_rule, nearest_names, rule_problems, unmatched
+from regstream.manifest.rules import match_rule, nearest_names, rule_problems
 from regstream.manifest.schema import Rule
 
 NAMES: list[tuple[str, int | None]] = [
@@ -40,10 +38,10 @@ def test_globs_tell_upper_case_from_lower() -> None:
 
 
 def test_rules_that_match_nothing_are_found() -> None:
-    dead = rule("*.self_atn.*")
-    assert unmatched([rule("*.mlp.*", "0"), dead, rule("*norm*", "5")], NAMES, 6) == [dead]
-    with pytest.raises(ValueError, match="names block 6"):
-        unmatched([rule("none", "6")], NAMES, 6)
+    [problem] = rule_problems([rule("*.mlp.*", "0"), rule("*.self_atn.*"), rule("*norm*", "5")], NAMES, 6)
+    assert problem.startswith("rules[1]: parameters: ")
+    [problem] = rule_problems([rule("none", "6")], NAMES, 6)
+    assert "names block 6" in problem
 
 
 def test_the_nearest_names_are_written_once_for_all_blocks() -> None:

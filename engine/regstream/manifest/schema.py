@@ -22,7 +22,7 @@ from regstream.manifest.fields import (
     SizeBytes,
     Text,
 )
-from regstream.manifest.references import real
+from regstream.manifest.references import resolve_links
 from regstream.manifest.shares import shares
 
 Method = Literal["average", "task_arithmetic", "regmean", "regmean++"]
@@ -221,5 +221,5 @@ class Manifest(_Table):
         parent, output = self.resources.workdir, self.merge.output
         if parent is None:
             return self.state
-        digest = hashlib.sha256(os.fsencode(real(output))).hexdigest()
+        digest = hashlib.sha256(os.fsencode(resolve_links(output))).hexdigest()
         return parent / f"regstream-{output.name[:_MOST_NAME]}-{digest[:8]}"

@@ -5,7 +5,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
-from regstream.manifest.record import for_the_record
+from regstream.manifest.redaction import redact_paths
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate
 from regstream.models.family import Family
@@ -48,7 +48,7 @@ def model_card(plan: Plan, *, results: str | None) -> str:
         method=plan.method.name,
         candidates="\n".join(lines),
         results=f"\n## Results\n\n{results}\n" if results else "",
-        manifest=for_the_record(plan.manifest_text).strip(),
+        manifest=redact_paths(plan.manifest_text).strip(),
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{text}"))
 

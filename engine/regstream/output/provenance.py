@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from regstream import __version__
 from regstream.errors import InputError, error_boundary
-from regstream.manifest.record import for_the_record
 from regstream.manifest.redaction import redact_paths
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import STATE, Candidate
@@ -60,7 +59,7 @@ def provenance(plan: Plan, identity: Identity, committed: Sequence[Committed]) -
     return {
         "regstream": __version__,
         "method": plan.method.name,
-        "manifest": for_the_record(plan.manifest_text),
+        "manifest": redact_paths(plan.manifest_text),
         "base": _model_name(plan, plan.manifest.merge.base),
         "candidates": {c.name: _candidate_name(plan, c) for c in plan.manifest.candidates},
         "identity": identity,

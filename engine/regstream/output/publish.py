@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from regstream.events import Listener, Warned, ignore
-from regstream.manifest.redaction import redact_values
+from regstream.manifest.redaction import redact_json
 from regstream.manifest.schema import STATE
 from regstream.output.card import model_card
 from regstream.output.damage import check_file
@@ -146,7 +146,7 @@ def _num_values(shape: tuple[int, ...]) -> int:
 
 
 def _config(plan: Plan) -> dict[str, Any]:
-    config: dict[str, Any] = redact_values(published_config(plan.base.config), dropped=("name_or_path",))
+    config: dict[str, Any] = redact_json(published_config(plan.base.config), dropped=("name_or_path",))
     # Of the class whose parameters it holds, whatever heads the base had, and whatever code named another.
     config["architectures"] = [type(plan.model.model).__name__]
     if plan.base.family.nested_config:

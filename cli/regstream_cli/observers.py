@@ -1,0 +1,52 @@
+"""Attaches everything that observes the engine's events: the progress display, JSON output, and signal handling."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from regstream.events import Event, Listener
+from regstream_cli.interrupt import InterruptHandler
+from regstream_cli.progress_bars import ProgressBars
+from regstream_cli.progress_lines import ProgressLines
+from regstream_cli.progress_state import ProgressState
+from regstream_cli.streams import stderr_console, write_event
+
+
+@dataclass(frozen=True)
+class Observers:
+    """A listener that passes each event to all observers; `state` is one of them."""
+
+    state: ProgressState
+    listeners: tuple[Listener, ...]
+
+    def __call__(self, event: Event) -> None:
+        for listener in self.listeners:
+            listener(event)
+
+
+@contextmanager
+def observe_progress(*, step_prefix: str | None = None, events_as_json: bool = False) -> Iterator[Observers]:
+    """Show the engine's progress on stderr while the context is open: bars on a terminal, else one line per step.
+
+    The progress state gets each event first. `step_prefix` is for steps that start but are never committed, as in an
+    evaluation: their lines begin with it. `events_as_json` also writes every event to stdout.
+
+    Raises:
+        Interrupted: from an event, after Ctrl-C or SIGTERM.
+        KeyboardInterrupt: after one of them, if no step has started.
+    """
+    state = ProgressState()
+    display = _display(state, step_prefix, events_as_json)
+    with display, InterruptHandler(state, display.show_message) as interrupt_handler:
+        json_writer = (write_event,) if events_as_json else ()
+        yield Observers(state, (state, *json_writer, display, interrupt_handler))
+
+
+def _display(state: ProgressState, step_prefix: str | None, events_as_json: bool) -> ProgressBars | ProgressLines:
+    console = stderr_console()
+    can_redraw = sys.stderr.isatty() and not console.is_dumb_terminal
+    # Bars would overwrite JSON lines on the same terminal.
+    if can_redraw and not (events_as_json and sys.stdout.isatty()):
+        return ProgressBars(state, console)
+    return ProgressLines(state, step_prefix)
