@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from regstream.events import Event, Listener
@@ -10,7 +10,7 @@ from regstream_cli.interrupt import InterruptHandler
 from regstream_cli.progress_bars import ProgressBars
 from regstream_cli.progress_lines import ProgressLines
 from regstream_cli.progress_state import ProgressState
-from regstream_cli.streams import stderr_console, write_event
+from regstream_cli.streams import event_record, stderr_console, write_json
 
 
 @dataclass(frozen=True)
@@ -36,17 +36,15 @@ def observe_progress(*, step_prefix: str | None = None, events_as_json: bool = F
         Interrupted: from an event, after Ctrl-C or SIGTERM.
         KeyboardInterrupt: after one of them, if no step has started.
     """
-    state = ProgressState()
-    display = _display(state, step_prefix, events_as_json)
-    with display, InterruptHandler(state, display.show_message) as interrupt_handler:
-        json_writer = (write_event,) if events_as_json else ()
-        yield Observers(state, (state, *json_writer, display, interrupt_handler))
-
-
-def _display(state: ProgressState, step_prefix: str | None, events_as_json: bool) -> ProgressBars | ProgressLines:
-    console = stderr_console()
+    state, console = ProgressState(), stderr_console()
     can_redraw = sys.stderr.isatty() and not console.is_dumb_terminal
     # Bars would overwrite JSON lines on the same terminal.
-    if can_redraw and not (events_as_json and sys.stdout.isatty()):
-        return ProgressBars(state, console)
-    return ProgressLines(state, step_prefix)
+    bars = ProgressBars(state, console) if can_redraw and not (events_as_json and sys.stdout.isatty()) else None
+    display = bars or ProgressLines(state, step_prefix)
+    json_writers = [_write_event] if events_as_json else []
+    with bars or nullcontext(), InterruptHandler(state, display.show_message) as interrupt_handler:
+        yield Observers(state, (state, *json_writers, display, interrupt_handler))
+
+
+def _write_event(event: Event) -> None:
+    write_json(event_record(event))

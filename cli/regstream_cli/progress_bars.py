@@ -1,6 +1,5 @@
 """Live progress bars on a terminal: steps, work within the step, downloads, time left, and memory."""
 
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
@@ -37,9 +36,7 @@ class ProgressBars:
         self._live.start(refresh=True)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._live.stop()
 
     def __call__(self, event: Event) -> None:

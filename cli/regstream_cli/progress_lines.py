@@ -1,8 +1,5 @@
 """Progress as one plain line per step on stderr, for logs and pipes."""
 
-from types import TracebackType
-from typing import Self
-
 from regstream.events import Event, Fetching, RunStarted, StepCommitted, StepStarted, Warned
 from regstream.units import format_bytes, format_seconds
 from regstream_cli.progress_state import ProgressState
@@ -18,14 +15,6 @@ class ProgressLines:
     def __init__(self, state: ProgressState, step_prefix: str | None) -> None:
         self._state, self._step_prefix = state, step_prefix
         self._file = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        pass
 
     def __call__(self, event: Event) -> None:
         match event:

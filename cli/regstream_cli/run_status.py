@@ -1,16 +1,15 @@
 """The progress of a manifest's merge, read from the files that it left on disk. Opens no input, writes nothing."""
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 from regstream.errors import InputError, error_boundary
 from regstream.manifest.canonical import canonical_config
 from regstream.manifest.schema import Manifest
-from regstream.storage.regular_file import check_regular
+from regstream.storage.json_file import read_object
 from regstream_cli.progress_state import mean_block_seconds
 
 if TYPE_CHECKING:
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class StepMeasurement:
     """The time and peak memory of a committed step, and the memory that the plan projected."""
+
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
 
     name: str
     seconds: float
@@ -97,15 +98,11 @@ def _finished_status(manifest: Manifest, output: str) -> RunStatus:
 def _read_measurements(path: Path) -> tuple[StepMeasurement, ...]:
     # The result is complete without this file: a copy of it may lack it.
     try:
+        content = read_object(path, "the measurements of a result")
         with error_boundary(f"{path}"):
-            content = json.loads(check_regular(path).read_bytes(), parse_constant=_refuse_constant)
             return tuple(_STEP.validate_python(step) for step in content["steps"])
     except InputError:
         return ()
-
-
-def _refuse_constant(text: str) -> float:
-    raise ValueError(f"{text} is not a number")
 
 
 def _step(measured: dict[str, Any]) -> StepMeasurement:

@@ -102,11 +102,6 @@ def discard_stdout() -> None:
         os.close(null)
 
 
-def write_event(event: Event) -> None:
-    """Write an event to stdout as one line of JSON."""
-    write_json(event_record(event))
-
-
 def event_record(event: Event) -> dict[str, Any]:
     """An event's type in snake case, such as "step_committed", under "event", and its fields."""
     words = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in type(event).__name__)

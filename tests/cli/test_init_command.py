@@ -161,9 +161,15 @@ def test_what_is_no_candidate_is_refused(invoke: Invoke, here: Path, spelled: st
     [
         (("--base", "./none", "--candidate", "a=org/a"), "there is no"),
         (("--base", "org/base", "--candidate", "a b=org/a"), "a name of up to 100 letters"),
-        (("--base", "org/base", "--candidate", "a=org/a", "--candidate", "A=org/b"), "names must differ in more than case"),
+        (
+            ("--base", "org/base", "--candidate", "a=org/a", "--candidate", "A=org/b"),
+            "names must differ in more than case",
+        ),
         (("--base", "org/base", "--candidate", "a=org/a", "--calibration", "a=none.jsonl"), "there is no"),
-        (("--base", "org/base", "--candidate", "a=org/a", "--calibration", "b=x.jsonl"), 'no --candidate has the name "b"'),
+        (
+            ("--base", "org/base", "--candidate", "a=org/a", "--calibration", "b=x.jsonl"),
+            'no --candidate has the name "b"',
+        ),
         (("--base", "org/base", "--candidate", "a=org/a", "--calibration", "a"), "expected NAME=PATH"),
         (("--base", "", "--candidate", "a=org/a"), "expected a path, found empty text"),
         (("--base", "org/base", "--candidate", "a=models/\udcff"), "surrogates not allowed"),

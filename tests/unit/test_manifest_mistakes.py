@@ -69,7 +69,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pa
 def test_a_mistyped_folder_is_not_taken_for_the_hubs(write: Callable[[str], Path], base: str) -> None:
     problem = refused(write(base))
     assert f'found "{base}"' in problem
-    assert "did you mean" in problem
+    assert "the nearest path is" in problem
     assert problem.count("models/llama-3") == 1
 
 

@@ -6,7 +6,7 @@ reading.py: reads and validates a file, and reports every problem at once
 messages.py: problems as one-line messages
 consistency.py: problems between keys
 paths.py: problems with files and folders
-other_formats.py: advice for files in YAML, JSON or mergekit's format
+other_formats.py: recognizes files in YAML, JSON or mergekit's format
 references.py: paths, and models in a folder or on the Hugging Face hub
 blocks.py: block selectors such as "0,4-7" or "late"
 rules.py: the rule that applies to a parameter, and rules without effect

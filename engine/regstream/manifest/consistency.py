@@ -1,6 +1,6 @@
 """Contradictions between the keys of a manifest. Reads no files.
 
-A draft is the parsed TOML with None in place of every invalid value, so that one pass reports the problems of the
+A draft is the parsed TOML with None in index of every invalid value, so that one pass reports the problems of the
 values and the contradictions between the valid ones.
 """
 
@@ -16,10 +16,10 @@ Draft = Mapping[str, Any]
 ROW_TABLES = ("calibration", "evaluation")
 
 
-def draft_without(raw: Draft, wrong: Iterable[Location]) -> Draft:
-    """A copy of the manifest with None at each location in `wrong`; missing keys stay missing."""
+def draft_without(raw: Draft, locations: Iterable[Location]) -> Draft:
+    """A copy of the manifest with None at each of the locations; missing keys stay missing."""
     draft = deepcopy(dict(raw))
-    for *parents, last in wrong:
+    for *parents, last in locations:
         container: Any = draft
         for key in parents:
             container = container[key]
@@ -64,35 +64,35 @@ def _rules_without_regression(draft: Draft, method: str | None) -> Iterator[Prob
             yield Problem(("rules", index, "use"), text)
 
 
-def _architecture(described: Draft) -> Iterator[Problem]:
-    yield from _repeated_linears(described)
-    yield from _overlapping_modules(described)
-    blocks, body = described.get("blocks"), described.get("body")
+def _architecture(architecture: Draft) -> Iterator[Problem]:
+    yield from _repeated_linears(architecture)
+    yield from _overlapping_modules(architecture)
+    blocks, body = architecture.get("blocks"), architecture.get("body")
     if blocks and body and not blocks.startswith(f"{body}."):
         text = f'expected a module that contains the blocks "{blocks}", or "" for the model itself, found "{body}"'
         yield Problem(("architecture", "body"), text)
-    if described.get("rows", "input_ids") == "input_ids":
-        for key in sorted({"pooled", "class_tokens"} & described.keys()):
+    if architecture.get("rows", "input_ids") == "input_ids":
+        for key in sorted({"pooled", "class_tokens"} & architecture.keys()):
             yield Problem(("architecture", key), 'only valid with rows = "pixel_values"; remove it')
 
 
-def _repeated_linears(described: Draft) -> Iterator[Problem]:
+def _repeated_linears(architecture: Draft) -> Iterator[Problem]:
     seen: set[str] = set()
-    for group, linears in enumerate(described.get("inputs") or []):
-        for place, linear in enumerate(linears or []):
+    for group, linears in enumerate(architecture.get("inputs") or []):
+        for index, linear in enumerate(linears or []):
             if linear in seen:
-                yield Problem(("architecture", "inputs", group, place), f'"{linear}" is listed twice')
+                yield Problem(("architecture", "inputs", group, index), f'"{linear}" is listed twice')
             seen.add(linear)
 
 
-def _overlapping_modules(described: Draft) -> Iterator[Problem]:
+def _overlapping_modules(architecture: Draft) -> Iterator[Problem]:
     """Each module outside the blocks may belong to one part only."""
     modules: list[tuple[Location, str | None]] = [
-        (("architecture", part, place), name)
+        (("architecture", part, index), name)
         for part in ("embeddings", "final_norm", "head")
-        for place, name in enumerate(described.get(part) or [])
+        for index, name in enumerate(architecture.get(part) or [])
     ]
-    blocks = described.get("blocks")
+    blocks = architecture.get("blocks")
     outside: list[tuple[Location, str]] = []
     for location, name in modules:
         if name and blocks and (_within(blocks, name) or _within(name, blocks)):

@@ -1,7 +1,7 @@
 """Checks that the paths of a manifest exist, and that its outputs do not overlap its inputs."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,8 +38,8 @@ def path_problems(draft: Draft, manifest: Path) -> Iterator[Problem]:
     """Every input that is missing or of the wrong type, and every output that overlaps an input or the manifest."""
     folder = manifest.parent
     models = list(_model_inputs(draft, folder))
-    rows = list(_row_inputs(draft, folder))
-    heads = list(_head_inputs(draft, folder))
+    rows = list(_file_inputs(draft, folder, {(key, "path"): f"{key} set" for key in ROW_TABLES}))
+    heads = list(_file_inputs(draft, folder, {("evaluation", key): key for key in _HEAD_SUFFIXES}))
     for model in models:
         yield from _model_folder_problems(model)
     yield from _missing_folders_like_hub_ids(draft, folder)
@@ -80,20 +80,13 @@ def _model_texts(draft: Draft) -> Iterator[tuple[Location, str, str]]:
             yield location, text, title
 
 
-def _row_inputs(draft: Draft, folder: Path) -> Iterator[_Input]:
+def _file_inputs(draft: Draft, folder: Path, titles: Mapping[tuple[str, str], str]) -> Iterator[_Input]:
+    """The files that candidates name in the (table, key) pairs of `titles`."""
     for index, candidate in enumerate(tables(draft, "candidates")):
-        for key in ROW_TABLES:
-            if (text := table(candidate, key).get("path")) is not None:
-                location = ("candidates", index, key, "path")
-                yield _Input(location, text, f"the {key} set of candidates[{index}]", absolute_path(text, folder))
-
-
-def _head_inputs(draft: Draft, folder: Path) -> Iterator[_Input]:
-    for index, candidate in enumerate(tables(draft, "candidates")):
-        for key in _HEAD_SUFFIXES:
-            if (text := table(candidate, "evaluation").get(key)) is not None:
-                location = ("candidates", index, "evaluation", key)
-                yield _Input(location, text, f"the {key} of candidates[{index}]", absolute_path(text, folder))
+        for (table_key, key), title in titles.items():
+            if (text := table(candidate, table_key).get(key)) is not None:
+                location = ("candidates", index, table_key, key)
+                yield _Input(location, text, f"the {title} of candidates[{index}]", absolute_path(text, folder))
 
 
 def _output_path(draft: Draft, location: tuple[str, str], folder: Path) -> Path | None:
@@ -121,7 +114,7 @@ def _missing_folders_like_hub_ids(draft: Draft, folder: Path) -> Iterator[Proble
 
 def _suggestion(path: Path) -> str:
     nearest = nearest_path(path)
-    return f"; did you mean {nearest}?" if nearest else ""
+    return f"; the nearest path is {nearest}" if nearest else ""
 
 
 def _model_folder_problems(model: _Input) -> Iterator[Problem]:
