@@ -16,11 +16,11 @@ from regstream_cli.streams import stdout_boundary, write_json, write_message
 _STDOUT_NAME = "manifest.toml"
 
 
-def _candidates(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[Outlined]:
-    return [_candidate(text, context, parameter) for text in values]
+def _parse_candidates(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[Outlined]:
+    return [_parse_candidate(text, context, parameter) for text in values]
 
 
-def _candidate(text: str, context: click.Context, parameter: click.Parameter) -> Outlined:
+def _parse_candidate(text: str, context: click.Context, parameter: click.Parameter) -> Outlined:
     name, _, models = text.partition("=")
     # Two colons stand for one in a path; in a longer run, pairs count from the left.
     model, *adapters = (part.replace("\0", ":") for part in models.replace("::", "\0").split(":"))
@@ -30,18 +30,18 @@ def _candidate(text: str, context: click.Context, parameter: click.Parameter) ->
     return Outlined(name=name, model=model or None, adapter=adapters[0] if adapters else None)
 
 
-def _calibration_paths(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+def _parse_calibration(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     return dict(parse_name_value(text, "PATH", context, parameter) for text in values)
 
 
 @click.command()
 @click.option("--base", metavar="MODEL", required=True, help="What the candidates were tuned from.")
 @click.option(
-    "--candidate", "candidates", metavar="NAME=MODEL[:ADAPTER]", multiple=True, required=True, callback=_candidates,
+    "--candidate", "candidates", metavar="NAME=MODEL[:ADAPTER]", multiple=True, required=True, callback=_parse_candidates,
     help="A candidate; given once for each.",
 )  # fmt: skip
 @click.option(
-    "--calibration", "calibration", metavar="NAME=PATH", multiple=True, callback=_calibration_paths,
+    "--calibration", metavar="NAME=PATH", multiple=True, callback=_parse_calibration,
     help="A candidate's calibration set; with one for each the method is regmean++, else average.",
 )  # fmt: skip
 @click.option(

@@ -25,7 +25,7 @@ def parse_name_value(text: str, metavar: str, context: click.Context, parameter:
     return name, value
 
 
-def _named_folders(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
+def _parse_folders(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Path]:
     folders = {}
     for text in values:
         name, folder = parse_name_value(text, "FOLDER", context, parameter)
@@ -48,7 +48,7 @@ also_option = click.option(
     "--also",
     metavar="NAME=FOLDER",
     multiple=True,
-    callback=_named_folders,
+    callback=_parse_folders,
     help="Judge one more model; may be given several times.",
 )
 only_option = click.option(

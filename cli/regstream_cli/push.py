@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from regstream.hub.upload import Sent
 
 
-def _repository(context: click.Context, parameter: click.Parameter, value: str) -> str:
+def _parse_repo(context: click.Context, parameter: click.Parameter, value: str) -> str:
     owner, _, name = value.partition("/")
     if not (owner and name) or "/" in name:
         raise click.BadParameter(f'expected "org/name", found {value!r}', context, parameter)
@@ -22,7 +22,7 @@ def _repository(context: click.Context, parameter: click.Parameter, value: str) 
 
 @click.command()
 @click.argument("output", metavar="OUTPUT", type=click.Path(path_type=Path))
-@click.argument("repo", metavar="REPO", callback=_repository)
+@click.argument("repo", metavar="REPO", callback=_parse_repo)
 @click.option("--private", is_flag=True, help="Make the repository private where it is not there yet.")
 @click.option("--revision", metavar="R", help="Commit to this branch, made where it is not there; default: main.")
 @json_option
@@ -43,17 +43,17 @@ def push(*, output: Path, repo: str, private: bool, revision: str | None, as_jso
     with observe_progress() as listener:
         from regstream.output.push import push as push_result
 
-        sent = push_result(output, repo, revision=revision, private=private, listener=listener)
-    write_message(_summary(sent))
+        upload = push_result(output, repo, revision=revision, private=private, listener=listener)
+    write_message(_summary(upload))
     if as_json:
-        write_json({"url": sent.url, "commit": sent.commit, "sent": sent.files, "removed": sent.removed})
+        write_json({"url": upload.url, "commit": upload.commit, "sent": upload.files, "removed": upload.removed})
     else:
         with stdout_boundary():
-            click.echo(sent.url)
+            click.echo(upload.url)
 
 
-def _summary(sent: "Sent") -> str:
-    if not sent.files and not sent.removed:
-        return f"{sent.url}: is up to date at commit {sent.commit[:12]}"
-    removed = f", {len(sent.removed)} weight files of another model removed" if sent.removed else ""
-    return f"{sent.url}: {len(sent.files)} files uploaded{removed}, at commit {sent.commit[:12]}"
+def _summary(upload: "Sent") -> str:
+    if not upload.files and not upload.removed:
+        return f"{upload.url}: up to date at commit {upload.commit[:12]}"
+    removed = f", {len(upload.removed)} weight files of another model removed" if upload.removed else ""
+    return f"{upload.url}: {len(upload.files)} files uploaded{removed}, at commit {upload.commit[:12]}"

@@ -317,5 +317,5 @@ def test_the_command(writable: Hub, result: Path, command: Command) -> None:
     assert f"{len(on_record(result))} files sent" in done.stderr
     again = command("push", result, REPO, "--json", HF_TOKEN="secret")
     assert json.loads(again.stdout)["sent"] == []
-    assert "is up to date" in again.stderr
+    assert "up to date at commit" in again.stderr
     assert command("push", result, "merged").returncode == 2

@@ -27,7 +27,7 @@ class Problem(NamedTuple):
 
 def problem_from_pydantic(error: ErrorDetails) -> Problem:
     """Convert an error of pydantic."""
-    location, found = error["loc"], error["input"]
+    location, value = error["loc"], error["input"]
     if error["type"] == "extra_forbidden":
         return Problem(location, _unknown_key(location))
     field = _field_at(location)
@@ -36,7 +36,7 @@ def problem_from_pydantic(error: ErrorDetails) -> Problem:
         return Problem(location, f"missing; expected {expected}")
     if error["type"] == "value_error":
         return Problem(location, str(error["ctx"]["error"]))
-    return Problem(location, f"expected {expected}, found {format_value(found)}{_did_you_mean(found, _choices(field))}")
+    return Problem(location, f"expected {expected}, found {format_value(value)}{_did_you_mean(value, _choices(field))}")
 
 
 def format_problem(file: str, problem: Problem, raw: Mapping[str, Any]) -> str:
@@ -106,8 +106,8 @@ def _unknown_key(location: Location) -> str:
     return f"unknown key; {text}"
 
 
-def _did_you_mean(found: object, choices: list[str]) -> str:
-    guess = nearest_word(found, choices) if isinstance(found, str) else None
+def _did_you_mean(value: object, choices: list[str]) -> str:
+    guess = nearest_word(value, choices) if isinstance(value, str) else None
     return f'; did you mean "{guess}"?' if guess else ""
 
 

@@ -108,8 +108,8 @@ def _missing_folders_like_hub_ids(draft: Draft, folder: Path) -> Iterator[Proble
             correction = format_value(rebase_reference(f"./{text}", Path.cwd(), folder))
             yield Problem(location, f"found {format_value(text)}: {reason}; write {correction}; {advice}")
         elif is_folder(path.parent) and any(entry not in outputs for entry in path.parent.iterdir()):
-            found = f"expected a folder or a hub id, found {format_value(text)}; there is no {path}"
-            yield Problem(location, f"{found}{_suggestion(path)}; {advice}")
+            problem = f"expected a folder or a hub id, found {format_value(text)}; there is no {path}"
+            yield Problem(location, f"{problem}{_suggestion(path)}; {advice}")
 
 
 def _suggestion(path: Path) -> str:
