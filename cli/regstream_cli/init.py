@@ -37,8 +37,8 @@ def _parse_calibration(context: click.Context, parameter: click.Parameter, value
 @click.command()
 @click.option("--base", metavar="MODEL", required=True, help="What the candidates were tuned from.")
 @click.option(
-    "--candidate", "candidates", metavar="NAME=MODEL[:ADAPTER]", multiple=True, required=True, callback=_parse_candidates,
-    help="A candidate; given once for each.",
+    "--candidate", "candidates", metavar="NAME=MODEL[:ADAPTER]", multiple=True, required=True,
+    callback=_parse_candidates, help="A candidate; given once for each.",
 )  # fmt: skip
 @click.option(
     "--calibration", metavar="NAME=PATH", multiple=True, callback=_parse_calibration,
