@@ -39,7 +39,7 @@ def test_plan_run_verify_evaluate(local_once: Merge, remote: Merge, hub: Hub, co
     assert record["disk_peak_bytes"] > record["fetch_bytes"]
     assert whole_files(hub) == []
     told = command("plan", remote.manifest)
-    assert "from the hub, at most" in told.stdout
+    assert "from the hub; at most" in told.stdout
     ran = command("run", remote.manifest)
     assert ran.returncode == 0, ran.stderr
     assert "regstream: downloading org/candidate-0: model-" in ran.stderr
