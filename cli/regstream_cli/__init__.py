@@ -1,1 +1,16 @@
-"""The command line: what people and scripts call. No arithmetic and no tensors; the engine does the work."""
+"""The `regstream` command: parses options, calls the engine, shows progress and results, and sets exit codes.
+
+app.py: the command group and its error handling
+init.py, run.py, plan.py, status.py, verify.py, evaluate.py, bias.py, push.py: one command each
+options.py: arguments and options that several commands share
+run_status.py: the progress of a merge, read from disk
+observers.py: attaches displays, JSON output and signal handling to the engine's events
+progress_state.py: progress summed up from events
+progress_bars.py: live progress bars on a terminal
+progress_lines.py: one log line per step
+interrupt.py: Ctrl-C and SIGTERM
+error_reporting.py: exceptions to messages and exit codes
+streams.py: stdout for data, stderr for messages
+tables.py: tables for people
+logging_setup.py: silences library logs
+"""

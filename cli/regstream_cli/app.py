@@ -1,4 +1,4 @@
-"""The group of all commands, and the one place where what they raise becomes lines on stderr and an exit code."""
+"""The `regstream` command group. Every exception of a command becomes messages on stderr and an exit code here."""
 
 import sys
 from typing import Any
@@ -9,27 +9,27 @@ from regstream import __version__
 from regstream.device import malloc
 from regstream.errors import BudgetError, Interrupted
 from regstream_cli.bias import bias
+from regstream_cli.error_reporting import report_error
 from regstream_cli.evaluate import evaluate
-from regstream_cli.failures import report
 from regstream_cli.init import init
-from regstream_cli.options import DEBUG
+from regstream_cli.logging_setup import silence_libraries
+from regstream_cli.options import DEBUG_KEY
 from regstream_cli.plan import plan
 from regstream_cli.push import push
-from regstream_cli.quiet import quieten
 from regstream_cli.run import run
 from regstream_cli.status import status
-from regstream_cli.streams import give_up_stdout, open_closed_streams
+from regstream_cli.streams import discard_stdout, open_closed_streams
 from regstream_cli.verify import verify
 
 
-class _Guarded(click.Group):
-    """Leaves usage errors to click, and reports everything else that a command raises."""
+class _ErrorReportingGroup(click.Group):
+    """Reports every exception of a command, except usage errors, which click reports."""
 
     def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
         try:
             return super().make_context(*arguments, **settings)
         except BrokenPipeError as error:
-            raise click.exceptions.Exit(_reader_is_gone()) from error
+            raise click.exceptions.Exit(_report_broken_pipe()) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -37,18 +37,18 @@ class _Guarded(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except BrokenPipeError:
-            ctx.exit(_reader_is_gone())
+            ctx.exit(_report_broken_pipe())
         except (Exception, KeyboardInterrupt) as error:
-            ctx.exit(report(error, debug=bool(ctx.meta.get(DEBUG))))
+            ctx.exit(report_error(error, debug=bool(ctx.meta.get(DEBUG_KEY))))
 
 
-def _reader_is_gone() -> int:
-    """What click leaves at exit code 1: who read standard output stopped, as `head` does."""
-    give_up_stdout()
-    return report(Interrupted("nobody reads standard output any more"), debug=False)
+def _report_broken_pipe() -> int:
+    """Report that the reader of stdout, such as `head`, has closed it; click itself would exit with 1."""
+    discard_stdout()
+    return report_error(Interrupted("the reader of standard output has closed it"), debug=False)
 
 
-@click.group(cls=_Guarded, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_ErrorReportingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="regstream")
 def cli() -> None:
     """Merge fine-tuned checkpoints that are too large for the machine at hand.
@@ -76,7 +76,7 @@ def cli() -> None:
       130  interrupted, or the reader of standard output is gone; rerun to resume
     """
     malloc.single_arena()  # before any library starts threads
-    quieten()
+    silence_libraries()
 
 
 for command in (init, run, plan, status, verify, evaluate, bias, push):
@@ -84,9 +84,9 @@ for command in (init, run, plan, status, verify, evaluate, bias, push):
 
 
 def main() -> None:
-    """What the `regstream` script calls."""
+    """Run the `regstream` command."""
     open_closed_streams()
     try:
         cli(prog_name="regstream")
-    except OSError as error:  # what a command raises is reported; this is the help's
-        sys.exit(report(BudgetError(f"standard output: {error.strerror}"), debug=False))
+    except OSError as error:  # from writing a help text; errors of commands are already reported
+        sys.exit(report_error(BudgetError(f"standard output: {error.strerror}"), debug=False))

@@ -1,15 +1,15 @@
-"""`regstream bias`: how far a result's hidden states lie from each candidate's own, block by block."""
+"""`regstream bias`: the distance between the hidden states of merged models and of the candidates, by depth."""
 
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from regstream.manifest.reading import read_manifest
+from regstream_cli.observers import observe_progress
 from regstream_cli.options import also_option, debug_option, device_option, json_option, manifest_argument, only_option
-from regstream_cli.planned import Asked, plan_of_result
-from regstream_cli.render import bias_table
-from regstream_cli.streams import data_console, write_json, writing_data
-from regstream_cli.watching import watching
+from regstream_cli.streams import stdout_boundary, stdout_console, write_json
+from regstream_cli.tables import bias_table
 
 
 @click.command()
@@ -32,15 +32,15 @@ def bias(*, path: Path, also: dict[str, Path], only: tuple[str, ...], device: st
       regstream bias merge.toml
       regstream bias merge.toml --also regmean=other/merge --json
     """
-    asked = Asked.read(path)
-    with watching(verb="bias") as listener:
-        from regstream.evaluate.representation_bias import representation_bias
+    manifest = read_manifest(path)
+    with observe_progress(step_prefix="bias") as listener:
+        from regstream import api
 
-        plan = plan_of_result(asked, device=device, only=only, listener=listener)
-        biases = representation_bias(plan, also=also, only=only, listener=listener)
+        plan = api.plan(manifest, device=device, of_result=True, listener=listener)
+        biases = api.bias(plan, also=also, only=only, listener=listener)
     if as_json:
-        for found in biases:
-            write_json(asdict(found))
+        for measurement in biases:
+            write_json(asdict(measurement))
     else:
-        with writing_data():
-            data_console().print(bias_table(biases))
+        with stdout_boundary():
+            stdout_console().print(bias_table(biases))

@@ -1,15 +1,15 @@
-"""`regstream evaluate`: how well a result, and what went into it, predicts held-out rows."""
+"""`regstream evaluate`: scores a result, its base and its candidates on held-out rows."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from regstream.manifest.reading import read_manifest
+from regstream_cli.observers import observe_progress
 from regstream_cli.options import also_option, debug_option, device_option, json_option, manifest_argument, only_option
-from regstream_cli.planned import Asked, plan_of_result
-from regstream_cli.render import evaluation_table
-from regstream_cli.streams import data_console, write_json, writing_data
-from regstream_cli.watching import watching
+from regstream_cli.streams import stdout_boundary, stdout_console, write_json
+from regstream_cli.tables import evaluation_table
 
 if TYPE_CHECKING:
     from regstream.evaluate.evaluation import Evaluation
@@ -39,21 +39,20 @@ def evaluate(
       regstream evaluate merge.toml --also ties=other/merge --json
       regstream evaluate merge.toml --only base --only regmean++
     """
-    asked = Asked.read(path)
-    with watching(verb="evaluate") as listener:
-        from regstream.evaluate.evaluation import evaluate as judge
-        from regstream.output.publish import add_results
+    manifest = read_manifest(path)
+    with observe_progress(step_prefix="evaluate") as listener:
+        from regstream import api
 
-        plan = plan_of_result(asked, device=device, only=only, listener=listener)
-        evaluation = judge(plan, also=also, only=only, cross=cross, listener=listener)
+        plan = api.plan(manifest, device=device, of_result=True, listener=listener)
+        evaluation = api.evaluate(plan, also=also, only=only, cross=cross, listener=listener)
     if as_json:
         write_json(_record(evaluation))
     else:
-        with writing_data():
-            data_console().print(evaluation_table(evaluation))
+        with stdout_boundary():
+            stdout_console().print(evaluation_table(evaluation))
     if not only:
-        with watching(verb="evaluate") as listener:
-            add_results(plan.output, plan, evaluation.markdown(), listener)
+        with observe_progress(step_prefix="evaluate") as listener:
+            api.add_to_model_card(plan, evaluation, listener=listener)
 
 
 def _record(evaluation: "Evaluation") -> dict[str, Any]:

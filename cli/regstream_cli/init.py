@@ -1,4 +1,4 @@
-"""`regstream init`: a manifest to begin with."""
+"""`regstream init`: writes a first manifest."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,42 +6,42 @@ from pathlib import Path
 import click
 
 from regstream.errors import ManifestError
-from regstream.manifest.reading import manifest_from
-from regstream.manifest.references import as_seen_from
+from regstream.manifest.reading import parse_manifest
+from regstream.manifest.references import rebase_reference
 from regstream.manifest.template import Outlined, is_ready, outline
-from regstream_cli.options import debug_option, json_option, named
-from regstream_cli.streams import note, write_json, writing_data
+from regstream_cli.options import debug_option, json_option, parse_name_value
+from regstream_cli.streams import stdout_boundary, write_json, write_message
 
-#: What errors call a manifest that is not written to a file.
-_NAMELESS = "manifest.toml"
-
-
-def _candidates(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[Outlined]:
-    return [_candidate(value, context, parameter) for value in values]
+#: The file name in error messages about a manifest that goes to stdout.
+_STDOUT_NAME = "manifest.toml"
 
 
-def _candidate(value: str, context: click.Context, parameter: click.Parameter) -> Outlined:
-    name, _, models = value.partition("=")
-    # Of several colons in a row the first two are one that belongs to a path, and so on.
+def _parse_candidates(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[Outlined]:
+    return [_parse_candidate(text, context, parameter) for text in values]
+
+
+def _parse_candidate(text: str, context: click.Context, parameter: click.Parameter) -> Outlined:
+    name, _, models = text.partition("=")
+    # Two colons stand for one in a path; in a longer run, pairs count from the left.
     model, *adapters = (part.replace("\0", ":") for part in models.replace("::", "\0").split(":"))
     if not name or not (model or adapters) or len(adapters) > 1 or "" in adapters:
-        text = f"expected NAME=MODEL[:ADAPTER], found {value!r}; a colon within a path is written twice"
-        raise click.BadParameter(text, context, parameter)
+        message = f"expected NAME=MODEL[:ADAPTER], found {text!r}; write a colon within a path twice"
+        raise click.BadParameter(message, context, parameter)
     return Outlined(name=name, model=model or None, adapter=adapters[0] if adapters else None)
 
 
-def _named_rows(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    return dict(named(value, "PATH", context, parameter) for value in values)
+def _parse_calibration(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    return dict(parse_name_value(text, "PATH", context, parameter) for text in values)
 
 
 @click.command()
 @click.option("--base", metavar="MODEL", required=True, help="The checkpoint that the candidates were fine-tuned from.")
 @click.option(
-    "--candidate", "candidates", metavar="NAME=MODEL[:ADAPTER]", multiple=True, required=True, callback=_candidates,
-    help="A candidate. Repeat for each.",
+    "--candidate", "candidates", metavar="NAME=MODEL[:ADAPTER]", multiple=True, required=True,
+    callback=_parse_candidates, help="A candidate. Repeat for each.",
 )  # fmt: skip
 @click.option(
-    "--calibration", "rows", metavar="NAME=PATH", multiple=True, callback=_named_rows,
+    "--calibration", metavar="NAME=PATH", multiple=True, callback=_parse_calibration,
     help="A candidate's calibration set. With one for each candidate the method is regmean++, else average.",
 )  # fmt: skip
 @click.option(
@@ -50,7 +50,9 @@ def _named_rows(context: click.Context, parameter: click.Parameter, values: tupl
 )  # fmt: skip
 @json_option
 @debug_option
-def init(*, base: str, candidates: list[Outlined], rows: dict[str, str], file: Path | None, as_json: bool) -> None:
+def init(
+    *, base: str, candidates: list[Outlined], calibration: dict[str, str], file: Path | None, as_json: bool
+) -> None:
     """Write a first manifest.
 
     The manifest can be run as it is; comments show every other key with its default. A MODEL or ADAPTER is a folder or
@@ -63,40 +65,43 @@ def init(*, base: str, candidates: list[Outlined], rows: dict[str, str], file: P
       regstream init --base org/llama --candidate math=org/llama-math --candidate code=runs/code -o merge.toml
       regstream init --base llama --candidate math=llama:lora/math --calibration math=math.jsonl > merge.toml
     """
-    for name in rows.keys() - {candidate.name for candidate in candidates}:
-        raise click.BadParameter(f'there is no candidate "{name}"', param_hint="--calibration")
+    for name in calibration.keys() - {candidate.name for candidate in candidates}:
+        raise click.BadParameter(f'no --candidate has the name "{name}"', param_hint="--calibration")
     try:
-        named, text = _outlined(base, candidates, rows, Path.cwd() if file is None else file.absolute().parent)
+        folder = Path.cwd() if file is None else file.absolute().parent
+        candidates = _rebase_candidates(candidates, calibration, folder)
+        text = outline(rebase_reference(base, Path.cwd(), folder, may_be_hub=True), candidates)
     except ValueError as error:
-        raise ManifestError(f"no manifest can spell this: {error}") from error
-    manifest_from(text, str(file or _NAMELESS))
+        raise ManifestError(f"a manifest cannot express this: {error}") from error
+    parse_manifest(text, str(file or _STDOUT_NAME))
     if file is not None:
         _write(file, text)
     if as_json:
         write_json({"file": None if file is None else str(file), "manifest": text})
     else:
-        with writing_data():
+        with stdout_boundary():
             click.echo(text if file is None else file, nl=file is not None)
-    if not is_ready(named):
-        note('it averages: for "regmean++" fill in a [candidates.calibration] for every candidate, and set the method')
+    if not is_ready(candidates):
+        write_message(
+            'the method is "average"; for "regmean++", set it and fill in [candidates.calibration] for every candidate'
+        )
 
 
-def _outlined(base: str, candidates: list[Outlined], rows: dict[str, str], folder: Path) -> tuple[list[Outlined], str]:
-    """The candidates as seen from the manifest's folder, and its text."""
+def _rebase_candidates(candidates: list[Outlined], calibration: dict[str, str], folder: Path) -> list[Outlined]:
+    """The candidates with their calibration sets, and all paths relative to `folder` instead of the current one."""
 
-    def seen(text: str | None, *, may_be_hub: bool) -> str | None:
-        return text and as_seen_from(folder, text, Path.cwd(), may_be_hub=may_be_hub)
+    def rebase(text: str | None, *, may_be_hub: bool) -> str | None:
+        return text and rebase_reference(text, Path.cwd(), folder, may_be_hub=may_be_hub)
 
-    named = [
+    return [
         replace(
             candidate,
-            model=seen(candidate.model, may_be_hub=True),
-            adapter=seen(candidate.adapter, may_be_hub=True),
-            calibration=seen(rows.get(candidate.name), may_be_hub=False),
+            model=rebase(candidate.model, may_be_hub=True),
+            adapter=rebase(candidate.adapter, may_be_hub=True),
+            calibration=rebase(calibration.get(candidate.name), may_be_hub=False),
         )
         for candidate in candidates
     ]
-    return named, outline(as_seen_from(folder, base, Path.cwd(), may_be_hub=True), named)
 
 
 def _write(file: Path, text: str) -> None:
@@ -104,6 +109,6 @@ def _write(file: Path, text: str) -> None:
         with file.open("x", encoding="utf-8") as stream:
             stream.write(text)
     except FileExistsError:
-        raise ManifestError(f"{file}: is there already, and is not overwritten; choose another name") from None
+        raise ManifestError(f"{file}: exists already and is not overwritten; choose another name") from None
     except OSError as error:
         raise ManifestError(f"{file}: cannot be written: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""`regstream plan`: what a merge will do and take, before it does and takes it."""
+"""`regstream plan`: the steps of a merge, and the memory, disk and transfers that they need."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from regstream.errors import BudgetError, RegstreamError
+from regstream.manifest.reading import read_manifest
+from regstream_cli.observers import observe_progress
 from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
-from regstream_cli.planned import Asked, plan_of
-from regstream_cli.streams import data_console, write_json, writing_data
-from regstream_cli.watching import watching
+from regstream_cli.streams import stdout_boundary, stdout_console, write_json
 
 if TYPE_CHECKING:
     from regstream.plan.plan import Plan
@@ -41,74 +41,72 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
     """Write the plan to stdout.
 
     Raises:
-        BudgetError: it does not fit; it was written all the same.
-        InputError: a result cannot be written there; likewise.
+        BudgetError: the merge does not fit in memory or on disk; the plan is written first.
+        InputError: the output folder cannot take a result; the plan is written first.
     """
-    asked = Asked.read(path)
-    with watching() as listener:
-        from regstream.storage.journal import Journal
+    manifest = read_manifest(path)
+    with observe_progress() as listener:
+        from regstream import api
 
-        commits = Journal.pinned_commits(asked.manifest.workdir)
-        # Whether a merge would fit there is a question to ask before one has a device.
-        made = plan_of(asked, device=device, commits=commits, listener=listener, for_this_machine=False)
-    refusal = _refusal(made)
+        # A plan can be for a device that this machine does not have.
+        merge_plan = api.plan(manifest, device=device, for_this_machine=False, listener=listener)
+    refusal = _refusal(merge_plan)
     if as_json:
-        write_json(_record(made, refusal))
+        write_json(_record(merge_plan, refusal))
     else:
-        from regstream_cli.render import plan_table, plan_totals
+        from regstream_cli.tables import plan_summary, plan_table
 
-        console = data_console()
-        with writing_data():
-            console.print(plan_table(made))
-            for line in plan_totals(made, fits=not isinstance(refusal, BudgetError)):
+        console = stdout_console()
+        with stdout_boundary():
+            console.print(plan_table(merge_plan))
+            for line in plan_summary(merge_plan, fits=not isinstance(refusal, BudgetError)):
                 console.print(line, soft_wrap=not console.is_terminal)
     if refusal is not None:
         raise refusal
 
 
-def _refusal(made: "Plan") -> RegstreamError | None:
-    from regstream.output.ownership import check_output
+def _refusal(merge_plan: "Plan") -> RegstreamError | None:
+    from regstream import api
 
     try:
-        check_output(made)
-        made.validate()
+        api.check(merge_plan)
     except RegstreamError as error:
         return error
     return None
 
 
-def _record(made: "Plan", refusal: RegstreamError | None) -> dict[str, Any]:
+def _record(merge_plan: "Plan", refusal: RegstreamError | None) -> dict[str, Any]:
     return {
-        "output": str(made.output),
-        "method": made.method.name,
-        "device": str(made.device),
-        "candidates": [candidate.name for candidate in made.candidates],
-        "steps": [_step_record(made, step) for step in made.steps],
-        "widest": made.widest.name,
-        "runtime_bytes": made.runtime_bytes,
-        "budget_bytes": dict(made.budgets),
-        "read_bytes": made.read_bytes,
-        "write_bytes": made.write_bytes,
-        "disk_bytes": made.disk_bytes,
-        "disk_peak_bytes": made.downloads.peak_disk_bytes,
-        "fetch_bytes": made.downloads.download_bytes,
-        "fetch_again_bytes": made.downloads.repeated_bytes,
+        "output": str(merge_plan.output),
+        "method": merge_plan.method.name,
+        "device": str(merge_plan.device),
+        "candidates": [candidate.name for candidate in merge_plan.candidates],
+        "steps": [_step_record(merge_plan, step) for step in merge_plan.steps],
+        "widest": merge_plan.widest.name,
+        "runtime_bytes": merge_plan.runtime_bytes,
+        "budget_bytes": dict(merge_plan.budgets),
+        "read_bytes": merge_plan.read_bytes,
+        "write_bytes": merge_plan.write_bytes,
+        "disk_bytes": merge_plan.disk_bytes,
+        "disk_peak_bytes": merge_plan.downloads.peak_disk_bytes,
+        "fetch_bytes": merge_plan.downloads.download_bytes,
+        "fetch_again_bytes": merge_plan.downloads.repeated_bytes,
         "fits": refusal is None,
         "refusal": None if refusal is None else str(refusal),
-        "warnings": list(made.warnings),
+        "warnings": list(merge_plan.warnings),
     }
 
 
-def _step_record(made: "Plan", step: "Step") -> dict[str, Any]:
-    projection = made.projections[step.index]
+def _step_record(merge_plan: "Plan", step: "Step") -> dict[str, Any]:
+    projection = merge_plan.projections[step.index]
     return {
         "name": step.name,
         "num_tensors": len(step.parameters),
         "num_regressed": step.num_regressed,
         "read_bytes": projection.read_bytes,
         "write_bytes": projection.write_bytes,
-        "projected_bytes": made.projected_bytes(step),
-        "device_projected_bytes": made.projected_bytes(step, "device"),
+        "projected_bytes": merge_plan.projected_bytes(step),
+        "device_projected_bytes": merge_plan.projected_bytes(step, "device"),
         "passes": projection.passes,
         "terms": projection.terms,
     }

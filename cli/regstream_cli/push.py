@@ -1,19 +1,19 @@
-"""`regstream push`: a result onto the hub."""
+"""`regstream push`: uploads a result to the Hugging Face hub."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from regstream_cli.observers import observe_progress
 from regstream_cli.options import debug_option, json_option
-from regstream_cli.streams import note, write_json, writing_data
-from regstream_cli.watching import watching
+from regstream_cli.streams import stdout_boundary, write_json, write_message
 
 if TYPE_CHECKING:
     from regstream.hub.upload import UploadResult
 
 
-def _repository(context: click.Context, parameter: click.Parameter, value: str) -> str:
+def _parse_repo(context: click.Context, parameter: click.Parameter, value: str) -> str:
     owner, _, name = value.partition("/")
     if not (owner and name) or "/" in name:
         raise click.BadParameter(f'expected "org/name", found {value!r}', context, parameter)
@@ -22,7 +22,7 @@ def _repository(context: click.Context, parameter: click.Parameter, value: str) 
 
 @click.command()
 @click.argument("output", metavar="OUTPUT", type=click.Path(path_type=Path))
-@click.argument("repo", metavar="REPO", callback=_repository)
+@click.argument("repo", metavar="REPO", callback=_parse_repo)
 @click.option("--private", is_flag=True, help="Create the repository as private if it does not exist.")
 @click.option("--revision", metavar="R", help="Commit to this branch; create it if it does not exist. Default: main.")
 @json_option
@@ -40,20 +40,20 @@ def push(*, output: Path, repo: str, private: bool, revision: str | None, as_jso
       regstream push merged/llama me/llama-merged
       regstream push merged/llama me/llama-merged --private --revision v2
     """
-    with watching() as listener:
-        from regstream.output.push import push as publish
+    with observe_progress() as listener:
+        from regstream import api
 
-        sent = publish(output, repo, revision=revision, private=private, listener=listener)
-    note(_summary(sent))
+        upload = api.push(output, repo, revision=revision, private=private, listener=listener)
+    write_message(_summary(upload))
     if as_json:
-        write_json({"url": sent.url, "commit": sent.commit, "sent": sent.files, "removed": sent.removed})
+        write_json({"url": upload.url, "commit": upload.commit, "sent": upload.files, "removed": upload.removed})
     else:
-        with writing_data():
-            click.echo(sent.url)
+        with stdout_boundary():
+            click.echo(upload.url)
 
 
-def _summary(sent: "UploadResult") -> str:
-    if not sent.files and not sent.removed:
-        return f"{sent.url}: stands there already, at {sent.commit[:12]}"
-    removed = f", {len(sent.removed)} files of weights of another model removed" if sent.removed else ""
-    return f"{sent.url}: {len(sent.files)} files sent{removed}, at {sent.commit[:12]}"
+def _summary(upload: "UploadResult") -> str:
+    if not upload.files and not upload.removed:
+        return f"{upload.url}: up to date at commit {upload.commit[:12]}"
+    removed = f", {len(upload.removed)} weight files of another model removed" if upload.removed else ""
+    return f"{upload.url}: {len(upload.files)} files uploaded{removed}, at commit {upload.commit[:12]}"

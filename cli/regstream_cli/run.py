@@ -1,17 +1,17 @@
-"""`regstream run`: merge, or go on with a merge."""
+"""`regstream run`: starts or resumes a merge."""
 
 from pathlib import Path
 
 import click
 
 from regstream.events import RunFinished
+from regstream.manifest.reading import read_manifest
 from regstream.units import format_bytes, format_seconds
-from regstream_cli.failures import full_disk_among
+from regstream_cli.error_reporting import disk_full_boundary
+from regstream_cli.observers import observe_progress
 from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
 from regstream_cli.plan import show_plan
-from regstream_cli.planned import Asked, plan_of
-from regstream_cli.streams import note, write_path
-from regstream_cli.watching import watching
+from regstream_cli.streams import write_message, write_path
 
 
 @click.command()
@@ -37,18 +37,15 @@ def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_di
     if dry_run:
         show_plan(path, device, as_json=as_json)
         return
-    asked = Asked.read(path)
-    manifest = asked.manifest
-    with watching(events_as_json=as_json) as listener:
-        from regstream.runtime import scheduler
-        from regstream.storage.journal import Journal
+    manifest = read_manifest(path)
+    with observe_progress(events_as_json=as_json) as listener:
+        from regstream import api
 
-        commits = {} if restart else Journal.pinned_commits(manifest.workdir)
-        plan = plan_of(asked, device=device, commits=commits, listener=listener)
-        with full_disk_among(lambda: plan.disks):
-            scheduler.run(plan, restart=restart, full_digest=full_digest, listener=listener)
-    if listener.watch.finished is not None:
-        note(_summary(listener.watch.finished))
+        plan = api.plan(manifest, device=device, restart=restart, listener=listener)
+        with disk_full_boundary(lambda: plan.disks):
+            api.merge(plan, restart=restart, full_digest=full_digest, listener=listener)
+    if listener.state.finished is not None:
+        write_message(_summary(listener.state.finished))
     if not as_json:
         write_path(manifest.merge.output)
 

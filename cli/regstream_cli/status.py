@@ -1,4 +1,4 @@
-"""`regstream status`: how far a merge is."""
+"""`regstream status`: the progress of a merge."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -9,9 +9,9 @@ import click
 from regstream.manifest.reading import read_manifest
 from regstream.units import format_bytes, format_seconds
 from regstream_cli.options import debug_option, json_option, manifest_argument
-from regstream_cli.render import status_table
-from regstream_cli.standing import RunStatus, standing_of
-from regstream_cli.streams import data_console, write_json, writing_data
+from regstream_cli.run_status import RunStatus, read_run_status
+from regstream_cli.streams import stdout_boundary, stdout_console, write_json
+from regstream_cli.tables import status_table
 
 
 @click.command()
@@ -29,41 +29,38 @@ def status(path: Path, as_json: bool) -> None:
       regstream status merge.toml
       regstream status merge.toml --json | jq .seconds_left
     """
-    standing = standing_of(read_manifest(path))
+    run_status = read_run_status(read_manifest(path))
     if as_json:
-        write_json(_record(standing))
+        write_json(_record(run_status))
         return
-    with writing_data():
-        _print(standing)
+    console = stdout_console()
+    with stdout_boundary():
+        if run_status.steps:
+            console.print(status_table(run_status))
+        console.print(_summary(run_status), soft_wrap=True)
+        if run_status.changed:
+            console.print(f"the manifest has changed since: {'; '.join(run_status.changed)}", soft_wrap=True)
 
 
-def _print(standing: RunStatus) -> None:
-    console = data_console()
-    if standing.steps:
-        console.print(status_table(standing))
-    console.print(_headline(standing), soft_wrap=True)
-    if standing.changed:
-        console.print(f"the manifest asks for something else now: {'; '.join(standing.changed)}", soft_wrap=True)
-
-
-def _headline(standing: RunStatus) -> str:
-    took = f"in {format_seconds(standing.seconds)}, peak memory {format_bytes(standing.peak_bytes)}"
-    match standing.state:
+def _summary(run_status: RunStatus) -> str:
+    took = f" in {format_seconds(run_status.seconds)}, peak memory {format_bytes(run_status.peak_bytes)}"
+    cost = took if run_status.steps else ""
+    match run_status.state:
         case "not begun":
-            return f"{standing.output}: not begun"
+            return f"{run_status.output}: not begun"
         case "finished":
-            return f"{standing.output}: finished" + (f" {took}" if standing.steps else "")
+            return f"{run_status.output}: finished{cost}"
         case "unfinished":
-            left = standing.seconds_left
-            steps = f"{len(standing.steps)} of {standing.total} steps done" + (f" {took}" if standing.steps else "")
-            return f"{standing.output}: {steps}" + ("" if left is None else f", about {format_seconds(left)} left")
+            left = run_status.seconds_left
+            steps = f"{len(run_status.steps)} of {run_status.total} steps done{cost}"
+            return f"{run_status.output}: {steps}" + ("" if left is None else f", about {format_seconds(left)} left")
 
 
-def _record(standing: RunStatus) -> dict[str, Any]:
+def _record(run_status: RunStatus) -> dict[str, Any]:
     return {
-        **asdict(standing),
-        "done": len(standing.steps),
-        "seconds": standing.seconds,
-        "peak_bytes": standing.peak_bytes,
-        "seconds_left": standing.seconds_left,
+        **asdict(run_status),
+        "done": len(run_status.steps),
+        "seconds": run_status.seconds,
+        "peak_bytes": run_status.peak_bytes,
+        "seconds_left": run_status.seconds_left,
     }

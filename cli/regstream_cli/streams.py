@@ -1,4 +1,4 @@
-"""Where output goes: data to stdout, everything else to stderr, as wide and as colourful as its reader can take."""
+"""Standard output for data, standard error for messages; both free of secrets and control characters."""
 
 import errno
 import json
@@ -17,56 +17,56 @@ from regstream.errors import BudgetError
 from regstream.events import Event
 from regstream.manifest.redaction import redact_secrets
 
-#: Nobody turns a pipe's lines: a table is as wide as it needs to be.
+#: Characters per line of a pipe, wide enough that no table wraps.
 _PIPE_WIDTH = 200
 
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Raise what the stream raised; the library's own would end the process with exit code 1."""
-        raise  # noqa: PLE0704  called where it is handled
+        """Re-raise the `BrokenPipeError`; rich would end the process with exit code 1."""
+        raise  # noqa: PLE0704  rich calls this while it handles the error
 
 
-def data_console() -> Console:
-    """For data."""
+def stdout_console() -> Console:
+    """A console for data."""
     return _console(sys.stdout)
 
 
-def notes_console() -> Console:
-    """For what is said of the work."""
+def stderr_console() -> Console:
+    """A console for messages and progress."""
     return _console(sys.stderr)
 
 
-def note(text: str) -> None:
-    """Say one line on stderr. Work does not end for want of someone who is told."""
+def write_message(text: str) -> None:
+    """Write one line to stderr. A stderr that cannot be written to does not stop the work."""
     with suppress(OSError):
-        click.echo(f"regstream: {printable(text)}", err=True)
+        click.echo(f"regstream: {printable_line(text)}", err=True)
 
 
-def printable(text: str) -> str:
-    """The text on one line, without secrets, and without characters that steer a terminal or cannot be written."""
+def printable_line(text: str) -> str:
+    """The text as one line, without secrets, and with a space for every unprintable character."""
     return redact_secrets("".join(c if c.isprintable() else " " for c in " ".join(text.splitlines())))
 
 
 def write_json(value: object) -> None:
-    """Write one line of JSON to stdout; raises as `writing_data` does."""
-    with writing_data():
+    """Write one line of JSON to stdout; raises as `stdout_boundary` does."""
+    with stdout_boundary():
         click.echo(redact_secrets(json.dumps(value)))
 
 
 def write_path(path: Path) -> None:
-    """Write a path on a line to stdout, in the bytes that it has; raises as `writing_data` does."""
-    with writing_data():
+    """Write a path and a newline to stdout, as the bytes of its name; raises as `stdout_boundary` does."""
+    with stdout_boundary():
         click.echo(os.fsencode(path))
 
 
 @contextmanager
-def writing_data() -> Iterator[None]:
-    """Tell a standard output that takes no more from files that do not.
+def stdout_boundary() -> Iterator[None]:
+    """Flush stdout at the end, and report its errors as its own, not as those of an input file.
 
     Raises:
-        BudgetError: it is full, or cannot be written to.
-        BrokenPipeError: nobody reads it any more.
+        BudgetError: stdout is full or cannot be written to.
+        BrokenPipeError: the reader of stdout has closed it.
     """
     try:
         yield
@@ -75,42 +75,36 @@ def writing_data() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        give_up_stdout()
-        room = "; make room where it goes to" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        raise BudgetError(f"standard output: {error.strerror}{room}") from error
+        discard_stdout()
+        advice = "; free some space on its disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        raise BudgetError(f"standard output: {error.strerror}{advice}") from error
 
 
 def open_closed_streams() -> None:
-    """Have something behind each standard stream, lest a file of the result is opened in its place."""
+    """Open the null device for each standard stream that is closed, so that no other file gets its descriptor."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
     if sys.stderr is None:
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  as long as the process
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  open until the process ends
     if sys.stdout is None:
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  as long as the process
-        note("warning: standard output is closed; what goes there is lost")
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  open until the process ends
+        write_message("warning: standard output is closed; data written to it is lost")
 
 
-def give_up_stdout() -> None:
-    """Have what is still buffered go nowhere, or the interpreter fails once more at its exit."""
+def discard_stdout() -> None:
+    """Point stdout at the null device, so that flushing its buffer when the interpreter exits cannot fail."""
     with suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
 
 
-def write_event(event: Event) -> None:
-    """Write an event as one line of JSON: its kind, as in "step_committed", and what it holds."""
-    write_json(event_record(event))
-
-
 def event_record(event: Event) -> dict[str, Any]:
-    """An event for JSON."""
-    kind = type(event).__name__
-    words = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in kind)
+    """An event's type in snake case, such as "step_committed", under "event", and its fields."""
+    words = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in type(event).__name__)
     return {"event": words.removeprefix("_"), **asdict(event)}
 
 

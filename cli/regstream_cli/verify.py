@@ -1,4 +1,4 @@
-"""`regstream verify`: whether a result is what was written."""
+"""`regstream verify`: checks the files of a result against their recorded digests."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import click
 
 from regstream.errors import InputError
 from regstream.units import format_bytes
+from regstream_cli.observers import observe_progress
 from regstream_cli.options import debug_option, json_option
-from regstream_cli.streams import note, write_json, writing_data
-from regstream_cli.watching import watching
+from regstream_cli.streams import stdout_boundary, write_json, write_message
 
 
 @click.command()
@@ -26,16 +26,16 @@ def verify(output: Path, as_json: bool) -> None:
       regstream verify merged/llama
       regstream verify merged/llama --json | jq .problems
     """
-    with watching() as listener:
-        from regstream.output.verify import verify as check
+    with observe_progress() as listener:
+        from regstream import api
 
-        found = check(output, listener=listener)
+        result = api.verify(output, listener=listener)
     if as_json:
-        write_json({"num_files": found.num_files, "num_bytes": found.num_bytes, "problems": list(found.problems)})
-    for problem in found.problems:
-        note(f"error: {problem}")
-    if found.problems:
+        write_json({"num_files": result.num_files, "num_bytes": result.num_bytes, "problems": list(result.problems)})
+    for problem in result.problems:
+        write_message(f"error: {problem}")
+    if result.problems:
         click.get_current_context().exit(InputError.exit_code)
     if not as_json:
-        with writing_data():
-            click.echo(f"{output}: whole: {found.num_files} files, {format_bytes(found.num_bytes)}")
+        with stdout_boundary():
+            click.echo(f"{output}: intact: {result.num_files} files, {format_bytes(result.num_bytes)}")

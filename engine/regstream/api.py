@@ -17,33 +17,23 @@ from collections.abc import Collection, Mapping
 from os import PathLike
 from pathlib import Path
 
-from regstream.evaluate.bias import Bias, representation_bias
 from regstream.evaluate.evaluation import Evaluation
-from regstream.evaluate.evaluation import evaluate as evaluate_plan
+from regstream.evaluate.evaluation import evaluate as evaluate_models
+from regstream.evaluate.representation_bias import RepresentationBias, representation_bias
 from regstream.events import Listener, ignore
+from regstream.hub.upload import UploadResult
 from regstream.manifest.reading import read_manifest
 from regstream.manifest.schema import Manifest
-from regstream.output.finished import check_result
-from regstream.output.publish import published_commits
+from regstream.output.ownership import check_output
+from regstream.output.publish import add_results, published_commits
+from regstream.output.push import push as push_folder
+from regstream.output.result_identity import check_result
 from regstream.output.verify import Verification
 from regstream.output.verify import verify as verify_folder
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 from regstream.runtime import scheduler
 from regstream.storage.journal import Journal
-
-__all__ = [
-    "Evaluation",
-    "Manifest",
-    "Plan",
-    "Verification",
-    "bias",
-    "evaluate",
-    "load_manifest",
-    "merge",
-    "plan",
-    "verify",
-]
 
 
 def load_manifest(path: str | PathLike[str]) -> Manifest:
@@ -60,21 +50,36 @@ def plan(
     *,
     device: str | None = None,
     restart: bool = False,
+    of_result: bool = False,
     for_this_machine: bool = True,
     listener: Listener = ignore,
 ) -> Plan:
     """Open what a manifest names, check that it belongs together, and project what the merge takes.
 
-    A run that is under way keeps the commits of the hub it began with, unless `restart`. `device` overrides the
-    manifest's. A plan not `for_this_machine` may be for a device that this machine lacks; it cannot be merged.
+    Models of the hub are planned at the commits of the unfinished run, unless `restart`; with `of_result` at those that
+    the finished result was made from. `device` overrides the manifest's. A plan not `for_this_machine` may be for a
+    device that this machine lacks; it cannot be merged.
 
     Raises:
         ManifestError: a rule matches no parameter, or the device does not exist.
         InputError: a checkpoint or calibration set cannot be used.
-        ResumeError: the journal of the run under way is damaged.
+        ResumeError: the journal of the unfinished run is damaged.
     """
-    commits = {} if restart else Journal.pinned_commits(manifest.workdir)
+    commits = published_commits(manifest.merge.output) if of_result else {}
+    if not (of_result or restart):
+        commits = Journal.pinned_commits(manifest.workdir)
     return make_plan(manifest, device=device, for_this_machine=for_this_machine, commits=commits, listener=listener)
+
+
+def check(plan: Plan) -> None:
+    """Refuse what `merge` would refuse before it begins.
+
+    Raises:
+        BudgetError: memory or disk do not suffice.
+        InputError: the output holds files of others, or cannot be written to.
+    """
+    check_output(plan)
+    plan.validate()
 
 
 def merge(plan: Plan, *, restart: bool = False, full_digest: bool = False, listener: Listener = ignore) -> Path:
@@ -92,55 +97,38 @@ def merge(plan: Plan, *, restart: bool = False, full_digest: bool = False, liste
     return plan.output
 
 
-def result_plan(
-    manifest: Manifest, *, device: str | None = None, only: Collection[str] = (), listener: Listener = ignore
-) -> Plan:
-    """The plan of a finished merge, at the commits of the hub that its result was made from.
-
-    Raises:
-        ResumeError: the result is needed (`only` is empty or names the method) and belongs to another merge, or was
-            altered.
-    """
-    commits = published_commits(manifest.merge.output)
-    made = make_plan(manifest, device=device, commits=commits, listener=listener)
-    if not only or made.method.name in only:
-        check_result(made)
-    return made
-
-
 def evaluate(
-    manifest: Manifest,
+    plan: Plan,
     *,
     also: Mapping[str, Path] | None = None,
     only: Collection[str] = (),
     cross: bool = False,
-    device: str | None = None,
     listener: Listener = ignore,
 ) -> Evaluation:
-    """Judge base, candidates, plain mean and result on held-out rows, streamed block by block.
+    """Evaluate base, candidates, plain mean and result on held-out rows, streamed block by block.
 
-    `also` names further folders of models, `only` restricts to some names, `cross` judges candidates on all data.
+    `also` names further folders of models, `only` restricts to some names, `cross` evaluates candidates on all data.
 
     Raises:
         ManifestError: no candidate has a [candidates.evaluation] table, or `only` names no model.
         InputError: rows, heads or checkpoints cannot be used, or there is no result yet.
-        ResumeError: the result belongs to another merge.
+        ResumeError: the result belongs to another merge, or was altered.
     """
-    made = result_plan(manifest, device=device, only=only, listener=listener)
-    return evaluate_plan(made, also=also, only=only, cross=cross, listener=listener)
+    _check_result(plan, only)
+    return evaluate_models(plan, also=also, only=only, cross=cross, listener=listener)
+
+
+def add_to_model_card(plan: Plan, evaluation: Evaluation, *, listener: Listener = ignore) -> None:
+    """Write an evaluation's table into the result's model card."""
+    add_results(plan.output, plan, evaluation.markdown(), listener)
 
 
 def bias(
-    manifest: Manifest,
-    *,
-    also: Mapping[str, Path] | None = None,
-    only: Collection[str] = (),
-    device: str | None = None,
-    listener: Listener = ignore,
-) -> list[Bias]:
+    plan: Plan, *, also: Mapping[str, Path] | None = None, only: Collection[str] = (), listener: Listener = ignore
+) -> list[RepresentationBias]:
     """Measure by depth how far the merged models' hidden states are from each candidate's own; raises as `evaluate`."""
-    made = result_plan(manifest, device=device, only=only, listener=listener)
-    return list(representation_bias(made, also=also, only=only, listener=listener))
+    _check_result(plan, only)
+    return representation_bias(plan, also=also, only=only, listener=listener)
 
 
 def verify(output: str | PathLike[str], *, listener: Listener = ignore) -> Verification:
@@ -150,3 +138,24 @@ def verify(output: str | PathLike[str], *, listener: Listener = ignore) -> Verif
         InputError: the folder holds no record of a result, or the record itself is damaged.
     """
     return verify_folder(Path(output), listener=listener)
+
+
+def push(
+    output: str | PathLike[str],
+    repo: str,
+    *,
+    revision: str | None = None,
+    private: bool = False,
+    listener: Listener = ignore,
+) -> UploadResult:
+    """Publish a result on the hub, in one commit.
+
+    Raises:
+        InputError: the result is unfinished or was altered, or the hub refuses it.
+    """
+    return push_folder(Path(output), repo, revision=revision, private=private, listener=listener)
+
+
+def _check_result(plan: Plan, only: Collection[str]) -> None:
+    if not only or plan.method.name in only:
+        check_result(plan)

@@ -138,7 +138,7 @@ def test_an_output_that_was_moved_ends_whole(
     merge.manifest.write_text(merge.manifest.read_text().replace('"merged"', '"moved"'))
     result = invoke("run", merge.manifest)
     assert result.exit_code == 0, result.stderr
-    assert ("going on after 3 of 4" in result.stderr) == (not workdir)
+    assert ("resuming after 3 of 4" in result.stderr) == (not workdir)
     assert shards(merge.manifest.parent / "moved") == expected
     assert invoke("verify", merge.manifest.parent / "moved").exit_code == 0
 
@@ -215,7 +215,7 @@ def test_full_digests_are_no_change(
 
     with pytest.raises(Interrupted):
         merge.run(listener=stop, full_digest=bool(first))
-    assert "going on after 3" in invoke("run", merge.manifest, *then).stderr
+    assert "resuming after 3" in invoke("run", merge.manifest, *then).stderr
     assert "already finished" in invoke("run", merge.manifest, *first).stderr
     assert "already finished" in invoke("run", merge.manifest, *then).stderr
 
@@ -257,7 +257,7 @@ def test_an_input_that_is_replaced_meanwhile_is_noticed_and_nothing_of_it_commit
     assert not (merge.output / "regstream.json").exists()
     path.write_bytes(data)
     result = invoke("run", merge.manifest)
-    assert "going on after 2 of 4 steps" in result.stderr
+    assert "resuming after 2 of 4 steps" in result.stderr
     assert shards(merge.output) == expected
 
 

@@ -17,7 +17,7 @@ from transformers import CLIPModel, CLIPProcessor
 from merging import make_merge
 from regstream.evaluate.evaluation import Evaluation, EvaluationRow
 from regstream.storage import durable
-from regstream_cli.render import evaluation_table
+from regstream_cli.tables import evaluation_table
 
 Invoke = Callable[..., Result]
 

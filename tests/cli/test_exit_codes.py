@@ -15,7 +15,7 @@ from click.testing import Result
 from regstream.errors import BudgetError, InputError, SolveError
 from regstream.runtime import scheduler
 from regstream.storage import durable
-from regstream_cli.failures import full_disk_among
+from regstream_cli.error_reporting import disk_full_boundary
 
 Invoke = Callable[..., Result]
 
@@ -78,7 +78,7 @@ def test_a_full_disk_is_3_names_the_place_and_keeps_what_was_committed(
         patched.setattr(durable.HashedFile, "write", _raising(full))
         result = invoke("run", half_done)
     assert result.exit_code == 3
-    assert re.search(r"merged.*: No space left on device; what was committed is kept", _said(result)[-1])
+    assert re.search(r"merged.*: No space left on device; committed steps are kept", _said(result)[-1])
     assert invoke("run", half_done).exit_code == 0
 
 
@@ -93,14 +93,14 @@ def test_a_full_disk_names_how_much_is_missing(
         patched.setattr(durable.HashedFile, "write", fill_up)
         result = invoke("run", half_done)
     assert result.exit_code == 3
-    assert re.search(r"No space left on device; [\d.]+ \w+ more are needed; what was", _said(result)[-1])
+    assert re.search(r"No space left on device; [\d.]+ \w+ more needed; committed", _said(result)[-1])
 
 
 def test_of_several_disks_the_full_one_is_named() -> None:
     disks = [(Path("/large"), 1 << 20, 1 << 30), (Path("/fast"), 4096, 1024)]
     with (
-        pytest.raises(BudgetError, match=r"^/fast: No space left on device; 3 KiB more are needed; "),
-        full_disk_among(lambda: disks),
+        pytest.raises(BudgetError, match=r"^/fast: No space left on device; 3 KiB more needed; "),
+        disk_full_boundary(lambda: disks),
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -108,7 +108,7 @@ def test_of_several_disks_the_full_one_is_named() -> None:
 def test_a_file_that_may_not_grow_further_is_3() -> None:
     with (
         pytest.raises(BudgetError, match=r"^/usb: File too large: .*; choose a smaller shard_size or another output$"),
-        full_disk_among(lambda: [(Path("/usb"), 1, 2)]),
+        disk_full_boundary(lambda: [(Path("/usb"), 1, 2)]),
     ):
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
 
@@ -150,7 +150,7 @@ def test_ctrl_c_before_the_first_step_is_130(invoke: Invoke, fresh: Path, monkey
     monkeypatch.setattr(scheduler, "run", _raising(KeyboardInterrupt()))
     result = invoke("run", fresh)
     assert result.exit_code == 130
-    assert _said(result) == ["regstream: interrupted: nothing that was committed is lost"]
+    assert _said(result) == ["regstream: interrupted: committed steps are kept"]
 
 
 _CPU_ALLOCATION = (
@@ -175,7 +175,7 @@ def _caused(error: Exception, cause: Exception) -> Exception:
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (RuntimeError("one\ntwo"), 1, "unexpected error: RuntimeError: one two; --debug shows the traceback, please"),
+        (RuntimeError("one\ntwo"), 1, "unexpected error: RuntimeError: one two; please report it; --debug shows the"),
         (PermissionError(errno.EACCES, "Permission denied", "/there"), 4, "error: /there: Permission denied"),
         (MemoryError("4 GiB"), 3, "error: out of memory: an allocation was refused"),
         (RuntimeError(_CPU_ALLOCATION), 3, "error: out of memory: an allocation of 4 GiB was refused"),

@@ -16,9 +16,9 @@ from click.testing import Result
 from pydantic import BaseModel
 
 from regstream.manifest.architecture import Architecture
-from regstream.manifest.canonical import meaning
+from regstream.manifest.canonical import canonical_config
 from regstream.manifest.options import fields_of
-from regstream.manifest.reading import manifest_from, read_manifest
+from regstream.manifest.reading import parse_manifest, read_manifest
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Manifest
 from regstream.models.families.family import LANGUAGE_MODEL_POLICY
@@ -64,7 +64,7 @@ def test_into_another_folder_as_seen_from_there(invoke: Invoke, here: Path) -> N
 def test_without_rows_it_averages_and_says_so(invoke: Invoke, here: Path) -> None:
     result = invoke(*TWO, *ROWS[:2], "-o", "merge.toml")
     assert result.exit_code == 0
-    assert 'it averages: for "regmean++"' in result.stderr
+    assert 'the method is "average"; for "regmean++"' in result.stderr
     assert len(result.stderr.splitlines()) == 1
     manifest = read_manifest("merge.toml")
     assert manifest.merge.method == "average"
@@ -97,8 +97,8 @@ def test_a_commented_default_is_the_default(invoke: Invoke, here: Path, rows: tu
     changed = {line.split(" = ")[0] for line, before in zip(taken, lines, strict=True) if line != before}
     assert {"seed", "embeddings", "final_norm", "head", "vocabulary", "weight", "field"} <= changed
     assert ("alpha" in changed) == bool(rows)
-    manifests = [manifest_from(each, "merge.toml") for each in (text, "\n".join(taken))]
-    before, after = (without_others(meaning(manifest)) for manifest in manifests)
+    manifests = [parse_manifest(each, "merge.toml") for each in (text, "\n".join(taken))]
+    before, after = (without_others(canonical_config(manifest)) for manifest in manifests)
     assert after == before
     [default, explicit] = (others_of_a_language_model(manifest) for manifest in manifests)
     assert explicit == default
@@ -168,7 +168,7 @@ def test_what_is_no_candidate_is_refused(invoke: Invoke, here: Path, spelled: st
     result = invoke("init", "--base", "org/base", "--candidate", spelled)
     assert result.exit_code == 2
     assert "expected NAME=MODEL[:ADAPTER]" in result.stderr
-    assert "written twice" in result.stderr
+    assert "write a colon within a path twice" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -176,9 +176,15 @@ def test_what_is_no_candidate_is_refused(invoke: Invoke, here: Path, spelled: st
     [
         (("--base", "./none", "--candidate", "a=org/a"), "there is no"),
         (("--base", "org/base", "--candidate", "a b=org/a"), "a name of up to 100 letters"),
-        (("--base", "org/base", "--candidate", "a=org/a", "--candidate", "A=org/b"), "differs in more than case"),
+        (
+            ("--base", "org/base", "--candidate", "a=org/a", "--candidate", "A=org/b"),
+            "names must differ in more than case",
+        ),
         (("--base", "org/base", "--candidate", "a=org/a", "--calibration", "a=none.jsonl"), "there is no"),
-        (("--base", "org/base", "--candidate", "a=org/a", "--calibration", "b=x.jsonl"), 'no candidate "b"'),
+        (
+            ("--base", "org/base", "--candidate", "a=org/a", "--calibration", "b=x.jsonl"),
+            'no --candidate has the name "b"',
+        ),
         (("--base", "org/base", "--candidate", "a=org/a", "--calibration", "a"), "expected NAME=PATH"),
         (("--base", "", "--candidate", "a=org/a"), "expected a path, found empty text"),
         (("--base", "org/base", "--candidate", "a=models/\udcff"), "surrogates not allowed"),
@@ -197,7 +203,7 @@ def test_nothing_is_overwritten(invoke: Invoke, here: Path) -> None:
     (here / "merge.toml").write_text("mine")
     result = invoke(*TWO, "-o", "merge.toml")
     assert result.exit_code == 2
-    assert "merge.toml: is there already" in result.stderr
+    assert "merge.toml: exists already" in result.stderr
     assert (here / "merge.toml").read_text() == "mine"
     missing = invoke(*TWO, "-o", "nowhere/merge.toml")
     assert missing.exit_code == 2

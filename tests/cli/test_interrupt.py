@@ -10,24 +10,24 @@ import pytest
 
 from regstream.errors import Interrupted
 from regstream.events import Progressed, RunFinished, RunStarted, StepCommitted, StepStarted
-from regstream_cli.interrupt import Interruption
-from regstream_cli.watch import ProgressState
+from regstream_cli.interrupt import InterruptHandler
+from regstream_cli.progress_state import ProgressState
 
 _STUCK = """
 import time
 from regstream.events import RunStarted
-from regstream_cli.watching import watching
-with watching() as listener:
+from regstream_cli.observers import observe_progress
+with observe_progress() as listener:
     listener(RunStarted(done=0, total=2, output="out"))
     print("begun", flush=True)
     time.sleep(60)
 """
 
 
-def _begun(watch: ProgressState) -> ProgressState:
-    watch(RunStarted(done=0, total=1, output="out"))
-    watch(StepStarted(index=0, name="stem", work=4))
-    return watch
+def _begun(state: ProgressState) -> ProgressState:
+    state(RunStarted(done=0, total=1, output="out"))
+    state(StepStarted(index=0, name="stem", work=4))
+    return state
 
 
 def _until_noticed(notices: list[str]) -> None:
@@ -49,36 +49,36 @@ def test_a_second_signal_ends_at_once(environment: dict[str, str], number: signa
         assert process.stderr is not None
         process.stdout.readline()
         process.send_signal(number)
-        assert process.stderr.readline().endswith(b"once more stops at once\n")
+        assert process.stderr.readline().endswith(b"interrupt again to stop immediately\n")
         process.send_signal(number)
         assert process.wait(timeout=20) == 130
-        assert b"what was committed is kept" in process.stderr.read()
+        assert b"committed steps are kept" in process.stderr.read()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_is_answered_by_the_next_event(number: signal.Signals) -> None:
-    watch, notices = _begun(ProgressState()), list[str]()
+    state, notices = _begun(ProgressState()), list[str]()
     before = signal.getsignal(number)
-    with Interruption(watch, notices.append) as interruption:
-        interruption(Progressed(doing="math: statistics"))
+    with InterruptHandler(state, notices.append) as handler:
+        handler(Progressed(doing="math: statistics"))
         os.kill(os.getpid(), number)
         _until_noticed(notices)
         with pytest.raises(Interrupted, match=r"^out: stopped in stem, 0 of 1 steps are committed; "):
-            interruption(Progressed(doing="math: statistics"))
+            handler(Progressed(doing="math: statistics"))
     assert signal.getsignal(number) is before
 
 
 def test_what_is_all_but_done_is_finished() -> None:
-    watch, notices = _begun(ProgressState()), list[str]()
-    with Interruption(watch, notices.append) as interruption:
+    state, notices = _begun(ProgressState()), list[str]()
+    with InterruptHandler(state, notices.append) as handler:
         os.kill(os.getpid(), signal.SIGTERM)
         _until_noticed(notices)
         committed = StepCommitted(index=0, name="stem", seconds=1.0, peak_bytes=1, projected_bytes=1)
         for event in (committed, RunFinished(output="out", seconds=1.0, peak_bytes=1)):
-            watch(event)
-            interruption(event)
+            state(event)
+            handler(event)
 
 
 def test_before_the_first_step_a_signal_stops_at_once() -> None:
-    with pytest.raises(KeyboardInterrupt), Interruption(ProgressState(), lambda text: None):
+    with pytest.raises(KeyboardInterrupt), InterruptHandler(ProgressState(), lambda text: None):
         signal.raise_signal(signal.SIGTERM)

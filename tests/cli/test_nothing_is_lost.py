@@ -188,7 +188,7 @@ def test_several_merges_share_a_workdir(invoke: Invoke, inputs: Path, tmp_path: 
     assert invoke("run", one.manifest).exit_code == 0
     assert [folder.exists() for folder in folders].count(True) == 1
     resumed = invoke("run", other.manifest)
-    assert "going on after 2 of 4 steps" in resumed.stderr
+    assert "resuming after 2 of 4 steps" in resumed.stderr
     outputs = [(tmp_path / name / "merged" / "model-00003-of-00004.safetensors") for name in ("one", "other")]
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
 

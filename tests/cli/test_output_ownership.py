@@ -74,7 +74,7 @@ def test_what_loaders_read_and_came_during_the_run_is_refused_before_the_result_
     assert not (output_of(fresh) / "config.json").exists()
     assert (output_of(fresh) / "model.safetensors").read_text() == "of someone"
     (output_of(fresh) / "model.safetensors").unlink()
-    assert "going on after 7 of 7 steps" in invoke("run", fresh).stderr
+    assert "resuming after 7 of 7 steps" in invoke("run", fresh).stderr
     assert invoke("verify", output_of(fresh)).exit_code == 0
 
 

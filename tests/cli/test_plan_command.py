@@ -37,7 +37,7 @@ def test_what_does_not_fit_is_shown_all_the_same(invoke: Invoke, fresh: Path) ->
     fresh.write_text(fresh.read_text().replace("[resources]", '[resources]\nhost_memory = "64MiB"'))
     table = invoke("plan", fresh)
     assert table.stdout.splitlines()[-1].endswith(": does not fit")
-    assert f"where {format_bytes(64 << 20)} may be taken" in table.stdout
+    assert f"budget {format_bytes(64 << 20)}" in table.stdout
     record = invoke("plan", fresh, "--json")
     assert (table.exit_code, record.exit_code) == (3, 3)
     assert record.stderr == f"regstream: error: {json.loads(record.stdout)['refusal']}\n"

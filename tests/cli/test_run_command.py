@@ -67,12 +67,12 @@ def test_ctrl_c_then_the_same_command_gives_the_same_bytes(
         said = stderr.read()
     assert process.exitcode == 130, said
     assert b"stopping at the next safe point" in said
-    assert said.splitlines()[-1].endswith(b"of 7 steps are committed; the same command goes on")
+    assert said.splitlines()[-1].endswith(b"of 7 steps are committed; rerun the command to resume")
     assert not (fresh.parent / "merged" / "config.json").exists()
 
     resumed = invoke("run", fresh)
     assert resumed.exit_code == 0
-    assert "going on after " in resumed.stderr
+    assert "resuming after " in resumed.stderr
     assert _shards(fresh.parent / "merged") == _shards(finished_once / "merged")
 
 
@@ -101,7 +101,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(invoke: Invoke, fresh: Path
     before = sorted(fresh.parent.rglob("*"))
     result = invoke("run", fresh, "--dry-run")
     assert result.exit_code == 0
-    assert "widest: block" in result.stdout
+    assert "peak step: block" in result.stdout
     assert sorted(fresh.parent.rglob("*")) == before
 
 

@@ -1,6 +1,5 @@
 """What the first page shows runs as shown, on small models with the names that it uses."""
 
-import importlib.util
 import re
 import shlex
 from collections.abc import Callable
@@ -55,7 +54,6 @@ def test_the_commands(invoke: Callable[..., Result], here: Path) -> None:
     assert "merged: whole" in result.stdout
 
 
-@pytest.mark.skipif(importlib.util.find_spec("regstream.api") is None, reason="there is no regstream.api yet")
 def test_the_python(invoke: Callable[..., Result], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [lines] = [block for block in shown("sh") if "regstream init" in block]
     [init] = [line for line in lines.replace("\\\n", "").splitlines() if line.startswith("regstream init")]

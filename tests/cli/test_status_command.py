@@ -59,7 +59,7 @@ def test_a_result_without_its_measurements_is_finished_still(invoke: Invoke, fin
 def test_a_manifest_that_was_changed_since(invoke: Invoke, request: pytest.FixtureRequest, state: str) -> None:
     manifest: Path = request.getfixturevalue(state)
     manifest.write_text(manifest.read_text().replace("[merge]", "[merge]\nalpha = 0.5"))
-    assert "the manifest asks for something else now: alpha: 0.95 before, 0.5 now" in invoke("status", manifest).stdout
+    assert "the manifest has changed since: alpha: 0.95 before, 0.5 now" in invoke("status", manifest).stdout
 
 
 def test_a_damaged_journal_is_5(invoke: Invoke, half_done: Path) -> None:

@@ -13,8 +13,8 @@ from rich.console import Console
 import processes
 from cases import slow
 from regstream.events import Progressed, RunStarted, StepStarted
-from regstream_cli.progress import Display
-from regstream_cli.watch import ProgressState
+from regstream_cli.progress_bars import ProgressBars
+from regstream_cli.progress_state import ProgressState
 
 _COLOUR = re.compile(r"\x1b\[[\d;]*(?:3[0-7]|9[0-7]|38;[\d;]*)m")
 _HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
@@ -50,15 +50,15 @@ def test_a_run_shows_a_bar_without_colours_where_none_are_wanted(environment: di
 
 @pytest.mark.parametrize("width", [120, 60, 30])
 def test_the_display_stays_within_the_screen(width: int) -> None:
-    watch = ProgressState()
+    state = ProgressState()
     console = Console(width=width, force_terminal=True, no_color=True, highlight=False)
-    display = Display(watch, console)
-    watch(RunStarted(done=3, total=34, output="out"))
-    watch(StepStarted(index=3, name="block 2", work=30))
-    watch(Progressed(doing="a-candidate-with-quite-a-name: statistics", amount=7))
-    display.notice("stopping at the next safe point; once more stops at once")
+    bars = ProgressBars(state, console)
+    state(RunStarted(done=3, total=34, output="out"))
+    state(StepStarted(index=3, name="block 2", work=30))
+    state(Progressed(doing="a-candidate-with-quite-a-name: statistics", amount=7))
+    bars.show_message("stopping at the next safe point; interrupt again to stop immediately")
     with console.capture() as captured:
-        console.print(display._render())
+        console.print(bars._render())
     lines = re.sub(r"\x1b\[[\d;]*m", "", captured.get()).splitlines()
     assert len(lines) <= 6
     assert max(map(len, lines)) <= width
@@ -67,12 +67,12 @@ def test_the_display_stays_within_the_screen(width: int) -> None:
 
 def test_colours_where_they_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    watch = ProgressState()
-    watch(StepStarted(index=0, name="stem", work=2))
-    watch(Progressed(doing="math: stem"))
+    state = ProgressState()
+    state(StepStarted(index=0, name="stem", work=2))
+    state(Progressed(doing="math: stem"))
     console = Console(width=80, force_terminal=True, color_system="standard")
     with console.capture() as captured:
-        console.print(Display(watch, console)._render())
+        console.print(ProgressBars(state, console)._render())
     assert _COLOUR.search(captured.get())
 
 
@@ -114,7 +114,7 @@ def test_where_nobody_reads_standard_output_is_130(
     done = processes.run([*asked], environment, stdout=writer)
     os.close(writer)
     assert done.returncode == 130, done.stderr
-    assert done.stderr.splitlines()[-1] == "regstream: interrupted: nobody reads standard output any more"
+    assert done.stderr.splitlines()[-1] == "regstream: interrupted: the reader of standard output has closed it"
 
 
 @pytest.mark.slow
@@ -126,4 +126,4 @@ def test_a_closed_standard_output_is_named_and_no_file_takes_its_place(
         ["sh", "-c", shell], env=environment, stderr=subprocess.PIPE, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert "warning: standard output is closed; what goes there is lost" in done.stderr.splitlines()[0]
+    assert "warning: standard output is closed; data written to it is lost" in done.stderr.splitlines()[0]

@@ -13,7 +13,7 @@ def test_a_whole_result(invoke: Invoke, finished: Path) -> None:
     output = finished.parent / "merged"
     result = invoke("verify", output)
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout.startswith(f"{output}: whole: ")
+    assert result.stdout.startswith(f"{output}: intact: ")
     record = json.loads(invoke("verify", output, "--json").stdout)
     assert record["problems"] == []
     assert record["num_bytes"] == sum(

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 from click.testing import CliRunner
+from regstream_cli.lines import Lines
 
 from crash.faults import in_child
 from crash.resuming import Resuming
@@ -14,7 +15,6 @@ from regstream.runtime import scheduler
 from regstream.runtime.step import Artifacts, run_step
 from regstream.runtime.step_context import StepContext
 from regstream_cli.app import cli
-from regstream_cli.lines import Lines
 
 
 def signalled_in(resuming: Resuming, name: str, number: int) -> None:
@@ -35,7 +35,7 @@ def signalled_in(resuming: Resuming, name: str, number: int) -> None:
     setattr(Lines, "notice", notice_and_tell)  # noqa: B010  in a process of its own
     setattr(scheduler, "run_step", signal_and_run)  # noqa: B010  a name the module imports for itself
     result = CliRunner().invoke(cli, ["run", str(resuming.merge.manifest)])
-    assert "the same command goes on" in result.stderr, result.stderr
+    assert "rerun the command to resume" in result.stderr, result.stderr
     raise SystemExit(result.exit_code)
 
 

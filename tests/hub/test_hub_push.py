@@ -323,8 +323,8 @@ def test_the_command(writable: Hub, result: Path, command: Command) -> None:
     done = command("push", result, REPO, HF_TOKEN="secret")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{writable.endpoint}/{REPO}/tree/main\n"
-    assert f"{len(on_record(result))} files sent" in done.stderr
+    assert f"{len(on_record(result))} files uploaded" in done.stderr
     again = command("push", result, REPO, "--json", HF_TOKEN="secret")
     assert json.loads(again.stdout)["sent"] == []
-    assert "stands there already" in again.stderr
+    assert "up to date at commit" in again.stderr
     assert command("push", result, "merged").returncode == 2

@@ -13,7 +13,7 @@ from merging import Merge, make_merge
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import RegstreamError
 from regstream.events import StepCommitted
-from regstream.manifest.canonical import meaning
+from regstream.manifest.canonical import canonical_config
 from regstream.manifest.reading import read_manifest
 from regstream.runtime.scheduler import run
 from regstream.storage.journal import Journal
@@ -83,7 +83,7 @@ def tried(work: Callable[[], Any], path: Path, edit: Callable[[bytes], bytes]) -
 
 
 def check_manifest(merge: Merge, edit: Callable[[bytes], bytes]) -> None:
-    tried(lambda: meaning(read_manifest(merge.manifest)), merge.manifest, edit)
+    tried(lambda: canonical_config(read_manifest(merge.manifest)), merge.manifest, edit)
 
 
 def check_header(merge: Merge, edit: Callable[[bytes], bytes]) -> None:

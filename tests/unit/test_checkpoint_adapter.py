@@ -95,7 +95,7 @@ def test_what_it_says(base: Path, adapter: Path) -> None:
         ({"r": "8"}, 'adapter_config.json: r: .*, found "8"'),
         ({"lora_alpha": None}, "lora_alpha: .*, found null"),
         ({"rank_pattern": {"q_proj": -1}}, "rank_pattern.q_proj: .*, found -1"),
-        ({"alpha_pattern": {"q_proj(": 1}}, r'"q_proj\(" is no regular expression'),
+        ({"alpha_pattern": {"q_proj(": 1}}, r'"q_proj\(" is not a regular expression'),
         ({"use_rslora": "yes"}, 'use_rslora: .*, found "yes"'),
         ({"modules_to_save": "lm_head"}, 'modules_to_save: .*, found "lm_head"'),
         ({"r": 8}, r"down_proj.lora_A.weight and lora_B.weight have shapes \[4, 64\] and \[32, 4\]; rank 8 of"),

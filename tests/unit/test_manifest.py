@@ -202,19 +202,19 @@ ONE_PROBLEM = {
     ),
     "a part around the blocks": (
         architecture(('["head"]', '["model"]')),
-        '[architecture] head[0]: "model" holds the blocks "model.layers"; name the modules beside them',
+        '[architecture] head[0]: "model" contains the blocks "model.layers"; list modules outside the blocks',
     ),
     "a part in the blocks": (
         architecture(('["head"]', '["model.layers.3.norm"]')),
-        '[architecture] head[0]: "model.layers.3.norm" lies in the blocks "model.layers"',
+        '[architecture] head[0]: "model.layers.3.norm" is inside the blocks "model.layers"',
     ),
     "a body beside the blocks": (
         architecture(("head =", 'body = "decoder"\nhead =')),
-        '[architecture] body: expected a module that holds the blocks "model.layers", or "" for the model itself',
+        '[architecture] body: expected a module that contains the blocks "model.layers", or "" for the model itself',
     ),
     "a key for images": (
         architecture(("head =", "class_tokens = 0\nhead =")),
-        '[architecture] class_tokens: goes with rows = "pixel_values"; remove it',
+        '[architecture] class_tokens: only valid with rows = "pixel_values"; remove it',
     ),
     "no rows of that kind": (
         architecture(("head =", 'rows = "pixels"\nhead =')),
@@ -242,7 +242,7 @@ ONE_PROBLEM = {
     ),
     "key of no table": (
         ('use = "average"', 'use = "average"\nxyzzy = 1'),
-        "rules[0]: xyzzy: unknown key; the keys here are parameters, blocks, use",
+        "rules[0]: xyzzy: unknown key; valid keys: parameters, blocks, use",
     ),
     "unknown table": (("[merge]", "[resource]\n[merge]"), 'resource: unknown key; did you mean "resources"?'),
     "wrong choice": (
@@ -292,7 +292,7 @@ ONE_PROBLEM = {
     "bad name": (('"math"', '"../math"'), 'candidates[0] "../math": name: expected a name of up to 100 letters'),
     "repeated name": (
         ('"code"', '"Math"'),
-        'candidates[1] "Math": name: found the name of candidates[0] "math"; expected one that differs',
+        'candidates[1] "Math": name: found the name of candidates[0] "math"; names must differ',
     ),
     "scale without task arithmetic": (
         ('output = "merged"', 'output = "merged"\nscale = 0.5'),
@@ -312,7 +312,7 @@ ONE_PROBLEM = {
     ),
     "split of a file": (
         ('path = "math.jsonl"', 'path = "math.jsonl"\nsplit = "train"'),
-        'candidates[0] "math": calibration.split: goes with "dataset"',
+        'candidates[0] "math": calibration.split: only valid with "dataset"',
     ),
     "no data set's id": (
         ('"org/rows"', '"org/rows@main"'),
@@ -344,7 +344,7 @@ ONE_PROBLEM = {
     "output in a candidate": (('"merged"', '"math/merged"'), "is inside the model of candidates[0]"),
     "output is a file": (('"merged"', '"math.jsonl"'), "[merge] output: expected a folder, found the file"),
     "empty path": (('"merged"', '""'), "[merge] output: expected a path, found empty text"),
-    "null byte": (('"merged"', '"a\\u0000b"'), "[merge] output: a path cannot hold a null byte"),
+    "null byte": (('"merged"', '"a\\u0000b"'), "[merge] output: a path cannot contain a null byte"),
     "no one's home": (
         ('"merged"', '"~nobody-of-that-name/x"'),
         "[merge] output: expected a path, found one that cannot",
@@ -396,7 +396,7 @@ def test_what_is_written_stays_clear_of_what_is_read(write: Write, tmp_path: Pat
     assert len(problems(write(good(('"merged"', '"."'))))) == 4  # the base, a model, its rows, the manifest
     state = "[resources]\nworkdir = {}\n"
     assert "is inside the base" in problems(write(GOOD + state.format('"base/state"')))[0]
-    assert "leave the key out" in problems(write(GOOD + state.format('"merged/.regstream"')))[0]
+    assert "remove the key" in problems(write(GOOD + state.format('"merged/.regstream"')))[0]
     (tmp_path / "link").symlink_to(tmp_path / "base")
     assert "is also the base" in problems(write(good(('"merged"', '"link"'))))[0]
 
@@ -431,9 +431,9 @@ def test_a_candidate_that_is_no_table_does_not_hide_the_others(write: Write) -> 
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("[merge\n", ":1:7: not TOML: "),
-        ("a = 1\na = 2\n", ":2:6: not TOML: "),
-        ("a = " + "[" * 5000, ": tables or lists nested"),
+        ("[merge\n", ":1:7: invalid TOML: "),
+        ("a = 1\na = 2\n", ":2:6: invalid TOML: "),
+        ("a = " + "[" * 5000, ": tables or lists are nested"),
     ],
 )
 def test_broken_toml_is_one_line_with_its_place(text: str, place: str, write: Write) -> None:
@@ -448,7 +448,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert problems(tmp_path / "none.toml") == ("cannot be read: No such file or directory",)
     assert problems(tmp_path) == ("cannot be read: Is a directory",)
     (tmp_path / "latin.toml").write_bytes(b'[merge]\nbase = "\xe9"\n')
-    assert problems(tmp_path / "latin.toml") == ("2: expected UTF-8 text, found 0xe9",)
+    assert problems(tmp_path / "latin.toml") == ("2: expected UTF-8 text, found the byte 0xe9",)
 
 
 def test_strange_characters_do_not_break_the_line(write: Write) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from regstream.manifest.canonical import meaning
+from regstream.manifest.canonical import canonical_config
 from regstream.manifest.schema import Manifest
 
 RAW: dict[str, Any] = {
@@ -30,7 +30,7 @@ def changed(*way: Any, to: Any) -> dict[str, Any]:
 
 
 def meant(raw: dict[str, Any]) -> str:
-    return json.dumps(meaning(Manifest.model_validate(raw)), sort_keys=True)
+    return json.dumps(canonical_config(Manifest.model_validate(raw)), sort_keys=True)
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_the_order_of_candidates_matters_as_sums_are_taken_in_it() -> None:
 
 def test_the_chosen_device_counts_where_the_manifest_leaves_it_open() -> None:
     manifest = Manifest.model_validate({**RAW, "resources": {}})
-    assert meaning(manifest)["device"] is None
-    assert meaning(manifest, device="cuda:1")["device"] == "cuda"
+    assert canonical_config(manifest)["device"] is None
+    assert canonical_config(manifest, device="cuda:1")["device"] == "cuda"
 
 
 def test_what_a_method_does_not_read_does_not_matter() -> None:

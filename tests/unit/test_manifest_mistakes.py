@@ -37,7 +37,7 @@ def test_a_configuration_of_mergekit_is_named_with_the_command_that_makes_a_mani
 
 
 @pytest.mark.parametrize(
-    ("text", "what"), [("merge: {}\n", "YAML"), ('{"merge": {}}', "JSON"), ("[merge]\nmethod = \n", "not TOML")]
+    ("text", "what"), [("merge: {}\n", "YAML"), ('{"merge": {}}', "JSON"), ("[merge]\nmethod = \n", "invalid TOML")]
 )
 def test_other_formats_are_named(tmp_path: Path, text: str, what: str) -> None:
     (tmp_path / "merge.toml").write_text(text)
@@ -69,7 +69,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pa
 def test_a_mistyped_folder_is_not_taken_for_the_hubs(write: Callable[[str], Path], base: str) -> None:
     problem = refused(write(base))
     assert f'found "{base}"' in problem
-    assert "the nearest is" in problem
+    assert "the nearest path is" in problem
     assert problem.count("models/llama-3") == 1
 
 
@@ -93,5 +93,5 @@ def test_what_a_run_made_itself_makes_no_name_a_folder(tmp_path: Path, write: Ca
 @pytest.mark.parametrize("start", ["https://huggingface.co/", "https://me:secret@hf.co/", "hf://"])
 def test_an_address_of_the_hub_is_told_as_an_id(write: Callable[[str], Path], start: str) -> None:
     problem = refused(write(f"{start}meta-llama/Llama-3.1-8B"))
-    assert "found the address" in problem
+    assert "found the URL" in problem
     assert problem.endswith('write "meta-llama/Llama-3.1-8B"')

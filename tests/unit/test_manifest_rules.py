@@ -37,6 +37,13 @@ def test_globs_tell_upper_case_from_lower() -> None:
     assert match_rule([rule("*.MLP.*")], "model.layers.0.mlp.up_proj.weight", 0, 6) is None
 
 
+def test_rules_that_match_nothing_are_found() -> None:
+    [problem] = rule_problems([rule("*.mlp.*", "0"), rule("*.self_atn.*"), rule("*norm*", "5")], NAMES, 6)
+    assert problem.startswith("rules[1]: parameters: ")
+    [problem] = rule_problems([rule("none", "6")], NAMES, 6)
+    assert "names block 6" in problem
+
+
 def test_the_nearest_names_are_written_once_for_all_blocks() -> None:
     names = [name for name, _ in NAMES]
     assert nearest_names("*.self_atn.*", names)[0] == "model.layers.*.self_attn.q_proj.weight"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from regstream.manifest.redaction import is_local_path, redact_paths, redact_secrets, redact_values
+from regstream.manifest.redaction import is_local_path, redact_json, redact_paths, redact_secrets
 from regstream.output.local_paths import remove_local_paths
 
 
@@ -31,7 +31,7 @@ def test_other_texts_are_none(text: str) -> None:
     ],
 )
 def test_values_are_cut_to_their_names_at_any_depth(value: Any, published: Any) -> None:
-    assert redact_values(value, dropped=("_name_or_path",)) == published
+    assert redact_json(value, dropped=("_name_or_path",)) == published
 
 
 def test_a_sentence_keeps_its_words() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 import checkpoints
 from merging import Merge, make_merge
-from regstream.manifest.reading import manifest_from
+from regstream.manifest.reading import parse_manifest
 from regstream.plan.planning import make_plan
 
 SEED = "no rows are sampled: no set that is read has `rows`"
@@ -61,7 +61,7 @@ def warnings(merge: Merge, method: str, before: str = "", after: str = "") -> li
     assert before in text
     text = text.replace(before, after, 1) if before else text
     text = text.replace("{regress}", REGRESS)
-    return list(make_plan(manifest_from(text, str(merge.manifest))).warnings)
+    return list(make_plan(parse_manifest(text, str(merge.manifest))).warnings)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -1,1 +1,18 @@
-"""What is asked: the manifest, read from TOML, validated, and turned into frozen objects. Imports no torch."""
+"""The manifest: a TOML file that describes a merge, validated into frozen objects. Imports no torch.
+
+schema.py: every key, its type, range and default
+fields.py: the types of values that are more than text and numbers
+reading.py: reads and validates a file, and reports every problem at once
+messages.py: problems as one-line messages
+consistency.py: problems between keys
+paths.py: problems with files and folders
+other_formats.py: recognizes files in YAML, JSON or mergekit's format
+references.py: paths, and models in a folder or on the Hugging Face hub
+blocks.py: block selectors such as "0,4-7" or "late"
+rules.py: the rule that applies to a parameter, and rules without effect
+shares.py: candidate weights, normalized to a mean of 1
+bounded_regex.py: regular expressions with a time limit
+canonical.py: the settings that determine the result
+redaction.py: removes local paths and secrets from text
+template.py: the text of a first manifest
+"""

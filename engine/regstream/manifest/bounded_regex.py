@@ -1,6 +1,7 @@
-"""Regular expressions of a user's files, matched within a moment, however much they backtrack.
+"""Regular expressions from a user's files, matched with a time limit.
 
-Python's `re` cannot be stopped. `regex`, which transformers depends on, reads the same expressions and can.
+Backtracking can take exponential time, and Python's `re` has no time limit. `regex`, a dependency of transformers,
+has one and accepts the same syntax.
 """
 
 import math
@@ -11,55 +12,55 @@ import regex
 
 from regstream.errors import InputError
 
-_SECONDS = 0.1
+_TIMEOUT_SECONDS = 0.1
 _MAX_CHARS = 1000
 _MAX_NAME_CHARS = 10_000
-#: Counted repeats are written out while an expression is compiled, which no time limit covers.
-_COUNTED = re.compile(r"\{\d*,?(\d*)\}|\{(\d+)\}")
-_MAX_COUNTED = 10_000
+#: Counted repetitions are expanded during compilation, to which the time limit does not apply.
+_REPETITION = re.compile(r"\{\d*,?(\d*)\}|\{(\d+)\}")
+_MAX_REPETITIONS = 10_000
 
 
 def check_regex(pattern: str, *, within: str = "{}") -> str:
-    """The pattern, which is to be matched as a part of a larger one.
+    """Return the pattern if it compiles as a part of `within`, a format string.
 
     Raises:
-        ValueError: it is no regular expression, or a very large one.
+        ValueError: the pattern is not a regular expression, or is too large.
     """
-    counts = [max(map(int, re.findall(r"\d{1,9}", match[0])), default=1) for match in _COUNTED.finditer(pattern)]
-    if len(pattern) > _MAX_CHARS or math.prod(max(count, 1) for count in counts) > _MAX_COUNTED:
-        raise ValueError(f'"{pattern[:40]}…" is too large a regular expression')
+    counts = [max(map(int, re.findall(r"\d{1,9}", match[0])), default=1) for match in _REPETITION.finditer(pattern)]
+    if len(pattern) > _MAX_CHARS or math.prod(max(count, 1) for count in counts) > _MAX_REPETITIONS:
+        raise ValueError(f'the regular expression "{pattern[:40]}…" is too large')
     try:
         re.compile(within.format(pattern))
         _compiled(within.format(pattern))
     except (re.error, regex.error, RecursionError, OverflowError) as error:
-        raise ValueError(f'"{pattern}" is no regular expression: {error}') from error
+        raise ValueError(f'"{pattern}" is not a regular expression: {error}') from error
     return pattern
 
 
 def starts_with(pattern: str, name: str) -> bool:
-    """Whether a name matches from its start, as `re.match` has it.
+    """Whether the pattern matches at the start of a name, as `re.match` does.
 
     Raises:
-        InputError: matching takes too long.
+        InputError: matching exceeds the time limit.
     """
     try:
-        return _compiled(pattern).match(name, timeout=_SECONDS) is not None
+        return _compiled(pattern).match(name, timeout=_TIMEOUT_SECONDS) is not None
     except TimeoutError as error:
-        raise _too_slow(pattern, name) from error
+        raise _timeout_error(pattern, name) from error
 
 
 def substitute(pattern: str, replacement: str, name: str) -> str:
-    """The name with every match replaced, as `re.sub` has it.
+    """Replace every match in a name, as `re.sub` does.
 
     Raises:
-        InputError: matching takes too long, or the name grows out of bounds.
+        InputError: matching exceeds the time limit, or the new name exceeds the length limit.
     """
     try:
-        replaced = str(_compiled(pattern).sub(replacement, name, timeout=_SECONDS))
+        replaced = str(_compiled(pattern).sub(replacement, name, timeout=_TIMEOUT_SECONDS))
     except TimeoutError as error:
-        raise _too_slow(pattern, name) from error
+        raise _timeout_error(pattern, name) from error
     if len(replaced) > max(_MAX_NAME_CHARS, len(name)):
-        raise InputError(f'"{pattern}" makes a name of {len(replaced):,} characters of {name[:80]}')
+        raise InputError(f'"{pattern}" turns the name {name[:80]} into one of {len(replaced):,} characters')
     return replaced
 
 
@@ -68,5 +69,6 @@ def _compiled(pattern: str) -> "regex.Pattern[str]":
     return regex.compile(pattern, regex.VERSION0)
 
 
-def _too_slow(pattern: str, name: str) -> InputError:
-    return InputError(f'matching the regular expression "{pattern}" with {name[:80]} takes more than {_SECONDS} s')
+def _timeout_error(pattern: str, name: str) -> InputError:
+    seconds = f"{_TIMEOUT_SECONDS} s"
+    return InputError(f'matching the regular expression "{pattern}" with {name[:80]} takes more than {seconds}')

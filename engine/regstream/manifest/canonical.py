@@ -1,4 +1,4 @@
-"""The settings that a manifest's result depends on, in a canonical form."""
+"""The settings of a manifest that determine the result."""
 
 from typing import Any
 
@@ -7,16 +7,16 @@ from regstream.manifest.blocks import parse_blocks
 from regstream.manifest.schema import Calibration, Candidate, Manifest, Merge, Rule
 
 
-def meaning(manifest: Manifest, *, device: str | None = None) -> dict[str, Any]:
-    """A dictionary for JSON that is equal for two manifests exactly if they ask for the same computation.
+def canonical_config(manifest: Manifest, *, device: str | None = None) -> dict[str, Any]:
+    """A dictionary for JSON that is equal for two manifests exactly if they describe the same computation.
 
-    Spelling, places, budgets and evaluation are left out, as are keys that the method does not read. `device` is the
-    one that was chosen where the manifest leaves it open; of a device only its kind counts.
+    It leaves out spelling, paths, model references, budgets, evaluation, and keys that the method does not read. It
+    holds a device's type without its index: `device` overrides the manifest's.
     """
-    chosen = device or manifest.resources.device
+    device = device or manifest.resources.device
     return {
         **_merge(manifest.merge),
-        "device": None if chosen is None else chosen.partition(":")[0],
+        "device": None if device is None else device.partition(":")[0],
         "architecture": None if manifest.architecture is None else _architecture(manifest.architecture),
         "rules": [_rule(rule) for rule in manifest.rules],
         "candidates": [
@@ -38,7 +38,7 @@ def _merge(merge: Merge) -> dict[str, Any]:
 
 
 def _architecture(architecture: Architecture) -> dict[str, Any]:
-    # As a table that can be read again: a result is verified by it. Only evaluation takes `pooled`.
+    # Verifying a result parses this table again. Only an evaluation reads `pooled`.
     return architecture.model_dump(mode="json", exclude={"pooled"}) | {"body": architecture.running_body}
 
 
@@ -48,7 +48,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
 
 
 def _candidate(candidate: Candidate, share: float, regresses: bool) -> dict[str, Any]:
-    # A method that regresses nothing never opens a calibration set, so changing one changes nothing.
+    # A method without regressions does not read calibration sets.
     calibration = _calibration(candidate.calibration) if regresses and candidate.calibration else None
     return {"name": candidate.name, "weight": share, "calibration": calibration}
 

@@ -1,7 +1,7 @@
-"""Contradictions between the keys of a manifest; nothing here looks at the disk.
+"""Contradictions between the keys of a manifest. Reads no files.
 
-A draft is a manifest as TOML gave it, with None in place of every value that is wrong by itself, so that validation can
-report every other error in the same pass.
+A draft is the parsed TOML with None in place of every invalid value, so that one pass reports the problems of the
+values and the contradictions between the valid ones.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,37 +9,37 @@ from copy import deepcopy
 from itertools import combinations
 from typing import Any
 
-from regstream.manifest.messages import Location, Problem, element
+from regstream.manifest.messages import Location, Problem, element_label
 from regstream.methods import METHODS
 
 Draft = Mapping[str, Any]
-SETS = ("calibration", "evaluation")
+ROW_TABLES = ("calibration", "evaluation")
 
 
-def draft_without(raw: Draft, wrong: Iterable[Location]) -> Draft:
-    """A copy of the manifest with None at every wrong location; missing keys stay missing."""
+def draft_without(raw: Draft, locations: Iterable[Location]) -> Draft:
+    """A copy of the manifest with None at each of the locations; missing keys stay missing."""
     draft = deepcopy(dict(raw))
-    for *way, last in wrong:
-        holder: Any = draft
-        for key in way:
-            holder = holder[key]
-        if last in (holder if isinstance(holder, dict) else range(len(holder))):
-            holder[last] = None
+    for *parents, last in locations:
+        container: Any = draft
+        for key in parents:
+            container = container[key]
+        if last in (container if isinstance(container, dict) else range(len(container))):
+            container[last] = None
     return draft
 
 
 def table(draft: Draft, key: str) -> Draft:
-    """The table at a key; empty if there is none, or an invalid one."""
+    """The table at a key; empty if it is missing or invalid."""
     return draft.get(key) or {}
 
 
 def tables(draft: Draft, key: str) -> list[Draft]:
-    """The list of tables at a key; an invalid table is empty."""
-    return [element or {} for element in draft.get(key) or []]
+    """The array of tables at a key; empty if it is missing or invalid, as is each invalid table in it."""
+    return [entry or {} for entry in draft.get(key) or []]
 
 
-def inconsistencies(draft: Draft) -> Iterator[Problem]:
-    """Every contradiction within the manifest."""
+def consistency_problems(draft: Draft) -> Iterator[Problem]:
+    """Every contradiction between keys of the manifest."""
     method = table(draft, "merge").get("method")
     yield from _rules_without_regression(draft, method)
     yield from _architecture(table(draft, "architecture"))
@@ -57,46 +57,46 @@ def _rules_without_regression(draft: Draft, method: str | None) -> Iterator[Prob
             yield Problem(("rules", index, "use"), text)
 
 
-def _architecture(described: Draft) -> Iterator[Problem]:
-    yield from _repeated_linears(described)
-    yield from _entangled_modules(described)
-    blocks, body = described.get("blocks"), described.get("body")
+def _architecture(architecture: Draft) -> Iterator[Problem]:
+    yield from _repeated_linears(architecture)
+    yield from _overlapping_modules(architecture)
+    blocks, body = architecture.get("blocks"), architecture.get("body")
     if blocks and body and not blocks.startswith(f"{body}."):
-        text = f'expected a module that holds the blocks "{blocks}", or "" for the model itself, found "{body}"'
+        text = f'expected a module that contains the blocks "{blocks}", or "" for the model itself, found "{body}"'
         yield Problem(("architecture", "body"), text)
-    if described.get("rows", "input_ids") == "input_ids":
-        for key in sorted({"pooled", "class_tokens"} & described.keys()):
-            yield Problem(("architecture", key), 'goes with rows = "pixel_values"; remove it')
+    if architecture.get("rows", "input_ids") == "input_ids":
+        for key in sorted({"pooled", "class_tokens"} & architecture.keys()):
+            yield Problem(("architecture", key), 'only valid with rows = "pixel_values"; remove it')
 
 
-def _repeated_linears(described: Draft) -> Iterator[Problem]:
+def _repeated_linears(architecture: Draft) -> Iterator[Problem]:
     seen: set[str] = set()
-    for group, linears in enumerate(described.get("inputs") or []):
-        for place, linear in enumerate(linears or []):
+    for group, linears in enumerate(architecture.get("inputs") or []):
+        for index, linear in enumerate(linears or []):
             if linear in seen:
-                yield Problem(("architecture", "inputs", group, place), f'"{linear}" is listed twice')
+                yield Problem(("architecture", "inputs", group, index), f'"{linear}" is listed twice')
             seen.add(linear)
 
 
-def _entangled_modules(described: Draft) -> Iterator[Problem]:
-    """Each module outside the blocks belongs to exactly one part."""
+def _overlapping_modules(architecture: Draft) -> Iterator[Problem]:
+    """Each module outside the blocks may belong to one part only."""
     modules: list[tuple[Location, str | None]] = [
-        (("architecture", part, place), name)
+        (("architecture", part, index), name)
         for part in ("embeddings", "final_norm", "head")
-        for place, name in enumerate(described.get(part) or [])
+        for index, name in enumerate(architecture.get(part) or [])
     ]
-    blocks = described.get("blocks")
-    apart: list[tuple[Location, str]] = []
+    blocks = architecture.get("blocks")
+    outside: list[tuple[Location, str]] = []
     for location, name in modules:
         if name and blocks and (_within(blocks, name) or _within(name, blocks)):
-            relation = "holds" if _within(blocks, name) else "lies in"
-            yield Problem(location, f'"{name}" {relation} the blocks "{blocks}"; name the modules beside them')
+            relation = "contains" if _within(blocks, name) else "is inside"
+            yield Problem(location, f'"{name}" {relation} the blocks "{blocks}"; list modules outside the blocks')
         elif name:
-            apart.append((location, name))
-    for (_, one), (location, other) in combinations(apart, 2):
+            outside.append((location, name))
+    for (_, one), (location, other) in combinations(outside, 2):
         if _within(one, other) or _within(other, one):
             text = f'"{other}" is listed twice' if one == other else f'"{other}" and "{one}" overlap'
-            yield Problem(location, f"{text}; a module belongs to one part")
+            yield Problem(location, f"{text}; a module belongs to one part only")
 
 
 def _within(name: str, module: str) -> bool:
@@ -108,11 +108,11 @@ def _repeated_names(draft: Draft) -> Iterator[Problem]:
     for index, candidate in enumerate(tables(draft, "candidates")):
         if (name := candidate.get("name")) is None:
             continue
-        # Names become names of folders, and some file systems ignore case.
+        # Folders are named after candidates, and some file systems ignore case.
         earlier = first.setdefault(name.casefold(), index)
         if earlier != index:
-            owner = element("candidates", earlier, draft)
-            text = f"found the name of {owner}; expected one that differs in more than case"
+            other = element_label("candidates", earlier, draft)
+            text = f"found the name of {other}; names must differ in more than case"
             yield Problem(("candidates", index, "name"), text)
 
 
@@ -123,7 +123,7 @@ def _candidate(location: Location, candidate: Draft, method: str | None) -> Iter
         yield Problem(location, 'expected "model", "adapter", or both, found neither')
     if method in METHODS and METHODS[method].streams and "calibration" not in candidate:
         yield Problem((*location, "calibration"), f'missing; "{method}" needs a calibration set for every candidate')
-    for key in SETS:
+    for key in ROW_TABLES:
         if candidate.get(key) is not None:
             yield from _rows_source((*location, key), candidate[key])
     if {"head", "classes"} <= table(candidate, "evaluation").keys():
@@ -137,4 +137,4 @@ def _rows_source(location: Location, rows: Draft) -> Iterator[Problem]:
         yield Problem(location, 'expected "path" or "dataset", found both')
     if "path" in rows and "dataset" not in rows:
         for key in sorted({"config", "split", "revision"} & rows.keys()):
-            yield Problem((*location, key), 'goes with "dataset", and these rows come from "path"; remove it')
+            yield Problem((*location, key), 'only valid with "dataset", but the rows come from "path"; remove it')

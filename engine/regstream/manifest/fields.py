@@ -22,7 +22,7 @@ from pydantic_core import PydanticKnownError
 
 from regstream.manifest.blocks import parse_blocks
 from regstream.manifest.bounded_regex import check_regex
-from regstream.manifest.references import ModelRef, is_dataset_id, locate, model_reference
+from regstream.manifest.references import ModelRef, absolute_path, is_dataset_id, parse_model_ref
 from regstream.units import parse_bytes
 
 _DEVICE = re.compile(r"(cpu|cuda|mps)|cuda:[0-9]{1,3}")
@@ -53,11 +53,11 @@ def _folder(info: ValidationInfo) -> Path:
 
 
 def _read_place(value: object, info: ValidationInfo) -> object:
-    return locate(value, _folder(info)) if isinstance(value, str) else value
+    return absolute_path(value, _folder(info)) if isinstance(value, str) else value
 
 
 def _read_model(value: object, info: ValidationInfo) -> object:
-    return model_reference(value, _folder(info)) if isinstance(value, str) else value
+    return parse_model_ref(value, _folder(info)) if isinstance(value, str) else value
 
 
 def _read_size(value: object) -> object:

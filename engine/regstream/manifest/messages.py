@@ -1,8 +1,8 @@
-"""Messages about a wrong manifest: one line for each problem, with the key, what was expected and what was found."""
+"""One-line messages for the problems of a manifest, with the key, the value found, and the value expected."""
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -16,19 +16,19 @@ from regstream.manifest.schema import Manifest
 
 Location = tuple[str | int, ...]
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_MAX_SHOWN = 80
+_MAX_CHARS = 80
 
 
 class Problem(NamedTuple):
-    """Something wrong at a key, given by the way to it from the top of the manifest."""
+    """A problem at a key. `location` is the path of keys and indices from the top of the manifest."""
 
     location: Location
     text: str
 
 
-def describe(error: ErrorDetails) -> Problem:
-    """A problem from what pydantic found."""
-    location, found = tuple(key for key in error["loc"] if key != OPTIONS), error["input"]
+def problem_from_pydantic(error: ErrorDetails) -> Problem:
+    """Convert an error of pydantic."""
+    location, value = tuple(key for key in error["loc"] if key != OPTIONS), error["input"]
     if error["type"] == "extra_forbidden":
         return Problem(location, _unknown_key(location))
     key = key_of(str(location[-1]), _field_at(location))
@@ -36,25 +36,25 @@ def describe(error: ErrorDetails) -> Problem:
         return Problem(location, f"missing; expected {key.expected}: {key.meaning}")
     if error["type"] == "value_error":
         return Problem(location, str(error["ctx"]["error"]))
-    return Problem(location, f"expected {key.expected}, found {shown(found)}{_did_you_mean(found, key.choices)}")
+    return Problem(location, f"expected {key.expected}, found {format_value(value)}{_did_you_mean(value, key.choices)}")
 
 
-def line(file: str, problem: Problem, raw: Mapping[str, Any]) -> str:
-    """The problem as one printable line; `raw` is the manifest as TOML gave it, for the candidates' names."""
+def format_problem(file: str, problem: Problem, raw: Mapping[str, Any]) -> str:
+    """The problem as one printable line. `raw`, the parsed TOML, gives the names of candidates."""
     label = _label(problem.location, raw)
-    return one_line(f"{file}: {label}: {problem.text}" if label else f"{file}: {problem.text}")
+    return escape_unprintable(f"{file}: {label}: {problem.text}" if label else f"{file}: {problem.text}")
 
 
-def shown(value: object) -> str:
-    """A TOML value as a person would write it, shortened where it is long."""
+def format_value(value: object) -> str:
+    """A TOML value as a manifest spells it, shortened if long."""
     match value:
         case bool():
             return str(value).lower()
         case str():
             text = json.dumps(value, ensure_ascii=False)
-            return text if len(text) <= _MAX_SHOWN else f'{text[:_MAX_SHOWN]}…"'
+            return text if len(text) <= _MAX_CHARS else f'{text[:_MAX_CHARS]}…"'
         case int() if value.bit_length() > 64:
-            # Beyond some thousand digits Python refuses to write an integer out.
+            # Python refuses to convert integers of more than 4300 digits to text.
             return f"a number of {value.bit_length()} bits"
         case dict():
             return "a table"
@@ -64,34 +64,34 @@ def shown(value: object) -> str:
             return str(value)
 
 
-def one_line(text: str) -> str:
-    """The text with everything that is not printable, line breaks above all, written as an escape."""
+def escape_unprintable(text: str) -> str:
+    """The text with an escape sequence for every unprintable character, including line breaks."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The one of `words` that `word` was probably meant to be."""
+def nearest_word(word: str, words: Iterable[str]) -> str | None:
+    """The closest match for `word` among `words`; None if none is similar."""
     return next(iter(get_close_matches(word.lower(), list(words), n=1)), None)
 
 
-def element(list_name: str, index: int, raw: Mapping[str, Any]) -> str:
-    """How one element of a list of tables is called: `candidates[1] "math"`, counted from 0."""
+def element_label(list_name: str, index: int, raw: Mapping[str, Any]) -> str:
+    """The label of a table in an array of tables, with its index from 0 and its name: `candidates[1] "math"`."""
     elements = raw.get(list_name)
     table = elements[index] if isinstance(elements, list) else None
     name = table.get("name") if isinstance(table, dict) else None
-    return f"{list_name}[{index}] {shown(name)}" if isinstance(name, str) else f"{list_name}[{index}]"
+    return f"{list_name}[{index}] {format_value(name)}" if isinstance(name, str) else f"{list_name}[{index}]"
 
 
 def _label(location: Location, raw: Mapping[str, Any]) -> str:
     keys = [key if _BARE_KEY.fullmatch(key) else json.dumps(key) for key in map(str, location)]
     match location:
         case (str(top), int(index), *_):
-            return ": ".join(filter(None, [element(top, index, raw), ".".join(keys[2:])]))
+            return ": ".join(filter(None, [element_label(top, index, raw), ".".join(keys[2:])]))
         case (str(top),):
             return f"[{top}]" if top in ("merge", "architecture", "evaluation", "resources") else keys[0]
         case (_, _, *_):
-            # Elements of a list belong to its key: `inputs[0][1]`.
-            end = max(place for place, key in enumerate(location) if isinstance(key, str))
+            # Indices follow the key of their list: `inputs[0][1]`.
+            end = max(position for position, key in enumerate(location) if isinstance(key, str))
             return f"[{'.'.join(keys[:end])}] {keys[end]}{''.join(f'[{index}]' for index in location[end + 1 :])}"
     return ""
 
@@ -102,16 +102,16 @@ def _unknown_key(location: Location) -> str:
         having = " or ".join(f'"{name}"' for name in methods_with(key))
         return f"only method {having} has this key; remove it, or change the method"
     names = fields_of(table)
-    if guess := nearest(key, names):
+    if guess := nearest_word(key, names):
         return f'unknown key; did you mean "{guess}"?'
-    homes = [home for home, _, model in tables() if key in fields_of(model)]
-    # In TOML whatever follows a table's header belongs to that table, so a key easily ends up in the wrong one.
-    text = f"it is a key of {' and of '.join(homes)}" if homes else f"the keys here are {', '.join(names)}"
+    owners = [header for header, _, model in tables() if key in fields_of(model)]
+    # A TOML key belongs to the last table header above it, so a key easily ends up in the wrong table.
+    text = f"it is a key of {' and of '.join(owners)}" if owners else f"valid keys: {', '.join(names)}"
     return f"unknown key; {text}"
 
 
-def _did_you_mean(found: object, choices: tuple[str, ...]) -> str:
-    guess = nearest(found, choices) if isinstance(found, str) else None
+def _did_you_mean(value: object, choices: Collection[str]) -> str:
+    guess = nearest_word(value, choices) if isinstance(value, str) else None
     return f'; did you mean "{guess}"?' if guess else ""
 
 

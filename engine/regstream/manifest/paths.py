@@ -1,24 +1,32 @@
-"""Whether the paths in a manifest exist, and whether the output and workdir are apart from everything that is read."""
+"""Checks that the paths of a manifest exist, and that its outputs do not overlap its inputs."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from regstream.manifest.consistency import SETS, Draft, table, tables
-from regstream.manifest.messages import Location, Problem, shown
-from regstream.manifest.references import as_seen_from, exists, is_folder, locate, model_reference, nearest_name, real
+from regstream.manifest.consistency import ROW_TABLES, Draft, table, tables
+from regstream.manifest.messages import Location, Problem, format_value
+from regstream.manifest.references import (
+    absolute_path,
+    exists,
+    is_folder,
+    nearest_path,
+    parse_model_ref,
+    rebase_reference,
+    resolve_links,
+)
 from regstream.manifest.schema import STATE
 
-SUFFIXES = (".jsonl", ".txt", ".parquet", ".safetensors")
-#: What an evaluation names besides its rows, with the suffix of each.
-_HEADS = {"head": ".safetensors", "classes": ".toml"}
-#: A model's page on the hub, or the address that huggingface_hub's own file system has.
-_HUB_ADDRESS = re.compile(r"(?:https?://(?:[^/@]*@)?(?:huggingface\.co|hf\.co)/|hf://)([\w.-]+/[\w.-]+)")
+_ROW_SUFFIXES = (".jsonl", ".txt", ".parquet", ".safetensors")
+#: The suffix of each file that an evaluation table can name besides its rows.
+_HEAD_SUFFIXES = {"head": ".safetensors", "classes": ".toml"}
+#: A URL of a model on the hub, or of huggingface_hub's file system.
+_HUB_URL = re.compile(r"(?:https?://(?:[^/@]*@)?(?:huggingface\.co|hf\.co)/|hf://)([\w.-]+/[\w.-]+)")
 
 
-class _Source(NamedTuple):
-    """An input: its location in the manifest, its text there, its name in messages, its absolute path."""
+class _Input(NamedTuple):
+    """A file or folder that a run reads: its key and text in the manifest, its name in messages, and its path."""
 
     location: Location
     text: str
@@ -27,153 +35,143 @@ class _Source(NamedTuple):
 
 
 def path_problems(draft: Draft, manifest: Path) -> Iterator[Problem]:
-    """Every path that is missing, of the wrong kind, or overlapping. `manifest` is the manifest's own path."""
-    models = list(_models(draft, manifest.parent))
-    rows = list(_rows(draft, manifest.parent))
-    heads = list(_heads(draft, manifest.parent))
+    """Every input that is missing or of the wrong type, and every output that overlaps an input or the manifest."""
+    folder = manifest.parent
+    models = list(_model_inputs(draft, folder))
+    rows = list(_file_inputs(draft, folder, {(key, "path"): f"{key} set" for key in ROW_TABLES}))
+    heads = list(_file_inputs(draft, folder, {("evaluation", key): key for key in _HEAD_SUFFIXES}))
     for model in models:
-        yield from _missing_folder(model)
-    yield from _mistaken_for_the_hub(draft, manifest.parent)
-    for source in rows:
-        yield from _unreadable_rows(source)
+        yield from _model_folder_problems(model)
+    yield from _missing_folders_like_hub_ids(draft, folder)
+    for file in rows:
+        yield from _rows_problems(file)
     for head in heads:
-        yield from _unreadable_head(head, _HEADS[str(head.location[-1])])
-    read = [*models, *rows, *heads, _Source((), manifest.name, "this manifest", manifest)]
-    output = _written(draft, ("merge", "output"), manifest.parent)
-    workdir = _written(draft, ("resources", "workdir"), manifest.parent)
+        yield from _head_problems(head, _HEAD_SUFFIXES[str(head.location[-1])])
+    inputs = [*models, *rows, *heads, _Input((), manifest.name, "this manifest", manifest)]
+    output = _output_path(draft, ("merge", "output"), folder)
+    workdir = _output_path(draft, ("resources", "workdir"), folder)
     if output is not None:
-        yield from _in_the_way(("merge", "output"), output, read)
+        yield from _overlap_problems(("merge", "output"), output, inputs)
     if workdir is not None:
-        # A run makes a folder of its own in it, so inputs may be beside that.
-        yield from _in_the_way(("resources", "workdir"), workdir, read, may_contain=True)
-        if output is not None and real(workdir).is_relative_to(real(output / STATE)):
-            text = f"{workdir} is where a run keeps its state without this key; leave the key out"
+        # A run creates its own folder in the workdir, which may therefore contain inputs.
+        yield from _overlap_problems(("resources", "workdir"), workdir, inputs, may_contain=True)
+        if output is not None and resolve_links(workdir).is_relative_to(resolve_links(output / STATE)):
+            text = f"{workdir} is the default folder for a run's state; remove the key"
             yield Problem(("resources", "workdir"), text)
 
 
-def _models(draft: Draft, folder: Path) -> Iterator[_Source]:
-    for location, text, title in _named_models(draft):
-        if (path := model_reference(text, folder).folder) is not None:
-            yield _Source(location, text, title, path)
+def _model_inputs(draft: Draft, folder: Path) -> Iterator[_Input]:
+    for location, text, title in _model_texts(draft):
+        if (path := parse_model_ref(text, folder).folder) is not None:
+            yield _Input(location, text, title, path)
 
 
-def _named_models(draft: Draft) -> Iterator[tuple[Location, str, str]]:
-    named: list[tuple[Location, str | None, str]] = [(("merge", "base"), table(draft, "merge").get("base"), "the base")]
-    named += [
+def _model_texts(draft: Draft) -> Iterator[tuple[Location, str, str]]:
+    """The location, text and title of each reference to a model."""
+    texts: list[tuple[Location, str | None, str]] = [(("merge", "base"), table(draft, "merge").get("base"), "the base")]
+    texts += [
         (("candidates", index, key), candidate.get(key), f"the {key} of candidates[{index}]")
         for index, candidate in enumerate(tables(draft, "candidates"))
         for key in ("model", "adapter")
     ]
-    named.append((("evaluation", "text_tower"), table(draft, "evaluation").get("text_tower"), "the text tower"))
-    for location, text, title in named:
+    texts.append((("evaluation", "text_tower"), table(draft, "evaluation").get("text_tower"), "the text tower"))
+    for location, text, title in texts:
         if text is not None:
             yield location, text, title
 
 
-def _rows(draft: Draft, folder: Path) -> Iterator[_Source]:
+def _file_inputs(draft: Draft, folder: Path, titles: Mapping[tuple[str, str], str]) -> Iterator[_Input]:
+    """The files that candidates name in the (table, key) pairs of `titles`."""
     for index, candidate in enumerate(tables(draft, "candidates")):
-        for key in SETS:
-            if (text := table(candidate, key).get("path")) is not None:
-                location = ("candidates", index, key, "path")
-                yield _Source(location, text, f"the {key} set of candidates[{index}]", locate(text, folder))
+        for (table_key, key), title in titles.items():
+            if (text := table(candidate, table_key).get(key)) is not None:
+                location = ("candidates", index, table_key, key)
+                yield _Input(location, text, f"the {title} of candidates[{index}]", absolute_path(text, folder))
 
 
-def _heads(draft: Draft, folder: Path) -> Iterator[_Source]:
-    for index, candidate in enumerate(tables(draft, "candidates")):
-        for key in _HEADS:
-            if (text := table(candidate, "evaluation").get(key)) is not None:
-                location = ("candidates", index, "evaluation", key)
-                yield _Source(location, text, f"the {key} of candidates[{index}]", locate(text, folder))
-
-
-def _written(draft: Draft, location: tuple[str, str], folder: Path) -> Path | None:
+def _output_path(draft: Draft, location: tuple[str, str], folder: Path) -> Path | None:
     text = table(draft, location[0]).get(location[1])
-    return None if text is None else locate(text, folder)
+    return None if text is None else absolute_path(text, folder)
 
 
-def _mistaken_for_the_hub(draft: Draft, folder: Path) -> Iterator[Problem]:
-    """Names in the form of hub ids that probably mean a missing folder; a name with a revision is the hub's."""
-    made = {_written(draft, place, folder) for place in (("merge", "output"), ("resources", "workdir"))}
-    for location, text, _ in _named_models(draft):
-        reference = model_reference(text, folder)
+def _missing_folders_like_hub_ids(draft: Draft, folder: Path) -> Iterator[Problem]:
+    """References that parse as hub ids without a revision, but are more likely folders that do not exist."""
+    outputs = {_output_path(draft, key, folder) for key in (("merge", "output"), ("resources", "workdir"))}
+    for location, text, _ in _model_texts(draft):
+        reference = parse_model_ref(text, folder)
         if reference.hub_id is None or reference.revision is not None:
             continue
-        path, here = locate(text, folder), locate(text, Path.cwd())
-        advice = f'for the hub\'s model of that name write "{text}@main"'
-        if exists(here):
-            reason = f"it is in the current folder, and paths are relative to the manifest; there is no {path}"
-            meant = shown(as_seen_from(folder, f"./{text}", Path.cwd()))
-            yield Problem(location, f"found {shown(text)}: {reason}; write {meant}, or {advice}")
-        elif is_folder(path.parent) and any(entry not in made for entry in path.parent.iterdir()):
-            wrong = f"expected a folder or a hub id, found {shown(text)}; there is no {path}"
-            yield Problem(location, f"{wrong}{_nearest(path)}; {advice}")
+        path = absolute_path(text, folder)
+        advice = f'for the hub model of that name, write "{text}@main"'
+        if exists(absolute_path(text, Path.cwd())):
+            reason = f"it is in the current folder, but paths are relative to the manifest; there is no {path}"
+            correction = format_value(rebase_reference(f"./{text}", Path.cwd(), folder))
+            yield Problem(location, f"found {format_value(text)}: {reason}; write {correction}; {advice}")
+        elif is_folder(path.parent) and any(entry not in outputs for entry in path.parent.iterdir()):
+            problem = f"expected a folder or a hub id, found {format_value(text)}; there is no {path}"
+            yield Problem(location, f"{problem}{_suggestion(path)}; {advice}")
 
 
-def _nearest(path: Path) -> str:
-    found = nearest_name(path)
-    return f"; the nearest is {found}" if found else ""
+def _suggestion(path: Path) -> str:
+    nearest = nearest_path(path)
+    return f"; the nearest path is {nearest}" if nearest else ""
 
 
-def _missing_folder(model: _Source) -> Iterator[Problem]:
+def _model_folder_problems(model: _Input) -> Iterator[Problem]:
     if exists(model.path) and not is_folder(model.path):
         yield Problem(model.location, f"expected a folder, found the file {model.path}")
     elif "://" in model.text:
-        text = f'expected a folder or a hub id "org/name", found the address {shown(model.text)}'
-        yield Problem(model.location, text + ("" if (name := _on_the_hub(model.text)) is None else f'; write "{name}"'))
+        text = f'expected a folder or a hub id "org/name", found the URL {format_value(model.text)}'
+        match = _HUB_URL.match(model.text)
+        yield Problem(model.location, text + (f'; write "{match[1]}"' if match else ""))
     elif not exists(model.path):
-        text = f'expected a folder or a hub id "org/name", found {shown(model.text)}; there is no {model.path}'
-        yield Problem(model.location, text + _nearest(model.path))
+        text = f'expected a folder or a hub id "org/name", found {format_value(model.text)}; there is no {model.path}'
+        yield Problem(model.location, text + _suggestion(model.path))
 
 
-def _on_the_hub(address: str) -> str | None:
-    found = _HUB_ADDRESS.match(address)
-    return found[1] if found else None
-
-
-def _unreadable_rows(rows: _Source) -> Iterator[Problem]:
+def _rows_problems(rows: _Input) -> Iterator[Problem]:
     if is_folder(rows.path):
         return
-    if rows.path.suffix not in SUFFIXES:
-        text = f"expected a file ending in {', '.join(SUFFIXES)}, or a folder of images, found {shown(rows.text)}"
+    if rows.path.suffix not in _ROW_SUFFIXES:
+        expected = f"expected a file ending in {', '.join(_ROW_SUFFIXES)}, or a folder of images"
+        text = f"{expected}, found {format_value(rows.text)}"
         yield Problem(rows.location, text if exists(rows.path) else f"{text}; there is no {rows.path}")
     elif not exists(rows.path):
-        text = f"expected a file, found {shown(rows.text)}; there is no {rows.path}{_nearest(rows.path)}"
+        text = f"expected a file, found {format_value(rows.text)}; there is no {rows.path}{_suggestion(rows.path)}"
         yield Problem(rows.location, text)
 
 
-def _unreadable_head(head: _Source, suffix: str) -> Iterator[Problem]:
+def _head_problems(head: _Input, suffix: str) -> Iterator[Problem]:
     if head.path.suffix != suffix or not exists(head.path) or is_folder(head.path):
-        there = "" if exists(head.path) else f"; there is no {head.path}"
-        yield Problem(head.location, f"expected a {suffix} file, found {shown(head.text)}{there}")
+        missing = "" if exists(head.path) else f"; there is no {head.path}"
+        yield Problem(head.location, f"expected a {suffix} file, found {format_value(head.text)}{missing}")
 
 
-def _in_the_way(
-    location: Location, written: Path, read: list[_Source], *, may_contain: bool = False
+def _overlap_problems(
+    location: Location, output: Path, inputs: list[_Input], *, may_contain: bool = False
 ) -> Iterator[Problem]:
-    if exists(written) and not is_folder(written):
-        yield Problem(location, f"expected a folder, found the file {written}")
+    if exists(output) and not is_folder(output):
+        yield Problem(location, f"expected a folder, found the file {output}")
         return
-    for source in read:
-        relation = _relation(written, source.path)
+    for file in inputs:
+        relation = _relation(output, file.path)
         if relation and not (may_contain and relation == "contains"):
-            yield Problem(
-                location, f"{written} {relation} {source.title}, {source.path}; choose a folder apart from it"
-            )
+            yield Problem(location, f"{output} {relation} {file.title}, {file.path}; choose a separate folder")
 
 
-def _relation(written: Path, read: Path) -> str | None:
-    """How two paths overlap; also by identity in the file system: a folder may have several spellings or mounts."""
-    written, read = real(written), real(read)
-    if written == read or _same(written, read):
+def _relation(output: Path, file: Path) -> str | None:
+    # The file system is asked too: one folder can have several spellings, or be mounted twice.
+    output, file = resolve_links(output), resolve_links(file)
+    if output == file or _is_same_file(output, file):
         return "is also"
-    if written.is_relative_to(read) or any(_same(parent, read) for parent in written.parents):
+    if output.is_relative_to(file) or any(_is_same_file(parent, file) for parent in output.parents):
         return "is inside"
-    if read.is_relative_to(written) or any(_same(parent, written) for parent in read.parents):
+    if file.is_relative_to(output) or any(_is_same_file(parent, output) for parent in file.parents):
         return "contains"
     return None
 
 
-def _same(one: Path, other: Path) -> bool:
+def _is_same_file(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)
     except (OSError, ValueError):

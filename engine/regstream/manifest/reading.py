@@ -1,4 +1,4 @@
-"""Reads a TOML file into a validated manifest, or reports every error in it at once."""
+"""Reads and validates a manifest file; reports every problem at once."""
 
 import re
 import tomllib
@@ -9,89 +9,88 @@ from typing import Any
 from pydantic import ValidationError
 
 from regstream.errors import ManifestError
-from regstream.manifest.consistency import draft_without, inconsistencies
-from regstream.manifest.foreign import foreign_manifest
-from regstream.manifest.messages import Location, Problem, describe, line, one_line
+from regstream.manifest.consistency import consistency_problems, draft_without
+from regstream.manifest.messages import Location, Problem, escape_unprintable, format_problem, problem_from_pydantic
+from regstream.manifest.other_formats import describe_other_format
 from regstream.manifest.paths import path_problems
 from regstream.manifest.schema import Manifest
 
-_TOML_PLACE = re.compile(r"(?s)(.*) \(at line (\d+), column (\d+)\)")
+_TOML_POSITION = re.compile(r"(?s)(.*) \(at line (\d+), column (\d+)\)")
 
 
 def read_manifest(path: str | PathLike[str]) -> Manifest:
-    """Read and check a manifest. Paths come out absolute; nothing is fetched, and no data file is opened.
+    """Read and validate a manifest. Its paths become absolute. Downloads nothing and opens no checkpoint or data file.
 
     Raises:
-        ManifestError: the file cannot be read, or asks for what does not exist, is out of range or contradicts itself;
-            one line for every problem.
+        ManifestError: the file cannot be read, or has unknown keys, invalid values, missing files or contradictions;
+            one line per problem.
     """
-    return manifest_from(read_text(path), fspath(path))
+    return parse_manifest(read_manifest_text(path), fspath(path))
 
 
-def manifest_from(text: str, file: str) -> Manifest:
-    """Read and check the text of a manifest in `file`, which need not exist yet; raises as `read_manifest` does."""
+def parse_manifest(text: str, file: str) -> Manifest:
+    """Validate a manifest's text as the content of `file`, which need not exist; raises as `read_manifest` does."""
     try:
-        return _checked(_parse(file, text), file).read_from(text, Path(file).name)
+        return _validate(_parse(file, text), file).read_from(text, Path(file).name)
     except RecursionError as error:
-        raise ManifestError(one_line(f"{file}: tables or lists nested too deeply")) from error
+        raise ManifestError(escape_unprintable(f"{file}: tables or lists are nested too deeply")) from error
 
 
-def _checked(raw: dict[str, Any], file: str) -> Manifest:
-    location = _location(file)
+def _validate(raw: dict[str, Any], file: str) -> Manifest:
+    path = _manifest_path(file)
     problems: list[Problem] = []
     manifest = None
     try:
-        manifest = Manifest.model_validate(raw, context=location.parent)
+        manifest = Manifest.model_validate(raw, context=path.parent)
     except ValidationError as error:
-        problems += [describe(detail) for detail in error.errors(include_url=False)]
+        problems += [problem_from_pydantic(detail) for detail in error.errors(include_url=False)]
     draft = draft_without(raw, [problem.location for problem in problems])
-    problems += [*inconsistencies(draft), *path_problems(draft, location)]
+    problems += [*consistency_problems(draft), *path_problems(draft, path)]
     if manifest is None or problems:
-        raise ManifestError([line(file, problem, raw) for problem in sorted(problems, key=_reading_order)])
+        raise ManifestError([format_problem(file, problem, raw) for problem in sorted(problems, key=_sort_key)])
     return manifest
 
 
-def read_text(path: str | PathLike[str]) -> str:
-    """The text of a manifest, read once: it may come from a pipe.
+def read_manifest_text(path: str | PathLike[str]) -> str:
+    """Read the text of a manifest file, which may be a pipe.
 
     Raises:
-        ManifestError: the file cannot be read, or is no text.
+        ManifestError: the file cannot be read, or is not UTF-8 text.
     """
     file = fspath(path)
     try:
         return Path(file).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        place = error.object[: error.start].count(b"\n") + 1
-        raise ManifestError(
-            one_line(f"{file}:{place}: expected UTF-8 text, found {error.object[error.start]:#04x}")
-        ) from error
+        line = error.object[: error.start].count(b"\n") + 1
+        text = f"{file}:{line}: expected UTF-8 text, found the byte {error.object[error.start]:#04x}"
+        raise ManifestError(escape_unprintable(text)) from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ManifestError(one_line(f"{file}: cannot be read: {reason}")) from error
+        raise ManifestError(escape_unprintable(f"{file}: cannot be read: {reason}")) from error
 
 
-def _location(file: str) -> Path:
-    """The manifest's path, whose folder its relative paths start from; for a pipe, a path in the current folder."""
+def _manifest_path(file: str) -> Path:
+    """The absolute path of the manifest; for a pipe, a path in the current folder. Relative paths start there."""
     path = Path(file).absolute()
     try:
-        is_elsewhere = path.exists() and not path.is_file()
+        is_pipe = path.exists() and not path.is_file()
     except OSError:
-        is_elsewhere = False
-    return Path.cwd() / path.name if is_elsewhere else path
+        is_pipe = False
+    return Path.cwd() / path.name if is_pipe else path
 
 
 def _parse(file: str, text: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except ValueError as error:  # besides its own kind, of numbers that are too long
-        if foreign := foreign_manifest(text, file):
-            raise ManifestError(one_line(f"{file}: {foreign}")) from error
-        place = _TOML_PLACE.fullmatch(str(error))
-        what = f"{file}:{place[2]}:{place[3]}: not TOML: {place[1]}" if place else f"{file}: not TOML: {error}"
-        raise ManifestError(one_line(what)) from error
+    except ValueError as error:  # also for an integer of too many digits, which tomllib does not catch
+        if other_format := describe_other_format(text, file):
+            raise ManifestError(escape_unprintable(f"{file}: {other_format}")) from error
+        match = _TOML_POSITION.fullmatch(str(error))
+        text = f"{file}:{match[2]}:{match[3]}: invalid TOML: {match[1]}" if match else f"{file}: invalid TOML: {error}"
+        raise ManifestError(escape_unprintable(text)) from error
 
 
-def _reading_order(problem: Problem) -> tuple[int, int]:
+def _sort_key(problem: Problem) -> tuple[int, int]:
     return _rank(problem.location[:1]), _rank(problem.location[1:2])
 
 

@@ -1,26 +1,26 @@
-"""What is published, and what is said, without what it would tell of a user: folders of the machine, and secrets."""
+"""Removes local paths and secrets from text that is published or printed."""
 
 import os
 import re
 from collections.abc import Iterable
 from typing import Any
 
-#: How a path begins that is of one machine: absolute (with a drive or a server on Windows), a home folder, upward.
-_START = (
+#: The start of a local path: absolute (on Windows, with a drive or a server), in a home folder, or with "..".
+_PREFIX = (
     r"(?:file:/{1,3}|~[\w.-]*(?=[/\\\"'\s]|$)[/\\]*|/|(?:\.\.[/\\]+)+|\.\.(?=[\"'\s]|$)|[A-Za-z]:(?:\\{1,2}|/)(?!/))"
 )
 _SERVER = r"(?:\\{4}|(?<=')\\{2})[\w.$-]+\\{1,2}(?!\\)"
-_AT_START = re.compile(rf"\s*(?:{_START}|\\\\[\w.$-]+\\)")
-#: In quotes, or alone in a line, to their end; elsewhere, as in comments, to the next space.
+_IS_LOCAL = re.compile(rf"\s*(?:{_PREFIX}|\\\\[\w.$-]+\\)")
+#: A path in quotes or at the start of a line extends to their end; elsewhere, as in comments, to the next space.
 _PATH = re.compile(
-    rf"""(?<=")(?:{_START}|{_SERVER})[^"\n]*(?=")|(?<=')(?:{_START}|{_SERVER})[^'\n]*(?=')"""
-    rf"""|^[ \t]*{_START}[^"'\n]*|(?<![^\s(=,;#\[]){_START}[^\s"',;)\]]*""",
+    rf"""(?<=")(?:{_PREFIX}|{_SERVER})[^"\n]*(?=")|(?<=')(?:{_PREFIX}|{_SERVER})[^'\n]*(?=')"""
+    rf"""|^[ \t]*{_PREFIX}[^"'\n]*|(?<![^\s(=,;#\[]){_PREFIX}[^\s"',;)\]]*""",
     re.MULTILINE,
 )
-#: Below these a folder is called as its user is.
-_HOMES = re.compile(r"(?:^|.*[/\\])(?:home|users)[/\\]+[^/\\]*", re.IGNORECASE)
-_WINDOWS = re.compile(r"[A-Za-z]:\\|\\\\|[^/]*\.\.\\|~[\w.-]*\\")
-#: Also where a path was made of an address, with one slash.
+#: A home folder, whose name is a user's.
+_HOME_FOLDER = re.compile(r"(?:^|.*[/\\])(?:home|users)[/\\]+[^/\\]*", re.IGNORECASE)
+_WINDOWS_PATH = re.compile(r"[A-Za-z]:\\|\\\\|[^/]*\.\.\\|~[\w.-]*\\")
+#: One slash is enough: `Path` merges the two of a URL.
 _CREDENTIALS = re.compile(r"(?<=[A-Za-z]{2}:/)(/?)[^/\s@\"']+@")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN")
@@ -28,7 +28,7 @@ _REMOVED = "<removed>"
 
 
 def redact_secrets(text: str) -> str:
-    """The text without tokens of the hub, and without the credentials in addresses."""
+    """The text without the hub's tokens and without the credentials in URLs."""
     for name in _TOKEN_VARIABLES:
         if len(token := os.environ.get(name, "").strip()) >= 4:
             text = text.replace(token, _REMOVED)
@@ -36,40 +36,40 @@ def redact_secrets(text: str) -> str:
 
 
 def redact_paths(text: str) -> str:
-    """The text, secrets removed, with every path of this machine in it cut down to the name at its end."""
+    """The text without secrets, with each local path replaced by its last component."""
     return redact_secrets(
-        _PATH.sub(lambda match: base_name(match[0]) if len(match[0]) > 1 or _quoted(match) else "/", text)
+        _PATH.sub(lambda match: base_name(match[0]) if len(match[0]) > 1 or _is_quoted(match) else "/", text)
     )
 
 
 def is_local_path(text: str) -> bool:
-    """Whether a text is a path that only one machine has."""
-    return _AT_START.match(text) is not None and text.strip() != "/"
+    """Whether a text is a local path; "/" alone is not."""
+    return _IS_LOCAL.match(text) is not None and text.strip() != "/"
 
 
 def base_name(path: str) -> str:
-    """The name at a path's end; nothing where that is a user's."""
+    """The last component of a path; empty if it is the name of a user."""
     path = path.strip()
-    ends = r"/\\" if _WINDOWS.match(path) else "/"  # elsewhere a backslash escapes what follows
-    path = path.rstrip(ends)
-    if _HOMES.fullmatch(path) or (path.startswith("~") and not re.search(f"[{ends}]", path)):
+    separators = r"/\\" if _WINDOWS_PATH.match(path) else "/"  # in other paths a backslash is an escape
+    path = path.rstrip(separators)
+    if _HOME_FOLDER.fullmatch(path) or (path.startswith("~") and not re.search(f"[{separators}]", path)):
         return ""
-    name = re.split(f"[{ends}]+", path)[-1]
+    name = re.split(f"[{separators}]+", path)[-1]
     return "" if name in ("..", "file:") or re.fullmatch(r"[A-Za-z]:", name) else name
 
 
-def redact_values(value: Any, *, dropped: Iterable[str] = ()) -> Any:
-    """JSON without the `dropped` keys, at any depth, and with each text that is a path of a machine cut to its name."""
+def redact_json(value: Any, *, dropped: Iterable[str] = ()) -> Any:
+    """JSON without secrets and `dropped` keys, at any depth; each local path is replaced by its last component."""
     dropped = frozenset(dropped)
     if isinstance(value, dict):
-        return {key: redact_values(inner, dropped=dropped) for key, inner in value.items() if key not in dropped}
+        return {key: redact_json(inner, dropped=dropped) for key, inner in value.items() if key not in dropped}
     if isinstance(value, list):
-        return [redact_values(inner, dropped=dropped) for inner in value]
+        return [redact_json(inner, dropped=dropped) for inner in value]
     if isinstance(value, str):
         return base_name(value) if is_local_path(value) else redact_secrets(value)
     return value
 
 
-def _quoted(match: re.Match[str]) -> bool:
+def _is_quoted(match: re.Match[str]) -> bool:
     start = match.start()
     return start > 0 and match.string[start - 1] in "\"'"

@@ -1,4 +1,4 @@
-"""References in a manifest: paths on this machine, and models in folders or on the Hugging Face hub."""
+"""References from a manifest to files and folders, and to models in a folder or on the Hugging Face hub."""
 
 import os
 import re
@@ -9,12 +9,12 @@ from pathlib import Path
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _HUB_MODEL = re.compile(rf"({_PART}/{_PART})(?:@([^\s@]+))?")
 _HUB_DATASET = re.compile(rf"(?:{_PART}/)?{_PART}")
-_PATH_STARTS = ("./", "../", "~", "/", ".\\", "..\\")
+_PATH_PREFIXES = ("./", "../", "~", "/", ".\\", "..\\")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRef:
-    """A checkpoint or an adapter: a folder here, or a hub id with an optional revision; one of the two, never both."""
+    """A reference to a checkpoint or an adapter: either a local folder, or a hub id with an optional revision."""
 
     folder: Path | None = None
     hub_id: str | None = None
@@ -28,79 +28,79 @@ class ModelRef:
 
     @property
     def name(self) -> str:
-        """The name of its folder or of its repository."""
+        """The last part of the folder's path or of the hub id."""
         return str(self.hub_id).rpartition("/")[2] if self.folder is None else self.folder.name
 
     def __str__(self) -> str:
-        """The reference as a manifest would spell it."""
+        """The reference as a manifest spells it."""
         if self.folder is not None:
             return str(self.folder)
         return f"{self.hub_id}@{self.revision}" if self.revision else f"{self.hub_id}"
 
 
-def locate(text: str, folder: Path) -> Path:
+def absolute_path(text: str, folder: Path) -> Path:
     """The absolute path of `text`, relative to `folder`; `~` is the home folder.
 
     Raises:
-        ValueError: the text cannot be a path.
+        ValueError: the text is not a path.
     """
     if not text or "\0" in text:
-        raise ValueError("expected a path, found empty text" if not text else "a path cannot hold a null byte")
+        raise ValueError("expected a path, found empty text" if not text else "a path cannot contain a null byte")
     try:
         path = folder.absolute() / Path(text).expanduser()
         if ".." not in path.parts:
             return path
-        # Hub caches link to files without a suffix, so a link at the end stays; only what leads to it is resolved.
+        # Hub caches link to files without a suffix, so a link at the end of a path is not followed.
         return path.resolve() if path.name == ".." else path.parent.resolve() / path.name
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"expected a path, found one that cannot be followed: {error}") from error
+        raise ValueError(f"expected a path, found one that cannot be resolved: {error}") from error
 
 
-def model_reference(text: str, folder: Path) -> ModelRef:
-    """Read a folder (relative to `folder`) or a hub id `org/name[@revision]`; what exists here is a folder.
+def parse_model_ref(text: str, folder: Path) -> ModelRef:
+    """Parse a path relative to `folder`, or a hub id `org/name[@revision]`. An existing path takes precedence.
 
     Raises:
         ValueError: the text is neither.
     """
-    path = locate(text, folder)
-    hub = _HUB_MODEL.fullmatch(text)
-    if hub is None or text.startswith(_PATH_STARTS) or exists(path):
+    path = absolute_path(text, folder)
+    hub_id = _HUB_MODEL.fullmatch(text)
+    if hub_id is None or text.startswith(_PATH_PREFIXES) or exists(path):
         return ModelRef(folder=path)
-    return ModelRef(hub_id=hub[1], revision=hub[2])
+    return ModelRef(hub_id=hub_id[1], revision=hub_id[2])
 
 
-def as_seen_from(folder: Path, text: str, here: Path, *, may_be_hub: bool = False) -> str:
-    """The path `text`, relative to `here`, as a path relative to `folder`; absolute paths and hub ids do not change.
+def rebase_reference(text: str, old_folder: Path, new_folder: Path, *, may_be_hub: bool = False) -> str:
+    """Rewrite a path relative to `old_folder` as one relative to `new_folder`; absolute paths and hub ids stay.
 
     Raises:
-        ValueError: the text cannot be a path.
+        ValueError: the text is not a path.
     """
-    is_hub = may_be_hub and model_reference(text, here).folder is None
+    is_hub = may_be_hub and parse_model_ref(text, old_folder).folder is None
     if is_hub or text.startswith(("/", "~")):
         return text
-    path = locate(text, here)
-    return os.path.relpath(real(path.parent) / path.name, real(folder))
+    path = absolute_path(text, old_folder)
+    return os.path.relpath(resolve_links(path.parent) / path.name, resolve_links(new_folder))
 
 
 def is_dataset_id(text: str) -> bool:
-    """Whether the text has the form of a data set's hub id: `org/name`, or `name` alone for the oldest ones."""
+    """Whether the text has the form of a data set's hub id: `org/name`, or `name` for the oldest data sets."""
     return _HUB_DATASET.fullmatch(text) is not None
 
 
-def nearest_name(path: Path) -> str | None:
-    """The existing sibling whose name is nearest to that of the missing path, or of its first missing parent folder."""
+def nearest_path(path: Path) -> str | None:
+    """An existing path whose name resembles a missing one: a sibling of `path` or of its first missing parent."""
     for missing in (path, *path.parents):
         try:
             names = [sibling.name for sibling in missing.parent.iterdir()]
         except OSError:
             continue
-        found = get_close_matches(missing.name, names, n=1)
-        return str(missing.with_name(found[0])) if found and missing.name not in names else None
+        matches = get_close_matches(missing.name, names, n=1)
+        return str(missing.with_name(matches[0])) if matches and missing.name not in names else None
     return None
 
 
 def exists(path: Path) -> bool:
-    """Whether the path exists; False if that cannot be found out, as in unreadable folders and for impossible names."""
+    """Whether the path exists; False if its folder is unreadable or the name is invalid."""
     try:
         return path.exists()
     except (OSError, ValueError):
@@ -108,12 +108,12 @@ def exists(path: Path) -> bool:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether the path is a folder; False if that cannot be found out."""
+    """Whether the path is an existing folder; False as for `exists`."""
     return exists(path) and path.is_dir()
 
 
-def real(path: Path) -> Path:
-    """The path with every link resolved, or the path itself if that fails."""
+def resolve_links(path: Path) -> Path:
+    """The path with all links followed; the path itself if its links form a loop."""
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError):

@@ -1,4 +1,4 @@
-"""Which rule applies to a parameter, and which rules apply to none."""
+"""Finds the rule that applies to a parameter, and the rules that have no effect."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ _BLOCK_NUMBER = re.compile(r"(?<=\.)[0-9]+(?=\.)")
 
 
 def match_rule(rules: Iterable[Rule], parameter_name: str, block: int | None, num_blocks: int) -> Rule | None:
-    """The first rule that applies to a parameter; where `block` is None, in no block, only rules without `blocks` do.
+    """The first rule that applies to a parameter. `block` is None outside the blocks, where rules with `blocks` do not.
 
     Raises:
         ValueError: a rule names a block that the model does not have.
@@ -21,20 +21,23 @@ def match_rule(rules: Iterable[Rule], parameter_name: str, block: int | None, nu
 
 
 def nearest_names(glob: str, names: Iterable[str], limit: int = 3) -> list[str]:
-    """Up to `limit` parameter names that a glob resembles, best first, with `*` for the number of a block."""
-    folded = list(dict.fromkeys(_BLOCK_NUMBER.sub("*", name) for name in names))
-    return get_close_matches(_BLOCK_NUMBER.sub("*", glob), folded, n=limit, cutoff=0.0)
+    """The `limit` parameter names most similar to a glob, best first, with `*` for the number of a block."""
+    patterns = list(dict.fromkeys(_BLOCK_NUMBER.sub("*", name) for name in names))
+    return get_close_matches(_BLOCK_NUMBER.sub("*", glob), patterns, n=limit, cutoff=0.0)
 
 
 def rule_problems(rules: Sequence[Rule], names: Iterable[tuple[str, int | None]], num_blocks: int) -> list[str]:
-    """One line for every rule without effect: blocks out of range, nothing matched, or all of it by earlier rules."""
+    """One line per rule without effect: its blocks are out of range, it matches nothing, or earlier rules match it all.
+
+    `names` are all parameters, each with the index of its block or None.
+    """
     parameters = list(names)
-    in_range: list[Rule] = []
+    valid: list[Rule] = []
     problems: list[str] = []
     for index, rule in enumerate(rules):
         try:
-            problem = _problem(rule, in_range, parameters, num_blocks)
-            in_range.append(rule)
+            problem = _problem(rule, valid, parameters, num_blocks)
+            valid.append(rule)
         except ValueError as error:
             problem = f"blocks: {error}"
         if problem:
@@ -45,27 +48,25 @@ def rule_problems(rules: Sequence[Rule], names: Iterable[tuple[str, int | None]]
 def _problem(
     rule: Rule, earlier: Sequence[Rule], parameters: list[tuple[str, int | None]], num_blocks: int
 ) -> str | None:
-    hits = [parameter for parameter in parameters if _applies(rule, *parameter, num_blocks)]
-    if not hits:
-        return _nothing_matched(rule, parameters)
-    if all(match_rule(earlier, *parameter, num_blocks) for parameter in hits):
-        return (
-            f'parameters: earlier rules match all {len(hits)} parameters of "{rule.parameters}"; the first match wins'
-        )
+    matches = [parameter for parameter in parameters if _applies(rule, *parameter, num_blocks)]
+    if not matches:
+        return _no_match(rule, parameters)
+    if all(match_rule(earlier, *parameter, num_blocks) for parameter in matches):
+        count = len(matches)
+        return f'parameters: earlier rules match all {count} parameters of "{rule.parameters}"; the first match wins'
     return None
 
 
-def _nothing_matched(rule: Rule, parameters: list[tuple[str, int | None]]) -> str:
+def _no_match(rule: Rule, parameters: list[tuple[str, int | None]]) -> str:
     if any(fnmatchcase(name, rule.parameters) for name, _ in parameters):
         return f'blocks: "{rule.parameters}" matches parameters, but none in blocks "{rule.blocks}"'
-    near = ", ".join(f'"{name}"' for name in nearest_names(rule.parameters, (name for name, _ in parameters)))
-    return (
-        f'parameters: "{rule.parameters}" matches none of {len(parameters)} parameters; the nearest: {near or "none"}'
-    )
+    nearest = ", ".join(f'"{name}"' for name in nearest_names(rule.parameters, (name for name, _ in parameters)))
+    text = f'parameters: "{rule.parameters}" matches none of {len(parameters)} parameters'
+    return f"{text}; the nearest: {nearest or 'none'}"
 
 
 def _applies(rule: Rule, parameter_name: str, block: int | None, num_blocks: int) -> bool:
-    # Blocks first: that a selector is out of range must not depend on which names there are.
+    # The blocks are checked first, so that a selector out of range is an error for every parameter name.
     if rule.blocks is not None and block not in select_blocks(rule.blocks, num_blocks):
         return False
     return fnmatchcase(parameter_name, rule.parameters)

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, PlainValidator, PrivateAttr, Seriali
 from regstream.manifest.architecture import Architecture
 from regstream.manifest.fields import BlockSelector, DatasetId, Device, Model, Name, Place, SizeBytes, Table, Text
 from regstream.manifest.options import OPTIONS, method_options, registered, separate_options
-from regstream.manifest.references import real
+from regstream.manifest.references import resolve_links
 from regstream.manifest.shares import shares
 from regstream.methods import METHODS
 from regstream.methods.method import MethodOptions
@@ -223,5 +223,5 @@ class Manifest(Table):
         parent, output = self.resources.workdir, self.merge.output
         if parent is None:
             return self.state
-        digest = hashlib.sha256(os.fsencode(real(output))).hexdigest()
+        digest = hashlib.sha256(os.fsencode(resolve_links(output))).hexdigest()
         return parent / f"regstream-{output.name[:_MOST_NAME]}-{digest[:8]}"

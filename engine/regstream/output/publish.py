@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from regstream.events import Listener, Warned, ignore
-from regstream.manifest.redaction import redact_values
+from regstream.manifest.redaction import redact_json
 from regstream.manifest.schema import STATE
 from regstream.output.integrity import check_file
 from regstream.output.local_paths import remove_local_paths
@@ -140,7 +140,7 @@ def _index(plan: Plan) -> dict[str, Any]:
 
 
 def _config(plan: Plan) -> dict[str, Any]:
-    config: dict[str, Any] = redact_values(published_config(plan.base.config), dropped=("name_or_path",))
+    config: dict[str, Any] = redact_json(published_config(plan.base.config), dropped=("name_or_path",))
     # The class of the merged model: the base's config may name one with a head, or one of its own code.
     config["architectures"] = [type(plan.model.model).__name__]
     if plan.base.family.nested_config:

@@ -10,7 +10,7 @@ import torch
 
 from regstream import __version__
 from regstream.checkpoint.checkpoint import Checkpoint
-from regstream.manifest.canonical import meaning
+from regstream.manifest.canonical import canonical_config
 from regstream.plan.plan import Plan
 from regstream.storage.identity import Identity
 
@@ -32,7 +32,7 @@ def identify(plan: Plan, *, full: bool) -> Identity:
         return {name: known[file] for name, (_, file) in checkpoint.inputs.items()}
 
     return {
-        "manifest": meaning(plan.manifest, device=str(plan.device)),
+        "manifest": canonical_config(plan.manifest, device=str(plan.device)),
         "hub": dict(plan.commits),
         "base": inputs(plan.base),
         "candidates": {candidate.name: inputs(candidate.checkpoint) for candidate in plan.candidates},

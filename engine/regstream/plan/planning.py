@@ -25,7 +25,7 @@ from regstream.plan.job import PlannedCandidate
 from regstream.plan.layout import make_steps
 from regstream.plan.plan import Plan
 from regstream.plan.step import Step
-from regstream.plan.unused import unused_settings
+from regstream.plan.unused_settings import unused_settings
 from regstream.plan.warmup import warm_up
 from regstream.validation.inputs import ValidatedInputs, check_inputs, output_dtype
 from regstream.validation.summaries import merge_warnings

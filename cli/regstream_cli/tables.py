@@ -1,4 +1,4 @@
-"""Tables for people: no numbers of their own, only words and columns for those of the engine."""
+"""Tables and summary lines for people. All numbers come from the engine; only the layout is made here."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from regstream.evaluate.representation_bias import RepresentationBias
     from regstream.plan.plan import Plan
     from regstream.plan.step import Step
-    from regstream_cli.standing import RunStatus
+    from regstream_cli.run_status import RunStatus
 
 
 def plan_table(plan: "Plan") -> Table:
-    """A row a step; neighbours that take the same share one."""
+    """A row per step; consecutive steps with equal numbers share a row."""
     memory = ["memory"] if plan.main_place == "host" else ["device memory", "host memory"]
     table = _table("step", "tensors", "regressed", "reads", "writes", *memory)
     for cells, steps in groupby(plan.steps, key=lambda step: _plan_cells(plan, step)):
@@ -28,51 +28,53 @@ def plan_table(plan: "Plan") -> Table:
     return table
 
 
-def plan_totals(plan: "Plan", *, fits: bool) -> Iterator[str]:
-    """What the widest step is made of, what is read and written in all, and whether it fits."""
+def plan_summary(plan: "Plan", *, fits: bool) -> Iterator[str]:
+    """The memory terms of the step with the highest peak, the total transfers, and the needs beside the budgets."""
     widest = plan.widest
     for place, terms in plan.projections[widest.index].terms.items():
         parts = [("process", plan.held_bytes(place)), *terms.items()]
         sums = " + ".join(f"{name} {format_bytes(size)}" for name, size in parts if size)
         on = "" if plan.main_place == "host" else f" on the {place}"
-        yield f"widest: {widest.name}, {format_bytes(plan.projected_bytes(widest, place))}{on} = {sums}"
-    yield from _several(plan, widest)
-    yield f"in all: reads {format_bytes(plan.read_bytes)}, writes {format_bytes(plan.write_bytes)}"
+        yield f"peak step: {widest.name}, {format_bytes(plan.projected_bytes(widest, place))}{on} = {sums}"
+    yield from _passes_line(plan, widest)
+    yield f"total: reads {format_bytes(plan.read_bytes)}, writes {format_bytes(plan.write_bytes)}"
     needs = [
-        f"{format_bytes(max(plan.projected_bytes(step, place) for step in plan.steps))} of {place} memory,"
-        f" where {format_bytes(budget)} may be taken"
+        f"{format_bytes(max(plan.projected_bytes(step, place) for step in plan.steps))} of {place} memory"
+        f" (budget {format_bytes(budget)})"
         for place, budget in plan.budgets.items()
     ]
-    yield from _downloads(plan)
-    disk = f"{format_bytes(plan.disk_bytes)} more of disk"
+    yield from _download_lines(plan)
+    disk = f"{format_bytes(plan.disk_bytes)} more disk space"
     yield f"needs {', '.join(needs)}, and {disk}: {'fits' if fits else 'does not fit'}"
 
 
-def _several(plan: "Plan", step: "Step") -> Iterator[str]:
+def _passes_line(plan: "Plan", step: "Step") -> Iterator[str]:
     passes = plan.passes(step)
     if len(passes) > 1:
-        told = "; ".join(", ".join(groups) for groups in passes)
-        yield f"the input groups of a block go through in {len(passes)} passes to fit: {told}"
+        groups = "; ".join(map(", ".join, passes))
+        yield f"to fit, a block's input groups are processed in {len(passes)} passes: {groups}"
 
 
-def _downloads(plan: "Plan") -> Iterator[str]:
+def _download_lines(plan: "Plan") -> Iterator[str]:
     downloads = plan.downloads
     if not downloads.download_bytes:
         return
-    shards = f"at most {format_bytes(downloads.peak_shard_bytes)} of shards at once"
-    peak = f"{format_bytes(downloads.peak_disk_bytes)} of disk with hidden states and result"
-    yield f"fetches {format_bytes(downloads.download_bytes)} from the hub, {shards}, {peak}"
+    shards = f"at most {format_bytes(downloads.peak_shard_bytes)} of shards on disk at once"
+    peak = f"{format_bytes(downloads.peak_disk_bytes)} with hidden states and result"
+    yield f"downloads {format_bytes(downloads.download_bytes)} from the hub; {shards}, {peak}"
     if downloads.repeated_bytes:
         ample = format_bytes(plan.ample_disk_bytes)
-        again = f"{format_bytes(downloads.repeated_bytes)} of that again, for what had to make room"
-        yield f"{again}; with {ample} of disk nothing is fetched twice"
+        repeated = (
+            f"{format_bytes(downloads.repeated_bytes)} of that again, since shards are evicted for lack of disk space"
+        )
+        yield f"{repeated}; with {ample} of disk nothing is downloaded twice"
 
 
-def status_table(standing: "RunStatus") -> Table:
-    """A row for each step that is done."""
-    on_device = any(step.device_projected_bytes for step in standing.steps)
-    table = _table("step", "took", "peak memory", "projected", *["device peak", "projected"] * on_device)
-    for step in standing.steps:
+def status_table(run_status: "RunStatus") -> Table:
+    """A row per committed step."""
+    on_device = any(step.device_projected_bytes for step in run_status.steps)
+    table = _table("step", "time", "peak memory", "projected", *["device peak", "projected"] * on_device)
+    for step in run_status.steps:
         device = (step.device_peak_bytes, step.device_projected_bytes) * on_device
         memory = map(format_bytes, (step.peak_bytes, step.projected_bytes, *device))
         table.add_row(step.name, format_seconds(step.seconds), *memory)
@@ -80,7 +82,7 @@ def status_table(standing: "RunStatus") -> Table:
 
 
 def evaluation_table(evaluation: "Evaluation") -> Table:
-    """A row a model, a column a dataset, the best of each column in bold."""
+    """A row per model, a column per dataset; the best score of each column is bold."""
     columns = [[row.scores.get(dataset) for row in evaluation.rows] for dataset in evaluation.datasets]
     columns.append([evaluation.average(row) for row in evaluation.rows])
     table = _table(evaluation.metric, *evaluation.datasets, "average")
@@ -91,13 +93,13 @@ def evaluation_table(evaluation: "Evaluation") -> Table:
 
 
 def bias_table(biases: "Sequence[RepresentationBias]") -> Table:
-    """A row a depth, two columns a model, each the mean over all datasets."""
+    """A row per depth, two columns per model; each value is the mean over all datasets."""
     models = list(dict.fromkeys(bias.model for bias in biases))
     table = _table("after", *(f"{model} {distance}" for distance in ("L1", "1-cos") for model in models))
     for depth in sorted({bias.depth for bias in biases}):
-        here = {model: [b for b in biases if (b.model, b.depth) == (model, depth)] for model in models}
-        l1 = (fmean(bias.l1 for bias in here[model]) for model in models)
-        cosine = (fmean(bias.cosine for bias in here[model]) for model in models)
+        at_depth = {model: [b for b in biases if (b.model, b.depth) == (model, depth)] for model in models}
+        l1 = (fmean(bias.l1 for bias in at_depth[model]) for model in models)
+        cosine = (fmean(bias.cosine for bias in at_depth[model]) for model in models)
         table.add_row(f"block {depth - 1}" if depth else "stem", *(f"{value:.4f}" for value in (*l1, *cosine)))
     return table
 

@@ -1,4 +1,4 @@
-"""Where a piece of work stands, told from its events: what displays and interruptions have in common."""
+"""The progress of a merge or an evaluation, summed up from the engine's events."""
 
 import time
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from regstream.events import Event, Fetching, Progressed, RunFinished, RunStarte
 
 
 class ProgressState:
-    """The events so far, summed up. `total` is 0 until the work begins."""
+    """The sum of all events so far. `total` is 0 until a run starts."""
 
     def __init__(self) -> None:
         self.output = ""
@@ -18,7 +18,7 @@ class ProgressState:
         self.finished: RunFinished | None = None
         self.fetching: Fetching | None = None
         self._timings: list[tuple[str, float]] = []
-        self._step_began = time.monotonic()
+        self._step_started = time.monotonic()
 
     def __call__(self, event: Event) -> None:
         self.fetching = event if isinstance(event, Fetching) else None
@@ -27,7 +27,7 @@ class ProgressState:
                 self.output, self.done, self.total = event.output, event.done, event.total
             case StepStarted():
                 self.step, self.doing, self.amount, self.work = event.name, "", 0, event.work
-                self._step_began = time.monotonic()
+                self._step_started = time.monotonic()
             case Progressed():
                 self.doing, self.amount = event.doing, min(self.amount + event.amount, self.work)
             case StepCommitted():
@@ -39,28 +39,28 @@ class ProgressState:
 
     @property
     def fraction(self) -> float:
-        """How much of the current step is done, about."""
+        """The estimated fraction of the current step that is done."""
         return self.amount / self.work if self.work else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the rest will take, about; None before anything tells."""
-        elapsed = time.monotonic() - self._step_began
-        step_seconds = mean_step_seconds(self._timings)
+        """The estimated time to the end of the run; None before the first block has made progress."""
+        elapsed = time.monotonic() - self._step_started
+        step_seconds = mean_block_seconds(self._timings)
         if step_seconds is not None:
             return max(step_seconds * (self.total - self.done) - elapsed, 0.0)
         if not self.fraction or not self.step.startswith("block"):
             return None
         return elapsed / self.fraction * (self.total - self.done - self.fraction)
 
-    def standing(self) -> str:
-        """One line for whoever stops here."""
+    def stop_message(self) -> str:
+        """One line for a run that stops here: the step, the number of committed steps, and how to resume."""
         where = f"stopped in {self.step}" if self.step else "stopped"
         steps = f"{self.done} of {self.total} steps are committed"
-        return f"{self.output}: {where}, {steps}; the same command goes on"
+        return f"{self.output}: {where}, {steps}; rerun the command to resume"
 
 
-def mean_step_seconds(timings: Sequence[tuple[str, float]]) -> float | None:
-    """How long a block's step takes, from the names and seconds of steps that are done; None where no block is."""
+def mean_block_seconds(timings: Sequence[tuple[str, float]]) -> float | None:
+    """The mean time of the block steps among (step name, seconds) pairs; None if there is none."""
     blocks = [seconds for name, seconds in timings if name.startswith("block")]
     return sum(blocks) / len(blocks) if blocks else None

@@ -1,4 +1,4 @@
-"""Keeps the chatter of libraries off stderr, where only what regstream has to say belongs."""
+"""Keeps the logs and progress bars of libraries off stderr."""
 
 import os
 import sys
@@ -15,8 +15,8 @@ _VARIABLES = {
 }
 
 
-def quieten() -> None:
-    """Ask libraries to report errors only; to be called before they are imported. What a person has set stays."""
+def silence_libraries() -> None:
+    """Make libraries report errors only. Call it before they are imported; variables that the user has set stay."""
     for name, value in _VARIABLES.items():
         os.environ.setdefault(name, value)
     if not sys.warnoptions:

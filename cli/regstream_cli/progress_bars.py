@@ -1,0 +1,78 @@
+"""Live progress bars on a terminal: steps, work within the step, downloads, time left, and memory."""
+
+from typing import Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+from rich.text import Text
+
+from regstream.events import Event, Warned
+from regstream.units import format_bytes, format_seconds
+from regstream_cli.progress_state import ProgressState
+from regstream_cli.streams import printable_line
+
+_BAR_WIDTH = 24
+_REFRESHES_PER_SECOND = 4
+
+
+class ProgressBars:
+    """Redraws the bars several times per second while its context is open, and removes them afterwards."""
+
+    def __init__(self, state: ProgressState, console: Console) -> None:
+        self._state, self._console = state, console
+        self._message = ""
+        self._peak_bytes = 0
+        self._live = Live(
+            console=console,
+            get_renderable=self._render,
+            refresh_per_second=_REFRESHES_PER_SECOND,
+            transient=True,
+            redirect_stdout=False,  # stdout carries data only
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start(refresh=True)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Warned):
+            self._console.print(printable_line(f"regstream: warning: {event.message}"), soft_wrap=True)
+
+    def show_message(self, text: str) -> None:
+        """Show a line below the bars."""
+        self._message = text
+
+    def _render(self) -> RenderableType:
+        state = self._state
+        if not state.step:
+            return "regstream: opening the inputs ..."
+        grid = Table.grid(Column(no_wrap=True), Column(), Column(no_wrap=True), padding=(0, 1))
+        if state.total:
+            count = f"{state.done}/{state.total}{self._time_left()}"
+            grid.add_row("steps", _bar(state.done + state.fraction, state.total), count)
+        grid.add_row(state.step, _bar(state.amount, state.work), state.doing)
+        if (file := state.fetching) is not None:
+            progress = f"{format_bytes(file.num_bytes)} of {format_bytes(file.total_bytes)}, {file.file}"
+            grid.add_row("downloading", _bar(file.num_bytes, file.total_bytes), progress)
+        grid.add_row("memory", "", self._memory())
+        return Group(grid, Text(self._message, style="bold", overflow="ellipsis")) if self._message else grid
+
+    def _time_left(self) -> str:
+        seconds = self._state.seconds_left
+        return "" if seconds is None else f", about {format_seconds(seconds)} left"
+
+    def _memory(self) -> str:
+        from regstream.device.memory import resident_bytes
+
+        now_bytes = resident_bytes()
+        self._peak_bytes = max(self._peak_bytes, self._state.peak_bytes, now_bytes)
+        return f"{format_bytes(now_bytes)} now, peak {format_bytes(self._peak_bytes)}"
+
+
+def _bar(completed: float, total: float) -> ProgressBar:
+    return ProgressBar(total=max(total, 1), completed=completed, width=_BAR_WIDTH)

@@ -1,0 +1,117 @@
+"""The progress of a manifest's merge, read from the files that it left on disk. Opens no input, writes nothing."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ConfigDict, TypeAdapter
+
+from regstream.errors import InputError, error_boundary
+from regstream.manifest.canonical import canonical_config
+from regstream.manifest.schema import Manifest
+from regstream.storage.json_file import read_json_object
+from regstream_cli.progress_state import mean_block_seconds
+
+if TYPE_CHECKING:
+    from regstream.storage.identity import Identity
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepMeasurement:
+    """The time and peak memory of a committed step, and the memory that the plan projected."""
+
+    __pydantic_config__ = ConfigDict(allow_inf_nan=False)
+
+    name: str
+    seconds: float
+    peak_bytes: int
+    projected_bytes: int
+    device_peak_bytes: int = 0
+    device_projected_bytes: int = 0
+
+
+_STEP = TypeAdapter(StepMeasurement)
+_STEP_FIELDS = frozenset(field.name for field in fields(StepMeasurement))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunStatus:
+    """The progress of a merge.
+
+    `total` is the number of steps, None before a run starts. `changed` lists the settings that differ between the
+    manifest and the run. A finished result may lack its measurements; `steps` is then empty.
+    """
+
+    state: Literal["not begun", "unfinished", "finished"]
+    output: str
+    total: int | None = None
+    steps: tuple[StepMeasurement, ...] = ()
+    changed: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """The time of all committed steps."""
+        return sum(step.seconds for step in self.steps)
+
+    @property
+    def peak_bytes(self) -> int:
+        """The highest peak of host memory among the committed steps."""
+        return max((step.peak_bytes for step in self.steps), default=0)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The estimated time of the remaining steps, at the mean time of the committed blocks."""
+        step_seconds = mean_block_seconds([(step.name, step.seconds) for step in self.steps])
+        return None if step_seconds is None or self.total is None else step_seconds * (self.total - len(self.steps))
+
+
+def read_run_status(manifest: Manifest) -> RunStatus:
+    """Read the status of a manifest's merge from its output and its journal.
+
+    Raises:
+        InputError: the record in a finished result is damaged.
+        ResumeError: the journal is damaged.
+    """
+    from regstream.output.provenance import is_published
+    from regstream.storage.journal import Journal
+
+    output = str(manifest.merge.output)
+    if is_published(manifest.merge.output):
+        return _finished_status(manifest, output)
+    announced = Journal.read_header(manifest.workdir)
+    if announced is None:
+        return RunStatus(state="not begun", output=output)
+    steps = tuple(_step(step.event_fields) for step in Journal.read_committed(manifest.workdir))
+    changed = _changed_settings(announced["identity"], manifest)
+    return RunStatus(state="unfinished", output=output, total=len(announced["steps"]), steps=steps, changed=changed)
+
+
+def _finished_status(manifest: Manifest, output: str) -> RunStatus:
+    from regstream.output.provenance import MEASURED, read_provenance
+
+    record = read_provenance(manifest.merge.output)
+    steps = _read_measurements(manifest.merge.output / MEASURED)
+    changed = _changed_settings(record["identity"], manifest)
+    return RunStatus(state="finished", output=output, total=len(record["steps"]), steps=steps, changed=changed)
+
+
+def _read_measurements(path: Path) -> tuple[StepMeasurement, ...]:
+    # The result is complete without this file: a copy of it may lack it.
+    try:
+        content = read_json_object(path, "the measurements of a result")
+        with error_boundary(f"{path}"):
+            return tuple(_STEP.validate_python(step) for step in content["steps"])
+    except InputError:
+        return ()
+
+
+def _step(measured: dict[str, Any]) -> StepMeasurement:
+    return StepMeasurement(**{key: value for key, value in measured.items() if key in _STEP_FIELDS})
+
+
+def _changed_settings(identity: "Identity", manifest: Manifest) -> tuple[str, ...]:
+    from regstream.storage.identity import differences
+
+    before = identity["manifest"]
+    now = canonical_config(manifest, device=manifest.resources.device or before.get("device"))
+    return tuple(differences(before, now))
