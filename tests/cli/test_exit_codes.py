@@ -39,14 +39,14 @@ def _said(result: Result) -> list[str]:
 
 
 def test_a_bad_manifest_is_2_with_every_problem_on_a_line(invoke: Invoke, fresh: Path) -> None:
-    _edit(fresh, 'method = "regmean++"', 'method = "magic"\nalpha = 7')
+    _edit(fresh, 'method = "regmean++"', 'method = "magic"\nseed = -7')
     result = invoke("run", fresh)
     assert result.exit_code == 2
     lines = _said(result)
     assert len(lines) == 2
     assert all(line.startswith(f"regstream: error: {fresh}") for line in lines)
     assert "method" in lines[0]
-    assert "alpha" in lines[1]
+    assert "seed" in lines[1]
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "status", "evaluate"])

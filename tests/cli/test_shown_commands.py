@@ -51,7 +51,7 @@ def test_the_commands(invoke: Callable[..., Result], here: Path) -> None:
         assert result.exit_code == 0, result.output
         if words[0] == "init":
             fill_in(here / "merge.toml")
-    assert "merged: whole" in result.stdout
+    assert "merged: intact" in result.stdout
 
 
 def test_the_python(invoke: Callable[..., Result], here: Path, capsys: pytest.CaptureFixture[str]) -> None:

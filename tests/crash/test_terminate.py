@@ -6,7 +6,6 @@ import threading
 
 import pytest
 from click.testing import CliRunner
-from regstream_cli.lines import Lines
 
 from crash.faults import in_child
 from crash.resuming import Resuming
@@ -15,14 +14,15 @@ from regstream.runtime import scheduler
 from regstream.runtime.step import Artifacts, run_step
 from regstream.runtime.step_context import StepContext
 from regstream_cli.app import cli
+from regstream_cli.progress_lines import ProgressLines
 
 
 def signalled_in(resuming: Resuming, name: str, number: int) -> None:
     """Run the command, and be sent a signal as a step sets to work."""
 
-    noticed, notice = threading.Event(), Lines.notice
+    noticed, notice = threading.Event(), ProgressLines.show_message
 
-    def notice_and_tell(lines: Lines, text: str) -> None:
+    def notice_and_tell(lines: ProgressLines, text: str) -> None:
         notice(lines, text)
         noticed.set()
 
@@ -32,7 +32,7 @@ def signalled_in(resuming: Resuming, name: str, number: int) -> None:
             assert noticed.wait(60)  # a thread takes the signal; a step of this size would be over before it has
         return run_step(step, context)
 
-    setattr(Lines, "notice", notice_and_tell)  # noqa: B010  in a process of its own
+    setattr(ProgressLines, "show_message", notice_and_tell)  # noqa: B010  in a process of its own
     setattr(scheduler, "run_step", signal_and_run)  # noqa: B010  a name the module imports for itself
     result = CliRunner().invoke(cli, ["run", str(resuming.merge.manifest)])
     assert "rerun the command to resume" in result.stderr, result.stderr

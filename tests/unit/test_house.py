@@ -18,7 +18,7 @@ def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionD
 
 def of_methods(node: ast.AST) -> bool:
     """Whether an expression is a method or one of the classes of methods."""
-    names = {path.stem for path in (ENGINE / "methods").glob("*.py")}
+    names = {path.stem for path in (ENGINE / "methods").glob("[a-z]*.py")}
     text = ast.unparse(node).lower().replace("_", "")
     return text.split(".")[-1] in {"method", *(name.replace("_", "") for name in names)}
 

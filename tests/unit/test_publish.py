@@ -143,7 +143,7 @@ def test_the_record_says_what_it_was_made_from_and_how_each_solve_went(published
     assert (record["method"], record["base"]) == ("regmean++", "base")
     assert record["candidates"] == {"task0": "candidate-0", "task1": "candidate-1"}
     assert record["manifest"] == published.merge.manifest.read_text()
-    few_rows = [warning for warning in record["warnings"] if "rows where" in warning]
+    few_rows = [warning for warning in record["warnings"] if "fewer than rows" in warning]
     assert [warning.split(": ")[0] for warning in few_rows] == ['candidate "task0"', 'candidate "task1"']
     assert [step["name"] for step in record["steps"]] == ["stem", "block 0", "block 1", "head"]
     for step in record["steps"][1:3]:

@@ -175,7 +175,7 @@ def test_buffers_that_the_model_makes_are_left_out_in_one_line_each(made: Made, 
     plan = planned(tmp_path, base, tuned, table=TABLES.get(family, ""))
     lines = [line for line in plan.warnings if "such buffers" in line]
     assert [line.split(":")[0] for line in lines] == ['base, candidate "task0"']
-    assert plan.left_out == {"base": sorted(buffers), 'candidate "task0"': sorted(buffers)}
+    assert plan.ignored == {"base": sorted(buffers), 'candidate "task0"': sorted(buffers)}
 
 
 def test_a_bias_of_attention_is_no_mask(made: Made, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from regstream.plan.planning import make_plan
 
 SEED = "no rows are sampled: no set that is read has `rows`"
 CASES: dict[str, tuple[str, checkpoints.Family, str, str, str]] = {
-    "alpha": ("average", "llama", '"merged"\n', '"merged"\nalpha = 0.5\n', "[merge] alpha has no effect"),
     "seed": ("regmean", "llama", '"merged"\n', '"merged"\nseed = 1\n', f"[merge] seed has no effect: {SEED}"),
     "norm": ("regmean", "bert", "\n[[cand", '\nothers.final_norm = "base"\n[[cand', "[merge.others] final_norm has no"),
     "head": (

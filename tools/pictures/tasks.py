@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from pictures import digits, figures, glyphs, textures
+from pictures import digits, faces, figures, glyphs, textures
 
 Draw = Callable[[int, str, np.random.Generator], Image.Image]
 
@@ -59,6 +59,6 @@ TWELVE_MORE = (
     _figures("relations", [f"dot {name} of a square" for name in figures.RELATIONS], figures.draw_relation),
     _figures("hours", [f"clock at {name}" for name in figures.HOURS], figures.draw_hour),
     _figures("flags", [f"flag with {name}" for name in figures.FLAGS], figures.draw_flag),
-    _figures("faces", [f"{name} face" for name in figures.FACES], figures.draw_face),
+    _figures("faces", [f"{name} face" for name in faces.FACES], faces.draw_face),
 )
 TASKS = {task.name: task for task in (*EIGHT, *TWELVE_MORE)}

@@ -1,6 +1,9 @@
 """The manifest: a TOML file that describes a merge, validated into frozen objects. Imports no torch.
 
 schema.py: every key, its type, range and default
+architecture.py: the [architecture] table
+options.py: the options of methods, as keys of [merge]
+keys.py: what each key is, for messages, templates and documents
 fields.py: the types of values that are more than text and numbers
 reading.py: reads and validates a file, and reports every problem at once
 messages.py: problems as one-line messages

@@ -65,7 +65,7 @@ def provenance(plan: Plan, identity: Identity, committed: Sequence[CommittedStep
         "candidates": {c.name: _candidate_name(plan, c) for c in plan.manifest.candidates},
         "identity": identity,
         "warnings": [redact_paths(warning) for warning in plan.warnings],
-        "ignored": {label: list(names) for label, names in plan.left_out.items()},
+        "ignored": {label: list(names) for label, names in plan.ignored.items()},
         "steps": [{"name": step.name, "shard": step.shard, "solves": list(step.solves)} for step in committed],
     }
 

@@ -1,4 +1,4 @@
-"""Which device a merge is made on."""
+"""The device that a merge computes on."""
 
 import torch
 
@@ -7,11 +7,13 @@ from regstream.errors import ManifestError
 from regstream.manifest.fields import parse_device
 
 
-def choose_device(name: str | None, *, must_exist: bool = True) -> torch.device:
-    """The device that was asked for, else CUDA where there is one, else the CPU.
+def choose_device(name: str | None, *, device_memory: int | None = None) -> torch.device:
+    """The device of a name; without one, CUDA where there is one, else the CPU.
+
+    A device that this machine lacks is accepted for planning, where `device_memory` says how much memory it has.
 
     Raises:
-        ManifestError: there is no such device on this machine.
+        ManifestError: the name is not one of a device, or this machine lacks it.
     """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -20,7 +22,8 @@ def choose_device(name: str | None, *, must_exist: bool = True) -> torch.device:
     except ValueError as error:
         raise ManifestError(f"device: {error}") from error
     device = torch.device(name)
-    if memory.is_there(device) or not must_exist:
+    if memory.is_there(device) or device_memory is not None:
         return device
     found = f"{torch.cuda.device_count()} CUDA devices" if device.type == "cuda" else "no such device"
-    raise ManifestError(f'device "{name}": {found} found; device = "cpu" works')
+    advice = 'set device = "cpu", or plan for another machine by setting its device_memory'
+    raise ManifestError(f'device "{name}": {found} found; {advice}')

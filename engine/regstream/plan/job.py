@@ -66,7 +66,7 @@ class Job:
     output_dtype: torch.dtype
     device: torch.device
     warnings: tuple[str, ...]
-    left_out: Mapping[str, Sequence[str]]  # names of tensors that the result does without, by their checkpoint's label
+    ignored: Mapping[str, Sequence[str]]  # names of tensors that the result does without, by their checkpoint's label
     ties: tuple[Tie, ...]  # to be compared before the first step: not all of their files are there yet
 
     @property

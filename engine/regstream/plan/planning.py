@@ -1,4 +1,4 @@
-"""From a manifest to a plan: configs and headers are read, samples of weights, rows tokenized; nothing is written."""
+"""From a manifest to a plan: reads configs and headers, samples of weights, and tokenizes rows; writes nothing."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -41,39 +41,25 @@ def make_plan(
 ) -> Plan:
     """Open everything that a manifest names, check that it belongs together, and lay out the steps.
 
-    `device` overrides the manifest's own.
-    Not for this machine, a plan may be for a device that is not here; it can be looked at, and not be run. `commits`
-    are those that an earlier run settled on for models of the hub; others are taken as they stand now.
+    `device` overrides the manifest's; not `for_this_machine`, it may be one that this machine lacks. `commits` pins
+    repositories of the hub.
 
     Raises:
-        ManifestError: a rule fits no parameter, the model is not as [architecture] says, or the device is not there.
-        InputError: a checkpoint or a calibration set cannot be used, or the hub does not give one.
+        ManifestError: a rule matches no parameter, [architecture] does not fit the model, or the device does not exist.
+        InputError: a checkpoint or a calibration set cannot be used, or the hub does not provide it.
     """
     malloc.trim()
     warnings = _Warnings(listener)
-    chosen = _device(manifest, device, must_exist=for_this_machine)
+    chosen, device_here = _choose_devices(manifest, device, for_this_machine=for_this_machine)
     method = make_method(manifest.merge.method, manifest.merge.options)
-    opening = CheckpointLoader(manifest, commits or {}, listener)
-    described = (
-        None
-        if manifest.architecture is None
-        else partial(family_from_manifest, manifest.architecture, source=manifest.source)
-    )
-    base = opening.open_base(described)
-    opened = [opening.open_candidate(candidate) for candidate in manifest.candidates]
-    needed, sampler = bool(method.streams), DatasetSampler(commits, listener)
-    device_here = chosen if memory.is_there(chosen) else torch.device("cpu")
-    labels = [c.label for c in (base, *opened, *(c.model for c in opened if isinstance(c, AdaptedCheckpoint)))]
-    with warnings.joined(labels) as warn:
-        inputs = check_inputs(
-            manifest, base, opened, device_here, source=manifest.source, is_regressed=needed, warn=warn
-        )
-    sets = _calibration_sets(manifest, base, inputs.model, sampler, warnings.add) if needed else [None] * len(opened)
+    loader, sampler = CheckpointLoader(manifest, commits or {}, listener), DatasetSampler(commits, listener)
+    base, opened, labels = _open_checkpoints(manifest, loader)
+    with warnings.merged(labels) as warn:
+        inputs = check_inputs(manifest, base, opened, device_here, is_regressed=bool(method.streams), warn=warn)
+    load = partial(_calibration, method=method, base=base, model=inputs.model, sampler=sampler, warn=warnings.add)
+    sets = [load(candidate, seed=manifest.merge.seed) for candidate in manifest.candidates]
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
-    try:
-        steps = _steps(manifest, method, base, inputs, result_dtype.itemsize)
-    except ManifestError as error:
-        raise ManifestError([f"{manifest.source}: {problem}" for problem in error.problems]) from error
+    steps = _steps(manifest, method, base, inputs, result_dtype)
     warnings.extend(unused_settings(manifest, base.family, chosen.type, steps, tuple(inputs.model.shapes)))
     warnings.extend(merge_warnings(discarded_changes(manifest, base, opened, steps), labels))
     return Plan(
@@ -81,63 +67,79 @@ def make_plan(
         method=method,
         base=base,
         candidates=tuple(map(PlannedCandidate.of, manifest.candidates, manifest.shares, opened, sets)),
-        commits=opening.commits | sampler.commits,
-        prefetcher=opening.prefetcher,
+        commits=loader.commits | sampler.commits,
+        prefetcher=loader.prefetcher,
         model=inputs.model,
         steps=steps,
         compute_dtype=inputs.compute_dtype,
         output_dtype=result_dtype,
         device=chosen,
         warnings=tuple(warnings.lines),
-        left_out=inputs.ignored,
+        ignored=inputs.ignored,
         ties=inputs.ties,
-        runtime_bytes=_held_bytes(method, inputs.compute_dtype, device_here),
+        runtime_bytes=_measure_runtime(method, inputs.compute_dtype, device_here),
     )
 
 
-def _device(manifest: Manifest, device: str | None, *, must_exist: bool) -> torch.device:
-    chosen = choose_device(device or manifest.resources.device, must_exist=must_exist)
-    if not memory.is_there(chosen) and manifest.resources.device_memory is None:
-        raise ManifestError(f'{manifest.source}: device "{chosen}" is not here; give its device_memory in [resources]')
-    return chosen
+def _choose_devices(
+    manifest: Manifest, device: str | None, *, for_this_machine: bool
+) -> tuple[torch.device, torch.device]:
+    """The device of the merge, and the one of this machine to plan it on."""
+    resources = manifest.resources
+    device_memory = None if for_this_machine else resources.device_memory
+    chosen = choose_device(device or resources.device, device_memory=device_memory)
+    return chosen, chosen if memory.is_there(chosen) else torch.device("cpu")
+
+
+def _open_checkpoints(manifest: Manifest, loader: CheckpointLoader) -> tuple[Checkpoint, list[Checkpoint], list[str]]:
+    """The base, the candidates, and the labels of all models that warnings may name."""
+    table = manifest.architecture
+    describe = None if table is None else partial(family_from_manifest, table, source=manifest.source)
+    base = loader.open_base(describe)
+    opened = [loader.open_candidate(candidate) for candidate in manifest.candidates]
+    models = [candidate.model for candidate in opened if isinstance(candidate, AdaptedCheckpoint)]
+    return base, opened, [checkpoint.label for checkpoint in (base, *opened, *models)]
 
 
 def _steps(
-    manifest: Manifest, method: Method, base: Checkpoint, inputs: ValidatedInputs, itemsize: int
+    manifest: Manifest, method: Method, base: Checkpoint, inputs: ValidatedInputs, dtype: torch.dtype
 ) -> tuple[Step, ...]:
-    model = inputs.model
-    return make_steps(
-        manifest, method, model.family, model.shapes, itemsize, carried=inputs.carried, stored_name=base.stored_name
-    )
+    family, shapes = inputs.model.family, inputs.model.shapes
+    lay_out = partial(make_steps, carried=inputs.carried, stored_name=base.stored_name)
+    try:
+        return lay_out(manifest, method, family, shapes, dtype.itemsize)
+    except ManifestError as error:
+        raise ManifestError([f"{manifest.source}: {problem}" for problem in error.problems]) from error
 
 
-def _held_bytes(method: Method, dtype: torch.dtype, device: torch.device) -> int:
+def _measure_runtime(method: Method, dtype: torch.dtype, device: torch.device) -> int:
+    """The memory of the process before any work, its libraries warm."""
     if method.streams:
         warm_up(method, dtype, device)
-    malloc.trim()  # what opening and tokenizing left behind is not needed any more
+    malloc.trim()  # what opening and tokenizing left free
     return memory.resident_bytes()
 
 
 class _Warnings:
-    """What a person should know, kept for the record and handed to a listener as it comes."""
+    """What a person should know: collected for the record, and passed to the listener at once."""
 
     def __init__(self, listener: Listener) -> None:
         self.lines: list[str] = []
         self._listener = listener
 
     def add(self, line: str) -> None:
-        """Say one line."""
+        """Give one warning."""
         self.lines.append(line)
         self._listener(Warned(message=line))
 
     def extend(self, lines: Iterable[str]) -> None:
-        """Say several."""
+        """Give several."""
         for line in lines:
             self.add(line)
 
     @contextmanager
-    def joined(self, labels: Sequence[str]) -> Iterator[Callable[[str], None]]:
-        """Say what is collected within the context, whatever ends it: in one line where several checkpoints agree."""
+    def merged(self, labels: Sequence[str]) -> Iterator[Callable[[str], None]]:
+        """Give what is collected within the context, however it ends, as one line where several checkpoints agree."""
         found: list[str] = []
         try:
             yield found.append
@@ -145,24 +147,18 @@ class _Warnings:
             self.extend(merge_warnings(found, labels))
 
 
-def _calibration_sets(
-    manifest: Manifest, base: Checkpoint, model: LayeredModel, sampler: DatasetSampler, warn: Callable[[str], None]
-) -> list[CalibrationSet]:
-    return [
-        _calibration(candidate, base=base, model=model, seed=manifest.merge.seed, warn=warn, sampler=sampler)
-        for candidate in manifest.candidates
-    ]
-
-
 def _calibration(
     candidate: Candidate,
     *,
+    method: Method,
     base: Checkpoint,
     model: LayeredModel,
+    sampler: DatasetSampler,
     seed: int,
     warn: Callable[[str], None],
-    sampler: DatasetSampler,
-) -> CalibrationSet:
+) -> CalibrationSet | None:
+    if not method.streams:
+        return None
     assert candidate.calibration is not None
     try:
         return load_calibration(

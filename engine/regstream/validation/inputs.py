@@ -66,11 +66,10 @@ def check_inputs(
     candidates: Sequence[Checkpoint],
     device: torch.device,
     *,
-    source: str,
     is_regressed: bool,
     warn: Warn,
 ) -> ValidatedInputs:
-    """Check the [architecture] table, the base and the candidates against the model. `source` names the manifest.
+    """Check the [architecture] table, the base and the candidates against the model.
 
     Raises:
         ManifestError: the [architecture] table does not fit the model.
@@ -91,7 +90,7 @@ def check_inputs(
     base_only = {name for c in candidates if c.family is base.family for name in c.missing_optional(model.shapes)}
     carried = _check_base(base, model, configs, findings, base_only)
     model.drop_missing(base_only)
-    _check_description(manifest, model, source, warn, is_regressed=is_regressed)
+    _check_description(manifest, model, warn, is_regressed=is_regressed)
     for candidate in candidates:
         _check_candidate(candidate, base, model, manifest, configs=configs, findings=findings)
         if lacking := candidate.missing_optional(base_only):
@@ -129,11 +128,11 @@ def output_dtype(manifest: Manifest, base: Checkpoint, inputs: ValidatedInputs, 
     return dtype
 
 
-def _check_description(manifest: Manifest, model: LayeredModel, source: str, warn: Warn, *, is_regressed: bool) -> None:
+def _check_description(manifest: Manifest, model: LayeredModel, warn: Warn, *, is_regressed: bool) -> None:
     """Check an [architecture] table against the model, whose sizes are those of the files by now."""
     if manifest.architecture is None:
         return
-    check_input_groups(manifest.architecture, model, source)
+    check_input_groups(manifest.architecture, model, manifest.source)
     if is_regressed and (warning := ungrouped_weights(model)):
         warn(warning)
 
