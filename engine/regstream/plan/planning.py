@@ -14,7 +14,7 @@ from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.device import malloc, memory
 from regstream.errors import InputError, ManifestError
 from regstream.events import Listener, Warned, ignore
-from regstream.manifest.schema import Candidate, Manifest
+from regstream.manifest.schema import Manifest
 from regstream.methods import make_method
 from regstream.methods.method import Method
 from regstream.models.architecture.modules import family_from_manifest
@@ -39,10 +39,7 @@ def make_plan(
     commits: Mapping[str, str] | None = None,
     listener: Listener = ignore,
 ) -> Plan:
-    """Open everything that a manifest names, check that it belongs together, and lay out the steps.
-
-    `device` overrides the manifest's; not `for_this_machine`, it may be one that this machine lacks. `commits` pins
-    repositories of the hub.
+    """Do what `api.plan` says; `commits` pins repositories of the hub.
 
     Raises:
         ManifestError: a rule matches no parameter, [architecture] does not fit the model, or the device does not exist.
@@ -56,8 +53,7 @@ def make_plan(
     base, opened, labels = _open_checkpoints(manifest, loader)
     with warnings.merged(labels) as warn:
         inputs = check_inputs(manifest, base, opened, device_here, is_regressed=bool(method.streams), warn=warn)
-    load = partial(_calibration, method=method, base=base, model=inputs.model, sampler=sampler, warn=warnings.add)
-    sets = [load(candidate, seed=manifest.merge.seed) for candidate in manifest.candidates]
+    sets = _load_calibration_sets(manifest, method, base, inputs.model, sampler, warn=warnings.add)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     steps = _steps(manifest, method, base, inputs, result_dtype)
     warnings.extend(unused_settings(manifest, base.family, chosen.type, steps, tuple(inputs.model.shapes)))
@@ -147,30 +143,35 @@ class _Warnings:
             self.extend(merge_warnings(found, labels))
 
 
-def _calibration(
-    candidate: Candidate,
-    *,
+def _load_calibration_sets(
+    manifest: Manifest,
     method: Method,
     base: Checkpoint,
     model: LayeredModel,
     sampler: DatasetSampler,
-    seed: int,
+    *,
     warn: Callable[[str], None],
-) -> CalibrationSet | None:
-    if not method.streams:
-        return None
-    assert candidate.calibration is not None
-    try:
-        return load_calibration(
-            candidate.calibration,
-            family=base.family,
-            config=base.model_config,
-            base=base.folder,
-            seed=seed,
-            max_features=model.max_features,
-            max_positions=model.max_positions,
-            warn=lambda message: warn(f'candidate "{candidate.name}": {message}'),
-            sampler=sampler,
-        )
-    except InputError as error:
-        raise InputError(f'candidate "{candidate.name}": calibration: {error}') from error
+) -> list[CalibrationSet | None]:
+    """The calibration set of each candidate; None where the method needs none."""
+    sets: list[CalibrationSet | None] = []
+    for candidate in manifest.candidates:
+        if not method.streams or candidate.calibration is None:
+            sets.append(None)
+            continue
+        label = f'candidate "{candidate.name}"'
+        try:
+            loaded = load_calibration(
+                candidate.calibration,
+                family=base.family,
+                config=base.model_config,
+                base=base.folder,
+                seed=manifest.merge.seed,
+                max_features=model.max_features,
+                max_positions=model.max_positions,
+                warn=lambda message, label=label: warn(f"{label}: {message}"),  # type: ignore[misc]
+                sampler=sampler,
+            )
+        except InputError as error:
+            raise InputError(f"{label}: calibration: {error}") from error
+        sets.append(loaded)
+    return sets
