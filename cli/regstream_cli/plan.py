@@ -82,7 +82,7 @@ def _record(merge_plan: "Plan", refusal: RegstreamError | None) -> dict[str, Any
         "device": str(merge_plan.device),
         "candidates": [candidate.name for candidate in merge_plan.candidates],
         "steps": [_step_record(merge_plan, step) for step in merge_plan.steps],
-        "widest": merge_plan.widest.name,
+        "widest": merge_plan.peak_step.name,
         "runtime_bytes": merge_plan.runtime_bytes,
         "budget_bytes": dict(merge_plan.budgets),
         "read_bytes": merge_plan.read_bytes,

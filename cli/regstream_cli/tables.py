@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def plan_table(plan: "Plan") -> Table:
     """A row per step; consecutive steps with equal numbers share a row."""
-    memory = ["memory"] if plan.main_place == "host" else ["device memory", "host memory"]
+    memory = ["memory"] if plan.main_space == "host" else ["device memory", "host memory"]
     table = _table("step", "tensors", "regressed", "reads", "writes", *memory)
     for cells, steps in groupby(plan.steps, key=lambda step: _plan_cells(plan, step)):
         table.add_row(_span([step.name for step in steps]), *cells)
@@ -30,18 +30,18 @@ def plan_table(plan: "Plan") -> Table:
 
 def plan_summary(plan: "Plan", *, fits: bool) -> Iterator[str]:
     """The memory terms of the step with the highest peak, the total transfers, and the needs beside the budgets."""
-    widest = plan.widest
-    for place, terms in plan.projections[widest.index].terms.items():
-        parts = [("process", plan.held_bytes(place)), *terms.items()]
+    peak = plan.peak_step
+    for space, terms in plan.projections[peak.index].terms.items():
+        parts = [("process", plan.idle_bytes(space)), *terms.items()]
         sums = " + ".join(f"{name} {format_bytes(size)}" for name, size in parts if size)
-        on = "" if plan.main_place == "host" else f" on the {place}"
-        yield f"peak step: {widest.name}, {format_bytes(plan.projected_bytes(widest, place))}{on} = {sums}"
-    yield from _passes_line(plan, widest)
+        on = "" if plan.main_space == "host" else f" on the {space}"
+        yield f"peak step: {peak.name}, {format_bytes(plan.projected_bytes(peak, space))}{on} = {sums}"
+    yield from _passes_line(plan, peak)
     yield f"total: reads {format_bytes(plan.read_bytes)}, writes {format_bytes(plan.write_bytes)}"
     needs = [
-        f"{format_bytes(max(plan.projected_bytes(step, place) for step in plan.steps))} of {place} memory"
+        f"{format_bytes(max(plan.projected_bytes(step, space) for step in plan.steps))} of {space} memory"
         f" (budget {format_bytes(budget)})"
-        for place, budget in plan.budgets.items()
+        for space, budget in plan.budgets.items()
     ]
     yield from _download_lines(plan)
     disk = f"{format_bytes(plan.disk_bytes)} more disk space"
@@ -112,7 +112,7 @@ def _score_cells(scores: Sequence[float | None], best_of: Callable[[Sequence[flo
 
 def _plan_cells(plan: "Plan", step: "Step") -> tuple[str, ...]:
     projection = plan.projections[step.index]
-    memory = [plan.projected_bytes(step, place) for place in sorted(projection.terms)]
+    memory = [plan.projected_bytes(step, space) for space in sorted(projection.terms)]
     sizes = (projection.read_bytes, projection.write_bytes, *memory)
     return (str(len(step.parameters)), str(step.num_regressed), *map(format_bytes, sizes))
 

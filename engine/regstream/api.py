@@ -4,7 +4,7 @@
 
     manifest = api.load_manifest("merge.toml")
     plan = api.plan(manifest)
-    print(plan.widest.name, plan.projected_bytes(plan.widest))
+    print(plan.peak_step.name, plan.projected_bytes(plan.peak_step))
     output = api.merge(plan)
     assert not api.verify(output).problems
 

@@ -28,7 +28,7 @@ def test_the_bytes_do_not_depend_on_the_passes(
     run(whole)
     in_one = contents(merge)
     assert whole.passes(whole.steps[1]) == (GROUPS,)
-    too_little = {2: whole.projected_bytes(whole.widest) - 1, 4: 0}[num_passes]
+    too_little = {2: whole.projected_bytes(whole.peak_step) - 1, 4: 0}[num_passes]
     monkeypatch.setattr(Plan, "budgets", {"host": too_little})
     monkeypatch.setattr(Plan, "validate", lambda plan: None)  # nothing fits into 0, which is what makes 4 passes
     plan = replace(merge.plan(), runtime_bytes=whole.runtime_bytes)

@@ -107,8 +107,8 @@ def test_a_merge_is_planned_from_headers_for_a_device_that_is_not_here(tmp_path:
     assert 3 * 2**30 < blocks[0] < 4.5 * 2**30
     plan.check_memory()
     # Neither more candidates nor an accelerator's own memory change what it needs; the host holds but little.
-    assert plan_of(tmp_path / "more", candidates=8).projected_bytes(plan.widest, "device") == blocks[0]
-    assert plan.projected_bytes(plan.widest) - plan.runtime_bytes < 2**28
+    assert plan_of(tmp_path / "more", candidates=8).projected_bytes(plan.peak_step, "device") == blocks[0]
+    assert plan.projected_bytes(plan.peak_step) - plan.runtime_bytes < 2**28
     with pytest.raises(ManifestError, match=r'device "cuda": 0 CUDA devices found; .* setting its device_memory'):
         plan_of(tmp_path / "unknown", memory="")
 
@@ -119,8 +119,8 @@ def test_less_memory_means_more_passes_until_no_group_fits(tmp_path: Path) -> No
     for size, passes in sizes.items():
         asked = plan.manifest.resources.model_copy(update={"device_memory": int(float(size[:-3]) * 2**30)})
         less = replace(plan, manifest=plan.manifest.model_copy(update={"resources": asked}))
-        assert len(less.passes(less.widest)) <= passes, size
-        assert less.projected_bytes(less.widest, "device") <= less.budgets["device"] or passes == 4
+        assert len(less.passes(less.peak_step)) <= passes, size
+        assert less.projected_bytes(less.peak_step, "device") <= less.budgets["device"] or passes == 4
 
 
 @pytest.mark.slow

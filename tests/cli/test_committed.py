@@ -79,7 +79,7 @@ def test_a_committed_shard_that_is_not_what_it_was_is_made_again(
     DAMAGE[kind](merge.output / f"model-{number:05d}-of-00004.safetensors")
     result = invoke("run", merge.manifest)
     assert result.exit_code == 0, result.stderr
-    assert f"going back to {['stem', 'block 0', 'block 1'][number - 1]}" in result.stderr
+    assert f"running {['stem', 'block 0', 'block 1'][number - 1]} and the steps after it again" in result.stderr
     assert shards(merge.output) == expected
     assert invoke("verify", merge.output).exit_code == 0
 
@@ -96,7 +96,7 @@ def test_so_is_a_part_of_one(invoke: Invoke, merge: Merge, kind: str, size: str)
         DAMAGE[kind](path)
         result = invoke("run", merge.manifest)
         assert result.exit_code == 0, result.stderr
-        assert "going back to " in result.stderr
+        assert "and the steps after it again" in result.stderr
         assert shards(merge.output) == whole
         shutil.rmtree(merge.output)
         begin(merge)
@@ -151,7 +151,7 @@ def test_an_output_that_is_gone_is_made_again_where_the_state_lies_elsewhere(
     shutil.rmtree(merge.output)
     result = invoke("run", merge.manifest)
     assert result.exit_code == 0, result.stderr
-    assert "going back to stem" in result.stderr
+    assert "running stem and the steps after it again" in result.stderr
     assert shards(merge.output) == expected
 
 

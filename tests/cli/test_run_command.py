@@ -134,5 +134,5 @@ def test_a_place_behind_a_link_that_leads_nowhere_is_refused(
     fresh.write_text(text)
     result = invoke(command, fresh)
     assert result.exit_code == 4
-    assert f"{link}: a link that leads nowhere" in result.stderr.splitlines()[-1]
+    assert f"{link}: a broken link" in result.stderr.splitlines()[-1]
     assert not (fresh.parent / "nowhere").exists()

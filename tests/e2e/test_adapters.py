@@ -18,7 +18,7 @@ from regstream.checkpoint.adapted import AdaptedCheckpoint
 from regstream.errors import InputError, ResumeError
 from regstream.evaluate.evaluation import evaluate
 from regstream.events import StepCommitted
-from regstream.plan.memory_terms import generation_bytes
+from regstream.plan.memory_terms import hidden_state_bytes
 from regstream.plan.plan import Plan
 from regstream.runtime.scheduler import run
 
@@ -66,7 +66,7 @@ def test_the_base_is_read_once_for_all_of_them(tmp_path: Path, method: str) -> N
     assert plan.base.num_bytes_read - stems * stem <= 1.05 * num_bytes(merge.folders.base)
     own = sum(checkpoint.adapter.num_bytes_read for checkpoint in read)
     assert own <= 1.05 * sum(map(num_bytes, merge.folders.candidates))
-    hidden = sum(generation_bytes(plan) for step in plan.steps if step.regressed)
+    hidden = sum(hidden_state_bytes(plan) for step in plan.steps if step.regressed)
     assert plan.read_bytes - hidden == plan.base.num_bytes_read + own
 
 

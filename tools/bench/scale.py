@@ -37,7 +37,7 @@ def scale() -> Iterator[str]:
 
 
 def _cell(plan: Plan) -> str:
-    needed = format_bytes(plan.projected_bytes(plan.widest, "device"))
+    needed = format_bytes(plan.projected_bytes(plan.peak_step, "device"))
     host = format_bytes(max(plan.projected_bytes(step) for step in plan.steps))
     passes = max(len(plan.passes(step)) for step in plan.steps)
     try:

@@ -8,7 +8,7 @@ from regstream.hub.eviction import EvictionPolicy, StepShards
 from regstream.hub.fetch import is_cached
 from regstream.hub.repository import HubFile
 from regstream.plan.job import Job
-from regstream.plan.memory_terms import DISK_MARGIN, generation_bytes
+from regstream.plan.memory_terms import DISK_MARGIN, hidden_state_bytes
 from regstream.plan.step import Step
 
 #: More than any disk has: a shard is then evicted after its last use only.
@@ -78,7 +78,7 @@ def _files(job: Job, step: Step) -> Iterator[HubFile]:
 
 def _other_bytes(job: Job) -> list[int]:
     """The disk besides shards: the result up to each step, and the hidden states of two depths."""
-    hidden = 2 * generation_bytes(job)
+    hidden = 2 * hidden_state_bytes(job)
     return [written + hidden for written in accumulate(map(job.written_bytes, job.steps))]
 
 

@@ -1,4 +1,4 @@
-"""What a result depends on: a run goes on only where all of it is as it was."""
+"""Everything that the bytes of a result depend on; a run resumes only if none of it has changed."""
 
 import os
 import platform
@@ -23,13 +23,13 @@ _SETTINGS = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 def identify(plan: Plan, *, full: bool) -> Identity:
     """Everything that decides the bytes of a result; `full` digests every byte of the checkpoints beside samples."""
 
-    known: dict[Path, Mapping[str, str]] = {}  # one model may be that of several candidates
+    fingerprints: dict[Path, Mapping[str, str]] = {}  # one model may be that of several candidates
 
     def inputs(checkpoint: Checkpoint) -> dict[str, Mapping[str, str]]:
         for source, file in checkpoint.inputs.values():
-            if file not in known:
-                known[file] = source.fingerprint(file, full=full or file.suffix == ".json")
-        return {name: known[file] for name, (_, file) in checkpoint.inputs.items()}
+            if file not in fingerprints:
+                fingerprints[file] = source.fingerprint(file, full=full or file.suffix == ".json")
+        return {name: fingerprints[file] for name, (_, file) in checkpoint.inputs.items()}
 
     return {
         "manifest": canonical_config(plan.manifest, device=str(plan.device)),

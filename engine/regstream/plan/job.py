@@ -1,4 +1,4 @@
-"""What is merged: everything that a manifest names, opened and found to belong together, and the steps it takes."""
+"""A merge with everything that its manifest names opened and validated, and its steps."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,13 +52,13 @@ class PlannedCandidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A merge, opened; what it takes is not yet known."""
+    """An opened merge, without its costs."""
 
     manifest: Manifest
     method: Method
     base: Checkpoint
     candidates: tuple[PlannedCandidate, ...]
-    commits: Mapping[str, str]  # of the hub's repositories, by how the manifest names them
+    commits: Mapping[str, str]  # of repositories of the hub, by their name in the manifest
     prefetcher: ShardPrefetcher
     model: LayeredModel
     steps: tuple[Step, ...]
@@ -66,8 +66,8 @@ class Job:
     output_dtype: torch.dtype
     device: torch.device
     warnings: tuple[str, ...]
-    ignored: Mapping[str, Sequence[str]]  # names of tensors that the result does without, by their checkpoint's label
-    ties: tuple[Tie, ...]  # to be compared before the first step: not all of their files are there yet
+    ignored: Mapping[str, Sequence[str]]  # names of tensors that the result lacks, by the label of their checkpoint
+    ties: tuple[Tie, ...]  # of files still to be downloaded, compared before the first step
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -81,12 +81,12 @@ class Job:
 
     @property
     def state(self) -> Path:
-        """The folder in the output in which files are written before they have their names."""
+        """The folder within the output for the lock and for files that are incomplete."""
         return self.manifest.state
 
     @property
     def run_folder(self) -> RunFolder:
-        """The folder of the run's state, as one that is told from a person's own."""
+        """The folder of the run's state, which removes only files that a run makes."""
         return RunFolder(self.workdir, self.output)
 
     @property
@@ -97,13 +97,12 @@ class Job:
     @property
     def hidden_folders(self) -> dict[Prefix, Path]:
         """Where the hidden states of each kind that the method needs are stored."""
-        first, *others = HIDDEN_STATES[0], *(f"{HIDDEN_STATES[0]}-{prefix}" for prefix in self.method.prefixes()[1:])
-        names = zip(self.method.prefixes(), (first, *others), strict=False)
-        return {prefix: self.workdir / name for prefix, name in names}
+        names = [HIDDEN_STATES[0], *(f"{HIDDEN_STATES[0]}-{prefix}" for prefix in self.method.prefixes()[1:])]
+        return {prefix: self.workdir / name for prefix, name in zip(self.method.prefixes(), names, strict=False)}
 
     @cached_property
     def shared(self) -> SharedCheckpoint | None:
-        """The model that every candidate is an adapter on, if there is one: the reference of all differences."""
+        """The model that every candidate is an adapter on, if there is one: the reference R of all differences."""
         checkpoints = [candidate.checkpoint for candidate in self.candidates]
         models = {c.model if isinstance(c, AdaptedCheckpoint) else c for c in checkpoints}
         (model,) = models if len(models) == 1 else (None,)
@@ -111,29 +110,29 @@ class Job:
 
     @cached_property
     def fetches(self) -> bool:
-        """Whether shards of its checkpoints are still on the hub."""
+        """Whether shards of its checkpoints are still to be downloaded."""
         paths = [path for c in (self.base, *(c.checkpoint for c in self.candidates)) for path in c.files]
         return any(not is_cached(file) for path in paths if (file := self.prefetcher.hub_file(path)) is not None)
 
     def reads(self, step: Step, num_passes: int = 1) -> Iterator[list[TensorSpec]]:
-        """What a step reads, reader by reader, in about its order; once a pass what candidates share."""
+        """The tensors that a step reads, by reader, about in order; what candidates share is read once a pass."""
         for checkpoint, *tied in self.ties if step.index == 0 else ():
             yield [checkpoint.tensors[name] for name in tied]
         is_loaded = bool(step.regressed or (step.needs_forward and "own" in self.method.prefixes()))
         names = [tensor.name for tensor in step.parameters if is_loaded or tensor.rule != "base"]
         of_base = [tensor.name for tensor in step.parameters if tensor.rule in ("base", "combine")]
-        is_kept = bool(step.regressed) or not is_loaded
+        is_cached = bool(step.regressed) or not is_loaded
         for index in range(num_passes):
-            known: set[tuple[TensorReader, str]] = set()
-            wanted: list[tuple[Checkpoint, list[str]]] = [(c.checkpoint, names) for c in self.candidates]
+            cached: set[tuple[TensorReader, str]] = set()
+            reads: list[tuple[Checkpoint, list[str]]] = [(c.checkpoint, names) for c in self.candidates]
             if self.shared is not None and step.regressed:
-                wanted.insert(0, (self.shared, names))
-            wanted += [(self.base, of_base)] if index == num_passes - 1 else []
-            for checkpoint, read in wanted:
+                reads.insert(0, (self.shared, names))
+            reads += [(self.base, of_base)] if index == num_passes - 1 else []
+            for checkpoint, read in reads:
                 for reader, stored in checkpoint.locate(read):
-                    yield [reader.tensors[name] for name in stored if (reader, name) not in known]
-                    if is_kept and isinstance(reader, SharedCheckpoint):
-                        known.update((reader, name) for name in stored)
+                    yield [reader.tensors[name] for name in stored if (reader, name) not in cached]
+                    if is_cached and isinstance(reader, SharedCheckpoint):
+                        cached.update((reader, name) for name in stored)
 
     @cached_property
     def parts(self) -> tuple[ShardPart, ...]:

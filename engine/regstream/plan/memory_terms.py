@@ -1,7 +1,7 @@
 """The memory model: what a step holds at its peak, term by term, on the host and on an accelerator.
 
-The terms that do not follow from shapes were measured on the CPU, and are bounds; `tools/bench/run projections` prints
-what the operating system counted beside their sums.
+Terms that do not follow from shapes are bounds measured on the CPU. `tools/bench/run projections` compares the sums
+with what the operating system counts: never below it, at most 1.25 times as much.
 """
 
 import math
@@ -20,39 +20,39 @@ from regstream.plan.step import PlannedParameter, Step
 Groups = tuple[str, ...]
 MemorySpace = Literal["host", "device"]
 
-#: What libraries allocate and keep once large products are formed.
+#: Allocated by libraries once they multiply large matrices.
 _LIBRARIES_BYTES = 40 << 20
-#: What the heap keeps of a batch for the next one, at most: its end, and holes.
+#: Free memory that the heap keeps after a batch, at most: at its end and in holes.
 _HEAP_BYTES = malloc.KEPT_BYTES * 3 // 2
-#: Panels of tensors, stretches of a mean, checkpoint staging and what a matrix product packs, at any time.
+#: Panels of tensors, chunks of a mean, read buffers, and what a matrix product packs.
 _PANELS_BYTES = 32 << 20
 #: Activations of a block as wide as its widest linear (a gate, what it multiplies, and their product), and as wide as
 #: the hidden states.
 _WIDE_TENSORS, _HIDDEN_TENSORS = 3, 6
-#: Stretches of a tensor beside the mean's where a method combines it with the base.
-_COMBINED_STRETCHES = 2
-#: Chunks of a shard on its way from the hub, some times over.
+#: Chunks of a tensor, in addition to the mean's, where a method combines it with the base.
+_COMBINED_CHUNKS = 2
+#: Chunks of a shard while it is downloaded, several times over.
 _DOWNLOAD_BYTES = 48 << 20
-#: A CUDA context and the workspaces of its libraries; by others' accounts, not measured here.
+#: A CUDA context and the workspaces of its libraries; from published figures, not measured.
 _CONTEXT_BYTES = 768 << 20
-#: Journal, auxiliary files, and what a file system needs for itself.
+#: Journal, auxiliary files, and the file system's own needs.
 DISK_MARGIN = 1.02
 
 
 def memory_terms(job: Job, step: Step, groups: Sequence[str]) -> Mapping[MemorySpace, Mapping[str, int]]:
-    """What a step holds while some of its input groups go through."""
+    """The bytes that a step holds while it regresses some of its input groups, by memory space and term."""
     sums, activations = _sums(job, step, groups), _activations(job, step, groups)
     host = {"libraries": _LIBRARIES_BYTES, "panels": _PANELS_BYTES, **_adapters(job, step, groups)}
-    if any(tensor.rule == "combine" for tensor in step.parameters):
-        host["base"] = _COMBINED_STRETCHES * CHUNK_VALUES * torch.float32.itemsize
+    if any(parameter.rule == "combine" for parameter in step.parameters):
+        host["base"] = _COMBINED_CHUNKS * CHUNK_VALUES * torch.float32.itemsize
     if step.kind == "stem" and step.needs_forward:
         host["image decoding"] = max(candidate.rows.decoding_bytes for candidate in job.candidates)
     if job.fetches:
         host["download"] = _DOWNLOAD_BYTES
     if job.device.type == "cpu":
-        kept = min(sum(activations.values()), _HEAP_BYTES)
+        unused = min(sum(activations.values()), _HEAP_BYTES)
         host |= _workspaces(job, step)
-        return {"host": _rounded({**sums, **activations, "kept for the next batch": kept, **host})}
+        return {"host": _rounded({**sums, **activations, "free in the heap": unused, **host})}
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
     batches = 3 * _widest_batch_bytes(job) if step.needs_forward or groups else 0
     return {
@@ -61,8 +61,8 @@ def memory_terms(job: Job, step: Step, groups: Sequence[str]) -> Mapping[MemoryS
     }
 
 
-def generation_bytes(job: Job) -> int:
-    """The size of the hidden states of all calibration sets at one depth."""
+def hidden_state_bytes(job: Job) -> int:
+    """The size of the hidden states of all calibration sets at one depth, in bytes."""
     if not any(step.needs_forward for step in job.steps):
         return 0
     num_tokens = sum(batch.num_tokens for candidate in job.candidates for batch in candidate.rows.batches)
@@ -70,12 +70,12 @@ def generation_bytes(job: Job) -> int:
 
 
 def _rounded(terms: dict[str, int]) -> dict[str, int]:
-    """Large tensors lie on huge pages, of which the last is seldom full, and batches leave holes between them."""
+    """Add the unused ends of huge pages, and holes between batches."""
     return terms | {"rounding": sum(terms.values()) // 48}
 
 
 def _workspaces(job: Job, step: Step) -> dict[str, int]:
-    """What libraries packed for products and keep, from the first block on: it grows with the largest weight."""
+    """Memory that libraries keep from the first block on; it grows with the largest weight."""
     block = next((step for step in job.steps if step.regressed), None)
     if block is None or step.index < block.index:
         return {}
@@ -83,8 +83,8 @@ def _workspaces(job: Job, step: Step) -> dict[str, int]:
 
 
 def _adapters(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
-    """What reading takes beside the buffers: one weight's factors, and of a model that several adapters are put on a
-    stretch of a tensor, or a block as it is stored where it is not the reference."""
+    """Memory to read adapters: the factors of one weight, and of a model under several adapters a chunk, or its block
+    where that is not the reference."""
     checkpoints = [candidate.checkpoint for candidate in job.candidates]
     shared = max(checkpoint.cached_bytes(step.shapes) for checkpoint in checkpoints)
     block = shared if job.shared is None else 0
@@ -96,7 +96,7 @@ def _adapters(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
 
 
 def _sums(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
-    """Weights, and what is summed over the candidates."""
+    """Weights, and what a block keeps until it is solved."""
     block = _count(step.parameters) * job.compute_dtype.itemsize
     if not groups:
         return {"weights": block} if step.needs_forward else {}
@@ -121,17 +121,17 @@ def _sums(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
 
 
 def _activations(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
-    """What comes and goes: a batch while it passes through, later the refinement of some rows of a solution."""
+    """The larger of a batch in its forward pass and the scratch memory of a solve, which do not overlap."""
     if not (step.needs_forward or groups):
         return {}
     if step.kind == "stem":
-        # Embedded pixels pass through two more layouts on their way.
+        # Embedding pixels takes two more layouts of them.
         inputs = max(candidate.rows.input_bytes for candidate in job.candidates)
         batches = (batch for candidate in job.candidates for batch in candidate.rows.batches)
         return {"batch": _widest_batch_bytes(job) * 4 + inputs * 3 + max(_mask_bytes(job, batch) for batch in batches)}
     batch = max(_block_bytes(job, step, batch) for candidate in job.candidates for batch in candidate.rows.batches)
     solve = max((job.method.solve_bytes(step.linear_group(group)) for group in groups), default=0)
-    return {"batch": batch} if batch >= solve else {"refinement": solve}
+    return {"batch": batch} if batch >= solve else {"solve": solve}
 
 
 def _block_bytes(job: Job, step: Step, batch: Batch) -> int:
@@ -149,10 +149,8 @@ def _block_bytes(job: Job, step: Step, batch: Batch) -> int:
 
 
 def _mask_bytes(job: Job, batch: Batch, *, in_block: bool = False) -> int:
-    """Masks: which position sees which, of each kind of attention in the model.
-
-    As numbers where attention is not fused; where it is, the kernel makes those of one block so.
-    """
+    """Attention masks, one for each kind of attention: numbers where attention is eager, else booleans, of which the
+    fused kernel converts one."""
     rows, length = batch.shape
     num_masks, itemsize = job.model.num_masks(length, is_padded=batch.is_padded), job.compute_dtype.itemsize
     if not num_masks or job.base.family.modality == "pixel_values":
@@ -166,5 +164,5 @@ def _widest_batch_bytes(job: Job) -> int:
     return positions * job.model.hidden_size * job.compute_dtype.itemsize
 
 
-def _count(tensors: Iterable[PlannedParameter]) -> int:
-    return sum(math.prod(tensor.shape) for tensor in tensors)
+def _count(parameters: Iterable[PlannedParameter]) -> int:
+    return sum(math.prod(parameter.shape) for parameter in parameters)

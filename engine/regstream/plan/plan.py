@@ -1,4 +1,4 @@
-"""A merge with what every step of it takes: ready to be run, or to be refused."""
+"""A merge and what each of its steps takes: ready to run, or to be refused."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,43 +18,43 @@ from regstream.plan.step import Step
 class Plan(Job):
     """A job and its costs."""
 
-    runtime_bytes: int  # what the process held before any work, its libraries warm
+    runtime_bytes: int  # the memory of the process before any work, its libraries warm
 
     @cached_property
     def projections(self) -> tuple[Projection, ...]:
-        """What each step takes beyond the runtime, in the order of the steps."""
-        beyond = {place: budget - self.held_bytes(place) for place, budget in self.budgets.items()}
-        return tuple(project(self, step, beyond) for step in self.steps)
+        """What each step takes in addition to the runtime, in the order of the steps."""
+        available = {space: budget - self.idle_bytes(space) for space, budget in self.budgets.items()}
+        return tuple(project(self, step, available) for step in self.steps)
 
     def passes(self, step: Step) -> tuple[tuple[str, ...], ...]:
-        """The input groups that go through a block together."""
+        """The input groups of a block that are regressed together, pass by pass."""
         return self.projections[step.index].passes
 
-    def projected_bytes(self, step: Step, place: MemorySpace = "host") -> int:
-        """The peak memory of the process during a step; or of an accelerator, 0 where there is none."""
-        return self.held_bytes(place) + self.projections[step.index].memory_bytes(place)
+    def projected_bytes(self, step: Step, space: MemorySpace = "host") -> int:
+        """The peak memory of a step, in bytes: of the process, or of an accelerator (0 without one)."""
+        return self.idle_bytes(space) + self.projections[step.index].memory_bytes(space)
 
     def projected(self, step: Step) -> Mapping[MemorySpace, int]:
-        """The peak memory during a step, place by place."""
-        return {place: self.projected_bytes(step, place) for place in self.budgets}
+        """The peak memory of a step in each memory space, in bytes."""
+        return {space: self.projected_bytes(step, space) for space in self.budgets}
 
-    def held_bytes(self, place: MemorySpace) -> int:
-        """What was held before any work."""
-        return self.runtime_bytes if place == "host" else 0
+    def idle_bytes(self, space: MemorySpace) -> int:
+        """The memory in use before any work, in bytes."""
+        return self.runtime_bytes if space == "host" else 0
 
     @property
-    def main_place(self) -> MemorySpace:
-        """Where weights, sums and activations are."""
+    def main_space(self) -> MemorySpace:
+        """The memory that holds weights, sums and activations."""
         return "host" if self.device.type == "cpu" else "device"
 
     @property
-    def widest(self) -> Step:
-        """The step that needs the most memory where most is needed."""
-        return max(self.steps, key=lambda step: self.projections[step.index].memory_bytes(self.main_place))
+    def peak_step(self) -> Step:
+        """The step that needs the most of the main memory."""
+        return max(self.steps, key=lambda step: self.projections[step.index].memory_bytes(self.main_space))
 
     @cached_property
     def budgets(self) -> Mapping[MemorySpace, int]:
-        """The memory that may be taken in all, place by place."""
+        """The most memory that a run may use in each memory space, in bytes."""
         return memory_budgets(self, self.runtime_bytes)
 
     @cached_property
@@ -64,36 +64,36 @@ class Plan(Job):
 
     @cached_property
     def downloads(self) -> DownloadPlan:
-        """What is fetched from the hub, and the most disk that is taken at once."""
+        """The bytes to download from the hub, and the peak of disk use."""
         return plan_downloads(self, self.manifest.resources.disk)
 
     @property
     def ample_disk_bytes(self) -> int:
-        """The disk with which nothing is fetched twice, though every shard goes when no later step needs it."""
+        """The disk space with which no shard is downloaded twice, in bytes."""
         return plan_downloads(self, UNLIMITED_DISK).peak_disk_bytes
 
     @property
     def disk_bytes(self) -> int:
-        """The disk that is still to be taken: the rest of the result, hidden states, and shards of the hub."""
+        """The disk space still needed: for the rest of the result, hidden states, and shards of the hub, in bytes."""
         return sum(needed for _, needed in disk_needs(self, self.downloads))
 
     @property
     def disks(self) -> list[tuple[Path, int, int]]:
-        """A folder on each disk that is written to, what is still to be taken there, and what is free now."""
+        """For each disk that the run writes to: a folder on it, the bytes still needed, and the bytes free."""
         return list(disks(self, self.downloads))
 
     @property
     def read_bytes(self) -> int:
-        """What all steps together read."""
+        """The bytes that all steps read."""
         return sum(projection.read_bytes for projection in self.projections)
 
     @property
     def write_bytes(self) -> int:
-        """What all steps together write."""
+        """The bytes that all steps write."""
         return sum(projection.write_bytes for projection in self.projections)
 
     def validate(self) -> None:
-        """Refuse what does not fit.
+        """Refuse a plan that does not fit.
 
         Raises:
             BudgetError: a step needs more memory than its budget, or the run more disk than is free.
@@ -104,12 +104,12 @@ class Plan(Job):
         check_disk(self, self.downloads)
 
     def check_memory(self) -> None:
-        """Refuse what does not fit into memory.
+        """Refuse a plan that does not fit into memory.
 
         Raises:
             BudgetError: a step needs more than its budget.
         """
-        for place, budget in self.budgets.items():
-            widest = max(self.steps, key=lambda step: self.projected_bytes(step, place))
-            terms = self.projections[widest.index].terms[place]
-            check_memory(self, place, widest.name, {"runtime": self.held_bytes(place), **terms}, budget)
+        for space, budget in self.budgets.items():
+            peak = max(self.steps, key=lambda step: self.projected_bytes(step, space))
+            terms = self.projections[peak.index].terms[space]
+            check_memory(self, space, peak.name, {"runtime": self.idle_bytes(space), **terms}, budget)

@@ -1,49 +1,48 @@
-"""The memory, the reading and the writing that a step takes, from shapes alone.
+"""The memory that a step needs, and the bytes that it reads and writes, from shapes alone.
 
-A block's step goes through its input groups in passes. One pass takes all groups where that fits; where it does not,
-groups go through in several, the forward pass repeated for each, and the sums of one pass make room for the next.
+One pass over a block regresses all input groups if their sums fit into memory together. Otherwise there are several
+passes, each of which repeats the forward passes for some of the groups.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from regstream.plan.job import Job
-from regstream.plan.memory_terms import Groups, MemorySpace, generation_bytes, memory_terms
+from regstream.plan.memory_terms import Groups, MemorySpace, hidden_state_bytes, memory_terms
 from regstream.plan.step import Step
 
 
 @dataclass(frozen=True, kw_only=True)
 class Projection:
-    """Bytes that one step takes. `terms` add up to the memory beyond what the process holds anyway, place by place.
+    """Bytes that one step needs. `terms` add up to its memory in addition to the runtime's, by memory space."""
 
-    On the CPU there is but one place, the host.
-    """
-
-    passes: tuple[Groups, ...]  # of input groups; empty where nothing is regressed
+    passes: tuple[Groups, ...]  # input groups; empty where nothing is regressed
     terms: Mapping[MemorySpace, Mapping[str, int]]
     read_bytes: int
     write_bytes: int
 
-    def memory_bytes(self, place: MemorySpace) -> int:
-        """The sum of a place's terms."""
-        return sum(self.terms[place].values()) if place in self.terms else 0
+    def memory_bytes(self, space: MemorySpace) -> int:
+        """The sum of the terms of a memory space."""
+        return sum(self.terms[space].values()) if space in self.terms else 0
 
 
 def project(job: Job, step: Step, budgets: Mapping[MemorySpace, int]) -> Projection:
-    """What a step takes, in as few passes as the budgets (beyond the runtime) allow."""
+    """Project a step in as few passes as the budgets, less the runtime, allow."""
     passes = _passes(job, step, budgets)
-    made = [memory_terms(job, step, groups) for groups in passes or ((),)]
-    widest = {place: max((terms[place] for terms in made), key=lambda terms: sum(terms.values())) for place in made[0]}
+    by_pass = [memory_terms(job, step, groups) for groups in passes or ((),)]
+    peaks = {
+        space: max((terms[space] for terms in by_pass), key=lambda terms: sum(terms.values())) for space in by_pass[0]
+    }
     return Projection(
         passes=passes,
-        terms=widest,
+        terms=peaks,
         read_bytes=_read_bytes(job, step, len(passes)),
         write_bytes=_write_bytes(job, step),
     )
 
 
 def _passes(job: Job, step: Step, budgets: Mapping[MemorySpace, int]) -> tuple[Groups, ...]:
-    """Groups packed in their order, which is the shard's; a group that does not fit by itself stands alone."""
+    """Pack groups in the order of the shard; a group that does not fit has a pass of its own."""
     passes: list[Groups] = []
     for group in step.regressed:
         joined = (*passes[-1], group) if passes else (group,)
@@ -55,14 +54,14 @@ def _passes(job: Job, step: Step, budgets: Mapping[MemorySpace, int]) -> tuple[G
 
 
 def _fits(terms: Mapping[MemorySpace, Mapping[str, int]], budgets: Mapping[MemorySpace, int]) -> bool:
-    return all(sum(terms[place].values()) <= budgets[place] for place in terms)
+    return all(sum(terms[space].values()) <= budgets[space] for space in terms)
 
 
 def _read_bytes(job: Job, step: Step, num_passes: int) -> int:
-    # A block is read whole, once a pass; what is only folded is read once.
+    # A regressed block is read once a pass, everything else once.
     read = sum(spec.num_bytes for specs in job.reads(step, max(1, num_passes)) for spec in specs)
-    return read + (generation_bytes(job) if step.kind == "block" and step.regressed else 0)
+    return read + (hidden_state_bytes(job) if step.kind == "block" and step.regressed else 0)
 
 
 def _write_bytes(job: Job, step: Step) -> int:
-    return job.written_bytes(step) + (generation_bytes(job) if step.needs_forward else 0)
+    return job.written_bytes(step) + (hidden_state_bytes(job) if step.needs_forward else 0)

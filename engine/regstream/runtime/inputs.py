@@ -1,4 +1,4 @@
-"""The inputs of a run, watched: what is replaced meanwhile is noticed before anything made of it is committed."""
+"""The input files of a run, checked for changes before each commit."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,53 +13,59 @@ from regstream.plan.plan import Plan
 from regstream.storage import digests
 from regstream.storage.identity import Identity, differences
 
-#: What of a file changes when someone writes to it or puts another in its place.
+#: The part of a file's status that changes when it is written to or replaced.
 _Signature = tuple[int, ...] | None
 
 
-class Inputs:
-    """What a merge reads, as it was when this was made. `copied` are files that go into the result as they are."""
+class InputFiles:
+    """The files that a merge reads, with their status when this was made. `copied` ones go into the result."""
 
     def __init__(self, plan: Plan, *, full: bool, copied: Iterable[Path] = ()) -> None:
         self._plan, self._full = plan, full
-        self._beside = (*copied, *_row_files(plan))
-        self._signatures = self._look()  # before digests are taken: what changes in between is seen as changed
+        self._other_files = (*copied, *_row_files(plan))
+        self._signatures = self._read_signatures()  # before the digests, so that a change in between is seen
         self.identity: Identity = identify(plan, full=full)
-        self._digests = self._read_beside()
+        self._digests = self._read_digests()
 
     def check(self, listener: Listener) -> None:
-        """Refuse to go on where an input is not what it was.
+        """Refuse to continue if an input has changed.
 
         Raises:
-            ResumeError: names it.
+            ResumeError: names the input.
         """
-        signatures = self._look()
+        signatures = self._read_signatures()
         changed = [path for path, signature in signatures.items() if self._signatures.get(path) != signature]
         changed += self._signatures.keys() - signatures.keys()
         if not changed:
             return
         try:
-            now, beside = identify(self._plan, full=self._full), self._read_beside()
-            found = [*differences(self.identity, now), *self._of_images(), *differences(self._digests, beside)]
+            identity, digests_now = identify(self._plan, full=self._full), self._read_digests()
+            problems = [
+                *differences(self.identity, identity),
+                *self._changed_images(),
+                *differences(self._digests, digests_now),
+            ]
         except (InputError, OSError) as error:
-            raise ResumeError(f"an input changed since the run began: {error}; put it back, or --restart") from error
-        if found:
-            told = "; ".join(found)
-            raise ResumeError(f"inputs changed since the run began: {told}; put them back, or --restart starts anew")
+            raise ResumeError(
+                f"an input changed since the run began: {error}; restore it, or --restart starts anew"
+            ) from error
+        if problems:
+            listed = "; ".join(problems)
+            raise ResumeError(f"inputs changed since the run began: {listed}; restore them, or --restart starts anew")
         if not self._full:
-            told = f"{changed[0]}: written to since the run began; its samples are as they were"
-            listener(Warned(message=f"{told}, and --full-digest compares every byte"))
+            written = f"{changed[0]}: written to since the run began; samples of its bytes are unchanged"
+            listener(Warned(message=f"{written}, --full-digest compares every byte"))
         self._signatures = signatures
 
-    def _look(self) -> dict[Path, _Signature]:
-        paths = (*_checkpoint_files(self._plan), *(below for path in self._beside for below in _below(path)))
+    def _read_signatures(self) -> dict[Path, _Signature]:
+        paths = (*_checkpoint_files(self._plan), *(file for path in self._other_files for file in _files_in(path)))
         return {path: _signature(path) for path in dict.fromkeys(paths)}
 
-    def _read_beside(self) -> Mapping[str, str]:
-        # A folder's images are told by what is read of them.
-        return {str(path): digests.sample_sha256(path) for path in self._beside if path.is_file()}
+    def _read_digests(self) -> Mapping[str, str]:
+        # Of a folder of images, the rows that are read count.
+        return {str(path): digests.sample_sha256(path) for path in self._other_files if path.is_file()}
 
-    def _of_images(self) -> Iterator[str]:
+    def _changed_images(self) -> Iterator[str]:
         for candidate in self._plan.candidates:
             rows = candidate.calibration
             if isinstance(rows, PixelRows) and rows.read_digest() != rows.digest:
@@ -78,7 +84,7 @@ def _row_files(plan: Plan) -> Iterator[Path]:
             yield rows.path
 
 
-def _below(path: Path) -> Iterator[Path]:
+def _files_in(path: Path) -> Iterator[Path]:
     yield path
     for parent, _, names in os.walk(path):
         yield from (Path(parent, name) for name in names)

@@ -1,4 +1,4 @@
-"""Whether what was committed is there: shards by their size and digest. Hidden states have checksums of their own."""
+"""Checks the committed shards, by size and digest, before a run resumes. Hidden states have checksums of their own."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -13,21 +13,21 @@ from regstream.storage.journal import CommittedStep
 
 
 class Damage(NamedTuple):
-    """The first committed step whose shard is not what was committed, and what is wrong with it."""
+    """The first committed step whose shard is missing or damaged, and the problem."""
 
     step: int
     problem: str
 
 
 def first_damaged(plan: Plan, committed: Sequence[CommittedStep], *, full: bool) -> Damage | None:
-    """The first step that has to be done again; `full` reads every byte of the shards, not samples.
+    """The first step to run again; `full` hashes whole shards, not samples.
 
     Raises:
         ResumeError: the steps are not those of the plan.
     """
     _refuse_other_steps(plan, committed)
-    found = [damage for shard in _by_shard(committed) if (damage := _first_of(plan, shard, full=full)) is not None]
-    return min(found, default=None)
+    damages = [_first_of(plan, shard, full=full) for shard in _by_shard(committed)]
+    return min((damage for damage in damages if damage is not None), default=None)
 
 
 def _refuse_other_steps(plan: Plan, committed: Sequence[CommittedStep]) -> None:
@@ -47,7 +47,7 @@ def _by_shard(committed: Sequence[CommittedStep]) -> Iterator[list[CommittedStep
 
 
 def _first_of(plan: Plan, steps: Sequence[CommittedStep], *, full: bool) -> Damage | None:
-    """Of a shard's steps. The last tells of all bytes; only where it fails are those before it looked at."""
+    """Of the steps of one shard. The last one's digest covers all bytes; earlier ones are checked only if it fails."""
     if _problem(plan, steps[-1], full=full) is None:
         return None
     for step in steps:
@@ -57,21 +57,25 @@ def _first_of(plan: Plan, steps: Sequence[CommittedStep], *, full: bool) -> Dama
 
 
 def _problem(plan: Plan, step: CommittedStep, *, full: bool) -> str | None:
-    """What is wrong with a shard as far as a step wrote it."""
+    """The problem of a shard up to the end of a step's part."""
     part = plan.parts[step.index]
-    places = [plan.output / step.shard, plan.state / (step.shard + TEMPORARY_SUFFIX)]
-    if not part.is_last:  # a kill may have come between its name and its commit
-        places.reverse()
-    path = next(filter(os.path.lexists, places), None)
+    paths = [plan.output / step.shard, plan.state / (step.shard + TEMPORARY_SUFFIX)]
+    if not part.is_last:  # a kill may have come between its rename and its commit
+        paths.reverse()
+    path = next(filter(os.path.lexists, paths), None)
     if path is None:
         return f"{plan.output / step.shard}: missing"
     if path.is_symlink() or not path.is_file():
         return f"{path}: a link, or no file"
     size = path.stat().st_size
-    # Behind what is committed of an unfinished shard may be what a kill left.
+    # A kill may have left bytes after the committed ones of an unfinished shard.
     if step.shard_bytes != part.end or size < part.end or (part.is_last and size > part.end):
-        return f"{path}: {size:,} bytes, committed were {step.shard_bytes:,}"
-    return None if _is_as_committed(path, step, full=full) else f"{path}: its bytes are not those that were committed"
+        return f"{path}: {size:,} bytes, of {step.shard_bytes:,} committed"
+    return (
+        None
+        if _is_as_committed(path, step, full=full)
+        else f"{path}: damaged: its bytes differ from the committed ones"
+    )
 
 
 def _is_as_committed(path: Path, step: CommittedStep, *, full: bool) -> bool:
