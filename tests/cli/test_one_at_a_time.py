@@ -128,6 +128,7 @@ def work_of(kind: str) -> Callable[..., object]:
     return evaluate if kind == "evaluate" else representation_bias
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("one", "other", "workdir"),
     [
@@ -153,6 +154,7 @@ def test_two_evaluations_at_once_do_not_disturb_each_other(finished: Path, one: 
     assert not (finished.parent / "fast").exists()
 
 
+@pytest.mark.slow
 def test_what_a_killed_evaluation_left_goes_and_a_living_one_stays(finished: Path) -> None:
     plan = plan_of(finished)
 
@@ -177,6 +179,7 @@ def test_what_a_killed_evaluation_left_goes_and_a_living_one_stays(finished: Pat
     assert not plan.workdir.exists()
 
 
+@pytest.mark.slow
 def test_a_run_leaves_an_evaluation_its_folder(invoke: Invoke, finished: Path) -> None:
     plan = plan_of(finished)
 

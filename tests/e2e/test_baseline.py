@@ -10,6 +10,7 @@ from cases import slow
 from merging import make_merge, read_result, worst_difference
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", slow("clip")])
 def test_the_baseline_merges_as_the_engine_does(tmp_path: Path, family: checkpoints.Family) -> None:
     # Rows of one length: the baseline, like what it stands for, would count padding as tokens.

@@ -101,6 +101,7 @@ def column(path: Path, name: str) -> list[Any]:
     return values
 
 
+@pytest.mark.slow
 def test_rows_are_drawn_from_all_of_it_by_the_seed(rows: str, hub: Hub) -> None:
     drawing = DatasetSampler()
     drawn = column(drawing.sample(asked(), "input_ids", 0), "input_ids")
@@ -160,6 +161,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["messages", *map(slow, ["text", "input_ids", "Q: {text}\nA: {text}"])])
 def test_the_same_set_as_from_a_file_of_the_rows(rows: str, tokenizer: Path, tmp_path: Path, field: str) -> None:
     config = LlamaConfig(vocab_size=checkpoints.VOCABULARY)
@@ -192,6 +194,7 @@ def test_images_with_their_labels(rows: str, tmp_path: Path) -> None:
     assert pixels.shape[1:] == (3, checkpoints.IMAGE_SIZE, checkpoints.IMAGE_SIZE)
 
 
+@pytest.mark.slow
 def test_fewer_rows_than_were_asked_for_are_told(rows: str, tokenizer: Path) -> None:
     warnings: list[str] = []
     load_calibration(

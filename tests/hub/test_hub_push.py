@@ -68,6 +68,7 @@ def test_it_stands_there_whole_in_one_commit_and_loads(writable: Hub, result: Pa
     assert read_result(there).keys() == read_result(result).keys()
 
 
+@pytest.mark.slow
 def test_again_sends_nothing(writable: Hub, result: Path) -> None:
     first = push(result, REPO)
     received = dict(writable.received)
@@ -79,6 +80,7 @@ def test_again_sends_nothing(writable: Hub, result: Path) -> None:
     assert len(writable.asked("POST .*/commit/main")) == 1
 
 
+@pytest.mark.slow
 def test_what_changed_is_sent_alone(writable: Hub, local_once: Merge, result: Path) -> None:
     push(result, REPO)
     add_results(result, local_once.plan(), "| held-out loss |")
@@ -122,6 +124,7 @@ def test_an_upload_that_is_cut_is_gone_on_with_and_nothing_goes_twice(
             assert writable.received[f"/lfs/upload/{sha256(data)}"] == len(data), shard.name
 
 
+@pytest.mark.slow
 def test_a_moment_of_trouble_is_waited_for(writable: Hub, result: Path, impatient: list[float]) -> None:
     writable.faults = [Fault("PUT /lfs/upload/.*", status=503, times=2)]
     push(result, REPO)
@@ -315,6 +318,7 @@ def test_killed_in_the_middle_of_a_file_the_same_command_goes_on(
     assert len(writable.asked(TAKES)) == before + len(large) - 2
 
 
+@pytest.mark.slow
 def test_the_command(writable: Hub, result: Path, command: Command) -> None:
     refused = command("push", result, REPO)
     assert refused.returncode == 4
