@@ -91,7 +91,7 @@ def _record(merge_plan: "Plan", refusal: RegstreamError | None) -> dict[str, Any
         "disk_peak_bytes": merge_plan.downloads.peak_disk_bytes,
         "fetch_bytes": merge_plan.downloads.download_bytes,
         "fetch_again_bytes": merge_plan.downloads.repeated_bytes,
-        "fits": refusal is None,
+        "fits": not isinstance(refusal, BudgetError),
         "refusal": None if refusal is None else str(refusal),
         "warnings": list(merge_plan.warnings),
     }

@@ -49,11 +49,11 @@ class _Statistics:
         self.rhs_OI = workspace.buffers(f"right-hand sides of {group.name}", group.shapes, self.dtype)
         self.reference: dict[str, Tensor] = {}
 
-    def begin(self, num_tokens: int) -> None:
+    def begin_candidate(self, num_tokens: int) -> None:
         del num_tokens
         self.cross_II.zero_()
 
-    def observe(self, *inputs_TI: Tensor) -> None:
+    def add_tokens(self, *inputs_TI: Tensor) -> None:
         teacher_TI, student_TI = (x_TI.double() for x_TI in inputs_TI)
         self.gram_II += student_TI.T @ student_TI
         self.cross_II += teacher_TI.T @ student_TI
@@ -61,7 +61,9 @@ class _Statistics:
     def is_finite(self) -> bool:
         return bool(self.cross_II.isfinite().all())
 
-    def add(self, own: Mapping[str, Tensor], reference: Mapping[str, Tensor] | None, *, weight: float) -> None:
+    def add_candidate(
+        self, own: Mapping[str, Tensor], reference: Mapping[str, Tensor] | None, *, weight: float
+    ) -> None:
         assert weight == 1.0
         for name, rhs_OI in self.rhs_OI.items():
             if reference is None:

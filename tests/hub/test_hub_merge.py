@@ -167,7 +167,7 @@ def test_hidden_states_are_made_again_from_shards_that_were_let_go(hub: Hub, cac
     told: list[Event] = []
     with sampled(cache.parent, merge.output) as sizes_seen:
         run(planned(merge), listener=told.append)
-    assert any("making the hidden states of depth 4 again" in e.message for e in told if isinstance(e, Warned))
+    assert any("recomputing the hidden states that enter block 4" in e.message for e in told if isinstance(e, Warned))
     assert made(merge.output) == made(local.output)
     assert max(sizes_seen) <= disk
     assert shards_in(cache) == []

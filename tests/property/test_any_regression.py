@@ -34,9 +34,9 @@ def test_the_solve_is_the_formula(
         x_TI = torch.randn(8 * in_features, in_features, generator=generator)
         own = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
         reference = reference or own
-        regression.begin(len(x_TI))
-        regression.observe(x_TI)
-        regression.add(own, reference, weight=weight)
+        regression.begin_candidate(len(x_TI))
+        regression.add_tokens(x_TI)
+        regression.add_candidate(own, reference, weight=weight)
         dense = (x_TI.double().T @ x_TI.double()).numpy() * weight / len(x_TI)
         scaled = alpha * dense + (1 - alpha) * np.diag(np.diag(dense))
         left += scaled

@@ -24,7 +24,7 @@ PLACES: list[tuple[Literal["stem", "block", "head"], int | None]] = [
     ("stem", None), ("block", 0), ("block", 1), ("head", None),
 ]  # fmt: skip
 STEPS = tuple(
-    Step(index=index, kind=kind, block=block, parameters=(), shard=f"shard {index}", needs_forward=index < 2)
+    Step(index=index, kind=kind, block=block, parameters=(), shard=f"shard {index}", writes_hidden_states=index < 2)
     for index, (kind, block) in enumerate(PLACES)
 )
 NAMES = [step.name for step in STEPS]

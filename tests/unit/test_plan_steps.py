@@ -14,7 +14,7 @@ from regstream.methods import make_method
 from regstream.models.families.clip import CLIP_VISION
 from regstream.models.families.decoders import LLAMA
 from regstream.models.families.family import Family
-from regstream.plan.layout import make_steps
+from regstream.plan.make_steps import make_steps
 from regstream.plan.step import Step
 
 BLOCK = {
@@ -92,7 +92,7 @@ def test_a_block_begins_with_its_groups_and_ends_with_the_rest() -> None:
     block = steps()[3]
     assert list(block.regressed) == [group.name for group in LLAMA.groups]
     assert [tensor.group is None for tensor in block.parameters] == [False] * LINEARS + [True] * 2
-    assert {tensor.name for tensor in block.combined} == {
+    assert {tensor.name for tensor in block.not_regressed} == {
         "model.layers.2.input_layernorm.weight", "model.layers.2.self_attn.q_proj.bias"
     }  # fmt: skip
     assert {t.linear for t in block.regressed["mlp input"]} == {"mlp.gate_proj", "mlp.up_proj"}
@@ -138,12 +138,12 @@ FEEDS: dict[str, tuple[list[Rule], list[bool]]] = {
 @pytest.mark.parametrize("method", ["regmean++", "regmean"])
 def test_hidden_states_go_as_far_as_the_last_block_that_is_regressed(method: str, kind: str) -> None:
     rules, feeds = FEEDS[kind]
-    assert [step.needs_forward for step in steps(method, rules)] == feeds
+    assert [step.writes_hidden_states for step in steps(method, rules)] == feeds
 
 
 @pytest.mark.parametrize("method", ["average", "task_arithmetic"])
 def test_methods_of_weights_alone_need_no_hidden_states(method: str) -> None:
-    assert not any(step.needs_forward for step in steps(method))
+    assert not any(step.writes_hidden_states for step in steps(method))
 
 
 def test_the_first_rule_wins_and_what_cannot_be_regressed_is_averaged() -> None:

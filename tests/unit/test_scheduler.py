@@ -162,7 +162,7 @@ def test_a_committed_part_that_was_damaged_is_not_gone_on_with(tmp_path: Path) -
     shard.write_bytes(data)
     warned = [event.message for event in watched(merge) if isinstance(event, Warned)]
     assert "its bytes differ from the committed ones; running block 0 and the steps after it again" in warned[0]
-    assert "making the hidden states of depth 0 again" in warned[1]
+    assert "recomputing the hidden states that enter block 0" in warned[1]
     assert len(warned) == 2
     assert verify(merge.output).problems == ()
 

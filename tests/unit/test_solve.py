@@ -44,9 +44,9 @@ class Problem:
         regression = NormalEquations("group", shapes, alpha=alpha, workspace=workspace)
         first = self.own_OI[order[0]]
         for index in order:
-            regression.begin(len(self.x_TI[index]))
-            regression.observe(self.x_TI[index])
-            regression.add(self.own_OI[index], first, weight=self.weights[index])
+            regression.begin_candidate(len(self.x_TI[index]))
+            regression.add_tokens(self.x_TI[index])
+            regression.add_candidate(self.own_OI[index], first, weight=self.weights[index])
 
         def mean(name: str, rows: slice) -> Tensor:
             return (self.mean(name)[rows] - first[name][rows]).to(regression.dtype)
@@ -335,10 +335,10 @@ def test_a_sum_that_is_no_sum_of_squares_is_refused_and_not_regularised_away(mon
     matrix = kept(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
     workspace = Workspace(CPU)
     regression = NormalEquations("group", {"q": (3, 2)}, alpha=1.0, workspace=workspace)
-    regression.begin(2)
-    regression.observe(torch.eye(2))
+    regression.begin_candidate(2)
+    regression.add_tokens(torch.eye(2))
     monkeypatch.setattr(Gram, "add_to", lambda self, total, scale: total.add(matrix, scale))
-    regression.add({"q": torch.ones(3, 2)}, {"q": torch.zeros(3, 2)}, weight=1.0)
+    regression.add_candidate({"q": torch.ones(3, 2)}, {"q": torch.zeros(3, 2)}, weight=1.0)
     with pytest.raises(SolveError, match="condition"):
         regression.solve(lambda name, rows: torch.zeros(3, 2))
 
@@ -361,9 +361,9 @@ def test_buffers_of_an_earlier_system_leave_no_trace() -> None:
     for _ in range(2):
         regression = NormalEquations("group", LINEARS, alpha=0.95, workspace=workspace)
         for x_TI, own in zip(problem.x_TI, problem.own_OI, strict=True):
-            regression.begin(len(x_TI))
-            regression.observe(x_TI)
-            regression.add(own, problem.own_OI[0], weight=1.0)
+            regression.begin_candidate(len(x_TI))
+            regression.add_tokens(x_TI)
+            regression.add_candidate(own, problem.own_OI[0], weight=1.0)
         differences, report = regression.solve(no_mean)
         solutions.append(({name: tensor.clone() for name, tensor in differences.items()}, report))
     assert solutions[0][1] == solutions[1][1]

@@ -45,7 +45,7 @@ def _flops(plan: Plan) -> Mapping[str, float]:
     positions = sum(rows * length for rows, length in shapes)  # padding is multiplied too
     tokens = [sum(batch.num_tokens for batch in candidate.rows.batches) for candidate in plan.candidates]
     for step in plan.steps:
-        if step.kind == "block" and step.needs_forward:
+        if step.kind == "block" and step.writes_hidden_states:
             total["merged forward"] += 2.0 * positions * _values(step.parameters)
         for index, group in enumerate(step.regressed.values()):
             width = group[0].out_in[1]
@@ -63,7 +63,7 @@ def _flops(plan: Plan) -> Mapping[str, float]:
 
 
 def _writes_own_states(plan: Plan, step: Step) -> bool:
-    return step.needs_forward and "own" in plan.method.prefixes()
+    return step.writes_hidden_states and "own" in plan.method.prefixes()
 
 
 def _values(parameters: Iterable[PlannedParameter]) -> int:

@@ -1,4 +1,4 @@
-"""The machine: memory, transfers, timing, and how a matrix product is formed. No other room knows CUDA or glibc.
+"""The machine: memory, transfers to a device, timing, and how a matrix product is formed; on CPUs and on CUDA.
 
 malloc.py: how glibc keeps and returns freed memory
 matmul_precision.py: float32 products of narrower values by faster units, exactly

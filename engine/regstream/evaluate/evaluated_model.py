@@ -10,7 +10,7 @@ from regstream.evaluate.layerwise import Weights
 from regstream.evaluate.mean_weights import MeanWeights
 from regstream.events import Listener, Warned, ignore
 from regstream.models.config.config_file import CONFIG
-from regstream.plan.job import PlannedCandidate
+from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.plan import Plan
 from regstream.validation.compatibility import check_candidate
 from regstream.validation.unexpected_tensors import classify_unexpected, refuse_unusable

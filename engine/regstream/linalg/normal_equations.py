@@ -68,11 +68,11 @@ class NormalEquations:
         """The tokens observed of the current candidate."""
         return self._gram.num_tokens
 
-    def begin(self, num_tokens: int) -> None:
+    def begin_candidate(self, num_tokens: int) -> None:
         """Start with the next candidate, of whom so many tokens will be observed."""
         self._gram.reset(num_tokens)
 
-    def observe(self, *inputs_TI: Tensor) -> None:
+    def add_tokens(self, *inputs_TI: Tensor) -> None:
         """Add tokens (T, I)."""
         (x_TI,) = inputs_TI
         self._gram.add(x_TI)
@@ -81,7 +81,9 @@ class NormalEquations:
         """Whether no token of the current candidate held a NaN or an infinity, and no square overflowed."""
         return self._gram.is_finite()
 
-    def add(self, own: Mapping[str, Tensor], reference: Mapping[str, Tensor] | None, *, weight: float) -> None:
+    def add_candidate(
+        self, own: Mapping[str, Tensor], reference: Mapping[str, Tensor] | None, *, weight: float
+    ) -> None:
         """Add the current candidate: its Gram matrix, its weights (O, I), and the reference's in the same dtype.
 
         Without a reference the candidate is the reference itself, and only its Gram matrix is added.

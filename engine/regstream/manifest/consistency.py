@@ -49,7 +49,7 @@ def consistency_problems(draft: Draft) -> Iterator[Problem]:
 
 
 def _rules_without_regression(draft: Draft, method: str | None) -> Iterator[Problem]:
-    if method not in METHODS or METHODS[method].streams:
+    if method not in METHODS or METHODS[method].needs_calibration():
         return
     for index, rule in enumerate(tables(draft, "rules")):
         if rule.get("use") == "regress":
@@ -121,7 +121,7 @@ def _candidate(location: Location, candidate: Draft, method: str | None) -> Iter
         return
     if "model" not in candidate and "adapter" not in candidate:
         yield Problem(location, 'expected "model", "adapter", or both, found neither')
-    if method in METHODS and METHODS[method].streams and "calibration" not in candidate:
+    if method in METHODS and METHODS[method].needs_calibration() and "calibration" not in candidate:
         yield Problem((*location, "calibration"), f'missing; "{method}" needs a calibration set for every candidate')
     for key in ROW_TABLES:
         if candidate.get(key) is not None:

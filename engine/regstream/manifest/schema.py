@@ -76,7 +76,7 @@ class Merge(Table):
     @property
     def regresses(self) -> bool:
         """Whether the method solves regressions, and so needs calibration sets."""
-        return bool(METHODS[self.method].streams)
+        return METHODS[self.method].needs_calibration()
 
 
 class Rule(Table):

@@ -1,6 +1,6 @@
-"""What a method is asked by plan and engine, which never test its type.
+"""The interface of a method. Plan and engine use it and never test a method's type.
 
-Nothing here imports torch when it is loaded: a manifest is validated against the options of its method without it.
+Loading this file imports no torch, so that a manifest is validated against its method's options without it.
 """
 
 from abc import ABC
@@ -77,7 +77,7 @@ class TokenCounts:
 
 
 class GroupStatistics(Protocol):
-    """What one input group's solve needs of its candidates; in the engine's hands for one pass over a block."""
+    """The sums over candidates that solve one input group. The engine makes one for each pass over a block."""
 
     @property
     def dtype(self) -> "torch.dtype":
@@ -85,18 +85,20 @@ class GroupStatistics(Protocol):
 
     @property
     def num_tokens(self) -> int:
-        """The tokens observed of the current candidate."""
+        """The tokens added for the current candidate."""
 
-    def begin(self, num_tokens: int) -> None:
-        """Start with the next candidate, of whom so many tokens will be observed."""
+    def begin_candidate(self, num_tokens: int) -> None:
+        """Begin the next candidate, for which `num_tokens` tokens follow."""
 
-    def observe(self, *inputs_TI: "Tensor") -> None:
-        """Add the tokens (T, I) of one batch that the group's linears read, one tensor for each of the streams."""
+    def add_tokens(self, *inputs_TI: "Tensor") -> None:
+        """Add one batch of inputs (T, I) of the group's linears, one tensor for each of the method's streams."""
 
     def is_finite(self) -> bool:
         """Whether no token of the current candidate held a NaN or an infinity."""
 
-    def add(self, own: Mapping[str, "Tensor"], reference: Mapping[str, "Tensor"] | None, *, weight: float) -> None:
+    def add_candidate(
+        self, own: Mapping[str, "Tensor"], reference: Mapping[str, "Tensor"] | None, *, weight: float
+    ) -> None:
         """Add the current candidate to the sums, with its weights (O, I) by linear and those of the reference R.
 
         Without a reference the candidate is the reference itself.
@@ -118,13 +120,20 @@ class Method(ABC):
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     #: What is observed for each candidate; empty for a method that looks at weights only.
     streams: ClassVar[tuple[Stream, ...]] = ()
+    #: What to do about a solve that is not well determined.
+    advice: ClassVar[str] = "use more calibration rows"
 
     def __init__(self, options: MethodOptions) -> None:
         self.options = options
 
     @classmethod
+    def needs_calibration(cls) -> bool:
+        """Whether the method runs calibration sets through the blocks."""
+        return bool(cls.streams)
+
+    @classmethod
     def prefixes(cls) -> tuple[Prefix, ...]:
-        """Which hidden states are kept from block to block."""
+        """The hidden states that are stored from block to block."""
         return tuple(dict.fromkeys(stream.prefix for stream in cls.streams))
 
     @classmethod
@@ -158,7 +167,7 @@ class Method(ABC):
         del group
         return 0
 
-    def caution(self, report: "SolveReport", dtype: "torch.dtype") -> str | None:
-        """What a person should know of a solve on activations of a dtype; None where there is nothing."""
+    def solve_warning(self, report: "SolveReport", dtype: "torch.dtype") -> str | None:
+        """A warning about a solve on activations of a dtype, without the advice; None if it is well determined."""
         del report, dtype
         return None

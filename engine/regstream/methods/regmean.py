@@ -35,6 +35,7 @@ class RegMean(Method):
     name: ClassVar[str] = "regmean"
     Options: ClassVar[type[MethodOptions]] = RegMeanOptions
     streams: ClassVar[tuple[Stream, ...]] = (Stream.OWN,)
+    advice: ClassVar[str] = "use more calibration rows, or a smaller alpha"
 
     options: RegMeanOptions
 
@@ -66,13 +67,15 @@ class RegMean(Method):
 
         return refinement_bytes(group.shapes, alpha=self.options.alpha, transposed=group.transposed)
 
-    def caution(self, report: "SolveReport", dtype: "torch.dtype") -> str | None:
+    def solve_warning(self, report: "SolveReport", dtype: "torch.dtype") -> str | None:
         """Whether tokens determine the system, by more than their rounding."""
         from regstream.linalg.factorisation import visited_condition
         from regstream.linalg.gram import accumulation_dtype
 
         if report.ridge > 0:
-            return "near-singular: in directions that no token visits the result is the mean of the candidates"
+            return "near-singular: in directions that no token reaches the result is the mean of the candidates"
         if report.condition > visited_condition(accumulation_dtype(self.options.alpha), dtype):
-            return "ill-conditioned: directions that tokens visit by hardly more than rounding may get large weights"
+            return (
+                "ill-conditioned: in directions that tokens reach by little more than rounding weights may be too large"
+            )
         return None

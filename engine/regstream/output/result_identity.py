@@ -7,8 +7,8 @@ from regstream.errors import ResumeError
 from regstream.output.integrity import check_file
 from regstream.output.provenance import is_published, read_provenance
 from regstream.output.publish import CARD
-from regstream.plan.identity import identify
 from regstream.plan.plan import Plan
+from regstream.plan.run_identity import identify
 from regstream.storage.identity import Identity, differences
 
 #: The parts of an identity that define the merge; the others name the machine and versions, which affect last bits.

@@ -1,17 +1,17 @@
 """What a merge will do and what it takes, before it does it.
 
 planning.py: from a manifest to a plan
-job.py: what is merged: checkpoints, rows, model and steps, opened and found to belong together
-plan.py: a job with its projections, budgets and disk needs
+opened_merge.py: checkpoints, rows, model and steps of a merge, opened and validated
+plan.py: an opened merge with its projections, budgets and disk needs
 step.py: one step, and what becomes of each parameter
-layout.py: the steps in order, with their shards
+make_steps.py: the steps in order, with their shards
 memory_terms.py: the memory model: what a step holds, term by term
 projection.py: a step's memory, reads and writes; the passes of its input groups
 warmup.py: first calls of libraries, so that their memory is measured
 budget.py: whether a plan fits into memory and onto the disks
 downloads.py: shards of the hub: what each step reads, and the disk that they take
 device.py: the device that a merge computes on
-identity.py: everything that the bytes of a result depend on
+run_identity.py: everything that the bytes of a result depend on
 unused_settings.py: warnings of settings without effect
 discarded_changes.py: warnings of changed parameters that a default takes from the base
 """

@@ -12,8 +12,8 @@ from regstream.device import memory
 from regstream.errors import BudgetError, InputError
 from regstream.hub.repository import cache_folder
 from regstream.plan.downloads import DownloadPlan
-from regstream.plan.job import Job
 from regstream.plan.memory_terms import DISK_MARGIN, MemorySpace, hidden_state_bytes
+from regstream.plan.opened_merge import OpenedMerge
 from regstream.storage.durable import TEMPORARY_SUFFIX
 from regstream.units import format_bytes
 
@@ -21,18 +21,18 @@ from regstream.units import format_bytes
 _FREE_SHARE = 0.9
 
 
-def memory_budgets(job: Job, runtime_bytes: int) -> dict[MemorySpace, int]:
+def memory_budgets(merge: OpenedMerge, runtime_bytes: int) -> dict[MemorySpace, int]:
     """The most memory that a run may use: the manifest's budget, or what is free, less a margin."""
-    resources = job.manifest.resources
+    resources = merge.manifest.resources
     free = runtime_bytes + int(psutil.virtual_memory().available * _FREE_SHARE)
     budgets: dict[MemorySpace, int] = {"host": free if resources.host_memory is None else resources.host_memory}
-    if job.device.type != "cpu":
-        free = int(memory.free_device_bytes(job.device) * _FREE_SHARE) if resources.device_memory is None else 0
+    if merge.device.type != "cpu":
+        free = int(memory.free_device_bytes(merge.device) * _FREE_SHARE) if resources.device_memory is None else 0
         budgets["device"] = resources.device_memory or free
     return budgets
 
 
-def check_memory(job: Job, space: MemorySpace, step: str, terms: Mapping[str, int], budget: int) -> None:
+def check_memory(merge: OpenedMerge, space: MemorySpace, step: str, terms: Mapping[str, int], budget: int) -> None:
     """Refuse a merge whose peak step is over a memory budget.
 
     Raises:
@@ -41,7 +41,7 @@ def check_memory(job: Job, space: MemorySpace, step: str, terms: Mapping[str, in
     needed = sum(terms.values())
     if needed <= budget:
         return
-    has_budget = getattr(job.manifest.resources, f"{space}_memory") is not None
+    has_budget = getattr(merge.manifest.resources, f"{space}_memory") is not None
     source = f"{space}_memory" if has_budget else f"free {space} memory, less a margin,"
     shown = ", ".join(f"{name} {format_bytes(size)}" for name, size in terms.items())
     advice = ["raise the budget" if has_budget else "free some memory"]
@@ -55,26 +55,26 @@ def check_memory(job: Job, space: MemorySpace, step: str, terms: Mapping[str, in
     )
 
 
-def disk_needs(job: Job, shards: DownloadPlan) -> Iterator[tuple[Path, int]]:
+def disk_needs(merge: OpenedMerge, shards: DownloadPlan) -> Iterator[tuple[Path, int]]:
     """What a run still has to take where: its own shards, two generations of hidden states, and shards of the hub."""
-    yield job.output, int(sum(_missing_bytes(job)) * DISK_MARGIN)
-    yield job.workdir, int(2 * hidden_state_bytes(job) * DISK_MARGIN)
+    yield merge.output, int(sum(_missing_bytes(merge)) * DISK_MARGIN)
+    yield merge.workdir, int(2 * hidden_state_bytes(merge) * DISK_MARGIN)
     if shards.peak_shard_bytes > shards.downloaded_bytes:
         yield cache_folder(), int((shards.peak_shard_bytes - shards.downloaded_bytes) * DISK_MARGIN)
 
 
-def _missing_bytes(job: Job) -> Iterator[int]:
+def _missing_bytes(merge: OpenedMerge) -> Iterator[int]:
     """Of each shard, what is not there yet."""
-    for shard, parts in groupby(job.parts, key=lambda part: part.shard):
-        places = (job.output / shard, job.state / (shard + TEMPORARY_SUFFIX))
+    for shard, parts in groupby(merge.parts, key=lambda part: part.shard):
+        places = (merge.output / shard, merge.state / (shard + TEMPORARY_SUFFIX))
         there = max(path.stat().st_size if path.is_file() else 0 for path in places)
         yield max(0, sum(part.num_bytes for part in parts) - there)
 
 
-def disks(job: Job, shards: DownloadPlan) -> Iterator[tuple[Path, int, int]]:
+def disks(merge: OpenedMerge, shards: DownloadPlan) -> Iterator[tuple[Path, int, int]]:
     """Each disk that a run writes to, by a folder on it: what the run still has to take, and what is free."""
     needed_on: dict[int, tuple[Path, int]] = {}
-    for folder, needed in disk_needs(job, shards):
+    for folder, needed in disk_needs(merge, shards):
         existing = _nearest(folder)
         _, before = needed_on.get(existing.stat().st_dev, (folder, 0))
         needed_on[existing.stat().st_dev] = existing, before + needed
@@ -82,13 +82,13 @@ def disks(job: Job, shards: DownloadPlan) -> Iterator[tuple[Path, int, int]]:
         yield existing, needed, shutil.disk_usage(existing).free
 
 
-def check_writable(job: Job) -> None:
+def check_writable(merge: OpenedMerge) -> None:
     """Refuse a run whose output or work folder is not writable.
 
     Raises:
         InputError: names the folder.
     """
-    for what, folder in (("output", job.output), ("work folder", job.workdir)):
+    for what, folder in (("output", merge.output), ("work folder", merge.workdir)):
         existing = next(parent for parent in (folder, *folder.parents) if os.path.lexists(parent))
         if not existing.is_dir():
             kind = "a file" if existing.exists() else "a broken link"
@@ -103,13 +103,13 @@ def _nearest(folder: Path) -> Path:
     return next(parent for parent in (folder, *folder.parents) if parent.exists())
 
 
-def check_disk(job: Job, shards: DownloadPlan) -> None:
+def check_disk(merge: OpenedMerge, shards: DownloadPlan) -> None:
     """Refuse a run that needs more disk space than its budget, or than is free.
 
     Raises:
         BudgetError: names the folder and the missing bytes.
     """
-    budget = job.manifest.resources.disk
+    budget = merge.manifest.resources.disk
     if budget is not None and shards.peak_disk_bytes > budget:
         raise BudgetError(
             f"{shards.peak_step.name} needs {format_bytes(shards.peak_disk_bytes)} of disk (of that at most"
@@ -120,7 +120,7 @@ def check_disk(job: Job, shards: DownloadPlan) -> None:
     if shards.download_bytes:
         what = "result, hidden states and shards of the hub"
         advice = "; set [resources] disk to evict shards as the merge goes" if budget is None else ""
-    for folder, needed, free in disks(job, shards):
+    for folder, needed, free in disks(merge, shards):
         if needed > free:
             raise BudgetError(
                 f"{folder}: {format_bytes(needed)} are needed on its disk for {what},"

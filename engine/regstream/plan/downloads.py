@@ -7,8 +7,8 @@ from itertools import accumulate
 from regstream.hub.eviction import EvictionPolicy, StepShards
 from regstream.hub.fetch import is_cached
 from regstream.hub.repository import HubFile
-from regstream.plan.job import Job
 from regstream.plan.memory_terms import DISK_MARGIN, hidden_state_bytes
+from regstream.plan.opened_merge import OpenedMerge
 from regstream.plan.step import Step
 
 #: More than any disk has: a shard is then evicted after its last use only.
@@ -27,20 +27,20 @@ class DownloadPlan:
     peak_step: Step
 
 
-def shards_by_step(job: Job, disk: int | None) -> tuple[StepShards, ...]:
+def shards_by_step(merge: OpenedMerge, disk: int | None) -> tuple[StepShards, ...]:
     """The shards that each step reads, and what a limit on all disk leaves for shards during it."""
     return tuple(
         StepShards(
-            files=tuple(dict.fromkeys(_files(job, step))),
+            files=tuple(dict.fromkeys(_files(merge, step))),
             max_bytes=None if disk is None else int(disk / DISK_MARGIN) - other_bytes,
         )
-        for step, other_bytes in zip(job.steps, _other_bytes(job), strict=True)
+        for step, other_bytes in zip(merge.steps, _other_bytes(merge), strict=True)
     )
 
 
-def plan_downloads(job: Job, disk: int | None) -> DownloadPlan:
+def plan_downloads(merge: OpenedMerge, disk: int | None) -> DownloadPlan:
     """Simulate the downloads and evictions of a run."""
-    steps, downloaded = shards_by_step(job, disk), job.prefetcher.downloaded()
+    steps, downloaded = shards_by_step(merge, disk), merge.prefetcher.downloaded()
     policy, fetched, shard_peaks = EvictionPolicy(steps, downloaded), list[HubFile](), list[int]()
     missing = {file for step in steps for file in step.files if not is_cached(file)}
 
@@ -57,29 +57,29 @@ def plan_downloads(job: Job, disk: int | None) -> DownloadPlan:
         for file in step.files:
             fetch(file)
             fetch(policy.next_prefetch(lambda file: file not in missing))
-    peaks = [shards + others for shards, others in zip(shard_peaks, _other_bytes(job), strict=True)]
+    peaks = [shards + others for shards, others in zip(shard_peaks, _other_bytes(merge), strict=True)]
     return DownloadPlan(
         download_bytes=_total(fetched),
         repeated_bytes=_total(fetched) - _total(set(fetched)),
         downloaded_bytes=_total(downloaded),
         peak_shard_bytes=max(shard_peaks),
         peak_disk_bytes=int(max(peaks) * DISK_MARGIN) + 1,  # rounded up: as a limit, it leaves room for this peak
-        peak_step=job.steps[peaks.index(max(peaks))],
+        peak_step=merge.steps[peaks.index(max(peaks))],
     )
 
 
-def _files(job: Job, step: Step) -> Iterator[HubFile]:
-    for specs in job.reads(step):
+def _files(merge: OpenedMerge, step: Step) -> Iterator[HubFile]:
+    for specs in merge.reads(step):
         for path in sorted({spec.file for spec in specs}):
-            file = job.prefetcher.hub_file(path)
+            file = merge.prefetcher.hub_file(path)
             if file is not None:
                 yield file
 
 
-def _other_bytes(job: Job) -> list[int]:
+def _other_bytes(merge: OpenedMerge) -> list[int]:
     """The disk besides shards: the result up to each step, and the hidden states of two depths."""
-    hidden = 2 * hidden_state_bytes(job)
-    return [written + hidden for written in accumulate(map(job.written_bytes, job.steps))]
+    hidden = 2 * hidden_state_bytes(merge)
+    return [written + hidden for written in accumulate(map(merge.written_bytes, merge.steps))]
 
 
 def _total(files: Iterable[HubFile]) -> int:

@@ -14,7 +14,7 @@ from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.device import malloc
 from regstream.methods.method import TokenCounts
 from regstream.models.batch import Batch
-from regstream.plan.job import Job
+from regstream.plan.opened_merge import OpenedMerge
 from regstream.plan.step import PlannedParameter, Step
 
 Groups = tuple[str, ...]
@@ -39,34 +39,34 @@ _CONTEXT_BYTES = 768 << 20
 DISK_MARGIN = 1.02
 
 
-def memory_terms(job: Job, step: Step, groups: Sequence[str]) -> Mapping[MemorySpace, Mapping[str, int]]:
+def memory_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mapping[MemorySpace, Mapping[str, int]]:
     """The bytes that a step holds while it regresses some of its input groups, by memory space and term."""
-    sums, activations = _sums(job, step, groups), _activations(job, step, groups)
-    host = {"libraries": _LIBRARIES_BYTES, "panels": _PANELS_BYTES, **_adapters(job, step, groups)}
+    sums, activations = _sums(merge, step, groups), _activations(merge, step, groups)
+    host = {"libraries": _LIBRARIES_BYTES, "panels": _PANELS_BYTES, **_adapters(merge, step, groups)}
     if any(parameter.rule == "combine" for parameter in step.parameters):
         host["base"] = _COMBINED_CHUNKS * CHUNK_VALUES * torch.float32.itemsize
-    if step.kind == "stem" and step.needs_forward:
-        host["image decoding"] = max(candidate.rows.decoding_bytes for candidate in job.candidates)
-    if job.fetches:
+    if step.kind == "stem" and step.writes_hidden_states:
+        host["image decoding"] = max(candidate.rows.decoding_bytes for candidate in merge.candidates)
+    if merge.fetches:
         host["download"] = _DOWNLOAD_BYTES
-    if job.device.type == "cpu":
+    if merge.device.type == "cpu":
         unused = min(sum(activations.values()), _HEAP_BYTES)
-        host |= _workspaces(job, step)
+        host |= _library_buffers(merge, step)
         return {"host": _rounded({**sums, **activations, "free in the heap": unused, **host})}
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
-    batches = 3 * _widest_batch_bytes(job) if step.needs_forward or groups else 0
+    batches = 3 * _widest_batch_bytes(merge) if step.writes_hidden_states or groups else 0
     return {
         "host": _rounded(host | {"hidden states": batches}),
         "device": {**sums, **activations, "context": _CONTEXT_BYTES},
     }
 
 
-def hidden_state_bytes(job: Job) -> int:
+def hidden_state_bytes(merge: OpenedMerge) -> int:
     """The size of the hidden states of all calibration sets at one depth, in bytes."""
-    if not any(step.needs_forward for step in job.steps):
+    if not any(step.writes_hidden_states for step in merge.steps):
         return 0
-    num_tokens = sum(batch.num_tokens for candidate in job.candidates for batch in candidate.rows.batches)
-    return num_tokens * job.model.hidden_size * job.compute_dtype.itemsize * len(job.method.prefixes())
+    num_tokens = sum(batch.num_tokens for candidate in merge.candidates for batch in candidate.rows.batches)
+    return num_tokens * merge.model.hidden_size * merge.compute_dtype.itemsize * len(merge.method.prefixes())
 
 
 def _rounded(terms: dict[str, int]) -> dict[str, int]:
@@ -74,20 +74,20 @@ def _rounded(terms: dict[str, int]) -> dict[str, int]:
     return terms | {"rounding": sum(terms.values()) // 48}
 
 
-def _workspaces(job: Job, step: Step) -> dict[str, int]:
+def _library_buffers(merge: OpenedMerge, step: Step) -> dict[str, int]:
     """Memory that libraries keep from the first block on; it grows with the largest weight."""
-    block = next((step for step in job.steps if step.regressed), None)
+    block = next((step for step in merge.steps if step.regressed), None)
     if block is None or step.index < block.index:
         return {}
-    return {"workspaces": max(map(math.prod, block.shapes.values())) * job.compute_dtype.itemsize * 2 // 3}
+    return {"library buffers": max(map(math.prod, block.shapes.values())) * merge.compute_dtype.itemsize * 2 // 3}
 
 
-def _adapters(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
+def _adapters(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, int]:
     """Memory to read adapters: the factors of one weight, and of a model under several adapters a chunk, or its block
     where that is not the reference."""
-    checkpoints = [candidate.checkpoint for candidate in job.candidates]
+    checkpoints = [candidate.checkpoint for candidate in merge.candidates]
     shared = max(checkpoint.cached_bytes(step.shapes) for checkpoint in checkpoints)
-    block = shared if job.shared is None else 0
+    block = shared if merge.shared is None else 0
     terms = {
         "adapter": max(checkpoint.scratch_bytes(step.shapes) for checkpoint in checkpoints),
         "shared block": block if groups else min(shared, CHUNK_VALUES * torch.float32.itemsize),
@@ -95,73 +95,77 @@ def _adapters(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
     return {name: num_bytes for name, num_bytes in terms.items() if num_bytes}
 
 
-def _sums(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
+def _sums(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, int]:
     """Weights, and what a block keeps until it is solved."""
-    block = _count(step.parameters) * job.compute_dtype.itemsize
+    block = _count(step.parameters) * merge.compute_dtype.itemsize
     if not groups:
-        return {"weights": block} if step.needs_forward else {}
+        return {"weights": block} if step.writes_hidden_states else {}
     linears = [parameter for group in groups for parameter in step.regressed[group]]
     all_linears = [parameter for group in step.regressed.values() for parameter in group]
-    batches = [[batch.num_tokens for batch in candidate.rows.batches] for candidate in job.candidates]
+    batches = [[batch.num_tokens for batch in candidate.rows.batches] for candidate in merge.candidates]
     tokens = TokenCounts(
-        candidates=list(map(sum, batches)), largest_batch=max(map(max, batches)), dtype=job.compute_dtype
+        candidates=list(map(sum, batches)), largest_batch=max(map(max, batches)), dtype=merge.compute_dtype
     )
     terms = {
         "candidate's block": block,
-        "reference": block if job.shared is not None else _count(linears) * job.compute_dtype.itemsize,
-        "means": _count(parameter for parameter in step.combined if parameter.rule != "base") * 4,
-        **job.method.memory_terms([step.linear_group(group) for group in groups], tokens),
+        "reference": block if merge.shared is not None else _count(linears) * merge.compute_dtype.itemsize,
+        "means": _count(parameter for parameter in step.not_regressed if parameter.rule != "base") * 4,
+        **merge.method.memory_terms([step.linear_group(group) for group in groups], tokens),
     }
-    if job.method.solves_groups_in_turn():
-        terms["merged linears"] = _count(all_linears) * job.compute_dtype.itemsize
-    if (num_others := len(job.method.streams) - 1) > 0:
+    if merge.method.solves_groups_in_turn():
+        terms["solved linears"] = _count(all_linears) * merge.compute_dtype.itemsize
+    if (num_others := len(merge.method.streams) - 1) > 0:
         inputs = sum(step.linear_group(group).in_features for group in groups) * tokens.largest_batch
-        terms["inputs of other streams"] = num_others * inputs * job.compute_dtype.itemsize
+        terms["inputs of other streams"] = num_others * inputs * merge.compute_dtype.itemsize
     return terms
 
 
-def _activations(job: Job, step: Step, groups: Sequence[str]) -> dict[str, int]:
+def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, int]:
     """The larger of a batch in its forward pass and the scratch memory of a solve, which do not overlap."""
-    if not (step.needs_forward or groups):
+    if not (step.writes_hidden_states or groups):
         return {}
     if step.kind == "stem":
         # Embedding pixels takes two more layouts of them.
-        inputs = max(candidate.rows.input_bytes for candidate in job.candidates)
-        batches = (batch for candidate in job.candidates for batch in candidate.rows.batches)
-        return {"batch": _widest_batch_bytes(job) * 4 + inputs * 3 + max(_mask_bytes(job, batch) for batch in batches)}
-    batch = max(_block_bytes(job, step, batch) for candidate in job.candidates for batch in candidate.rows.batches)
-    solve = max((job.method.solve_bytes(step.linear_group(group)) for group in groups), default=0)
+        inputs = max(candidate.rows.input_bytes for candidate in merge.candidates)
+        batches = (batch for candidate in merge.candidates for batch in candidate.rows.batches)
+        return {
+            "batch": _widest_batch_bytes(merge) * 4 + inputs * 3 + max(_mask_bytes(merge, batch) for batch in batches)
+        }
+    batch = max(
+        _batch_in_block_bytes(merge, step, batch) for candidate in merge.candidates for batch in candidate.rows.batches
+    )
+    solve = max((merge.method.solve_bytes(step.linear_group(group)) for group in groups), default=0)
     return {"batch": batch} if batch >= solve else {"solve": solve}
 
 
-def _block_bytes(job: Job, step: Step, batch: Batch) -> int:
+def _batch_in_block_bytes(merge: OpenedMerge, step: Step, batch: Batch) -> int:
     """A batch in a block: its activations, attention scores where they are formed whole, and masks."""
     rows, length = batch.shape
     widths = [max(shape) for shape in step.shapes.values() if len(shape) == 2]
     # Of two linears that wide, one writes what the other reads, activated in place.
-    in_place = job.model.family.activates_in_place and job.device.type == "cpu" and widths.count(max(widths)) == 2
+    in_place = merge.model.family.activates_in_place and merge.device.type == "cpu" and widths.count(max(widths)) == 2
     num_wide = 1 if in_place else _WIDE_TENSORS
-    values = rows * length * (num_wide * max(widths) + _HIDDEN_TENSORS * job.model.hidden_size)
-    itemsize = job.compute_dtype.itemsize
+    values = rows * length * (num_wide * max(widths) + _HIDDEN_TENSORS * merge.model.hidden_size)
+    itemsize = merge.compute_dtype.itemsize
     # Scores of every head where attention is not fused, normalised from a copy in float32 into another.
-    scores = rows * job.model.eager_heads * length**2 * (8 if itemsize == 4 else itemsize + 8)
-    return values * itemsize + scores + _mask_bytes(job, batch, in_block=True)
+    scores = rows * merge.model.eager_heads * length**2 * (8 if itemsize == 4 else itemsize + 8)
+    return values * itemsize + scores + _mask_bytes(merge, batch, in_block=True)
 
 
-def _mask_bytes(job: Job, batch: Batch, *, in_block: bool = False) -> int:
+def _mask_bytes(merge: OpenedMerge, batch: Batch, *, in_block: bool = False) -> int:
     """Attention masks, one for each kind of attention: numbers where attention is eager, else booleans, of which the
     fused kernel converts one."""
     rows, length = batch.shape
-    num_masks, itemsize = job.model.num_masks(length, is_padded=batch.is_padded), job.compute_dtype.itemsize
-    if not num_masks or job.base.family.modality == "pixel_values":
+    num_masks, itemsize = merge.model.num_masks(length, is_padded=batch.is_padded), merge.compute_dtype.itemsize
+    if not num_masks or merge.base.family.modality == "pixel_values":
         return 0
-    of_position = num_masks * (1 + itemsize) if job.model.eager_heads else num_masks + 1 + itemsize * in_block
+    of_position = num_masks * (1 + itemsize) if merge.model.eager_heads else num_masks + 1 + itemsize * in_block
     return rows * length**2 * of_position
 
 
-def _widest_batch_bytes(job: Job) -> int:
-    positions = max(math.prod(batch.shape) for candidate in job.candidates for batch in candidate.rows.batches)
-    return positions * job.model.hidden_size * job.compute_dtype.itemsize
+def _widest_batch_bytes(merge: OpenedMerge) -> int:
+    positions = max(math.prod(batch.shape) for candidate in merge.candidates for batch in candidate.rows.batches)
+    return positions * merge.model.hidden_size * merge.compute_dtype.itemsize
 
 
 def _count(parameters: Iterable[PlannedParameter]) -> int:

@@ -8,15 +8,15 @@ from pathlib import Path
 from regstream.hub.eviction import StepShards
 from regstream.plan.budget import check_disk, check_memory, check_writable, disk_needs, disks, memory_budgets
 from regstream.plan.downloads import UNLIMITED_DISK, DownloadPlan, plan_downloads, shards_by_step
-from regstream.plan.job import Job
 from regstream.plan.memory_terms import MemorySpace
+from regstream.plan.opened_merge import OpenedMerge
 from regstream.plan.projection import Projection, project
 from regstream.plan.step import Step
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan(Job):
-    """A job and its costs."""
+class Plan(OpenedMerge):
+    """A merge and its costs."""
 
     runtime_bytes: int  # the memory of the process before any work, its libraries warm
 

@@ -21,8 +21,8 @@ from regstream.models.architecture.modules import family_from_manifest
 from regstream.models.layered_model import LayeredModel
 from regstream.plan.device import choose_device
 from regstream.plan.discarded_changes import discarded_changes
-from regstream.plan.job import PlannedCandidate
-from regstream.plan.layout import make_steps
+from regstream.plan.make_steps import make_steps
+from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.plan import Plan
 from regstream.plan.step import Step
 from regstream.plan.unused_settings import unused_settings
@@ -52,7 +52,7 @@ def make_plan(
     loader, sampler = CheckpointLoader(manifest, commits or {}, listener), DatasetSampler(commits, listener)
     base, opened, labels = _open_checkpoints(manifest, loader)
     with warnings.merged(labels) as warn:
-        inputs = check_inputs(manifest, base, opened, device_here, is_regressed=bool(method.streams), warn=warn)
+        inputs = check_inputs(manifest, base, opened, device_here, is_regressed=method.needs_calibration(), warn=warn)
     sets = _load_calibration_sets(manifest, method, base, inputs.model, sampler, warn=warnings.add)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     steps = _steps(manifest, method, base, inputs, result_dtype)
@@ -100,17 +100,18 @@ def _open_checkpoints(manifest: Manifest, loader: CheckpointLoader) -> tuple[Che
 def _steps(
     manifest: Manifest, method: Method, base: Checkpoint, inputs: ValidatedInputs, dtype: torch.dtype
 ) -> tuple[Step, ...]:
-    family, shapes = inputs.model.family, inputs.model.shapes
-    lay_out = partial(make_steps, carried=inputs.carried, stored_name=base.stored_name)
+    model, names = inputs.model, base.stored_name
     try:
-        return lay_out(manifest, method, family, shapes, dtype.itemsize)
+        return make_steps(
+            manifest, method, model.family, model.shapes, dtype.itemsize, carried=inputs.carried, stored_name=names
+        )
     except ManifestError as error:
         raise ManifestError([f"{manifest.source}: {problem}" for problem in error.problems]) from error
 
 
 def _measure_runtime(method: Method, dtype: torch.dtype, device: torch.device) -> int:
     """The memory of the process before any work, its libraries warm."""
-    if method.streams:
+    if method.needs_calibration():
         warm_up(method, dtype, device)
     malloc.trim()  # what opening and tokenizing left free
     return memory.resident_bytes()
@@ -155,7 +156,7 @@ def _load_calibration_sets(
     """The calibration set of each candidate; None where the method needs none."""
     sets: list[CalibrationSet | None] = []
     for candidate in manifest.candidates:
-        if not method.streams or candidate.calibration is None:
+        if not method.needs_calibration() or candidate.calibration is None:
             sets.append(None)
             continue
         label = f'candidate "{candidate.name}"'

@@ -7,8 +7,8 @@ passes, each of which repeats the forward passes for some of the groups.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from regstream.plan.job import Job
 from regstream.plan.memory_terms import Groups, MemorySpace, hidden_state_bytes, memory_terms
+from regstream.plan.opened_merge import OpenedMerge
 from regstream.plan.step import Step
 
 
@@ -26,27 +26,27 @@ class Projection:
         return sum(self.terms[space].values()) if space in self.terms else 0
 
 
-def project(job: Job, step: Step, budgets: Mapping[MemorySpace, int]) -> Projection:
+def project(merge: OpenedMerge, step: Step, budgets: Mapping[MemorySpace, int]) -> Projection:
     """Project a step in as few passes as the budgets, less the runtime, allow."""
-    passes = _passes(job, step, budgets)
-    by_pass = [memory_terms(job, step, groups) for groups in passes or ((),)]
+    passes = _passes(merge, step, budgets)
+    by_pass = [memory_terms(merge, step, groups) for groups in passes or ((),)]
     peaks = {
         space: max((terms[space] for terms in by_pass), key=lambda terms: sum(terms.values())) for space in by_pass[0]
     }
     return Projection(
         passes=passes,
         terms=peaks,
-        read_bytes=_read_bytes(job, step, len(passes)),
-        write_bytes=_write_bytes(job, step),
+        read_bytes=_read_bytes(merge, step, len(passes)),
+        write_bytes=_write_bytes(merge, step),
     )
 
 
-def _passes(job: Job, step: Step, budgets: Mapping[MemorySpace, int]) -> tuple[Groups, ...]:
+def _passes(merge: OpenedMerge, step: Step, budgets: Mapping[MemorySpace, int]) -> tuple[Groups, ...]:
     """Pack groups in the order of the shard; a group that does not fit has a pass of its own."""
     passes: list[Groups] = []
     for group in step.regressed:
         joined = (*passes[-1], group) if passes else (group,)
-        if passes and not job.method.solves_groups_in_turn() and _fits(memory_terms(job, step, joined), budgets):
+        if passes and not merge.method.solves_groups_in_turn() and _fits(memory_terms(merge, step, joined), budgets):
             passes[-1] = joined
         else:
             passes.append((group,))
@@ -57,11 +57,11 @@ def _fits(terms: Mapping[MemorySpace, Mapping[str, int]], budgets: Mapping[Memor
     return all(sum(terms[space].values()) <= budgets[space] for space in terms)
 
 
-def _read_bytes(job: Job, step: Step, num_passes: int) -> int:
+def _read_bytes(merge: OpenedMerge, step: Step, num_passes: int) -> int:
     # A regressed block is read once a pass, everything else once.
-    read = sum(spec.num_bytes for specs in job.reads(step, max(1, num_passes)) for spec in specs)
-    return read + (hidden_state_bytes(job) if step.kind == "block" and step.regressed else 0)
+    read = sum(spec.num_bytes for specs in merge.reads(step, max(1, num_passes)) for spec in specs)
+    return read + (hidden_state_bytes(merge) if step.kind == "block" and step.regressed else 0)
 
 
-def _write_bytes(job: Job, step: Step) -> int:
-    return job.written_bytes(step) + (hidden_state_bytes(job) if step.needs_forward else 0)
+def _write_bytes(merge: OpenedMerge, step: Step) -> int:
+    return merge.written_bytes(step) + (hidden_state_bytes(merge) if step.writes_hidden_states else 0)

@@ -34,7 +34,7 @@ class Step:
     block: int | None
     parameters: tuple[PlannedParameter, ...]
     shard: str
-    needs_forward: bool  # whether a later step's statistics need the hidden states that leave this one
+    writes_hidden_states: bool  # a later step's statistics need the hidden states that leave this one
 
     @property
     def name(self) -> str:
@@ -73,9 +73,9 @@ class Step:
     @property
     def num_regressed(self) -> int:
         """How many of its parameters are regressed."""
-        return len(self.parameters) - len(self.combined)
+        return len(self.parameters) - len(self.not_regressed)
 
     @property
-    def combined(self) -> tuple[PlannedParameter, ...]:
-        """What is not regressed."""
+    def not_regressed(self) -> tuple[PlannedParameter, ...]:
+        """Parameters that are averaged, copied from the base, or combined by the method's formula."""
         return tuple(parameter for parameter in self.parameters if parameter.group is None)

@@ -50,7 +50,6 @@ class _Context:
 #: Returns why a key of a table has no effect, or None where it has one.
 _Reason = Callable[[_Context], str | None]
 _MERGE: dict[str, _Reason] = {
-    "alpha": lambda c: None if c.regresses else f"{c.method} solves no regression",
     "seed": lambda c: None if c.samples_rows else "no rows are sampled: no set that is read has `rows`",
 }
 _OTHERS: dict[str, _Reason] = {

@@ -27,9 +27,9 @@ def warm_up(method: Method, dtype: torch.dtype, device: torch.device) -> None:
     group = LinearGroup(name="", in_features=_WIDTH, out_features={"": _WIDTH})
     statistics = method.statistics(group, Workspace(device))
     for reference in (None, {"": weight}):
-        statistics.begin(_TOKENS)
-        statistics.observe(*[x] * len(method.streams))
-        statistics.add({"": weight * 0.5}, reference, weight=1.0)
+        statistics.begin_candidate(_TOKENS)
+        statistics.add_tokens(*[x] * len(method.streams))
+        statistics.add_candidate({"": weight * 0.5}, reference, weight=1.0)
     statistics.solve(lambda _, rows: torch.zeros(_WIDTH, _WIDTH, dtype=statistics.dtype, device=device)[rows])
 
 

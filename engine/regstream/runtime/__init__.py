@@ -9,6 +9,6 @@ collect.py: a candidate's calibration set through the block, observed at the inp
 solve.py: an input group solved and written
 combine.py: what is not regressed: means, the base's own, a method's formula
 propagate.py: hidden states through the merged block, or each candidate's own
-inputs.py: the input files, watched for changes while the run reads them
+input_files.py: the input files, checked for changes before each commit
 recovery.py: committed shards, checked before a run resumes
 """

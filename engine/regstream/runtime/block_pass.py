@@ -18,5 +18,5 @@ class BlockPass:
     context: StepContext
     statistics: Mapping[str, GroupStatistics]  # by input group
     reference: Mapping[str, Tensor]  # R, of the linears of these groups or of the whole block
-    merged: Mapping[str, Tensor]  # linears that earlier passes solved, where the method reads them
+    solved: Mapping[str, Tensor]  # linears that earlier passes solved, where the method reads them
     is_first: bool

@@ -9,7 +9,7 @@ from torch import Tensor
 from regstream.methods.method import Stream
 from regstream.models.batch import Batch
 from regstream.models.observe import observe
-from regstream.plan.job import PlannedCandidate
+from regstream.plan.opened_merge import PlannedCandidate
 from regstream.runtime.block_pass import BlockPass
 from regstream.storage.hidden_states import ActivationWriter
 
@@ -30,7 +30,7 @@ def collect_statistics(current: BlockPass, candidate: PlannedCandidate, weights:
     """
     context, batches = current.context, candidate.rows.batches
     for sums in current.statistics.values():
-        sums.begin(sum(batch.num_tokens for batch in batches))
+        sums.begin_candidate(sum(batch.num_tokens for batch in batches))
     with ExitStack() as stack:
         streams = [
             stack.enter_context(_open_stream(current, candidate, stream, weights))
@@ -46,9 +46,9 @@ def _open_stream(
     current: BlockPass, candidate: PlannedCandidate, stream: Stream, weights: Mapping[str, Tensor]
 ) -> Iterator[_StreamState]:
     step, context = current.step, current.context
-    used = {**weights, **current.merged} if stream is Stream.MERGED_BLOCK else weights
+    used = {**weights, **current.solved} if stream is Stream.MERGED_BLOCK else weights
     hidden = context.read_hidden(stream.prefix, candidate, step.depth)
-    if stream is Stream.OWN and step.needs_forward and current.is_first:
+    if stream is Stream.OWN and step.writes_hidden_states and current.is_first:
         with context.hidden["own"].write(candidate.name, step.depth + 1) as following:
             yield _StreamState(used, hidden, following)
     else:
@@ -67,7 +67,7 @@ def _run_batch(current: BlockPass, streams: Sequence[_StreamState], batch: Batch
 
     def add(group: str, x_BLI: Tensor) -> None:
         with profiler.region("Gram matrices"):
-            statistics[group].observe(*inputs.pop(group), batch.pack(x_BLI))
+            statistics[group].add_tokens(*inputs.pop(group), batch.pack(x_BLI))
 
     for index, stream in enumerate(streams):
         tokens_TD = next(stream.hidden)

@@ -1,7 +1,7 @@
 """From the hidden states that enter a step to those that leave it."""
 
 from regstream.methods.method import Prefix
-from regstream.plan.job import PlannedCandidate
+from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.step import Step
 from regstream.runtime.step_context import StepContext
 
@@ -11,22 +11,16 @@ def propagate(step: Step, context: StepContext, prefix: Prefix) -> None:
 
     The result is read back from its shard: the hidden states pass exactly what was written.
     """
-    weights = context.weights(step)
-    if prefix == "merged":
-        context.load(step, context.merged(step))
+    merged = context.load(step, context.result_reader(step)) if prefix == "merged" else {}
     for candidate in context.plan.candidates:
-        if prefix == "own":
-            context.load(step, candidate.checkpoint)
+        weights = merged or context.load(step, candidate.checkpoint)
         with context.model.bind_parameters(weights):
-            _run_candidate(step, context, candidate, prefix)
+            _propagate_candidate(step, context, candidate, prefix)
         context.trim()
 
 
 def rebuild(step: Step, context: StepContext) -> None:
-    """Recompute the hidden states that enter a step from the results of the steps before it.
-
-    They may be damaged before; they are durable when this returns.
-    """
+    """Recompute the hidden states that enter a step, from the stem on. They are durable when this returns."""
     for earlier in context.plan.steps[: step.index]:
         context.reset_step(earlier)
         for prefix in context.hidden:
@@ -35,20 +29,18 @@ def rebuild(step: Step, context: StepContext) -> None:
     context.reset_step(step)
 
 
-def _run_candidate(step: Step, context: StepContext, candidate: PlannedCandidate, prefix: Prefix) -> None:
+def _propagate_candidate(step: Step, context: StepContext, candidate: PlannedCandidate, prefix: Prefix) -> None:
     batches, profiler, plan = candidate.rows.batches, context.profiler, context.plan
+    hidden = None if step.kind == "stem" else context.read_hidden(prefix, candidate, step.depth)
     with context.hidden[prefix].write(candidate.name, step.depth + 1) as following:
-        if step.kind == "stem":
-            for index, batch in enumerate(batches):
+        for index, batch in enumerate(batches):
+            if hidden is None:
                 inputs = candidate.rows.inputs(index, dtype=plan.compute_dtype, device=plan.device)
                 output_TD = batch.pack(context.model.run_stem(inputs))
-                with profiler.region("writing", num_bytes=output_TD.nbytes):
-                    following.append(output_TD)
-                context.progress(f"{candidate.name}: stem")
-            return
-        for batch, tokens_TD in zip(batches, context.read_hidden(prefix, candidate, step.depth), strict=True):
-            with profiler.region("merged forward"):
-                output_TD = batch.pack(context.model.run_block(step.depth, batch.unpack(tokens_TD), batch))
+            else:
+                tokens_TD = next(hidden)
+                with profiler.region("merged forward" if prefix == "merged" else "candidates' forward"):
+                    output_TD = batch.pack(context.model.run_block(step.depth, batch.unpack(tokens_TD), batch))
             with profiler.region("writing", num_bytes=output_TD.nbytes):
                 following.append(output_TD)
-            context.progress(f"{candidate.name}: forward")
+            context.progress(f"{candidate.name}: {'stem' if hidden is None else 'forward'}")

@@ -1,6 +1,5 @@
 """A block's regression: every candidate's statistics are collected and added, then each input group is solved."""
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -8,11 +7,11 @@ from torch import Tensor
 
 from regstream.errors import InputError
 from regstream.linalg.solve_report import SolveReport
-from regstream.plan.job import PlannedCandidate
+from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.step import Step
 from regstream.runtime.block_pass import BlockPass
 from regstream.runtime.collect import collect_statistics
-from regstream.runtime.combine import combine_chunk
+from regstream.runtime.combine import combine_parameter
 from regstream.runtime.solve import solve_and_write, warn_of_ill_posed
 from regstream.runtime.step_context import StepContext
 from regstream.storage.shards import ShardWriter
@@ -30,33 +29,38 @@ def regress(step: Step, context: StepContext, writer: ShardWriter) -> tuple[Solv
         SolveError: an input group has no trustworthy solution.
     """
     plan = context.plan
-    means = {p.name: torch.zeros(p.shape, device=plan.device) for p in step.combined if p.rule != "base"}
-    merged: dict[str, Tensor] = {}
-    solves: list[SolveReport] = []
+    means = {
+        p.name: torch.zeros(p.shape, dtype=torch.float32, device=plan.device)
+        for p in step.not_regressed
+        if p.rule != "base"
+    }
+    solved: dict[str, Tensor] = {}
+    reports: list[SolveReport] = []
     for groups in plan.passes(step):
+        statistics = context.statistics(step, groups)  # frees what the pass before held, the reference too
         current = BlockPass(
             step=step,
             context=context,
-            statistics=context.statistics(step, groups),
-            reference=context.reference(step, groups),
-            merged=merged,
-            is_first=not solves,
+            statistics=statistics,
+            reference=context.load_reference(step, groups),
+            solved=solved,
+            is_first=not reports,
         )
         for index, candidate in enumerate(plan.candidates):
-            _run_candidate(current, index, candidate, means)
-        solved = context.merged_linears(step) if plan.method.solves_groups_in_turn() else {}
-        solves += [solve_and_write(current, group, writer, solved) for group in groups]
-        merged |= {p.name: solved[p.name] for group in groups for p in step.regressed[group] if solved}
-        del current  # its buffers make room for the next pass
-    warn_of_ill_posed(step, context, solves)
-    for parameter in step.combined:
-        mean_N = means[parameter.name].view(-1).cpu() if parameter.name in means else None
-        writer.write(parameter.stored_name, combine_chunk(parameter, plan, mean_N, 0, math.prod(parameter.shape)))
-    return tuple(solves)
+            _add_candidate(current, index, candidate, means)
+        buffers = context.solved_linears(step) if plan.method.solves_groups_in_turn() else {}
+        reports += [solve_and_write(current, group, writer, buffers) for group in groups]
+        if buffers:
+            solved |= {p.name: buffers[p.name] for group in groups for p in step.regressed[group]}
+        del current, statistics  # their buffers make room for the next pass
+    warn_of_ill_posed(step, context, reports)
+    for parameter in step.not_regressed:
+        combine_parameter(parameter, context, writer, mean=means.get(parameter.name))
+    return tuple(reports)
 
 
-def _run_candidate(current: BlockPass, index: int, candidate: PlannedCandidate, means: Mapping[str, Tensor]) -> None:
-    """Load a candidate's block, collect its statistics, and add it to the sums and, once, to the means."""
+def _add_candidate(current: BlockPass, index: int, candidate: PlannedCandidate, means: Mapping[str, Tensor]) -> None:
+    """Load a candidate's block, collect its statistics, and add it to the sums and, in the first pass, to the means."""
     step, context, plan = current.step, current.context, current.context.plan
     weights = context.load(step, candidate.checkpoint)
     for following in plan.candidates[index + 1 : index + 2]:
@@ -67,14 +71,6 @@ def _run_candidate(current: BlockPass, index: int, candidate: PlannedCandidate, 
     if is_reference:
         for name, buffer in current.reference.items():
             buffer.copy_(weights[name])
-    _add(current, candidate, weights, is_reference=is_reference)
-    for name, mean in means.items() if current.is_first else ():
-        mean.add_(weights[name], alpha=candidate.share / len(plan.candidates))
-
-
-def _add(current: BlockPass, candidate: PlannedCandidate, weights: Mapping[str, Tensor], *, is_reference: bool) -> None:
-    """Add a candidate's statistics and weights to the sums over all candidates."""
-    step, context = current.step, current.context
     for group, sums in current.statistics.items():
         if not sums.is_finite():
             raise InputError(
@@ -83,8 +79,10 @@ def _add(current: BlockPass, candidate: PlannedCandidate, weights: Mapping[str, 
             )
         with context.profiler.region("right-hand sides"):
             reference_OI = None if is_reference else _out_in(step, group, current.reference)
-            sums.add(_out_in(step, group, weights), reference_OI, weight=candidate.share)
+            sums.add_candidate(_out_in(step, group, weights), reference_OI, weight=candidate.share)
         context.progress(f"{candidate.name}: sums")
+    for name, mean in means.items() if current.is_first else ():
+        mean.add_(weights[name], alpha=candidate.share / len(plan.candidates))
 
 
 def _out_in(step: Step, group: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

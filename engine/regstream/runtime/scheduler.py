@@ -13,9 +13,9 @@ from regstream.output.provenance import is_published
 from regstream.output.publish import copied_files, publish
 from regstream.output.result_identity import check_identity
 from regstream.plan.plan import Plan
-from regstream.runtime.inputs import InputFiles
+from regstream.runtime.input_files import InputFiles
 from regstream.runtime.recovery import first_damaged
-from regstream.runtime.step import amount_of_work, committed_step, run_step
+from regstream.runtime.step import committed_step, progress_units, run_step
 from regstream.runtime.step_context import StepContext
 from regstream.storage import durable
 from regstream.storage.journal import Journal
@@ -60,7 +60,7 @@ def _run_steps(plan: Plan, journal: Journal, inputs: InputFiles, listener: Liste
     context = StepContext(plan, listener, journal.shards)
     with plan.prefetcher.running(plan.step_shards, listener):  # downloads shards before their step, evicts them after
         for step in journal.remaining(plan.steps):
-            listener(StepStarted(index=step.index, name=step.name, work=amount_of_work(step, plan)))
+            listener(StepStarted(index=step.index, name=step.name, work=progress_units(step, plan)))
             context.reset_step(step)
             plan.prefetcher.begin_step(step.index)
             with measured_peak(plan.device) as peak:

@@ -28,9 +28,8 @@ def solve_and_write(current: BlockPass, group: str, writer: ShardWriter, solved:
             mean = partial(_mean_rows, current, group, statistics.dtype)
             differences, report = statistics.solve(mean)
     except SolveError as error:
-        raise SolveError(
-            f"{step.name}, {group}: no trustworthy solution: {error}; use more rows or a smaller alpha"
-        ) from error
+        advice = context.plan.method.advice
+        raise SolveError(f"{step.name}, {group}: no trustworthy solution: {error}; {advice}") from error
     for parameter in step.regressed[group]:
         difference_OI = differences[str(parameter.linear)]
         # As stored: (in, out) where the weight is stored transposed.
@@ -50,11 +49,11 @@ def warn_of_ill_posed(step: Step, context: StepContext, solves: Sequence[SolveRe
     """Say in one line a reason which of a step's systems tokens do not determine well."""
     found: dict[str, list[str]] = {}
     for solve in sorted(solves, key=lambda solve: solve.ridge == 0):
-        if reason := context.plan.method.caution(solve, context.plan.compute_dtype):
+        if reason := context.plan.method.solve_warning(solve, context.plan.compute_dtype):
             named = f"{solve.group} (condition {solve.condition:.1e}, ridge {solve.ridge:g})"
             found.setdefault(reason, []).append(named)
     for reason, systems in found.items():
-        context.warn(f"{step.name}: {', '.join(systems)}: {reason}; use more calibration rows, or a smaller alpha")
+        context.warn(f"{step.name}: {', '.join(systems)}: {reason}; {context.plan.method.advice}")
 
 
 def _mean_rows(current: BlockPass, group: str, dtype: torch.dtype, linear: str, rows: slice) -> Tensor:

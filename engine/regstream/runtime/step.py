@@ -32,7 +32,7 @@ class Artifacts:
 
 
 @contextmanager
-def _opened(plan: Plan) -> Iterator[None]:
+def _keep_checkpoints_open(plan: Plan) -> Iterator[None]:
     """Have every checkpoint open each of its shards at most once."""
     with ExitStack() as opened:
         for checkpoint in (plan.base, *(candidate.checkpoint for candidate in plan.candidates)):
@@ -45,7 +45,7 @@ def run_step(step: Step, context: StepContext) -> Artifacts:
     try:
         return _run(step, context)
     except CorruptActivations as damage:
-        context.warn(f"{damage}; making the hidden states of depth {step.depth} again from the merged blocks")
+        context.warn(f"{damage}; recomputing the hidden states that enter {step.name} from the stem on")
         rebuild(step, context)
         return _run(step, context)
 
@@ -60,7 +60,7 @@ def _run(step: Step, context: StepContext) -> Artifacts:
     solves: tuple[SolveReport, ...] = ()
     try:
         with (
-            _opened(plan),
+            _keep_checkpoints_open(plan),
             context.shards.write(plan.parts[step.index]) as writer,
         ):
             if step.index == 0:
@@ -73,8 +73,8 @@ def _run(step: Step, context: StepContext) -> Artifacts:
                     combine_parameter(tensor, context, writer)
                     context.progress(tensor.name)
     except OverflowError as error:
-        raise InputError(f"{step.name}: {error}; ask for a wider dtype in [merge]") from error
-    for prefix in context.hidden if step.needs_forward else ():
+        raise InputError(f'{step.name}: {error}; set a wider [merge] dtype, such as "float32"') from error
+    for prefix in context.hidden if step.writes_hidden_states else ():
         if prefix == "merged" or not step.regressed:  # a regressed block writes its own hidden states as it goes
             propagate(step, context, prefix)
     return Artifacts(
@@ -85,13 +85,13 @@ def _run(step: Step, context: StepContext) -> Artifacts:
     )
 
 
-def amount_of_work(step: Step, plan: Plan) -> int:
+def progress_units(step: Step, plan: Plan) -> int:
     """How many units of progress a step reports."""
     method = plan.method
-    num_batches = sum(len(c.rows.batches) for c in plan.candidates) if method.streams else 0
+    num_batches = sum(len(c.rows.batches) for c in plan.candidates) if method.needs_calibration() else 0
     if not step.regressed:
-        return len(step.parameters) + num_batches * step.needs_forward * len(method.prefixes())
-    forward_passes = len(plan.passes(step)) + (step.needs_forward and "merged" in method.prefixes())
+        return len(step.parameters) + num_batches * step.writes_hidden_states * len(method.prefixes())
+    forward_passes = len(plan.passes(step)) + (step.writes_hidden_states and "merged" in method.prefixes())
     return forward_passes * num_batches + len(step.regressed) * (len(plan.candidates) + 1)
 
 
@@ -104,7 +104,7 @@ def committed_step(step: Step, artifacts: Artifacts, peak: Peak, projected: Mapp
         shard_bytes=artifacts.written.num_bytes,
         shard_sha256=artifacts.written.sha256,
         shard_sampled=artifacts.written.sampled,
-        generation=step.depth + 1 if step.needs_forward else None,
+        generation=step.depth + 1 if step.writes_hidden_states else None,
         solves=tuple(asdict(solve) for solve in artifacts.solves),
         seconds=round(peak.seconds, 3),
         peak_bytes=peak.num_bytes,

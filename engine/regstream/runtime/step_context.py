@@ -12,13 +12,13 @@ from regstream.device.profiler import Profiler
 from regstream.device.workspace import Workspace
 from regstream.events import Listener, Progressed, Warned
 from regstream.methods.method import GroupStatistics, Prefix
-from regstream.plan.job import PlannedCandidate
+from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.plan import Plan
 from regstream.plan.step import Step
 from regstream.storage.hidden_states import HiddenStates
 from regstream.storage.shards import Shards
 
-_BLOCK, _REFERENCE, _MERGED = "block", "reference", "merged linears"
+_BLOCK, _REFERENCE, _SOLVED = "block", "reference", "merged linears"
 
 
 class StepContext:
@@ -53,7 +53,7 @@ class StepContext:
             self.workspace.release_all_but()
             self._groups = None
         elif self._previous is None or self._previous.kind != step.kind:
-            self.workspace.release(_BLOCK, _REFERENCE, _MERGED)
+            self.workspace.release(_BLOCK, _REFERENCE, _SOLVED)
         self._previous = step
         self.profiler.begin()
         malloc.trim()
@@ -62,19 +62,19 @@ class StepContext:
         """After a candidate: return what its batches left free to the operating system."""
         malloc.trim()
 
-    def weights(self, step: Step) -> dict[str, Tensor]:
+    def parameter_buffers(self, step: Step) -> dict[str, Tensor]:
         """Buffers for a step's parameters, in their compute dtype."""
         buffers = self._compute_buffers(_BLOCK, {p.block_name: p.shape for p in step.parameters})
         return {parameter.name: buffers[parameter.block_name] for parameter in step.parameters}
 
     def load(self, step: Step, reader: TensorReader) -> dict[str, Tensor]:
         """Fill the buffers for a step's parameters from a checkpoint or a result."""
-        weights = self.weights(step)
+        weights = self.parameter_buffers(step)
         with self.profiler.region("reading", num_bytes=sum(weight.nbytes for weight in weights.values())):
             reader.read(weights)
         return weights
 
-    def reference(self, step: Step, groups: Sequence[str]) -> dict[str, Tensor]:
+    def load_reference(self, step: Step, groups: Sequence[str]) -> dict[str, Tensor]:
         """Buffers for the reference R that differences are taken from: of the linears of some input groups.
 
         Where all candidates are adapters on one model, it is that model's whole block, read here; from it each
@@ -89,10 +89,10 @@ class StepContext:
                 shared.read_into_cache(reference)
         return reference
 
-    def merged_linears(self, step: Step) -> dict[str, Tensor]:
+    def solved_linears(self, step: Step) -> dict[str, Tensor]:
         """Buffers for the linears of a block that are solved, as later input groups of the block need them."""
         linears = [parameter for group in step.regressed.values() for parameter in group]
-        buffers = self._compute_buffers(_MERGED, {p.block_name: p.shape for p in linears})
+        buffers = self._compute_buffers(_SOLVED, {p.block_name: p.shape for p in linears})
         return {parameter.name: buffers[parameter.block_name] for parameter in linears}
 
     def statistics(self, step: Step, groups: Sequence[str]) -> dict[str, GroupStatistics]:
@@ -100,12 +100,12 @@ class StepContext:
         described = [step.linear_group(group) for group in groups]
         if described != self._groups:
             # The reference is the same whole block for all groups where the candidates share a model.
-            kept = (_BLOCK, _MERGED, *([_REFERENCE] if self.plan.shared is not None else ()))
+            kept = (_BLOCK, _SOLVED, *([_REFERENCE] if self.plan.shared is not None else ()))
             self.workspace.release_all_but(*kept)
             self._groups = described
         return {group.name: self.plan.method.statistics(group, self.workspace) for group in described}
 
-    def merged(self, step: Step) -> TensorReader:
+    def result_reader(self, step: Step) -> TensorReader:
         """A step's result, read back from its shard."""
         part = self.plan.parts[step.index]
         file, extents, specs = self.shards.path(part), part.extents, {}

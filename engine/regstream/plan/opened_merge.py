@@ -51,7 +51,7 @@ class PlannedCandidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class OpenedMerge:
     """An opened merge, without its costs."""
 
     manifest: Manifest
@@ -118,7 +118,7 @@ class Job:
         """The tensors that a step reads, by reader, about in order; what candidates share is read once a pass."""
         for checkpoint, *tied in self.ties if step.index == 0 else ():
             yield [checkpoint.tensors[name] for name in tied]
-        is_loaded = bool(step.regressed or (step.needs_forward and "own" in self.method.prefixes()))
+        is_loaded = bool(step.regressed or (step.writes_hidden_states and "own" in self.method.prefixes()))
         names = [tensor.name for tensor in step.parameters if is_loaded or tensor.rule != "base"]
         of_base = [tensor.name for tensor in step.parameters if tensor.rule in ("base", "combine")]
         is_cached = bool(step.regressed) or not is_loaded

@@ -8,8 +8,8 @@ from regstream.checkpoint.source import LOCAL
 from regstream.data.pixels import PixelRows
 from regstream.errors import InputError, ResumeError
 from regstream.events import Listener, Warned
-from regstream.plan.identity import identify
 from regstream.plan.plan import Plan
+from regstream.plan.run_identity import identify
 from regstream.storage import digests
 from regstream.storage.identity import Identity, differences
 

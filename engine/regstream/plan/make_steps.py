@@ -12,17 +12,17 @@ from regstream.models.families.family import Family
 from regstream.models.parameter import Parameter
 from regstream.plan.step import Kind, PlannedParameter, Step
 
-Shapes = Mapping[str, tuple[int, ...]]
+ParameterShapes = Mapping[str, tuple[int, ...]]
 
 
 def make_steps(
     manifest: Manifest,
     method: Method,
     family: Family,
-    shapes: Shapes,
+    shapes: ParameterShapes,
     itemsize: int = 4,
     *,
-    carried: Shapes = MappingProxyType({}),
+    carried: ParameterShapes = MappingProxyType({}),
     stored_name: Callable[[str], str] = str,
 ) -> tuple[Step, ...]:
     """Lay out the steps for a model's parameters, each value of which takes `itemsize` bytes in the result.
@@ -45,7 +45,7 @@ def make_steps(
         if found:
             steps.append((kind, block, _in_group_order(found, family)))
     regresses = [any(p.rule == "regress" for p in found) for _, _, found in steps]
-    last = len(steps) - 1 - regresses[::-1].index(True) if method.streams and any(regresses) else -1
+    last = len(steps) - 1 - regresses[::-1].index(True) if method.needs_calibration() and any(regresses) else -1
     sizes = [sum(math.prod(p.shape) for p in found) * itemsize for _, _, found in steps]
     shards = _shard_names(sizes, manifest.merge.shard_size)
     return tuple(
@@ -55,7 +55,7 @@ def make_steps(
             block=block,
             parameters=tuple(found),
             shard=shards[index],
-            needs_forward=index < last,
+            writes_hidden_states=index < last,
         )
         for index, (kind, block, found) in enumerate(steps)
     )
@@ -108,7 +108,7 @@ def _in_group_order(parameters: list[PlannedParameter], family: Family) -> list[
     return sorted(parameters, key=lambda p: len(groups) if p.group is None else groups.index(p.group))
 
 
-def _check_rules(rules: Sequence[Rule], family: Family, shapes: Shapes, num_blocks: int) -> None:
+def _check_rules(rules: Sequence[Rule], family: Family, shapes: ParameterShapes, num_blocks: int) -> None:
     problems = rule_problems(rules, ((name, family.block_of(name)) for name in shapes), num_blocks)
     if problems:
         raise ManifestError(problems)
@@ -144,4 +144,4 @@ class _Rules:
         other = getattr(self._manifest.merge.others, part)
         if other is not None:
             return "average" if other == "average" else "base"
-        return self._family.defaults[part] if self._method.streams else self._method.rule(is_linear=False)
+        return self._family.defaults[part] if self._method.needs_calibration() else self._method.rule(is_linear=False)
