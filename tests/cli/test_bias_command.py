@@ -9,6 +9,7 @@ from click.testing import Result
 Invoke = Callable[..., Result]
 
 
+@pytest.mark.slow
 def test_the_table(invoke: Invoke, finished: Path) -> None:
     again = ("--also", f"again={finished.parent / 'merged'}")
     result = invoke("bias", finished, *again, "--only", "regmean++", "--only", "again")

@@ -116,6 +116,7 @@ def test_a_shard_that_goes_while_the_run_is_under_way_is_noticed_before_it_ends(
     assert shards(merge.output) == expected
 
 
+@pytest.mark.slow
 def test_an_output_that_is_renamed_in_the_manifest_begins_anew(
     invoke: Invoke, merge: Merge, expected: dict[str, bytes]
 ) -> None:
@@ -178,6 +179,7 @@ def test_a_finished_result_that_is_not_what_was_made_is_refused(
     assert name in result.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_card_may_be_edited(invoke: Invoke, finished: Path) -> None:
     card = finished.parent / "merged" / "README.md"
     card.write_text("mine")
@@ -196,6 +198,7 @@ def test_a_result_of_other_settings_is_refused(invoke: Invoke, finished: Path, c
     assert "holds the result of another merge: manifest alpha: 0.95 before, 0.5 now" in result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["evaluate", "bias"])
 def test_so_is_one_of_other_inputs_but_not_where_it_is_not_judged(invoke: Invoke, finished: Path, command: str) -> None:
     flip(finished.parent / "candidate-1" / "model.safetensors", -3)
@@ -205,6 +208,7 @@ def test_so_is_one_of_other_inputs_but_not_where_it_is_not_judged(invoke: Invoke
     assert invoke(command, finished, "--only", "mean").exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "then"), [((), ("--full-digest",)), slow(("--full-digest",), ())])
 def test_full_digests_are_no_change(
     invoke: Invoke, merge: Merge, first: tuple[str, ...], then: tuple[str, ...]
@@ -261,6 +265,7 @@ def test_an_input_that_is_replaced_meanwhile_is_noticed_and_nothing_of_it_commit
     assert shards(merge.output) == expected
 
 
+@pytest.mark.slow
 def test_an_input_that_was_only_touched_is_a_warning_that_full_digests_do_without(merge: Merge) -> None:
     warned: list[str] = []
 

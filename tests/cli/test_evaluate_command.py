@@ -33,6 +33,7 @@ def test_the_table(invoke: Invoke, finished: Path) -> None:
     assert "regstream: evaluate mean" in result.stderr.splitlines()
 
 
+@pytest.mark.slow
 def test_the_table_goes_into_the_model_card_and_the_result_still_verifies(invoke: Invoke, finished: Path) -> None:
     result = invoke("evaluate", finished)
     card = (finished.parent / "merged" / "README.md").read_text()
@@ -51,6 +52,7 @@ def test_without_a_result_the_command_that_makes_one_is_named(invoke: Invoke, fi
     assert "unmade: there is no result yet; `regstream run` makes it" in result.stderr
 
 
+@pytest.mark.slow
 def test_json(invoke: Invoke, finished: Path) -> None:
     record = json.loads(invoke("evaluate", finished, "--cross", "--json").stdout)
     assert record["datasets"] == ["task0", "task1"]

@@ -72,6 +72,7 @@ def test_a_second_run_into_the_same_output_is_refused(invoke: Invoke, fresh: Pat
     assert invoke("verify", folder / "merged").exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_tidied_while_another_is_at_work(invoke: Invoke, finished: Path) -> None:
     state = finished.parent / "merged" / ".regstream"
     again = written(finished, "again.toml", ("[resources]\n", '[resources]\nworkdir = "fast"\n'))
@@ -222,6 +223,7 @@ def piped() -> Iterator[Callable[[str], Path]]:
         os.close(reader)
 
 
+@pytest.mark.slow
 def test_a_manifest_from_a_pipe_is_recorded_as_it_was_read(
     invoke: Invoke, fresh: Path, piped: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def test_the_commands(invoke: Callable[..., Result], here: Path) -> None:
     assert "merged: intact" in result.stdout
 
 
+@pytest.mark.slow
 def test_the_python(invoke: Callable[..., Result], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [lines] = [block for block in shown("sh") if "regstream init" in block]
     [init] = [line for line in lines.replace("\\\n", "").splitlines() if line.startswith("regstream init")]

@@ -4,6 +4,7 @@ import errno
 
 import pytest
 
+from cases import slow
 from crash.faults import in_child, of_every_kind, refuse, with_fault
 from crash.resuming import Resuming, contents
 
@@ -18,7 +19,7 @@ def check_failing(resuming: Resuming, places: list[str], index: int, number: int
 
 
 @pytest.mark.parametrize("kind", ["regmean++"], indirect=True)
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO], ids=["ENOSPC", "EIO"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, slow(errno.EIO)], ids=["ENOSPC", "EIO"])
 def test_at_a_few_operations(resuming: Resuming, places: list[str], number: int) -> None:
     for index in range(len(places) // 8, len(places), len(places) // 2):
         check_failing(resuming, places, index, number)

@@ -43,6 +43,7 @@ def test_adapters_are_merged_as_the_checkpoints_that_peft_makes(tmp_path: Path, 
     assert difference < 2e-4, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["regmean", *map(slow, ["average", "task_arithmetic"])])
 def test_by_every_method(tmp_path: Path, method: str) -> None:
     config = {"use_rslora": True, "rank_pattern": {"v_proj": 2}, "modules_to_save": ["norm", "input_layernorm"]}
@@ -52,6 +53,7 @@ def test_by_every_method(tmp_path: Path, method: str) -> None:
     assert difference < (2e-4 if method == "regmean" else 2e-6), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["regmean++", *map(slow, ["regmean", "average", "task_arithmetic"])])
 def test_the_base_is_read_once_for_all_of_them(tmp_path: Path, method: str) -> None:
     options = {"hidden": 128, "layers": 4, "candidates": 3, "num_rows": 4, "merge": {"method": method}}
@@ -188,6 +190,7 @@ def test_an_adapter_that_was_made_for_another_model_is_told(tmp_path: Path) -> N
     assert told.startswith('candidate "task2": adapter_config.json says that the adapter was made for org/Other-7B')
 
 
+@pytest.mark.slow
 def test_what_adapters_take_is_planned(tmp_path: Path) -> None:
     merge = made(tmp_path / "merge", "llama", {"hidden": 64})
     plan = merge.plan()

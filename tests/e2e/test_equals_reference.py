@@ -95,6 +95,7 @@ def test_weights_without_an_off_diagonal_scale(tmp_path: Path) -> None:
     assert_equal(merge, weights=WEIGHTS, alpha=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [METHODS[0], *map(slow, METHODS[1:])])
 def test_only_the_ratios_of_weights_count(tmp_path: Path, method: reference.Method) -> None:
     made = []
@@ -113,6 +114,7 @@ def test_a_weight_that_no_sum_resolves_has_no_effect(tmp_path: Path, method: ref
     assert_equal(merge, method, weights=[1.0, 1e-60, 1.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "batch_rows"), [("regmean++", 5), *map(slow, ["regmean++", "regmean++", "regmean"], [1, 8, 5])]
 )
@@ -219,6 +221,7 @@ def test_scale_of_task_arithmetic(tmp_path: Path) -> None:
     assert_equal(merge, "task_arithmetic", scale=0.8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "method"), [("llama", "regmean"), slow("clip", "average")])
 def test_output_dtype_is_one_cast_at_the_end(tmp_path: Path, family: checkpoints.Family, method: str) -> None:
     results = []
@@ -238,6 +241,7 @@ def test_hidden_states_pass_the_blocks_as_they_were_written(tmp_path: Path) -> N
     assert 0 < difference < 2**-7, name
 
 
+@pytest.mark.slow
 def test_bfloat16_candidates_are_merged_more_exactly_than_they_are_kept(tmp_path: Path) -> None:
     merge = make_merge(tmp_path, merge={"dtype": "float32"}, dtype=torch.bfloat16)
     difference, name = worst_difference(read_result(merge.run()), merge.reference())

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 import checkpoints
+from cases import slow
 from hub_server import Fault, Hub
 from merging import Merge
 from regstream.storage import digests
@@ -78,10 +79,10 @@ def with_mistakes(local_once: Merge, remote: Merge, hub: Hub, tmp_path: Path) ->
     ("names", "line"),
     [
         (("org/candidate-2", "org/absent"), 'candidate "task2": org/absent@main: not on the hub, or private'),
-        (("org/base", "org/base@v9"), "base: org/base@v9: the hub has no such revision"),
-        (("org/candidate-2", "org/private"), "private: HF_TOKEN has no access to it"),
-        (("org/candidate-2", "org/lacking"), f"names {LACKING}, which is not there"),
-        (("org/candidate-2", "org/narrow"), "head_dim is 16, where the base has 32"),
+        slow(("org/base", "org/base@v9"), "base: org/base@v9: the hub has no such revision"),
+        slow(("org/candidate-2", "org/private"), "private: HF_TOKEN has no access to it"),
+        slow(("org/candidate-2", "org/lacking"), f"names {LACKING}, which is not there"),
+        slow(("org/candidate-2", "org/narrow"), "head_dim is 16, where the base has 32"),
     ],
 )
 def test_a_mistake_is_one_line_before_any_shard(

@@ -55,7 +55,14 @@ def read(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> dict[str
     return into
 
 
-@pytest.mark.parametrize(("family", "config"), CASES.values(), ids=CASES.keys())
+#: Others read the same code with other names.
+EVERYDAY = ("llama", "gpt2", "ranks and alphas of their own", "whole modules", "a tuned embedding")
+
+
+@pytest.mark.parametrize(
+    ("family", "config"),
+    [pytest.param(*case, id=name, marks=[] if name in EVERYDAY else pytest.mark.slow) for name, case in CASES.items()],
+)
 def test_what_is_read_is_what_peft_merges(tmp_path: Path, family: checkpoints.Family, config: dict[str, Any]) -> None:
     base = checkpoints.make_family(tmp_path, family, candidates=0).base
     adapter = make_adapter(base, tmp_path / "adapter", **config)

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPModel
 
 import checkpoints
+from cases import slow
 from merging import Merge, make_merge
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate.accuracy import Accuracy
@@ -80,7 +81,7 @@ def head_of_transformers(folder: Path) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"sharded": True}, {"dtype": torch.bfloat16}], ids=["whole", "sharded", "bf16"]
+    "options", [{}, slow({"sharded": True}), slow({"dtype": torch.bfloat16})], ids=["whole", "sharded", "bf16"]
 )
 def test_a_head_is_made_of_what_transformers_makes_of_the_prompts(tmp_path: Path, options: dict[str, Any]) -> None:
     merge = make(tmp_path, **options)

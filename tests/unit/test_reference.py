@@ -121,6 +121,7 @@ def relative(got: Tensor, expected: Tensor) -> float:
     return float((got - expected).norm() / expected.norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["regmean", "regmean++", "average", "task_arithmetic"])
 def test_identical_candidates_are_a_fixed_point(tmp_path: Path, method: Method) -> None:
     case = make_case(tmp_path, "llama", spread=0.0)
@@ -128,6 +129,7 @@ def test_identical_candidates_are_a_fixed_point(tmp_path: Path, method: Method) 
         torch.testing.assert_close(merged, case.base.get_parameter(name).detach(), rtol=0, atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", REGRESSIONS)
 @pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [0.5, 1.0, 3.0]], ids=["equal", "weighted"])
 def test_merged_weight_zeroes_the_gradient_where_the_average_does_not(
@@ -161,6 +163,7 @@ def test_the_last_block_is_optimal_behind_the_merged_prefix_and_only_for_regmean
         assert gradient(plain[name], *arguments).norm() > 1e-4 * at_mean
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", REGRESSIONS)
 def test_one_candidate_gives_its_own_linears(case: Case, method: Method) -> None:
     alone = merge(method, case.base, case.candidates[:1], case.rows[:1])
@@ -178,6 +181,7 @@ def test_the_two_regressions_agree_on_block_0_alone(case: Case) -> None:
             assert relative(plus[name], plain[name]) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", REGRESSIONS)
 def test_order_of_candidates_does_not_matter(case: Case, method: Method) -> None:
     weights = [1.0, 2.0, 0.5]
@@ -189,6 +193,7 @@ def test_order_of_candidates_does_not_matter(case: Case, method: Method) -> None
     assert all(relative(mispaired[name], forward[name]) > 1e-3 for name in case.linears())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", REGRESSIONS)
 def test_scarce_tokens_leave_the_unvisited_at_the_mean(scarce_case: Case, method: Method) -> None:
     case = with_shared_stem(scarce_case)
@@ -218,6 +223,7 @@ def test_defaults_outside_the_blocks_are_as_published(case: Case) -> None:
             assert relative(merged, mean) > 1e-3
 
 
+@pytest.mark.slow
 def test_uses_and_others_are_obeyed(case: Case) -> None:
     def uses(name: str, block: int) -> Use:
         return "base" if "mlp" in name else "average" if block == 1 else "regress"

@@ -48,6 +48,7 @@ def by_place(found: list[RepresentationBias]) -> dict[tuple[str, str, int], tupl
     return {(bias.model, bias.dataset, bias.depth): (bias.l1, bias.cosine) for bias in found}
 
 
+@pytest.mark.slow
 def test_every_distance_is_the_whole_models(merge: Merge) -> None:
     found = by_place(representation_bias(merge.plan(), also={"copy": merge.folders.candidates[0]}))
     assert {model for model, _, _ in found} == {"mean", "regmean++", "copy"}

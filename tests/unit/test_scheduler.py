@@ -64,6 +64,7 @@ def test_a_finished_merge_is_not_done_again(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in merge.output.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_the_result_of_another_merge_is_kept_until_it_is_given_up(tmp_path: Path) -> None:
     merge = make_merge(tmp_path, layers=1, hidden=8, candidates=2)
     merge.run()
@@ -106,6 +107,7 @@ def test_activations_that_overflow_are_refused_by_candidate_and_group(tmp_path: 
         merge.run()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "size", "count"),
     [
