@@ -89,4 +89,5 @@ def main() -> None:
     try:
         cli(prog_name="regstream")
     except OSError as error:  # from writing a help text; errors of commands are already reported
+        discard_stdout()  # its buffer would fail once more at the exit
         sys.exit(report_error(BudgetError(f"standard output: {error.strerror}"), debug=False))
