@@ -126,6 +126,7 @@ def test_a_method_with_a_teacher_inside_the_merged_block(tmp_path: Path, monkeyp
     monkeypatch.setitem(METHODS, FollowTeacher.name, FollowTeacher)
     merge = make_merge(tmp_path, "llama", candidates=2, layers=2, merge={"method": FollowTeacher.name})
     output = merge.run()
+    assert not (output / ".regstream").exists()  # both kinds of hidden states are gone
     base = checkpoints.load(merge.folders.base)
     expected = dense(base, [checkpoints.load(folder) for folder in merge.folders.candidates], merge.rows)
     difference, name = worst_difference(read_result(output), {n: p.detach() for n, p in expected.items()})
