@@ -12,8 +12,9 @@ from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.header import FLOAT_DTYPES, TensorSpec, read_header
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import LOCAL, Source
-from regstream.errors import InputError
+from regstream.errors import InputError, label_boundary
 from regstream.models.config.config_file import ADAPTER_CONFIG
+from regstream.units import format_names
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"
@@ -30,7 +31,6 @@ _OTHER_KINDS = {
     ".base_layer.": "a tuned parameter beside factors",
     ".trainable_tokens_": "a row of single tokens",
 }
-_MAX_NAMES_LISTED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +57,9 @@ class Adapter(TensorReader):
         super().__init__(label, _read_tensors(folder, source), source)
         names = _AdapterNames(self.config, self.tensors, model)
         if names.unknown:
-            raise InputError(
-                f"{self.file}: {_listed(names.unknown)} no weight of {model.folder}, the model of the adapter"
-                f"{_advice(names.unknown[0], model)}"
-            )
+            unknown = f"{format_names(names.unknown, 3)} {'match' if len(names.unknown) > 1 else 'matches'}"
+            advice = _advice(names.unknown[0], model)
+            raise InputError(f"{self.file}: {unknown} no weight of {model.folder}, the model of the adapter{advice}")
         self.ignored_names = tuple(sorted(names.ignored_names))
         self.duplicates = tuple(sorted(names.duplicates))
         self.replacements: Mapping[str, str] = names.replacements
@@ -184,10 +183,8 @@ def open_adapter(label: str, folder: Path, model: Checkpoint, source: Source = L
     Raises:
         InputError: the adapter is of an unsupported kind, or does not fit the model.
     """
-    try:
+    with label_boundary(label):
         return Adapter(label, folder, source, model)
-    except InputError as error:
-        raise InputError(f"{label}: {error}") from error
 
 
 def _advice(name: str, model: Checkpoint) -> str:
@@ -202,8 +199,3 @@ def _advice(name: str, model: Checkpoint) -> str:
             expected = f"{_PREFIX}{plain}{bare.removeprefix(module)}"
             return f"; peft does not find it either; if {expected} is meant, rename what the file holds"
     return ""
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES_LISTED:,} more" if len(names) > _MAX_NAMES_LISTED else ""
-    return f"{', '.join(names[:_MAX_NAMES_LISTED])}{more} {'match' if len(names) > 1 else 'matches'}"

@@ -12,12 +12,13 @@ from regstream.checkpoint.layout import read_layout, unindexed_files
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.checkpoint.wrapper_names import prefix_hint, strip_wrapper_names
-from regstream.errors import InputError
+from regstream.errors import InputError, label_boundary
 from regstream.models.config.build import build_config
 from regstream.models.config.config_file import CONFIG, read_config
 from regstream.models.config.nested import nested_config
 from regstream.models.families.family import Family
 from regstream.models.families.registry import FAMILIES, family_of
+from regstream.units import format_names
 
 
 class Checkpoint(TensorReader):
@@ -53,10 +54,8 @@ class Checkpoint(TensorReader):
 
     def config_with(self, **values: object) -> PreTrainedConfig:
         """Its config with some values replaced, as transformers reads it; raises as `model_config` does."""
-        try:
+        with label_boundary(self.label):
             return build_config(self.family, {**self.config, **values}, self.folder / CONFIG)
-        except InputError as error:
-            raise InputError(f"{self.label}: {error}") from error
 
     def override_config(self, **values: object) -> None:
         """Replace some values of its config."""
@@ -148,7 +147,7 @@ def open_checkpoint(
     Raises:
         InputError: config or headers are missing or damaged, or the architecture is unknown.
     """
-    try:
+    with label_boundary(label):
         config = read_config(folder)
         family = part or family_of(str(config.get("model_type")), family)
         if family is None:
@@ -161,13 +160,9 @@ def open_checkpoint(
             config = nested_config(family, config, folder / CONFIG)
         layout, notes = _strip_wrappers(label, family, read_layout(folder, source))
         if unindexed := unindexed_files(folder, source):
-            more = f" and {len(unindexed) - 1:,} more" if len(unindexed) > 1 else ""
-            notes.append(
-                f"{label}: left out: {unindexed[0]}{more}: its index does not name it; libraries may load it instead"
-            )
+            reason = "its index does not name it; libraries may load it instead"
+            notes.append(f"{label}: left out: {format_names(unindexed, 1)}: {reason}")
         checkpoint = Checkpoint(label, folder, config=config, family=family, source=source, layout=layout, notes=notes)
-    except InputError as error:
-        raise InputError(f"{label}: {error}") from error
     _check_blocks(checkpoint)
     return checkpoint
 

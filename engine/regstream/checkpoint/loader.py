@@ -10,7 +10,7 @@ from regstream.checkpoint.auxiliary_names import AUXILIARY_PATTERNS
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.checkpoint.shared import LastReadCache, SharedCheckpoint
 from regstream.checkpoint.source import LOCAL, HubSource, Source
-from regstream.errors import InputError
+from regstream.errors import label_boundary
 from regstream.events import Listener
 from regstream.hub.prefetcher import ShardPrefetcher
 from regstream.hub.repository import Repository, open_repository, warn_if_moved
@@ -107,11 +107,9 @@ class CheckpointLoader:
         """The folder and the source of a checkpoint; downloads its small files."""
         if reference.folder is not None:
             return reference.folder, LOCAL
-        try:
+        with label_boundary(label):
             repository = self._repository(reference, config)
             repository.fetch(*patterns)
-        except InputError as error:
-            raise InputError(f"{label}: {error}") from error
         return repository.folder, HubSource(repository, self.prefetcher)
 
     def _repository(self, reference: ModelRef, config: str) -> Repository:

@@ -16,6 +16,7 @@ from typing import Any
 from regstream.errors import InputError, ResumeError
 from regstream.storage import durable
 from regstream.storage.locking import exclusive_lock
+from regstream.units import format_names
 
 LOCK = "lock"
 MARKER = "regstream-folder.json"
@@ -243,5 +244,4 @@ def _resolve(path: Path) -> Path:
 
 def leftover_message(paths: Collection[Path]) -> str:
     """The warning about files that stay in a run's folder."""
-    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-    return f"{min(paths)}{more}: not removed, since no run made it; its folder stays too"
+    return f"{format_names(sorted(paths), 1)}: not removed, since no run made it; its folder stays too"

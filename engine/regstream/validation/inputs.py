@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 from regstream.checkpoint.adapted import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.header import FLOAT_DTYPES
-from regstream.errors import InputError
+from regstream.errors import label_boundary
 from regstream.manifest.schema import Manifest
 from regstream.models.architecture.input_groups import check_input_groups
 from regstream.models.architecture.modules import ungrouped_weights
@@ -149,10 +149,8 @@ def _model_in_exact_dtype(base: Checkpoint, candidates: Sequence[Checkpoint], de
 
 
 def _build_model(base: Checkpoint, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> LayeredModel:
-    try:
+    with label_boundary(base.label):
         return LayeredModel(base.family, config, dtype=dtype, device=device)
-    except InputError as error:
-        raise InputError(f"{base.label}: {error}") from error
 
 
 def _check_base(

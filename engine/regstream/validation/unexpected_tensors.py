@@ -8,6 +8,7 @@ from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.header import FLOAT_DTYPES, TensorSpec
 from regstream.errors import InputError
 from regstream.models.layered_model import LayeredModel
+from regstream.units import format_names
 from regstream.validation.summaries import summarize_names
 
 #: Names of buffers that models compute from the config and older files store, and their fewest dimensions: a causal
@@ -207,6 +208,5 @@ def _quantization_method(checkpoint: Checkpoint) -> str | None:
 
 
 def _list_names(names: list[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
-    tensors = "tensors" if len(names) > 1 else "tensor"
-    return f"{tensors} {', '.join(names[:_MAX_NAMES])}{more} {'are' if len(names) > 1 else 'is'}"
+    listed = format_names(names, _MAX_NAMES)
+    return f"tensors {listed} are" if len(names) > 1 else f"tensor {listed} is"
