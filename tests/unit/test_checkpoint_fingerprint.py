@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from regstream.checkpoint.source import LOCAL
 from regstream.checkpoint.header import read_header
+from regstream.checkpoint.source import LOCAL
 from regstream.errors import InputError
 
 LARGE = 16 << 20

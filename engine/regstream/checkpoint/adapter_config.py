@@ -46,12 +46,9 @@ def _check_patterns(patterns: dict[str, _Value]) -> dict[str, _Value]:
     return patterns
 
 
-def _none_is_empty(value: object) -> object:
-    return {} if value is None else value
-
-
 _Rank = Annotated[int, Field(gt=0)]
-_Patterns = Annotated[dict[str, _Value], BeforeValidator(_none_is_empty), AfterValidator(_check_patterns)]
+_NoneIsEmpty = BeforeValidator(lambda value: {} if value is None else value)
+_Patterns = Annotated[dict[str, _Value], _NoneIsEmpty, AfterValidator(_check_patterns)]
 
 
 class AdapterConfig(BaseModel):

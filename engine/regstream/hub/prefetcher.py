@@ -1,7 +1,7 @@
 """Has shards of the hub on disk when a step reads them: the next one downloads while the current one is in use."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotDone
 from contextlib import contextmanager, suppress
@@ -31,10 +31,10 @@ class _Download:
         self._is_cancelled = False
         threading.Thread(target=self._run, name=f"fetch {file}", daemon=True).start()
 
-    def wait(self, report: Callable[[int], None]) -> None:
-        """Wait for the end and raise the download's error; calls `report` regularly with the bytes so far."""
+    def wait(self, listener: Listener) -> None:
+        """Wait for the end and raise the download's error; reports the bytes so far to `listener`."""
         while True:
-            report(self.num_bytes)
+            listener(Fetching(file=str(self.file), num_bytes=self.num_bytes, total_bytes=self.file.size))
             try:
                 return self._done.result(timeout=_REPORT_SECONDS)
             except NotDone:
@@ -154,11 +154,8 @@ class ShardPrefetcher:
         return self._download
 
     def _wait(self, download: _Download) -> None:
-        def report(num_bytes: int) -> None:
-            self._listener(Fetching(file=str(download.file), num_bytes=num_bytes, total_bytes=download.file.size))
-
         try:
-            download.wait(report)
+            download.wait(self._listener)
         finally:
             if download.is_done:
                 self._download = None

@@ -139,12 +139,7 @@ class _Branch:
 
 @contextmanager
 def _upload_error_boundary(what: str) -> Iterator[None]:
-    """As `hub_error_boundary`, and for what else the client raises when it writes.
-
-    Raises:
-        HubError: in place of the client's error.
-        OSError: a file cannot be read.
-    """
+    """As `hub_error_boundary`, and for what else the client raises when it writes."""
     try:
         with hub_error_boundary(what):
             try:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -150,7 +151,8 @@ class ConfigComparison:
         changed: PreTrainedConfig = deepcopy(self._base.model_config)
         path, _, name = attribute.rpartition(".")
         try:
-            owner, theirs = (_sub_config(config, path) for config in (changed, candidate.model_config))
+            configs = changed, candidate.model_config
+            owner, theirs = map(attrgetter(path), configs) if path else configs
             if name in vars(theirs):
                 setattr(owner, name, deepcopy(vars(theirs)[name]))
             else:
@@ -187,12 +189,6 @@ def _headless(checkpoint: Checkpoint) -> str:
     names = checkpoint.config.get("architectures")
     name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
     return f", whose architecture is {name}" if name and not name.endswith(("ForCausalLM", "LMHeadModel")) else ""
-
-
-def _sub_config(config: PreTrainedConfig, path: str) -> Any:
-    for name in filter(None, path.split(".")):
-        config = getattr(config, name)
-    return config
 
 
 def _has_rope_type(config: PreTrainedConfig, rope_types: Collection[str] | None = None) -> bool:
