@@ -39,7 +39,9 @@ class TensorReader:
         Raises:
             InputError: a file cannot be read, or a weight is NaN or infinite.
         """
-        for file, names in groupby(sorted(into, key=self._position), key=lambda name: self.tensors[name].file):
+        specs = self.tensors
+        in_file_order = sorted(into, key=lambda name: (specs[name].file, specs[name].begin))
+        for file, names in groupby(in_file_order, key=lambda name: specs[name].file):
             with self._open(file) as descriptor:
                 for name in names:
                     self._fill(descriptor, name, 0, into[name].view(-1))
@@ -87,9 +89,6 @@ class TensorReader:
         """A tensor, its file and the label, for an error."""
         return f"{self.label}: {self.tensors[name].file}: tensor {name}"
 
-    def _position(self, name: str) -> tuple[Path, int]:
-        return self.tensors[name].file, self.tensors[name].begin
-
     @contextmanager
     def _open(self, file: Path) -> Iterator[int]:
         is_kept = self._descriptors is not None
@@ -131,5 +130,5 @@ class TensorReader:
 
     def _refuse_nonfinite(self, name: str, values: Tensor) -> None:
         if not all_finite(values):
-            worthless = "holds NaN or infinite values; a merge with it would be worthless"
-            raise InputError(f"{self.describe(name)} {worthless}")
+            problem = "holds NaN or infinite values; a merge with it would be worthless"
+            raise InputError(f"{self.describe(name)} {problem}")

@@ -97,13 +97,13 @@ class RunFolder:
                 )
             return
         marked = self._read_marker()
-        if self.path.parent != self.output and marked["output"] != str(_resolve(self.output)):
+        if self.path.parent != self.output and marked["output"] != os.path.realpath(self.output):
             raise InputError(f"{self.path}: has the state of a run that writes {marked['output']}; move it away")
         _refuse_links(self.path)
 
     def mark(self, files: Iterable[str] = ()) -> None:
         """Write this output's marker; `files` names the files of the output that runs may write and remove."""
-        record = {"format": _FORMAT, "output": str(_resolve(self.output)), "files": sorted(files)}
+        record = {"format": _FORMAT, "output": os.path.realpath(self.output), "files": sorted(files)}
         durable.write_file(self.path / MARKER, json.dumps(record, indent=2).encode())
 
     def files(self) -> frozenset[str]:
@@ -233,13 +233,6 @@ def _refuse_links(folder: Path) -> None:
         for name in (*folders, *names):
             if (path := Path(parent, name)).is_symlink():
                 raise InputError(f"{path}: a link, in the folder in which a run keeps its state; remove it")
-
-
-def _resolve(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError):
-        return path
 
 
 def leftover_message(paths: Collection[Path]) -> str:

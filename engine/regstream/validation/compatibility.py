@@ -43,7 +43,8 @@ def check_candidate(
     Raises:
         InputError: a tensor is missing or of another shape, or the vocabulary has another size.
     """
-    vocabulary = _vocabulary_tensors(base)
+    is_text = base.family.modality == "input_ids"
+    vocabulary = {name for name in base.tensors if is_text and base.family.part_of(name) in ("embeddings", "head")}
     expected = {
         name: _expected_rows(candidate, name, shape, others)
         if name in vocabulary and name in candidate.tensors
@@ -70,12 +71,6 @@ def check_adapter(candidate: AdaptedCheckpoint, model: LayeredModel) -> None:
                 f"{candidate.label}: {candidate.adapter.file}: changes {name}, which is not in the model that the"
                 " base's config.json describes; remove its factors from the file"
             )
-
-
-def _vocabulary_tensors(checkpoint: Checkpoint) -> set[str]:
-    if checkpoint.family.modality != "input_ids":
-        return set()
-    return {name for name in checkpoint.tensors if checkpoint.family.part_of(name) in ("embeddings", "head")}
 
 
 def _expected_rows(

@@ -138,8 +138,7 @@ class ConfigComparison:
         """Whether the model's code does not read the key, or only to build the same model from both values."""
         if not self._is_read(difference):
             return True
-        reads = self._reads
-        in_forward = reads is None or difference.attribute in reads.forward
+        in_forward = self._reads is None or difference.attribute in self._reads.forward
         return not in_forward and self._equals_base_with(difference.attribute, candidate)
 
     @cached_property
