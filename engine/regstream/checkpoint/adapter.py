@@ -89,24 +89,20 @@ class Adapter(TensorReader):
         for factor, other in ((a, b), (b, a)):
             if factor not in self.tensors:
                 raise InputError(f"{self.file}: holds {other}, and no {factor}")
-        rank, scale, transposed = self.config.rank(module), self.config.scale(module), model.family.is_transposed(name)
-        delta = LoraDelta(a=a, b=b, rank=rank, scale=scale, transposed=transposed)
-        replacement = self.replacements.get(name)
-        self._check(delta, name, model.tensors[name] if replacement is None else self.tensors[replacement])
-        return delta
-
-    def _check(self, delta: LoraDelta, name: str, weight: TensorSpec) -> None:
-        rank, a, b = delta.rank, self.tensors[delta.a], self.tensors[delta.b]
-        expected = weight.shape[::-1] if delta.transposed else weight.shape
-        if len(expected) != 2 or (a.shape, b.shape) != ((rank, expected[1]), (expected[0], rank)):
+        rank, transposed = self.config.rank(module), model.family.is_transposed(name)
+        weight = self.tensors[self.replacements[name]] if name in self.replacements else model.tensors[name]
+        expected = weight.shape[::-1] if transposed else weight.shape
+        a_shape, b_shape = self.tensors[a].shape, self.tensors[b].shape
+        if len(expected) != 2 or (a_shape, b_shape) != ((rank, expected[1]), (expected[0], rank)):
             raise InputError(
-                f"{self.file}: {delta.a} and {_B.removeprefix('.')} have shapes {list(a.shape)} and"
-                f" {list(b.shape)}; rank {rank} of {ADAPTER_CONFIG} and {name}, (out, in) {list(expected)}, ask for"
-                f" [{rank}, in] and [out, {rank}]"
+                f"{self.file}: {a} and {_B.removeprefix('.')} have shapes {list(a_shape)} and {list(b_shape)}; rank"
+                f" {rank} of {ADAPTER_CONFIG} and {name}, (out, in) {list(expected)}, ask for [{rank}, in] and"
+                f" [out, {rank}]"
             )
-        for factor in (delta.a, delta.b):
+        for factor in (a, b):
             if self.tensors[factor].dtype not in FLOAT_DTYPES:
                 raise InputError(f"{self.file}: {factor} is {self.tensors[factor].dtype}; expected floating point")
+        return LoraDelta(a=a, b=b, rank=rank, scale=self.config.scale(module), transposed=transposed)
 
 
 class _AdapterNames:
@@ -125,7 +121,9 @@ class _AdapterNames:
             parameter = f"{module.removesuffix(_BASE_LAYER)}.weight" if factored or bare.endswith(_BASE_LAYER) else bare
             own = model.family.model_name(parameter)
             if own in model.tensors and bare != name:
-                _claim(self.adapted if factored else self.replacements, own, module if factored else name)
+                known, entry = (self.adapted, module) if factored else (self.replacements, name)
+                if (first := known.setdefault(own, entry)) != entry:
+                    raise InputError(f"{first} and {entry} are both for {own}")
             elif parameter in model.other_tensors.tensors or (
                 config.saves(parameter) and not model.family.has_parameter(own)
             ):
@@ -148,12 +146,6 @@ def _headless_names(adapted: Mapping[str, str], model: Checkpoint) -> Iterator[s
 def _plain(name: str) -> str:
     """peft's name of a whole weight without its wrapper: it may save both, where embeddings were resized."""
     return name.replace(".modules_to_save.", ".").replace(".original_module.", ".")
-
-
-def _claim(kind: dict[str, str], own: str, name: str) -> None:
-    first = kind.setdefault(own, name)
-    if first != name:
-        raise InputError(f"{first} and {name} are both for {own}")
 
 
 def _read_tensors(folder: Path, source: Source) -> dict[str, TensorSpec]:

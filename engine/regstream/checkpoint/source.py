@@ -90,11 +90,9 @@ class HubSource(Source):
             list(executor.map(lambda file: self.read_prefix(file, 1), files))
 
     def ensure_local(self, file: Path) -> None:
-        """Download a file into the cache if it is missing."""
         self._prefetcher.ensure_local(file)
 
     def known_digest(self, file: Path) -> str | None:
-        """The hub's own digest of a file."""
         return self._file(file).digest
 
     def fingerprint(self, file: Path, *, full: bool) -> Mapping[str, str]:

@@ -134,7 +134,6 @@ def _refuse_format(path: Path, header: lines.Record) -> None:
 
 
 def _parse_steps(path: Path, records: Sequence[lines.Record]) -> list[CommittedStep]:
-    """The steps of the lines after the header."""
     steps: list[CommittedStep] = []
     for number, record in enumerate(records[1:], start=2):
         try:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import torch
@@ -53,7 +54,7 @@ class ShardPart:
     @property
     def extents(self) -> dict[str, tuple[int, int]]:
         """The byte range of each tensor in the file."""
-        return dict(_extents(self.shapes, self.dtype, self.begin + len(self.header)))
+        return _extents(self.shapes, self.dtype, self.begin + len(self.header))
 
 
 def layout_parts(shard: str, parts: Sequence[Mapping[str, tuple[int, ...]]], dtype: torch.dtype) -> list[ShardPart]:
@@ -214,20 +215,16 @@ def encode_header(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> 
     """The bytes before the tensors' data: the header and its length."""
     # A single metadata key: the library writes several in random order.
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    for name, (begin, end) in _extents(shapes, dtype, 0):
+    for name, (begin, end) in _extents(shapes, dtype, 0).items():
         entries[name] = {"dtype": DTYPE_NAMES[dtype], "shape": list(shapes[name]), "data_offsets": [begin, end]}
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % _ALIGNMENT)
     return len(header).to_bytes(8, "little") + header
 
 
-def _extents(
-    shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, begin: int
-) -> Iterator[tuple[str, tuple[int, int]]]:
-    for name, shape in shapes.items():
-        end = begin + math.prod(shape) * dtype.itemsize
-        yield name, (begin, end)
-        begin = end
+def _extents(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, begin: int) -> dict[str, tuple[int, int]]:
+    sizes = (math.prod(shape) * dtype.itemsize for shape in shapes.values())
+    return dict(zip(shapes, pairwise(accumulate(sizes, initial=begin)), strict=True))
 
 
 def _data_bytes(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> int:

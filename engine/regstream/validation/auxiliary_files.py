@@ -66,7 +66,11 @@ def check_auxiliary_files(label: str, folder: Path, names: Iterable[str]) -> Ite
             yield from _json_warnings(label, name, folder / name)
     all_names = {*names, *_names(folder)}
     if GENERATION_CONFIG in all_names:
-        yield from _generation_warnings(label, folder / GENERATION_CONFIG)
+        file = folder / GENERATION_CONFIG
+        if problem := _generation_error(file, strict=False):
+            yield f"{label}: left out: {file.name}: libraries refuse to read it: {problem}"
+        elif problem := _generation_error(file, strict=True):
+            yield f"{label}: {file.name} is copied unchanged, but transformers refuses to save it again: {problem}"
     for pattern, reason in _LEFT_OUT.items():
         if left_out := sorted(name for name in all_names if fnmatch(name, pattern)):
             yield f"{label}: left out: {format_names(left_out, 1)}: {reason}"
@@ -79,13 +83,6 @@ def _json_warnings(label: str, name: str, file: Path) -> Iterator[str]:
         yield f"{label}: {name} is not valid JSON; it is copied unchanged, but libraries cannot read it"
     elif isinstance(value, dict) and "auto_map" in value:
         yield f"{label}: {name} names code in its auto_map, which is not copied"
-
-
-def _generation_warnings(label: str, file: Path) -> Iterator[str]:
-    if problem := _generation_error(file, strict=False):
-        yield f"{label}: left out: {file.name}: libraries refuse to read it: {problem}"
-    elif problem := _generation_error(file, strict=True):
-        yield f"{label}: {file.name} is copied unchanged, but transformers refuses to save it again: {problem}"
 
 
 def _generation_error(file: Path, *, strict: bool) -> str | None:

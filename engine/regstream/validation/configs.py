@@ -71,28 +71,23 @@ class ConfigComparison:
         """
         if candidate.folder == self._base.folder:
             return []
-        differing, unused = self._differences(candidate)
-        if harmful := [difference for difference in differing if not self._is_harmless(difference, candidate)]:
-            listed = ", and ".join(map(str, harmful[:_MAX_NAMES]))
-            more = f" (and {len(harmful) - _MAX_NAMES} more)" if len(harmful) > _MAX_NAMES else ""
-            raise InputError(
-                f"{candidate.label}: {candidate.folder / CONFIG}: {listed}{more}; its blocks would compute something"
-                " else, and only checkpoints of one architecture can be merged"
-            )
-        keys = dict.fromkeys([*(difference.shown for difference in differing if not difference.is_empty), *unused])
-        names = ", ".join(key for key in keys if not _IGNORED_KEYS.fullmatch(key))
-        return [f"{candidate.label}: {CONFIG}: keys that differ and change nothing here: {names}"] if names else []
-
-    def _differences(self, candidate: Checkpoint) -> tuple[list[Difference], list[str]]:
-        base, config = self._base, candidate.model_config
+        base, config, file = self._base, candidate.model_config, f"{candidate.label}: {candidate.folder / CONFIG}"
         try:
             differing = config_differences(config, candidate.config, base.model_config, base.config)
             unused = unused_keys(config, candidate.config, base.config)
         except Exception as error:  # keys may clash with attributes of the config class
+            raise InputError(f"{file}: no config to compare: {error}") from error
+        differing = [difference for difference in differing if not _IGNORED_KEYS.fullmatch(difference.name)]
+        if harmful := [difference for difference in differing if not self._is_harmless(difference, candidate)]:
+            listed = ", and ".join(map(str, harmful[:_MAX_NAMES]))
+            more = f" (and {len(harmful) - _MAX_NAMES} more)" if len(harmful) > _MAX_NAMES else ""
             raise InputError(
-                f"{candidate.label}: {candidate.folder / CONFIG}: no config to compare: {error}"
-            ) from error
-        return [difference for difference in differing if not _IGNORED_KEYS.fullmatch(difference.name)], unused
+                f"{file}: {listed}{more}; its blocks would compute something else, and only checkpoints of one"
+                " architecture can be merged"
+            )
+        keys = dict.fromkeys([*(difference.shown for difference in differing if not difference.is_empty), *unused])
+        names = ", ".join(key for key in keys if not _IGNORED_KEYS.fullmatch(key))
+        return [f"{candidate.label}: {CONFIG}: keys that differ and change nothing here: {names}"] if names else []
 
     def check_untied_weights(self, checkpoint: Checkpoint) -> None:
         """Check that a checkpoint holds its head, unless its config ties it.
