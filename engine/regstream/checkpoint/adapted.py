@@ -34,13 +34,7 @@ class AdaptedCheckpoint(Checkpoint):
         }
         layout = {**model.layout, **replaced}
         super().__init__(
-            label,
-            model.folder,
-            config=model.config,
-            family=model.family,
-            source=model.source,
-            layout=layout,
-            notes=notes,
+            label, model.folder, model.source, model.family, config=model.config, layout=layout, notes=notes
         )
         self.model = model
         self.adapter = adapter

@@ -125,7 +125,6 @@ def _unsupported(raw: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _match(patterns: Mapping[str, _Value], module: str, default: _Value) -> _Value:
-    """The value of the first pattern that matches."""
     return next((value for pattern, value in patterns.items() if starts_with(_MODULE.format(pattern), module)), default)
 
 

@@ -35,10 +35,10 @@ class Checkpoint(TensorReader):
         self,
         label: str,
         folder: Path,
+        source: Source,
+        family: Family,
         *,
         config: Mapping[str, Any],
-        family: Family,
-        source: Source,
         layout: Mapping[str, TensorSpec],
         notes: Iterable[str] = (),
     ) -> None:
@@ -132,12 +132,7 @@ class Checkpoint(TensorReader):
 
 
 def open_checkpoint(
-    label: str,
-    folder: Path,
-    source: Source = LOCAL,
-    *,
-    family: Family | None = None,
-    part: Family | None = None,
+    label: str, folder: Path, source: Source = LOCAL, *, family: Family | None = None, part: Family | None = None
 ) -> Checkpoint:
     """Open a checkpoint folder; `label` ("base", "candidate math") goes into every error.
 
@@ -162,7 +157,7 @@ def open_checkpoint(
         if unindexed := unindexed_files(folder, source):
             reason = "its index does not name it; libraries may load it instead"
             notes.append(f"{label}: left out: {format_names(unindexed, 1)}: {reason}")
-        checkpoint = Checkpoint(label, folder, config=config, family=family, source=source, layout=layout, notes=notes)
+        checkpoint = Checkpoint(label, folder, source, family, config=config, layout=layout, notes=notes)
     _check_blocks(checkpoint)
     return checkpoint
 
@@ -186,12 +181,9 @@ def _strip_wrappers(
         return any(family.block_of(family.model_name(name)) == 0 for name in names)
 
     found = strip_wrapper_names(layout, is_known)
-    example = next(((name, stored) for name, stored in found.items() if name != stored), None)
-    if example is None:
-        return layout, []
-    name, stored = example
-    note = f"{label}: a wrapper changed the names of its tensors: {stored} is read as {name}"
-    return {name: layout[stored] for name, stored in found.items()}, [note]
+    renamed = [f"{stored} is read as {name}" for name, stored in found.items() if name != stored]
+    notes = [f"{label}: a wrapper changed the names of its tensors: {example}" for example in renamed[:1]]
+    return {name: layout[stored] for name, stored in found.items()}, notes
 
 
 def _own_names(family: Family, stored: Mapping[str, object]) -> dict[str, str]:

@@ -76,12 +76,10 @@ class CheckpointLoader:
         made_for = adapter.config.base_model_name_or_path or ""
         if is_local_path(made_for):  # a published record shows no path of anyone's machine
             made_for = base_name(made_for)
-        notes = []
-        if made_for and made_for.rstrip("/").rpartition("/")[2].lower() != (found := reference.name).lower():
-            notes = [
-                f"{label}: {ADAPTER_CONFIG} says that the adapter was made for {made_for}; it is merged into {found}"
-            ]
-        notes += [f"{label}: its adapter: {note}" for note in adapter.notes]
+        notes = [f"{label}: its adapter: {note}" for note in adapter.notes]
+        if made_for and made_for.rstrip("/").rpartition("/")[2].lower() != reference.name.lower():
+            purpose = f"{ADAPTER_CONFIG} says that the adapter was made for {made_for}"
+            notes.insert(0, f"{label}: {purpose}; it is merged into {reference.name}")
         return AdaptedCheckpoint(label, model, adapter, notes)
 
     def _open(self, label: str, reference: ModelRef, folder: Path, source: Source) -> Checkpoint:
@@ -107,20 +105,15 @@ class CheckpointLoader:
         """The folder and the source of a checkpoint; downloads its small files."""
         if reference.folder is not None:
             return reference.folder, LOCAL
+        assert reference.hub_id is not None
+        name, repo, revision = str(reference), reference.hub_id, reference.revision
         with label_boundary(label):
-            repository = self._repository(reference, config)
+            if name not in self._repositories:
+                pinned = self._pinned_commits.get(name)
+                if pinned:
+                    warn_if_moved(pinned, name, repo, revision, self._listener)
+                self._repositories[name] = open_repository(repo, revision, commit=pinned, config=config)
+                self.commits[name] = self._repositories[name].commit
+            repository = self._repositories[name]
             repository.fetch(*patterns)
         return repository.folder, HubSource(repository, self.prefetcher)
-
-    def _repository(self, reference: ModelRef, config: str) -> Repository:
-        name = str(reference)
-        if name not in self._repositories:
-            assert reference.hub_id is not None
-            pinned = self._pinned_commits.get(name)
-            if pinned:
-                warn_if_moved(pinned, name, reference.hub_id, reference.revision, self._listener)
-            self._repositories[name] = open_repository(
-                reference.hub_id, reference.revision, commit=pinned, config=config
-            )
-            self.commits[name] = self._repositories[name].commit
-        return self._repositories[name]

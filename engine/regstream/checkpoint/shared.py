@@ -22,9 +22,9 @@ class SharedCheckpoint(Checkpoint):
         super().__init__(
             checkpoint.label,
             checkpoint.folder,
+            checkpoint.source,
+            checkpoint.family,
             config=checkpoint.config,
-            family=checkpoint.family,
-            source=checkpoint.source,
             layout=checkpoint.layout,
             notes=checkpoint.notes,
         )
@@ -42,17 +42,18 @@ class SharedCheckpoint(Checkpoint):
 
     def read(self, into: Mapping[str, Tensor]) -> None:
         if not self.is_open:
-            return super().read(into)
+            super().read(into)
+            return
         if not all(self._is_cached(name) for name in into):
             self._cache.clear()
             self.read_into_cache({name: self._empty(name, self.tensors[name].shape) for name in into})
         for name, buffer in into.items():
             buffer.view(-1).copy_(self._cache[self._whole(name)][: buffer.numel()])
-        return None
 
     def read_range(self, name: str, start: int, into: Tensor) -> None:
         if not self.is_open:
-            return super().read_range(name, start, into)
+            super().read_range(name, start, into)
+            return
         wanted = self, name, start, start + into.numel()
         if self._is_cached(name):
             values = self._cache[self._whole(name)][start : wanted[-1]]
@@ -64,7 +65,6 @@ class SharedCheckpoint(Checkpoint):
             super().read_range(name, start, values)
             self._cache[wanted] = values
         into.copy_(values)
-        return None
 
     @contextmanager
     def keep_open(self) -> Iterator[None]:

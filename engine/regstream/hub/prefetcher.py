@@ -28,7 +28,7 @@ class _Download:
         self.file = file
         self.num_bytes = 0
         self._done: Future[None] = Future()
-        self._is_cancelled = False
+        self.is_cancelled = False  # True ends it at the next bytes that arrive; the bytes so far stay on disk
         threading.Thread(target=self._run, name=f"fetch {file}", daemon=True).start()
 
     def wait(self, listener: Listener) -> None:
@@ -46,10 +46,6 @@ class _Download:
         """Whether the download succeeded or failed."""
         return self._done.done()
 
-    def cancel(self) -> None:
-        """Stop at the next bytes that arrive; the bytes so far stay on disk."""
-        self._is_cancelled = True
-
     def _run(self) -> None:
         try:
             fetch(self.file, self._on_progress)
@@ -59,7 +55,7 @@ class _Download:
             self._done.set_result(None)
 
     def _on_progress(self, num_bytes: int) -> None:
-        if self._is_cancelled:
+        if self.is_cancelled:
             raise _Cancelled
         self.num_bytes = num_bytes
 
@@ -103,7 +99,7 @@ class ShardPrefetcher:
             self.begin_step(len(steps))
         finally:
             if self._download is not None:
-                self._download.cancel()
+                self._download.is_cancelled = True
             self._policy, self._listener, self._recorded = EvictionPolicy((), ()), ignore, None
             self._download = self._prefetched = None
 

@@ -47,7 +47,6 @@ class HubFile:
         return _cached(self.repo) / "blobs" / str(self.digest)
 
     def __str__(self) -> str:
-        """Its name in messages."""
         return f"{self.repo}: {self.name}"
 
 

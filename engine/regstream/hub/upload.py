@@ -113,7 +113,6 @@ class _Branch:
                 self._api.create_branch(self._repo, branch=self._name, exist_ok=True)
 
     def list_files(self) -> dict[str, RepoFile]:
-        """Its files by name."""
         with _upload_error_boundary(str(self)):
             entries = self._api.list_repo_tree(self._repo, revision=self._name, recursive=True)
             return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -197,13 +197,10 @@ def _remove_abandoned(parent: Path) -> None:
         if not _EVALUATION.fullmatch(folder.name) or folder.is_symlink():
             continue
         durable.remove_if_empty(folder)
-        if not (folder / LOCK).is_file():
-            continue
-        try:
-            with exclusive_lock(folder / LOCK, folder):
+        if (folder / LOCK).is_file():
+            # Where the lock is taken, its process is running.
+            with suppress(ResumeError, FileNotFoundError), exclusive_lock(folder / LOCK, folder):
                 _remove_evaluation(folder)
-        except (ResumeError, FileNotFoundError):
-            continue  # its process is running
 
 
 def _remove_evaluation(folder: Path) -> None:

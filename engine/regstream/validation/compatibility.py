@@ -45,12 +45,10 @@ def check_candidate(
     """
     is_text = base.family.modality == "input_ids"
     vocabulary = {name for name in base.tensors if is_text and base.family.part_of(name) in ("embeddings", "head")}
-    expected = {
-        name: _expected_rows(candidate, name, shape, others)
-        if name in vocabulary and name in candidate.tensors
-        else shape
-        for name, shape in shapes.items()
-    }
+    expected = dict(shapes)
+    for name, shape in shapes.items():
+        if name in vocabulary and name in candidate.tensors:
+            expected[name] = _expected_rows(candidate, name, shape, others)
     _check_shapes(candidate, expected, shapes)
     return [
         f"{candidate.label}: tensor {name}: rows {shape[0]:,} to {expected[name][0] - 1:,} of vocabulary are left out"

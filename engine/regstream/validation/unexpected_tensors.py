@@ -58,16 +58,11 @@ class UnexpectedTensors:
         """Yield one line for each reason; `of_base`: the checkpoint is the base."""
         for reason, names in self.ignored.items():
             yield f"{self.label}: left out: {summarize_names(names)}: {reason}"
+        layers = f"{summarize_names(self.prediction_layers)}: layers that predict further tokens"
         if self.prediction_layers and of_base:
-            yield (
-                f"{self.label}: {summarize_names(self.prediction_layers)}: layers that predict further tokens, which"
-                " are not merged; the result holds the base's"
-            )
+            yield f"{self.label}: {layers}, which are not merged; the result holds the base's"
         elif self.prediction_layers:
-            yield (
-                f"{self.label}: left out: {summarize_names(self.prediction_layers)}: layers that predict further"
-                " tokens are not merged; the result holds the base's, if any"
-            )
+            yield f"{self.label}: left out: {layers} are not merged; the result holds the base's, if any"
 
 
 def classify_unexpected(checkpoint: Checkpoint, model: LayeredModel) -> UnexpectedTensors:
