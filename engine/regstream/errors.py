@@ -93,6 +93,24 @@ def error_boundary(what: str) -> Iterator[None]:
         raise InputError(f"{what}: {error_reason(error)}") from error
 
 
+@contextmanager
+def os_error_boundary(what: str, advice: str = "") -> Iterator[None]:
+    """Turn an OSError into an InputError: `what`, the system's reason, and `advice`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{what}: {error.strerror}{advice}") from error
+
+
+@contextmanager
+def label_boundary(label: str) -> Iterator[None]:
+    """Put the label of a checkpoint before the message of an InputError."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{label}: {error}") from error
+
+
 def error_reason(error: BaseException) -> str:
     """The first line of what an exception says, without control characters, of bounded length."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -1,6 +1,7 @@
-"""Sizes and durations as people write and read them."""
+"""Sizes, durations and lists of names as people write and read them."""
 
 import re
+from collections.abc import Sequence
 
 _BINARY = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -30,6 +31,12 @@ def format_bytes(num_bytes: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" or abs(size) >= 100 else f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:.3g} TiB" if abs(size) < 100 else f"{size:,.0f} TiB"
+
+
+def format_names(names: Sequence[object], limit: int) -> str:
+    """Write the first `limit` names, and how many more there are: `a, b and 1,024 more`."""
+    more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(map(str, names[:limit])) + more
 
 
 def format_seconds(seconds: float) -> str:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from regstream.checkpoint.fingerprint import fingerprint
 from regstream.checkpoint.header import read_header
+from regstream.checkpoint.source import LOCAL
 from regstream.errors import InputError
 
 LARGE = 16 << 20
@@ -32,11 +32,11 @@ def change(path: Path, offset: int) -> None:
 
 
 def is_seen(path: Path, offset: int, *, full: bool) -> bool:
-    before = fingerprint(path, full=full)
+    before = LOCAL.fingerprint(path, full=full)
     change(path, offset)
-    after = fingerprint(path, full=full)
+    after = LOCAL.fingerprint(path, full=full)
     change(path, offset)
-    assert fingerprint(path, full=full) == before
+    assert LOCAL.fingerprint(path, full=full) == before
     return before != after
 
 
@@ -67,7 +67,7 @@ def test_a_file_of_another_size_is_another_file(tmp_path: Path, *, full: bool) -
     for size in (0, 10, 11, LARGE, LARGE + 1):
         with path.open("wb") as stream:
             stream.truncate(size)
-        seen.add(str(fingerprint(path, full=full)))
+        seen.add(str(LOCAL.fingerprint(path, full=full)))
     assert len(seen) == 5
 
 
@@ -82,7 +82,7 @@ def test_the_fast_one_does_not_read_the_whole_file(large: Path, monkeypatch: pyt
         return data
 
     monkeypatch.setattr(os, "pread", counted)
-    fingerprint(large, full=False)
+    LOCAL.fingerprint(large, full=False)
     assert 0 < read <= 64 * (64 << 10) + 8 < LARGE / 2
 
 
@@ -107,11 +107,11 @@ def test_a_file_that_is_no_safetensors_file_has_a_fingerprint_too(tmp_path: Path
 
 
 def test_the_two_are_never_taken_for_each_other(large: Path) -> None:
-    assert list(fingerprint(large, full=False)) == ["fast"]
-    assert list(fingerprint(large, full=True)) == ["fast", "full"]
+    assert list(LOCAL.fingerprint(large, full=False)) == ["fast"]
+    assert list(LOCAL.fingerprint(large, full=True)) == ["fast", "full"]
 
 
 @pytest.mark.parametrize("full", [False, True])
 def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path, *, full: bool) -> None:
     with pytest.raises(InputError, match=r"absent: No such file"):
-        fingerprint(tmp_path / "absent", full=full)
+        LOCAL.fingerprint(tmp_path / "absent", full=full)

@@ -34,13 +34,7 @@ class AdaptedCheckpoint(Checkpoint):
         }
         layout = {**model.layout, **replaced}
         super().__init__(
-            label,
-            model.folder,
-            config=model.config,
-            family=model.family,
-            source=model.source,
-            layout=layout,
-            notes=notes,
+            label, model.folder, model.source, model.family, config=model.config, layout=layout, notes=notes
         )
         self.model = model
         self.adapter = adapter
@@ -68,7 +62,6 @@ class AdaptedCheckpoint(Checkpoint):
         yield self.adapter, tuple(self.adapter.stored_names(wanted))
 
     def read(self, into: Mapping[str, Tensor]) -> None:
-        """Fill each named buffer, of the model's dtype; raises as any reader does."""
         self.model.read({name: into[name] for name in self._of_model(into)})
         for name, buffer in into.items():
             if name in self.adapter.replacements:
@@ -76,7 +69,6 @@ class AdaptedCheckpoint(Checkpoint):
             self._apply(name, 0, buffer.view(-1))
 
     def read_range(self, name: str, start: int, into: Tensor) -> None:
-        """Fill `into`, which is flat, with a tensor's values from the flat index `start` on; raises as `read`."""
         if name in self.adapter.replacements:
             self.adapter.read_range(self.adapter.replacements[name], start, into)
         else:
@@ -90,7 +82,6 @@ class AdaptedCheckpoint(Checkpoint):
             yield
 
     def prefetch(self, names: Iterable[str]) -> None:
-        """Ask the operating system to read ahead from both; raises as any reader does."""
         for reader, stored in self.locate(names):
             reader.prefetch(stored)
 
@@ -101,7 +92,6 @@ class AdaptedCheckpoint(Checkpoint):
         return (factors + 2 * CHUNK_VALUES) * torch.float32.itemsize if adapted else 0
 
     def cached_bytes(self, names: Iterable[str]) -> int:
-        """The memory that a read of these tensors leaves in a cache of the model."""
         return self.model.cached_bytes(self._of_model(names))
 
     def _of_model(self, names: Iterable[str]) -> tuple[str, ...]:

@@ -12,8 +12,9 @@ from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.header import FLOAT_DTYPES, TensorSpec, read_header
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import LOCAL, Source
-from regstream.errors import InputError
+from regstream.errors import InputError, label_boundary
 from regstream.models.config.config_file import ADAPTER_CONFIG
+from regstream.units import format_names
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"
@@ -30,7 +31,6 @@ _OTHER_KINDS = {
     ".base_layer.": "a tuned parameter beside factors",
     ".trainable_tokens_": "a row of single tokens",
 }
-_MAX_NAMES_LISTED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +57,9 @@ class Adapter(TensorReader):
         super().__init__(label, _read_tensors(folder, source), source)
         names = _AdapterNames(self.config, self.tensors, model)
         if names.unknown:
-            raise InputError(
-                f"{self.file}: {_listed(names.unknown)} no weight of {model.folder}, the model of the adapter"
-                f"{_advice(names.unknown[0], model)}"
-            )
+            unknown = f"{format_names(names.unknown, 3)} {'match' if len(names.unknown) > 1 else 'matches'}"
+            advice = _advice(names.unknown[0], model)
+            raise InputError(f"{self.file}: {unknown} no weight of {model.folder}, the model of the adapter{advice}")
         self.ignored_names = tuple(sorted(names.ignored_names))
         self.duplicates = tuple(sorted(names.duplicates))
         self.replacements: Mapping[str, str] = names.replacements
@@ -90,24 +89,20 @@ class Adapter(TensorReader):
         for factor, other in ((a, b), (b, a)):
             if factor not in self.tensors:
                 raise InputError(f"{self.file}: holds {other}, and no {factor}")
-        rank, scale, transposed = self.config.rank(module), self.config.scale(module), model.family.is_transposed(name)
-        delta = LoraDelta(a=a, b=b, rank=rank, scale=scale, transposed=transposed)
-        replacement = self.replacements.get(name)
-        self._check(delta, name, model.tensors[name] if replacement is None else self.tensors[replacement])
-        return delta
-
-    def _check(self, delta: LoraDelta, name: str, weight: TensorSpec) -> None:
-        rank, a, b = delta.rank, self.tensors[delta.a], self.tensors[delta.b]
-        expected = weight.shape[::-1] if delta.transposed else weight.shape
-        if len(expected) != 2 or (a.shape, b.shape) != ((rank, expected[1]), (expected[0], rank)):
+        rank, transposed = self.config.rank(module), model.family.is_transposed(name)
+        weight = self.tensors[self.replacements[name]] if name in self.replacements else model.tensors[name]
+        expected = weight.shape[::-1] if transposed else weight.shape
+        a_shape, b_shape = self.tensors[a].shape, self.tensors[b].shape
+        if len(expected) != 2 or (a_shape, b_shape) != ((rank, expected[1]), (expected[0], rank)):
             raise InputError(
-                f"{self.file}: {delta.a} and {_B.removeprefix('.')} have shapes {list(a.shape)} and"
-                f" {list(b.shape)}; rank {rank} of {ADAPTER_CONFIG} and {name}, (out, in) {list(expected)}, ask for"
-                f" [{rank}, in] and [out, {rank}]"
+                f"{self.file}: {a} and {_B.removeprefix('.')} have shapes {list(a_shape)} and {list(b_shape)}; rank"
+                f" {rank} of {ADAPTER_CONFIG} and {name}, (out, in) {list(expected)}, ask for [{rank}, in] and"
+                f" [out, {rank}]"
             )
-        for factor in (delta.a, delta.b):
+        for factor in (a, b):
             if self.tensors[factor].dtype not in FLOAT_DTYPES:
                 raise InputError(f"{self.file}: {factor} is {self.tensors[factor].dtype}; expected floating point")
+        return LoraDelta(a=a, b=b, rank=rank, scale=self.config.scale(module), transposed=transposed)
 
 
 class _AdapterNames:
@@ -126,7 +121,9 @@ class _AdapterNames:
             parameter = f"{module.removesuffix(_BASE_LAYER)}.weight" if factored or bare.endswith(_BASE_LAYER) else bare
             own = model.family.model_name(parameter)
             if own in model.tensors and bare != name:
-                _claim(self.adapted if factored else self.replacements, own, module if factored else name)
+                known, entry = (self.adapted, module) if factored else (self.replacements, name)
+                if (first := known.setdefault(own, entry)) != entry:
+                    raise InputError(f"{first} and {entry} are both for {own}")
             elif parameter in model.other_tensors.tensors or (
                 config.saves(parameter) and not model.family.has_parameter(own)
             ):
@@ -149,12 +146,6 @@ def _headless_names(adapted: Mapping[str, str], model: Checkpoint) -> Iterator[s
 def _plain(name: str) -> str:
     """peft's name of a whole weight without its wrapper: it may save both, where embeddings were resized."""
     return name.replace(".modules_to_save.", ".").replace(".original_module.", ".")
-
-
-def _claim(kind: dict[str, str], own: str, name: str) -> None:
-    first = kind.setdefault(own, name)
-    if first != name:
-        raise InputError(f"{first} and {name} are both for {own}")
 
 
 def _read_tensors(folder: Path, source: Source) -> dict[str, TensorSpec]:
@@ -184,10 +175,8 @@ def open_adapter(label: str, folder: Path, model: Checkpoint, source: Source = L
     Raises:
         InputError: the adapter is of an unsupported kind, or does not fit the model.
     """
-    try:
+    with label_boundary(label):
         return Adapter(label, folder, source, model)
-    except InputError as error:
-        raise InputError(f"{label}: {error}") from error
 
 
 def _advice(name: str, model: Checkpoint) -> str:
@@ -202,8 +191,3 @@ def _advice(name: str, model: Checkpoint) -> str:
             expected = f"{_PREFIX}{plain}{bare.removeprefix(module)}"
             return f"; peft does not find it either; if {expected} is meant, rename what the file holds"
     return ""
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES_LISTED:,} more" if len(names) > _MAX_NAMES_LISTED else ""
-    return f"{', '.join(names[:_MAX_NAMES_LISTED])}{more} {'match' if len(names) > 1 else 'matches'}"

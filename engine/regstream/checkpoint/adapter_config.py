@@ -5,7 +5,7 @@ The keys are those of peft's `LoraConfig` (https://github.com/huggingface/peft, 
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -36,7 +36,6 @@ _TASK_HEADS = {
 _TRAINER_PREFIX = "unsloth_"
 #: As in peft's `get_pattern_key`: matches the end of a module's name, from its start or after a dot.
 _MODULE = r"(.*\.)?({})$"
-_ADVICE = "merge the adapter into its model with peft first"
 _Value = TypeVar("_Value")
 
 
@@ -46,12 +45,9 @@ def _check_patterns(patterns: dict[str, _Value]) -> dict[str, _Value]:
     return patterns
 
 
-def _none_is_empty(value: object) -> object:
-    return {} if value is None else value
-
-
 _Rank = Annotated[int, Field(gt=0)]
-_Patterns = Annotated[dict[str, _Value], BeforeValidator(_none_is_empty), AfterValidator(_check_patterns)]
+_NoneIsEmpty = BeforeValidator(lambda value: {} if value is None else value)
+_Patterns = Annotated[dict[str, _Value], _NoneIsEmpty, AfterValidator(_check_patterns)]
 
 
 class AdapterConfig(BaseModel):
@@ -103,7 +99,8 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
             " expected the folder of a PEFT adapter"
         )
     raw = read_json_object(file, "the folder of a PEFT adapter")
-    _refuse_unsupported(file, raw)
+    for problem in _unsupported(raw):
+        raise InputError(f"{file}: {problem}; merge the adapter into its model with peft first")
     try:
         return AdapterConfig.model_validate({key: value for key, value in raw.items() if key not in _WITHOUT_EFFECT})
     except ValidationError as error:
@@ -112,27 +109,22 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         raise InputError(f"{file}: {place}: {first['msg']}, found {_shorten(first['input'])}") from error
 
 
-def _refuse_unsupported(file: Path, raw: Mapping[str, Any]) -> None:
+def _unsupported(raw: Mapping[str, Any]) -> Iterator[str]:
     if raw.get("peft_type") != "LORA":
-        raise InputError(
-            f"{file}: peft_type is {_shorten(raw.get('peft_type'))}; only LORA adapters are applied; {_ADVICE}"
-        )
+        yield f"peft_type is {_shorten(raw.get('peft_type'))}; only LORA adapters are applied"
     init = raw.get("init_lora_weights", True)
     if (init.lower() if isinstance(init, str) else init) not in _SUPPORTED_INITS:
-        raise InputError(
-            f"{file}: init_lora_weights is {_shorten(raw['init_lora_weights'])}, which changes the model's own weights"
-            f" too, or how the factors are applied; {_ADVICE}"
-        )
+        effect = "changes the model's own weights too, or how the factors are applied"
+        yield f"init_lora_weights is {_shorten(init)}, which {effect}"
     if raw.get("bias", "none") != "none":
-        raise InputError(f"{file}: bias is {_shorten(raw['bias'])}; tuned biases are not applied; {_ADVICE}")
+        yield f"bias is {_shorten(raw['bias'])}; tuned biases are not applied"
     known = _WITHOUT_EFFECT | AdapterConfig.model_fields.keys() | {"peft_type", "init_lora_weights"}
     for key in sorted(raw.keys() - known):
         if raw[key] and not key.startswith(_TRAINER_PREFIX):  # peft writes unused keys as null, false or empty
-            raise InputError(f"{file}: {key} is {_shorten(raw[key])}, which is not applied; {_ADVICE}")
+            yield f"{key} is {_shorten(raw[key])}, which is not applied"
 
 
 def _match(patterns: Mapping[str, _Value], module: str, default: _Value) -> _Value:
-    """The value of the first pattern that matches."""
     return next((value for pattern, value in patterns.items() if starts_with(_MODULE.format(pattern), module)), default)
 
 

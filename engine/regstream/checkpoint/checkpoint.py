@@ -12,12 +12,13 @@ from regstream.checkpoint.layout import read_layout, unindexed_files
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.checkpoint.wrapper_names import prefix_hint, strip_wrapper_names
-from regstream.errors import InputError
+from regstream.errors import InputError, label_boundary
 from regstream.models.config.build import build_config
 from regstream.models.config.config_file import CONFIG, read_config
 from regstream.models.config.nested import nested_config
 from regstream.models.families.family import Family
 from regstream.models.families.registry import FAMILIES, family_of
+from regstream.units import format_names
 
 
 class Checkpoint(TensorReader):
@@ -34,10 +35,10 @@ class Checkpoint(TensorReader):
         self,
         label: str,
         folder: Path,
+        source: Source,
+        family: Family,
         *,
         config: Mapping[str, Any],
-        family: Family,
-        source: Source,
         layout: Mapping[str, TensorSpec],
         notes: Iterable[str] = (),
     ) -> None:
@@ -53,10 +54,8 @@ class Checkpoint(TensorReader):
 
     def config_with(self, **values: object) -> PreTrainedConfig:
         """Its config with some values replaced, as transformers reads it; raises as `model_config` does."""
-        try:
+        with label_boundary(self.label):
             return build_config(self.family, {**self.config, **values}, self.folder / CONFIG)
-        except InputError as error:
-            raise InputError(f"{self.label}: {error}") from error
 
     def override_config(self, **values: object) -> None:
         """Replace some values of its config."""
@@ -133,12 +132,7 @@ class Checkpoint(TensorReader):
 
 
 def open_checkpoint(
-    label: str,
-    folder: Path,
-    source: Source = LOCAL,
-    *,
-    family: Family | None = None,
-    part: Family | None = None,
+    label: str, folder: Path, source: Source = LOCAL, *, family: Family | None = None, part: Family | None = None
 ) -> Checkpoint:
     """Open a checkpoint folder; `label` ("base", "candidate math") goes into every error.
 
@@ -148,7 +142,7 @@ def open_checkpoint(
     Raises:
         InputError: config or headers are missing or damaged, or the architecture is unknown.
     """
-    try:
+    with label_boundary(label):
         config = read_config(folder)
         family = part or family_of(str(config.get("model_type")), family)
         if family is None:
@@ -161,13 +155,9 @@ def open_checkpoint(
             config = nested_config(family, config, folder / CONFIG)
         layout, notes = _strip_wrappers(label, family, read_layout(folder, source))
         if unindexed := unindexed_files(folder, source):
-            more = f" and {len(unindexed) - 1:,} more" if len(unindexed) > 1 else ""
-            notes.append(
-                f"{label}: left out: {unindexed[0]}{more}: its index does not name it; libraries may load it instead"
-            )
-        checkpoint = Checkpoint(label, folder, config=config, family=family, source=source, layout=layout, notes=notes)
-    except InputError as error:
-        raise InputError(f"{label}: {error}") from error
+            reason = "its index does not name it; libraries may load it instead"
+            notes.append(f"{label}: left out: {format_names(unindexed, 1)}: {reason}")
+        checkpoint = Checkpoint(label, folder, source, family, config=config, layout=layout, notes=notes)
     _check_blocks(checkpoint)
     return checkpoint
 
@@ -191,12 +181,9 @@ def _strip_wrappers(
         return any(family.block_of(family.model_name(name)) == 0 for name in names)
 
     found = strip_wrapper_names(layout, is_known)
-    example = next(((name, stored) for name, stored in found.items() if name != stored), None)
-    if example is None:
-        return layout, []
-    name, stored = example
-    note = f"{label}: a wrapper changed the names of its tensors: {stored} is read as {name}"
-    return {name: layout[stored] for name, stored in found.items()}, [note]
+    renamed = [f"{stored} is read as {name}" for name, stored in found.items() if name != stored]
+    notes = [f"{label}: a wrapper changed the names of its tensors: {example}" for example in renamed[:1]]
+    return {name: layout[stored] for name, stored in found.items()}, notes
 
 
 def _own_names(family: Family, stored: Mapping[str, object]) -> dict[str, str]:

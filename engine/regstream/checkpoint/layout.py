@@ -74,7 +74,8 @@ def _from_index(folder: Path, names: Collection[str], source: Source) -> dict[st
     layout: dict[str, TensorSpec] = {}
     for file_name in file_names:
         header = read_header(folder / file_name, source)
-        _refuse_duplicates(folder, file_name, header, layout)
+        for name in sorted(header.keys() & layout.keys()):
+            raise InputError(f"{folder}: tensor {name} is in two files, {layout[name].file.name} and {file_name}")
         layout |= header
     source.fetch_prefixes(())
     for name, file_name in weight_map.items():
@@ -83,12 +84,6 @@ def _from_index(folder: Path, names: Collection[str], source: Source) -> dict[st
         if layout[name].file.name != file_name:
             raise InputError(f"{index}: tensor {name} is in {layout[name].file.name}, not in {file_name}")
     return layout
-
-
-def _refuse_duplicates(folder: Path, file_name: str, names: Iterable[str], layout: dict[str, TensorSpec]) -> None:
-    for name in names:
-        if name in layout:
-            raise InputError(f"{folder}: tensor {name} is in two files, {layout[name].file.name} and {file_name}")
 
 
 def _weight_map(index: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from regstream.checkpoint.auxiliary_names import AUXILIARY_PATTERNS
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.checkpoint.shared import LastReadCache, SharedCheckpoint
 from regstream.checkpoint.source import LOCAL, HubSource, Source
-from regstream.errors import InputError
+from regstream.errors import label_boundary
 from regstream.events import Listener
 from regstream.hub.prefetcher import ShardPrefetcher
 from regstream.hub.repository import Repository, open_repository, warn_if_moved
@@ -76,12 +76,10 @@ class CheckpointLoader:
         made_for = adapter.config.base_model_name_or_path or ""
         if is_local_path(made_for):  # a published record shows no path of anyone's machine
             made_for = base_name(made_for)
-        notes = []
-        if made_for and made_for.rstrip("/").rpartition("/")[2].lower() != (found := reference.name).lower():
-            notes = [
-                f"{label}: {ADAPTER_CONFIG} says that the adapter was made for {made_for}; it is merged into {found}"
-            ]
-        notes += [f"{label}: its adapter: {note}" for note in adapter.notes]
+        notes = [f"{label}: its adapter: {note}" for note in adapter.notes]
+        if made_for and made_for.rstrip("/").rpartition("/")[2].lower() != reference.name.lower():
+            purpose = f"{ADAPTER_CONFIG} says that the adapter was made for {made_for}"
+            notes.insert(0, f"{label}: {purpose}; it is merged into {reference.name}")
         return AdaptedCheckpoint(label, model, adapter, notes)
 
     def _open(self, label: str, reference: ModelRef, folder: Path, source: Source) -> Checkpoint:
@@ -107,22 +105,15 @@ class CheckpointLoader:
         """The folder and the source of a checkpoint; downloads its small files."""
         if reference.folder is not None:
             return reference.folder, LOCAL
-        try:
-            repository = self._repository(reference, config)
+        assert reference.hub_id is not None
+        name, repo, revision = str(reference), reference.hub_id, reference.revision
+        with label_boundary(label):
+            if name not in self._repositories:
+                pinned = self._pinned_commits.get(name)
+                if pinned:
+                    warn_if_moved(pinned, name, repo, revision, self._listener)
+                self._repositories[name] = open_repository(repo, revision, commit=pinned, config=config)
+                self.commits[name] = self._repositories[name].commit
+            repository = self._repositories[name]
             repository.fetch(*patterns)
-        except InputError as error:
-            raise InputError(f"{label}: {error}") from error
         return repository.folder, HubSource(repository, self.prefetcher)
-
-    def _repository(self, reference: ModelRef, config: str) -> Repository:
-        name = str(reference)
-        if name not in self._repositories:
-            assert reference.hub_id is not None
-            pinned = self._pinned_commits.get(name)
-            if pinned:
-                warn_if_moved(pinned, name, reference.hub_id, reference.revision, self._listener)
-            self._repositories[name] = open_repository(
-                reference.hub_id, reference.revision, commit=pinned, config=config
-            )
-            self.commits[name] = self._repositories[name].commit
-        return self._repositories[name]

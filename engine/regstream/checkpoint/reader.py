@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regstream.checkpoint.header import TensorSpec
 from regstream.checkpoint.source import LOCAL, Source
-from regstream.errors import InputError
+from regstream.errors import InputError, os_error_boundary
 from regstream.linalg.finite import all_finite
 from regstream.storage.regular_file import check_regular
 
@@ -39,7 +39,9 @@ class TensorReader:
         Raises:
             InputError: a file cannot be read, or a weight is NaN or infinite.
         """
-        for file, names in groupby(sorted(into, key=self._position), key=lambda name: self.tensors[name].file):
+        specs = self.tensors
+        in_file_order = sorted(into, key=lambda name: (specs[name].file, specs[name].begin))
+        for file, names in groupby(in_file_order, key=lambda name: specs[name].file):
             with self._open(file) as descriptor:
                 for name in names:
                     self._fill(descriptor, name, 0, into[name].view(-1))
@@ -83,8 +85,9 @@ class TensorReader:
             with self._open(spec.file) as descriptor:
                 os.posix_fadvise(descriptor, spec.begin, spec.num_bytes, os.POSIX_FADV_WILLNEED)
 
-    def _position(self, name: str) -> tuple[Path, int]:
-        return self.tensors[name].file, self.tensors[name].begin
+    def describe(self, name: str) -> str:
+        """A tensor, its file and the label, for an error."""
+        return f"{self.label}: {self.tensors[name].file}: tensor {name}"
 
     @contextmanager
     def _open(self, file: Path) -> Iterator[int]:
@@ -92,10 +95,8 @@ class TensorReader:
         descriptors = {} if self._descriptors is None else self._descriptors
         if file not in descriptors:
             self.source.ensure_local(file)
-            try:
+            with os_error_boundary(f"{self.label}: {file}"):
                 descriptors[file] = os.open(check_regular(file), os.O_RDONLY)
-            except OSError as error:
-                raise InputError(f"{self.label}: {file}: {error.strerror}") from error
         try:
             yield descriptors[file]
         finally:
@@ -120,10 +121,8 @@ class TensorReader:
     def _read_bytes(self, descriptor: int, name: str, begin: int, into: Tensor) -> None:
         view = memoryview(into.numpy().data)
         while view:
-            try:
+            with os_error_boundary(self.describe(name)):
                 count = os.preadv(descriptor, [view], begin)
-            except OSError as error:
-                raise InputError(f"{self.label}: {self.tensors[name].file}: tensor {name}: {error.strerror}") from error
             if count == 0:
                 raise InputError(f"{self.label}: {self.tensors[name].file}: ends inside tensor {name}")
             view, begin = view[count:], begin + count
@@ -131,7 +130,5 @@ class TensorReader:
 
     def _refuse_nonfinite(self, name: str, values: Tensor) -> None:
         if not all_finite(values):
-            raise InputError(
-                f"{self.label}: {self.tensors[name].file}: tensor {name} holds NaN or infinite values;"
-                " a merge with it would be worthless"
-            )
+            problem = "holds NaN or infinite values; a merge with it would be worthless"
+            raise InputError(f"{self.describe(name)} {problem}")

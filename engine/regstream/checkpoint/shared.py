@@ -9,28 +9,10 @@ from torch import Tensor
 
 from regstream.checkpoint.checkpoint import Checkpoint
 
-#: A range of a tensor: its name, and its first and last flat index, exclusive.
-_Range = tuple[str, int, int]
-
-
-class LastReadCache:
-    """The last read of one of the checkpoints that share the cache."""
-
-    def __init__(self) -> None:
-        self._owner: Checkpoint | None = None
-        self._tensors: Mapping[_Range, Tensor] = {}
-
-    def get(self, owner: Checkpoint) -> Mapping[_Range, Tensor]:
-        """What the cache has of a checkpoint."""
-        return self._tensors if self._owner is owner else {}
-
-    def put(self, owner: Checkpoint, tensors: Mapping[_Range, Tensor]) -> None:
-        """Replace the content of the cache."""
-        self._owner, self._tensors = owner, tensors
-
-    def clear(self) -> None:
-        """Release the content, before a read allocates more."""
-        self._owner, self._tensors = None, {}
+#: A range of a checkpoint's tensor: its name, and its first and last flat index, exclusive.
+_Range = tuple[Checkpoint, str, int, int]
+#: The last read of one of the checkpoints that share the cache.
+LastReadCache = dict[_Range, Tensor]
 
 
 class SharedCheckpoint(Checkpoint):
@@ -40,9 +22,9 @@ class SharedCheckpoint(Checkpoint):
         super().__init__(
             checkpoint.label,
             checkpoint.folder,
+            checkpoint.source,
+            checkpoint.family,
             config=checkpoint.config,
-            family=checkpoint.family,
-            source=checkpoint.source,
             layout=checkpoint.layout,
             notes=checkpoint.notes,
         )
@@ -55,35 +37,34 @@ class SharedCheckpoint(Checkpoint):
         """
         if not all(self._is_cached(name) for name in buffers):
             super().read(buffers)
-            self._cache.put(self, {self._whole(name): buffer.view(-1) for name, buffer in buffers.items()})
+            self._cache.clear()
+            self._cache |= {self._whole(name): buffer.view(-1) for name, buffer in buffers.items()}
 
     def read(self, into: Mapping[str, Tensor]) -> None:
-        """Fill each named buffer; raises as any reader does."""
         if not self.is_open:
-            return super().read(into)
+            super().read(into)
+            return
         if not all(self._is_cached(name) for name in into):
             self._cache.clear()
             self.read_into_cache({name: self._empty(name, self.tensors[name].shape) for name in into})
         for name, buffer in into.items():
-            buffer.view(-1).copy_(self._cache.get(self)[self._whole(name)][: buffer.numel()])
-        return None
+            buffer.view(-1).copy_(self._cache[self._whole(name)][: buffer.numel()])
 
     def read_range(self, name: str, start: int, into: Tensor) -> None:
-        """Fill `into`, which is flat, with a tensor's values from the flat index `start` on; raises as `read`."""
         if not self.is_open:
-            return super().read_range(name, start, into)
-        wanted = name, start, start + into.numel()
+            super().read_range(name, start, into)
+            return
+        wanted = self, name, start, start + into.numel()
         if self._is_cached(name):
-            values = self._cache.get(self)[self._whole(name)][start : wanted[-1]]
-        elif wanted in self._cache.get(self):
-            values = self._cache.get(self)[wanted]
+            values = self._cache[self._whole(name)][start : wanted[-1]]
+        elif wanted in self._cache:
+            values = self._cache[wanted]
         else:
             self._cache.clear()
             values = self._empty(name, (into.numel(),))
             super().read_range(name, start, values)
-            self._cache.put(self, {wanted: values})
+            self._cache[wanted] = values
         into.copy_(values)
-        return None
 
     @contextmanager
     def keep_open(self) -> Iterator[None]:
@@ -103,10 +84,10 @@ class SharedCheckpoint(Checkpoint):
         return sum(self.tensors[name].num_bytes for name in names if name in self.tensors)
 
     def _whole(self, name: str) -> _Range:
-        return name, 0, math.prod(self.tensors[name].shape)
+        return self, name, 0, math.prod(self.tensors[name].shape)
 
     def _is_cached(self, name: str) -> bool:
-        return self._whole(name) in self._cache.get(self)
+        return self._whole(name) in self._cache
 
     def _empty(self, name: str, shape: tuple[int, ...]) -> Tensor:
         return torch.empty(shape, dtype=self.tensors[name].dtype)

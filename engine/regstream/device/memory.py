@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -20,13 +21,13 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+@dataclass
 class Peak:
     """What was measured within a `measured_peak`, complete once that has ended."""
 
-    def __init__(self) -> None:
-        self.num_bytes = resident_bytes()
-        self.device_bytes = 0
-        self.seconds = 0.0
+    num_bytes: int = field(default_factory=resident_bytes)
+    device_bytes: int = 0  # the most that torch reserved on a CUDA device; 0 elsewhere
+    seconds: float = 0.0
 
 
 @contextmanager
@@ -35,25 +36,22 @@ def measured_peak(device: torch.device = _CPU) -> Iterator[Peak]:
 
     The process's is exact on Linux, sampled elsewhere.
     """
-    peak = Peak()
-    started = time.monotonic()
+    peak, started, stop = Peak(), time.monotonic(), threading.Event()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    if _reset_high_water():
-        yield peak
-        peak.num_bytes = _high_water()
-        peak.device_bytes = _device_high_water(device)
-        peak.seconds = time.monotonic() - started
-        return
-    stop = threading.Event()
-    sampler = threading.Thread(target=_sample, args=(peak, stop), daemon=True)
-    sampler.start()
+    sampler = None if _reset_high_water() else threading.Thread(target=_sample, args=(peak, stop), daemon=True)
+    if sampler is not None:
+        sampler.start()
     try:
         yield peak
     finally:
-        stop.set()
-        sampler.join()
-        peak.device_bytes = _device_high_water(device)
+        if sampler is None:
+            peak.num_bytes = _high_water()
+        else:
+            stop.set()
+            sampler.join()
+        if device.type == "cuda":
+            peak.device_bytes = int(torch.cuda.max_memory_reserved(device))
         peak.seconds = time.monotonic() - started
 
 
@@ -95,8 +93,3 @@ def keep_within(device: torch.device, num_bytes: int) -> None:
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, num_bytes / total), device)
-
-
-def _device_high_water(device: torch.device) -> int:
-    """The most that torch reserved on a CUDA device since the last reset; elsewhere nothing tells."""
-    return int(torch.cuda.max_memory_reserved(device)) if device.type == "cuda" else 0

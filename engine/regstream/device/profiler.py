@@ -84,10 +84,9 @@ class Profiler:
 
     def _mark(self, until_now: Kind) -> None:
         # On a GPU the host runs ahead of the work: the marks go where the work goes.
+        mark: Any = time.perf_counter()
         if self.device.type == "cuda":
             make: Any = torch.cuda.Event  # untyped
-            event = make(enable_timing=True)
-            event.record()
-            self._marks.append((until_now, event))
-        else:
-            self._marks.append((until_now, time.perf_counter()))
+            mark = make(enable_timing=True)
+            mark.record()
+        self._marks.append((until_now, mark))

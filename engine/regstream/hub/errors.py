@@ -55,7 +55,11 @@ def _reason(error: Exception) -> str:
         case RevisionNotFoundError():
             reason = "the hub has no such revision"
         case HfHubHTTPError():
-            reason = _refusal(cause.response.status_code)
+            status = cause.response.status_code
+            refused = f"the hub refuses access ({status}): {_token()}"
+            limited = f"the hub still limits requests (429) after all retries; {_RESUMES}"
+            reasons = {401: refused, 403: refused, 404: "the hub has no such file", 429: limited}
+            reason = reasons.get(status, f"the hub answers with status {status}; {_RESUMES}")
         case HFValidationError():
             reason = f"not a valid repository name: {_first_line(cause)}"
         case FileMetadataError():
@@ -65,17 +69,6 @@ def _reason(error: Exception) -> str:
         case _:
             reason = f"the hub cannot be reached ({type(cause).__name__}: {_first_line(cause)}); {_RESUMES}"
     return reason
-
-
-def _refusal(status: int) -> str:
-    match status:
-        case 401 | 403:
-            return f"the hub refuses access ({status}): {_token()}"
-        case 404:
-            return "the hub has no such file"
-        case 429:
-            return f"the hub still limits requests (429) after all retries; {_RESUMES}"
-    return f"the hub answers with status {status}; {_RESUMES}"
 
 
 def _token() -> str:

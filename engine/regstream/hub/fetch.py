@@ -134,10 +134,9 @@ def _download(file: HubFile, on_progress: Callable[[int], None]) -> None:
         durable.sync_folder(file.blob.parent)
         return
     partial.unlink()
-    if resumed_from:  # a power cut may have damaged the earlier part
-        _download(file, on_progress)
-        return
-    raise HubError(f"{file}: the download has the digest {found}, the hub announced {file.digest}; try again later")
+    if not resumed_from:
+        raise HubError(f"{file}: the download has the digest {found}, the hub announced {file.digest}; try again later")
+    _download(file, on_progress)  # a power cut may have damaged the earlier part
 
 
 def _append(file: HubFile, stream: BinaryIO) -> None:

@@ -1,7 +1,7 @@
 """Has shards of the hub on disk when a step reads them: the next one downloads while the current one is in use."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotDone
 from contextlib import contextmanager, suppress
@@ -28,13 +28,13 @@ class _Download:
         self.file = file
         self.num_bytes = 0
         self._done: Future[None] = Future()
-        self._is_cancelled = False
+        self.is_cancelled = False  # True ends it at the next bytes that arrive; the bytes so far stay on disk
         threading.Thread(target=self._run, name=f"fetch {file}", daemon=True).start()
 
-    def wait(self, report: Callable[[int], None]) -> None:
-        """Wait for the end and raise the download's error; calls `report` regularly with the bytes so far."""
+    def wait(self, listener: Listener) -> None:
+        """Wait for the end and raise the download's error; reports the bytes so far to `listener`."""
         while True:
-            report(self.num_bytes)
+            listener(Fetching(file=str(self.file), num_bytes=self.num_bytes, total_bytes=self.file.size))
             try:
                 return self._done.result(timeout=_REPORT_SECONDS)
             except NotDone:
@@ -46,10 +46,6 @@ class _Download:
         """Whether the download succeeded or failed."""
         return self._done.done()
 
-    def cancel(self) -> None:
-        """Stop at the next bytes that arrive; the bytes so far stay on disk."""
-        self._is_cancelled = True
-
     def _run(self) -> None:
         try:
             fetch(self.file, self._on_progress)
@@ -59,7 +55,7 @@ class _Download:
             self._done.set_result(None)
 
     def _on_progress(self, num_bytes: int) -> None:
-        if self._is_cancelled:
+        if self.is_cancelled:
             raise _Cancelled
         self.num_bytes = num_bytes
 
@@ -103,7 +99,7 @@ class ShardPrefetcher:
             self.begin_step(len(steps))
         finally:
             if self._download is not None:
-                self._download.cancel()
+                self._download.is_cancelled = True
             self._policy, self._listener, self._recorded = EvictionPolicy((), ()), ignore, None
             self._download = self._prefetched = None
 
@@ -154,11 +150,8 @@ class ShardPrefetcher:
         return self._download
 
     def _wait(self, download: _Download) -> None:
-        def report(num_bytes: int) -> None:
-            self._listener(Fetching(file=str(download.file), num_bytes=num_bytes, total_bytes=download.file.size))
-
         try:
-            download.wait(report)
+            download.wait(self._listener)
         finally:
             if download.is_done:
                 self._download = None

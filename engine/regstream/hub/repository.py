@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
-from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.file_download import REGEX_COMMIT_HASH, repo_folder_name
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
 
@@ -47,7 +47,6 @@ class HubFile:
         return _cached(self.repo) / "blobs" / str(self.digest)
 
     def __str__(self) -> str:
-        """Its name in messages."""
         return f"{self.repo}: {self.name}"
 
 
@@ -65,13 +64,15 @@ class Repository:
         return _cached(self.repo) / "snapshots" / self.commit
 
     def fetch(self, *patterns: str) -> None:
-        """Download the files that match these globs, unless they are in the cache.
+        """Download the files that match these globs, whose stars stay within a folder, unless they are in the cache.
 
         Raises:
             HubError: the hub does not provide one of them.
         """
         for name, file in self.files.items():
-            if any(_matches(name, pattern) for pattern in patterns) and not file.path.exists():
+            # `fnmatch` alone would let a star match slashes.
+            is_wanted = any(name.count("/") == glob.count("/") and fnmatch(name, glob) for glob in patterns)
+            if is_wanted and not file.path.exists():
                 with hub_error_boundary(f"{self.repo}: {name}"):
                     hf_hub_download(self.repo, name, revision=self.commit)
 
@@ -90,10 +91,10 @@ def open_repository(
     listed = _list_cache(repo, commit) if constants.HF_HUB_OFFLINE else _list_hub(repo, commit)
     files = {file.name: file for file in listed}
     if config not in files:
-        expected = "a checkpoint" if config == _CHECKPOINT else "an adapter"
-        other = _ADAPTER if config == _CHECKPOINT else _CHECKPOINT
-        key = "; name it as `adapter`" if other == _ADAPTER else "; name it as `model`"
-        found = f", found {other}{key}" if other in files else ""
+        is_model = config == _CHECKPOINT
+        other, key = (_ADAPTER, "adapter") if is_model else (_CHECKPOINT, "model")
+        found = f", found {other}; name it as `{key}`" if other in files else ""
+        expected = "a checkpoint" if is_model else "an adapter"
         raise HubError(f"{repo} at {commit}: holds no {config}; expected {expected}{found}")
     if not is_pinned and not constants.HF_HUB_OFFLINE:
         # By its revision, so that the cache records the revision's commit for work offline.
@@ -109,7 +110,7 @@ def resolve_commit(repo: str, revision: str | None, *, kind: Kind = "model") -> 
         HubError: the repository or revision does not exist or is not accessible; or no network.
     """
     name = revision or constants.DEFAULT_REVISION
-    if _is_commit(name):
+    if REGEX_COMMIT_HASH.fullmatch(name):
         return name
     if constants.HF_HUB_OFFLINE:
         reference = _cached(repo, kind) / "refs" / name
@@ -182,11 +183,6 @@ def _list_cache(repo: str, commit: str) -> Iterator[HubFile]:
         yield HubFile(repo=repo, commit=commit, name=name, size=path.stat().st_size, digest=digest)
 
 
-def _matches(name: str, pattern: str) -> bool:
-    """Whether a glob, whose star stays within a folder, matches."""
-    return name.count("/") == pattern.count("/") and fnmatch(name, pattern)
-
-
 def cache_folder() -> Path:
     """The folder of the client's cache."""
     return Path(constants.HF_HUB_CACHE).expanduser().resolve()
@@ -194,7 +190,3 @@ def cache_folder() -> Path:
 
 def _cached(repo: str, kind: Kind = "model") -> Path:
     return cache_folder() / repo_folder_name(repo_id=repo, repo_type=kind)
-
-
-def _is_commit(revision: str) -> bool:
-    return len(revision) == _COMMIT_DIGITS and set(revision) <= set("0123456789abcdef")

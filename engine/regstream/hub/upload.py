@@ -113,7 +113,6 @@ class _Branch:
                 self._api.create_branch(self._repo, branch=self._name, exist_ok=True)
 
     def list_files(self) -> dict[str, RepoFile]:
-        """Its files by name."""
         with _upload_error_boundary(str(self)):
             entries = self._api.list_repo_tree(self._repo, revision=self._name, recursive=True)
             return {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
@@ -139,12 +138,7 @@ class _Branch:
 
 @contextmanager
 def _upload_error_boundary(what: str) -> Iterator[None]:
-    """As `hub_error_boundary`, and for what else the client raises when it writes.
-
-    Raises:
-        HubError: in place of the client's error.
-        OSError: a file cannot be read.
-    """
+    """As `hub_error_boundary`, and for what else the client raises when it writes."""
     try:
         with hub_error_boundary(what):
             try:

@@ -87,30 +87,17 @@ def refine_rows(matrix: Symmetric, lower_II: Tensor, rhs_NI: Tensor) -> None:
 def condition_estimate(matrix: Symmetric, lower_II: Tensor) -> float:
     """The 2-norm condition number from below, by a few power and inverse iterations from a fixed start."""
     width = matrix.width
-    generator = torch.Generator().manual_seed(width)
-    start = torch.randn(1, width, generator=generator).to(lower_II)
-    largest = _rayleigh(start.clone(), lambda x: _multiplied(matrix, x))
-    smallest_inverse = _rayleigh(start.clone(), lambda x: _solved(lower_II, x))
+    start = torch.randn(1, width, generator=torch.Generator().manual_seed(width)).to(lower_II)
+    largest = _rayleigh(start, lambda x, result: matrix.multiply(x, result.zero_()))
+    smallest_inverse = _rayleigh(start, lambda x, result: solve_rows(lower_II, result.copy_(x)))
     return largest * smallest_inverse
 
 
-def _multiplied(matrix: Symmetric, x: Tensor) -> Tensor:
-    result = torch.zeros_like(x)
-    matrix.multiply(x, result)
-    return result
-
-
-def _solved(lower_II: Tensor, x: Tensor) -> Tensor:
-    result = x.clone()
-    solve_rows(lower_II, result)
-    return result
-
-
-def _rayleigh(x: Tensor, apply: Callable[[Tensor], Tensor]) -> float:
+def _rayleigh(applied: Tensor, apply: Callable[[Tensor, Tensor], None]) -> float:
     growth = 0.0
     for _ in range(_ITERATIONS):
-        x = x / x.norm()
-        applied = apply(x)
+        x = applied / applied.norm()
+        applied = torch.empty_like(x)
+        apply(x, applied)
         growth = float((x * applied).sum())
-        x = applied
     return growth

@@ -95,7 +95,7 @@ class NormalEquations:
             return
         diagonal_I = self._gram.diagonal()
         for name, rhs_OI in self._rhs_OI.items():
-            for rows in _panels(rhs_OI.shape[0]):
+            for rows in _panels(rhs_OI.shape[0], PANEL_ROWS):
                 delta_PI = self._workspace.matrix(rows.stop - rows.start, self._width, self.dtype)
                 delta_PI.copy_(own[name][rows]).sub_(reference[name][rows])
                 self._gram.multiply(delta_PI, rhs_OI[rows], self._alpha * scale)
@@ -127,9 +127,19 @@ class NormalEquations:
         dead_I = scale_I == 0
         for name, solution_OI in self._rhs_OI.items():
             solution_OI.mul_(scale_I)
-            for rows in _panels(solution_OI.shape[0]) if bool(dead_I.any()) else ():
+            for rows in _panels(solution_OI.shape[0], PANEL_ROWS) if bool(dead_I.any()) else ():
                 solution_OI[rows, dead_I] = mean(name, rows)[:, dead_I]
-        return self._rhs_OI, self._report(factorisation, residual, int(dead_I.sum()))
+        return self._rhs_OI, SolveReport(
+            group=self.group,
+            in_features=self._width,
+            linears=tuple(self._rhs_OI),
+            num_tokens=self._num_tokens,
+            route=factorisation.route,
+            condition=factorisation.condition,
+            residual=residual,
+            ridge=factorisation.ridge,
+            dead_inputs=int(dead_I.sum()),
+        )
 
     def _equilibrate(self) -> tuple[Tensor, Tensor]:
         """Apply α and scale the system to a unit diagonal. Returns the scale (0 for a dead input) and its inverse."""
@@ -169,21 +179,7 @@ class NormalEquations:
             generator = torch.Generator().manual_seed(rhs_OI.shape[0])
             yield name, torch.randn(_PROBES, rhs_OI.shape[0], generator=generator).to(rhs_OI), rhs_OI
 
-    def _report(self, factorisation: Factorisation, residual: float, num_dead: int) -> SolveReport:
-        return SolveReport(
-            group=self.group,
-            in_features=self._width,
-            linears=tuple(self._rhs_OI),
-            num_tokens=self._num_tokens,
-            route=factorisation.route,
-            condition=factorisation.condition,
-            residual=residual,
-            ridge=factorisation.ridge,
-            dead_inputs=num_dead,
-        )
 
-
-def _panels(num_rows: int, at_a_time: int | None = None) -> Iterator[slice]:
-    at_a_time = at_a_time or PANEL_ROWS
+def _panels(num_rows: int, at_a_time: int) -> Iterator[slice]:
     for start in range(0, num_rows, at_a_time):
         yield slice(start, min(start + at_a_time, num_rows))

@@ -42,7 +42,6 @@ class Symmetric:
 
     @property
     def width(self) -> int:
-        """I."""
         return self.square_II.shape[0]
 
     def zero(self) -> None:
@@ -74,7 +73,6 @@ class Symmetric:
         return torch.cat([block_PP.diagonal() for _, _, block_PP in self._panels()])
 
     def set_diagonal(self, values_I: Tensor) -> None:
-        """Set the diagonal."""
         for _, panel, block_PP in self._panels():
             block_PP.diagonal().copy_(values_I[panel])
 

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from regstream import __version__
-from regstream.errors import InputError, error_boundary
+from regstream.errors import InputError, error_boundary, os_error_boundary
 from regstream.manifest.redaction import redact_paths
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import STATE, Candidate
@@ -96,10 +96,8 @@ def read_provenance(folder: Path) -> dict[str, Any]:
         InputError: there is none, or it is damaged.
     """
     path = folder / PROVENANCE
-    try:
+    with os_error_boundary(str(path), "; is this the output of a finished run?"):
         text = check_regular(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; is this the output of a finished run?") from error
     with error_boundary(f"{path}: damaged: not valid JSON"):
         record: Any = json.loads(text)
     with error_boundary(f"{path}: damaged"):

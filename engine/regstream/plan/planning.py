@@ -12,7 +12,7 @@ from regstream.checkpoint.loader import CheckpointLoader
 from regstream.data.dataset_sampler import DatasetSampler
 from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.device import malloc, memory
-from regstream.errors import InputError, ManifestError
+from regstream.errors import ManifestError, label_boundary
 from regstream.events import Listener, Warned, ignore
 from regstream.manifest.schema import Manifest
 from regstream.methods import make_method
@@ -160,7 +160,7 @@ def _load_calibration_sets(
             sets.append(None)
             continue
         label = f'candidate "{candidate.name}"'
-        try:
+        with label_boundary(f"{label}: calibration"):
             loaded = load_calibration(
                 candidate.calibration,
                 family=base.family,
@@ -172,7 +172,5 @@ def _load_calibration_sets(
                 warn=lambda message, label=label: warn(f"{label}: {message}"),  # type: ignore[misc]
                 sampler=sampler,
             )
-        except InputError as error:
-            raise InputError(f"{label}: calibration: {error}") from error
         sets.append(loaded)
     return sets

@@ -59,7 +59,7 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
 def _run_steps(plan: Plan, journal: Journal, inputs: InputFiles, listener: Listener) -> None:
     context = StepContext(plan, listener, journal.shards)
     with plan.prefetcher.running(plan.step_shards, listener):  # downloads shards before their step, evicts them after
-        for step in journal.remaining(plan.steps):
+        for step in plan.steps[len(journal.committed) :]:  # the steps that the journal lacks
             listener(StepStarted(index=step.index, name=step.name, work=progress_units(step, plan)))
             context.reset_step(step)
             plan.prefetcher.begin_step(step.index)

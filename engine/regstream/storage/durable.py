@@ -64,7 +64,7 @@ def atomic_file(path: Path, temporary: Path | None = None) -> Iterator[HashedFil
     Raises:
         OSError: the disk refused. `path` is as before, and no temporary file remains.
     """
-    temporary = path.with_name(path.name + TEMPORARY_SUFFIX) if temporary is None else temporary
+    temporary = temporary or path.with_name(path.name + TEMPORARY_SUFFIX)
     try:
         with _create(temporary) as stream:
             yield HashedFile(stream)

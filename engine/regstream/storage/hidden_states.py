@@ -22,6 +22,7 @@ from regstream.storage.background_io import WriteBehind, read_ahead
 from regstream.storage.run_folder import is_hidden_state
 
 _CPU = torch.device("cpu")
+_ZARR_DTYPES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "uint16"}
 
 
 class CorruptActivations(Exception):
@@ -77,13 +78,15 @@ class HiddenStates:
             name=f"{depth}/{candidate}/{index}",
             shape=tokens_TD.shape,
             chunks=tokens_TD.shape,
-            dtype=_zarr_dtype(self._dtype),
+            dtype=_ZARR_DTYPES[self._dtype],
             compressors=[Crc32cCodec()],
             filters=None,
             fill_value=0,
             config={"write_empty_chunks": True},
         )
-        array[...] = _to_numpy(tokens_TD.to(device="cpu", dtype=self._dtype))
+        tokens_TD = tokens_TD.to(device="cpu", dtype=self._dtype)
+        bits_TD = tokens_TD.view(torch.uint16) if self._dtype == torch.bfloat16 else tokens_TD
+        array[...] = np.ascontiguousarray(bits_TD.numpy())
 
     def _read(self, candidate: str, depth: int, index: int, num_tokens: int) -> Tensor:
         name = f"{depth}/{candidate}/{index}"
@@ -95,11 +98,9 @@ class HiddenStates:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptActivations(f"{self.folder / name}: {error}") from error
         assert isinstance(stored, np.ndarray)
-        if stored.ndim != 2 or stored.shape[0] != num_tokens or stored.dtype != _zarr_dtype(self._dtype):
-            found = f"{stored.dtype} {stored.shape}"
-            raise CorruptActivations(
-                f"{self.folder / name}: {found} stored, {num_tokens} tokens in {_zarr_dtype(self._dtype)} expected"
-            )
+        if stored.ndim != 2 or stored.shape[0] != num_tokens or stored.dtype != _ZARR_DTYPES[self._dtype]:
+            expected = f"{num_tokens} tokens in {_ZARR_DTYPES[self._dtype]}"
+            raise CorruptActivations(f"{self.folder / name}: {stored.dtype} {stored.shape} stored, {expected} expected")
         return torch.from_numpy(stored).view(self._dtype)
 
 
@@ -115,12 +116,3 @@ class ActivationWriter:
         index = self._index
         self._index += 1
         self._behind.submit(lambda: self._states.write_batch(self._candidate, self._depth, index, tokens_TD))
-
-
-def _zarr_dtype(dtype: torch.dtype) -> str:
-    return {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "uint16"}[dtype]
-
-
-def _to_numpy(tokens_TD: Tensor) -> "np.ndarray[tuple[int, ...], np.dtype[np.generic]]":
-    bits = tokens_TD.view(torch.uint16) if tokens_TD.dtype == torch.bfloat16 else tokens_TD
-    return np.ascontiguousarray(bits.numpy())

@@ -1,10 +1,10 @@
 """The journal of a run: an append-only record, one line a committed step, durable before the next step begins."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -16,7 +16,6 @@ from regstream.storage.identity import Identity, differences
 from regstream.storage.run_folder import JOURNAL
 
 _FORMAT = 2
-_Step = TypeVar("_Step")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +63,9 @@ class Journal:
             header = {"format": _FORMAT, "identity": identity, "steps": list(steps)}
             durable.write_file(path, lines.encode(header))
             return cls(path, ())
-        _refuse_changed(path, records[0], identity)
+        _refuse_format(path, records[0])
+        if changed := "; ".join(differences(records[0]["identity"], identity)):
+            raise ResumeError(f"{folder}: cannot resume, changed since the run began: {changed}; --restart starts anew")
         if path.stat().st_size > num_bytes:
             durable.truncate(path, num_bytes)
         return cls(path, _parse_steps(path, records))
@@ -107,10 +108,6 @@ class Journal:
         """Size and digest of the committed prefix of each shard."""
         return {step.shard: (step.shard_bytes, step.shard_sha256) for step in self.committed}
 
-    def remaining(self, steps: Sequence[_Step]) -> Iterator[_Step]:
-        """The steps that are not committed, in order."""
-        yield from steps[len(self.committed) :]
-
     def rewind(self, index: int) -> None:
         """Remove the commits of a step and of every later one."""
         records, _ = lines.read(self.path)
@@ -126,15 +123,6 @@ class Journal:
 _COMMITTED = TypeAdapter(CommittedStep)
 
 
-def _refuse_changed(path: Path, header: lines.Record, identity: Identity) -> None:
-    _refuse_format(path, header)
-    changed = list(differences(header["identity"], identity))
-    if changed:
-        raise ResumeError(
-            f"{path.parent}: cannot resume, changed since the run began: {'; '.join(changed)}; --restart starts anew"
-        )
-
-
 def _refuse_format(path: Path, header: lines.Record) -> None:
     if header.get("format") != _FORMAT:
         raise ResumeError(f"{path}: written by another version of regstream; --restart starts anew")
@@ -146,16 +134,12 @@ def _refuse_format(path: Path, header: lines.Record) -> None:
 
 
 def _parse_steps(path: Path, records: Sequence[lines.Record]) -> list[CommittedStep]:
-    """The steps of the lines after the header."""
-    return [_parse_step(path, number, record) for number, record in enumerate(records[1:], start=2)]
-
-
-def _parse_step(path: Path, number: int, record: lines.Record) -> CommittedStep:
-    try:
-        step = CommittedStep(**{**record, "solves": tuple(record["solves"])})
-        _COMMITTED.validate_json(json.dumps(asdict(step)), strict=True)
-    except (TypeError, KeyError, ValidationError) as error:
-        raise ResumeError(
-            f"{path}, line {number}: not a valid step ({error_reason(error)}); --restart starts anew"
-        ) from error
-    return step
+    steps: list[CommittedStep] = []
+    for number, record in enumerate(records[1:], start=2):
+        try:
+            steps.append(CommittedStep(**{**record, "solves": tuple(record["solves"])}))
+            _COMMITTED.validate_json(json.dumps(asdict(steps[-1])), strict=True)
+        except (TypeError, KeyError, ValidationError) as error:
+            reason = f"not a valid step ({error_reason(error)})"
+            raise ResumeError(f"{path}, line {number}: {reason}; --restart starts anew") from error
+    return steps

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from regstream.errors import InputError, ResumeError
 from regstream.storage import durable
 from regstream.storage.locking import exclusive_lock
+from regstream.units import format_names
 
 LOCK = "lock"
 MARKER = "regstream-folder.json"
@@ -96,13 +97,13 @@ class RunFolder:
                 )
             return
         marked = self._read_marker()
-        if self.path.parent != self.output and marked["output"] != str(_resolve(self.output)):
+        if self.path.parent != self.output and marked["output"] != os.path.realpath(self.output):
             raise InputError(f"{self.path}: has the state of a run that writes {marked['output']}; move it away")
         _refuse_links(self.path)
 
     def mark(self, files: Iterable[str] = ()) -> None:
         """Write this output's marker; `files` names the files of the output that runs may write and remove."""
-        record = {"format": _FORMAT, "output": str(_resolve(self.output)), "files": sorted(files)}
+        record = {"format": _FORMAT, "output": os.path.realpath(self.output), "files": sorted(files)}
         durable.write_file(self.path / MARKER, json.dumps(record, indent=2).encode())
 
     def files(self) -> frozenset[str]:
@@ -196,13 +197,10 @@ def _remove_abandoned(parent: Path) -> None:
         if not _EVALUATION.fullmatch(folder.name) or folder.is_symlink():
             continue
         durable.remove_if_empty(folder)
-        if not (folder / LOCK).is_file():
-            continue
-        try:
-            with exclusive_lock(folder / LOCK, folder):
+        if (folder / LOCK).is_file():
+            # Where the lock is taken, its process is running.
+            with suppress(ResumeError, FileNotFoundError), exclusive_lock(folder / LOCK, folder):
                 _remove_evaluation(folder)
-        except (ResumeError, FileNotFoundError):
-            continue  # its process is running
 
 
 def _remove_evaluation(folder: Path) -> None:
@@ -234,14 +232,6 @@ def _refuse_links(folder: Path) -> None:
                 raise InputError(f"{path}: a link, in the folder in which a run keeps its state; remove it")
 
 
-def _resolve(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError):
-        return path
-
-
 def leftover_message(paths: Collection[Path]) -> str:
     """The warning about files that stay in a run's folder."""
-    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-    return f"{min(paths)}{more}: not removed, since no run made it; its folder stays too"
+    return f"{format_names(sorted(paths), 1)}: not removed, since no run made it; its folder stays too"

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import torch
@@ -53,24 +54,17 @@ class ShardPart:
     @property
     def extents(self) -> dict[str, tuple[int, int]]:
         """The byte range of each tensor in the file."""
-        return dict(_extents(self.shapes, self.dtype, self.begin + len(self.header)))
+        return _extents(self.shapes, self.dtype, self.begin + len(self.header))
 
 
 def layout_parts(shard: str, parts: Sequence[Mapping[str, tuple[int, ...]]], dtype: torch.dtype) -> list[ShardPart]:
     """Lay out a shard that is written part by part, from the shapes of each part's tensors."""
     whole = {name: shape for shapes in parts for name, shape in shapes.items()}
-    header, begin, layout = encode_header(whole, dtype), 0, list[ShardPart]()
+    header, begin, size, layout = encode_header(whole, dtype), 0, shard_bytes(whole, dtype), list[ShardPart]()
     for shapes in parts:
-        part = ShardPart(
-            shard=shard,
-            begin=begin,
-            header=header if not layout else b"",
-            shapes=shapes,
-            dtype=dtype,
-            shard_bytes=shard_bytes(whole, dtype),
-        )
+        part = ShardPart(shard=shard, begin=begin, header=header, shapes=shapes, dtype=dtype, shard_bytes=size)
         layout.append(part)
-        begin = part.end
+        header, begin = b"", part.end
     return layout
 
 
@@ -117,7 +111,7 @@ class Shards:
         with appended_file(path, prefix) as file:
             file.write(part.header)
             with WriteBehind() as behind:
-                writer = ShardWriter(file, behind, part.shapes, part.dtype)
+                writer = ShardWriter(file, behind, part)
                 yield writer
                 writer.check_complete()
         self._prefixes[part.shard, file.num_bytes] = file.prefix
@@ -160,13 +154,11 @@ def partial_shard(folder: Path, unfinished: Path, shard: str, *, is_new: bool = 
 class ShardWriter:
     """Writes the tensors of a part in the order of `shapes`, each in rows of any number."""
 
-    def __init__(
-        self, file: HashedFile, behind: WriteBehind, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype
-    ) -> None:
+    def __init__(self, file: HashedFile, behind: WriteBehind, part: ShardPart) -> None:
         self._file = file
         self._behind = behind
-        self._dtype = dtype
-        self._missing = [(name, math.prod(shape)) for name, shape in shapes.items()]
+        self._dtype = part.dtype
+        self._missing = [(name, math.prod(shape)) for name, shape in part.shapes.items()]
 
     def write(self, name: str, rows: Tensor) -> None:
         """Append rows of a tensor, cast to the shard's dtype: the only cast of a merged weight.
@@ -214,20 +206,16 @@ def encode_header(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> 
     """The bytes before the tensors' data: the header and its length."""
     # A single metadata key: the library writes several in random order.
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    for name, (begin, end) in _extents(shapes, dtype, 0):
+    for name, (begin, end) in _extents(shapes, dtype, 0).items():
         entries[name] = {"dtype": DTYPE_NAMES[dtype], "shape": list(shapes[name]), "data_offsets": [begin, end]}
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % _ALIGNMENT)
     return len(header).to_bytes(8, "little") + header
 
 
-def _extents(
-    shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, begin: int
-) -> Iterator[tuple[str, tuple[int, int]]]:
-    for name, shape in shapes.items():
-        end = begin + math.prod(shape) * dtype.itemsize
-        yield name, (begin, end)
-        begin = end
+def _extents(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, begin: int) -> dict[str, tuple[int, int]]:
+    sizes = (math.prod(shape) * dtype.itemsize for shape in shapes.values())
+    return dict(zip(shapes, pairwise(accumulate(sizes, initial=begin)), strict=True))
 
 
 def _data_bytes(shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> int:

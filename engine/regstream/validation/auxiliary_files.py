@@ -11,8 +11,9 @@ from typing import Any
 from transformers import GenerationConfig
 
 from regstream.checkpoint.auxiliary_names import AUXILIARY_PATTERNS, GENERATION_CONFIG
-from regstream.errors import InputError
+from regstream.errors import InputError, os_error_boundary
 from regstream.storage.json_file import parse_json
+from regstream.units import format_names
 
 _MAX_ERROR_LENGTH = 200
 _FOLDER_PATTERNS = tuple(pattern.partition("/")[0] for pattern in AUXILIARY_PATTERNS if "/" in pattern)
@@ -65,29 +66,23 @@ def check_auxiliary_files(label: str, folder: Path, names: Iterable[str]) -> Ite
             yield from _json_warnings(label, name, folder / name)
     all_names = {*names, *_names(folder)}
     if GENERATION_CONFIG in all_names:
-        yield from _generation_warnings(label, folder / GENERATION_CONFIG)
+        file = folder / GENERATION_CONFIG
+        if problem := _generation_error(file, strict=False):
+            yield f"{label}: left out: {file.name}: libraries refuse to read it: {problem}"
+        elif problem := _generation_error(file, strict=True):
+            yield f"{label}: {file.name} is copied unchanged, but transformers refuses to save it again: {problem}"
     for pattern, reason in _LEFT_OUT.items():
         if left_out := sorted(name for name in all_names if fnmatch(name, pattern)):
-            more = f" and {len(left_out) - 1:,} more" if len(left_out) > 1 else ""
-            yield f"{label}: left out: {left_out[0]}{more}: {reason}"
+            yield f"{label}: left out: {format_names(left_out, 1)}: {reason}"
 
 
 def _json_warnings(label: str, name: str, file: Path) -> Iterator[str]:
-    try:
+    with os_error_boundary(f"{label}: {file}", "; it must be copied into the result"):
         value = parse_json(file.read_bytes())
-    except OSError as error:
-        raise InputError(f"{label}: {file}: {error.strerror}; it must be copied into the result") from error
     if value is None:
         yield f"{label}: {name} is not valid JSON; it is copied unchanged, but libraries cannot read it"
     elif isinstance(value, dict) and "auto_map" in value:
         yield f"{label}: {name} names code in its auto_map, which is not copied"
-
-
-def _generation_warnings(label: str, file: Path) -> Iterator[str]:
-    if problem := _generation_error(file, strict=False):
-        yield f"{label}: left out: {file.name}: libraries refuse to read it: {problem}"
-    elif problem := _generation_error(file, strict=True):
-        yield f"{label}: {file.name} is copied unchanged, but transformers refuses to save it again: {problem}"
 
 
 def _generation_error(file: Path, *, strict: bool) -> str | None:

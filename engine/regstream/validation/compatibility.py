@@ -43,13 +43,12 @@ def check_candidate(
     Raises:
         InputError: a tensor is missing or of another shape, or the vocabulary has another size.
     """
-    vocabulary = _vocabulary_tensors(base)
-    expected = {
-        name: _expected_rows(candidate, name, shape, others)
-        if name in vocabulary and name in candidate.tensors
-        else shape
-        for name, shape in shapes.items()
-    }
+    is_text = base.family.modality == "input_ids"
+    vocabulary = {name for name in base.tensors if is_text and base.family.part_of(name) in ("embeddings", "head")}
+    expected = dict(shapes)
+    for name, shape in shapes.items():
+        if name in vocabulary and name in candidate.tensors:
+            expected[name] = _expected_rows(candidate, name, shape, others)
     _check_shapes(candidate, expected, shapes)
     return [
         f"{candidate.label}: tensor {name}: rows {shape[0]:,} to {expected[name][0] - 1:,} of vocabulary are left out"
@@ -72,30 +71,20 @@ def check_adapter(candidate: AdaptedCheckpoint, model: LayeredModel) -> None:
             )
 
 
-def _vocabulary_tensors(checkpoint: Checkpoint) -> set[str]:
-    if checkpoint.family.modality != "input_ids":
-        return set()
-    return {name for name in checkpoint.tensors if checkpoint.family.part_of(name) in ("embeddings", "head")}
-
-
 def _expected_rows(
     candidate: Checkpoint, name: str, shape: tuple[int, ...], others: NonBlockParameters
 ) -> tuple[int, ...]:
     """The candidate's own shape if it has more rows than the base's and the manifest allows that, else the base's."""
-    spec = candidate.tensors[name]
-    if spec.shape == shape or spec.shape[1:] != shape[1:]:
+    own = candidate.tensors[name].shape
+    if own == shape or own[1:] != shape[1:]:
         return shape
-    if spec.shape[0] < shape[0]:
-        raise InputError(
-            f"{candidate.label}: {spec.file}: tensor {name} has {spec.shape[0]:,} rows of vocabulary,"
-            f" fewer than the base's {shape[0]:,}; it cannot be merged onto this base"
-        )
+    found = f"{candidate.describe(name)} has {own[0]:,} rows of vocabulary,"
+    if own[0] < shape[0]:
+        raise InputError(f"{found} fewer than the base's {shape[0]:,}; it cannot be merged onto this base")
     if others.vocabulary == "same":
-        raise InputError(
-            f"{candidate.label}: {spec.file}: tensor {name} has {spec.shape[0]:,} rows of vocabulary,"
-            f' the base {shape[0]:,}; [merge.others] vocabulary = "base" keeps the base\'s rows'
-        )
-    return spec.shape
+        advice = '[merge.others] vocabulary = "base" keeps the base\'s rows'
+        raise InputError(f"{found} the base {shape[0]:,}; {advice}")
+    return own
 
 
 def _check_shapes(
@@ -109,12 +98,10 @@ def _check_shapes(
     for name in described:
         spec = checkpoint.tensors[name]
         if spec.shape != expected[name]:
-            raise InputError(
-                f"{checkpoint.label}: {spec.file}: tensor {name} has shape {list(spec.shape)},"
-                f" expected {list(expected[name])}"
-            )
+            shapes = f"has shape {list(spec.shape)}, expected {list(expected[name])}"
+            raise InputError(f"{checkpoint.describe(name)} {shapes}")
         if spec.dtype not in FLOAT_DTYPES:
             raise InputError(
-                f"{checkpoint.label}: {spec.file}: tensor {name} is {spec.dtype}; only floating-point weights"
-                " can be merged, quantized ones have to be dequantized first"
+                f"{checkpoint.describe(name)} is {spec.dtype}; only floating-point weights can be merged, quantized"
+                " ones have to be dequantized first"
             )

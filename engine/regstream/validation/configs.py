@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 from functools import cached_property
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -70,28 +71,23 @@ class ConfigComparison:
         """
         if candidate.folder == self._base.folder:
             return []
-        differing, unused = self._differences(candidate)
-        if harmful := [difference for difference in differing if not self._is_harmless(difference, candidate)]:
-            listed = ", and ".join(map(str, harmful[:_MAX_NAMES]))
-            more = f" (and {len(harmful) - _MAX_NAMES} more)" if len(harmful) > _MAX_NAMES else ""
-            raise InputError(
-                f"{candidate.label}: {candidate.folder / CONFIG}: {listed}{more}; its blocks would compute something"
-                " else, and only checkpoints of one architecture can be merged"
-            )
-        keys = dict.fromkeys([*(difference.shown for difference in differing if not difference.is_empty), *unused])
-        names = ", ".join(key for key in keys if not _IGNORED_KEYS.fullmatch(key))
-        return [f"{candidate.label}: {CONFIG}: keys that differ and change nothing here: {names}"] if names else []
-
-    def _differences(self, candidate: Checkpoint) -> tuple[list[Difference], list[str]]:
-        base, config = self._base, candidate.model_config
+        base, config, file = self._base, candidate.model_config, f"{candidate.label}: {candidate.folder / CONFIG}"
         try:
             differing = config_differences(config, candidate.config, base.model_config, base.config)
             unused = unused_keys(config, candidate.config, base.config)
         except Exception as error:  # keys may clash with attributes of the config class
+            raise InputError(f"{file}: no config to compare: {error}") from error
+        differing = [difference for difference in differing if not _IGNORED_KEYS.fullmatch(difference.name)]
+        if harmful := [difference for difference in differing if not self._is_harmless(difference, candidate)]:
+            listed = ", and ".join(map(str, harmful[:_MAX_NAMES]))
+            more = f" (and {len(harmful) - _MAX_NAMES} more)" if len(harmful) > _MAX_NAMES else ""
             raise InputError(
-                f"{candidate.label}: {candidate.folder / CONFIG}: no config to compare: {error}"
-            ) from error
-        return [difference for difference in differing if not _IGNORED_KEYS.fullmatch(difference.name)], unused
+                f"{file}: {listed}{more}; its blocks would compute something else, and only checkpoints of one"
+                " architecture can be merged"
+            )
+        keys = dict.fromkeys([*(difference.shown for difference in differing if not difference.is_empty), *unused])
+        names = ", ".join(key for key in keys if not _IGNORED_KEYS.fullmatch(key))
+        return [f"{candidate.label}: {CONFIG}: keys that differ and change nothing here: {names}"] if names else []
 
     def check_untied_weights(self, checkpoint: Checkpoint) -> None:
         """Check that a checkpoint holds its head, unless its config ties it.
@@ -137,8 +133,7 @@ class ConfigComparison:
         """Whether the model's code does not read the key, or only to build the same model from both values."""
         if not self._is_read(difference):
             return True
-        reads = self._reads
-        in_forward = reads is None or difference.attribute in reads.forward
+        in_forward = self._reads is None or difference.attribute in self._reads.forward
         return not in_forward and self._equals_base_with(difference.attribute, candidate)
 
     @cached_property
@@ -150,7 +145,8 @@ class ConfigComparison:
         changed: PreTrainedConfig = deepcopy(self._base.model_config)
         path, _, name = attribute.rpartition(".")
         try:
-            owner, theirs = (_sub_config(config, path) for config in (changed, candidate.model_config))
+            configs = changed, candidate.model_config
+            owner, theirs = map(attrgetter(path), configs) if path else configs
             if name in vars(theirs):
                 setattr(owner, name, deepcopy(vars(theirs)[name]))
             else:
@@ -187,12 +183,6 @@ def _headless(checkpoint: Checkpoint) -> str:
     names = checkpoint.config.get("architectures")
     name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
     return f", whose architecture is {name}" if name and not name.endswith(("ForCausalLM", "LMHeadModel")) else ""
-
-
-def _sub_config(config: PreTrainedConfig, path: str) -> Any:
-    for name in filter(None, path.split(".")):
-        config = getattr(config, name)
-    return config
 
 
 def _has_rope_type(config: PreTrainedConfig, rope_types: Collection[str] | None = None) -> bool:

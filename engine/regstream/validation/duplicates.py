@@ -6,6 +6,8 @@ Local tensors are compared by samples, however they are sharded; files of the hu
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 from regstream.checkpoint.adapted import AdaptedCheckpoint
@@ -44,10 +46,7 @@ def _signature(checkpoint: Checkpoint, names: Sequence[str]) -> str | None:
     if checkpoint.source is not LOCAL:  # warnings must not depend on which files are in the cache
         files = sorted({checkpoint.tensors[name].file for name in names})
         return _combine([checkpoint.source.known_digest(file) for file in files])
-    digest = hashlib.sha256()
-    for sample in _samples(checkpoint, names):
-        digest.update(sample)
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(_samples(checkpoint, names))).hexdigest()
 
 
 def _digest(source: Source, file: Path) -> str | None:
@@ -61,15 +60,10 @@ def _combine(digests: Sequence[str | None]) -> str | None:
 
 def _samples(checkpoint: Checkpoint, names: Iterable[str]) -> Iterator[bytes]:
     """Header entry and middle bytes of each tensor: rows appended to a vocabulary do not move its end there."""
-    descriptors: dict[Path, int] = {}
-    try:
+    with ExitStack() as stack:
+        open_once = cache(lambda file: stack.enter_context(file.open("rb", buffering=0)))
         for name in names:
             spec = checkpoint.tensors[name]
-            if spec.file not in descriptors:
-                descriptors[spec.file] = os.open(spec.file, os.O_RDONLY)
             yield f"{name} {spec.dtype} {spec.shape}".encode()
             begin = spec.begin + max(0, spec.num_bytes - _SAMPLE_BYTES) // 2
-            yield os.pread(descriptors[spec.file], min(_SAMPLE_BYTES, spec.num_bytes), begin)
-    finally:
-        for descriptor in descriptors.values():
-            os.close(descriptor)
+            yield os.pread(open_once(spec.file).fileno(), min(_SAMPLE_BYTES, spec.num_bytes), begin)

@@ -1,6 +1,6 @@
 """Checks base and candidates against one model, and collects what they hold beyond it."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -11,8 +11,8 @@ from transformers import PreTrainedConfig
 from regstream.checkpoint.adapted import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.header import FLOAT_DTYPES
-from regstream.errors import InputError
-from regstream.manifest.schema import Manifest
+from regstream.errors import label_boundary
+from regstream.manifest.schema import Manifest, NonBlockParameters
 from regstream.models.architecture.input_groups import check_input_groups
 from regstream.models.architecture.modules import ungrouped_weights
 from regstream.models.layered_model import LayeredModel
@@ -40,24 +40,58 @@ class ValidatedInputs:
 
 
 @dataclass
-class _Findings:
-    """Warnings and ignored tensors; a model that several candidates' adapters are on is reported once."""
+class _InputChecks:
+    """The checks of each input, and the tensors that they ignore; a model under several adapters is checked once."""
 
+    base: Checkpoint
+    model: LayeredModel
+    configs: ConfigComparison
+    others: NonBlockParameters
     warn: Warn
-    ignored: dict[str, list[str]] = field(default_factory=dict)
-    reported: set[int] = field(default_factory=set)
+    ignored: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    checked: set[int] = field(default_factory=set)
 
     def warn_each(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.warn(line)
 
-    def add(self, checkpoint: Checkpoint, unexpected: UnexpectedTensors, *, of_base: bool = False) -> None:
-        self.reported.add(id(checkpoint))
+    def check_base(self, base_only: Collection[str]) -> Mapping[str, tuple[int, ...]]:
+        """Check the base; returns the shapes of its tensors that the model lacks and the result has."""
+        base = self.base
+        self.warn_each(self.configs.base_warnings())
+        unexpected = check_base(base, self.model)
+        self._report(base, unexpected, of_base=True)
+        self.warn_each(config_warnings(base.label, base.config))
+        self.warn_each(check_auxiliary_files(base.label, base.folder, base.source.list_files(base.folder)))
+        return base.include((*unexpected.prediction_layers, *map(base.stored_name, sorted(base_only))))
+
+    def check_candidate(self, candidate: Checkpoint) -> None:
+        plain = candidate.model if isinstance(candidate, AdaptedCheckpoint) else candidate
+        check_architecture(candidate, self.base)
+        is_new = id(plain) not in self.checked
+        if is_new:
+            refuse_unusable(plain, self.model)
+        self.warn_each(self.configs.check(candidate))
+        self.configs.check_untied_weights(candidate)
+        check_adapted_ties(candidate, self.model.tied)
+        lines = check_candidate(candidate, self.base, self.model.shapes, self.others)
+        if is_new:
+            self._report(plain, classify_unexpected(plain, self.model))
+        if isinstance(candidate, AdaptedCheckpoint):
+            check_adapter(candidate, self.model)
+            lines = [*candidate.notes, *adapter_warnings(candidate, self.model), *lines]
+            self._ignore(candidate, [*candidate.adapter.ignored_names, *candidate.adapter.duplicates])
+        self.warn_each(lines)
+
+    def _report(self, checkpoint: Checkpoint, unexpected: UnexpectedTensors, *, of_base: bool = False) -> None:
+        self.checked.add(id(checkpoint))
         self.warn_each((*checkpoint.notes, *unexpected.warnings(of_base=of_base)))
         names = [name for names in unexpected.ignored.values() for name in names]
-        names += [] if of_base else unexpected.prediction_layers
+        self._ignore(checkpoint, names if of_base else [*names, *unexpected.prediction_layers])
+
+    def _ignore(self, checkpoint: Checkpoint, names: Sequence[str]) -> None:
         if names:
-            self.ignored.setdefault(checkpoint.label, []).extend(names)
+            self.ignored[checkpoint.label].extend(names)
 
 
 def check_inputs(
@@ -86,23 +120,23 @@ def check_inputs(
     configs.check_untied_weights(base)
     ties = tuple(resolve_ties(base, candidates, model, make))
     model.drop_missing(base.missing_optional(model.shapes))
-    findings = _Findings(warn)
+    checks = _InputChecks(base, model, configs, manifest.merge.others, warn)
     base_only = {name for c in candidates if c.family is base.family for name in c.missing_optional(model.shapes)}
-    carried = _check_base(base, model, configs, findings, base_only)
+    carried = checks.check_base(base_only)
     model.drop_missing(base_only)
     _check_description(manifest, model, warn, is_regressed=is_regressed)
     for candidate in candidates:
-        _check_candidate(candidate, base, model, manifest, configs=configs, findings=findings)
+        checks.check_candidate(candidate)
         if lacking := candidate.missing_optional(base_only):
             warn(f"{candidate.label}: without {summarize_names(sorted(lacking))}; the result has the base's")
     for tie in filter(is_local, ties):
         check_tie(tie)
-    findings.warn_each(duplicate_weights(base, candidates, list(model.shapes)))
+    checks.warn_each(duplicate_weights(base, candidates, list(model.shapes)))
     return ValidatedInputs(
         model=model,
         compute_dtype=model.dtype,
         carried=carried,
-        ignored=findings.ignored,
+        ignored=dict(checks.ignored),
         ties=tuple(tie for tie in ties if not is_local(tie)),
     )
 
@@ -149,48 +183,8 @@ def _model_in_exact_dtype(base: Checkpoint, candidates: Sequence[Checkpoint], de
 
 
 def _build_model(base: Checkpoint, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> LayeredModel:
-    try:
+    with label_boundary(base.label):
         return LayeredModel(base.family, config, dtype=dtype, device=device)
-    except InputError as error:
-        raise InputError(f"{base.label}: {error}") from error
-
-
-def _check_base(
-    base: Checkpoint, model: LayeredModel, configs: ConfigComparison, findings: _Findings, base_only: Collection[str]
-) -> Mapping[str, tuple[int, ...]]:
-    findings.warn_each(configs.base_warnings())
-    unexpected = check_base(base, model)
-    findings.add(base, unexpected, of_base=True)
-    findings.warn_each(config_warnings(base.label, base.config))
-    findings.warn_each(check_auxiliary_files(base.label, base.folder, base.source.list_files(base.folder)))
-    return base.include((*unexpected.prediction_layers, *map(base.stored_name, sorted(base_only))))
-
-
-def _check_candidate(
-    candidate: Checkpoint,
-    base: Checkpoint,
-    model: LayeredModel,
-    manifest: Manifest,
-    *,
-    configs: ConfigComparison,
-    findings: _Findings,
-) -> None:
-    plain = candidate.model if isinstance(candidate, AdaptedCheckpoint) else candidate
-    check_architecture(candidate, base)
-    if id(plain) not in findings.reported:
-        refuse_unusable(plain, model)
-    findings.warn_each(configs.check(candidate))
-    configs.check_untied_weights(candidate)
-    check_adapted_ties(candidate, model.tied)
-    lines = check_candidate(candidate, base, model.shapes, manifest.merge.others)
-    if id(plain) not in findings.reported:
-        findings.add(plain, classify_unexpected(plain, model))
-    if isinstance(candidate, AdaptedCheckpoint):
-        check_adapter(candidate, model)
-        lines = [*candidate.notes, *adapter_warnings(candidate, model), *lines]
-        if names := (*candidate.adapter.ignored_names, *candidate.adapter.duplicates):
-            findings.ignored.setdefault(candidate.label, []).extend(names)
-    findings.warn_each(lines)
 
 
 def _compute_dtype(dtypes: Iterable[torch.dtype]) -> torch.dtype:

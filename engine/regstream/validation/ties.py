@@ -21,9 +21,7 @@ _KEY = "tie_word_embeddings"
 class MakeModel(Protocol):
     """Makes the base's model with its head tied to the embeddings, or not."""
 
-    def __call__(self, *, tied: bool) -> LayeredModel:
-        """Make it."""
-        ...
+    def __call__(self, *, tied: bool) -> LayeredModel: ...
 
 
 class Tie(NamedTuple):
@@ -141,5 +139,4 @@ def _are_equal(checkpoint: Checkpoint, name: str, source: str) -> bool:
 
 
 def _is_tied(checkpoint: Checkpoint) -> bool:
-    """Whether the checkpoint's config ties head and embeddings."""
     return bool(getattr(checkpoint.model_config, _KEY, False))

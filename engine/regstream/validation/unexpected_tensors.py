@@ -1,6 +1,7 @@
 """Tensors of a checkpoint that are no parameters of the model: ignored with a reason, or refused with one."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.header import FLOAT_DTYPES, TensorSpec
 from regstream.errors import InputError
 from regstream.models.layered_model import LayeredModel
+from regstream.units import format_names
 from regstream.validation.summaries import summarize_names
 
 #: Names of buffers that models compute from the config and older files store, and their fewest dimensions: a causal
@@ -56,16 +58,11 @@ class UnexpectedTensors:
         """Yield one line for each reason; `of_base`: the checkpoint is the base."""
         for reason, names in self.ignored.items():
             yield f"{self.label}: left out: {summarize_names(names)}: {reason}"
+        layers = f"{summarize_names(self.prediction_layers)}: layers that predict further tokens"
         if self.prediction_layers and of_base:
-            yield (
-                f"{self.label}: {summarize_names(self.prediction_layers)}: layers that predict further tokens, which"
-                " are not merged; the result holds the base's"
-            )
+            yield f"{self.label}: {layers}, which are not merged; the result holds the base's"
         elif self.prediction_layers:
-            yield (
-                f"{self.label}: left out: {summarize_names(self.prediction_layers)}: layers that predict further"
-                " tokens are not merged; the result holds the base's, if any"
-            )
+            yield f"{self.label}: left out: {layers} are not merged; the result holds the base's, if any"
 
 
 def classify_unexpected(checkpoint: Checkpoint, model: LayeredModel) -> UnexpectedTensors:
@@ -75,24 +72,21 @@ def classify_unexpected(checkpoint: Checkpoint, model: LayeredModel) -> Unexpect
         InputError: a merge without such a tensor would be wrong.
     """
     rules = _Rules(checkpoint, model)
-    ignored: dict[str, list[str]] = {}
-    refused: dict[str, list[str]] = {}
+    ignored, refused = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     prediction_layers: list[str] = []
     for name, spec in sorted(checkpoint.layout.items()):
         own = checkpoint.family.model_name(name)
         if own in model.shapes or own in model.tied:
             continue
         if rules.is_prediction_layer(name, own):
-            (prediction_layers if spec.dtype in FLOAT_DTYPES else refused.setdefault(_QUANTIZED_PREDICTION, [])).append(
-                name
-            )
+            names = prediction_layers if spec.dtype in FLOAT_DTYPES else refused[_QUANTIZED_PREDICTION]
         elif reason := rules.reason_to_ignore(name, own, spec):
-            ignored.setdefault(reason, []).append(name)
+            names = ignored[reason]
         elif reason := rules.reason_to_refuse(name, own):
-            refused.setdefault(reason, []).append(name)
+            names = refused[reason]
         else:
-            reason = f"outside {type(model.model).__name__}: a task head, or part of another model"
-            ignored.setdefault(reason, []).append(name)
+            names = ignored[f"outside {type(model.model).__name__}: a task head, or part of another model"]
+        names.append(name)
     _refuse(checkpoint, refused)
     return UnexpectedTensors(
         label=checkpoint.label,
@@ -108,16 +102,18 @@ def refuse_unusable(checkpoint: Checkpoint, model: LayeredModel) -> None:
         InputError: it holds one of them.
     """
     rules = _Rules(checkpoint, model)
-    refused: dict[str, list[str]] = {}
+    refused = defaultdict[str, list[str]](list)
     for name, spec in sorted(checkpoint.layout.items()):
         if reason := rules.unusable(name, checkpoint.family.model_name(name), spec):
-            refused.setdefault(reason, []).append(name)
+            refused[reason].append(name)
     _refuse(checkpoint, refused)
 
 
 def _refuse(checkpoint: Checkpoint, refused: Mapping[str, list[str]]) -> None:
     for reason, names in refused.items():
-        raise InputError(f"{checkpoint.label}: {checkpoint.layout[names[0]].file}: {_list_names(names)} {reason}")
+        listed = format_names(names, _MAX_NAMES)
+        subject = f"tensors {listed} are" if len(names) > 1 else f"tensor {listed} is"
+        raise InputError(f"{checkpoint.label}: {checkpoint.layout[names[0]].file}: {subject} {reason}")
 
 
 class _Rules:
@@ -199,14 +195,5 @@ class _Rules:
 
 
 def _quantization_method(checkpoint: Checkpoint) -> str | None:
-    for key in ("quantization_config", "compression_config"):
-        table = checkpoint.config.get(key)
-        if isinstance(table, Mapping):
-            return str(table.get("quant_method", key))
-    return None
-
-
-def _list_names(names: list[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMES:,} more" if len(names) > _MAX_NAMES else ""
-    tensors = "tensors" if len(names) > 1 else "tensor"
-    return f"{tensors} {', '.join(names[:_MAX_NAMES])}{more} {'are' if len(names) > 1 else 'is'}"
+    tables = ((key, checkpoint.config.get(key)) for key in ("quantization_config", "compression_config"))
+    return next((str(table.get("quant_method", key)) for key, table in tables if isinstance(table, Mapping)), None)
