@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,29 +24,6 @@ from regstream.models.batch import Batch
 from regstream.models.config.image_sizes import image_shape
 from regstream.models.config.model_sizes import vocab_size
 from regstream.models.families.family import Family
-
-
-class CalibrationSet(Protocol):
-    """Rows in batches; which rows share a batch is part of a run's identity."""
-
-    @property
-    def batches(self) -> Sequence[Batch]:
-        """The lengths of each batch's rows, in tokens of the hidden states."""
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the rows as the model reads them, and of their batches."""
-
-    @property
-    def input_bytes(self) -> int:
-        """Bytes of the largest batch's inputs."""
-
-    @property
-    def decoding_bytes(self) -> int:
-        """The most memory that decoding one of its images takes; 0 for text."""
-
-    def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-        """The arguments of the model's forward for a batch."""
 
 
 class TokenRows:
@@ -79,6 +55,10 @@ class TokenRows:
     def token_ids(self, index: int) -> list[Tensor]:
         """The ids of each row of a batch, without padding."""
         return [torch.from_numpy(ids).long() for ids in self._batches[index]]
+
+
+#: Rows in batches; which rows share a batch is part of a run's identity.
+CalibrationSet = TokenRows | PixelRows
 
 
 def load_calibration(

@@ -4,13 +4,13 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
 from regstream.data.batch_policy import BatchPolicy
+from regstream.data.image_processor import ProcessedImages
 from regstream.data.tensor_rows import open_tensor
 from regstream.errors import InputError
 from regstream.models.batch import Batch
@@ -18,30 +18,6 @@ from regstream.models.config.image_sizes import image_shape
 from regstream.models.families.family import Family
 
 _FLOATING = ("F64", "F32", "F16", "BF16")
-
-
-class PixelSource(Protocol):
-    """A sequence of images, preprocessed for the model."""
-
-    def __len__(self) -> int:
-        """The number of images."""
-
-    def pixels(self, rows: Sequence[int]) -> Tensor:
-        """The images at these indices, (rows, C, H, W)."""
-
-    def digest(self, rows: Sequence[int]) -> bytes:
-        """SHA-256 of everything that determines the pixels of these rows."""
-
-    def labels(self, rows: Sequence[int]) -> list[int]:
-        """The class of each of these images."""
-
-    @property
-    def decoding_bytes(self) -> int:
-        """The most memory that decoding one of the images takes whose digest was computed."""
-
-    @property
-    def class_folders(self) -> tuple[str, ...]:
-        """The class folders, in the order of the labels; empty where labels are numbers."""
 
 
 class StoredPixels:
@@ -89,6 +65,9 @@ class StoredPixels:
         """
         with open_tensor(self._path, "labels") as labels:
             return [int(labels[row : row + 1]) for row in rows]
+
+
+PixelSource = StoredPixels | ProcessedImages
 
 
 class PixelRows:

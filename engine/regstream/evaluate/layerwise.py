@@ -13,20 +13,15 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.data.loading import CalibrationSet
+from regstream.evaluate.mean_weights import MeanWeights
 from regstream.models.layered_model import LayeredModel
 from regstream.storage import durable
 from regstream.storage.hidden_states import HiddenStates
 
 
-class Weights(Protocol):
-    """Reads a model's parameters."""
-
-    def read(self, into: Mapping[str, Tensor]) -> None:
-        """Fill each named buffer."""
-        ...
-
-
+Weights = Checkpoint | MeanWeights
 Value = TypeVar("Value")
 Value_co = TypeVar("Value_co", covariant=True)
 
