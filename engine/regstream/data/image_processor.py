@@ -115,7 +115,6 @@ class ProcessedImages:
         return self._max_size**2 * max(width, height) // max(min(width, height), 1)
 
     def _preprocess(self, location: str, image: Image.Image) -> Tensor:
-        """Preprocess an image to (C, H, W)."""
         with error_boundary(f"{location}: the image processor refuses it"):
             prepared: Tensor = self._processor(images=[image], return_tensors="pt")["pixel_values"]
         if not bool(torch.isfinite(prepared).all()):
@@ -156,11 +155,7 @@ def _upright(converted: Image.Image, image: Image.Image) -> Image.Image:
 
 
 def _largest_size(settings: Path, content: Any, expected: Sequence[int]) -> int:
-    """The largest size in the settings that images are resized, padded or cropped to.
-
-    Raises:
-        InputError: a size is implausible for the model.
-    """
+    """The largest size in the settings that images are resized, padded or cropped to; refuses implausible ones."""
     bound = max(_MIN_SIZE_BOUND, _MAX_ENLARGEMENT * max(expected[1:]))
     largest = max(expected[1:])
     for name, size in _sizes(content):
@@ -171,7 +166,6 @@ def _largest_size(settings: Path, content: Any, expected: Sequence[int]) -> int:
 
 
 def _sizes(content: Any, name: str = "") -> Iterator[tuple[str, int]]:
-    """The name and value of each size in the settings."""
     if isinstance(content, dict):
         for key, value in content.items():
             yield from _sizes(value, f"{name}.{key}" if name else key if key in _SIZES else "")

@@ -12,13 +12,12 @@ import signal
 import sys
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import psutil
@@ -41,7 +40,7 @@ _TOKEN_IDS, _ERROR = b"=", b"!"
 _CONTEXT: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
 
 
-class TokenizerProcess:
+class TokenizerProcess(AbstractContextManager["TokenizerProcess"]):
     """Turns rows into token ids as `row_tokenizer` does. Close it, or use it as a context manager.
 
     Raises:
@@ -67,12 +66,7 @@ class TokenizerProcess:
         ids = self._receive(f"{row.location}: {_WHAT}", _row_seconds(request))
         return np.frombuffer(bytearray(ids), np.int32)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _receive(self, what: str, seconds: int) -> bytes:

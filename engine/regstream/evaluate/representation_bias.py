@@ -17,9 +17,9 @@ from torch.nn.functional import cosine_similarity
 from regstream.data.loading import CalibrationSet
 from regstream.errors import ManifestError
 from regstream.evaluate.evaluated_model import EvaluatedModel, evaluated_models
-from regstream.evaluate.layerwise import LayerwiseForward, layerwise_forward
+from regstream.evaluate.layerwise import LayerwiseForward
 from regstream.evaluate.metrics import held_out_rows
-from regstream.events import Listener, Progressed, StepStarted, ignore
+from regstream.events import Listener, StepStarted, ignore
 from regstream.plan.plan import Plan
 from regstream.storage.run_folder import evaluation_folder
 
@@ -52,16 +52,13 @@ def representation_bias(
     compared = evaluated_models(plan, also or {}, only or ("mean", plan.method.name, *(also or {})))
     candidates = [model for model in evaluated_models(plan, {}) if model.name in datasets and model.is_candidate]
 
-    def progress(doing: str) -> None:
-        listener(Progressed(doing=doing))
-
     with ExitStack() as stack:
         state = stack.enter_context(evaluation_folder(plan.run_folder))
 
         def start(number: int, model: EvaluatedModel, rows: Mapping[str, CalibrationSet]) -> LayerwiseForward:
             folder = state / str(number)
             return stack.enter_context(
-                layerwise_forward(model.name, plan.model, model.open(), rows, folder=folder, progress=progress)
+                LayerwiseForward(model.name, plan.model, model.open(), rows, folder=folder, listener=listener)
             )
 
         own = [start(number, model, {model.name: datasets[model.name]}) for number, model in enumerate(candidates)]

@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from regstream.manifest.keys import key_of, table_in, tables
@@ -31,7 +30,8 @@ def problem_from_pydantic(error: ErrorDetails) -> Problem:
     location, value = tuple(key for key in error["loc"] if key != OPTIONS), error["input"]
     if error["type"] == "extra_forbidden":
         return Problem(location, _unknown_key(location))
-    key = key_of(str(location[-1]), _field_at(location))
+    *parents, name = (key for key in location if isinstance(key, str))
+    key = key_of(str(location[-1]), fields_of(_table_at(parents))[name])
     if error["type"] == "missing":
         return Problem(location, f"missing; expected {key.expected}: {key.meaning}")
     if error["type"] == "value_error":
@@ -113,11 +113,6 @@ def _unknown_key(location: Location) -> str:
 def _did_you_mean(value: object, choices: Collection[str]) -> str:
     guess = nearest_word(value, choices) if isinstance(value, str) else None
     return f'; did you mean "{guess}"?' if guess else ""
-
-
-def _field_at(location: Location) -> FieldInfo:
-    keys = [key for key in location if isinstance(key, str)]
-    return fields_of(_table_at(keys[:-1]))[keys[-1]]
 
 
 def _table_at(location: Iterable[str | int]) -> type[BaseModel]:

@@ -57,12 +57,7 @@ def outline(base: str, candidates: Sequence[Outlined]) -> str:
         _section("[[rules]]"),
         *(section for candidate in candidates for section in _candidate(candidate)),
         _section("[evaluation]"),
-        [
-            _line(
-                "#   [architecture]",
-                f"{_TABLES['[architecture]'][0].meaning}; manifests/README.md has its keys",
-            )
-        ],
+        [_line("#   [architecture]", f"{_TABLES['[architecture]'][0].meaning}; manifests/README.md has its keys")],
         _section("[resources]"),
     ]
     text = "\n\n".join("\n".join(section) for section in sections) + "\n"

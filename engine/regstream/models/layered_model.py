@@ -84,11 +84,6 @@ class LayeredModel:
         return None
 
     @property
-    def eos_token_id(self) -> int:
-        """The token id that ends a text."""
-        return int(self.model.config.eos_token_id)
-
-    @property
     def eager_heads(self) -> int:
         """Attention heads whose full score matrices are in memory; 0 for fused attention."""
         config = self.model.config
