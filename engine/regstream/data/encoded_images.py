@@ -2,7 +2,6 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -55,8 +54,9 @@ class TableImages:
     class_folders: tuple[str, ...] = ()
 
     def __init__(self, path: Path, field: str, label: str = "label") -> None:
-        self._path, self._file = path, open_table(path, (field,))
-        self._images, self._field, self._label = _Column(path, self._file, field), field, label
+        self._file = open_table(path, (field,))
+        self._images, self._labels = _Column(path, self._file, field), _Column(path, self._file, label)
+        self._field, self._label = field, label
 
     def __len__(self) -> int:
         return int(self._file.metadata.num_rows)
@@ -81,10 +81,6 @@ class TableImages:
         if not isinstance(value, int):
             raise InputError(f'row {index + 1}: expected a whole number in "{self._label}", found {str(value)[:40]}')
         return value
-
-    @cached_property
-    def _labels(self) -> "_Column":
-        return _Column(self._path, self._file, self._label)
 
 
 EncodedImages = FolderImages | TableImages

@@ -55,15 +55,11 @@ class ProcessedImages:
             load: Any = AutoImageProcessor.from_pretrained  # untyped
             self._processor = load(base, local_files_only=True, trust_remote_code=False)
         self._preprocess(f"{settings}", Image.new("RGB", (self._expected[2], self._expected[1])))
-        self._peak_pixels = 0
+        #: Memory for decoding and preprocessing the largest image whose digest was computed.
+        self.decoding_bytes = 0
 
     def __len__(self) -> int:
         return len(self._images)
-
-    @property
-    def decoding_bytes(self) -> int:
-        """Memory for decoding and preprocessing the largest image whose digest was computed."""
-        return self._peak_pixels * _PIXEL_BYTES
 
     def pixels(self, rows: Sequence[int]) -> Tensor:
         """`pixel_values` (rows, C, H, W), float32.
@@ -83,7 +79,8 @@ class ProcessedImages:
         for row in rows:
             location, encoded = self._images.encoded(row)
             width, height = self._decode(location, encoded).size
-            self._peak_pixels = max(self._peak_pixels, width * height, self._resized_pixels(width, height))
+            num_pixels = max(width * height, self._resized_pixels(width, height))
+            self.decoding_bytes = max(self.decoding_bytes, num_pixels * _PIXEL_BYTES)
             digest.update(hashlib.sha256(encoded).digest())
         return digest.digest()
 

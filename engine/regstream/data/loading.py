@@ -1,6 +1,7 @@
 """Calibration sets: rows sampled by the seed, checked, sorted by length, and batched."""
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -36,11 +37,8 @@ class TokenRows:
         self._batches = list(batch_policy.batches(ordered, len))
         self.batches = tuple(Batch(tuple(map(len, rows))) for rows in self._batches)
         self.digest = _digest(self._batches)
-
-    @property
-    def input_bytes(self) -> int:
-        """Bytes of the largest batch in int64."""
-        return 8 * max(rows * length for rows, length in (batch.shape for batch in self.batches))
+        #: Bytes of the largest batch in int64.
+        self.input_bytes = 8 * max(math.prod(batch.shape) for batch in self.batches)
 
     def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
         """`input_ids`, (B, L), padded with 0 on the right; and `attention_mask` if there is padding."""

@@ -87,8 +87,11 @@ class PixelRows:
         num_tokens = family.tokens_per_row(config)
         self._batches = list(batch_policy.batches(indices, lambda _: num_tokens))
         self.batches = tuple(Batch((num_tokens,) * len(rows)) for rows in self._batches)
-        self._row_values = math.prod(image_shape(config))
+        #: Bytes of the largest batch in float32.
+        self.input_bytes = 4 * math.prod(image_shape(config)) * max(map(len, self._batches))
         self.digest = self.read_digest()
+        #: Memory for decoding and preprocessing the largest image.
+        self.decoding_bytes = source.decoding_bytes
 
     def __len__(self) -> int:
         return sum(map(len, self._batches))
@@ -99,16 +102,6 @@ class PixelRows:
         for rows in self._batches:
             digest.update(f"batch {len(rows)}\n".encode() + self._source.digest(rows))
         return digest.hexdigest()
-
-    @property
-    def input_bytes(self) -> int:
-        """Bytes of the largest batch in float32."""
-        return 4 * self._row_values * max(map(len, self._batches))
-
-    @property
-    def decoding_bytes(self) -> int:
-        """Memory for decoding and preprocessing the largest image."""
-        return self._source.decoding_bytes
 
     def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
         """The forward's arguments: `pixel_values` (B, C, H, W)."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.data.loading import CalibrationSet
 from regstream.evaluate.mean_weights import MeanWeights
-from regstream.events import Listener, Progressed
+from regstream.events import Listener, Progressed, StepStarted
 from regstream.models.layered_model import LayeredModel
 from regstream.storage import durable
 from regstream.storage.hidden_states import HiddenStates
@@ -30,11 +30,9 @@ class Metric(Protocol[Value_co]):
 
     def parameters(self, model: LayeredModel) -> list[str]:
         """The names of the model's parameters that `score` needs."""
-        ...
 
     def score(self, model: LayeredModel, dataset: str, states: Iterator[Tensor]) -> Value_co:
         """The value for a dataset, whose batches `states` yields as tokens (T, D). The parameters are bound."""
-        ...
 
 
 class LayerwiseForward(AbstractContextManager["LayerwiseForward"]):
@@ -105,8 +103,9 @@ class LayerwiseForward(AbstractContextManager["LayerwiseForward"]):
         self.listener(Progressed(doing=f"{self.label}: block {block}"))
 
 
-def compute_metric(forward: LayerwiseForward, metric: Metric[Value]) -> dict[str, Value]:
-    """Run a forward pass to its end. Returns the metric's value for each dataset."""
+def compute_metric(forward: LayerwiseForward, metric: Metric[Value], index: int) -> dict[str, Value]:
+    """Run a forward pass to its end, as step `index`. Returns the metric's value for each dataset."""
+    forward.listener(StepStarted(index=index, name=forward.label, work=len(forward.model.blocks) + 2))
     depth = deque(forward.depths(), maxlen=1).pop()
     with forward.bind_parameters(metric.parameters(forward.model)):
         values = {name: metric.score(forward.model, name, forward.read(name, depth)) for name in forward.datasets}

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from regstream.data.loading import CalibrationSet
@@ -76,21 +75,18 @@ def _biases(
             next(run)
         for model in merged:
             for candidate in own:
-                l1, cosine = _distances(candidate, model, candidate.label, depth)
+                l1, cosine = _distances(candidate, model, depth)
                 yield RepresentationBias(model=model.label, dataset=candidate.label, depth=depth, l1=l1, cosine=cosine)
 
 
-def _distances(one: LayerwiseForward, other: LayerwiseForward, dataset: str, depth: int) -> tuple[float, float]:
+def _distances(candidate: LayerwiseForward, model: LayerwiseForward, depth: int) -> tuple[float, float]:
     """The mean absolute difference of features, and 1 minus the mean cosine of tokens; summed in float64."""
     sums, count = torch.zeros(2, dtype=torch.float64), 0
-    for one_TD, other_TD in zip(one.read(dataset, depth), other.read(dataset, depth), strict=True):
-        sums += _token_sums(one_TD.float(), other_TD.float())
-        count += len(one_TD)
+    stored = (forward.read(candidate.label, depth) for forward in (candidate, model))
+    for own_TD, merged_TD in zip(*stored, strict=True):
+        l1_T = (own_TD.float() - merged_TD.float()).abs().mean(-1, dtype=torch.float64)
+        cosine_T = cosine_similarity(own_TD.float(), merged_TD.float(), dim=-1)
+        sums += torch.stack([l1_T.sum(), cosine_T.sum(dtype=torch.float64)]).cpu()
+        count += len(own_TD)
     l1, cosine = (sums / count).tolist()
     return l1, 1 - cosine
-
-
-def _token_sums(one_TD: Tensor, other_TD: Tensor) -> Tensor:
-    l1_T = (one_TD - other_TD).abs().mean(-1, dtype=torch.float64)
-    cosine_T = cosine_similarity(one_TD, other_TD, dim=-1)
-    return torch.stack([l1_T.sum(), cosine_T.sum(dtype=torch.float64)]).cpu()

@@ -28,17 +28,12 @@ class ZeroShotClassifier:
     tower: TextTower
     prompts: Mapping[str, TokenizedPrompts]
 
-    @property
-    def work(self) -> int:
-        """The number of progress reports: after the stem, each block and the head."""
-        return len(self.tower.model.blocks) + 2
-
     def heads(self, folder: Path, listener: Listener) -> dict[str, ClassificationHead]:
         """Run the text tower over all prompts, hidden states in `folder`. Returns a head for each dataset."""
         tower, rows = self.tower, {dataset: prompts.rows for dataset, prompts in self.prompts.items()}
         forward = LayerwiseForward("text tower", tower.model, tower.checkpoint, rows, folder=folder, listener=listener)
         with forward:
-            weights_CP = compute_metric(forward, self)
+            weights_CP = compute_metric(forward, self, index=0)
         projection_PD = tower.visual_projection_PD
         return {
             dataset: ClassificationHead(weight_CP=weight_CP, bias_C=None, projection_PD=projection_PD)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -36,7 +36,9 @@ def problem_from_pydantic(error: ErrorDetails) -> Problem:
         return Problem(location, f"missing; expected {key.expected}: {key.meaning}")
     if error["type"] == "value_error":
         return Problem(location, str(error["ctx"]["error"]))
-    return Problem(location, f"expected {key.expected}, found {format_value(value)}{_did_you_mean(value, key.choices)}")
+    guess = nearest_word(value, key.choices) if isinstance(value, str) else None
+    correction = f'; did you mean "{guess}"?' if guess else ""
+    return Problem(location, f"expected {key.expected}, found {format_value(value)}{correction}")
 
 
 def format_problem(file: str, problem: Problem, raw: Mapping[str, Any]) -> str:
@@ -108,11 +110,6 @@ def _unknown_key(location: Location) -> str:
     # A TOML key belongs to the last table header above it, so a key easily ends up in the wrong table.
     text = f"it is a key of {' and of '.join(owners)}" if owners else f"valid keys: {', '.join(names)}"
     return f"unknown key; {text}"
-
-
-def _did_you_mean(value: object, choices: Collection[str]) -> str:
-    guess = nearest_word(value, choices) if isinstance(value, str) else None
-    return f'; did you mean "{guess}"?' if guess else ""
 
 
 def _table_at(location: Iterable[str | int]) -> type[BaseModel]:

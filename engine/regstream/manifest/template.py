@@ -107,7 +107,6 @@ def _section(
 
 
 def _comment(key: Key) -> str:
-    """A key's choices, its canonical_config, and its default where that is in words."""
     text = f"{' | '.join(key.choices)}; {key.meaning}" if key.choices else key.meaning
     return text if key.default == key.value else f"{text}; default: {key.default}"
 

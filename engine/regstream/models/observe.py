@@ -22,8 +22,7 @@ def observe(
     with ExitStack() as hooks:
         for group in groups:
 
-            def hook(module: nn.Module, args: tuple[Any, ...], name: str = group.name) -> None:
-                del module
+            def hook(_module: nn.Module, args: tuple[Any, ...], name: str = group.name) -> None:
                 on_input(name, args[0])
                 unseen.discard(name)
                 if stop_early and not unseen:
