@@ -51,7 +51,7 @@ class FolderImages:
 class TableImages:
     """A parquet column of bytes, or of the structs that Hugging Face's `datasets` writes, with a field `bytes`."""
 
-    class_folders: tuple[str, ...] = ()
+    class_folders: tuple[str, ...] = ()  # labels are numbers
 
     def __init__(self, path: Path, field: str, label: str = "label") -> None:
         self._file = open_table(path, (field,))

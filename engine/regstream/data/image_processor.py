@@ -153,8 +153,8 @@ def _upright(converted: Image.Image, image: Image.Image) -> Image.Image:
 
 def _largest_size(settings: Path, content: Any, expected: Sequence[int]) -> int:
     """The largest size in the settings that images are resized, padded or cropped to; refuses implausible ones."""
-    bound = max(_MIN_SIZE_BOUND, _MAX_ENLARGEMENT * max(expected[1:]))
     largest = max(expected[1:])
+    bound = max(_MIN_SIZE_BOUND, _MAX_ENLARGEMENT * largest)
     for name, size in _sizes(content):
         if size > bound:
             raise InputError(f"{settings}: {name} is {size:,}; expected at most {bound:,} for a model of {largest:,}")

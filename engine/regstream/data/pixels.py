@@ -23,7 +23,7 @@ _FLOATING = ("F64", "F32", "F16", "BF16")
 class StoredPixels:
     """Preprocessed images in a safetensors file."""
 
-    class_folders: tuple[str, ...] = ()
+    class_folders: tuple[str, ...] = ()  # labels are numbers
     decoding_bytes = 0
 
     def __init__(self, path: Path, expected: Sequence[int]) -> None:

@@ -54,7 +54,9 @@ def _chunks(rows: Iterable[Mapping[str, Any]]) -> Iterator[pa.Table]:
 
 
 def _memory_bytes(value: Any) -> int:
-    children: Iterable[Any] = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    children: Iterable[Any] = value if isinstance(value, list) else ()
+    if isinstance(value, Mapping):
+        children = value.values()
     return sys.getsizeof(value) + sum(map(_memory_bytes, children))
 
 

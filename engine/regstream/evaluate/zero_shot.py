@@ -31,8 +31,8 @@ class ZeroShotClassifier:
     def heads(self, folder: Path, listener: Listener) -> dict[str, ClassificationHead]:
         """Run the text tower over all prompts, hidden states in `folder`. Returns a head for each dataset."""
         tower, rows = self.tower, {dataset: prompts.rows for dataset, prompts in self.prompts.items()}
-        forward = LayerwiseForward("text tower", tower.model, tower.checkpoint, rows, folder=folder, listener=listener)
-        with forward:
+        label, model, weights = "text tower", tower.model, tower.checkpoint
+        with LayerwiseForward(label, model, weights, rows, folder=folder, listener=listener) as forward:
             weights_CP = compute_metric(forward, self, index=0)
         projection_PD = tower.visual_projection_PD
         return {
