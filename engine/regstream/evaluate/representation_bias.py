@@ -82,10 +82,10 @@ def _biases(
 def _distances(candidate: LayerwiseForward, model: LayerwiseForward, depth: int) -> tuple[float, float]:
     """The mean absolute difference of features, and 1 minus the mean cosine of tokens; summed in float64."""
     sums, count = torch.zeros(2, dtype=torch.float64), 0
-    stored = (forward.read(candidate.label, depth) for forward in (candidate, model))
+    stored = (map(torch.Tensor.float, forward.read(candidate.label, depth)) for forward in (candidate, model))
     for own_TD, merged_TD in zip(*stored, strict=True):
-        l1_T = (own_TD.float() - merged_TD.float()).abs().mean(-1, dtype=torch.float64)
-        cosine_T = cosine_similarity(own_TD.float(), merged_TD.float(), dim=-1)
+        l1_T = (own_TD - merged_TD).abs().mean(-1, dtype=torch.float64)
+        cosine_T = cosine_similarity(own_TD, merged_TD, dim=-1)
         sums += torch.stack([l1_T.sum(), cosine_T.sum(dtype=torch.float64)]).cpu()
         count += len(own_TD)
     l1, cosine = (sums / count).tolist()
