@@ -27,7 +27,7 @@ def check_file(path: Path, expected: Mapping[str, Any], *, whole: bool = True) -
 
 
 def check_files(folder: Path, record: Mapping[str, Any], listener: Listener) -> list[str]:
-    """Find files that libraries would load and that are not on record, and compare every recorded file; reports progress after each file."""
+    """One line for each unrecorded file that libraries would load, and for each recorded file that differs."""
     problems = [
         f"{folder / name}: not part of the result, and loaded with it or in its place"
         for name in model_files(folder)
