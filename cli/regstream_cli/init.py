@@ -1,5 +1,6 @@
 """`regstream init`: writes a first manifest."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,17 +17,12 @@ from regstream_cli.streams import stdout_boundary, write_json, write_message
 _STDOUT_NAME = "manifest.toml"
 
 
-def _parse_candidates(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> list[Outlined]:
-    return [_parse_candidate(text, context, parameter) for text in values]
-
-
-def _parse_candidate(text: str, context: click.Context, parameter: click.Parameter) -> Outlined:
+def _parse_candidate(text: str) -> Outlined:
     name, _, models = text.partition("=")
     # Two colons stand for one in a path; in a longer run, pairs count from the left.
     model, *adapters = (part.replace("\0", ":") for part in models.replace("::", "\0").split(":"))
     if not name or not (model or adapters) or len(adapters) > 1 or "" in adapters:
-        message = f"expected NAME=MODEL[:ADAPTER], found {text!r}; write a colon within a path twice"
-        raise click.BadParameter(message, context, parameter)
+        raise click.BadParameter(f"expected NAME=MODEL[:ADAPTER], found {text!r}; write a colon within a path twice")
     return Outlined(name=name, model=model or None, adapter=adapters[0] if adapters else None)
 
 
@@ -38,7 +34,7 @@ def _parse_calibration(context: click.Context, parameter: click.Parameter, value
 @click.option("--base", metavar="MODEL", required=True, help="The checkpoint that the candidates were fine-tuned from.")
 @click.option(
     "--candidate", "candidates", metavar="NAME=MODEL[:ADAPTER]", multiple=True, required=True,
-    callback=_parse_candidates, help="A candidate. Repeat for each.",
+    type=_parse_candidate, help="A candidate. Repeat for each.",
 )  # fmt: skip
 @click.option(
     "--calibration", metavar="NAME=PATH", multiple=True, callback=_parse_calibration,
@@ -51,7 +47,7 @@ def _parse_calibration(context: click.Context, parameter: click.Parameter, value
 @json_option
 @debug_option
 def init(
-    *, base: str, candidates: list[Outlined], calibration: dict[str, str], file: Path | None, as_json: bool
+    *, base: str, candidates: Sequence[Outlined], calibration: dict[str, str], file: Path | None, as_json: bool
 ) -> None:
     """Write a first manifest.
 
@@ -87,7 +83,7 @@ def init(
         )
 
 
-def _rebase_candidates(candidates: list[Outlined], calibration: dict[str, str], folder: Path) -> list[Outlined]:
+def _rebase_candidates(candidates: Sequence[Outlined], calibration: dict[str, str], folder: Path) -> list[Outlined]:
     """The candidates with their calibration sets, and all paths relative to `folder` instead of the current one."""
 
     def rebase(text: str | None, *, may_be_hub: bool) -> str | None:

@@ -51,8 +51,7 @@ class InterruptHandler:
         if self._stop_requested and not isinstance(event, RunFinished) and self._state.done < self._state.total:
             raise Interrupted(self._state.stop_message())
 
-    def _handle_signal(self, number: int, frame: FrameType | None) -> None:
-        del number, frame
+    def _handle_signal(self, _number: int, _frame: FrameType | None) -> None:
         if not self._state.total:  # no step has started, so there is no safe point to reach first
             raise KeyboardInterrupt
 
@@ -64,13 +63,10 @@ class InterruptHandler:
 
     def _request_stop(self) -> None:
         if self._stop_requested:
-            self._exit_immediately()
+            if sys.stderr.isatty():
+                os.write(2, _SHOW_CURSOR)
+            os.write(2, b"regstream: interrupted: stopped immediately; committed steps are kept\n")
+            os._exit(Interrupted.exit_code)
         self._stop_requested = True
         if self._state.total:
             self._show_message("stopping at the next safe point; interrupt again to stop immediately")
-
-    def _exit_immediately(self) -> None:
-        if sys.stderr.isatty():
-            os.write(2, _SHOW_CURSOR)
-        os.write(2, b"regstream: interrupted: stopped immediately; committed steps are kept\n")
-        os._exit(Interrupted.exit_code)

@@ -41,10 +41,6 @@ def observe_progress(*, step_prefix: str | None = None, events_as_json: bool = F
     # Bars would overwrite JSON lines on the same terminal.
     bars = ProgressBars(state, console) if can_redraw and not (events_as_json and sys.stdout.isatty()) else None
     display = bars or ProgressLines(state, step_prefix)
-    json_writers = [_write_event] if events_as_json else []
+    json_writers: list[Listener] = [lambda event: write_json(event_record(event))] if events_as_json else []
     with bars or nullcontext(), InterruptHandler(state, display.show_message) as interrupt_handler:
         yield Observers(state, (state, *json_writers, display, interrupt_handler))
-
-
-def _write_event(event: Event) -> None:
-    write_json(event_record(event))

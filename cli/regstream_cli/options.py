@@ -8,8 +8,7 @@ import click
 DEBUG_KEY = "regstream_cli.debug"
 
 
-def _store_debug(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-    del parameter
+def _store_debug(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
     context.meta[DEBUG_KEY] = value
 
 

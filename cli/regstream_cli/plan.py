@@ -50,7 +50,11 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
 
         # A plan can be for a device that this machine does not have.
         merge_plan = api.plan(manifest, device=device, for_this_machine=False, listener=listener)
-    refusal = _refusal(merge_plan)
+    refusal = None
+    try:
+        api.check(merge_plan)
+    except RegstreamError as error:
+        refusal = error
     if as_json:
         write_json(_record(merge_plan, refusal))
     else:
@@ -63,16 +67,6 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
                 console.print(line, soft_wrap=not console.is_terminal)
     if refusal is not None:
         raise refusal
-
-
-def _refusal(merge_plan: "Plan") -> RegstreamError | None:
-    from regstream import api
-
-    try:
-        api.check(merge_plan)
-    except RegstreamError as error:
-        return error
-    return None
 
 
 def _record(merge_plan: "Plan", refusal: RegstreamError | None) -> dict[str, Any]:

@@ -53,18 +53,14 @@ class ProgressBars:
             return "regstream: opening the inputs ..."
         grid = Table.grid(Column(no_wrap=True), Column(), Column(no_wrap=True), padding=(0, 1))
         if state.total:
-            count = f"{state.done}/{state.total}{self._time_left()}"
-            grid.add_row("steps", _bar(state.done + state.fraction, state.total), count)
+            left = "" if (seconds := state.seconds_left) is None else f", about {format_seconds(seconds)} left"
+            grid.add_row("steps", _bar(state.done + state.fraction, state.total), f"{state.done}/{state.total}{left}")
         grid.add_row(state.step, _bar(state.amount, state.work), state.doing)
         if (file := state.fetching) is not None:
             progress = f"{format_bytes(file.num_bytes)} of {format_bytes(file.total_bytes)}, {file.file}"
             grid.add_row("downloading", _bar(file.num_bytes, file.total_bytes), progress)
         grid.add_row("memory", "", self._memory())
         return Group(grid, Text(self._message, style="bold", overflow="ellipsis")) if self._message else grid
-
-    def _time_left(self) -> str:
-        seconds = self._state.seconds_left
-        return "" if seconds is None else f", about {format_seconds(seconds)} left"
 
     def _memory(self) -> str:
         from regstream.device.memory import resident_bytes

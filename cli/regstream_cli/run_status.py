@@ -1,8 +1,8 @@
 """The progress of a manifest's merge, read from the files that it left on disk. Opens no input, writes nothing."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict, TypeAdapter
 
@@ -31,7 +31,6 @@ class StepMeasurement:
 
 
 _STEP = TypeAdapter(StepMeasurement)
-_STEP_FIELDS = frozenset(field.name for field in fields(StepMeasurement))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +80,7 @@ def read_run_status(manifest: Manifest) -> RunStatus:
     announced = Journal.read_header(manifest.workdir)
     if announced is None:
         return RunStatus(state="not begun", output=output)
-    steps = tuple(_step(step.event_fields) for step in Journal.read_committed(manifest.workdir))
+    steps = tuple(_STEP.validate_python(step.event_fields) for step in Journal.read_committed(manifest.workdir))
     changed = _changed_settings(announced["identity"], manifest)
     return RunStatus(state="unfinished", output=output, total=len(announced["steps"]), steps=steps, changed=changed)
 
@@ -103,10 +102,6 @@ def _read_measurements(path: Path) -> tuple[StepMeasurement, ...]:
             return tuple(_STEP.validate_python(step) for step in content["steps"])
     except InputError:
         return ()
-
-
-def _step(measured: dict[str, Any]) -> StepMeasurement:
-    return StepMeasurement(**{key: value for key, value in measured.items() if key in _STEP_FIELDS})
 
 
 def _changed_settings(identity: "Identity", manifest: Manifest) -> tuple[str, ...]:

@@ -36,7 +36,9 @@ def plan_summary(plan: "Plan", *, fits: bool) -> Iterator[str]:
         sums = " + ".join(f"{name} {format_bytes(size)}" for name, size in parts if size)
         on = "" if plan.main_space == "host" else f" on the {space}"
         yield f"peak step: {peak.name}, {format_bytes(plan.projected_bytes(peak, space))}{on} = {sums}"
-    yield from _passes_line(plan, peak)
+    if len(passes := plan.passes(peak)) > 1:
+        groups = "; ".join(map(", ".join, passes))
+        yield f"to fit, a block's input groups are processed in {len(passes)} passes: {groups}"
     yield f"total: reads {format_bytes(plan.read_bytes)}, writes {format_bytes(plan.write_bytes)}"
     needs = [
         f"{format_bytes(max(plan.projected_bytes(step, space) for step in plan.steps))} of {space} memory"
@@ -48,13 +50,6 @@ def plan_summary(plan: "Plan", *, fits: bool) -> Iterator[str]:
     yield f"needs {', '.join(needs)}, and {disk}: {'fits' if fits else 'does not fit'}"
 
 
-def _passes_line(plan: "Plan", step: "Step") -> Iterator[str]:
-    passes = plan.passes(step)
-    if len(passes) > 1:
-        groups = "; ".join(map(", ".join, passes))
-        yield f"to fit, a block's input groups are processed in {len(passes)} passes: {groups}"
-
-
 def _download_lines(plan: "Plan") -> Iterator[str]:
     downloads = plan.downloads
     if not downloads.download_bytes:
@@ -63,11 +58,9 @@ def _download_lines(plan: "Plan") -> Iterator[str]:
     peak = f"{format_bytes(downloads.peak_disk_bytes)} with hidden states and result"
     yield f"downloads {format_bytes(downloads.download_bytes)} from the hub; {shards}, {peak}"
     if downloads.repeated_bytes:
-        ample = format_bytes(plan.ample_disk_bytes)
-        repeated = (
-            f"{format_bytes(downloads.repeated_bytes)} of that again, since shards are evicted for lack of disk space"
-        )
-        yield f"{repeated}; with {ample} of disk nothing is downloaded twice"
+        repeated, ample = format_bytes(downloads.repeated_bytes), format_bytes(plan.ample_disk_bytes)
+        reason = f"since shards are evicted for lack of disk space; with {ample} of disk nothing is downloaded twice"
+        yield f"{repeated} of that again, {reason}"
 
 
 def status_table(run_status: "RunStatus") -> Table:

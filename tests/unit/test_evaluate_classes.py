@@ -63,7 +63,7 @@ def made_head(merge: Merge) -> tuple[Tensor, Tensor]:
     """The weight of the first candidate's head, and the projection before it."""
     metric = make_metric(merge.plan(), ignore)
     assert isinstance(metric, Accuracy)
-    head = metric.with_zero_shot_heads(merge.manifest.parent / "states", lambda _: None).heads["task0"]
+    head = metric.with_zero_shot_heads(merge.manifest.parent / "states", ignore).heads["task0"]
     assert head.projection_PD is not None
     return head.weight_CP, head.projection_PD
 

@@ -63,8 +63,7 @@ class DatasetSampler:
     def _commit(self, dataset: str, revision: str | None) -> str:
         name = f"datasets/{dataset}" + (f"@{revision}" if revision else "")
         if name not in self.commits:
-            commit = self._pinned_commits.get(name)
-            if commit:
+            if commit := self._pinned_commits.get(name):
                 warn_if_moved(commit, name, dataset, revision, self._listener, kind="dataset")
             else:
                 commit = resolve_commit(dataset, revision, kind="dataset")
@@ -93,7 +92,6 @@ def _rows(
 
 
 def _stream(what: str, calibration: Calibration, commit: str) -> Any:
-    """The split as a streaming data set."""
     try:
         library: Any = import_module("datasets")
     except ImportError as error:
@@ -109,12 +107,7 @@ def _stream(what: str, calibration: Calibration, commit: str) -> Any:
 
 @contextmanager
 def _dataset_errors(what: str) -> Iterator[None]:
-    """Turn errors of the network and of the library `datasets` into one line.
-
-    Raises:
-        InputError: in their place.
-        OSError: the disk refused.
-    """
+    """Turn errors of the network and of the library `datasets` into an `InputError`; errors of the disk pass."""
     with hub_error_boundary(what):
         try:
             yield

@@ -2,10 +2,9 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from regstream.data.row_reader import open_table
 from regstream.errors import InputError, error_boundary
@@ -17,33 +16,15 @@ _BATCH_ROWS = 16
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
-class EncodedImages(Protocol):
-    """A sequence of encoded images."""
-
-    def __len__(self) -> int:
-        """The number of images."""
-
-    def encoded(self, index: int) -> tuple[str, bytes]:
-        """An image's location, for messages, and its bytes."""
-
-    def label(self, index: int) -> int:
-        """An image's class."""
-
-    @property
-    def class_folders(self) -> tuple[str, ...]:
-        """The class folders, in the order of the labels; empty where labels are numbers."""
-
-
 class FolderImages:
-    """The image files in a folder and its subfolders, sorted by path."""
+    """The image files in a folder and its subfolders, sorted by path; `class_folders` in the order of the labels."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         with error_boundary(f"{folder}"):
-            self._files = sorted(
-                (path.relative_to(folder) for path in folder.rglob("*") if _is_image(path)),
-                key=lambda path: path.parts,
-            )
+            # macOS writes metadata files with the prefix "._" and the same suffix.
+            images = (p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES and not p.name.startswith("._"))
+            self._files = sorted((path.relative_to(folder) for path in images), key=lambda path: path.parts)
         self.class_folders = tuple(sorted({path.parts[0] for path in self._files if len(path.parts) > 1}))
 
     def __len__(self) -> int:
@@ -67,19 +48,15 @@ class FolderImages:
         return self.class_folders.index(parts[0])
 
 
-def _is_image(path: Path) -> bool:
-    # macOS writes metadata files with this prefix and the same suffix.
-    return path.suffix.lower() in _SUFFIXES and not path.name.startswith("._")
-
-
 class TableImages:
     """A parquet column of bytes, or of the structs that Hugging Face's `datasets` writes, with a field `bytes`."""
 
-    class_folders: tuple[str, ...] = ()
+    class_folders: tuple[str, ...] = ()  # labels are numbers
 
     def __init__(self, path: Path, field: str, label: str = "label") -> None:
-        self._path, self._file = path, open_table(path, (field,))
-        self._images, self._field, self._label = _Column(path, self._file, field), field, label
+        self._file = open_table(path, (field,))
+        self._images, self._labels = _Column(path, self._file, field), _Column(path, self._file, label)
+        self._field, self._label = field, label
 
     def __len__(self) -> int:
         return int(self._file.metadata.num_rows)
@@ -105,9 +82,8 @@ class TableImages:
             raise InputError(f'row {index + 1}: expected a whole number in "{self._label}", found {str(value)[:40]}')
         return value
 
-    @cached_property
-    def _labels(self) -> "_Column":
-        return _Column(self._path, self._file, self._label)
+
+EncodedImages = FolderImages | TableImages
 
 
 class _Column:

@@ -55,15 +55,11 @@ class ProcessedImages:
             load: Any = AutoImageProcessor.from_pretrained  # untyped
             self._processor = load(base, local_files_only=True, trust_remote_code=False)
         self._preprocess(f"{settings}", Image.new("RGB", (self._expected[2], self._expected[1])))
-        self._peak_pixels = 0
+        #: Memory for decoding and preprocessing the largest image whose digest was computed.
+        self.decoding_bytes = 0
 
     def __len__(self) -> int:
         return len(self._images)
-
-    @property
-    def decoding_bytes(self) -> int:
-        """Memory for decoding and preprocessing the largest image whose digest was computed."""
-        return self._peak_pixels * _PIXEL_BYTES
 
     def pixels(self, rows: Sequence[int]) -> Tensor:
         """`pixel_values` (rows, C, H, W), float32.
@@ -83,7 +79,8 @@ class ProcessedImages:
         for row in rows:
             location, encoded = self._images.encoded(row)
             width, height = self._decode(location, encoded).size
-            self._peak_pixels = max(self._peak_pixels, width * height, self._resized_pixels(width, height))
+            num_pixels = max(width * height, self._resized_pixels(width, height))
+            self.decoding_bytes = max(self.decoding_bytes, num_pixels * _PIXEL_BYTES)
             digest.update(hashlib.sha256(encoded).digest())
         return digest.digest()
 
@@ -115,7 +112,6 @@ class ProcessedImages:
         return self._max_size**2 * max(width, height) // max(min(width, height), 1)
 
     def _preprocess(self, location: str, image: Image.Image) -> Tensor:
-        """Preprocess an image to (C, H, W)."""
         with error_boundary(f"{location}: the image processor refuses it"):
             prepared: Tensor = self._processor(images=[image], return_tensors="pt")["pixel_values"]
         if not bool(torch.isfinite(prepared).all()):
@@ -156,13 +152,9 @@ def _upright(converted: Image.Image, image: Image.Image) -> Image.Image:
 
 
 def _largest_size(settings: Path, content: Any, expected: Sequence[int]) -> int:
-    """The largest size in the settings that images are resized, padded or cropped to.
-
-    Raises:
-        InputError: a size is implausible for the model.
-    """
-    bound = max(_MIN_SIZE_BOUND, _MAX_ENLARGEMENT * max(expected[1:]))
+    """The largest size in the settings that images are resized, padded or cropped to; refuses implausible ones."""
     largest = max(expected[1:])
+    bound = max(_MIN_SIZE_BOUND, _MAX_ENLARGEMENT * largest)
     for name, size in _sizes(content):
         if size > bound:
             raise InputError(f"{settings}: {name} is {size:,}; expected at most {bound:,} for a model of {largest:,}")
@@ -171,7 +163,6 @@ def _largest_size(settings: Path, content: Any, expected: Sequence[int]) -> int:
 
 
 def _sizes(content: Any, name: str = "") -> Iterator[tuple[str, int]]:
-    """The name and value of each size in the settings."""
     if isinstance(content, dict):
         for key, value in content.items():
             yield from _sizes(value, f"{name}.{key}" if name else key if key in _SIZES else "")

@@ -1,9 +1,9 @@
 """Calibration sets: rows sampled by the seed, checked, sorted by length, and batched."""
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,29 +27,6 @@ from regstream.models.config.model_sizes import vocab_size
 from regstream.models.families.family import Family
 
 
-class CalibrationSet(Protocol):
-    """Rows in batches; which rows share a batch is part of a run's identity."""
-
-    @property
-    def batches(self) -> Sequence[Batch]:
-        """The lengths of each batch's rows, in tokens of the hidden states."""
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the rows as the model reads them, and of their batches."""
-
-    @property
-    def input_bytes(self) -> int:
-        """Bytes of the largest batch's inputs."""
-
-    @property
-    def decoding_bytes(self) -> int:
-        """The most memory that decoding one of its images takes; 0 for text."""
-
-    def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-        """The arguments of the model's forward for a batch."""
-
-
 class TokenRows:
     """Rows of token ids, longest first: rows of similar length share a batch, and the largest batch comes first."""
 
@@ -60,11 +37,8 @@ class TokenRows:
         self._batches = list(batch_policy.batches(ordered, len))
         self.batches = tuple(Batch(tuple(map(len, rows))) for rows in self._batches)
         self.digest = _digest(self._batches)
-
-    @property
-    def input_bytes(self) -> int:
-        """Bytes of the largest batch in int64."""
-        return 8 * max(rows * length for rows, length in (batch.shape for batch in self.batches))
+        #: Bytes of the largest batch in int64.
+        self.input_bytes = 8 * max(math.prod(batch.shape) for batch in self.batches)
 
     def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
         """`input_ids`, (B, L), padded with 0 on the right; and `attention_mask` if there is padding."""
@@ -79,6 +53,10 @@ class TokenRows:
     def token_ids(self, index: int) -> list[Tensor]:
         """The ids of each row of a batch, without padding."""
         return [torch.from_numpy(ids).long() for ids in self._batches[index]]
+
+
+#: Rows in batches; which rows share a batch is part of a run's identity.
+CalibrationSet = TokenRows | PixelRows
 
 
 def load_calibration(

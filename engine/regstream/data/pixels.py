@@ -4,13 +4,13 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
 from regstream.data.batch_policy import BatchPolicy
+from regstream.data.image_processor import ProcessedImages
 from regstream.data.tensor_rows import open_tensor
 from regstream.errors import InputError
 from regstream.models.batch import Batch
@@ -20,34 +20,10 @@ from regstream.models.families.family import Family
 _FLOATING = ("F64", "F32", "F16", "BF16")
 
 
-class PixelSource(Protocol):
-    """A sequence of images, preprocessed for the model."""
-
-    def __len__(self) -> int:
-        """The number of images."""
-
-    def pixels(self, rows: Sequence[int]) -> Tensor:
-        """The images at these indices, (rows, C, H, W)."""
-
-    def digest(self, rows: Sequence[int]) -> bytes:
-        """SHA-256 of everything that determines the pixels of these rows."""
-
-    def labels(self, rows: Sequence[int]) -> list[int]:
-        """The class of each of these images."""
-
-    @property
-    def decoding_bytes(self) -> int:
-        """The most memory that decoding one of the images takes whose digest was computed."""
-
-    @property
-    def class_folders(self) -> tuple[str, ...]:
-        """The class folders, in the order of the labels; empty where labels are numbers."""
-
-
 class StoredPixels:
     """Preprocessed images in a safetensors file."""
 
-    class_folders: tuple[str, ...] = ()
+    class_folders: tuple[str, ...] = ()  # labels are numbers
     decoding_bytes = 0
 
     def __init__(self, path: Path, expected: Sequence[int]) -> None:
@@ -91,6 +67,9 @@ class StoredPixels:
             return [int(labels[row : row + 1]) for row in rows]
 
 
+PixelSource = StoredPixels | ProcessedImages
+
+
 class PixelRows:
     """Images in batches. All have the model's size, so batches have no padding."""
 
@@ -108,8 +87,11 @@ class PixelRows:
         num_tokens = family.tokens_per_row(config)
         self._batches = list(batch_policy.batches(indices, lambda _: num_tokens))
         self.batches = tuple(Batch((num_tokens,) * len(rows)) for rows in self._batches)
-        self._row_values = math.prod(image_shape(config))
+        #: Bytes of the largest batch in float32.
+        self.input_bytes = 4 * math.prod(image_shape(config)) * max(map(len, self._batches))
         self.digest = self.read_digest()
+        #: Memory for decoding and preprocessing the largest image.
+        self.decoding_bytes = source.decoding_bytes
 
     def __len__(self) -> int:
         return sum(map(len, self._batches))
@@ -120,16 +102,6 @@ class PixelRows:
         for rows in self._batches:
             digest.update(f"batch {len(rows)}\n".encode() + self._source.digest(rows))
         return digest.hexdigest()
-
-    @property
-    def input_bytes(self) -> int:
-        """Bytes of the largest batch in float32."""
-        return 4 * self._row_values * max(map(len, self._batches))
-
-    @property
-    def decoding_bytes(self) -> int:
-        """Memory for decoding and preprocessing the largest image."""
-        return self._source.decoding_bytes
 
     def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
         """The forward's arguments: `pixel_values` (B, C, H, W)."""

@@ -74,7 +74,7 @@ def read_rows(path: Path, field: str, indices: list[int]) -> Iterator[Row]:
         selected = set(indices)
         for index, (location, row) in enumerate(rows):
             if index in selected:
-                yield Row(f"{path.name}, {location}", _value(path, location, field, row))
+                yield Row(f"{path.name}, {location}", _value(f"{path}, {location}", field, row))
 
 
 def _text_rows(path: Path, field: str) -> Iterator[tuple[str, Any]]:
@@ -110,16 +110,11 @@ def open_table(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
     return file
 
 
-def _check_row_size(path: Path, file: pq.ParquetFile) -> None:
-    for index in range(file.num_row_groups):
-        group = file.metadata.row_group(index)
-        if group.total_byte_size > _MAX_ROW_BYTES * max(group.num_rows, 1):
-            raise InputError(f"{path}, group {index + 1} of rows: {_TOO_LONG}")
-
-
 def _table_rows(path: Path, field: str) -> Iterator[tuple[str, Any]]:
     file = open_table(path, field_columns(field))
-    _check_row_size(path, file)
+    for index, group in enumerate(map(file.metadata.row_group, range(file.num_row_groups)), 1):
+        if group.total_byte_size > _MAX_ROW_BYTES * max(group.num_rows, 1):
+            raise InputError(f"{path}, group {index} of rows: {_TOO_LONG}")
     columns = [stored_field(column, file.schema_arrow.names) for column in field_columns(field)]
     columns += [ATTENTION_MASK] if field == INPUT_IDS and ATTENTION_MASK in file.schema_arrow.names else []
     tables = file.iter_batches(batch_size=_BATCH_ROWS, columns=columns)
@@ -127,47 +122,40 @@ def _table_rows(path: Path, field: str) -> Iterator[tuple[str, Any]]:
         yield f"row {number}", entry
 
 
-def _value(path: Path, location: str, field: str, row: Any) -> Any:
-    entry = _parse_json(path, location, row) if isinstance(row, bytes) else row
+def _value(where: str, field: str, row: Any) -> Any:
+    entry = _parse_json(where, row) if isinstance(row, bytes) else row
+    columns = field_columns(field)
     if not isinstance(entry, dict):
-        raise InputError(
-            f'{path}, {location}: expected an object with a "{field_columns(field)[0]}", found {str(entry)[:40]}'
-        )
-    values = {}
-    for column in field_columns(field):
+        raise InputError(f'{where}: expected an object with a "{columns[0]}", found {str(entry)[:40]}')
+    values: dict[str, Any] = {}
+    for column in columns:
         stored = stored_field(column, entry)
         if stored not in entry:
-            raise InputError(
-                f'{path}, {location}: no field "{column}"; there are {", ".join(map(str, entry))[:200]}'
-                f"{_field_advice(entry)}"
-            )
+            available = ", ".join(map(str, entry))[:200]
+            advice = f'; field = "{MESSAGES}" reads conversations' if {MESSAGES, CONVERSATIONS} & entry.keys() else ""
+            raise InputError(f'{where}: no field "{column}"; there are {available}{advice}')
         value = entry[stored]
-        with error_boundary(f"{path}, {location}"):
+        if value is None:
+            raise InputError(f'{where}: expected an object with a "{column}", found {str(entry)[:40]}')
+        with error_boundary(where):
             values[column] = value.decode() if isinstance(value, bytes) else value
-    for column in field_columns(field):
-        if values.get(column) is None:
-            raise InputError(f'{path}, {location}: expected an object with a "{column}", found {str(entry)[:40]}')
     if field == INPUT_IDS and entry.get(ATTENTION_MASK) is not None:
-        return drop_padding(f"{path}, {location}", values[field], entry[ATTENTION_MASK])
-    return values[field] if field in values else _fill_template(path, location, field, values)
+        return drop_padding(where, values[field], entry[ATTENTION_MASK])
+    return values[field] if field in values else _fill_template(where, field, values)
 
 
-def _parse_json(path: Path, location: str, line: bytes) -> Any:
+def _parse_json(where: str, line: bytes) -> Any:
     try:
         return json.loads(line)
     except json.JSONDecodeError as error:
         reason = f"{error.msg} in column {error.colno}"
         if line.strip() in (b"[", b"{") or error.msg.startswith("Extra data"):
             reason += "; every line is a JSON object by itself"
-        raise InputError(f"{path}, {location}: not JSON: {reason}") from error
+        raise InputError(f"{where}: not JSON: {reason}") from error
     except RecursionError as error:
-        raise InputError(f"{path}, {location}: JSON nested too deeply") from error
+        raise InputError(f"{where}: JSON nested too deeply") from error
     except ValueError as error:
-        raise InputError(f"{path}, {location}: not JSON: {error}") from error
-
-
-def _field_advice(entry: Mapping[str, Any]) -> str:
-    return f'; field = "{MESSAGES}" reads conversations' if {MESSAGES, CONVERSATIONS} & entry.keys() else ""
+        raise InputError(f"{where}: not JSON: {error}") from error
 
 
 def drop_padding(location: str, ids: Any, mask: Any) -> Any:
@@ -183,8 +171,8 @@ def drop_padding(location: str, ids: Any, mask: Any) -> Any:
     return [token for token, is_valid in zip(ids, mask, strict=True) if is_valid]
 
 
-def _fill_template(path: Path, location: str, field: str, values: Mapping[str, Any]) -> str:
+def _fill_template(where: str, field: str, values: Mapping[str, Any]) -> str:
     for column, value in values.items():
         if not isinstance(value, str):
-            raise InputError(f'{path}, {location}: expected text in "{column}", found {str(value)[:40]}')
+            raise InputError(f'{where}: expected text in "{column}", found {str(value)[:40]}')
     return _COLUMN.sub(lambda match: values[match[1]], field)

@@ -35,7 +35,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
             num_rows += chunk.num_rows
         if num_chunks:
             spool.seek(0)
-            _write(path, schema, _read_chunks(spool, num_chunks))
+            _write(path, schema, spool, num_chunks)
     return num_rows
 
 
@@ -54,23 +54,17 @@ def _chunks(rows: Iterable[Mapping[str, Any]]) -> Iterator[pa.Table]:
 
 
 def _memory_bytes(value: Any) -> int:
-    children: Iterable[Any] = ()
+    children: Iterable[Any] = value if isinstance(value, list) else ()
     if isinstance(value, Mapping):
         children = value.values()
-    elif isinstance(value, list):
-        children = value
     return sys.getsizeof(value) + sum(map(_memory_bytes, children))
 
 
-def _read_chunks(spool: Any, count: int) -> Iterator[pa.Table]:
-    for _ in range(count):
-        with pa.ipc.open_stream(spool) as stream:
-            yield stream.read_all()
-
-
-def _write(path: Path, schema: pa.Schema, chunks: Iterable[pa.Table]) -> None:
+def _write(path: Path, schema: pa.Schema, spool: Any, num_chunks: int) -> None:
     with durable.atomic_file(path) as file, pq.ParquetWriter(pa.PythonFile(file, "w"), schema) as writer:
-        for chunk in chunks:
+        for _ in range(num_chunks):
+            with pa.ipc.open_stream(spool) as stream:
+                chunk = stream.read_all()
             # Appended to an empty table of the full schema, a chunk gets the columns and types it lacks.
             table = pa.concat_tables([schema.empty_table(), chunk], promote_options="permissive")
             writer.write_table(table, row_group_size=table.num_rows)

@@ -45,19 +45,12 @@ def read_token_rows(path: Path, num_rows: int | None, max_length: int, seed: int
             raise InputError(f"{path}: input_ids has shape {shape}; expected (rows, positions)")
         if ids.get_dtype() not in _INTEGER_DTYPES:
             raise InputError(f"{path}: input_ids is {ids.get_dtype()}; expected whole numbers")
-        with _open_mask(path, shape) as mask:
+        with error_boundary(f"{path}"), safe_open(path, framework="pt") as file:
+            mask = file.get_slice(ATTENTION_MASK) if ATTENTION_MASK in file.keys() else None  # noqa: SIM118
+            if mask is not None and mask.get_shape() != shape:
+                raise InputError(f"{path}: {ATTENTION_MASK} has shape {mask.get_shape()}; expected input_ids' {shape}")
             rows = ((n, _valid_tokens(path, n, ids, mask)) for n in sample_indices(shape[0], num_rows, seed))
             return [(f"row {n + 1}", _to_int32(path, n, row[:max_length])) for n, row in rows]
-
-
-@contextmanager
-def _open_mask(path: Path, shape: list[int]) -> Iterator[Any]:
-    """The attention mask as a slice, or None."""
-    with error_boundary(f"{path}"), safe_open(path, framework="pt") as file:
-        mask = file.get_slice(ATTENTION_MASK) if ATTENTION_MASK in file.keys() else None  # noqa: SIM118
-        if mask is not None and mask.get_shape() != shape:
-            raise InputError(f"{path}: {ATTENTION_MASK} has shape {mask.get_shape()}; expected input_ids' {shape}")
-        yield mask
 
 
 def _valid_tokens(path: Path, index: int, ids: Any, mask: Any) -> NDArray[Any]:

@@ -12,13 +12,12 @@ import signal
 import sys
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -37,11 +36,12 @@ _ELAPSED_FACTOR = 12
 _MAX_MEMORY_BYTES = 2 << 30
 _WHAT = "the tokenizer or its chat template"
 _TOKEN_IDS, _ERROR = b"=", b"!"
+_T = TypeVar("_T")
 # A forked process has all libraries loaded. Outside Linux, forking a process with threads is unsafe.
 _CONTEXT: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
 
 
-class TokenizerProcess:
+class TokenizerProcess(AbstractContextManager["TokenizerProcess"]):
     """Turns rows into token ids as `row_tokenizer` does. Close it, or use it as a context manager.
 
     Raises:
@@ -67,12 +67,7 @@ class TokenizerProcess:
         ids = self._receive(f"{row.location}: {_WHAT}", _row_seconds(request))
         return np.frombuffer(bytearray(ids), np.int32)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def _receive(self, what: str, seconds: int) -> bytes:
@@ -96,44 +91,38 @@ def _serve(connection: Connection, parent_connection: Connection, field: str, fo
     """The process: load the tokenizer, then answer requests until the connection closes."""
     _isolate()
     parent_connection.close()
-    tokenize: Callable[[Row], TokenIds] | None = None
-
-    def load() -> bytes:
-        nonlocal tokenize
-        tokenize = row_tokenizer(field, folder, max_length)
-        return b""
-
-    if not _answer(connection, load, f"{folder}: the tokenizer", _LOADING_SECONDS):
+    load = partial(row_tokenizer, field, folder, max_length)
+    tokenize = _within_limits(connection, load, f"{folder}: the tokenizer", _LOADING_SECONDS)
+    if tokenize is None:
         return
-    assert tokenize is not None
+    connection.send_bytes(_TOKEN_IDS)
     while True:
         try:
             request = connection.recv_bytes()
         except EOFError:
             return
         row = Row(*json.loads(request))
-        _answer(connection, partial(_token_bytes, tokenize, row), f"{row.location}: {_WHAT}", _row_seconds(request))
+        ids = _within_limits(connection, partial(tokenize, row), f"{row.location}: {_WHAT}", _row_seconds(request))
+        if ids is not None:
+            connection.send_bytes(_TOKEN_IDS + ids.tobytes())
 
 
-def _answer(connection: Connection, work: Callable[[], bytes], what: str, seconds: int) -> bool:
-    """Send the result of `work`, or its error, within the limits; return whether it succeeded."""
+def _within_limits(connection: Connection, work: Callable[[], _T], what: str, seconds: int) -> _T | None:
+    """The result of `work`; None after sending its error."""
     # An unhandled alarm ends the process even while it runs C or Rust code.
     signal.setitimer(signal.ITIMER_PROF, seconds)
     signal.alarm(_ELAPSED_FACTOR * seconds)
     try:
-        reply = _TOKEN_IDS + work()
+        return work()
     except InputError as error:
-        reply = _ERROR + str(error).encode(errors="replace")
+        reply = str(error).encode(errors="replace")
     except MemoryError:
-        reply = _ERROR + f"{what} takes more than {format_bytes(_MAX_MEMORY_BYTES)} of memory".encode()
-    signal.setitimer(signal.ITIMER_PROF, 0)
-    signal.alarm(0)
-    connection.send_bytes(reply)
-    return reply[:1] == _TOKEN_IDS
-
-
-def _token_bytes(tokenize: Callable[[Row], TokenIds], row: Row) -> bytes:
-    return tokenize(row).tobytes()
+        reply = f"{what} takes more than {format_bytes(_MAX_MEMORY_BYTES)} of memory".encode()
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.alarm(0)
+    connection.send_bytes(_ERROR + reply)
+    return None
 
 
 def _row_seconds(request: bytes) -> int:

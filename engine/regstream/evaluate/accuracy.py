@@ -3,7 +3,7 @@
 Shape suffixes: B images, T tokens, D features.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from regstream.data.pixels import PixelRows
 from regstream.evaluate.classification_head import ClassificationHead
 from regstream.evaluate.zero_shot import ZeroShotClassifier
+from regstream.events import Listener
 from regstream.models.layered_model import LayeredModel
 
 
@@ -25,9 +26,9 @@ class Accuracy:
     title: str = "accuracy"
     higher_is_better: bool = True
 
-    def with_zero_shot_heads(self, folder: Path, progress: Callable[[str], None]) -> "Accuracy":
+    def with_zero_shot_heads(self, folder: Path, listener: Listener) -> "Accuracy":
         """Compute the heads from class names; the text tower's hidden states are stored in `folder` meanwhile."""
-        heads = {} if self.zero_shot is None else self.zero_shot.heads(folder, progress)
+        heads = {} if self.zero_shot is None else self.zero_shot.heads(folder, listener)
         return replace(self, heads={**self.heads, **heads}, zero_shot=None)
 
     def parameters(self, model: LayeredModel) -> list[str]:

@@ -34,14 +34,10 @@ class ClassNames:
         Raises:
             InputError: the classes are not those of the folders.
         """
-        if not class_folders:
-            return self
-        if not self.folders:
-            if len(class_folders) != len(self.names):
-                raise InputError(
-                    f"{self.path}: {len(self.names)} classes, where the images are in {len(class_folders)} class"
-                    f" folders, {class_folders[0]} to {class_folders[-1]}"
-                )
+        if class_folders and not self.folders and len(class_folders) != len(self.names):
+            folders = f"{len(class_folders)} class folders, {class_folders[0]} to {class_folders[-1]}"
+            raise InputError(f"{self.path}: {len(self.names)} classes, where the images are in {folders}")
+        if not (class_folders and self.folders):
             return self
         self._check_folders(set(class_folders))
         name_of = dict(zip(self.folders, self.names, strict=True))

@@ -2,14 +2,13 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 from regstream.evaluate.accuracy import Accuracy
 from regstream.evaluate.evaluated_model import evaluated_models
-from regstream.evaluate.layerwise import compute_metric, layerwise_forward
+from regstream.evaluate.layerwise import LayerwiseForward, compute_metric
 from regstream.evaluate.metrics import make_metric
-from regstream.events import Listener, Progressed, StepStarted, ignore
+from regstream.events import Listener, ignore
 from regstream.plan.plan import Plan
 from regstream.storage.run_folder import evaluation_folder
 
@@ -20,11 +19,6 @@ class EvaluationRow:
 
     model: str
     scores: Mapping[str, float]
-
-    @property
-    def average(self) -> float:
-        """The mean over the datasets that have a score."""
-        return sum(self.scores.values()) / len(self.scores)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +44,7 @@ class Evaluation:
 
     def average(self, row: EvaluationRow) -> float | None:
         """A row's mean score, or None where a dataset is missing, since it would not be comparable."""
-        return row.average if len(row.scores) == len(self.datasets) else None
+        return sum(row.scores.values()) / len(row.scores) if len(row.scores) == len(self.datasets) else None
 
 
 def evaluate(
@@ -77,20 +71,15 @@ def evaluate(
         datasets = {n: d for n, d in metric.datasets.items() if cross or not model.is_candidate or n == model.name}
         if datasets:
             entries.append((model.name, model.open(), datasets))
-    steps, rows = count(), []
-
-    def progress(doing: str) -> None:
-        listener(Progressed(doing=doing))
-
+    rows = []
     with evaluation_folder(plan.run_folder) as folder:
         states = folder / "0"
-        if isinstance(metric, Accuracy) and metric.zero_shot is not None:
-            listener(StepStarted(index=next(steps), name="text tower", work=metric.zero_shot.work))
-            metric = metric.with_zero_shot_heads(states, progress)
-        for name, weights, datasets in entries:
-            listener(StepStarted(index=next(steps), name=name, work=len(plan.model.blocks) + 2))
-            with layerwise_forward(name, plan.model, weights, datasets, folder=states, progress=progress) as forward:
-                rows.append(EvaluationRow(model=name, scores=compute_metric(forward, metric)))
+        has_text_tower = isinstance(metric, Accuracy) and metric.zero_shot is not None
+        if isinstance(metric, Accuracy):
+            metric = metric.with_zero_shot_heads(states, listener)
+        for index, (name, weights, datasets) in enumerate(entries, start=int(has_text_tower)):
+            with LayerwiseForward(name, plan.model, weights, datasets, folder=states, listener=listener) as forward:
+                rows.append(EvaluationRow(model=name, scores=compute_metric(forward, metric, index)))
     return Evaluation(
         metric=metric.title,
         higher_is_better=metric.higher_is_better,

@@ -1,7 +1,8 @@
 """Chooses the metric for a model, and opens and checks the held-out rows for it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from regstream.data.dataset_sampler import DatasetSampler
 from regstream.data.loading import CalibrationSet, TokenRows, load_calibration
@@ -14,10 +15,7 @@ from regstream.evaluate.loss import HeldOutLoss
 from regstream.evaluate.text_tower import VISUAL_PROJECTION, open_text_tower, read_projection
 from regstream.evaluate.zero_shot import ZeroShotClassifier
 from regstream.events import Listener, Warned
-from regstream.manifest.schema import Candidate
 from regstream.plan.plan import Plan
-
-_OpenRows = Callable[[Candidate], CalibrationSet]
 
 
 def make_metric(plan: Plan, listener: Listener) -> HeldOutLoss | Accuracy:
@@ -27,14 +25,13 @@ def make_metric(plan: Plan, listener: Listener) -> HeldOutLoss | Accuracy:
         ManifestError: no candidate has a [candidates.evaluation] table, or the model is of another kind.
         InputError: rows or heads cannot be used.
     """
-    candidates = [candidate for candidate in plan.manifest.candidates if candidate.evaluation is not None]
-    if not candidates:
+    if all(candidate.evaluation is None for candidate in plan.manifest.candidates):
         raise ManifestError("evaluate: no candidate has a [candidates.evaluation] table")
-    family, open_rows = plan.base.family, _row_opener(plan, listener)
+    family = plan.base.family
     if family.is_causal_lm:
-        return HeldOutLoss({candidate.name: _open_texts(candidate, open_rows) for candidate in candidates})
+        return HeldOutLoss({name: _check_texts(name, rows) for name, rows in held_out_rows(plan, listener).items()})
     if family.pooled_norm:
-        return _accuracy(candidates, plan, open_rows, listener)
+        return _accuracy(plan, listener)
     raise ManifestError(f"evaluate: a {family.name} model cannot be evaluated; language and vision models can")
 
 
@@ -44,76 +41,58 @@ def held_out_rows(plan: Plan, listener: Listener) -> dict[str, CalibrationSet]:
     Raises:
         InputError: rows cannot be used.
     """
-    open_rows = _row_opener(plan, listener)
-    return {c.name: open_rows(c) for c in plan.manifest.candidates if c.evaluation is not None}
+    sampler = DatasetSampler(plan.commits, listener)  # shared, so that all see the same revision of a data set
+    datasets = {}
+    for candidate in plan.manifest.candidates:
+        if candidate.evaluation is not None:
+            with _error_context(candidate.name):
+                datasets[candidate.name] = load_calibration(
+                    candidate.evaluation,
+                    family=plan.base.family,
+                    config=plan.base.model_config,
+                    base=plan.base.folder,
+                    seed=plan.manifest.merge.seed,
+                    max_features=plan.model.max_features,
+                    max_positions=plan.model.max_positions,
+                    warn=lambda message: listener(Warned(message=message)),
+                    sampler=sampler,
+                    label=candidate.evaluation.label,
+                )
+    return datasets
 
 
-def _accuracy(candidates: Sequence[Candidate], plan: Plan, open_rows: _OpenRows, listener: Listener) -> Accuracy:
-    """Read the heads that are files; zero-shot heads are computed later, by `with_zero_shot_heads`."""
-    datasets, heads, prompts = {}, {}, {}
-    class_files = {c.name: c.evaluation.classes for c in candidates if c.evaluation and c.evaluation.classes}
-    tower = open_text_tower(plan, listener) if class_files else None
-    for candidate in candidates:
-        name, rows = candidate.name, _open_images(candidate, open_rows)
-        datasets[name] = rows
-        with _error_context(candidate):
-            if tower is not None and name in class_files:
-                classes = read_class_names(class_files[name]).of_folders(rows.class_folders)
-                prompts[name] = tower.tokenize_prompts(classes)
-                num_classes = prompts[name].num_classes
-            else:
-                heads[name] = _head(candidate, plan)
-                num_classes = heads[name].num_classes
-            _check_labels(rows, num_classes)
-    return Accuracy(datasets=datasets, heads=heads, zero_shot=ZeroShotClassifier(tower, prompts) if tower else None)
-
-
-def _open_texts(candidate: Candidate, open_rows: _OpenRows) -> TokenRows:
-    rows = open_rows(candidate)
+def _check_texts(name: str, rows: CalibrationSet) -> TokenRows:
     assert isinstance(rows, TokenRows)
-    with _error_context(candidate):
+    with _error_context(name):
         if not any(length > 1 for batch in rows.batches for length in batch.lengths):
             raise InputError("no row has a second token to predict")
     return rows
 
 
-def _open_images(candidate: Candidate, open_rows: _OpenRows) -> PixelRows:
-    rows = open_rows(candidate)
-    assert isinstance(rows, PixelRows)
-    with _error_context(candidate):
-        rows.labels(0)
-    return rows
+def _accuracy(plan: Plan, listener: Listener) -> Accuracy:
+    """Read the heads that are files; zero-shot heads are computed later, by `with_zero_shot_heads`."""
+    tables = {c.name: c.evaluation for c in plan.manifest.candidates if c.evaluation}
+    tower = open_text_tower(plan, listener) if any(table.classes for table in tables.values()) else None
+    datasets, heads, prompts = {}, {}, {}
+    for name, rows in held_out_rows(plan, listener).items():
+        assert isinstance(rows, PixelRows)
+        datasets[name] = rows
+        with _error_context(name):
+            rows.labels(0)  # before heads are read, so that missing labels are the first error
+            if tower is not None and (classes_file := tables[name].classes):
+                prompts[name] = tower.tokenize_prompts(read_class_names(classes_file).of_folders(rows.class_folders))
+                num_classes = prompts[name].num_classes
+            else:
+                heads[name] = _head(name, tables[name].head, plan)
+                num_classes = heads[name].num_classes
+            _check_labels(rows, num_classes)
+    return Accuracy(datasets=datasets, heads=heads, zero_shot=ZeroShotClassifier(tower, prompts) if tower else None)
 
 
-def _row_opener(plan: Plan, listener: Listener) -> _OpenRows:
-    """A function that opens a candidate's held-out rows; all calls see the same revision of a data set."""
-    sampler = DatasetSampler(plan.commits, listener)
-
-    def open_rows(candidate: Candidate) -> CalibrationSet:
-        assert candidate.evaluation is not None
-        with _error_context(candidate):
-            return load_calibration(
-                candidate.evaluation,
-                family=plan.base.family,
-                config=plan.base.model_config,
-                base=plan.base.folder,
-                seed=plan.manifest.merge.seed,
-                max_features=plan.model.max_features,
-                max_positions=plan.model.max_positions,
-                warn=lambda message: listener(Warned(message=message)),
-                sampler=sampler,
-                label=candidate.evaluation.label,
-            )
-
-    return open_rows
-
-
-def _head(candidate: Candidate, plan: Plan) -> ClassificationHead:
-    assert candidate.evaluation is not None
-    path = candidate.evaluation.head
+def _head(name: str, path: Path | None, plan: Plan) -> ClassificationHead:
     if path is None:
         raise ManifestError(
-            f'candidate "{candidate.name}": evaluation: head is missing; name a .safetensors file with a weight'
+            f'candidate "{name}": evaluation: head is missing; name a .safetensors file with a weight'
             " (classes, features), or for a CLIP the classes, a .toml file of their names"
         )
     has_projection = VISUAL_PROJECTION in plan.base.other_tensors.tensors
@@ -125,15 +104,13 @@ def _check_labels(rows: PixelRows, num_classes: int) -> None:
     for index in range(len(rows.batches)):
         for label in rows.labels(index).tolist():
             if not 0 <= label < num_classes:
-                raise InputError(
-                    f"an image has label {label}, outside the {num_classes} classes 0 to {num_classes - 1}"
-                )
+                expected = f"the {num_classes} classes 0 to {num_classes - 1}"
+                raise InputError(f"an image has label {label}, outside {expected}")
 
 
 @contextmanager
-def _error_context(candidate: Candidate) -> Iterator[None]:
-    """Prefix errors with the candidate's name."""
+def _error_context(candidate: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError(f'candidate "{candidate.name}": evaluation: {error}') from error
+        raise InputError(f'candidate "{candidate}": evaluation: {error}') from error

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from regstream.data.loading import CalibrationSet
 from regstream.errors import ManifestError
 from regstream.evaluate.evaluated_model import EvaluatedModel, evaluated_models
-from regstream.evaluate.layerwise import LayerwiseForward, layerwise_forward
+from regstream.evaluate.layerwise import LayerwiseForward
 from regstream.evaluate.metrics import held_out_rows
-from regstream.events import Listener, Progressed, StepStarted, ignore
+from regstream.events import Listener, StepStarted, ignore
 from regstream.plan.plan import Plan
 from regstream.storage.run_folder import evaluation_folder
 
@@ -52,16 +51,13 @@ def representation_bias(
     compared = evaluated_models(plan, also or {}, only or ("mean", plan.method.name, *(also or {})))
     candidates = [model for model in evaluated_models(plan, {}) if model.name in datasets and model.is_candidate]
 
-    def progress(doing: str) -> None:
-        listener(Progressed(doing=doing))
-
     with ExitStack() as stack:
         state = stack.enter_context(evaluation_folder(plan.run_folder))
 
         def start(number: int, model: EvaluatedModel, rows: Mapping[str, CalibrationSet]) -> LayerwiseForward:
             folder = state / str(number)
             return stack.enter_context(
-                layerwise_forward(model.name, plan.model, model.open(), rows, folder=folder, progress=progress)
+                LayerwiseForward(model.name, plan.model, model.open(), rows, folder=folder, listener=listener)
             )
 
         own = [start(number, model, {model.name: datasets[model.name]}) for number, model in enumerate(candidates)]
@@ -79,21 +75,18 @@ def _biases(
             next(run)
         for model in merged:
             for candidate in own:
-                l1, cosine = _distances(candidate, model, candidate.label, depth)
+                l1, cosine = _distances(candidate, model, depth)
                 yield RepresentationBias(model=model.label, dataset=candidate.label, depth=depth, l1=l1, cosine=cosine)
 
 
-def _distances(one: LayerwiseForward, other: LayerwiseForward, dataset: str, depth: int) -> tuple[float, float]:
+def _distances(candidate: LayerwiseForward, model: LayerwiseForward, depth: int) -> tuple[float, float]:
     """The mean absolute difference of features, and 1 minus the mean cosine of tokens; summed in float64."""
     sums, count = torch.zeros(2, dtype=torch.float64), 0
-    for one_TD, other_TD in zip(one.read(dataset, depth), other.read(dataset, depth), strict=True):
-        sums += _token_sums(one_TD.float(), other_TD.float())
-        count += len(one_TD)
+    stored = (map(torch.Tensor.float, forward.read(candidate.label, depth)) for forward in (candidate, model))
+    for own_TD, merged_TD in zip(*stored, strict=True):
+        l1_T = (own_TD - merged_TD).abs().mean(-1, dtype=torch.float64)
+        cosine_T = cosine_similarity(own_TD, merged_TD, dim=-1)
+        sums += torch.stack([l1_T.sum(), cosine_T.sum(dtype=torch.float64)]).cpu()
+        count += len(own_TD)
     l1, cosine = (sums / count).tolist()
     return l1, 1 - cosine
-
-
-def _token_sums(one_TD: Tensor, other_TD: Tensor) -> Tensor:
-    l1_T = (one_TD - other_TD).abs().mean(-1, dtype=torch.float64)
-    cosine_T = cosine_similarity(one_TD, other_TD, dim=-1)
-    return torch.stack([l1_T.sum(), cosine_T.sum(dtype=torch.float64)]).cpu()

@@ -71,7 +71,7 @@ class TextTower:
                 f'{self.checkpoint.folder}: its tokenizer gives id {ids.max()} in prompt "{prompt}", outside the text'
                 f" tower's vocabulary of {self.model.vocab_size:,}; does the folder hold this model's tokenizer?"
             )
-        end = self.model.eos_token_id
+        end = int(self.model.model.config.eos_token_id)
         end = int(ids.max()) if end == _LEGACY_END_ID else end
         if (ids == end).nonzero()[0].tolist() != [len(ids) - 1]:
             raise InputError(

@@ -6,7 +6,7 @@ Visual Models From Natural Language Supervision" (https://arxiv.org/abs/2103.000
 Shape suffixes: B prompts, T tokens, D features, P projected features, C classes, M templates.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from regstream.evaluate.classification_head import ClassificationHead
-from regstream.evaluate.layerwise import compute_metric, layerwise_forward
+from regstream.evaluate.layerwise import LayerwiseForward, compute_metric
 from regstream.evaluate.text_tower import TextTower, TokenizedPrompts
+from regstream.events import Listener
 from regstream.models.layered_model import LayeredModel
 
 
@@ -27,18 +28,12 @@ class ZeroShotClassifier:
     tower: TextTower
     prompts: Mapping[str, TokenizedPrompts]
 
-    @property
-    def work(self) -> int:
-        """The number of progress reports: after the stem, each block and the head."""
-        return len(self.tower.model.blocks) + 2
-
-    def heads(self, folder: Path, progress: Callable[[str], None]) -> dict[str, ClassificationHead]:
+    def heads(self, folder: Path, listener: Listener) -> dict[str, ClassificationHead]:
         """Run the text tower over all prompts, hidden states in `folder`. Returns a head for each dataset."""
         tower, rows = self.tower, {dataset: prompts.rows for dataset, prompts in self.prompts.items()}
-        with layerwise_forward(
-            "text tower", tower.model, tower.checkpoint, rows, folder=folder, progress=progress
-        ) as forward:
-            weights_CP = compute_metric(forward, self)
+        label, model, weights = "text tower", tower.model, tower.checkpoint
+        with LayerwiseForward(label, model, weights, rows, folder=folder, listener=listener) as forward:
+            weights_CP = compute_metric(forward, self, index=0)
         projection_PD = tower.visual_projection_PD
         return {
             dataset: ClassificationHead(weight_CP=weight_CP, bias_C=None, projection_PD=projection_PD)

@@ -4,7 +4,7 @@ from typing import Any
 
 from regstream.manifest.architecture import Architecture
 from regstream.manifest.blocks import parse_blocks
-from regstream.manifest.schema import Calibration, Candidate, Manifest, Merge, Rule
+from regstream.manifest.schema import Candidate, Manifest, Rule
 
 
 def canonical_config(manifest: Manifest, *, device: str | None = None) -> dict[str, Any]:
@@ -14,26 +14,18 @@ def canonical_config(manifest: Manifest, *, device: str | None = None) -> dict[s
     holds a device's type without its index: `device` overrides the manifest's.
     """
     device = device or manifest.resources.device
-    return {
-        **_merge(manifest.merge),
-        "device": None if device is None else device.partition(":")[0],
-        "architecture": None if manifest.architecture is None else _architecture(manifest.architecture),
-        "rules": [_rule(rule) for rule in manifest.rules],
-        "candidates": [
-            _candidate(candidate, share, manifest.merge.regresses)
-            for candidate, share in zip(manifest.candidates, manifest.shares, strict=True)
-        ],
-    }
-
-
-def _merge(merge: Merge) -> dict[str, Any]:
+    merge, architecture = manifest.merge, manifest.architecture
     return {
         "method": merge.method,
         **merge.options.model_dump(),
-        "dtype": merge.dtype,
-        "shard_size": merge.shard_size,
-        "seed": merge.seed,
-        "others": merge.others.model_dump(),
+        **merge.model_dump(include={"dtype", "shard_size", "seed", "others"}),
+        "device": None if device is None else device.partition(":")[0],
+        "architecture": None if architecture is None else _architecture(architecture),
+        "rules": [_rule(rule) for rule in manifest.rules],
+        "candidates": [
+            _candidate(candidate, share, merge.regresses)
+            for candidate, share in zip(manifest.candidates, manifest.shares, strict=True)
+        ],
     }
 
 
@@ -49,9 +41,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
 
 def _candidate(candidate: Candidate, share: float, regresses: bool) -> dict[str, Any]:
     # A method without regressions does not read calibration sets.
-    calibration = _calibration(candidate.calibration) if regresses and candidate.calibration else None
+    rows = candidate.calibration if regresses else None
+    keys = {"field", "rows", "max_length", "batch_rows"}
+    calibration = None if rows is None else rows.model_dump(include=keys)
     return {"name": candidate.name, "weight": share, "calibration": calibration}
-
-
-def _calibration(calibration: Calibration) -> dict[str, Any]:
-    return calibration.model_dump(include={"field", "rows", "max_length", "batch_rows"})

@@ -22,10 +22,12 @@ from pydantic_core import PydanticKnownError
 
 from regstream.manifest.blocks import parse_blocks
 from regstream.manifest.bounded_regex import check_regex
-from regstream.manifest.references import ModelRef, absolute_path, is_dataset_id, parse_model_ref
+from regstream.manifest.references import HUB_NAME, ModelRef, absolute_path, parse_model_ref
 from regstream.units import parse_bytes
 
 _DEVICE = re.compile(r"(cpu|cuda|mps)|cuda:[0-9]{1,3}")
+#: The oldest data sets have no owner.
+_HUB_DATASET = re.compile(rf"(?:{HUB_NAME}/)?{HUB_NAME}")
 _MAX_BYTES: Final = 2**63 - 1
 
 
@@ -85,7 +87,7 @@ def _check_rename(pair: tuple[str, str]) -> tuple[str, str]:
 
 
 def _check_dataset(text: str) -> str:
-    if not is_dataset_id(text):
+    if _HUB_DATASET.fullmatch(text) is None:
         raise ValueError(f'expected a data set\'s hub id, "org/name" (its revision in its own key), found "{text}"')
     return text
 

@@ -2,12 +2,11 @@
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from regstream.manifest.keys import key_of, table_in, tables
@@ -31,12 +30,15 @@ def problem_from_pydantic(error: ErrorDetails) -> Problem:
     location, value = tuple(key for key in error["loc"] if key != OPTIONS), error["input"]
     if error["type"] == "extra_forbidden":
         return Problem(location, _unknown_key(location))
-    key = key_of(str(location[-1]), _field_at(location))
+    *parents, name = (key for key in location if isinstance(key, str))
+    key = key_of(str(location[-1]), fields_of(_table_at(parents))[name])
     if error["type"] == "missing":
         return Problem(location, f"missing; expected {key.expected}: {key.meaning}")
     if error["type"] == "value_error":
         return Problem(location, str(error["ctx"]["error"]))
-    return Problem(location, f"expected {key.expected}, found {format_value(value)}{_did_you_mean(value, key.choices)}")
+    guess = nearest_word(value, key.choices) if isinstance(value, str) else None
+    correction = f'; did you mean "{guess}"?' if guess else ""
+    return Problem(location, f"expected {key.expected}, found {format_value(value)}{correction}")
 
 
 def format_problem(file: str, problem: Problem, raw: Mapping[str, Any]) -> str:
@@ -108,16 +110,6 @@ def _unknown_key(location: Location) -> str:
     # A TOML key belongs to the last table header above it, so a key easily ends up in the wrong table.
     text = f"it is a key of {' and of '.join(owners)}" if owners else f"valid keys: {', '.join(names)}"
     return f"unknown key; {text}"
-
-
-def _did_you_mean(value: object, choices: Collection[str]) -> str:
-    guess = nearest_word(value, choices) if isinstance(value, str) else None
-    return f'; did you mean "{guess}"?' if guess else ""
-
-
-def _field_at(location: Location) -> FieldInfo:
-    keys = [key for key in location if isinstance(key, str)]
-    return fields_of(_table_at(keys[:-1]))[keys[-1]]
 
 
 def _table_at(location: Iterable[str | int]) -> type[BaseModel]:

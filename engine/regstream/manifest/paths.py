@@ -68,16 +68,14 @@ def _model_inputs(draft: Draft, folder: Path) -> Iterator[_Input]:
 
 def _model_texts(draft: Draft) -> Iterator[tuple[Location, str, str]]:
     """The location, text and title of each reference to a model."""
-    texts: list[tuple[Location, str | None, str]] = [(("merge", "base"), table(draft, "merge").get("base"), "the base")]
-    texts += [
-        (("candidates", index, key), candidate.get(key), f"the {key} of candidates[{index}]")
-        for index, candidate in enumerate(tables(draft, "candidates"))
-        for key in ("model", "adapter")
-    ]
-    texts.append((("evaluation", "text_tower"), table(draft, "evaluation").get("text_tower"), "the text tower"))
-    for location, text, title in texts:
-        if text is not None:
-            yield location, text, title
+    if (base := table(draft, "merge").get("base")) is not None:
+        yield ("merge", "base"), base, "the base"
+    for index, candidate in enumerate(tables(draft, "candidates")):
+        for key in ("model", "adapter"):
+            if (text := candidate.get(key)) is not None:
+                yield ("candidates", index, key), text, f"the {key} of candidates[{index}]"
+    if (tower := table(draft, "evaluation").get("text_tower")) is not None:
+        yield ("evaluation", "text_tower"), tower, "the text tower"
 
 
 def _file_inputs(draft: Draft, folder: Path, titles: Mapping[tuple[str, str], str]) -> Iterator[_Input]:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from regstream.errors import ManifestError
 from regstream.manifest.consistency import consistency_problems, draft_without
-from regstream.manifest.messages import Location, Problem, escape_unprintable, format_problem, problem_from_pydantic
+from regstream.manifest.messages import Problem, escape_unprintable, format_problem, problem_from_pydantic
 from regstream.manifest.other_formats import describe_other_format
 from regstream.manifest.paths import path_problems
 from regstream.manifest.schema import Manifest
@@ -90,15 +90,6 @@ def _parse(file: str, text: str) -> dict[str, Any]:
         raise ManifestError(escape_unprintable(text)) from error
 
 
-def _sort_key(problem: Problem) -> tuple[int, int]:
-    return _rank(problem.location[:1]), _rank(problem.location[1:2])
-
-
-def _rank(key: Location) -> int:
-    match key:
-        case (int(index),):
-            return index
-        case (str(name),) if name in Manifest.model_fields:
-            return list(Manifest.model_fields).index(name)
-        case _:
-            return -1
+def _sort_key(problem: Problem) -> list[int]:
+    order = {name: position for position, name in enumerate(Manifest.model_fields)}
+    return [key if isinstance(key, int) else order.get(key, -1) for key in (*problem.location, "", "")[:2]]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-_PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
-_HUB_MODEL = re.compile(rf"({_PART}/{_PART})(?:@([^\s@]+))?")
-_HUB_DATASET = re.compile(rf"(?:{_PART}/)?{_PART}")
+#: An owner or a repository of the hub.
+HUB_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_HUB_MODEL = re.compile(rf"({HUB_NAME}/{HUB_NAME})(?:@([^\s@]+))?")
 _PATH_PREFIXES = ("./", "../", "~", "/", ".\\", "..\\")
 
 
@@ -80,11 +80,6 @@ def rebase_reference(text: str, old_folder: Path, new_folder: Path, *, may_be_hu
         return text
     path = absolute_path(text, old_folder)
     return os.path.relpath(resolve_links(path.parent) / path.name, resolve_links(new_folder))
-
-
-def is_dataset_id(text: str) -> bool:
-    """Whether the text has the form of a data set's hub id: `org/name`, or `name` for the oldest data sets."""
-    return _HUB_DATASET.fullmatch(text) is not None
 
 
 def nearest_path(path: Path) -> str | None:

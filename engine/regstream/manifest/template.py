@@ -57,12 +57,7 @@ def outline(base: str, candidates: Sequence[Outlined]) -> str:
         _section("[[rules]]"),
         *(section for candidate in candidates for section in _candidate(candidate)),
         _section("[evaluation]"),
-        [
-            _line(
-                "#   [architecture]",
-                f"{_TABLES['[architecture]'][0].meaning}; manifests/README.md has its keys",
-            )
-        ],
+        [_line("#   [architecture]", f"{_TABLES['[architecture]'][0].meaning}; manifests/README.md has its keys")],
         _section("[resources]"),
     ]
     text = "\n\n".join("\n".join(section) for section in sections) + "\n"
@@ -112,7 +107,6 @@ def _section(
 
 
 def _comment(key: Key) -> str:
-    """A key's choices, its canonical_config, and its default where that is in words."""
     text = f"{' | '.join(key.choices)}; {key.meaning}" if key.choices else key.meaning
     return text if key.default == key.value else f"{text}; default: {key.default}"
 

@@ -43,20 +43,19 @@ class Batch:
     def pack(self, padded_BLD: Tensor) -> Tensor:
         """Return the valid tokens, (T, D), of a padded tensor, (B, L, D) or (N, D)."""
         flat_ND = padded_BLD.flatten(0, -2)
-        return flat_ND.index_select(0, self._token_indices(flat_ND.device)) if self.is_padded else flat_ND
+        if not self.is_padded:
+            return flat_ND
+        return flat_ND.index_select(0, self._token_indices_T.to(flat_ND.device, non_blocking=True))
 
     def unpack(self, tokens_TD: Tensor) -> Tensor:
         """Return the padded tensor, (B, L, D), of valid tokens; padding is 0."""
         if not self.is_padded:
             return tokens_TD.view(*self.shape, tokens_TD.shape[1])
         flat_ND = tokens_TD.new_zeros(self.shape[0] * self.shape[1], tokens_TD.shape[1])
-        flat_ND.index_copy_(0, self._token_indices(flat_ND.device), tokens_TD)
+        flat_ND.index_copy_(0, self._token_indices_T.to(flat_ND.device, non_blocking=True), tokens_TD)
         return flat_ND.view(*self.shape, tokens_TD.shape[1])
-
-    def _token_indices(self, device: torch.device) -> Tensor:
-        # Indexing with a mask would wait for the device, since the host needs the number of tokens.
-        return self._token_indices_T.to(device, non_blocking=True)
 
     @cached_property
     def _token_indices_T(self) -> Tensor:
+        # Indexing with a mask would wait for the device, since the host needs the number of tokens.
         return self.mask_BL.flatten().nonzero().squeeze(1)

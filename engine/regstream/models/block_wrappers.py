@@ -34,18 +34,16 @@ class SkipBlock(_BlockWrapper):
         super().__init__(block)
         self.__dict__["returns_tuple"] = returns_tuple
 
-    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor | tuple[Tensor]:
+    def forward(self, hidden_states: Tensor, *_args: object, **_kwargs: object) -> Tensor | tuple[Tensor]:
         """Return the hidden states."""
-        del args, kwargs
         return (hidden_states,) if self.__dict__["returns_tuple"] else hidden_states
 
 
 class CaptureInput(_BlockWrapper):
     """Ends the pass with the first block's input."""
 
-    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> NoReturn:
+    def forward(self, hidden_states: Tensor, *_args: object, **_kwargs: object) -> NoReturn:
         """Raise `StopForward` with the stem's output."""
-        del args, kwargs
         raise StopForward(hidden_states)
 
 

@@ -1,7 +1,7 @@
 """A transformers model without weights, built from a config."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -80,7 +80,8 @@ def _size_limits() -> Iterator[None]:
                 " sizes right?"
             )
 
-    with ExitStack() as hooks:
-        hooks.callback(register_module_parameter_registration_hook(check_count).remove)
-        hooks.callback(register_module_buffer_registration_hook(check_bytes).remove)
+    with (
+        register_module_parameter_registration_hook(check_count),
+        register_module_buffer_registration_hook(check_bytes),
+    ):
         yield

@@ -50,7 +50,10 @@ class LayeredModel:
         )
         #: The source of each tied parameter that is not in `shapes`.
         self.tied: Mapping[str, str] = dict(getattr(self.model, "all_tied_weights_keys", None) or {})
-        self._placeholders = self._nan_parameters(family.body_stem_modules)
+        #: NaN, expanded without memory, for the parameters of modules whose output is discarded.
+        nan = torch.full((), torch.nan, dtype=dtype, device=device)
+        prefixes = tuple(f"{module}." for module in family.body_stem_modules)
+        self._placeholders = {n: nan.expand(shape) for n, shape in self.shapes.items() if n.startswith(prefixes)}
         self._blocks_return_tuples = False
         self._skip_blocks = [SkipBlock(block) for block in self.blocks]
         self._set_blocks(self._skip_blocks)
@@ -82,11 +85,6 @@ class LayeredModel:
                 padding = -1 if module.padding_idx is None else module.padding_idx
                 return module.num_embeddings - int(getattr(module, "offset", padding + 1))
         return None
-
-    @property
-    def eos_token_id(self) -> int:
-        """The token id that ends a text."""
-        return int(self.model.config.eos_token_id)
 
     @property
     def eager_heads(self) -> int:
@@ -184,12 +182,6 @@ class LayeredModel:
             for name, (module, leaf) in owners.items()
             if (parameter := module._parameters[leaf]) is not None and parameter.is_meta
         }
-
-    def _nan_parameters(self, modules: Sequence[str]) -> dict[str, Tensor]:
-        """NaN, expanded without memory, for the parameters of modules whose output is discarded."""
-        nan = torch.full((), torch.nan, dtype=self.dtype, device=self.device)
-        prefixes = tuple(f"{module}." for module in modules)
-        return {name: nan.expand(shape) for name, shape in self.shapes.items() if name.startswith(prefixes)}
 
     @contextmanager
     def _swapped_blocks(self, blocks: Sequence[nn.Module]) -> Iterator[None]:

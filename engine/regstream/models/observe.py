@@ -1,7 +1,7 @@
 """The inputs of a block's linears, one per input group, passed to a callback while the block runs."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -18,21 +18,16 @@ def observe(
 
     With `stop_early`, the block's forward ends with `StopForward` once every group has run.
     """
-    handles = []
     unseen = {group.name for group in groups}
-    for group in groups:
+    with ExitStack() as hooks:
+        for group in groups:
 
-        def hook(module: nn.Module, args: tuple[Any, ...], name: str = group.name) -> None:
-            del module
-            on_input(name, args[0])
-            unseen.discard(name)
-            if stop_early and not unseen:
-                unseen.update(group.name for group in groups)
-                raise StopForward(args[0])
+            def hook(_module: nn.Module, args: tuple[Any, ...], name: str = group.name) -> None:
+                on_input(name, args[0])
+                unseen.discard(name)
+                if stop_early and not unseen:
+                    unseen.update(group.name for group in groups)
+                    raise StopForward(args[0])
 
-        handles.append(block.get_submodule(group.linears[0]).register_forward_pre_hook(hook))
-    try:
+            hooks.enter_context(block.get_submodule(group.linears[0]).register_forward_pre_hook(hook))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -58,13 +58,12 @@ def probe_block(model: LayeredModel, index: int, batch: Batch) -> dict[str, list
     hidden_BLD = _random(model, (*batch.shape, model.hidden_size), generator)
     linear_inputs, outputs = dict[str, list[Tensor]](), list[object]()
     names = (name for name in model.shapes if model.family.block_of(name) == index)
-    parameters = _random_parameters(model, names, generator)
-    handle = block.register_forward_hook(lambda _module, _args, output: outputs.append(output))
-    try:
-        with model.bind_parameters(parameters), _random_linears(block, linear_inputs, generator):
-            output_BLD = model.run_block(index, hidden_BLD, batch)
-    finally:
-        handle.remove()
+    with (
+        model.bind_parameters(_random_parameters(model, names, generator)),
+        _random_linears(block, linear_inputs, generator),
+        block.register_forward_hook(lambda _module, _args, output: outputs.append(output)),
+    ):
+        output_BLD = model.run_block(index, hidden_BLD, batch)
     if not isinstance(output_BLD, Tensor) or output_BLD.shape != hidden_BLD.shape:
         raise ValueError(f"it returns something other than hidden states {list(hidden_BLD.shape)}")
     if any(tensor.isnan().any() for tensor in (output_BLD, *chain(*linear_inputs.values()))):

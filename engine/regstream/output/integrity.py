@@ -27,19 +27,16 @@ def check_file(path: Path, expected: Mapping[str, Any], *, whole: bool = True) -
 
 
 def check_files(folder: Path, record: Mapping[str, Any], listener: Listener) -> list[str]:
-    """Find unexpected weights and compare every recorded file; reports progress after each file."""
-    problems = [*unexpected_weights(folder, record)]
+    """One line for each unrecorded file that libraries would load, and for each recorded file that differs."""
+    problems = [
+        f"{folder / name}: not part of the result, and loaded with it or in its place"
+        for name in model_files(folder)
+        if name not in record["files"] and name not in (PROVENANCE, MEASURED)
+    ]
     for name, expected in record["files"].items():
         problems += check_file(folder / name, expected)
         listener(Progressed(doing=name))
     return problems
-
-
-def unexpected_weights(folder: Path, record: Mapping[str, Any]) -> Iterator[str]:
-    """Find files and links that are not on record and that libraries would load."""
-    for name in model_files(folder):
-        if name not in record["files"] and name not in (PROVENANCE, MEASURED):
-            yield f"{folder / name}: not part of the result, and loaded with it or in its place"
 
 
 def _has_digest(path: Path, expected: Mapping[str, Any], *, whole: bool) -> bool:

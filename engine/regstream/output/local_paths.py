@@ -28,9 +28,9 @@ def remove_local_paths(name: str, content: bytes) -> bytes:
 
 def _without_origins(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_origins(inner) for key, inner in value.items() if not _is_origin(key, inner)}
+        return {
+            key: _without_origins(inner)
+            for key, inner in value.items()
+            if not (key in _ORIGIN_KEYS and isinstance(inner, str) and is_local_path(inner))
+        }
     return [_without_origins(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _is_origin(key: str, value: Any) -> bool:
-    return key in _ORIGIN_KEYS and isinstance(value, str) and is_local_path(value)

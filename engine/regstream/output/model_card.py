@@ -53,14 +53,12 @@ def model_card(plan: Plan, *, results: str | None) -> str:
 
 
 def _base_models(plan: Plan) -> list[str] | None:
-    """The hub ids of base, candidates and adapters; local folders have none."""
     references = [plan.manifest.merge.base]
     references += [r for c in plan.manifest.candidates for r in (c.model, c.adapter) if r is not None]
     return list(dict.fromkeys(r.hub_id for r in references if r.hub_id is not None)) or None
 
 
 def _datasets(plan: Plan) -> list[str] | None:
-    """The hub ids of the calibration data sets that the method reads."""
     rows = (candidate.calibration for candidate in plan.manifest.candidates if plan.manifest.merge.regresses)
     return list(dict.fromkeys(r.dataset for r in rows if r is not None and r.dataset is not None)) or None
 

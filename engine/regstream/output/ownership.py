@@ -136,7 +136,6 @@ def _inputs(plan: Plan) -> Iterator[Path]:
 
 
 def _inodes(paths: Iterable[Path]) -> Iterator[tuple[tuple[int, int], Path]]:
-    """Device and inode number of each existing file, links followed."""
     for path in paths:
         try:
             status = path.stat()

@@ -1,6 +1,6 @@
 """Uploads a finished result to the hub: its record and the files listed there, unchanged, and nothing else."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,10 @@ def push(
             " problem"
         )
     files = _files(folder, record)
-    for name in _files_with_home(files):
-        listener(Warned(message=f"{name}: contains the path of your home folder, copied from the base's file"))
+    home = f"{Path.home()}/".encode()  # a tokenizer may have saved its origin
+    for name, file in files.items():
+        if file.path.suffix != ".safetensors" and home in file.path.read_bytes():
+            listener(Warned(message=f"{name}: contains the path of your home folder, copied from the base's file"))
     sent = upload_files(
         repo,
         files,
@@ -55,11 +57,3 @@ def _files(folder: Path, record: Mapping[str, Any]) -> dict[str, LocalFile]:
     path = folder / PROVENANCE
     files[PROVENANCE] = LocalFile(path=path, num_bytes=path.stat().st_size, sha256=digests.sha256(path))
     return files
-
-
-def _files_with_home(files: Mapping[str, LocalFile]) -> Iterator[str]:
-    """The files, other than weights, that contain the home folder's path: a tokenizer may have saved its origin."""
-    home = f"{Path.home()}/".encode()
-    for name, file in files.items():
-        if file.path.suffix != ".safetensors" and home in file.path.read_bytes():
-            yield name

@@ -19,10 +19,12 @@ def check_input_groups(architecture: Architecture, model: LayeredModel, source: 
     Raises:
         ManifestError: the stem or a block does not run alone, or linears of an input group read different inputs.
     """
-    hidden_BLD, batch = attempt(source, "embeddings: the model does not run up to its blocks", probe_stem, model)
+    with attempt(source, "embeddings: the model does not run up to its blocks"):
+        hidden_BLD, batch = probe_stem(model)
     refuse(source, _width_problems(architecture, model, hidden_BLD))
     for index in range(len(model.blocks)):
-        inputs = attempt(source, f"body: block {index} does not run alone", probe_block, model, index, batch)
+        with attempt(source, f"body: block {index} does not run alone"):
+            inputs = probe_block(model, index, batch)
         refuse(source, _input_problems(architecture, inputs, index, batch))
 
 

@@ -1,15 +1,14 @@
 """Messages about an `[architecture]` table that does not fit the model: one line a problem."""
 
 import textwrap
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from regstream.errors import ManifestError
 from regstream.manifest.rules import nearest_names
 
 _MAX_NAMES = 4
 _MAX_CHARS = 300
-_T = TypeVar("_T")
 
 
 def refuse(source: str, problems: Iterable[str]) -> None:
@@ -19,14 +18,15 @@ def refuse(source: str, problems: Iterable[str]) -> None:
         raise ManifestError(lines)
 
 
-def attempt(source: str, what: str, function: Callable[..., _T], *args: object) -> _T:
-    """Call a function that runs a model's code.
+@contextmanager
+def attempt(source: str, what: str) -> Iterator[None]:
+    """Surrounds calls that run a model's code.
 
     Raises:
-        ManifestError: the function raised; the message starts with `what`.
+        ManifestError: in place of any exception; the message starts with `what`.
     """
     try:
-        return function(*args)
+        yield
     except Exception as error:  # a forward may raise anything when it is run in a way that does not fit it
         text = textwrap.shorten(f"{type(error).__name__}: {error}", _MAX_CHARS, placeholder=" …")
         raise ManifestError(f"{source}: [architecture] {what}: {text}") from error

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import transformers
 from torch import nn
-from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers import CONFIG_MAPPING
 
 from regstream.errors import InputError, ManifestError
 from regstream.manifest.architecture import Architecture
@@ -32,36 +32,25 @@ def family_from_manifest(architecture: Architecture, base: Path, source: str) ->
     """
     try:
         config = read_config(base)
-    except InputError as error:
-        raise InputError(f"base: {error}") from error
-    model_type = str(config.get("model_type"))
-    if family_of(model_type) is not None:
-        raise ManifestError(
-            f'{source}: [architecture]: the base\'s model_type "{model_type}" is known and needs no table; remove it'
-        )
-    if model_type not in CONFIG_MAPPING:
-        raise InputError(
-            f'base: {base / CONFIG}: model_type "{model_type}" is not in transformers'
-            f" {transformers.__version__}; code that comes with a checkpoint is not run"
-        )
-    family = family_from_table(architecture, model_type)
-    refuse(source, _class_problems(architecture))
-    try:
+        model_type = str(config.get("model_type"))
+        if family_of(model_type) is not None:
+            known = f'the base\'s model_type "{model_type}" is known and needs no table; remove it'
+            raise ManifestError(f"{source}: [architecture]: {known}")
+        if model_type not in CONFIG_MAPPING:
+            raise InputError(
+                f'{base / CONFIG}: model_type "{model_type}" is not in transformers {transformers.__version__}; code'
+                " that comes with a checkpoint is not run"
+            )
+        family = family_from_table(architecture, model_type)
+        refuse(source, _class_problems(architecture))
         model_config = build_config(family, config, base / CONFIG)
-        _check_sizes(architecture, model_config)
+        size_of_rows = vocab_size if architecture.rows == "input_ids" else num_image_tokens
+        size_of_rows(model_config)  # rows are validated against it
         model = empty_model(family, model_config, torch.float32)
     except InputError as error:
         raise InputError(f"base: {error}") from error
     refuse(source, _module_problems(architecture, family, model))
     return family
-
-
-def _check_sizes(architecture: Architecture, config: PreTrainedConfig) -> None:
-    """Check that the config has the sizes that rows are validated against."""
-    if architecture.rows == "input_ids":
-        vocab_size(config)
-    else:
-        num_image_tokens(config)
 
 
 def ungrouped_weights(model: LayeredModel) -> str | None:

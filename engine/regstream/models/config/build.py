@@ -50,16 +50,12 @@ def _normalize(content: Any) -> Any:
     if isinstance(content, Mapping):
         if content.keys() == {_FLOAT_TAG} and content[_FLOAT_TAG] in tuple(_FLOATS):
             return _FLOATS[content[_FLOAT_TAG]]
-        return {key: _normalize(_rename_su(key, _merge_pair(key, value))) for key, value in content.items()}
+        return {key: _normalize(_replace_spelling(key, value)) for key, value in content.items()}
     return [_normalize(value) for value in content] if isinstance(content, list) else content
 
 
-def _merge_pair(key: str, value: Any) -> Any:
-    """Replace a size that is the same in each direction by one number."""
-    is_square = key in _SIZES and isinstance(value, list) and len(value) in (1, 2) and value[0] == value[-1]
-    return value[0] if is_square else value
-
-
-def _rename_su(key: str, value: Any) -> Any:
-    """Rename Phi-3's old rope type `su` to `longrope`, the only name for which its class fills in missing keys."""
+def _replace_spelling(key: str, value: Any) -> Any:
+    if key in _SIZES and isinstance(value, list) and len(value) in (1, 2) and value[0] == value[-1]:
+        return value[0]  # the same in each direction
+    # Phi-3's old rope type `su`: only for `longrope` does its class fill in missing keys.
     return "longrope" if key in ("type", "rope_type") and value == "su" else value

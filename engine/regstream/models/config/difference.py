@@ -197,12 +197,10 @@ def _own_spelling(config: Any, attribute: str, plain: Any) -> Any:
 
 
 def _in_json(value: Any) -> str:
-    """A value as JSON."""
     return "absent" if value == _ABSENT else json.dumps(value, default=str)
 
 
 def _contains(content: Mapping[str, Any], shown: str) -> bool:
-    """Whether a file contains a key, in any of its tables."""
     key = shown.rpartition(".")[2]
     is_present = key in content or (key == "rope_type" and "type" in content)
     return is_present or any(_contains(value, key) for value in content.values() if isinstance(value, Mapping))
@@ -210,13 +208,13 @@ def _contains(content: Mapping[str, Any], shown: str) -> bool:
 
 def _file_key(leaf: str, config: PreTrainedConfig, *contents: Mapping[str, Any]) -> str:
     """A key as the files spell it."""
-    names = [leaf, *(old for old, new in config.attribute_map.items() if new == leaf)]
-    if leaf.startswith(f"{ROPE}.") and not any(ROPE in content for content in contents[:1]):
+    if leaf.startswith(f"{ROPE}.") and ROPE not in contents[0]:
         plain = leaf.rpartition(".")[2]
         in_scaling = isinstance(contents[0].get("rope_scaling"), Mapping) and plain in contents[0]["rope_scaling"]
         old = [key for key, new in _ROPE_SPELLINGS.items() if new == plain and any(key in c for c in contents)]
         if "sliding" in leaf:
             old = [key for key in old if "local" in key]
-        names = [f"rope_scaling.{plain}"] if in_scaling else old or [plain if plain in _ROPE_SPELLINGS else leaf]
-        return names[0]
+        other = plain if plain in _ROPE_SPELLINGS else leaf
+        return f"rope_scaling.{plain}" if in_scaling else next(iter(old), other)
+    names = [leaf, *(old for old, new in config.attribute_map.items() if new == leaf)]
     return next((name for name in names if any(name in content for content in contents)), leaf)

@@ -36,11 +36,7 @@ def _decoder(model_type: str, groups: tuple[InputGroup, ...] = _LLAMA_GROUPS) ->
 LLAMA = _decoder("llama")
 DECODERS = (
     LLAMA,
-    _decoder("mistral"),
-    _decoder("qwen2"),
-    _decoder("qwen3"),
-    _decoder("gemma2"),
-    _decoder("gemma3_text"),
+    *map(_decoder, ("mistral", "qwen2", "qwen3", "gemma2", "gemma3_text")),
     _decoder("phi3", _FUSED_GROUPS),
 )
 GPT2 = Family(
