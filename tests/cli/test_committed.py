@@ -84,6 +84,7 @@ def test_a_committed_shard_that_is_not_what_it_was_is_made_again(
     assert invoke("verify", merge.output).exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "size"), [("changed", "1GiB"), *(slow(kind, "12KiB") for kind in ("missing", "changed", "cut"))]
 )

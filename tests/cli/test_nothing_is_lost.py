@@ -126,7 +126,7 @@ ACTIONS = [run, resume, restart, be_killed, run_again, evaluate, measure_bias, e
     ("merge", "action"),
     [
         *grid({("in the output", be_killed)}, ["in the output"], ACTIONS),
-        *grid({("shared", restart)}, list(WORKDIRS)[1:], [restart, evaluate]),
+        *grid(set(), list(WORKDIRS)[1:], [restart, evaluate]),
     ],
     indirect=["merge"],
 )
@@ -160,6 +160,7 @@ def test_so_do_those_that_got_into_the_folder_of_a_run(
     assert read(own) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("merge", ["shared", slow("in the output"), slow("within the output")], indirect=True)
 def test_a_finished_run_leaves_nothing_but_its_result(invoke: Invoke, merge: Merge) -> None:
     inputs, workdir = files_of(merge.manifest.parent), merge.read().resources.workdir

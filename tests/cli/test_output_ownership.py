@@ -92,6 +92,7 @@ def test_all_that_loaders_read_is_counted(invoke: Invoke, fresh: Path) -> None:
     assert f"holds {min(LOADED)} and {len(LOADED) - 1} more, which" in invoke("run", fresh).stderr
 
 
+@pytest.mark.slow
 def test_beside_what_no_loader_reads_a_merge_runs(invoke: Invoke, fresh: Path) -> None:
     paths = [stray(fresh, name) for name in HARMLESS]
     assert invoke("plan", fresh).exit_code == 0
@@ -157,6 +158,7 @@ def test_restart_removes_what_the_record_lists_and_nothing_else(invoke: Invoke, 
     assert invoke("verify", output).exit_code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [slow("README.md"), slow("config.json"), "model-00002-of-00007.safetensors"])
 def test_restart_keeps_a_recorded_file_that_someone_changed(invoke: Invoke, finished: Path, name: str) -> None:
     path = output_of(finished) / name

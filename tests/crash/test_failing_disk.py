@@ -18,6 +18,7 @@ def check_failing(resuming: Resuming, places: list[str], index: int, number: int
     resuming.check(place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["regmean++"], indirect=True)
 @pytest.mark.parametrize("number", [errno.ENOSPC, slow(errno.EIO)], ids=["ENOSPC", "EIO"])
 def test_at_a_few_operations(resuming: Resuming, places: list[str], number: int) -> None:

@@ -7,6 +7,7 @@ import threading
 import pytest
 from click.testing import CliRunner
 
+from cases import slow
 from crash.faults import in_child
 from crash.resuming import Resuming
 from regstream.plan.step import Step
@@ -41,7 +42,7 @@ def signalled_in(resuming: Resuming, name: str, number: int) -> None:
 
 @pytest.mark.parametrize("kind", ["regmean++"], indirect=True)
 @pytest.mark.parametrize(
-    ("step", "number"), [("stem", signal.SIGTERM), ("block 0", signal.SIGINT), ("head", signal.SIGTERM)]
+    ("step", "number"), [slow("stem", signal.SIGTERM), ("block 0", signal.SIGINT), slow("head", signal.SIGTERM)]
 )
 def test_within_every_kind_of_step(resuming: Resuming, step: str, number: int) -> None:
     assert in_child(lambda: signalled_in(resuming, step, number)) == 130

@@ -25,6 +25,7 @@ def of_the_description(merge: Merge) -> list[str]:
     return [line for line in merge.plan().warnings if "[merge.others]" not in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "method"),
     [

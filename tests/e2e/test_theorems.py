@@ -19,6 +19,7 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
     return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "dtype", "method"),
     [
@@ -56,6 +57,7 @@ def with_order(merge: Merge, order: Sequence[int], output: str) -> dict[str, Ten
     return read_result(path.parent / output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", *map(slow, ["gemma2", "clip"])])
 def test_the_order_of_candidates_matters_to_rounding_only(tmp_path: Path, family: checkpoints.Family) -> None:
     merge = make_merge(tmp_path, family, layers=2, candidate=lambda index: f"weight = {index + 1}")

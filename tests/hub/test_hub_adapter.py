@@ -30,6 +30,7 @@ def fetched(hub: Hub) -> list[str]:
     return [r.path for r in hub.asked("GET /lfs/.*") if not (r.range or "").startswith("bytes=0-")]
 
 
+@pytest.mark.slow
 def test_the_same_bytes_as_from_folders(local: Merge, hub: Hub, tmp_path: Path) -> None:
     remote = put_on(hub, local, tmp_path / "remote")
     local.run()

@@ -75,6 +75,7 @@ def with_mistakes(local_once: Merge, remote: Merge, hub: Hub, tmp_path: Path) ->
     return remote
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "line"),
     [

@@ -220,6 +220,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MISTAKES)
 def test_a_mistake_is_one_line(rows: str, kind: str) -> None:
     settings, line = MISTAKES[kind]

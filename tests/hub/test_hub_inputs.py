@@ -39,6 +39,7 @@ def with_head(folder: Path, moved_by: float) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 
+@pytest.mark.slow
 def test_heads_that_are_tied_are_compared_once_they_are_there(local: Merge, hub: Hub, tmp_path: Path) -> None:
     local.run()
     with_head(local.folders.candidates[0], 0.0)
@@ -61,6 +62,7 @@ def test_a_head_that_differs_is_refused_before_anything_is_written(local: Merge,
     assert not list(remote.output.glob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_what_the_base_holds_beyond_the_model_is_carried_over(local: Merge, hub: Hub, tmp_path: Path) -> None:
     base = local.folders.base
     held = {"mtp.fc.weight": torch.randn(4, 4)}

@@ -96,6 +96,7 @@ def test_shapes_have_as_many_parameters_as_was_published(model: str) -> None:
         assert count(shapes | text_tower(model)) == WHOLE_PARAMETERS[model]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ample_disk")
 @pytest.mark.parametrize("run", [run if run in EVERYDAY else slow(run) for run in RUNS])
 def test_a_run_is_planned(run: str, copied: Path, cache: Path) -> None:

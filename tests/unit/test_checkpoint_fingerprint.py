@@ -86,6 +86,7 @@ def test_the_fast_one_does_not_read_the_whole_file(large: Path, monkeypatch: pyt
     assert 0 < read <= 64 * (64 << 10) + 8 < LARGE / 2
 
 
+@pytest.mark.slow
 def test_every_tensor_has_a_sample_in_it(tmp_path: Path) -> None:
     """Of many small ones behind a large one: the samples spread evenly lie 300 KiB apart."""
     path, sizes = tmp_path / "model.safetensors", [LARGE, *[20_000] * 60, 5, 1, 0, LARGE // 8]

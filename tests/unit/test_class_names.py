@@ -36,6 +36,7 @@ def test_a_file_is_complete(name: str) -> None:
     assert "https://github.com/" in path.read_text("utf-8").split("\n")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_no_prompt_is_lost_on_the_tokenizer(name: str) -> None:
     tokenizer = checkpoints.make_clip_tokenizer()

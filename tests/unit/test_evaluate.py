@@ -100,6 +100,7 @@ def test_logits_in_several_pieces_give_the_same_loss(merge: Merge, monkeypatch: 
         assert pieces[name] == pytest.approx(row, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("merge", ["llama"], indirect=True)
 def test_nothing_is_left_and_nothing_of_the_result_is_touched(merge: Merge) -> None:
     before = {path: path.read_bytes() for path in merge.output.rglob("*") if path.is_file()}
@@ -108,6 +109,7 @@ def test_nothing_is_left_and_nothing_of_the_result_is_touched(merge: Merge) -> N
     assert not (merge.plan().workdir / "evaluation").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("merge", ["llama"], indirect=True)
 def test_damaged_weights_are_refused(merge: Merge, tmp_path: Path) -> None:
     bad = checkpoints.make_family(tmp_path, "llama", layers=2, candidates=0).base

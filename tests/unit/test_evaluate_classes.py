@@ -94,6 +94,7 @@ def test_a_head_is_made_of_what_transformers_makes_of_the_prompts(tmp_path: Path
     assert not (tmp_path / "states").exists()
 
 
+@pytest.mark.slow
 def test_the_end_of_a_text_is_found_with_the_id_that_old_configs_have(tmp_path: Path) -> None:
     merge = make(tmp_path)
     expected = head_of_transformers(merge.folders.base)

@@ -54,6 +54,7 @@ def scores(evaluation: Evaluation) -> dict[str, dict[str, float]]:
     return {row.model: dict(row.scores) for row in evaluation.rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "features", "bias"),
     [slow("clip", 32, False), ("clip-full", 16, False), slow("clip-full", 32, True), slow("vit", 32, True)],

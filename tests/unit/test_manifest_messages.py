@@ -44,6 +44,7 @@ def test_other_formats_are_named(tmp_path: Path, text: str, what: str) -> None:
     assert what in refused(tmp_path / "merge.toml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["a." * 9000 + "b = 1", "a = " + "[" * 9000])
 def test_endless_nesting_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "merge.toml").write_text(text)

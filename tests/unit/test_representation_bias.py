@@ -70,6 +70,7 @@ def test_a_candidate_lies_nowhere_from_itself(merge: Merge) -> None:
     assert found["copy", "task1", LAYERS][0] > 0.01
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind(merge: Merge) -> None:
     representation_bias(merge.plan())
     assert not merge.plan().workdir.exists()

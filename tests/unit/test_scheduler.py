@@ -149,6 +149,7 @@ def test_another_size_of_shards_is_another_merge(tmp_path: Path) -> None:
         merge.run()
 
 
+@pytest.mark.slow
 def test_a_committed_part_that_was_damaged_is_not_gone_on_with(tmp_path: Path) -> None:
     merge = make_merge(tmp_path, layers=2, hidden=8, candidates=2, merge={"shard_size": "1GiB"})
 

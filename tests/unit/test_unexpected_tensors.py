@@ -77,6 +77,7 @@ PREDICTION: dict[str, tuple[dict[str, tuple[int, ...]], dict[str, int]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", PREDICTION)
 def test_layers_that_predict_further_tokens_are_the_bases_to_the_last_bit(
     llama: checkpoints.Folders, tmp_path: Path, kind: str
