@@ -47,7 +47,7 @@ def _summary(run_status: RunStatus) -> str:
     cost = took if run_status.steps else ""
     match run_status.state:
         case "not begun":
-            return f"{run_status.output}: not begun"
+            return f"{run_status.output}: not started"
         case "finished":
             return f"{run_status.output}: finished{cost}"
         case "unfinished":

@@ -49,7 +49,7 @@ class InputError(RegstreamError):
 
 
 class ResumeError(RegstreamError):
-    """What was begun cannot be gone on with: an input changed, or the record of it is damaged."""
+    """A run cannot be resumed: an input changed, or its journal is damaged."""
 
     exit_code = 5
 

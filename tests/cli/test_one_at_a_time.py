@@ -121,7 +121,7 @@ def test_where_nothing_can_be_written_is_4(
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed)
     result = invoke(*command, fresh)
     assert result.exit_code == 4
-    assert result.stderr.splitlines()[-1].startswith(f"regstream: error: {closed}: without permission to write to it")
+    assert result.stderr.splitlines()[-1].endswith(f": {closed} denies write permission; choose another folder")
     assert not list(closed.iterdir())
 
 

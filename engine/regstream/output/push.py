@@ -44,8 +44,8 @@ def push(
         on_uploaded=lambda name: listener(Progressed(doing=name)),
     )
     if others := list(filter(is_model_file, sent.others)):
-        warning = f"{repo}: holds {', '.join(others)}, not part of the result, and loaded with it or in its place"
-        listener(Warned(message=f"{warning}; remove the files of other models there"))
+        warning = f"{repo}: contains {', '.join(others)}, not part of the result, but libraries would load"
+        listener(Warned(message=f"{warning} such files with the result or instead of it; remove them there"))
     return sent
 
 

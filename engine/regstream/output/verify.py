@@ -65,7 +65,7 @@ def _check_model(folder: Path, architecture: object) -> Iterator[str]:
 def _recorded_family(folder: Path, architecture: object) -> Family | None:
     if architecture is None:
         return None
-    with error_boundary(f"{folder}: the architecture on record"):
+    with error_boundary(f"{folder}: the architecture in its record"):
         return family_from_table(Architecture.model_validate(architecture), str(read_config(folder).get("model_type")))
 
 

@@ -81,7 +81,8 @@ def _claimed(plan: Plan, *, restart: bool, listener: Listener) -> Iterator[None]
         if restart:
             _warn_of_leftovers(remove_result(plan), listener)
         elif is_published(plan.output):
-            raise ResumeError(f"{plan.output}: another process has finished this merge")
+            finished = "another process has finished this merge; rerun the command to confirm the result"
+            raise ResumeError(f"{plan.output}: {finished}")
         claim_output(plan)
         yield
     for folder in made:
