@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.units import format_bytes, format_seconds
 from regstream_cli.options import debug_option, json_option, manifest_argument
 from regstream_cli.run_status import RunStatus, read_run_status

@@ -65,18 +65,18 @@ class Warned:
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished:
-    """The result stands whole in `output`; `already` where it stood before this run."""
+    """The result is complete in `output`; `was_finished_before`: an earlier run finished it."""
 
     output: str
     seconds: float
     peak_bytes: int
-    already: bool = False
+    was_finished_before: bool = False
 
 
 Event = RunStarted | StepStarted | Progressed | Fetching | StepCommitted | Warned | RunFinished
 Listener = Callable[[Event], None]
 
 
-def ignore(event: Event) -> None:
+def ignore_event(event: Event) -> None:
     """Listen to nothing."""
     del event

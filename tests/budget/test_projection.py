@@ -16,7 +16,7 @@ from bench.workload import Workload
 from making import checkpoint
 from merging import make_merge
 from regstream.errors import ManifestError
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 

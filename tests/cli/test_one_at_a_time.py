@@ -17,7 +17,7 @@ from regstream.errors import ResumeError
 from regstream.evaluate.evaluation import evaluate
 from regstream.evaluate.representation_bias import representation_bias
 from regstream.events import Event, StepStarted
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run

@@ -12,7 +12,7 @@ from cases import slow
 from disk import no_waiting_for_the_disk
 from regstream.errors import InputError
 from regstream.events import Event, StepStarted
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.output.provenance import PROVENANCE, self_digest
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run
@@ -214,7 +214,7 @@ def test_a_damaged_marker_is_a_line(invoke: Invoke, half_done: Path, content: by
 
 @pytest.mark.parametrize("where", ["output", "workdir"])
 def test_a_folder_of_the_name_that_no_run_made_is_refused(invoke: Invoke, fresh: Path, where: str) -> None:
-    from regstream.manifest.reading import read_manifest
+    from regstream.manifest.read_manifest import read_manifest
 
     if where == "workdir":
         fresh.write_text(fresh.read_text() + 'workdir = "fast"\n')
@@ -229,7 +229,7 @@ def test_a_folder_of_the_name_that_no_run_made_is_refused(invoke: Invoke, fresh:
 
 
 def test_the_state_of_another_outputs_run_is_refused(invoke: Invoke, fresh: Path) -> None:
-    from regstream.manifest.reading import read_manifest
+    from regstream.manifest.read_manifest import read_manifest
 
     fresh.write_text(fresh.read_text() + 'workdir = "fast"\n')
     folder = read_manifest(fresh).workdir

@@ -28,7 +28,7 @@ from paper.published import (
     parts_of,
     text_tower,
 )
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.planning import make_plan
 from regstream_cli.app import cli
 

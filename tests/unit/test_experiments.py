@@ -17,7 +17,7 @@ from experiments.runner import Runner
 from experiments.sweeps import SWEEPS, Context, Point
 from merging import make_merge
 from pictures import files
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 
 CLASSES = 9
 TASKS = 5

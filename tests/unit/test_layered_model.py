@@ -19,7 +19,7 @@ from regstream.models.block_wrappers import CaptureInput, InjectHidden, RunBlock
 from regstream.models.config.build import build_config
 from regstream.models.families.decoders import LLAMA
 from regstream.models.layered_model import LayeredModel
-from regstream.models.observe import observe
+from regstream.models.linear_inputs import observe
 
 CPU = torch.device("cpu")
 BATCHES = {

@@ -60,7 +60,7 @@ def test_a_finished_merge_is_not_done_again(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in merge.output.iterdir()}
     (event,) = watched(merge)
     assert isinstance(event, RunFinished)
-    assert event.already
+    assert event.was_finished_before
     assert {path: path.stat().st_mtime_ns for path in merge.output.iterdir()} == before
 
 

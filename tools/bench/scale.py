@@ -12,7 +12,7 @@ import torch
 from bench.workload import WORK
 from making import checkpoint
 from regstream.errors import BudgetError
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 from regstream.units import format_bytes

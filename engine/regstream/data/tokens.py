@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
-from regstream.data.messages import MESSAGES, chat_messages
+from regstream.data.chat_messages import MESSAGES, chat_messages
 from regstream.data.row_reader import Row
 from regstream.errors import InputError, error_boundary
 from regstream.storage.lfs_pointer import POINTER_MESSAGE, is_pointer

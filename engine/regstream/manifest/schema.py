@@ -12,10 +12,10 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, Field, PlainValidator, PrivateAttr, SerializeAsAny, model_validator
 
 from regstream.manifest.architecture import Architecture
-from regstream.manifest.fields import BlockSelector, DatasetId, Device, Model, Name, Place, SizeBytes, Table, Text
-from regstream.manifest.options import OPTIONS, method_options, registered, separate_options
+from regstream.manifest.method_options import OPTIONS, method_options, registered, separate_options
 from regstream.manifest.references import resolve_links
 from regstream.manifest.shares import shares
+from regstream.manifest.value_types import BlockSelector, DatasetId, Device, Model, Name, Place, SizeBytes, Table, Text
 from regstream.methods import METHODS
 from regstream.methods.method import MethodOptions
 
@@ -24,7 +24,7 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 OtherUse = Literal["base", "average"]
 
 STATE: Final = ".regstream"
-_MOST_NAME: Final = 100
+_MAX_NAME_CHARS: Final = 100
 _MAX_SEED: Final = 2**63 - 1
 
 
@@ -223,4 +223,4 @@ class Manifest(Table):
         if parent is None:
             return self.state
         digest = hashlib.sha256(os.fsencode(resolve_links(output))).hexdigest()
-        return parent / f"regstream-{output.name[:_MOST_NAME]}-{digest[:8]}"
+        return parent / f"regstream-{output.name[:_MAX_NAME_CHARS]}-{digest[:8]}"

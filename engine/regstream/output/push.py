@@ -6,7 +6,7 @@ from typing import Any
 
 from regstream import __version__
 from regstream.errors import InputError
-from regstream.events import Listener, Progressed, StepStarted, Warned, ignore
+from regstream.events import Listener, Progressed, StepStarted, Warned, ignore_event
 from regstream.hub.upload import LocalFile, UploadResult, upload_files
 from regstream.output.integrity import check_files
 from regstream.output.model_files import is_model_file
@@ -15,7 +15,7 @@ from regstream.storage import digests
 
 
 def push(
-    folder: Path, repo: str, *, revision: str | None = None, private: bool = False, listener: Listener = ignore
+    folder: Path, repo: str, *, revision: str | None = None, private: bool = False, listener: Listener = ignore_event
 ) -> UploadResult:
     """Check every file against the record, then upload those that the repository lacks.
 
