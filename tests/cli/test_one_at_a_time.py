@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from cases import slow
 from crash.faults import in_child
 from disk import no_waiting_for_the_disk
+from parametrize import slow
 from regstream.errors import ResumeError
 from regstream.evaluate.evaluation import evaluate
 from regstream.evaluate.representation_bias import representation_bias

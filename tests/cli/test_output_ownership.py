@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from cases import slow
 from disk import no_waiting_for_the_disk
+from parametrize import slow
 from regstream.errors import InputError
 from regstream.events import Event, StepStarted
 from regstream.manifest.read_manifest import read_manifest

@@ -297,7 +297,7 @@ def test_begun_on_the_network_and_ended_off_it(
 def test_a_plan_from_hollow_shards_in_the_cache(
     hub: Hub, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from making.checkpoint import main
+    from synthetic.checkpoint import main
 
     stop(hub)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -8,7 +8,7 @@ from huggingface_hub import constants
 
 from hub_server import Hub
 from paper.conftest import MANIFESTS, give_ample_disk
-from paper.hollow import fill, write_rows
+from paper.fake_hub_cache import fill, write_rows
 from paper.published import IMAGES
 from paper.test_paper_plans import from_files, planned, with_resources
 from regstream.data.dataset_sampler import DatasetSampler

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import checkpoints
 from adapters import make_adapter
-from editing import Change, Tensors, edited, write_manifest
+from altered_checkpoints import Change, Tensors, edited, write_manifest
 from regstream.checkpoint.adapter import open_adapter
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError

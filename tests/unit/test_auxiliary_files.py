@@ -9,7 +9,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 import checkpoints
-from editing import write_manifest
+from altered_checkpoints import write_manifest
 from regstream.manifest.read_manifest import read_manifest
 from regstream.output.provenance import read_provenance
 from regstream.plan.plan import Plan

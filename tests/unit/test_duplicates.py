@@ -9,7 +9,7 @@ import pytest
 import transformers
 
 import checkpoints
-from editing import edited, write_adapter, write_manifest
+from altered_checkpoints import edited, write_adapter, write_manifest
 from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.planning import make_plan
 

@@ -13,8 +13,8 @@ from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPModel
 
 import checkpoints
-from cases import slow
 from merging import Merge, make_merge
+from parametrize import slow
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate.accuracy import Accuracy
 from regstream.evaluate.class_names import read_class_names

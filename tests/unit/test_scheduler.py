@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cases import slow
 from merging import Merge, make_merge, read_result
+from parametrize import slow
 from regstream.errors import InputError, Interrupted, ResumeError
 from regstream.events import Progressed, RunFinished, RunStarted, StepCommitted, StepStarted, Warned
 from regstream.output.verify import verify

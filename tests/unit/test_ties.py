@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import checkpoints
-from editing import Tensors, edited, write_adapter, write_manifest
+from altered_checkpoints import Tensors, edited, write_adapter, write_manifest
 from merging import read_result
 from regstream.errors import InputError
 from regstream.manifest.read_manifest import read_manifest

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import checkpoints
+from altered_checkpoints import Change, Tensors, edited, write_adapter, write_manifest
 from architectures import TABLES
-from editing import Change, Tensors, edited, write_adapter, write_manifest
 from merging import make_merge, read_result
 from regstream.errors import InputError
 from regstream.manifest.read_manifest import read_manifest
