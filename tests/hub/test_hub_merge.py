@@ -188,7 +188,9 @@ def test_begun_anew_what_was_brought_is_still_let_go(local_once: Merge, remote: 
 @pytest.mark.slow
 def test_a_disk_that_one_step_is_too_much_for_is_refused_at_once(remote: Merge, hub: Hub, cache: Path) -> None:
     with_disk(remote, 8 << 20)
-    with pytest.raises(BudgetError, match=r"needs 1\d.* MiB of disk .*, disk budget is 8 MiB; raise it"):
+    with pytest.raises(
+        BudgetError, match=r"needs 1\d.* MiB of disk .*, the \[resources\] disk budget is 8 MiB; raise it"
+    ):
         run(planned(remote))
     assert fetched(hub) == []
     assert not remote.output.exists()
