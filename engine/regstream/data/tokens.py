@@ -37,8 +37,7 @@ def row_tokenizer(field: str, folder: Path, max_length: int) -> Callable[[Row], 
     tokenizer = _load_tokenizer(folder)
     if field == MESSAGES:
         if not getattr(tokenizer, "chat_template", None):
-            needs = 'field = "messages" needs one; add a template or choose another field'
-            raise InputError(f"{folder}: no chat template in the tokenizer, but {needs}")
+            raise InputError(f'{folder}: no chat template in the tokenizer, but field = "messages" needs one; add one')
         return lambda row: token_array(row, _apply_template(tokenizer, row)[:max_length])
     return lambda row: token_array(row, _tokenize(tokenizer, row, max_length))
 

@@ -114,9 +114,7 @@ def _refuse_changed(plan: Plan) -> None:
         path = plan.output / name
         if os.path.lexists(path):
             for problem in check_file(path, expected, whole=False):
-                raise InputError(
-                    f"{problem}; --restart removes only unchanged files of the earlier run: move this file away"
-                )
+                raise InputError(f"{problem}; --restart removes only unchanged files of a run; move this file away")
 
 
 def _refuse_inputs(plan: Plan, paths: Iterable[Path]) -> None:

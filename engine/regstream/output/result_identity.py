@@ -36,8 +36,7 @@ def check_result(plan: Plan) -> None:
         return
     record = read_provenance(plan.output)
     recorded, current = _merge_identity(record["identity"]), _merge_identity(identify(plan, full=False))
-    advice = "`regstream run` creates the result of this manifest; `--only NAME` evaluates without it"
-    _check_same(plan, recorded, current, advice)
+    _check_same(plan, recorded, current, "`regstream run` creates this manifest's; `--only NAME` evaluates without it")
     _check_files(plan, record, "`regstream verify` lists every problem", full=False)
 
 

@@ -81,8 +81,7 @@ def _claimed(plan: Plan, *, restart: bool, listener: Listener) -> Iterator[None]
         if restart:
             _warn_of_leftovers(remove_result(plan), listener)
         elif is_published(plan.output):
-            finished = "another process has finished this merge; rerun the command to confirm the result"
-            raise ResumeError(f"{plan.output}: {finished}")
+            raise ResumeError(f"{plan.output}: another process has finished this merge; rerun to confirm the result")
         claim_output(plan)
         yield
     for folder in made:
