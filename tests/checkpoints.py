@@ -60,21 +60,11 @@ Family = Literal[
 ]  # fmt: skip
 DESCRIBED_FAMILIES: tuple[Family, ...] = ("olmo2", "gpt_neox", "opt", "megatron-bert", "siglip")
 FAMILIES: tuple[Family, ...] = tuple(family for family in get_args(Family) if family not in DESCRIBED_FAMILIES)
-TEXT_FAMILIES: tuple[Family, ...] = (
-    "llama",
-    "llama-tied",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "gemma2",
-    "gemma3",
-    "phi3",
-    "gpt2",
-    "bert",
-    "roberta",
-)
-#: Of which the ones that continue a text.
-CAUSAL_FAMILIES = TEXT_FAMILIES[:-2]  # fmt: skip
+#: Language models that continue a text.
+CAUSAL_FAMILIES: tuple[Family, ...] = (
+    "llama", "llama-tied", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "gpt2",
+)  # fmt: skip
+TEXT_FAMILIES: tuple[Family, ...] = (*CAUSAL_FAMILIES, "bert", "roberta")
 _CAUSAL: tuple[Family, ...] = (*CAUSAL_FAMILIES, "olmo2", "gpt_neox", "opt")
 IMAGE_FAMILIES: tuple[Family, ...] = ("vit", "clip", "clip-plain", "clip-full", "siglip")
 

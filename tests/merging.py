@@ -12,7 +12,7 @@ from torch import Tensor
 import checkpoints
 import reference
 from architectures import TABLES
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.schema import Manifest
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream_cli.observers import observe_progress
 from regstream_cli.options import also_option, debug_option, device_option, json_option, manifest_argument, only_option
 from regstream_cli.streams import stdout_boundary, stdout_console, write_json

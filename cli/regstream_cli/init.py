@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from regstream.errors import ManifestError
-from regstream.manifest.reading import parse_manifest
+from regstream.manifest.read_manifest import parse_manifest
 from regstream.manifest.references import rebase_reference
-from regstream.manifest.template import Outlined, is_ready, outline
+from regstream.manifest.template import CandidateDraft, all_have_calibration, manifest_template
 from regstream_cli.options import debug_option, json_option, parse_name_value
 from regstream_cli.streams import stdout_boundary, write_json, write_message
 
@@ -17,13 +17,13 @@ from regstream_cli.streams import stdout_boundary, write_json, write_message
 _STDOUT_NAME = "manifest.toml"
 
 
-def _parse_candidate(text: str) -> Outlined:
+def _parse_candidate(text: str) -> CandidateDraft:
     name, _, models = text.partition("=")
     # Two colons stand for one in a path; in a longer run, pairs count from the left.
     model, *adapters = (part.replace("\0", ":") for part in models.replace("::", "\0").split(":"))
     if not name or not (model or adapters) or len(adapters) > 1 or "" in adapters:
         raise click.BadParameter(f"expected NAME=MODEL[:ADAPTER], found {text!r}; write a colon within a path twice")
-    return Outlined(name=name, model=model or None, adapter=adapters[0] if adapters else None)
+    return CandidateDraft(name=name, model=model or None, adapter=adapters[0] if adapters else None)
 
 
 def _parse_calibration(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -47,7 +47,7 @@ def _parse_calibration(context: click.Context, parameter: click.Parameter, value
 @json_option
 @debug_option
 def init(
-    *, base: str, candidates: Sequence[Outlined], calibration: dict[str, str], file: Path | None, as_json: bool
+    *, base: str, candidates: Sequence[CandidateDraft], calibration: dict[str, str], file: Path | None, as_json: bool
 ) -> None:
     """Write a first manifest.
 
@@ -65,8 +65,8 @@ def init(
         raise click.BadParameter(f'no --candidate has the name "{name}"', param_hint="--calibration")
     try:
         folder = Path.cwd() if file is None else file.absolute().parent
-        candidates = _rebase_candidates(candidates, calibration, folder)
-        text = outline(rebase_reference(base, Path.cwd(), folder, may_be_hub=True), candidates)
+        candidates = _rebase(candidates, calibration, folder)
+        text = manifest_template(rebase_reference(base, Path.cwd(), folder, may_be_hub=True), candidates)
     except ValueError as error:
         raise ManifestError(f"a manifest cannot express this: {error}") from error
     parse_manifest(text, str(file or _STDOUT_NAME))
@@ -77,13 +77,13 @@ def init(
     else:
         with stdout_boundary():
             click.echo(text if file is None else file, nl=file is not None)
-    if not is_ready(candidates):
+    if not all_have_calibration(candidates):
         write_message(
             'the method is "average"; for "regmean++", set it and fill in [candidates.calibration] for every candidate'
         )
 
 
-def _rebase_candidates(candidates: Sequence[Outlined], calibration: dict[str, str], folder: Path) -> list[Outlined]:
+def _rebase(candidates: Sequence[CandidateDraft], calibration: dict[str, str], folder: Path) -> list[CandidateDraft]:
     """The candidates with their calibration sets, and all paths relative to `folder` instead of the current one."""
 
     def rebase(text: str | None, *, may_be_hub: bool) -> str | None:

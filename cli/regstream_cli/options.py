@@ -48,6 +48,6 @@ also_option = click.option(
     metavar="NAME=FOLDER",
     multiple=True,
     callback=_parse_folders,
-    help="Evaluate another model as well. Repeatable.",
+    help="Compare another model as well. Repeatable.",
 )
-only_option = click.option("--only", metavar="NAME", multiple=True, help="Evaluate this model only. Repeatable.")
+only_option = click.option("--only", metavar="NAME", multiple=True, help="Restrict to this model. Repeatable.")

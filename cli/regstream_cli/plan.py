@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from regstream.errors import BudgetError, RegstreamError
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream_cli.observers import observe_progress
 from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
 from regstream_cli.streams import stdout_boundary, stdout_console, write_json

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from regstream.events import RunFinished
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.units import format_bytes, format_seconds
 from regstream_cli.error_reporting import disk_full_boundary
 from regstream_cli.observers import observe_progress
@@ -51,7 +51,7 @@ def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_di
 
 
 def _summary(finished: RunFinished) -> str:
-    if finished.already:
+    if finished.was_finished_before:
         return f"{finished.output}: already finished; nothing to do"
     took, peak = format_seconds(finished.seconds), format_bytes(finished.peak_bytes)
     return f"{finished.output}: finished in {took}, peak memory {peak}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.units import format_bytes, format_seconds
 from regstream_cli.options import debug_option, json_option, manifest_argument
 from regstream_cli.run_status import RunStatus, read_run_status
@@ -47,7 +47,7 @@ def _summary(run_status: RunStatus) -> str:
     cost = took if run_status.steps else ""
     match run_status.state:
         case "not begun":
-            return f"{run_status.output}: not begun"
+            return f"{run_status.output}: not started"
         case "finished":
             return f"{run_status.output}: finished{cost}"
         case "unfinished":

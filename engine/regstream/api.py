@@ -20,9 +20,9 @@ from pathlib import Path
 from regstream.evaluate.evaluation import Evaluation
 from regstream.evaluate.evaluation import evaluate as evaluate_models
 from regstream.evaluate.representation_bias import RepresentationBias, representation_bias
-from regstream.events import Listener, ignore
+from regstream.events import Listener, ignore_event
 from regstream.hub.upload import UploadResult
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.schema import Manifest
 from regstream.output.ownership import check_output
 from regstream.output.publish import add_results, published_commits
@@ -52,7 +52,7 @@ def plan(
     restart: bool = False,
     of_result: bool = False,
     for_this_machine: bool = True,
-    listener: Listener = ignore,
+    listener: Listener = ignore_event,
 ) -> Plan:
     """Open what a manifest names, check that it belongs together, and project what the merge takes.
 
@@ -82,7 +82,7 @@ def check(plan: Plan) -> None:
     plan.validate()
 
 
-def merge(plan: Plan, *, restart: bool = False, full_digest: bool = False, listener: Listener = ignore) -> Path:
+def merge(plan: Plan, *, restart: bool = False, full_digest: bool = False, listener: Listener = ignore_event) -> Path:
     """Merge, or resume the run under way; returns the folder of the result.
 
     `restart` discards what an earlier run left. `full_digest` hashes whole files to find changes, not samples.
@@ -103,7 +103,7 @@ def evaluate(
     also: Mapping[str, Path] | None = None,
     only: Collection[str] = (),
     cross: bool = False,
-    listener: Listener = ignore,
+    listener: Listener = ignore_event,
 ) -> Evaluation:
     """Evaluate base, candidates, plain mean and result on held-out rows, streamed block by block.
 
@@ -118,20 +118,20 @@ def evaluate(
     return evaluate_models(plan, also=also, only=only, cross=cross, listener=listener)
 
 
-def add_to_model_card(plan: Plan, evaluation: Evaluation, *, listener: Listener = ignore) -> None:
+def add_to_model_card(plan: Plan, evaluation: Evaluation, *, listener: Listener = ignore_event) -> None:
     """Write an evaluation's table into the result's model card."""
     add_results(plan.output, plan, evaluation.markdown(), listener)
 
 
 def bias(
-    plan: Plan, *, also: Mapping[str, Path] | None = None, only: Collection[str] = (), listener: Listener = ignore
+    plan: Plan, *, also: Mapping[str, Path] | None = None, only: Collection[str] = (), listener: Listener = ignore_event
 ) -> list[RepresentationBias]:
     """Measure by depth how far the merged models' hidden states are from each candidate's own; raises as `evaluate`."""
     _check_result(plan, only)
     return representation_bias(plan, also=also, only=only, listener=listener)
 
 
-def verify(output: str | PathLike[str], *, listener: Listener = ignore) -> Verification:
+def verify(output: str | PathLike[str], *, listener: Listener = ignore_event) -> Verification:
     """Read a finished result again: every byte against its digest, every tensor against the config.
 
     Raises:
@@ -146,7 +146,7 @@ def push(
     *,
     revision: str | None = None,
     private: bool = False,
-    listener: Listener = ignore,
+    listener: Listener = ignore_event,
 ) -> UploadResult:
     """Publish a result on the hub, in one commit.
 

@@ -1,4 +1,4 @@
-"""What can go wrong, each kind with the exit code that it owns.
+"""The errors of regstream, each with its exit code.
 
 Every message is one line: what, where (candidate, block, tensor, file, line), the numbers, what to do.
 
@@ -18,7 +18,7 @@ _SENTENCES = (ValueError, OSError, RuntimeError)
 
 
 class RegstreamError(Exception):
-    """Anything that regstream refuses or gives up on; `exit_code` is the process's."""
+    """An error with a one-line message; `exit_code` is the process's."""
 
     exit_code: ClassVar[int] = 1
 
@@ -26,7 +26,7 @@ class RegstreamError(Exception):
 class ManifestError(RegstreamError):
     """The manifest asks for something that does not exist or contradicts itself.
 
-    Holds every problem that was found, so that a person mends the file once: `str()` is one line a problem.
+    Holds every problem, so that all are fixed at once: `str()` is one line a problem.
     """
 
     exit_code = 2
@@ -37,7 +37,7 @@ class ManifestError(RegstreamError):
 
 
 class BudgetError(RegstreamError):
-    """The work does not fit into the memory or the disk it was given."""
+    """The work does not fit into its memory or disk budget."""
 
     exit_code = 3
 
@@ -49,7 +49,7 @@ class InputError(RegstreamError):
 
 
 class ResumeError(RegstreamError):
-    """What was begun cannot be gone on with: an input changed, or the record of it is damaged."""
+    """A run cannot be resumed: an input changed, or its journal is damaged."""
 
     exit_code = 5
 
@@ -61,7 +61,7 @@ class SolveError(RegstreamError):
 
 
 class Interrupted(RegstreamError):
-    """The run was asked to stop and stands at a safe point."""
+    """The run was interrupted; rerunning the command resumes it."""
 
     exit_code = 130
 

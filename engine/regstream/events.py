@@ -1,7 +1,7 @@
-"""What the engine tells whoever watches it: plain facts, no formatting, no terminal.
+"""The events that the engine reports while it works. They hold values, not formatted text.
 
-A listener is called in the engine's own thread, often once a batch; raising from it stops the work at that
-point, which is always one where nothing that was committed can be lost.
+The engine calls a listener in its own thread, often once a batch. An exception in a listener stops the work; what is
+committed stays.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class RunStarted:
-    """A run begins or goes on: `done` of `total` steps were committed before."""
+    """A run starts or resumes: `done` of `total` steps are committed already."""
 
     done: int
     total: int
@@ -19,7 +19,7 @@ class RunStarted:
 
 @dataclass(frozen=True, kw_only=True)
 class StepStarted:
-    """A step begins. `work` is the number of `Progressed.amount` units it will take, about."""
+    """A step starts. `work` estimates the sum of its `Progressed.amount`."""
 
     index: int
     name: str
@@ -28,7 +28,7 @@ class StepStarted:
 
 @dataclass(frozen=True, kw_only=True)
 class Progressed:
-    """Some of the current step's work is done; `doing` says on what ("math: statistics")."""
+    """`amount` units of the current step's work are done; `doing` is what is being worked on ("math: statistics")."""
 
     doing: str
     amount: int = 1
@@ -36,7 +36,7 @@ class Progressed:
 
 @dataclass(frozen=True, kw_only=True)
 class Fetching:
-    """The work waits for a file of the hub, of which so many bytes are there."""
+    """The step waits for a file of the hub; `num_bytes` of `total_bytes` are downloaded."""
 
     file: str
     num_bytes: int
@@ -45,7 +45,7 @@ class Fetching:
 
 @dataclass(frozen=True, kw_only=True)
 class StepCommitted:
-    """A step is durable. Memory is the process's peak within the step, in bytes; an accelerator's apart."""
+    """A step is on disk. Peaks are within the step, in bytes: of the process, and of an accelerator (`device_`)."""
 
     index: int
     name: str
@@ -58,25 +58,25 @@ class StepCommitted:
 
 @dataclass(frozen=True, kw_only=True)
 class Warned:
-    """Something a person should know that does not stop the work."""
+    """A problem that does not stop the work."""
 
     message: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished:
-    """The result stands whole in `output`; `already` where it stood before this run."""
+    """The result is complete in `output`; `was_finished_before`: an earlier run finished it."""
 
     output: str
     seconds: float
     peak_bytes: int
-    already: bool = False
+    was_finished_before: bool = False
 
 
 Event = RunStarted | StepStarted | Progressed | Fetching | StepCommitted | Warned | RunFinished
 Listener = Callable[[Event], None]
 
 
-def ignore(event: Event) -> None:
-    """Listen to nothing."""
+def ignore_event(event: Event) -> None:
+    """A listener that does nothing."""
     del event

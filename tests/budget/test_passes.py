@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from cases import slow
 from merging import Merge, make_merge
+from parametrize import slow
 from regstream.errors import BudgetError
 from regstream.plan.plan import Plan
 from regstream.runtime.scheduler import run

@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 import checkpoints
 from bench import workload
 from bench.workload import Workload
-from making import checkpoint
 from merging import make_merge
 from regstream.errors import ManifestError
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
+from synthetic import checkpoint
 
 MERGE = [sys.executable, "-c", "from regstream_cli.app import main; main()", "run"]
 # Batches large enough that what libraries take, which is a bound and differs from run to run, is not most of it.

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from cases import slow
 from disk import no_waiting_for_the_disk
 from merging import Merge, make_merge
+from parametrize import slow
 from regstream.errors import InputError, Interrupted, ResumeError
 from regstream.events import Event, StepStarted, Warned
 

@@ -17,8 +17,8 @@ from pydantic import BaseModel
 
 from regstream.manifest.architecture import Architecture
 from regstream.manifest.canonical import canonical_config
-from regstream.manifest.options import fields_of
-from regstream.manifest.reading import parse_manifest, read_manifest
+from regstream.manifest.method_options import fields_of
+from regstream.manifest.read_manifest import parse_manifest, read_manifest
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Manifest
 from regstream.models.families.family import LANGUAGE_MODEL_POLICY

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from cases import grid, slow
 from crash.faults import in_child, kill, with_fault
 from disk import no_waiting_for_the_disk
 from merging import Merge, make_merge
+from parametrize import grid, slow
 from regstream.errors import Interrupted
 from regstream.events import Event, StepStarted
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from cases import slow
 from crash.faults import in_child
 from disk import no_waiting_for_the_disk
+from parametrize import slow
 from regstream.errors import ResumeError
 from regstream.evaluate.evaluation import evaluate
 from regstream.evaluate.representation_bias import representation_bias
 from regstream.events import Event, StepStarted
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run
@@ -121,7 +121,7 @@ def test_where_nothing_can_be_written_is_4(
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != closed)
     result = invoke(*command, fresh)
     assert result.exit_code == 4
-    assert result.stderr.splitlines()[-1].startswith(f"regstream: error: {closed}: without permission to write to it")
+    assert result.stderr.splitlines()[-1].endswith(f": {closed} denies write permission; choose another folder")
     assert not list(closed.iterdir())
 
 

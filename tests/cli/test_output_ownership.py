@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from cases import slow
 from disk import no_waiting_for_the_disk
+from parametrize import slow
 from regstream.errors import InputError
 from regstream.events import Event, StepStarted
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.output.provenance import PROVENANCE, self_digest
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run
@@ -54,9 +54,9 @@ def test_what_loaders_read_and_no_run_made_is_refused(
     result = invoke(*command, fresh)
     assert result.exit_code == 4
     line = result.stderr.splitlines()[-1]
-    assert line.startswith(f"regstream: error: {output_of(fresh)}: holds {name}, which models are loaded from")
-    assert "no record of regstream lists" in line
-    assert "choose another output, or move them away" in line
+    assert line.startswith(f"regstream: error: {output_of(fresh)}: contains {name}, which regstream did not write")
+    assert "which would be overwritten or loaded with the result" in line
+    assert "choose another output or move all such files away" in line
     assert [path.read_text() for path in output_of(fresh).rglob("*") if path.is_file()] == ["of someone"]
     assert path.exists()
 
@@ -69,7 +69,7 @@ def test_what_loaders_read_and_came_during_the_run_is_refused_before_the_result_
         if isinstance(event, StepStarted) and event.name == "head":
             stray(fresh, "model.safetensors")
 
-    with pytest.raises(InputError, match=r"holds model\.safetensors, which models are loaded from"):
+    with pytest.raises(InputError, match=r"contains model\.safetensors, which regstream did not write"):
         run(make_plan(read_manifest(fresh)), listener=plant)
     assert not (output_of(fresh) / "config.json").exists()
     assert (output_of(fresh) / "model.safetensors").read_text() == "of someone"
@@ -82,14 +82,14 @@ def test_what_loaders_read_and_came_during_the_run_is_refused_before_the_result_
 def test_so_are_links_wherever_they_lead(invoke: Invoke, fresh: Path, target: str) -> None:
     stray(fresh, "inside")
     (output_of(fresh) / "model.safetensors").symlink_to(target)
-    assert "holds model.safetensors," in invoke("plan", fresh).stderr
+    assert "contains model.safetensors," in invoke("plan", fresh).stderr
     assert invoke("run", fresh).exit_code == 4
 
 
 def test_all_that_loaders_read_is_counted(invoke: Invoke, fresh: Path) -> None:
     for name in (*LOADED, *HARMLESS):
         stray(fresh, name)
-    assert f"holds {min(LOADED)} and {len(LOADED) - 1} more, which" in invoke("run", fresh).stderr
+    assert f"contains {min(LOADED)} and {len(LOADED) - 1} more, which" in invoke("run", fresh).stderr
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ def test_what_comes_into_a_run_or_a_result_is_refused_too(
     for options in ((), ("--restart",)):
         result = invoke("run", manifest, *options)
         assert result.exit_code == 4
-        assert f"holds {name}, which models are loaded from" in result.stderr
+        assert f"contains {name}, which regstream did not write" in result.stderr
     assert path.read_text() == "of someone"
 
 
@@ -166,7 +166,7 @@ def test_restart_keeps_a_recorded_file_that_someone_changed(invoke: Invoke, fini
     result = invoke("run", finished, "--restart")
     assert result.exit_code == 4
     assert f"{path}: damaged" in result.stderr
-    assert "move it away" in result.stderr
+    assert "move this file away" in result.stderr
     assert path.read_bytes() == changed
     path.rename(finished.parent / "moved away")
     assert invoke("run", finished, "--restart").exit_code == 0
@@ -216,7 +216,7 @@ def test_a_damaged_marker_is_a_line(invoke: Invoke, half_done: Path, content: by
 
 @pytest.mark.parametrize("where", ["output", "workdir"])
 def test_a_folder_of_the_name_that_no_run_made_is_refused(invoke: Invoke, fresh: Path, where: str) -> None:
-    from regstream.manifest.reading import read_manifest
+    from regstream.manifest.read_manifest import read_manifest
 
     if where == "workdir":
         fresh.write_text(fresh.read_text() + 'workdir = "fast"\n')
@@ -231,7 +231,7 @@ def test_a_folder_of_the_name_that_no_run_made_is_refused(invoke: Invoke, fresh:
 
 
 def test_the_state_of_another_outputs_run_is_refused(invoke: Invoke, fresh: Path) -> None:
-    from regstream.manifest.reading import read_manifest
+    from regstream.manifest.read_manifest import read_manifest
 
     fresh.write_text(fresh.read_text() + 'workdir = "fast"\n')
     folder = read_manifest(fresh).workdir

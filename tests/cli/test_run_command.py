@@ -15,7 +15,7 @@ import pytest
 from click.testing import Result
 
 import processes
-from cases import slow
+from parametrize import slow
 
 Invoke = Callable[..., Result]
 

@@ -20,7 +20,7 @@ def _status(invoke: Invoke, manifest: Path) -> dict[str, Any]:
 
 
 def test_not_begun(invoke: Invoke, fresh: Path) -> None:
-    assert invoke("status", fresh).stdout == f"{fresh.parent / 'merged'}: not begun\n"
+    assert invoke("status", fresh).stdout == f"{fresh.parent / 'merged'}: not started\n"
     assert _status(invoke, fresh)["state"] == "not begun"
 
 

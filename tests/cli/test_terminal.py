@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 import processes
-from cases import slow
+from parametrize import slow
 from regstream.events import Progressed, RunStarted, StepStarted
 from regstream_cli.progress_bars import ProgressBars
 from regstream_cli.progress_state import ProgressState

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from cases import slow
 from crash.faults import count_places, in_child, kind_of
 from crash.resuming import Resuming, contents
 from disk import no_waiting_for_the_disk
 from merging import Merge, make_merge
+from parametrize import slow
 
 __all__ = ["no_waiting_for_the_disk"]
 

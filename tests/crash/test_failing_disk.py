@@ -4,9 +4,9 @@ import errno
 
 import pytest
 
-from cases import slow
 from crash.faults import in_child, of_every_kind, refuse, with_fault
 from crash.resuming import Resuming, contents
+from parametrize import slow
 
 
 def check_failing(resuming: Resuming, places: list[str], index: int, number: int) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 import checkpoints
 from bench import baseline
-from cases import slow
 from merging import make_merge, read_result, worst_difference
+from parametrize import slow
 
 
 @pytest.mark.slow

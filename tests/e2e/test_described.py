@@ -8,8 +8,8 @@ from huggingface_hub import ModelCard
 
 import checkpoints
 import reference
-from cases import grid, slow
 from merging import Merge, make_merge, read_result, worst_difference
+from parametrize import grid, slow
 from regstream.errors import ResumeError
 from regstream.output.provenance import read_provenance
 from regstream.output.verify import verify

@@ -10,8 +10,8 @@ import torch
 
 import checkpoints
 import reference
-from cases import grid, slow
 from merging import Merge, cast, make_merge, read_result, worst_difference
+from parametrize import grid, slow
 from regstream.events import Event, Warned
 
 TOLERANCE = 1e-4

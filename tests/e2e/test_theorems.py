@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import checkpoints
-from cases import slow
 from merging import Merge, make_merge, read_result, worst_difference
+from parametrize import slow
 from reference import blocks_of, linear_inputs
 
 

@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 import checkpoints
-from cases import slow
 from hub_server import Fault, Hub
 from merging import Merge
+from parametrize import slow
 from regstream.storage import digests
 from regstream_cli.app import cli
 

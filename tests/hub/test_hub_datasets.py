@@ -21,9 +21,9 @@ from PIL import Image
 from transformers import CLIPVisionConfig, LlamaConfig
 
 import checkpoints
-from cases import slow
 from hub_server import Hub, stop
 from merging import Merge, make_merge
+from parametrize import slow
 from regstream.data import dataset_sampler as drawing
 from regstream.data import row_writer as pieces
 from regstream.data.dataset_sampler import DatasetSampler

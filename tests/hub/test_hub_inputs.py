@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from editing import write_adapter
+from altered_checkpoints import write_adapter
 from hub_server import Hub, put_on
 from merging import Merge, make_merge
 from regstream.errors import InputError

@@ -42,7 +42,7 @@ def planned(merge: Merge, **options: Any) -> Plan:
 
 
 def fetched(hub: Hub) -> list[str]:
-    """Whole files that were asked for, in order; what was only gone on with counts once."""
+    """Whole files that were asked for, in order; what was only resumed counts once."""
     return [r.path for r in hub.asked(LFS) if not (r.range or "").startswith("bytes=0-")]
 
 
@@ -188,7 +188,9 @@ def test_begun_anew_what_was_brought_is_still_let_go(local_once: Merge, remote: 
 @pytest.mark.slow
 def test_a_disk_that_one_step_is_too_much_for_is_refused_at_once(remote: Merge, hub: Hub, cache: Path) -> None:
     with_disk(remote, 8 << 20)
-    with pytest.raises(BudgetError, match=r"needs 1\d.* MiB of disk .*, disk is 8 MiB; raise it"):
+    with pytest.raises(
+        BudgetError, match=r"needs 1\d.* MiB of disk .*, the \[resources\] disk budget is 8 MiB; raise it"
+    ):
         run(planned(remote))
     assert fetched(hub) == []
     assert not remote.output.exists()
@@ -297,7 +299,7 @@ def test_begun_on_the_network_and_ended_off_it(
 def test_a_plan_from_hollow_shards_in_the_cache(
     hub: Hub, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from making.checkpoint import main
+    from synthetic.checkpoint import main
 
     stop(hub)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -8,11 +8,11 @@ from huggingface_hub import constants
 
 from hub_server import Hub
 from paper.conftest import MANIFESTS, give_ample_disk
-from paper.hollow import fill, write_rows
+from paper.fake_hub_cache import fill, write_rows
 from paper.published import IMAGES
 from paper.test_paper_plans import from_files, planned, with_resources
 from regstream.data.dataset_sampler import DatasetSampler
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 
 #: The library that draws rests for some seconds after each drawing.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("data_sets")]

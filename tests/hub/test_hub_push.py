@@ -179,7 +179,7 @@ def test_what_else_is_loaded_from_the_repository_is_named(writable: Hub, result:
 
     push(result, REPO, listener=listen)
     [line] = warned
-    assert line.startswith(f"{REPO}: holds adapter_config.json, tekken.json, not part of the result")
+    assert line.startswith(f"{REPO}: contains adapter_config.json, tekken.json, not part of the result")
     assert stands(writable).keys() > on_record(result).keys()
 
 

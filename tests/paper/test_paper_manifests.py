@@ -7,7 +7,7 @@ import pytest
 
 from paper.conftest import MANIFESTS
 from paper.published import IMAGES, TEXTS
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.schema import Manifest
 
 FOLDER = MANIFESTS / "paper"

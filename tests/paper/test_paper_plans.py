@@ -13,9 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 import checkpoints
-from cases import slow
 from paper.conftest import MANIFESTS
-from paper.hollow import ANSWER_WORDS, fill, write_rows
+from paper.fake_hub_cache import ANSWER_WORDS, fill, write_rows
 from paper.published import (
     IMAGES,
     PARAMETERS,
@@ -28,7 +27,8 @@ from paper.published import (
     parts_of,
     text_tower,
 )
-from regstream.manifest.reading import read_manifest
+from parametrize import slow
+from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.planning import make_plan
 from regstream_cli.app import cli
 

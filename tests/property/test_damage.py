@@ -14,7 +14,7 @@ from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import RegstreamError
 from regstream.events import StepCommitted
 from regstream.manifest.canonical import canonical_config
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.runtime.scheduler import run
 from regstream.storage.journal import Journal
 

@@ -1,4 +1,4 @@
-"""Wherever a journal is cut off: only whole records at its end are lost, and it can be gone on with."""
+"""Wherever a journal is cut off: only whole records at its end are lost, and the run can be resumed."""
 
 import tempfile
 from pathlib import Path

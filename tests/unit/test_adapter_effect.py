@@ -11,11 +11,11 @@ from torch import Tensor
 
 import checkpoints
 from adapters import make_adapter
-from editing import Change, Tensors, edited, write_manifest
+from altered_checkpoints import Change, Tensors, edited, write_manifest
 from regstream.checkpoint.adapter import open_adapter
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run

@@ -9,8 +9,8 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 import checkpoints
-from editing import write_manifest
-from regstream.manifest.reading import read_manifest
+from altered_checkpoints import write_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.output.provenance import read_provenance
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan

@@ -263,7 +263,7 @@ def test_a_missing_chat_template_is_refused_by_folder(tmp_path: Path, tokenizer:
     plain.save_pretrained(tmp_path / "plain")
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"messages": [{"role": "user", "content": "hi"}]}))
-    with pytest.raises(InputError, match="has no chat template"):
+    with pytest.raises(InputError, match="no chat template in the tokenizer"):
         load(path, field="messages", folder=tmp_path / "plain")
 
 

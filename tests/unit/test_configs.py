@@ -14,8 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 import checkpoints
-from cases import slow
 from merging import make_merge
+from parametrize import slow
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.checkpoint.source import LOCAL
 from regstream.errors import InputError

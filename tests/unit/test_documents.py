@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from docs.generated import ROOT, documents
 from regstream import __version__
 from regstream.manifest.architecture import Architecture
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream_cli.app import cli
 
 PAGES = sorted(

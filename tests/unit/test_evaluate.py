@@ -8,8 +8,8 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 import checkpoints
-from cases import slow
 from merging import Merge, make_merge
+from parametrize import slow
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate import loss, mean_weights
 from regstream.evaluate.evaluation import Evaluation, EvaluationRow, evaluate

@@ -13,14 +13,14 @@ from torch.nn.functional import normalize
 from transformers import AutoTokenizer, CLIPModel
 
 import checkpoints
-from cases import slow
 from merging import Merge, make_merge
+from parametrize import slow
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate.accuracy import Accuracy
 from regstream.evaluate.class_names import read_class_names
 from regstream.evaluate.evaluation import evaluate
 from regstream.evaluate.metrics import make_metric
-from regstream.events import Event, StepStarted, ignore
+from regstream.events import Event, StepStarted, ignore_event
 
 #: More prompts than go through the tower together, of lengths from few tokens to many.
 CLASSES = ["mill", "tower", "sea or lake", "7", "a very long name of a class: the old river at the mill", "お"]
@@ -61,9 +61,9 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 def made_head(merge: Merge) -> tuple[Tensor, Tensor]:
     """The weight of the first candidate's head, and the projection before it."""
-    metric = make_metric(merge.plan(), ignore)
+    metric = make_metric(merge.plan(), ignore_event)
     assert isinstance(metric, Accuracy)
-    head = metric.with_zero_shot_heads(merge.manifest.parent / "states", ignore).heads["task0"]
+    head = metric.with_zero_shot_heads(merge.manifest.parent / "states", ignore_event).heads["task0"]
     assert head.projection_PD is not None
     return head.weight_CP, head.projection_PD
 
@@ -150,12 +150,12 @@ def test_a_vision_tower_alone_needs_the_whole_named(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"^base: .*base holds no text_projection.weight.*\[evaluation\] text_tower = "
     ):
-        make_metric(merge.plan(), ignore)
+        make_metric(merge.plan(), ignore_event)
     merge.manifest.write_text(merge.manifest.read_text() + '[evaluation]\ntext_tower = "whole/base"\n')
     assert torch.allclose(made_head(merge)[0], head_of_transformers(whole), atol=1e-6)
     merge.manifest.write_text(merge.manifest.read_text().replace("whole/base", "org/clip"))
     with pytest.raises(InputError, match=r"text tower: org/clip@main: not in the cache"):
-        make_metric(merge.plan(), ignore)
+        make_metric(merge.plan(), ignore_event)
     merge.manifest.write_text(merge.manifest.read_text().replace("org/clip", "./nowhere"))
     with pytest.raises(ManifestError, match=r"\[evaluation\] text_tower: expected a folder .*there is no"):
         merge.read()
@@ -167,14 +167,14 @@ def test_the_text_tower_of_another_clip_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"text tower: .*visual_projection.weight \[16, 64\].* and the base 32; expected"
     ):
-        make_metric(merge.plan(), ignore)
+        make_metric(merge.plan(), ignore_event)
 
 
 def test_only_a_clip_tells_classes_by_their_names(tmp_path: Path) -> None:
     with pytest.raises(
         ManifestError, match="only a CLIP can classify by class names, and the base is vit; set head instead"
     ):
-        make_metric(make(tmp_path, "vit").plan(), ignore)
+        make_metric(make(tmp_path, "vit").plan(), ignore_event)
 
 
 def _without_tokenizer(base: Path) -> None:
@@ -214,7 +214,7 @@ def test_towers_that_cannot_read_prompts_are_refused(
     merge = make(tmp_path)
     damage(merge.folders.base)
     with pytest.raises(InputError, match=expected):
-        make_metric(merge.plan(), ignore)
+        make_metric(merge.plan(), ignore_event)
 
 
 @pytest.mark.parametrize(
@@ -276,18 +276,18 @@ def test_a_label_outside_the_classes_is_refused(tmp_path: Path) -> None:
     rows["labels"][-1] = len(CLASSES)
     save_file(rows, tmp_path / "held.safetensors")
     with pytest.raises(InputError, match=r'"task0": evaluation: an image has label 26, outside the 26 classes 0 to 25'):
-        make_metric(merge.plan(), ignore)
+        make_metric(merge.plan(), ignore_event)
     save_file({"weight": torch.zeros(26, 32)}, tmp_path / "head.safetensors")
     merge.manifest.write_text(merge.manifest.read_text().replace(f'classes = "{PATTERN}"', 'head = "head.safetensors"'))
     with pytest.raises(InputError, match="label 26, outside the 26 classes"):
-        make_metric(merge.plan(), ignore)
+        make_metric(merge.plan(), ignore_event)
 
 
 def test_a_prompt_that_is_too_long_is_refused(tmp_path: Path) -> None:
     merge = make(tmp_path)
     write_classes(tmp_path / PATTERN, ["river " * 76], ["{}"])
     with pytest.raises(InputError, match=r'"task0": evaluation: prompt "river river.* has more than the 77 tokens'):
-        make_metric(merge.plan(), ignore)
+        make_metric(merge.plan(), ignore_event)
 
 
 def test_places_and_contradictions_are_told_with_the_manifest(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import checkpoints
-from cases import slow
 from merging import Merge, make_merge
+from parametrize import slow
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate.evaluation import Evaluation, evaluate
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import checkpoints
+from altered_checkpoints import edited, write_adapter, write_manifest
 from architectures import TABLES
-from cases import slow
-from editing import edited, write_adapter, write_manifest
+from parametrize import slow
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.planning import make_plan
 
 FAMILIES = (*checkpoints.FAMILIES, *checkpoints.DESCRIBED_FAMILIES)

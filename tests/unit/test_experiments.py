@@ -9,15 +9,15 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import checkpoints
-from cases import slow
 from experiments import bias, identity, manifests, table
 from experiments.derived import Derived
 from experiments.results import Result, Results
 from experiments.runner import Runner
 from experiments.sweeps import SWEEPS, Context, Point
 from merging import make_merge
+from parametrize import slow
 from pictures import files
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 
 CLASSES = 9
 TASKS = 5

@@ -1,4 +1,4 @@
-"""The shape of the house: short files, short functions, methods that nobody tests the type of, packages of one room."""
+"""The shape of the code: short files, short functions, no test for a method's type, rooms that list their files."""
 
 import ast
 from collections.abc import Iterator

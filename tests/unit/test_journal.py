@@ -109,7 +109,7 @@ def test_a_journal_whose_first_line_was_torn_begins_anew(tmp_path: Path) -> None
 def test_a_changed_input_is_refused_by_its_place_and_both_values(tmp_path: Path) -> None:
     Journal.open(tmp_path, IDENTITY, NAMES)
     changed = {**IDENTITY, "manifest": {"alpha": 0.5, "rules": []}}
-    with pytest.raises(ResumeError, match=r"manifest alpha: 0.95 before, 0.5 now; --restart starts anew") as caught:
+    with pytest.raises(ResumeError, match=r"manifest alpha: 0.95 before, 0.5 now; --restart starts over") as caught:
         Journal.open(tmp_path, changed, NAMES)
     assert str(caught.value).startswith(f"{tmp_path}: cannot resume")
 
@@ -188,5 +188,5 @@ def test_values_of_other_types_are_refused_by_the_journals_name(
     records, _ = lines.read(journal.path)
     records[index] |= changed
     journal.path.write_bytes(b"".join(map(lines.encode, records)))
-    with pytest.raises(ResumeError, match=r"journal.jsonl.*--restart starts anew"):
+    with pytest.raises(ResumeError, match=r"journal.jsonl.*--restart starts over"):
         Journal.open(tmp_path, IDENTITY, NAMES)

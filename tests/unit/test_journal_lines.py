@@ -67,7 +67,7 @@ def test_damage_before_the_last_line_is_refused_by_its_number(tmp_path: Path, nu
     encoded = [lines.encode(record) for record in RECORDS]
     encoded[number - 1] = damage
     path = write(tmp_path, *encoded)
-    with pytest.raises(ResumeError, match=f"line {number} of 3: damaged; --restart starts anew") as caught:
+    with pytest.raises(ResumeError, match=f"line {number} of 3: damaged; --restart starts over") as caught:
         lines.read(path)
     assert str(path) in str(caught.value)
 

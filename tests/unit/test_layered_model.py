@@ -19,7 +19,7 @@ from regstream.models.block_wrappers import CaptureInput, InjectHidden, RunBlock
 from regstream.models.config.build import build_config
 from regstream.models.families.decoders import LLAMA
 from regstream.models.layered_model import LayeredModel
-from regstream.models.observe import observe
+from regstream.models.linear_inputs import observe
 
 CPU = torch.device("cpu")
 BATCHES = {
@@ -238,7 +238,9 @@ def test_a_pass_that_ends_early_computes_nothing_after_the_last_groups_input(pai
 @pytest.mark.parametrize("key", ["num_attention_heads", "hidden_size"])
 def test_a_config_that_makes_no_model_is_refused_in_one_line(key: str, value: object) -> None:
     config = {"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 1, key: value}
-    with pytest.raises(InputError, match=r"config.json(: no config of| describes no AutoModelForCausalLM)") as caught:
+    with pytest.raises(
+        InputError, match=r"config.json(: not a valid config of| describes no AutoModelForCausalLM)"
+    ) as caught:
         LayeredModel(LLAMA, build_config(LLAMA, config, Path("config.json")), dtype=torch.float32, device=CPU)
     assert "\n" not in str(caught.value)
 

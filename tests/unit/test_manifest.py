@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from regstream.errors import ManifestError
-from regstream.manifest.fields import parse_device
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Calibration, Manifest, NonBlockParameters, Resources
+from regstream.manifest.value_types import parse_device
 
 GOOD = """\
 [merge]
@@ -475,5 +475,6 @@ def test_a_model_reference_is_one_thing() -> None:
 
 
 def test_importing_the_manifest_stays_light() -> None:
-    code = "import regstream.manifest.reading, sys; assert not {'torch', 'transformers', 'numpy'} & sys.modules.keys()"
+    heavy = "{'torch', 'transformers', 'numpy'}"
+    code = f"import regstream.manifest.read_manifest, sys; assert not {heavy} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regstream.errors import ManifestError
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 
 MERGE = {"method": "regmean", "base": "org/base", "output": "out", "alpha": 0.5, "dtype": "bfloat16", "seed": 1}
 ROWS = {"dataset": "org/rows", "config": "c", "split": "train", "field": "text", "rows": 3}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from regstream.errors import ManifestError
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 
 MERGEKIT = """
 models:

@@ -122,9 +122,9 @@ def test_more_blocks_than_the_files_hold_are_refused_before_a_model_is_made(tmp_
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
-        ({"hidden_size": "wide"}, r'no config of model_type "llama": .*hidden_size'),
-        ({"rope_parameters": [1]}, r'no config of model_type "llama": '),
-        ({"dtype": "float31"}, r'no config of model_type "llama": '),
+        ({"hidden_size": "wide"}, r'not a valid config of model_type "llama": .*hidden_size'),
+        ({"rope_parameters": [1]}, r'not a valid config of model_type "llama": '),
+        ({"dtype": "float31"}, r'not a valid config of model_type "llama": '),
         ({"text_config": {"hidden_size": 8}}, r"has a table text_config, .*transformers does not load it, remove it"),
     ],
 )

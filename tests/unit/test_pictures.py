@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cases import slow
+from parametrize import slow
 from pictures import files, manifest
 from pictures.canvas import SIZE
 from pictures.draw import SPLITS, pictures

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from transformers import AutoTokenizer, GenerationConfig
 
 import checkpoints
-from cases import slow
 from merging import Merge, make_merge, read_result
+from parametrize import slow
 from regstream.errors import InputError
 from regstream.output.provenance import PROVENANCE, is_published, read_provenance
 from regstream.output.publish import add_results

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cases import slow
 from checkpoints import (
     SLIDING_WINDOW,
     VOCABULARY,
@@ -22,6 +21,7 @@ from checkpoints import (
     random_rows,
     token_inputs,
 )
+from parametrize import slow
 from reference import Method, Row, Use, blocks_of, family_of, linear_inputs, merge, place_of, regress
 
 REGRESSIONS: tuple[Method, ...] = ("regmean", "regmean++")

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cases import slow
 from merging import Merge, make_merge, read_result
+from parametrize import slow
 from regstream.errors import InputError, Interrupted, ResumeError
 from regstream.events import Progressed, RunFinished, RunStarted, StepCommitted, StepStarted, Warned
 from regstream.output.verify import verify
@@ -60,7 +60,7 @@ def test_a_finished_merge_is_not_done_again(tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in merge.output.iterdir()}
     (event,) = watched(merge)
     assert isinstance(event, RunFinished)
-    assert event.already
+    assert event.was_finished_before
     assert {path: path.stat().st_mtime_ns for path in merge.output.iterdir()} == before
 
 

@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import checkpoints
-from editing import Tensors, edited, write_adapter, write_manifest
+from altered_checkpoints import Tensors, edited, write_adapter, write_manifest
 from merging import read_result
 from regstream.errors import InputError
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.output.verify import verify
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan

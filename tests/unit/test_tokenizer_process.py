@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import checkpoints
-from cases import slow
+from parametrize import slow
 from regstream.data import tokenizer_process
 from regstream.data.row_reader import Row
 from regstream.data.tokenizer_process import TokenizerProcess

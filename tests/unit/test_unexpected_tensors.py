@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import checkpoints
+from altered_checkpoints import Change, Tensors, edited, write_adapter, write_manifest
 from architectures import TABLES
-from editing import Change, Tensors, edited, write_adapter, write_manifest
 from merging import make_merge, read_result
 from regstream.errors import InputError
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.output.provenance import read_provenance
 from regstream.output.verify import verify
 from regstream.plan.plan import Plan

@@ -16,7 +16,7 @@ PRODUCTS: Any = torch.backends.mkldnn  # untyped
 RUN = """
 import sys
 import psutil
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run
 

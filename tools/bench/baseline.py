@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, CLIPVisionModel
 
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.data.loading import CalibrationSet, load_calibration
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 
 #: Batch by batch what enters a block, and the arguments beside it, which all blocks share.
 State = list[tuple[Tensor, tuple[Any, ...], Mapping[str, Any]]]

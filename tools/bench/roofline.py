@@ -13,7 +13,7 @@ import torch
 
 from regstream.device.matmul_precision import MatmulPrecision, default_precision
 from regstream.linalg.gram import accumulation_dtype, stores_tokens
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 from regstream.plan.step import PlannedParameter, Step

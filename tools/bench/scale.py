@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 
 from bench.workload import WORK
-from making import checkpoint
 from regstream.errors import BudgetError
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 from regstream.units import format_bytes
+from synthetic import checkpoint
 
 MODELS = ("llama-3.1-8b", "llama-3.1-70b", "llama-3.1-405b")
 DEVICES = (8, 12, 16, 24)  # GiB

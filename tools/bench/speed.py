@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.alternating import Timed, alternate
+from bench.interleaved_timing import Timed, alternate
 from bench.memory import MERGE, measured_steps
 from bench.process import REGSTREAM, TIMES, plain, regstream
 from bench.roofline import product_seconds

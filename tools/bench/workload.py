@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from making.shapes import SHAPES
+from synthetic.shapes import SHAPES
 
 ROOT = Path(__file__).parents[2]
 WORK = ROOT / "build" / "bench"
@@ -61,7 +61,7 @@ class Workload:
         options = ["--shape", self.shape, "--blocks", str(self.blocks), "--dtype", self.dtype]
         if self.vocabulary:
             options += ["--vocabulary", str(self.vocabulary)]
-        return _made(folder, "making.checkpoint", *options, "--candidate", str(index))
+        return _made(folder, "synthetic.checkpoint", *options, "--candidate", str(index))
 
     def manifest(self, folder: Path) -> Path:
         """Write calibration sets and manifest into an empty folder, where the result goes too."""
@@ -113,7 +113,7 @@ def _made(folder: Path, module: str, *options: str) -> int:
 
 def _adapter(base: Path, index: int) -> Path:
     folder = base.with_name(f"adapter-{index}")
-    if _made(folder, "making.adapter", str(base), "--seed", str(index)) != 0:
+    if _made(folder, "synthetic.adapter", str(base), "--seed", str(index)) != 0:
         raise SystemExit(f"{folder}: could not be made")
     return folder
 

@@ -13,7 +13,7 @@ from experiments.results import Result, Results
 from experiments.sweeps import Context, Point, Sweep
 from regstream.errors import SolveError
 from regstream.evaluate.evaluation import evaluate
-from regstream.manifest.reading import read_manifest
+from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 from regstream.errors import Interrupted
-from regstream.events import Event, StepStarted, ignore
-from regstream.manifest.reading import read_manifest
+from regstream.events import Event, StepStarted, ignore_event
+from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run
 
@@ -27,6 +27,6 @@ def make_results(inputs: Path) -> None:
     raise AssertionError("the merge was not interrupted")
 
 
-def _run(folder: Path, listener: object = ignore) -> None:
+def _run(folder: Path, listener: object = ignore_event) -> None:
     path = folder / "manifest.toml"
     run(make_plan(read_manifest(path)), listener=listener)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 loading.py: from a manifest's `[candidates.calibration]` to batches
 dataset_sampler.py: rows of a data set of the hub, sampled once and cached
 row_reader.py, row_writer.py: rows of text files and parquet tables
-messages.py: conversations for chat templates
+chat_messages.py: conversations for chat templates
 tokens.py: rows to token ids
 tokenizer_process.py: the tokenizer in a process with bounded time and memory
 tensor_rows.py: token ids in a safetensors file

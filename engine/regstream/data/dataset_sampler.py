@@ -14,11 +14,11 @@ from typing import Any
 from huggingface_hub import cached_assets_path, constants
 from huggingface_hub.utils import WeakFileLock
 
-from regstream.data.messages import stored_field
+from regstream.data.chat_messages import stored_field
 from regstream.data.row_reader import ATTENTION_MASK, INPUT_IDS, field_columns
 from regstream.data.row_writer import write_rows
 from regstream.errors import InputError, error_boundary
-from regstream.events import Listener, ignore
+from regstream.events import Listener, ignore_event
 from regstream.hub.errors import CLIENT_ERRORS, HubError, hub_error_boundary
 from regstream.hub.repository import cache_revision, resolve_commit, warn_if_moved
 from regstream.manifest.schema import Calibration
@@ -30,7 +30,7 @@ _SHUFFLE_BUFFER_ROWS = 1000
 class DatasetSampler:
     """Samples rows at the pinned commits of data sets. `commits` collects the commit of each one that is sampled."""
 
-    def __init__(self, pinned_commits: Mapping[str, str] | None = None, listener: Listener = ignore) -> None:
+    def __init__(self, pinned_commits: Mapping[str, str] | None = None, listener: Listener = ignore_event) -> None:
         self.commits: dict[str, str] = {}
         self._pinned_commits = pinned_commits or {}
         self._listener = listener

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from regstream.data.messages import CONVERSATIONS, MESSAGES, stored_field
+from regstream.data.chat_messages import CONVERSATIONS, MESSAGES, stored_field
 from regstream.errors import InputError, error_boundary
 from regstream.storage.regular_file import check_regular
 from regstream.units import format_bytes

@@ -53,7 +53,7 @@ class TokenizerProcess(AbstractContextManager["TokenizerProcess"]):
         self._connection, child_connection = _CONTEXT.Pipe()
         arguments = (child_connection, self._connection, field, folder, max_length)
         self._process = _CONTEXT.Process(target=_serve, args=arguments, daemon=True, name="tokenizer")
-        with error_boundary(f"{folder}: no process to run its tokenizer in"):
+        with error_boundary(f"{folder}: cannot start a process for the tokenizer"):
             self._process.start()
         child_connection.close()
         self.close = weakref.finalize(self, _stop, self._connection, self._process)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
-from regstream.data.messages import MESSAGES, chat_messages
+from regstream.data.chat_messages import MESSAGES, chat_messages
 from regstream.data.row_reader import Row
 from regstream.errors import InputError, error_boundary
 from regstream.storage.lfs_pointer import POINTER_MESSAGE, is_pointer
@@ -37,7 +37,7 @@ def row_tokenizer(field: str, folder: Path, max_length: int) -> Callable[[Row], 
     tokenizer = _load_tokenizer(folder)
     if field == MESSAGES:
         if not getattr(tokenizer, "chat_template", None):
-            raise InputError(f'{folder}: its tokenizer has no chat template, which field = "messages" needs')
+            raise InputError(f'{folder}: no chat template in the tokenizer, but field = "messages" needs one; add one')
         return lambda row: token_array(row, _apply_template(tokenizer, row)[:max_length])
     return lambda row: token_array(row, _tokenize(tokenizer, row, max_length))
 

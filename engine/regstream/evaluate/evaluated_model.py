@@ -8,7 +8,7 @@ from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate.layerwise import Weights
 from regstream.evaluate.mean_weights import MeanWeights
-from regstream.events import Listener, Warned, ignore
+from regstream.events import Listener, Warned, ignore_event
 from regstream.models.config.config_file import CONFIG
 from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.plan import Plan
@@ -26,7 +26,7 @@ class EvaluatedModel:
 
 
 def evaluated_models(
-    plan: Plan, also: Mapping[str, Path], only: Collection[str] = (), listener: Listener = ignore
+    plan: Plan, also: Mapping[str, Path], only: Collection[str] = (), listener: Listener = ignore_event
 ) -> list[EvaluatedModel]:
     """List base, candidates, their mean, the result and `also` others (folders by name); `only` selects some of them.
 

@@ -8,7 +8,7 @@ from regstream.evaluate.accuracy import Accuracy
 from regstream.evaluate.evaluated_model import evaluated_models
 from regstream.evaluate.layerwise import LayerwiseForward, compute_metric
 from regstream.evaluate.metrics import make_metric
-from regstream.events import Listener, ignore
+from regstream.events import Listener, ignore_event
 from regstream.plan.plan import Plan
 from regstream.storage.run_folder import evaluation_folder
 
@@ -53,7 +53,7 @@ def evaluate(
     also: Mapping[str, Path] | None = None,
     only: Collection[str] = (),
     cross: bool = False,
-    listener: Listener = ignore,
+    listener: Listener = ignore_event,
 ) -> Evaluation:
     """Evaluate base, mean, result and `also` others on all datasets, each candidate on its own or, if `cross`, on all.
 

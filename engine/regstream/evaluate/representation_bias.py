@@ -18,7 +18,7 @@ from regstream.errors import ManifestError
 from regstream.evaluate.evaluated_model import EvaluatedModel, evaluated_models
 from regstream.evaluate.layerwise import LayerwiseForward
 from regstream.evaluate.metrics import held_out_rows
-from regstream.events import Listener, StepStarted, ignore
+from regstream.events import Listener, StepStarted, ignore_event
 from regstream.plan.plan import Plan
 from regstream.storage.run_folder import evaluation_folder
 
@@ -35,7 +35,7 @@ class RepresentationBias:
 
 
 def representation_bias(
-    plan: Plan, *, also: Mapping[str, Path] | None = None, only: Collection[str] = (), listener: Listener = ignore
+    plan: Plan, *, also: Mapping[str, Path] | None = None, only: Collection[str] = (), listener: Listener = ignore_event
 ) -> list[RepresentationBias]:
     """The bias of the mean, the result and `also` others at every depth; `only` selects some of these models.
 

@@ -7,7 +7,7 @@ from concurrent.futures import TimeoutError as NotDone
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from regstream.events import Fetching, Listener, ignore
+from regstream.events import Fetching, Listener, ignore_event
 from regstream.hub.errors import HubError
 from regstream.hub.eviction import EvictionPolicy, StepShards
 from regstream.hub.fetch import evict, fetch, is_cached, occupies_disk
@@ -71,7 +71,7 @@ class ShardPrefetcher:
         self._record = record
         self._files: dict[Path, HubFile] = {}
         self._policy = EvictionPolicy((), ())
-        self._listener: Listener = ignore
+        self._listener: Listener = ignore_event
         self._recorded: set[str] | None = None  # None: outside `running`, nothing is recorded
         self._download: _Download | None = None
         self._prefetched: HubFile | None = None  # not read yet
@@ -100,7 +100,7 @@ class ShardPrefetcher:
         finally:
             if self._download is not None:
                 self._download.is_cancelled = True
-            self._policy, self._listener, self._recorded = EvictionPolicy((), ()), ignore, None
+            self._policy, self._listener, self._recorded = EvictionPolicy((), ()), ignore_event, None
             self._download = self._prefetched = None
 
     def begin_step(self, index: int) -> None:

@@ -2,10 +2,10 @@
 
 schema.py: every key, its type, range and default
 architecture.py: the [architecture] table
-options.py: the options of methods, as keys of [merge]
+method_options.py: the options of methods, as keys of [merge]
 keys.py: what each key is, for messages, templates and documents
-fields.py: the types of values that are more than text and numbers
-reading.py: reads and validates a file, and reports every problem at once
+value_types.py: the types of values that are more than text and numbers
+read_manifest.py: reads and validates a file, and reports every problem at once
 messages.py: problems as one-line messages
 consistency.py: problems between keys
 paths.py: problems with files and folders

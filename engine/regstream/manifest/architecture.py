@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from regstream.manifest.fields import Names, Rename, Table, Text
+from regstream.manifest.value_types import Names, Rename, Table, Text
 
 
 def _filled(values: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from regstream.manifest.options import fields_of
+from regstream.manifest.method_options import fields_of
 from regstream.manifest.schema import Manifest
 from regstream.methods import METHODS
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from regstream.manifest.keys import key_of, table_in, tables
-from regstream.manifest.options import OPTIONS, fields_of, methods_with
+from regstream.manifest.method_options import OPTIONS, fields_of, methods_with
 from regstream.manifest.schema import Manifest
 
 Location = tuple[str | int, ...]

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, Field, PlainValidator, PrivateAttr, SerializeAsAny, model_validator
 
 from regstream.manifest.architecture import Architecture
-from regstream.manifest.fields import BlockSelector, DatasetId, Device, Model, Name, Place, SizeBytes, Table, Text
-from regstream.manifest.options import OPTIONS, method_options, registered, separate_options
+from regstream.manifest.method_options import OPTIONS, method_options, registered, separate_options
 from regstream.manifest.references import resolve_links
 from regstream.manifest.shares import shares
+from regstream.manifest.value_types import BlockSelector, DatasetId, Device, Model, Name, Place, SizeBytes, Table, Text
 from regstream.methods import METHODS
 from regstream.methods.method import MethodOptions
 
@@ -24,7 +24,7 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 OtherUse = Literal["base", "average"]
 
 STATE: Final = ".regstream"
-_MOST_NAME: Final = 100
+_MAX_NAME_CHARS: Final = 100
 _MAX_SEED: Final = 2**63 - 1
 
 
@@ -102,9 +102,9 @@ class Calibration(Table):
     dataset: Annotated[DatasetId | None, Field(examples=["org/name"])] = None
     """a data set's hub id; a data set of the hub, in place of path"""
     config: Annotated[Text | None, Field(examples=["default"])] = None
-    """the name of a configuration of the data set; the configuration of the data set, if it has several"""
+    """the name of a configuration; needed if the data set has several"""
     split: Annotated[Text | None, Field(examples=["train"])] = None
-    """the name of a split of the data set; the split of the data set, if it has several"""
+    """the name of a split; needed if the data set has several"""
     revision: Annotated[Text | None, Field(examples=["main"])] = None
     """a revision of the data set; a branch, tag or commit; default: the main branch"""
     field: Text = "text"
@@ -137,7 +137,7 @@ class Candidate(Table):
     model: Annotated[Model | None, Field(examples=["org/name"])] = None
     """a folder or a hub id; the fine-tuned model, or the model under the adapter; default: with an adapter, the base"""
     adapter: Annotated[Model | None, Field(examples=["org/name"])] = None
-    """a folder or a hub id of a PEFT LoRA adapter; a PEFT LoRA adapter on the model: a folder or a hub id"""
+    """a folder or a hub id; a LoRA adapter of PEFT on the model"""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """a number above 0; multiplies the candidate in sums and means; only the ratios of weights count"""
     calibration: Calibration | None = None
@@ -150,8 +150,7 @@ class Evaluation(Table):
     """What the evaluations of all candidates share."""
 
     text_tower: Annotated[Model | None, Field(examples=["org/clip"])] = None
-    """a folder or a hub id, of a whole CLIP, where the base is its vision tower; the whole CLIP that encodes `classes`,
-    where the base is its vision tower alone"""
+    """a folder or a hub id; the whole CLIP that encodes `classes`, if the base is a vision tower alone"""
 
 
 class Resources(Table):
@@ -224,4 +223,4 @@ class Manifest(Table):
         if parent is None:
             return self.state
         digest = hashlib.sha256(os.fsencode(resolve_links(output))).hexdigest()
-        return parent / f"regstream-{output.name[:_MOST_NAME]}-{digest[:8]}"
+        return parent / f"regstream-{output.name[:_MAX_NAME_CHARS]}-{digest[:8]}"

@@ -10,7 +10,7 @@ from textwrap import wrap
 from typing import Final
 
 from regstream.manifest.keys import Key, key_of, keys_of, tables, toml
-from regstream.manifest.options import option_fields
+from regstream.manifest.method_options import option_fields
 from regstream.methods import METHODS
 
 _INTRODUCTION: Final = """\
@@ -29,7 +29,7 @@ _TABLES: Final = {header: (key_of(header, field), table) for header, field, tabl
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outlined:
+class CandidateDraft:
     """A candidate as a manifest will spell it; `model` or `adapter` is there, `calibration` is a path."""
 
     name: str
@@ -38,7 +38,7 @@ class Outlined:
     calibration: str | None = None
 
 
-def outline(base: str, candidates: Sequence[Outlined]) -> str:
+def manifest_template(base: str, candidates: Sequence[CandidateDraft]) -> str:
     """The text of a manifest. Where a candidate has no calibration set, it averages, and says what is to be filled in.
 
     Whether the names are good ones, and what they name is there, is for whoever reads the manifest to say.
@@ -46,7 +46,7 @@ def outline(base: str, candidates: Sequence[Outlined]) -> str:
     Raises:
         ValueError: a name cannot be written in UTF-8.
     """
-    ready = is_ready(candidates)
+    ready = all_have_calibration(candidates)
     count = "one candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
     method = "regmean++" if ready else "average"
     others = {} if ready else dict.fromkeys(("embeddings", "final_norm", "head"), "average")
@@ -65,12 +65,12 @@ def outline(base: str, candidates: Sequence[Outlined]) -> str:
     return text
 
 
-def is_ready(candidates: Sequence[Outlined]) -> bool:
+def all_have_calibration(candidates: Sequence[CandidateDraft]) -> bool:
     """Whether there is all that a regression takes."""
     return all(candidate.calibration is not None for candidate in candidates)
 
 
-def _candidate(candidate: Outlined) -> Iterator[list[str]]:
+def _candidate(candidate: CandidateDraft) -> Iterator[list[str]]:
     named = {"name": candidate.name, "model": candidate.model, "adapter": candidate.adapter}
     yield _section("[[candidates]]", {key: value for key, value in named.items() if value is not None})
     rows = {} if candidate.calibration is None else {"path": candidate.calibration}

@@ -8,7 +8,7 @@ layered_model.py: runs the stem, one block, or the head of a model whose other p
 empty_model.py: builds a model without weights
 block_wrappers.py: modules that replace blocks during a forward pass
 chunked_activation.py: activation functions applied in place, chunk by chunk
-observe.py: hooks on the inputs of a block's linears
+linear_inputs.py: hooks on the inputs of a block's linears
 batch.py: rows padded to one length, and their valid tokens
-probe.py: forward passes on random inputs
+random_forward.py: forward passes on random inputs
 """

@@ -87,7 +87,7 @@ class LayeredModel:
         return None
 
     @property
-    def eager_heads(self) -> int:
+    def num_unfused_heads(self) -> int:
         """Attention heads whose full score matrices are in memory; 0 for fused attention."""
         config = self.model.config
         return 0 if config._attn_implementation == "sdpa" else int(config.num_attention_heads)
@@ -96,7 +96,7 @@ class LayeredModel:
         """The number of attention masks that a pass creates for rows of `length` positions; 0 where it needs none."""
         config = self.model.config
         window = getattr(config, "sliding_window", None)
-        if not (is_padded or self.eager_heads or (window is not None and length >= window)):
+        if not (is_padded or self.num_unfused_heads or (window is not None and length >= window)):
             return 0
         return len(set(getattr(config, "layer_types", None) or ("full_attention",)))
 
@@ -153,12 +153,12 @@ class LayeredModel:
         pooled_BD: Tensor = self.model.get_submodule(self.family.pooled_norm)(token_BD)
         return pooled_BD
 
-    def return_tuples(self) -> None:
+    def make_blocks_return_tuples(self) -> None:
         """Make the wrappers of skipped blocks return tuples, for a model whose blocks do."""
         self._blocks_return_tuples = True
         self._skip_blocks = [SkipBlock(block, returns_tuple=True) for block in self.blocks]
 
-    def drop_missing(self, names: Collection[str]) -> None:
+    def drop_parameters(self, names: Collection[str]) -> None:
         """Remove optional parameters that the checkpoint lacks from `shapes`."""
         self.shapes = {name: shape for name, shape in self.shapes.items() if name not in names}
 

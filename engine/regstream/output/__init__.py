@@ -6,7 +6,7 @@ model_card.py: the text of README.md.
 local_paths.py: removes paths of this machine from tokenizer and processor settings.
 ownership.py: which files of the output folder a run may overwrite or remove.
 model_files.py: which file names libraries load as parts of a model.
-integrity.py: files compared with their recorded sizes and digests; files that are not on record.
+integrity.py: files compared with their recorded sizes and digests; files that are not in the record.
 result_identity.py: whether a finished result is that of the current manifest and inputs, unchanged.
 verify.py: reads a result again, every byte and tensor.
 push.py: uploads a result to the hub.

@@ -29,7 +29,7 @@ def check_file(path: Path, expected: Mapping[str, Any], *, whole: bool = True) -
 def check_files(folder: Path, record: Mapping[str, Any], listener: Listener) -> list[str]:
     """One line for each unrecorded file that libraries would load, and for each recorded file that differs."""
     problems = [
-        f"{folder / name}: not part of the result, and loaded with it or in its place"
+        f"{folder / name}: not part of the result, but libraries would load it with the result or instead; move it away"
         for name in model_files(folder)
         if name not in record["files"] and name not in (PROVENANCE, MEASURED)
     ]

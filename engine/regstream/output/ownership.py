@@ -15,7 +15,7 @@ from regstream.storage.run_folder import RunFolder
 
 
 def check_output(plan: Plan) -> None:
-    """Check that a result can be written to the output folder without replacing or mixing with files of others.
+    """Check that a result can be written to the output folder without replacing or mixing with other files.
 
     Raises:
         InputError: it holds files that libraries load or the result would replace, and no record lists them; or one
@@ -30,8 +30,8 @@ def check_output(plan: Plan) -> None:
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise InputError(
-            f"{plan.output}: holds {foreign[0]}{more}, which models are loaded from or a result has too, and no record"
-            " of regstream lists as a run's; choose another output, or move them away"
+            f"{plan.output}: contains {foreign[0]}{more}, which regstream did not write and which would be overwritten"
+            " or loaded with the result; choose another output or move all such files away"
         )
     _refuse_inputs(plan, [result_path(plan.output, name) for name in owned | planned])
 
@@ -114,7 +114,7 @@ def _refuse_changed(plan: Plan) -> None:
         path = plan.output / name
         if os.path.lexists(path):
             for problem in check_file(path, expected, whole=False):
-                raise InputError(f"{problem}; --restart removes what was recorded and nothing else: move it away")
+                raise InputError(f"{problem}; --restart removes only unchanged files of a run; move this file away")
 
 
 def _refuse_inputs(plan: Plan, paths: Iterable[Path]) -> None:

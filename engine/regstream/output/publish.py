@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from regstream.events import Listener, Warned, ignore
+from regstream.events import Listener, Warned, ignore_event
 from regstream.manifest.redaction import redact_json
 from regstream.manifest.schema import STATE
 from regstream.output.integrity import check_file
@@ -68,7 +68,7 @@ def publish(plan: Plan, identity: Identity, committed: Sequence[CommittedStep]) 
     write_provenance(folder, provenance(plan, identity, committed), files, _temporary(plan))
 
 
-def add_results(folder: Path, plan: Plan, results: str, listener: Listener = ignore) -> None:
+def add_results(folder: Path, plan: Plan, results: str, listener: Listener = ignore_event) -> None:
     """Add a Markdown table of results to a finished result's card, and update the card's digest in the record.
 
     A card that was edited or cannot be written stays unchanged, with a warning.

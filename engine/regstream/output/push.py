@@ -6,7 +6,7 @@ from typing import Any
 
 from regstream import __version__
 from regstream.errors import InputError
-from regstream.events import Listener, Progressed, StepStarted, Warned, ignore
+from regstream.events import Listener, Progressed, StepStarted, Warned, ignore_event
 from regstream.hub.upload import LocalFile, UploadResult, upload_files
 from regstream.output.integrity import check_files
 from regstream.output.model_files import is_model_file
@@ -15,7 +15,7 @@ from regstream.storage import digests
 
 
 def push(
-    folder: Path, repo: str, *, revision: str | None = None, private: bool = False, listener: Listener = ignore
+    folder: Path, repo: str, *, revision: str | None = None, private: bool = False, listener: Listener = ignore_event
 ) -> UploadResult:
     """Check every file against the record, then upload those that the repository lacks.
 
@@ -44,8 +44,8 @@ def push(
         on_uploaded=lambda name: listener(Progressed(doing=name)),
     )
     if others := list(filter(is_model_file, sent.others)):
-        warning = f"{repo}: holds {', '.join(others)}, not part of the result, and loaded with it or in its place"
-        listener(Warned(message=f"{warning}; remove the files of other models there"))
+        warning = f"{repo}: contains {', '.join(others)}, not part of the result, but libraries would load"
+        listener(Warned(message=f"{warning} such files with the result or instead of it; remove them there"))
     return sent
 
 

@@ -22,8 +22,8 @@ def check_identity(plan: Plan, identity: Identity, *, full: bool) -> None:
         ResumeError: it is of another merge, or a file of it is missing or changed.
     """
     record = read_provenance(plan.output)
-    _check_same(plan, record["identity"], identity, "--restart replaces it, another output keeps it")
-    _check_files(plan, record, "--restart makes it anew, once altered files are moved away", full=full)
+    _check_same(plan, record["identity"], identity, "use --restart to replace it, or choose another output to keep it")
+    _check_files(plan, record, "move altered files away, then use --restart", full=full)
 
 
 def check_result(plan: Plan) -> None:
@@ -36,7 +36,7 @@ def check_result(plan: Plan) -> None:
         return
     record = read_provenance(plan.output)
     recorded, current = _merge_identity(record["identity"]), _merge_identity(identify(plan, full=False))
-    _check_same(plan, recorded, current, "`regstream run` makes this one's, --only evaluates other models alone")
+    _check_same(plan, recorded, current, "`regstream run` creates this manifest's; `--only NAME` evaluates without it")
     _check_files(plan, record, "`regstream verify` lists every problem", full=False)
 
 

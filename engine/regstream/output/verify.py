@@ -10,7 +10,7 @@ import torch
 
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.errors import InputError, error_boundary
-from regstream.events import Listener, StepStarted, ignore
+from regstream.events import Listener, StepStarted, ignore_event
 from regstream.manifest.architecture import Architecture
 from regstream.models.architecture.table import family_from_table
 from regstream.models.config.config_file import read_config
@@ -31,7 +31,7 @@ class Verification:
     problems: tuple[str, ...]
 
 
-def verify(folder: Path, *, listener: Listener = ignore) -> Verification:
+def verify(folder: Path, *, listener: Listener = ignore_event) -> Verification:
     """Read every file of a finished result again; memory is bounded by the largest tensor.
 
     Raises:
@@ -53,7 +53,7 @@ def _check_model(folder: Path, architecture: object) -> Iterator[str]:
     try:
         result = open_checkpoint("result", folder, family=_recorded_family(folder, architecture))
         model = LayeredModel(result.family, result.model_config, dtype=torch.float32, device=torch.device("cpu"))
-        model.drop_missing(result.missing_optional(model.shapes))
+        model.drop_parameters(result.missing_optional(model.shapes))
         result.include(check_base(result, model).prediction_layers)
         _check_index(folder, result)
         for name, spec in result.tensors.items():
@@ -65,7 +65,7 @@ def _check_model(folder: Path, architecture: object) -> Iterator[str]:
 def _recorded_family(folder: Path, architecture: object) -> Family | None:
     if architecture is None:
         return None
-    with error_boundary(f"{folder}: the architecture on record"):
+    with error_boundary(f"{folder}: the architecture in its record"):
         return family_from_table(Architecture.model_validate(architecture), str(read_config(folder).get("model_type")))
 
 

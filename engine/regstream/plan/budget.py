@@ -94,8 +94,8 @@ def check_writable(merge: OpenedMerge) -> None:
             kind = "a file" if existing.exists() else "a broken link"
             raise InputError(f"{existing}: {kind}, where the {what} {folder} needs a folder")
         if not os.access(existing, os.W_OK | os.X_OK):
-            why = "read-only" if os.statvfs(existing).f_flag & os.ST_RDONLY else "without permission to write to it"
-            raise InputError(f"{existing}: {why}, and the {what} is {folder}; choose another")
+            why = "is read-only" if os.statvfs(existing).f_flag & os.ST_RDONLY else "denies write permission"
+            raise InputError(f"{folder}: cannot write the {what}: {existing} {why}; choose another folder")
 
 
 def _nearest(folder: Path) -> Path:
@@ -114,7 +114,7 @@ def check_disk(merge: OpenedMerge, shards: DownloadPlan) -> None:
         raise BudgetError(
             f"{shards.peak_step.name} needs {format_bytes(shards.peak_disk_bytes)} of disk (of that at most"
             f" {format_bytes(shards.peak_shard_bytes)} for shards of the hub, the rest for result and hidden states),"
-            f" disk is {format_bytes(budget)}; raise it"
+            f" the [resources] disk budget is {format_bytes(budget)}; raise it"
         )
     what, advice = "the result and the hidden states", ""
     if shards.download_bytes:

@@ -4,7 +4,7 @@ import torch
 
 from regstream.device import memory
 from regstream.errors import ManifestError
-from regstream.manifest.fields import parse_device
+from regstream.manifest.value_types import parse_device
 
 
 def choose_device(name: str | None, *, device_memory: int | None = None) -> torch.device:

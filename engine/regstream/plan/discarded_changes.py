@@ -93,17 +93,16 @@ def _tokenizer_warnings(checkpoint: Checkpoint, base: Checkpoint) -> Iterator[st
     folder = checkpoint.adapter.file.parent if isinstance(checkpoint, AdaptedCheckpoint) else checkpoint.folder
     template, base_template = _chat_template(folder), _chat_template(base.folder)
     if template is not None and template != base_template:
-        differs = "which the base lacks" if base_template is None else "other than the base's"
-        yield (
-            f"{checkpoint.label}: it has a chat template {differs}; the result carries the base's files: copy the"
-            " template into the result if prompts are to be written as for this candidate"
-        )
+        none, other = "the base has no chat template; the result has none", "the chat template differs from the base's;"
+        problem = none if base_template is None else f"{other} the result has the base's"
+        advice = "To prompt it as this candidate, copy the template into the result"
+        yield f"{checkpoint.label}: {problem}. {advice}"
     tokens, base_tokens = _added_tokens(folder), _added_tokens(base.folder)
     if base_tokens and (added := [token for token in tokens if tokens[token] != base_tokens.get(token)]):
         names = ", ".join(map(repr, added[:_MAX_NAMES])) + (" …" if len(added) > _MAX_NAMES else "")
         yield (
             f"{checkpoint.label}: its tokenizer adds {len(added)} tokens that the base's lacks ({names}); the result"
-            " carries the base's tokenizer, which does not know them"
+            " has the base's tokenizer, which does not know them"
         )
 
 

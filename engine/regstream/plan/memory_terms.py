@@ -148,7 +148,7 @@ def _batch_in_block_bytes(merge: OpenedMerge, step: Step, batch: Batch) -> int:
     values = rows * length * (num_wide * max(widths) + _HIDDEN_TENSORS * merge.model.hidden_size)
     itemsize = merge.compute_dtype.itemsize
     # Scores of every head where attention is not fused, normalised from a copy in float32 into another.
-    scores = rows * merge.model.eager_heads * length**2 * (8 if itemsize == 4 else itemsize + 8)
+    scores = rows * merge.model.num_unfused_heads * length**2 * (8 if itemsize == 4 else itemsize + 8)
     return values * itemsize + scores + _mask_bytes(merge, batch, in_block=True)
 
 
@@ -159,7 +159,7 @@ def _mask_bytes(merge: OpenedMerge, batch: Batch, *, in_block: bool = False) -> 
     num_masks, itemsize = merge.model.num_masks(length, is_padded=batch.is_padded), merge.compute_dtype.itemsize
     if not num_masks or merge.base.family.modality == "pixel_values":
         return 0
-    of_position = num_masks * (1 + itemsize) if merge.model.eager_heads else num_masks + 1 + itemsize * in_block
+    of_position = num_masks * (1 + itemsize) if merge.model.num_unfused_heads else num_masks + 1 + itemsize * in_block
     return rows * length**2 * of_position
 
 

@@ -13,7 +13,7 @@ from regstream.data.dataset_sampler import DatasetSampler
 from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.device import malloc, memory
 from regstream.errors import ManifestError, label_boundary
-from regstream.events import Listener, Warned, ignore
+from regstream.events import Listener, Warned, ignore_event
 from regstream.manifest.schema import Manifest
 from regstream.methods import make_method
 from regstream.methods.method import Method
@@ -37,7 +37,7 @@ def make_plan(
     device: str | None = None,
     for_this_machine: bool = True,
     commits: Mapping[str, str] | None = None,
-    listener: Listener = ignore,
+    listener: Listener = ignore_event,
 ) -> Plan:
     """Do what `api.plan` says; `commits` pins repositories of the hub.
 

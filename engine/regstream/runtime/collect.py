@@ -8,7 +8,7 @@ from torch import Tensor
 
 from regstream.methods.method import Stream
 from regstream.models.batch import Batch
-from regstream.models.observe import observe
+from regstream.models.linear_inputs import observe
 from regstream.plan.opened_merge import PlannedCandidate
 from regstream.runtime.block_pass import BlockPass
 from regstream.storage.hidden_states import ActivationWriter

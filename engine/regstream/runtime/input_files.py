@@ -47,11 +47,11 @@ class InputFiles:
             ]
         except (InputError, OSError) as error:
             raise ResumeError(
-                f"an input changed since the run began: {error}; restore it, or --restart starts anew"
+                f"an input changed since the run began: {error}; restore it, or --restart starts over"
             ) from error
         if problems:
             listed = "; ".join(problems)
-            raise ResumeError(f"inputs changed since the run began: {listed}; restore them, or --restart starts anew")
+            raise ResumeError(f"inputs changed since the run began: {listed}; restore them, or --restart starts over")
         if not self._full:
             written = f"{changed[0]}: written to since the run began; samples of its bytes are unchanged"
             listener(Warned(message=f"{written}, --full-digest compares every byte"))

@@ -35,7 +35,7 @@ def _refuse_other_steps(plan: Plan, committed: Sequence[CommittedStep]) -> None:
         planned = plan.steps[index] if index < len(plan.steps) else None
         if planned is None or (step.index, step.shard) != (index, planned.shard):
             raise ResumeError(
-                f"{plan.workdir}: damaged: committed step {index} is not one of this merge; --restart starts anew"
+                f"{plan.workdir}: damaged: committed step {index} is not one of this merge; --restart starts over"
             )
 
 
@@ -66,11 +66,11 @@ def _problem(plan: Plan, step: CommittedStep, *, full: bool) -> str | None:
     if path is None:
         return f"{plan.output / step.shard}: missing"
     if path.is_symlink() or not path.is_file():
-        return f"{path}: a link, or no file"
+        return f"{path}: a link or not a regular file"
     size = path.stat().st_size
     # A kill may have left bytes after the committed ones of an unfinished shard.
     if step.shard_bytes != part.end or size < part.end or (part.is_last and size > part.end):
-        return f"{path}: {size:,} bytes, of {step.shard_bytes:,} committed"
+        return f"{path}: has {size:,} bytes, the journal records {step.shard_bytes:,}"
     return (
         None
         if _is_as_committed(path, step, full=full)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from regstream.device.memory import measured_peak
 from regstream.errors import ResumeError
-from regstream.events import Listener, RunFinished, RunStarted, StepCommitted, StepStarted, Warned, ignore
+from regstream.events import Listener, RunFinished, RunStarted, StepCommitted, StepStarted, Warned, ignore_event
 from regstream.output.ownership import check_output, claim_output, has_state, remove_result, remove_state
 from regstream.output.provenance import is_published
 from regstream.output.publish import copied_files, publish
@@ -23,7 +23,7 @@ from regstream.storage.locking import exclusive_lock
 from regstream.storage.run_folder import LOCK, leftover_message
 
 
-def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listener: Listener = ignore) -> None:
+def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listener: Listener = ignore_event) -> None:
     """Merge, from where the journal ends to a published result.
 
     Raises:
@@ -38,7 +38,7 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
     if not restart and is_published(plan.output):
         check_identity(plan, inputs.identity, full=full_digest)  # refuses another merge's result, or an altered one
         _remove_state(plan, listener)
-        listener(RunFinished(output=str(plan.output), seconds=0.0, peak_bytes=0, already=True))
+        listener(RunFinished(output=str(plan.output), seconds=0.0, peak_bytes=0, was_finished_before=True))
         return
     plan.validate()  # over a budget: refused before any weight is read
     with _claimed(plan, restart=restart, listener=listener):
@@ -81,7 +81,7 @@ def _claimed(plan: Plan, *, restart: bool, listener: Listener) -> Iterator[None]
         if restart:
             _warn_of_leftovers(remove_result(plan), listener)
         elif is_published(plan.output):
-            raise ResumeError(f"{plan.output}: another process has finished this merge")
+            raise ResumeError(f"{plan.output}: another process has finished this merge; rerun to confirm the result")
         claim_output(plan)
         yield
     for folder in made:

@@ -65,7 +65,7 @@ class Journal:
             return cls(path, ())
         _refuse_format(path, records[0])
         if changed := "; ".join(differences(records[0]["identity"], identity)):
-            raise ResumeError(f"{folder}: cannot resume, changed since the run began: {changed}; --restart starts anew")
+            raise ResumeError(f"{folder}: cannot resume, changed since the run began: {changed}; --restart starts over")
         if path.stat().st_size > num_bytes:
             durable.truncate(path, num_bytes)
         return cls(path, _parse_steps(path, records))
@@ -125,12 +125,12 @@ _COMMITTED = TypeAdapter(CommittedStep)
 
 def _refuse_format(path: Path, header: lines.Record) -> None:
     if header.get("format") != _FORMAT:
-        raise ResumeError(f"{path}: written by another version of regstream; --restart starts anew")
+        raise ResumeError(f"{path}: written by another version of regstream; --restart starts over")
     identity, steps = header.get("identity"), header.get("steps")
     if not (isinstance(identity, dict) and isinstance(identity.get("manifest"), dict) and isinstance(steps, list)):
-        raise ResumeError(f"{path}: its header describes no run; --restart starts anew")
+        raise ResumeError(f"{path}: its header describes no run; --restart starts over")
     if not isinstance(identity.get("hub", {}), dict):
-        raise ResumeError(f"{path}: the hub commits in its header are no table; --restart starts anew")
+        raise ResumeError(f"{path}: the hub commits in its header are no table; --restart starts over")
 
 
 def _parse_steps(path: Path, records: Sequence[lines.Record]) -> list[CommittedStep]:
@@ -141,5 +141,5 @@ def _parse_steps(path: Path, records: Sequence[lines.Record]) -> list[CommittedS
             _COMMITTED.validate_json(json.dumps(asdict(steps[-1])), strict=True)
         except (TypeError, KeyError, ValidationError) as error:
             reason = f"not a valid step ({error_reason(error)})"
-            raise ResumeError(f"{path}, line {number}: {reason}; --restart starts anew") from error
+            raise ResumeError(f"{path}, line {number}: {reason}; --restart starts over") from error
     return steps

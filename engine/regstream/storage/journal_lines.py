@@ -41,7 +41,7 @@ def read(path: Path) -> tuple[list[Record], int]:
         if record is None:
             if number == len(lines):
                 break
-            raise ResumeError(f"{path}, line {number} of {len(lines)}: damaged; --restart starts anew")
+            raise ResumeError(f"{path}, line {number} of {len(lines)}: damaged; --restart starts over")
         records.append(record)
         num_bytes += len(line)
     return records, num_bytes

@@ -87,7 +87,7 @@ class RunFolder:
         names = {path.name for path in self.path.iterdir()}
         if MARKER not in names:
             if JOURNAL in names:
-                raise ResumeError(f"{self.path}: written by another version of regstream; remove it to start anew")
+                raise ResumeError(f"{self.path}: written by another version of regstream; remove it to start over")
             if not all(
                 name in (LOCK, MARKER + durable.TEMPORARY_SUFFIX) or _EVALUATION.fullmatch(name) for name in names
             ):
@@ -143,7 +143,7 @@ class RunFolder:
                 raise ValueError("a link, or no file that regstream wrote")
             record = json.loads(path.read_bytes())
             if record["format"] != _FORMAT:
-                raise ResumeError(f"{self.path}: written by another version of regstream; remove it to start anew")
+                raise ResumeError(f"{self.path}: written by another version of regstream; remove it to start over")
             if not isinstance(record["output"], str) or not all(isinstance(name, str) for name in record["files"]):
                 raise ValueError("no names of files")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

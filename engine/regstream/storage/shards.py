@@ -135,10 +135,10 @@ class Shards:
         try:
             prefix = digests.hash_prefix(path, part.begin)
         except OSError as error:
-            raise ResumeError(f"{path}: {error.strerror}; parts of it are committed, --restart starts anew") from error
+            raise ResumeError(f"{path}: {error.strerror}; parts of it are committed, --restart starts over") from error
         if (prefix.num_bytes, prefix.sha256) != self._committed.get(part.shard):
             difference = f"its first {part.begin:,} bytes are not those that are committed"
-            raise ResumeError(f"{path}: damaged: {difference}; --restart starts anew")
+            raise ResumeError(f"{path}: damaged: {difference}; --restart starts over")
         return prefix
 
 

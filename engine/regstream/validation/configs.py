@@ -20,7 +20,7 @@ from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.errors import InputError
 from regstream.models.config.config_file import CONFIG
 from regstream.models.config.difference import ROPE, Difference, config_differences, unused_keys
-from regstream.models.config.read_keys import ReadKeys, read_keys
+from regstream.models.config.keys_read import KeysRead, keys_read_by_model
 from regstream.models.config.remote_code import unused_implementations
 from regstream.models.config.same_model import same_model
 from regstream.models.empty_model import empty_model
@@ -137,8 +137,8 @@ class ConfigComparison:
         return not in_forward and self._equals_base_with(difference.attribute, candidate)
 
     @cached_property
-    def _reads(self) -> ReadKeys | None:
-        return read_keys(self._model.family, self._base.model_config, self._model.dtype)
+    def _reads(self) -> KeysRead | None:
+        return keys_read_by_model(self._model.family, self._base.model_config, self._model.dtype)
 
     def _equals_base_with(self, attribute: str, candidate: Checkpoint) -> bool:
         """Whether the base's config with this one value of the candidate's builds the base's model."""

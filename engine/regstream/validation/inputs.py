@@ -119,11 +119,11 @@ def check_inputs(
     configs = ConfigComparison(base, model)
     configs.check_untied_weights(base)
     ties = tuple(resolve_ties(base, candidates, model, make))
-    model.drop_missing(base.missing_optional(model.shapes))
+    model.drop_parameters(base.missing_optional(model.shapes))
     checks = _InputChecks(base, model, configs, manifest.merge.others, warn)
     base_only = {name for c in candidates if c.family is base.family for name in c.missing_optional(model.shapes)}
     carried = checks.check_base(base_only)
-    model.drop_missing(base_only)
+    model.drop_parameters(base_only)
     _check_description(manifest, model, warn, is_regressed=is_regressed)
     for candidate in candidates:
         checks.check_candidate(candidate)

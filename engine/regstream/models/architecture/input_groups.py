@@ -10,7 +10,7 @@ from regstream.models.architecture.messages import attempt, refuse
 from regstream.models.batch import Batch
 from regstream.models.config.image_sizes import num_image_tokens
 from regstream.models.layered_model import LayeredModel
-from regstream.models.probe import probe_block, probe_stem
+from regstream.models.random_forward import probe_block, probe_stem
 
 
 def check_input_groups(architecture: Architecture, model: LayeredModel, source: str) -> None:

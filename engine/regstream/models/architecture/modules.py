@@ -20,7 +20,7 @@ from regstream.models.empty_model import empty_model
 from regstream.models.families.family import Family
 from regstream.models.families.registry import family_of
 from regstream.models.layered_model import LayeredModel
-from regstream.models.probe import is_linear, is_transposed
+from regstream.models.random_forward import is_linear, is_transposed
 
 
 def family_from_manifest(architecture: Architecture, base: Path, source: str) -> Family:

@@ -33,7 +33,7 @@ def build_config(family: Family, content: Mapping[str, Any], file: Path) -> PreT
     model_type = family.model_types[0] if family.nested_config else str(content.get("model_type"))
     # A copy: transformers writes into tables of a config (rope_theta into rope_scaling).
     copied = without_implementations(_normalize(content))
-    with error_boundary(f'{file}: no config of model_type "{model_type}"'):
+    with error_boundary(f'{file}: not a valid config of model_type "{model_type}"'):
         config: PreTrainedConfig = CONFIG_MAPPING[model_type].from_dict(copied)
         # Passes run one block and reuse no cache, and their outputs have names.
         config.use_cache, config.return_dict, config.output_hidden_states = False, True, False

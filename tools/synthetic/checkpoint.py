@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from making.shapes import SHAPES
 from regstream.models.config.build import build_config
 from regstream.models.families.registry import family_of
 from regstream.models.layered_model import LayeredModel
 from regstream.storage.shards import encode_header, shard_bytes, write_shard
+from synthetic.shapes import SHAPES
 
 _PANEL = 4 << 20
 _STD = 0.02  # of linears and embeddings, as the models' own initializer_range

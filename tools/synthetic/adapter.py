@@ -16,7 +16,7 @@ from regstream.models.config.config_file import ADAPTER_CONFIG
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the adapter that the command line describes."""
-    parser = argparse.ArgumentParser(prog="python -m making.adapter", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m synthetic.adapter", description=__doc__)
     parser.add_argument("model", type=Path, help="the checkpoint that it is put on")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0, help="of the factors")

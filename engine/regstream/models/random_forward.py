@@ -49,7 +49,7 @@ def probe_stem(model: LayeredModel) -> tuple[Tensor, Batch]:
 def probe_block(model: LayeredModel, index: int, batch: Batch) -> dict[str, list[Tensor]]:
     """Run a block on random hidden states; return the inputs of each of its linears, one a call.
 
-    Calls `model.return_tuples` if the block returns a tuple.
+    Calls `model.make_blocks_return_tuples` if the block returns a tuple.
 
     Raises:
         ValueError: the block returns no hidden states, or reads more than its hidden states.
@@ -69,7 +69,7 @@ def probe_block(model: LayeredModel, index: int, batch: Batch) -> dict[str, list
     if any(tensor.isnan().any() for tensor in (output_BLD, *chain(*linear_inputs.values()))):
         raise ValueError("it reads more than hidden states: parameters outside the blocks, or the embeddings again")
     if not isinstance(outputs[0], Tensor):
-        model.return_tuples()
+        model.make_blocks_return_tuples()
     return linear_inputs
 
 

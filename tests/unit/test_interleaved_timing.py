@@ -8,7 +8,7 @@ from itertools import pairwise
 import psutil
 import pytest
 
-from bench.alternating import alternate
+from bench.interleaved_timing import alternate
 
 WORKS = """
 import sys, time

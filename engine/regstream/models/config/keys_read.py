@@ -9,18 +9,18 @@ from transformers import PreTrainedConfig
 
 from regstream.models.families.family import Family
 from regstream.models.layered_model import LayeredModel
-from regstream.models.probe import probe_block, probe_head, probe_stem
+from regstream.models.random_forward import probe_block, probe_head, probe_stem
 
 
 @dataclass(frozen=True)
-class ReadKeys:
+class KeysRead:
     """Keys read by the model's constructor and by its forward; a sub-config's as `vision_config.hidden_size`."""
 
     construction: frozenset[str]
     forward: frozenset[str]
 
 
-def read_keys(family: Family, config: PreTrainedConfig, dtype: torch.dtype) -> ReadKeys | None:
+def keys_read_by_model(family: Family, config: PreTrainedConfig, dtype: torch.dtype) -> KeysRead | None:
     """Build a model from the config and run its stem, blocks and, for a causal language model, head on random inputs.
 
     Configs that agree in these keys make the code take the same path. None where the model does not run this way.
@@ -38,7 +38,7 @@ def read_keys(family: Family, config: PreTrainedConfig, dtype: torch.dtype) -> R
             probe_head(model)
     except Exception:  # the model's code may raise anything on random inputs
         return None
-    return ReadKeys(construction, frozenset(keys))
+    return KeysRead(construction, frozenset(keys))
 
 
 def _record_reads(config: PreTrainedConfig, keys: set[str], prefix: str) -> None:
