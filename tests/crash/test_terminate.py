@@ -7,9 +7,9 @@ import threading
 import pytest
 from click.testing import CliRunner
 
-from cases import slow
 from crash.faults import in_child
 from crash.resuming import Resuming
+from parametrize import slow
 from regstream.plan.step import Step
 from regstream.runtime import scheduler
 from regstream.runtime.step import Artifacts, run_step
