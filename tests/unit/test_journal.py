@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import pytest
 
-from regstream.device.memory import Peak
+from regstream.device.memory import StepMeasurement
 from regstream.device.profiler import RegionTotals
 from regstream.errors import ResumeError
 from regstream.linalg.solve_report import SolveReport
@@ -41,7 +41,7 @@ def commit(journal: Journal, step: Step) -> CommittedStep:
         solves=(SOLVE,) * (step.block is not None),
         work={"solves": RegionTotals(seconds=0.5, num_bytes=7)},
     )
-    peak = Peak()
+    peak = StepMeasurement()
     peak.num_bytes, peak.seconds = 5, 0.12345
     committed = committed_step(step, artifacts, peak, {"host": 6})
     journal.commit(committed)

@@ -84,7 +84,7 @@ def _choose_devices(
     resources = manifest.resources
     device_memory = None if for_this_machine else resources.device_memory
     chosen = choose_device(device or resources.device, device_memory=device_memory)
-    return chosen, chosen if memory.is_there(chosen) else torch.device("cpu")
+    return chosen, chosen if memory.is_available(chosen) else torch.device("cpu")
 
 
 def _open_checkpoints(manifest: Manifest, loader: CheckpointLoader) -> tuple[Checkpoint, list[Checkpoint], list[str]]:

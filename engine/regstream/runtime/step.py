@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 
-from regstream.device.memory import Peak
+from regstream.device.memory import StepMeasurement
 from regstream.device.profiler import RegionTotals
 from regstream.errors import InputError
 from regstream.linalg.solve_report import SolveReport
@@ -95,7 +95,9 @@ def progress_units(step: Step, plan: Plan) -> int:
     return forward_passes * num_batches + len(step.regressed) * (len(plan.candidates) + 1)
 
 
-def committed_step(step: Step, artifacts: Artifacts, peak: Peak, projected: Mapping[MemorySpace, int]) -> CommittedStep:
+def committed_step(
+    step: Step, artifacts: Artifacts, peak: StepMeasurement, projected: Mapping[MemorySpace, int]
+) -> CommittedStep:
     """The journal's record of a finished step."""
     return CommittedStep(
         index=step.index,
