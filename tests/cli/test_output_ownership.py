@@ -203,7 +203,7 @@ def test_a_record_that_lists_what_is_not_in_the_folder_removes_nothing(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"{}", b'{"format": 1}', b'{"format": 1, "output": 3, "files": []}']
+    "content", [b"", b"{", b"[]", b"{}", b'{"format": 2}', b'{"format": 2, "output": 3, "files": []}']
 )
 def test_a_damaged_marker_is_a_line(invoke: Invoke, half_done: Path, content: bytes) -> None:
     (output_of(half_done) / ".regstream" / "regstream-folder.json").write_bytes(content)
@@ -234,7 +234,7 @@ def test_the_state_of_another_outputs_run_is_refused(invoke: Invoke, fresh: Path
     fresh.write_text(fresh.read_text() + 'workdir = "fast"\n')
     folder = read_manifest(fresh).workdir
     folder.mkdir(parents=True)
-    marker = {"format": 1, "output": "/elsewhere/merged", "files": []}
+    marker = {"format": 2, "output": "/elsewhere/merged", "files": []}
     (folder / "regstream-folder.json").write_text(json.dumps(marker))
     result = invoke("run", fresh)
     assert result.exit_code == 4

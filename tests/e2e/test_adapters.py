@@ -14,7 +14,7 @@ import checkpoints
 from adapters import make_adapter, make_adapters, merge_all_with_peft, merge_with_peft
 from cases import slow
 from merging import Merge, make_merge, read_result, worst_difference
-from regstream.checkpoint.adapted import AdaptedCheckpoint
+from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.errors import InputError, ResumeError
 from regstream.evaluate.evaluation import evaluate
 from regstream.events import StepCommitted

@@ -15,7 +15,7 @@ from regstream.linalg.solve_report import SolveReport
 from regstream.plan.step import Step
 from regstream.runtime.step import Artifacts, committed_step
 from regstream.storage import journal_lines as lines
-from regstream.storage.identity import differences
+from regstream.storage.identity_differences import differences
 from regstream.storage.journal import CommittedStep, Journal
 from regstream.storage.shards import ShardDigest
 

@@ -354,9 +354,7 @@ def test_a_route_that_does_not_converge_goes_down_the_ladder(monkeypatch: pytest
     monkeypatch.setattr(NormalEquations, "_converges", lambda self, factorisation, start: factorisation.ridge >= 1e-5)
     assert make().solve(alpha=0.95)[1].ridge == 1e-5
     monkeypatch.setattr(NormalEquations, "_converges", lambda *_: False)
-    with pytest.raises(
-        SolveError, match=r"ridge of 0\.001 of the median diagonal the relative residual is above 1e-03"
-    ):
+    with pytest.raises(SolveError, match=r"ridge of 0\.001 of the median diagonal the relative residual is above"):
         make().solve(alpha=0.95)
 
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from regstream.checkpoint.adapted import AdaptedCheckpoint
+from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.loader import CheckpointLoader
 from regstream.data.dataset_sampler import DatasetSampler
@@ -27,7 +27,7 @@ from regstream.plan.plan import Plan
 from regstream.plan.step import Step
 from regstream.plan.unused_settings import unused_settings
 from regstream.plan.warmup import warm_up
-from regstream.validation.inputs import ValidatedInputs, check_inputs, output_dtype
+from regstream.validation.check_inputs import ValidatedInputs, check_inputs, output_dtype
 from regstream.validation.summaries import merge_warnings
 
 
@@ -103,7 +103,13 @@ def _steps(
     model, names = inputs.model, base.stored_name
     try:
         return make_steps(
-            manifest, method, model.family, model.shapes, dtype.itemsize, carried=inputs.carried, stored_name=names
+            manifest,
+            method,
+            model.family,
+            model.shapes,
+            dtype.itemsize,
+            copied_from_base=inputs.copied_from_base,
+            stored_name=names,
         )
     except ManifestError as error:
         raise ManifestError([f"{manifest.source}: {problem}" for problem in error.problems]) from error

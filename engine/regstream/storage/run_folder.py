@@ -22,12 +22,12 @@ LOCK = "lock"
 MARKER = "regstream-folder.json"
 JOURNAL = "journal.jsonl"
 #: Lists the files that a run downloaded into the hub's cache.
-DOWNLOADED = "brought"
+DOWNLOADS = "downloads"
 #: Folders of hidden states; those beside the first are of methods that follow two kinds of them.
 HIDDEN_STATES = ("hidden", "hidden-own", "hidden-merged")
 #: The name of a file of the result until it is complete.
-PUBLISHED = "published"
-_FORMAT = 1
+STAGED = "staged"
+_FORMAT = 2
 _MAX_MARKER_BYTES = 1 << 26
 _ATTEMPTS = 100
 _EVALUATION = re.compile(r"evaluate-[a-z0-9_]{8}")
@@ -36,7 +36,7 @@ _UUID = r"\.[0-9a-f]{32}\.partial"
 _STATE_FOLDERS = re.compile(r"\d+(/[^/]+(/\d+(/c(/\d+)?)?)?)?")
 _STATE_FILES = re.compile(rf"(\d+/([^/]+/(\d+/)?)?)?zarr(\.json|{_UUID})|\d+/[^/]+/\d+/c/\d+/\d+({_UUID})?")
 _OWN = re.compile(
-    rf"({re.escape(JOURNAL)}|{re.escape(MARKER)}|{PUBLISHED})({re.escape(durable.TEMPORARY_SUFFIX)})?|{DOWNLOADED}|{LOCK}"
+    rf"({re.escape(JOURNAL)}|{re.escape(MARKER)}|{STAGED})({re.escape(durable.TEMPORARY_SUFFIX)})?|{DOWNLOADS}|{LOCK}"
     rf"|[^/]+\.safetensors{re.escape(durable.TEMPORARY_SUFFIX)}|{'|'.join(HIDDEN_STATES)}"
 )
 
@@ -116,7 +116,7 @@ class RunFolder:
 
     def clear(self) -> list[Path]:
         """Remove a run's state except lock, marker and list of downloads; returns the files that no run made."""
-        excluded = {LOCK, MARKER, DOWNLOADED}
+        excluded = {LOCK, MARKER, DOWNLOADS}
         paths = [path for path in sorted(self.path.iterdir()) if path.name not in excluded]
         return [remaining for path in paths for remaining in _remove_entry(path)]
 
@@ -128,7 +128,7 @@ class RunFolder:
         if not self.exists:
             return []
         remaining = self.clear()
-        names = (DOWNLOADED, LOCK) if remaining else (DOWNLOADED, MARKER, LOCK)
+        names = (DOWNLOADS, LOCK) if remaining else (DOWNLOADS, MARKER, LOCK)
         if remaining and self.files():
             self.mark()
         durable.remove_files(self.path / name for name in names)

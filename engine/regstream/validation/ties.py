@@ -44,7 +44,7 @@ def untie(base: Checkpoint, candidates: Sequence[Checkpoint], model: LayeredMode
             check_adapted_ties(checkpoint, tied)
             for name, source in tied.items():
                 if source in checkpoint.tensors:
-                    checkpoint.untie(name, source)
+                    checkpoint.give_own_tensor(name, source)
         checkpoint.override_config(tie_word_embeddings=False)
     if not model.tied:
         return model
