@@ -156,7 +156,7 @@ def test_so_do_those_that_got_into_the_folder_of_a_run(
     assert read(own) == before
     result = invoke("run", merge.manifest)
     assert result.exit_code == 0
-    assert "not removed, since no run made it" in result.stderr
+    assert "kept: regstream did not create it" in result.stderr
     assert read(own) == before
 
 

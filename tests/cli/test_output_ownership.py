@@ -224,7 +224,7 @@ def test_a_folder_of_the_name_that_no_run_made_is_refused(invoke: Invoke, fresh:
     for command in (("run",), ("run", "--restart"), ("plan",), ("evaluate", "--only", "base")):
         result = invoke(*command, fresh)
         assert result.exit_code == 4, result.stderr
-        assert f"{folder}: has no regstream-folder.json in it" in result.stderr
+        assert f"{folder}: no regstream-folder.json: regstream did not create" in result.stderr
     assert (folder / "notes.txt").read_text() == "of someone"
 
 
@@ -238,7 +238,7 @@ def test_the_state_of_another_outputs_run_is_refused(invoke: Invoke, fresh: Path
     (folder / "regstream-folder.json").write_text(json.dumps(marker))
     result = invoke("run", fresh)
     assert result.exit_code == 4
-    assert "has the state of a run that writes /elsewhere/merged" in result.stderr
+    assert "holds the state of the run that writes /elsewhere/merged" in result.stderr
 
 
 def test_an_earlier_versions_run_is_a_line(invoke: Invoke, fresh: Path) -> None:

@@ -108,8 +108,8 @@ class AdaptedCheckpoint(Checkpoint):
             self._add(self.adapter.deltas[name], name, start, flat)
         if not all_finite(flat):
             raise InputError(
-                f"{self.label}: {self.adapter.file}: with it {name} is infinite in {self.tensors[name].dtype};"
-                " a merge with it would be worthless"
+                f"{self.label}: {self.adapter.file}: applying the adapter makes {name} overflow"
+                f" {self.tensors[name].dtype}; use another adapter or a model in float32"
             )
 
     def _add(self, delta: LoraDelta, name: str, start: int, flat: Tensor) -> None:

@@ -34,11 +34,10 @@ def make_steps(
         ManifestError: a rule matches nothing or names blocks that do not exist.
     """
     num_blocks = 1 + max(block for name in shapes if (block := family.block_of(name)) is not None)
-    _check_rules(manifest.rules, family, {**shapes, **copied_from_base}, num_blocks)
+    all_shapes = {**shapes, **copied_from_base}
+    _check_rules(manifest.rules, family, all_shapes, num_blocks)
     rules = _Rules(manifest, method, family, num_blocks)
-    parameters = {
-        name: _parameter(name, shape, family, stored_name) for name, shape in {**shapes, **copied_from_base}.items()
-    }
+    parameters = {name: _parameter(name, shape, family, stored_name) for name, shape in all_shapes.items()}
     steps: list[tuple[Kind, int | None, list[PlannedParameter]]] = []
     for kind, block in _kinds(num_blocks):
         found = [rules.planned(parameters[name]) for name in shapes if _belongs(family, name, kind, block)]

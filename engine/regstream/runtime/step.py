@@ -51,7 +51,7 @@ def run_step(step: Step, context: StepContext) -> Artifacts:
 
 
 def _run(step: Step, context: StepContext) -> Artifacts:
-    """Write a step's part of its shard and, where a later step needs it, the next generation of hidden states.
+    """Write a step's part of its shard and, where a later step needs it, the hidden states of the next block.
 
     Both are durable on return. After an error neither half a part nor a claim of one is left; hidden states
     may be, and are overwritten when the step is run again.

@@ -83,7 +83,7 @@ class RunFolder:
         if not self.exists:
             return
         if self.path.is_symlink() or not self.path.is_dir():
-            raise InputError(f"{self.path}: a link or a file, where a run keeps its state in a folder; move it away")
+            raise InputError(f"{self.path}: is a link or a file, but must be the folder of a run's state; move it away")
         names = {path.name for path in self.path.iterdir()}
         if MARKER not in names:
             if JOURNAL in names:
@@ -92,13 +92,13 @@ class RunFolder:
                 name in (LOCK, MARKER + durable.TEMPORARY_SUFFIX) or _EVALUATION.fullmatch(name) for name in names
             ):
                 raise InputError(
-                    f"{self.path}: has no {MARKER} in it, so no run made it, and runs of {self.output} keep their state"
-                    " there; move it away"
+                    f"{self.path}: no {MARKER}: regstream did not create this folder, but runs of {self.output} need"
+                    " it; move it away"
                 )
             return
         marked = self._read_marker()
         if self.path.parent != self.output and marked["output"] != os.path.realpath(self.output):
-            raise InputError(f"{self.path}: has the state of a run that writes {marked['output']}; move it away")
+            raise InputError(f"{self.path}: holds the state of the run that writes {marked['output']}; move it away")
         _refuse_links(self.path)
 
     def mark(self, files: Iterable[str] = ()) -> None:
@@ -140,12 +140,12 @@ class RunFolder:
         try:
             status = os.lstat(path)
             if not durable.is_single_link_file(status) or status.st_size > _MAX_MARKER_BYTES:
-                raise ValueError("a link, or no file that regstream wrote")
+                raise ValueError("is a link, or regstream did not write it")
             record = json.loads(path.read_bytes())
             if record["format"] != _FORMAT:
                 raise ResumeError(f"{self.path}: written by another version of regstream; remove it to start anew")
             if not isinstance(record["output"], str) or not all(isinstance(name, str) for name in record["files"]):
-                raise ValueError("no names of files")
+                raise ValueError("lists no valid file names")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{path}: damaged ({error}), so the owner of the folder is unknown; move it away"
@@ -189,7 +189,7 @@ def _locked_folder(parent: Path, stack: ExitStack) -> Path:
         except (FileNotFoundError, ResumeError):
             continue
         return folder
-    raise InputError(f"{parent}: no folder could be made in it")
+    raise InputError(f"{parent}: cannot create a temporary folder after {_ATTEMPTS} attempts")
 
 
 def _remove_abandoned(parent: Path) -> None:
@@ -229,9 +229,9 @@ def _refuse_links(folder: Path) -> None:
     for parent, folders, names in os.walk(folder):
         for name in (*folders, *names):
             if (path := Path(parent, name)).is_symlink():
-                raise InputError(f"{path}: a link, in the folder in which a run keeps its state; remove it")
+                raise InputError(f"{path}: is a link in the folder of a run's state; remove it")
 
 
 def leftover_message(paths: Collection[Path]) -> str:
     """The warning about files that stay in a run's folder."""
-    return f"{format_names(sorted(paths), 1)}: not removed, since no run made it; its folder stays too"
+    return f"{format_names(sorted(paths), 1)}: kept: regstream did not create it, so its folder stays too"

@@ -130,7 +130,7 @@ def check_inputs(
     for candidate in candidates:
         checks.check_candidate(candidate)
         if lacking := candidate.missing_optional(base_only):
-            warn(f"{candidate.label}: without {summarize_names(sorted(lacking))}; the result has the base's")
+            warn(f"{candidate.label}: lacks {summarize_names(sorted(lacking))}; the result takes the base's")
     for tie in filter(is_local, ties):
         check_tie(tie)
     checks.warn_each(duplicate_weights(base, candidates, list(model.shapes)))
@@ -159,7 +159,7 @@ def output_dtype(manifest: Manifest, base: Checkpoint, inputs: ValidatedInputs, 
         title = str(dtype).removeprefix("torch.")
         warn(
             f"{base.label}: {summarize_names(wider)}: wider than {title}, which most of its values are; the result is"
-            f' {title}; [merge] dtype = "float32" keeps every value as it is'
+            f' {title}; [merge] dtype = "float32" keeps every value of 32 bits or fewer'
         )
     return dtype
 

@@ -75,7 +75,7 @@ def resolve_ties(
             elif only_here:
                 raise InputError(
                     f"{checkpoint.label}: {checkpoint.folder}: ties {name} to {source}, where the base has a head of"
-                    f' its own; [merge.others] tied_head = "untie" takes the embeddings for its head'
+                    f' its own; [merge.others] tied_head = "untie" uses the embeddings as its head'
                 )
             elif checkpoint.config.get(_KEY) is False:
                 raise InputError(
