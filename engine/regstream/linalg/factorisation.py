@@ -67,10 +67,8 @@ class Factorisation:
         return float(left_NI.norm()) / size if size else float(left_NI.norm())
 
 
-def factorise(
-    matrix: PackedSymmetric, unit_ridge_I: Tensor, converges: Callable[[Factorisation], bool]
-) -> Factorisation:
-    """Factor with the first ridge, a multiple of `unit_ridge_I`, with which solutions converge.
+def factorise(matrix: PackedSymmetric, unit_ridge_I: Tensor, accepts: Callable[[Factorisation], bool]) -> Factorisation:
+    """Factor with the first ridge, a multiple of `unit_ridge_I`, whose solutions `accepts` allows.
 
     Raises:
         SolveError: none of the ridges gives a solution.
@@ -85,8 +83,7 @@ def factorise(
             problem = "the matrix is not positive definite"
             continue
         condition = condition_estimate(matrix, lower_II)
-        limit = (MAX_CONDITION_WITH_RIDGE if ridge else MAX_CONDITION)[dtype]
-        if condition > limit:
+        if condition > (limit := (MAX_CONDITION_WITH_RIDGE if ridge else MAX_CONDITION)[dtype]):
             problem = f"the condition is {condition:.1e} (limit {limit:.0e})"
             continue
         factorisation = Factorisation(
@@ -97,7 +94,7 @@ def factorise(
             ridge_I=ridge_I,
             is_refined=condition > REFINE_ABOVE[dtype],
         )
-        if converges(factorisation):
+        if accepts(factorisation):
             return factorisation
         problem = f"the relative residual is above {MAX_RESIDUAL:.0e}"
     raise SolveError(f"with a ridge of {ridge:g} of the median diagonal {problem}")

@@ -100,16 +100,10 @@ def _open_checkpoints(manifest: Manifest, loader: CheckpointLoader) -> tuple[Che
 def _steps(
     manifest: Manifest, method: Method, base: Checkpoint, inputs: ValidatedInputs, dtype: torch.dtype
 ) -> tuple[Step, ...]:
-    model, names = inputs.model, base.stored_name
+    model, names, copied = inputs.model, base.stored_name, inputs.copied_from_base
     try:
         return make_steps(
-            manifest,
-            method,
-            model.family,
-            model.shapes,
-            dtype.itemsize,
-            copied_from_base=inputs.copied_from_base,
-            stored_name=names,
+            manifest, method, model.family, model.shapes, dtype.itemsize, copied_from_base=copied, stored_name=names
         )
     except ManifestError as error:
         raise ManifestError([f"{manifest.source}: {problem}" for problem in error.problems]) from error

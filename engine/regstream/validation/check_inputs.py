@@ -34,9 +34,7 @@ class ValidatedInputs:
 
     model: LayeredModel
     compute_dtype: torch.dtype
-    copied_from_base: Mapping[
-        str, tuple[int, ...]
-    ]  # shapes of the base's tensors that the model lacks and the result has
+    copied_from_base: Mapping[str, tuple[int, ...]]  # shapes of the base's tensors outside the model, for the result
     ignored: Mapping[str, Sequence[str]]  # names of tensors that the result lacks, by the label of their checkpoint
     ties: tuple[Tie, ...]  # to be compared once their files are downloaded
 
