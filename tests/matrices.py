@@ -3,16 +3,16 @@
 import torch
 from torch import Tensor
 
-from regstream.linalg.symmetric import Symmetric, blocks_width
+from regstream.linalg.packed_symmetric import PackedSymmetric, blocks_width
 
 
-def empty(width: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Symmetric:
+def empty(width: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> PackedSymmetric:
     """A matrix of zeros in a square of its own."""
     blocks_IP = torch.zeros(width, blocks_width(width), dtype=dtype, device=device)
-    return Symmetric(torch.zeros(width, width, dtype=dtype, device=device), blocks_IP)
+    return PackedSymmetric(torch.zeros(width, width, dtype=dtype, device=device), blocks_IP)
 
 
-def kept(matrix_II: Tensor) -> Symmetric:
+def kept(matrix_II: Tensor) -> PackedSymmetric:
     """A dense symmetric matrix by one triangle."""
     symmetric = empty(matrix_II.shape[0], matrix_II.dtype)
     for above, panel, block_PP in symmetric._panels():
@@ -21,7 +21,7 @@ def kept(matrix_II: Tensor) -> Symmetric:
     return symmetric
 
 
-def dense(symmetric: Symmetric) -> Tensor:
+def dense(symmetric: PackedSymmetric) -> Tensor:
     """All of a matrix, by multiplying the identity."""
     square_II = symmetric.square_II
     identity_II = torch.eye(symmetric.width, dtype=square_II.dtype, device=square_II.device)

@@ -13,7 +13,7 @@ from regstream.storage.json_file import read_json_object
 from regstream_cli.progress_state import mean_block_seconds
 
 if TYPE_CHECKING:
-    from regstream.storage.identity import Identity
+    from regstream.storage.identity_differences import Identity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ def _read_measurements(path: Path) -> tuple[StepMeasurement, ...]:
 
 
 def _changed_settings(identity: "Identity", manifest: Manifest) -> tuple[str, ...]:
-    from regstream.storage.identity import differences
+    from regstream.storage.identity_differences import differences
 
     before = identity["manifest"]
     now = canonical_config(manifest, device=manifest.resources.device or before.get("device"))

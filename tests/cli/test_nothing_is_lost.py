@@ -23,7 +23,7 @@ Snapshot = dict[Path, tuple[bytes, int]]
 WORKDIRS = {"in the output": None, "shared": "fast", "around the output": ".", "within the output": "merged/work"}
 #: Names that state has, and that a person's files may have as well.
 NAMES = (
-    "notes.txt", "lock", "brought", "journal.jsonl", "regstream.json", "evaluation/rows.txt", "bias-0/rows.txt",
+    "notes.txt", "lock", "downloads", "journal.jsonl", "regstream.json", "evaluation/rows.txt", "bias-0/rows.txt",
     "hidden/0/task0/0/c/0/0", "zarr.json", "other/model.safetensors", "regstream-merged/notes.txt",
     "evaluate-abcdefgh/x",
 )  # fmt: skip
@@ -156,7 +156,7 @@ def test_so_do_those_that_got_into_the_folder_of_a_run(
     assert read(own) == before
     result = invoke("run", merge.manifest)
     assert result.exit_code == 0
-    assert "not removed, since no run made it" in result.stderr
+    assert "kept: regstream did not create it" in result.stderr
     assert read(own) == before
 
 
@@ -198,10 +198,10 @@ def test_several_merges_share_a_workdir(invoke: Invoke, inputs: Path, tmp_path: 
 
 SHARD = "model-00002-of-00004.safetensors"
 LINKED = (
-    SHARD, f"{SHARD}.partial", f".regstream/{SHARD}.partial", ".regstream/published.partial", ".regstream/lock",
+    SHARD, f"{SHARD}.partial", f".regstream/{SHARD}.partial", ".regstream/staged.partial", ".regstream/lock",
     ".regstream/journal.jsonl", ".regstream/journal.jsonl.partial", ".regstream/regstream-folder.json",
-    ".regstream/regstream-folder.json.partial", ".regstream/brought", "config.json", "config.json.partial", "README.md",
-    "regstream.json", "regstream.measured.json", "model.safetensors.index.json", "model.safetensors",
+    ".regstream/regstream-folder.json.partial", ".regstream/downloads", "config.json", "config.json.partial",
+    "README.md", "regstream.json", "regstream.measured.json", "model.safetensors.index.json", "model.safetensors",
 )  # fmt: skip
 
 

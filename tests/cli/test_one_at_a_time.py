@@ -68,7 +68,7 @@ def test_a_second_run_into_the_same_output_is_refused(invoke: Invoke, fresh: Pat
     run(plan_of(first), listener=meanwhile)
     assert len(said) == 2
     assert all(f"regstream, process {os.getpid()} on " in line for line in said)
-    assert all(line.endswith("is at work here; wait for it or stop it") for line in said)
+    assert all(line.endswith("is running; wait for it or stop it") for line in said)
     assert invoke("verify", folder / "merged").exit_code == 0
 
 
@@ -201,7 +201,7 @@ def test_results_are_not_put_into_a_card_while_a_run_is_at_work(
     plan = plan_of(finished)
     plan.state.mkdir()
     before = (plan.output / "README.md").read_bytes()
-    with exclusive_lock(plan.state / "lock", plan.output), pytest.raises(ResumeError, match="is at work here"):
+    with exclusive_lock(plan.state / "lock", plan.output), pytest.raises(ResumeError, match="is running"):
         add_results(plan.output, plan, "| a |")
     assert (plan.output / "README.md").read_bytes() == before
 

@@ -205,7 +205,7 @@ def test_a_record_that_lists_what_is_not_in_the_folder_removes_nothing(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"{}", b'{"format": 1}', b'{"format": 1, "output": 3, "files": []}']
+    "content", [b"", b"{", b"[]", b"{}", b'{"format": 2}', b'{"format": 2, "output": 3, "files": []}']
 )
 def test_a_damaged_marker_is_a_line(invoke: Invoke, half_done: Path, content: bytes) -> None:
     (output_of(half_done) / ".regstream" / "regstream-folder.json").write_bytes(content)
@@ -226,7 +226,7 @@ def test_a_folder_of_the_name_that_no_run_made_is_refused(invoke: Invoke, fresh:
     for command in (("run",), ("run", "--restart"), ("plan",), ("evaluate", "--only", "base")):
         result = invoke(*command, fresh)
         assert result.exit_code == 4, result.stderr
-        assert f"{folder}: has no regstream-folder.json in it" in result.stderr
+        assert f"{folder}: no regstream-folder.json: regstream did not create" in result.stderr
     assert (folder / "notes.txt").read_text() == "of someone"
 
 
@@ -236,11 +236,11 @@ def test_the_state_of_another_outputs_run_is_refused(invoke: Invoke, fresh: Path
     fresh.write_text(fresh.read_text() + 'workdir = "fast"\n')
     folder = read_manifest(fresh).workdir
     folder.mkdir(parents=True)
-    marker = {"format": 1, "output": "/elsewhere/merged", "files": []}
+    marker = {"format": 2, "output": "/elsewhere/merged", "files": []}
     (folder / "regstream-folder.json").write_text(json.dumps(marker))
     result = invoke("run", fresh)
     assert result.exit_code == 4
-    assert "has the state of a run that writes /elsewhere/merged" in result.stderr
+    assert "holds the state of the run that writes /elsewhere/merged" in result.stderr
 
 
 def test_an_earlier_versions_run_is_a_line(invoke: Invoke, fresh: Path) -> None:

@@ -14,7 +14,7 @@ import checkpoints
 from adapters import make_adapter, make_adapters, merge_all_with_peft, merge_with_peft
 from merging import Merge, make_merge, read_result, worst_difference
 from parametrize import slow
-from regstream.checkpoint.adapted import AdaptedCheckpoint
+from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.errors import InputError, ResumeError
 from regstream.evaluate.evaluation import evaluate
 from regstream.events import StepCommitted
@@ -177,7 +177,7 @@ def test_a_changed_adapter_is_no_longer_the_run_that_was_begun(tmp_path: Path) -
 
 @pytest.mark.parametrize("modules", [["lm_head"], ["embed_tokens"]])
 def test_an_adapter_on_tied_weights_is_refused(tmp_path: Path, modules: list[str]) -> None:
-    with pytest.raises(InputError, match=r'candidate "task0": .*(one weight in this model|matches no weight of)'):
+    with pytest.raises(InputError, match=r'candidate "task0": .*(one weight in this model|has no weight for)'):
         made(tmp_path / "merge", "llama-tied", target_modules=["q_proj"], modules_to_save=modules).plan()
 
 

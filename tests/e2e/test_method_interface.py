@@ -14,9 +14,10 @@ import checkpoints
 import reference
 from merging import make_merge, read_result, worst_difference
 from regstream.device.workspace import Workspace
+from regstream.linalg.iterated_tikhonov import MeanRows
 from regstream.linalg.solve_report import SolveReport
 from regstream.methods import METHODS
-from regstream.methods.method import GroupStatistics, LinearGroup, MeanRows, MergeRule, Method, Stream, TokenCounts
+from regstream.methods.method import GroupStatistics, LinearGroup, MergeRule, Method, Stream, TokenCounts
 
 RIDGE = 1e-3
 

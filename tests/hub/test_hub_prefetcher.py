@@ -32,7 +32,7 @@ def files(hub: Hub, tmp_path: Path) -> list[HubFile]:
 
 @pytest.fixture
 def prefetcher(files: list[HubFile], tmp_path: Path) -> ShardPrefetcher:
-    prefetcher = ShardPrefetcher(tmp_path / "brought")
+    prefetcher = ShardPrefetcher(tmp_path / "downloads")
     prefetcher.add_repository(open_repository("org/model", None))
     return prefetcher
 
@@ -113,7 +113,7 @@ def test_a_stop_is_heard_while_a_file_comes(hub: Hub, prefetcher: ShardPrefetche
 
 
 def test_the_record_outlives_a_torn_line(prefetcher: ShardPrefetcher, files: list[HubFile], tmp_path: Path) -> None:
-    (tmp_path / "brought").write_text("models--org--model/blo")
+    (tmp_path / "downloads").write_text("models--org--model/blo")
     with prefetcher.running(steps(files, None), lambda event: None):
         prefetcher.ensure_local(files[0].path)
     assert files[0] in prefetcher.downloaded()

@@ -106,5 +106,5 @@ def test_offline_the_cache_answers_alone(hub: Hub, folder: Path, monkeypatch: py
     assert offline.files.keys() == {"config.json", "tokenizer.json", "model.safetensors"}
     assert revision_change("org/model", "main", online.commit) is None
     for repo, revision in (("org/other", None), ("org/model", "v9"), ("org/model", "0" * 40)):
-        with pytest.raises(HubError, match="not in the cache, and HF_HUB_OFFLINE keeps off the network"):
+        with pytest.raises(HubError, match="not in the cache, and HF_HUB_OFFLINE=1 forbids network access"):
             open_repository(repo, revision)

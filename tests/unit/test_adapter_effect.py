@@ -121,7 +121,7 @@ def test_names_that_peft_does_not_find_are_refused_with_those_that_it_would(
 
     adapter = edited(folders[1], tmp_path / "adapter", rename)
     message = (
-        f"match no weight of .*; peft does not find it either; if {PREFIX}model.layers.0.self_attn.q_proj.lora_A.w"
+        f"has no weight for: .*; peft does not find it either; if {PREFIX}model.layers.0.self_attn.q_proj.lora_A.w"
     )
     with pytest.raises(InputError, match=message):
         planned(tmp_path, folders[0], adapter)

@@ -72,7 +72,9 @@ class ConfigCase:
     def copy(self, label: str, name: str, config: Mapping[str, Any]) -> Checkpoint:
         """The base's tensors under another config."""
         folder = self.base.folder.with_name(name)
-        return Checkpoint(label, folder, config=config, family=self.base.family, source=LOCAL, layout=self.base.layout)
+        return Checkpoint(
+            label, folder, config=config, family=self.base.family, source=LOCAL, tensor_index=self.base.tensor_index
+        )
 
     def computed(self, config: Mapping[str, Any]) -> Tensor | None:
         """What transformers computes with the base's weights and a config; None where they do not go together."""

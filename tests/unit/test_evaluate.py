@@ -117,7 +117,7 @@ def test_damaged_weights_are_refused(merge: Merge, tmp_path: Path) -> None:
     data = bytearray(shard.read_bytes())
     data[-4:] = b"\xff" * 4
     shard.write_bytes(data)
-    with pytest.raises(InputError, match=r"bad: .*holds NaN"):
+    with pytest.raises(InputError, match=r"bad: .*contains NaN"):
         evaluate(merge.plan(), also={"bad": bad})
 
 

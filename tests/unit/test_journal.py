@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 import pytest
 
-from regstream.device.memory import Peak
+from regstream.device.memory import StepMeasurement
 from regstream.device.profiler import RegionTotals
 from regstream.errors import ResumeError
 from regstream.linalg.solve_report import SolveReport
 from regstream.plan.step import Step
 from regstream.runtime.step import Artifacts, committed_step
 from regstream.storage import journal_lines as lines
-from regstream.storage.identity import differences
+from regstream.storage.identity_differences import differences
 from regstream.storage.journal import CommittedStep, Journal
 from regstream.storage.shards import ShardDigest
 
@@ -41,7 +41,7 @@ def commit(journal: Journal, step: Step) -> CommittedStep:
         solves=(SOLVE,) * (step.block is not None),
         work={"solves": RegionTotals(seconds=0.5, num_bytes=7)},
     )
-    peak = Peak()
+    peak = StepMeasurement()
     peak.num_bytes, peak.seconds = 5, 0.12345
     committed = committed_step(step, artifacts, peak, {"host": 6})
     journal.commit(committed)

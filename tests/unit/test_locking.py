@@ -49,7 +49,7 @@ def test_a_second_process_is_refused_naming_the_first(tmp_path: Path) -> None:
     with held_by_another(path) as process, pytest.raises(ResumeError, match=f"process {process.pid} on ") as caught:
         take(path)
     assert str(caught.value).startswith(f"{tmp_path}: regstream, ")
-    assert str(caught.value).endswith("is at work here; wait for it or stop it")
+    assert str(caught.value).endswith("is running; wait for it or stop it")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

@@ -50,7 +50,7 @@ for piece in held:
 assert resident_bytes() > before + 200 * MIB
 for piece in held:
     library.free(piece)
-assert resident_bytes() < before + malloc.KEPT_BYTES + 8 * MIB, resident_bytes() - before
+assert resident_bytes() < before + malloc.TRIM_THRESHOLD_BYTES + 8 * MIB, resident_bytes() - before
 """
 
 THREADS = """

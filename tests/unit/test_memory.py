@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from regstream.device import memory
-from regstream.device.memory import is_there, measured_peak, resident_bytes
+from regstream.device.memory import is_available, measured_peak, resident_bytes
 
 SIZE = 64 << 20
 
@@ -44,5 +44,5 @@ def test_the_cpu_has_no_peak_of_its_own_and_is_always_there() -> None:
     with measured_peak(torch.device("cpu")) as peak:
         pass
     assert peak.device_bytes == 0
-    assert is_there(torch.device("cpu"))
-    assert not is_there(torch.device("cuda:99"))
+    assert is_available(torch.device("cpu"))
+    assert not is_available(torch.device("cuda:99"))

@@ -327,7 +327,7 @@ def test_few_tokens_give_the_closed_form_too(num_tokens: int) -> None:
 def test_sums_that_are_not_finite_have_no_trustworthy_solution(value: float) -> None:
     problem = make()
     problem.x_TI[1][3, 5] = value
-    with pytest.raises(SolveError, match="condition inf even with a ridge"):
+    with pytest.raises(SolveError, match=r"ridge of 0\.001 of the median diagonal the matrix is not positive definite"):
         problem.solve(alpha=0.95)
 
 
@@ -339,20 +339,30 @@ def test_a_sum_that_is_no_sum_of_squares_is_refused_and_not_regularised_away(mon
     regression.add_tokens(torch.eye(2))
     monkeypatch.setattr(Gram, "add_to", lambda self, total, scale: total.add(matrix, scale))
     regression.add_candidate({"q": torch.ones(3, 2)}, {"q": torch.zeros(3, 2)}, weight=1.0)
-    with pytest.raises(SolveError, match="condition"):
+    with pytest.raises(SolveError, match="the matrix is not positive definite"):
         regression.solve(lambda name, rows: torch.zeros(3, 2))
 
 
 def test_a_solution_with_a_bad_residual_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NormalEquations, "_converges", lambda *_: True)
-    monkeypatch.setattr(system, "TRUSTED_RESIDUAL", 1e-12)
-    with pytest.raises(SolveError, match="residual"):
+    monkeypatch.setattr(system, "MAX_RESIDUAL", 1e-12)
+    with pytest.raises(SolveError, match=r"relative residual .* \(limit 1e-12\) with a ridge of"):
         make().solve(alpha=0.95)
 
 
 def test_a_route_that_does_not_converge_goes_down_the_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(NormalEquations, "_converges", lambda self, factorisation, start: factorisation.ridge >= 1e-5)
     assert make().solve(alpha=0.95)[1].ridge == 1e-5
+    monkeypatch.setattr(NormalEquations, "_converges", lambda *_: False)
+    with pytest.raises(SolveError, match=r"ridge of 0\.001 of the median diagonal the relative residual is above"):
+        make().solve(alpha=0.95)
+
+
+def test_an_error_of_a_solve_names_its_condition_and_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(factorisation.MAX_CONDITION, torch.float32, 1.0)
+    monkeypatch.setitem(factorisation.MAX_CONDITION_WITH_RIDGE, torch.float32, 1.0)
+    with pytest.raises(SolveError, match=r"the condition is \d\.\de\+\d\d \(limit 1e\+00\)"):
+        make().solve(alpha=0.95)
 
 
 def test_buffers_of_an_earlier_system_leave_no_trace() -> None:

@@ -348,7 +348,7 @@ def test_a_pooler_that_a_candidate_lacks_is_the_bases_in_the_result(made: Made, 
     tuned = edited(folders.candidates[0], tmp_path / "tuned", lambda t: [t.pop(n) for n in list(t) if "pooler" in n])
     plan = planned(tmp_path, folders.base, tuned, folders.candidates[1])
     without, left_out = plan.warnings
-    assert without == 'candidate "task0": without pooler.dense.bias, pooler.dense.weight; the result has the base\'s'
+    assert without == 'candidate "task0": lacks pooler.dense.bias, pooler.dense.weight; the result takes the base\'s'
     assert left_out.startswith('candidate "task1": left out: pooler.dense.bias, pooler.dense.weight: ')
     run(plan)
     result, base = read_result(plan.output), load_file(folders.base / "model.safetensors")

@@ -106,7 +106,7 @@ def changed_tensor(folder: Path, change: Callable[[dict[str, Any]], object]) -> 
 
 NORM = "model.layers.0.input_layernorm.weight"
 INCONSISTENT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "NaN": (lambda t: t[NORM].fill_(float("nan")), f"tensor {NORM} holds NaN"),
+    "NaN": (lambda t: t[NORM].fill_(float("nan")), f"tensor {NORM} contains NaN"),
     "missing": (lambda t: t.pop(NORM), f"tensor {NORM}"),
     "another shape": (lambda t: t.update({NORM: torch.zeros(3)}), f"tensor {NORM} has shape"),
     "unknown": (lambda t: t.update({f"{NORM}s": torch.zeros(3)}), f"tensor {NORM}s is not in the model"),

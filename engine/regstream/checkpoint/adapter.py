@@ -55,11 +55,12 @@ class Adapter(TensorReader):
         self.folder = folder
         self.config = read_adapter_config(folder)
         super().__init__(label, _read_tensors(folder, source), source)
-        names = _AdapterNames(self.config, self.tensors, model)
+        with label_boundary(str(self.file)):
+            names = _AdapterNames(self.config, self.tensors, model)
         if names.unknown:
-            unknown = f"{format_names(names.unknown, 3)} {'match' if len(names.unknown) > 1 else 'matches'}"
+            problem = f"holds tensors that {model.folder}, the model of the adapter, has no weight for"
             advice = _advice(names.unknown[0], model)
-            raise InputError(f"{self.file}: {unknown} no weight of {model.folder}, the model of the adapter{advice}")
+            raise InputError(f"{self.file}: {problem}: {format_names(names.unknown, 3)}{advice}")
         self.ignored_names = tuple(sorted(names.ignored_names))
         self.duplicates = tuple(sorted(names.duplicates))
         self.replacements: Mapping[str, str] = names.replacements
@@ -95,9 +96,8 @@ class Adapter(TensorReader):
         a_shape, b_shape = self.tensors[a].shape, self.tensors[b].shape
         if len(expected) != 2 or (a_shape, b_shape) != ((rank, expected[1]), (expected[0], rank)):
             raise InputError(
-                f"{self.file}: {a} and {_B.removeprefix('.')} have shapes {list(a_shape)} and {list(b_shape)}; rank"
-                f" {rank} of {ADAPTER_CONFIG} and {name}, (out, in) {list(expected)}, ask for [{rank}, in] and"
-                f" [out, {rank}]"
+                f"{self.file}: {a} is {list(a_shape)}, {_B.removeprefix('.')} is {list(b_shape)}; expected [rank, in]"
+                f" and [out, rank], of rank {rank} in {ADAPTER_CONFIG} and of {name}, [out, in] = {list(expected)}"
             )
         for factor in (a, b):
             if self.tensors[factor].dtype not in FLOAT_DTYPES:
@@ -123,7 +123,7 @@ class _AdapterNames:
             if own in model.tensors and bare != name:
                 known, entry = (self.adapted, module) if factored else (self.replacements, name)
                 if (first := known.setdefault(own, entry)) != entry:
-                    raise InputError(f"{first} and {entry} are both for {own}")
+                    raise InputError(f"{first} and {entry} are both for {own}; remove one")
             elif parameter in model.other_tensors.tensors or (
                 config.saves(parameter) and not model.family.has_parameter(own)
             ):
@@ -132,7 +132,8 @@ class _AdapterNames:
                 self.unknown.append(name)
         for own in self.adapted.keys() & self.replacements.keys():
             if not self.replacements[own].endswith(_BASE_LAYER):
-                raise InputError(f"{self.replacements[own]} and the factors of {self.adapted[own]} are both for {own}")
+                both = f"{self.replacements[own]} and the factors of {self.adapted[own]}"
+                raise InputError(f"{both} are both for {own}; remove one")
 
 
 def _headless_names(adapted: Mapping[str, str], model: Checkpoint) -> Iterator[str]:
@@ -158,7 +159,7 @@ def _read_tensors(folder: Path, source: Source) -> dict[str, TensorSpec]:
     for name, spec in stored.items():
         plain = f"{name.removesuffix(_DEFAULT)}.weight" if name.endswith(_DEFAULT) else name
         if plain in tensors or (plain != name and plain in stored):
-            raise InputError(f"{folder / ADAPTER_WEIGHTS}: holds {plain} twice, once as {name}")
+            raise InputError(f"{folder / ADAPTER_WEIGHTS}: holds {plain} twice, once as {name}; remove one")
         tensors[plain] = spec
     for name in tensors:
         if name.endswith((_A, _B, _BASE_LAYER)):

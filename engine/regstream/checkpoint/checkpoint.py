@@ -8,9 +8,9 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from regstream.checkpoint.header import TensorSpec
-from regstream.checkpoint.layout import read_layout, unindexed_files
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import LOCAL, Source
+from regstream.checkpoint.tensor_index import read_tensor_index, unindexed_files
 from regstream.checkpoint.wrapper_names import prefix_hint, strip_wrapper_names
 from regstream.errors import InputError, label_boundary
 from regstream.models.config.build import build_config
@@ -39,17 +39,17 @@ class Checkpoint(TensorReader):
         family: Family,
         *,
         config: Mapping[str, Any],
-        layout: Mapping[str, TensorSpec],
+        tensor_index: Mapping[str, TensorSpec],
         notes: Iterable[str] = (),
     ) -> None:
         self.folder = folder
         self.config = config
         self.family = family
-        self.layout = layout  # by the names in the files
+        self.tensor_index = tensor_index  # by the names in the files
         self.notes = tuple(notes)  # warnings about how it was read
-        self._stored = _own_names(family, layout)
-        super().__init__(label, {own: layout[name] for own, name in self._stored.items()}, source)
-        others = {name: layout[name] for name in layout.keys() - self._stored.values()}
+        self._stored = _own_names(family, tensor_index)
+        super().__init__(label, {own: tensor_index[name] for own, name in self._stored.items()}, source)
+        others = {name: tensor_index[name] for name in tensor_index.keys() - self._stored.values()}
         self.other_tensors = TensorReader(label, others, source)
 
     def config_with(self, **values: object) -> PreTrainedConfig:
@@ -85,17 +85,17 @@ class Checkpoint(TensorReader):
         """A parameter's name in the files; the parameter's own where they lack it."""
         return self._stored.get(name, name)
 
-    def include(self, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    def add_outside_tensors(self, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
         """Add tensors outside the model, by their names in the files; returns shapes by the names in `tensors`."""
         by_stored = {stored: own for own, stored in self._stored.items()}
         own_names = {by_stored.get(name, name): name for name in names}
         self._stored |= own_names
-        self.tensors = {**self.tensors, **{own: self.layout[name] for own, name in own_names.items()}}
+        self.tensors = {**self.tensors, **{own: self.tensor_index[name] for own, name in own_names.items()}}
         others = {name: spec for name, spec in self.other_tensors.tensors.items() if name not in own_names.values()}
         self.other_tensors = TensorReader(self.label, others, self.source)
-        return {own: self.layout[name].shape for own, name in own_names.items()}
+        return {own: self.tensor_index[name].shape for own, name in own_names.items()}
 
-    def untie(self, name: str, source: str) -> None:
+    def give_own_tensor(self, name: str, source: str) -> None:
         """Give a parameter that is tied to `source` a tensor of its own: that of `source` where it has none."""
         if name not in self.tensors:
             self.tensors = {**self.tensors, name: self.tensors[source]}
@@ -108,7 +108,7 @@ class Checkpoint(TensorReader):
     @property
     def files(self) -> tuple[Path, ...]:
         """The files of its tensors, in order of their names."""
-        located = self.locate(self.tensors)
+        located = self.readers_of(self.tensors)
         return tuple(sorted({reader.tensors[name].file for reader, names in located for name in names}))
 
     @property
@@ -118,7 +118,7 @@ class Checkpoint(TensorReader):
         shards = {f"shard {i} of {len(files)}, {file.name}": file for i, file in enumerate(files, start=1)}
         return {name: (self.source, file) for name, file in {CONFIG: self.folder / CONFIG, **shards}.items()}
 
-    def locate(self, names: Iterable[str]) -> Iterator[tuple[TensorReader, tuple[str, ...]]]:
+    def readers_of(self, names: Iterable[str]) -> Iterator[tuple[TensorReader, tuple[str, ...]]]:
         """What a read of these tensors reads: readers, and the names of tensors in each."""
         yield self, tuple(names)
 
@@ -153,11 +153,11 @@ def open_checkpoint(
             )
         if family.nested_config:
             config = nested_config(family, config, folder / CONFIG)
-        layout, notes = _strip_wrappers(label, family, read_layout(folder, source))
+        tensor_index, notes = _strip_wrappers(label, family, read_tensor_index(folder, source))
         if unindexed := unindexed_files(folder, source):
             reason = "its index does not name it; libraries may load it instead"
             notes.append(f"{label}: left out: {format_names(unindexed, 1)}: {reason}")
-        checkpoint = Checkpoint(label, folder, source, family, config=config, layout=layout, notes=notes)
+        checkpoint = Checkpoint(label, folder, source, family, config=config, tensor_index=tensor_index, notes=notes)
     _check_blocks(checkpoint)
     return checkpoint
 
@@ -168,22 +168,22 @@ def _check_blocks(checkpoint: Checkpoint) -> None:
     if isinstance(expected, int) and expected > checkpoint.num_blocks:
         raise InputError(
             f"{checkpoint.label}: {checkpoint.folder / CONFIG}: num_hidden_layers is {expected:,}, and the checkpoint's"
-            f" files hold {checkpoint.num_blocks:,} blocks ({blocks}.*){prefix_hint(checkpoint.layout, blocks)}"
+            f" files hold {checkpoint.num_blocks:,} blocks ({blocks}.*){prefix_hint(checkpoint.tensor_index, blocks)}"
         )
 
 
 def _strip_wrappers(
-    label: str, family: Family, layout: Mapping[str, TensorSpec]
+    label: str, family: Family, tensor_index: Mapping[str, TensorSpec]
 ) -> tuple[Mapping[str, TensorSpec], list[str]]:
-    """The layout without wrappers in its names, and a note where there were any."""
+    """The tensor_index without wrappers in its names, and a note where there were any."""
 
     def is_known(names: Iterable[str]) -> bool:
         return any(family.block_of(family.model_name(name)) == 0 for name in names)
 
-    found = strip_wrapper_names(layout, is_known)
+    found = strip_wrapper_names(tensor_index, is_known)
     renamed = [f"{stored} is read as {name}" for name, stored in found.items() if name != stored]
     notes = [f"{label}: a wrapper changed the names of its tensors: {example}" for example in renamed[:1]]
-    return {name: layout[stored] for name, stored in found.items()}, notes
+    return {name: tensor_index[stored] for name, stored in found.items()}, notes
 
 
 def _own_names(family: Family, stored: Mapping[str, object]) -> dict[str, str]:

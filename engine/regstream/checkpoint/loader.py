@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from regstream.checkpoint.adapted import AdaptedCheckpoint
+from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.adapter import open_adapter
 from regstream.checkpoint.auxiliary_names import AUXILIARY_PATTERNS
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from regstream.checkpoint.shared import LastReadCache, SharedCheckpoint
+from regstream.checkpoint.shared_checkpoint import LastReadCache, SharedCheckpoint
 from regstream.checkpoint.source import LOCAL, HubSource, Source
 from regstream.errors import label_boundary
 from regstream.events import Listener
@@ -19,7 +19,7 @@ from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate, Manifest
 from regstream.models.config.config_file import ADAPTER_CONFIG
 from regstream.models.families.family import Family
-from regstream.storage.run_folder import DOWNLOADED
+from regstream.storage.run_folder import DOWNLOADS
 
 #: The small files that describe a checkpoint.
 _DESCRIPTION = ("config.json", "model.safetensors.index.json")
@@ -35,7 +35,7 @@ class CheckpointLoader:
 
     def __init__(self, manifest: Manifest, pinned_commits: Mapping[str, str], listener: Listener) -> None:
         self.commits: dict[str, str] = {}
-        self.prefetcher = ShardPrefetcher(manifest.workdir / DOWNLOADED)
+        self.prefetcher = ShardPrefetcher(manifest.workdir / DOWNLOADS)
         self._base = manifest.merge.base
         self._num_adapters = Counter(c.model or self._base for c in manifest.candidates if c.adapter is not None)
         self._cache = LastReadCache()

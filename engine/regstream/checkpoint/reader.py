@@ -130,5 +130,4 @@ class TensorReader:
 
     def _refuse_nonfinite(self, name: str, values: Tensor) -> None:
         if not all_finite(values):
-            problem = "holds NaN or infinite values; a merge with it would be worthless"
-            raise InputError(f"{self.describe(name)} {problem}")
+            raise InputError(f"{self.describe(name)} contains NaN or infinite values; re-export the checkpoint")

@@ -19,7 +19,7 @@ from regstream.data.row_reader import ATTENTION_MASK, INPUT_IDS, field_columns
 from regstream.data.row_writer import write_rows
 from regstream.errors import InputError, error_boundary
 from regstream.events import Listener, ignore_event
-from regstream.hub.errors import CLIENT_ERRORS, HubError, hub_error_boundary
+from regstream.hub.errors import CLIENT_ERRORS, NOT_CACHED, HubError, hub_error_boundary
 from regstream.hub.repository import cache_revision, resolve_commit, warn_if_moved
 from regstream.manifest.schema import Calibration
 
@@ -54,7 +54,7 @@ class DatasetSampler:
             return file
         what = f"data set {calibration.dataset} at {commit[:12]}"
         if constants.HF_HUB_OFFLINE:
-            raise HubError(f"{what}: its rows are not in the cache, and HF_HUB_OFFLINE keeps off the network")
+            raise HubError(f"{what}: its rows are {NOT_CACHED}")
         with _dataset_errors(what), WeakFileLock(file.with_suffix(".lock")):  # other processes may sample the same rows
             if not file.exists() and not write_rows(file, _rows(what, calibration, (*columns, label), commit, seed)):
                 raise InputError(f"{what}: no rows")

@@ -1,8 +1,8 @@
-"""How glibc treats memory that was let go of: enough is kept to spare fresh pages, so little that it can be projected.
+"""Settings of glibc's malloc: how much freed memory stays with the process, so that peaks can be projected.
 
-A fresh page costs more than the arithmetic on it, so small tensors come from what the process has. Large ones, and
-what was kept when a step ends or the heap has grown, return to the operating system. Buffers that stay from block to
-block lie apart. Other C libraries are left as they are.
+A fresh page costs more than the arithmetic on it, so small tensors reuse freed memory; large ones, and all that is free
+at a `trim`, return to the operating system. Other C libraries are left as they are. Peak of the head step of CLIP
+ViT-B/32's shape, 2 blocks, 3 candidates: 456 MiB; without `trim` 647 (537 projected), without `single_arena` 503.
 """
 
 import ctypes
@@ -13,10 +13,10 @@ from functools import cache
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # <malloc.h>
 
 #: Larger pieces are mapped by themselves and return at once; glibc allows no more. Batches are made so that a block's
-#: activations in bfloat16 are smaller, up to 8B width (`calibration/composition.py`).
-_LARGE_BYTES = 32 << 20
+#: activations in bfloat16 are smaller, up to 8B width (`data/batch_policy.py`).
+_MMAP_THRESHOLD_BYTES = 32 << 20
 #: What stays free at the heap's end.
-KEPT_BYTES = 32 << 20
+TRIM_THRESHOLD_BYTES = 32 << 20
 
 
 def single_arena() -> None:
@@ -29,14 +29,14 @@ def single_arena() -> None:
 
 
 def trim() -> None:
-    """Give back what is free now, and from now on all that is large as soon as it is let go of.
+    """Return free memory to the operating system now, and from now on large pieces as soon as they are freed.
 
     By default glibc keeps what was freed by a rule that depends on what was freed before: then peaks are neither small
     nor the same from run to run.
     """
     if (library := _glibc()) is not None:
-        library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
-        library.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+        library.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
+        library.mallopt(_M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES)
         library.malloc_trim(0)
 
 

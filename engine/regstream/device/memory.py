@@ -22,8 +22,8 @@ def resident_bytes() -> int:
 
 
 @dataclass
-class Peak:
-    """What was measured within a `measured_peak`, complete once that has ended."""
+class StepMeasurement:
+    """What `measured_peak` measures; complete when its context ends."""
 
     num_bytes: int = field(default_factory=resident_bytes)
     device_bytes: int = 0  # the most that torch reserved on a CUDA device; 0 elsewhere
@@ -31,12 +31,12 @@ class Peak:
 
 
 @contextmanager
-def measured_peak(device: torch.device = _CPU) -> Iterator[Peak]:
+def measured_peak(device: torch.device = _CPU) -> Iterator[StepMeasurement]:
     """Measure the peak memory of the process and of a device, and the time, within the context.
 
     The process's is exact on Linux, sampled elsewhere.
     """
-    peak, started, stop = Peak(), time.monotonic(), threading.Event()
+    peak, started, stop = StepMeasurement(), time.monotonic(), threading.Event()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     sampler = None if _reset_high_water() else threading.Thread(target=_sample, args=(peak, stop), daemon=True)
@@ -68,13 +68,13 @@ def _high_water() -> int:
     return int(line.split()[1]) * 1024
 
 
-def _sample(peak: Peak, stop: threading.Event) -> None:
+def _sample(peak: StepMeasurement, stop: threading.Event) -> None:
     while not stop.is_set():
         peak.num_bytes = max(peak.num_bytes, resident_bytes())
         time.sleep(_SAMPLE_SECONDS)
 
 
-def is_there(device: torch.device) -> bool:
+def is_available(device: torch.device) -> bool:
     """Whether this machine has the device."""
     if device.type == "cuda":
         return (device.index or 0) < torch.cuda.device_count()
@@ -88,7 +88,7 @@ def free_device_bytes(device: torch.device) -> int:
     return int(torch.mps.recommended_max_memory())
 
 
-def keep_within(device: torch.device, num_bytes: int) -> None:
+def limit_device_memory(device: torch.device, num_bytes: int) -> None:
     """Have allocations on a CUDA device fail beyond so many bytes rather than take what others were promised."""
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory

@@ -10,7 +10,7 @@ Sent = tuple[Tensor, torch.cuda.Event | None]
 
 
 class DevicePrefetcher:
-    """`send` may be called in another thread; `arrived` where the tensor is used. On the CPU both do nothing."""
+    """`send` may be called in another thread; `wait` where the tensor is used. On the CPU both do nothing."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -20,6 +20,9 @@ from regstream.errors import InputError
 
 _RESUMES = "what was transferred is kept; rerun the command to continue"
 
+OFFLINE = "HF_HUB_OFFLINE=1 forbids network access; unset it"
+NOT_CACHED = f"not in the cache, and {OFFLINE} or download first"
+
 #: What the client raises about the network and the disk.
 CLIENT_ERRORS = (HTTPError, OSError, HFValidationError)
 
@@ -65,7 +68,7 @@ def _reason(error: Exception) -> str:
         case FileMetadataError():
             reason = f"unexpected answer from the hub: {_first_line(cause)}"
         case OfflineModeIsEnabled():
-            reason = "not in the cache, and HF_HUB_OFFLINE keeps off the network"
+            reason = NOT_CACHED
         case _:
             reason = f"the hub cannot be reached ({type(cause).__name__}: {_first_line(cause)}); {_RESUMES}"
     return reason

@@ -16,7 +16,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff
 
 from regstream.events import Listener, Warned
-from regstream.hub.errors import HubError, hub_error_boundary
+from regstream.hub.errors import NOT_CACHED, HubError, hub_error_boundary
 
 Kind = Literal["model", "dataset"]
 
@@ -115,7 +115,7 @@ def resolve_commit(repo: str, revision: str | None, *, kind: Kind = "model") -> 
     if constants.HF_HUB_OFFLINE:
         reference = _cached(repo, kind) / "refs" / name
         if not reference.is_file():
-            raise HubError(f"{repo}@{name}: not in the cache, and HF_HUB_OFFLINE keeps off the network")
+            raise HubError(f"{repo}@{name}: {NOT_CACHED}")
         return reference.read_text().strip()
     with hub_error_boundary(f"{repo}@{name}"):
         # Not `HfApi.model_info`, which fails when the hub limits its rate.
@@ -175,7 +175,7 @@ def _list_hub(repo: str, commit: str) -> Iterator[HubFile]:
 def _list_cache(repo: str, commit: str) -> Iterator[HubFile]:
     folder = _cached(repo) / "snapshots" / commit
     if not folder.is_dir():
-        raise HubError(f"{repo} at {commit}: not in the cache, and HF_HUB_OFFLINE keeps off the network")
+        raise HubError(f"{repo} at {commit}: {NOT_CACHED}")
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         target = path.resolve().name  # a blob's name is its digest
         digest = target if path.is_symlink() and len(target) in (_COMMIT_DIGITS, SHA256_DIGITS) else None

@@ -13,7 +13,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOpera
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash
 
-from regstream.hub.errors import HubError, hub_error_boundary
+from regstream.hub.errors import OFFLINE, HubError, hub_error_boundary
 
 #: Weights that a library might load besides those that the index names, or in their place.
 _WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
@@ -61,7 +61,7 @@ def upload_files(
         OSError: a file cannot be read.
     """
     if constants.HF_HUB_OFFLINE:
-        raise HubError(f"{repo}: HF_HUB_OFFLINE keeps off the network")
+        raise HubError(f"{repo}: {OFFLINE}")
     branch = _Branch(repo, revision or constants.DEFAULT_REVISION)
     branch.prepare(private=private)
     present = branch.list_files()

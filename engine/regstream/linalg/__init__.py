@@ -4,9 +4,9 @@ cholesky.py: factorisation, substitution, refinement and a condition estimate
 factorisation.py: the fallback sequence: Cholesky, refinement in float64, a ridge
 finite.py: whether a tensor holds a NaN or an infinity
 gram.py: XᵀX of one candidate's tokens, summed batch by batch
+iterated_tikhonov.py: the solution of a singular system, which keeps the mean where no token goes
 normal_equations.py: the sums of an input group over all candidates, and the solve
+packed_symmetric.py: a symmetric matrix in one triangle, so that two share a square
 regression_memory.py: the bytes that these take, from shapes
-solve_report.py: what is reported of a solve
-spectral.py: the solution of a singular system, which keeps the mean where no token goes
-symmetric.py: a symmetric matrix in one triangle, so that two share a square
+solve_report.py: the report of a solve
 """

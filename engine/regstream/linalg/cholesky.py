@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from regstream.linalg.symmetric import Symmetric
+from regstream.linalg.packed_symmetric import PackedSymmetric
 
 _ITERATIONS = 6
 _REFINEMENTS = 3  # at most
@@ -20,7 +20,7 @@ _BLOCK = 128  # of the factorisation; wider diagonal blocks would be split among
 _SOLVED_COLUMNS = 256  # at a time
 
 
-def cholesky(matrix: Symmetric) -> Tensor | None:
+def cholesky(matrix: PackedSymmetric) -> Tensor | None:
     """Factor a matrix = L Lᵀ. Returns its square with L in the lower triangle; None where it is not positive definite.
 
     In block columns of a fixed width, all but their small diagonal blocks by matrix products: in place, and as fast as
@@ -62,7 +62,7 @@ def _substitute(triangle_PP: Tensor, rhs_NP: Tensor, *, upper: bool) -> None:
     rhs_NP.copy_(packed_NP)
 
 
-def refine_rows(matrix: Symmetric, lower_II: Tensor, rhs_NI: Tensor) -> None:
+def refine_rows(matrix: PackedSymmetric, lower_II: Tensor, rhs_NI: Tensor) -> None:
     """As `solve_rows`, with residuals in float64 fed back until they change nothing (Higham, chapter 12).
 
     Takes the solution of the float32 matrix to float32's own accuracy while the condition is well below 1e7.
@@ -84,7 +84,7 @@ def refine_rows(matrix: Symmetric, lower_II: Tensor, rhs_NI: Tensor) -> None:
         rows_PI.copy_(solution_PI)
 
 
-def condition_estimate(matrix: Symmetric, lower_II: Tensor) -> float:
+def condition_estimate(matrix: PackedSymmetric, lower_II: Tensor) -> float:
     """The 2-norm condition number from below, by a few power and inverse iterations from a fixed start."""
     width = matrix.width
     start = torch.randn(1, width, generator=torch.Generator().manual_seed(width)).to(lower_II)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from regstream.errors import SolveError
 from regstream.linalg.cholesky import cholesky, condition_estimate, refine_rows, solve_rows
+from regstream.linalg.iterated_tikhonov import correct_rows
+from regstream.linalg.packed_symmetric import PackedSymmetric
 from regstream.linalg.solve_report import Route
-from regstream.linalg.spectral import correct_rows
-from regstream.linalg.symmetric import Symmetric
 
 #: Ridges tried in turn, relative to the median of the diagonal. Directions of eigenvalues well below the one that is
 #: taken count as unvisited. The first is above the rounding of what is summed: of the sums themselves in float32; in
@@ -26,16 +26,18 @@ RIDGES = {
 REFINE_ABOVE = {torch.float32: 1e4, torch.float64: float("inf")}
 #: Above this condition a solution says more about rounding than about the candidates: try the next ridge. In float64
 #: too: a direction that tokens visit only by the rounding of activations would get weights a thousand times too large.
-TRUSTED_CONDITION = {torch.float32: 1e7, torch.float64: 1e9}
+MAX_CONDITION = {torch.float32: 1e7, torch.float64: 1e9}
 #: Above this one substitution itself goes wrong, with a ridge too.
-BEARABLE_CONDITION = {torch.float32: 1e7, torch.float64: 1e13}
+MAX_CONDITION_WITH_RIDGE = {torch.float32: 1e7, torch.float64: 1e13}
+#: Of a solution, relative.
+MAX_RESIDUAL = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Factorisation:
     """A system of unit diagonal with a ridge, factored, and how its right-hand sides are solved for."""
 
-    matrix: Symmetric
+    matrix: PackedSymmetric
     lower_II: Tensor
     condition: float
     ridge: float
@@ -65,22 +67,24 @@ class Factorisation:
         return float(left_NI.norm()) / size if size else float(left_NI.norm())
 
 
-def factorise(matrix: Symmetric, unit_ridge_I: Tensor, converges: Callable[[Factorisation], bool]) -> Factorisation:
-    """Factor with the first ridge, a multiple of `unit_ridge_I`, with which solutions converge.
+def factorise(matrix: PackedSymmetric, unit_ridge_I: Tensor, accepts: Callable[[Factorisation], bool]) -> Factorisation:
+    """Factor with the first ridge, a multiple of `unit_ridge_I`, whose solutions `accepts` allows.
 
     Raises:
         SolveError: none of the ridges gives a solution.
     """
-    dtype, condition, ridge = matrix.square_II.dtype, float("inf"), 0.0
+    dtype, ridge, problem = matrix.square_II.dtype, 0.0, ""
     for ridge in RIDGES[dtype]:
         # An input may be so small beside the others that it is hardly visited itself.
         ridge_I = (unit_ridge_I * ridge).clamp_(max=1.0)
         matrix.set_diagonal(1.0 + ridge_I)
         lower_II = cholesky(matrix)
         if lower_II is None:
+            problem = "the matrix is not positive definite"
             continue
         condition = condition_estimate(matrix, lower_II)
-        if condition > (BEARABLE_CONDITION if ridge else TRUSTED_CONDITION)[dtype]:
+        if condition > (limit := (MAX_CONDITION_WITH_RIDGE if ridge else MAX_CONDITION)[dtype]):
+            problem = f"the condition is {condition:.1e} (limit {limit:.0e})"
             continue
         factorisation = Factorisation(
             matrix=matrix,
@@ -90,12 +94,13 @@ def factorise(matrix: Symmetric, unit_ridge_I: Tensor, converges: Callable[[Fact
             ridge_I=ridge_I,
             is_refined=condition > REFINE_ABOVE[dtype],
         )
-        if converges(factorisation):
+        if accepts(factorisation):
             return factorisation
-    raise SolveError(f"condition {condition:.1e} even with a ridge of {ridge:g} of the diagonal")
+        problem = f"the relative residual is above {MAX_RESIDUAL:.0e}"
+    raise SolveError(f"with a ridge of {ridge:g} of the median diagonal {problem}")
 
 
-def visited_condition(sums: torch.dtype, tokens: torch.dtype) -> float:
+def max_determined_condition(sums: torch.dtype, tokens: torch.dtype) -> float:
     """The condition above which some directions may be visited by nothing but the rounding of tokens of a dtype.
 
     Rounding to steps of eps has a variance of eps² / 12. Sums in float32 are taken where α bounds the
@@ -103,4 +108,4 @@ def visited_condition(sums: torch.dtype, tokens: torch.dtype) -> float:
     """
     if sums == torch.float32:
         return float("inf")
-    return min(TRUSTED_CONDITION[sums], 12 / torch.finfo(tokens).eps ** 2)
+    return min(MAX_CONDITION[sums], 12 / torch.finfo(tokens).eps ** 2)

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from regstream.device.matmul_precision import MatmulPrecision, default_precision
 from regstream.device.workspace import Workspace
-from regstream.linalg.symmetric import Symmetric, transpose
+from regstream.linalg.packed_symmetric import PackedSymmetric, transpose
 
 #: Tokens multiplied at a time. Fixed, since the chunking decides the last bits of the sums.
 TOKENS_AT_A_TIME = 2048
 #: Tokens that are stored instead of their product, at most.
-MOST_STORED = 2048
+MAX_STORED_TOKENS = 2048
 
 
 def accumulation_dtype(alpha: float) -> torch.dtype:
@@ -32,7 +32,7 @@ class Gram:
     product: for fewer than half the inputs, Xᵀ(XDᵀ) is less work than (XᵀX)Dᵀ.
     """
 
-    def __init__(self, product: Symmetric, workspace: Workspace, slot: str = "stored tokens") -> None:
+    def __init__(self, product: PackedSymmetric, workspace: Workspace, slot: str = "stored tokens") -> None:
         """`slot` of the workspace takes tokens that are stored."""
         self.num_tokens = 0
         self.dtype = product.square_II.dtype
@@ -80,7 +80,7 @@ class Gram:
         norm_I: Tensor = torch.linalg.vector_norm(self._tokens_TI, dim=0)
         return norm_I.square_()
 
-    def add_to(self, total: Symmetric, scale: float) -> None:
+    def add_to(self, total: PackedSymmetric, scale: float) -> None:
         """Add the sum times `scale` to another."""
         if self.stores:
             with self._precision.exact_fast_matmul(self._workspace.device):
@@ -103,4 +103,4 @@ class Gram:
 
 def stores_tokens(num_tokens: int, in_features: int) -> bool:
     """Whether so many tokens are stored instead of their product."""
-    return 2 * num_tokens < in_features and num_tokens <= MOST_STORED
+    return 2 * num_tokens < in_features and num_tokens <= MAX_STORED_TOKENS

@@ -8,7 +8,7 @@ W = R + D and any reference R,
 R is the first candidate's weight, or that of the model which all candidates are adapters on: known before the others
 are read, and about as near to them as their mean is, so that rounding scales with the candidates' spread and not with
 the weights. Where the system is singular, or nearly so, its solution starts from the weighted mean of (Wᵢ − R) and is
-corrected only in directions that tokens visit (`spectral`): one that no token visits keeps the mean of the candidates.
+corrected only in directions that tokens visit (`iterated_tikhonov`): one that no token visits keeps that mean.
 
 Shape suffixes: I in-features, O out-features.
 """
@@ -20,19 +20,17 @@ from torch import Tensor
 
 from regstream.device.workspace import ROW_PADDING, Workspace
 from regstream.errors import SolveError
-from regstream.linalg.factorisation import Factorisation, factorise
+from regstream.linalg.factorisation import MAX_RESIDUAL, Factorisation, factorise
 from regstream.linalg.gram import Gram, accumulation_dtype
+from regstream.linalg.iterated_tikhonov import FILTERED_ROWS, InitialSolution, MeanRows
+from regstream.linalg.packed_symmetric import PackedSymmetric, blocks_width
 from regstream.linalg.solve_report import SolveReport
-from regstream.linalg.spectral import FILTERED_ROWS, MeanRows, Start
-from regstream.linalg.symmetric import Symmetric, blocks_width
 
 #: Output rows handled at a time.
 PANEL_ROWS = 1024
-#: Of the median of the diagonal: an input below it is lost in the rounding of what a linear makes of the others, and to
-#: count it would take weights that are larger by as much as it is smaller.
-DEAD_INPUT = torch.finfo(torch.float32).eps ** 2
-#: The largest relative residual that is still called a solution.
-TRUSTED_RESIDUAL = 1e-3
+#: An input whose diagonal is below this ratio of the median takes the mean: rounding hides it, and a regression would
+#: give it huge weights.
+DEAD_INPUT_RATIO = torch.finfo(torch.float32).eps ** 2
 _PROBES = 4
 
 
@@ -55,8 +53,8 @@ class NormalEquations:
         shapes |= dict.fromkeys(("sum", "own"), (self._width, blocks_width(self._width)))
         buffers = workspace.buffers(f"sums of {group}", shapes, self.dtype)
         square_II = buffers["square"][:, : self._width]
-        self._sum = Symmetric(square_II, buffers["sum"])
-        self._gram = Gram(Symmetric(square_II.T, buffers["own"]), workspace, f"stored tokens of {group}")
+        self._sum = PackedSymmetric(square_II, buffers["sum"])
+        self._gram = Gram(PackedSymmetric(square_II.T, buffers["own"]), workspace, f"stored tokens of {group}")
         self._rhs_OI = workspace.buffers(f"right-hand sides of {group}", linears, self.dtype)
         self._num_tokens = 0
         self._sum.zero()
@@ -69,7 +67,7 @@ class NormalEquations:
         return self._gram.num_tokens
 
     def begin_candidate(self, num_tokens: int) -> None:
-        """Start with the next candidate, of whom so many tokens will be observed."""
+        """InitialSolution with the next candidate, of whom so many tokens will be observed."""
         self._gram.reset(num_tokens)
 
     def add_tokens(self, *inputs_TI: Tensor) -> None:
@@ -95,14 +93,14 @@ class NormalEquations:
             return
         diagonal_I = self._gram.diagonal()
         for name, rhs_OI in self._rhs_OI.items():
-            for rows in _panels(rhs_OI.shape[0], PANEL_ROWS):
+            for rows in _panels(rhs_OI.shape[0]):
                 delta_PI = self._workspace.matrix(rows.stop - rows.start, self._width, self.dtype)
                 delta_PI.copy_(own[name][rows]).sub_(reference[name][rows])
                 self._gram.multiply(delta_PI, rhs_OI[rows], self._alpha * scale)
                 rhs_OI[rows].add_(delta_PI.mul_(diagonal_I), alpha=(1 - self._alpha) * scale)
 
     def solve(self, mean: MeanRows) -> tuple[Mapping[str, Tensor], SolveReport]:
-        """SolveReport for D, (O, I) in the sums' dtype for each linear, in this object's own buffers.
+        """Solve for D, (O, I) in the sums' dtype for each linear, in this object's own buffers.
 
         `mean` is asked only where a ridge is needed or an input is dead, which is rare: rather than kept, the mean is
         read again then. The Gram matrix of the last candidate is overwritten by the factorisation.
@@ -111,23 +109,26 @@ class NormalEquations:
             SolveError: no ridge of the fallback sequence gives a residual that can be trusted.
         """
         scale_I, unscale_I = self._equilibrate()
-        start = Start(mean, unscale_I)
+        start = InitialSolution(mean, unscale_I)
         factorisation = factorise(self._sum, self._ridge(scale_I), lambda found: self._converges(found, start))
-        probes = [probe_NO @ rhs_OI for _, probe_NO, rhs_OI in self._probed()]
+        probes = [probe_NO @ rhs_OI for _, probe_NO, rhs_OI in self._random_probes()]
         for name, rhs_OI in self._rhs_OI.items():
             for rows in _panels(rhs_OI.shape[0], FILTERED_ROWS if factorisation.ridge else PANEL_ROWS):
                 start_PI = start.rows(name, rows) if factorisation.ridge else None
                 factorisation.solve_rows(rhs_OI[rows], start_PI)
         residual = max(
             factorisation.residual(probe_NI, probe_NO @ solution_OI)
-            for probe_NI, (_, probe_NO, solution_OI) in zip(probes, self._probed(), strict=True)
+            for probe_NI, (_, probe_NO, solution_OI) in zip(probes, self._random_probes(), strict=True)
         )
-        if not residual <= TRUSTED_RESIDUAL:
-            raise SolveError(f"residual {residual:.1e} with a ridge of {factorisation.ridge:g} of the diagonal")
+        if not residual <= MAX_RESIDUAL:
+            raise SolveError(
+                f"relative residual {residual:.1e} (limit {MAX_RESIDUAL:.0e})"
+                f" with a ridge of {factorisation.ridge:g} of the median diagonal"
+            )
         dead_I = scale_I == 0
         for name, solution_OI in self._rhs_OI.items():
             solution_OI.mul_(scale_I)
-            for rows in _panels(solution_OI.shape[0], PANEL_ROWS) if bool(dead_I.any()) else ():
+            for rows in _panels(solution_OI.shape[0]) if bool(dead_I.any()) else ():
                 solution_OI[rows, dead_I] = mean(name, rows)[:, dead_I]
         return self._rhs_OI, SolveReport(
             group=self.group,
@@ -146,7 +147,7 @@ class NormalEquations:
         diagonal_I = self._sum.diagonal()
         tiny = torch.finfo(torch.float32).tiny
         live_I = diagonal_I[diagonal_I > tiny]
-        dead_I = diagonal_I <= max(tiny, DEAD_INPUT * float(live_I.median()) if len(live_I) else 0.0)
+        dead_I = diagonal_I <= max(tiny, DEAD_INPUT_RATIO * float(live_I.median()) if len(live_I) else 0.0)
         scale_I = diagonal_I.rsqrt().masked_fill_(dead_I, 0.0)
         self._sum.scale(scale_I * self._alpha**0.5)
         for rhs_OI in self._rhs_OI.values():
@@ -162,24 +163,24 @@ class NormalEquations:
         live_I = scale_I[scale_I > 0]
         return (scale_I / live_I.median()).square_() if len(live_I) else scale_I
 
-    def _converges(self, factorisation: Factorisation, start: Start) -> bool:
+    def _converges(self, factorisation: Factorisation, start: InitialSolution) -> bool:
         """Whether the route holds on a few combinations of the right-hand sides, before any is overwritten."""
-        for name, probe_NO, rhs_OI in self._probed():
+        for name, probe_NO, rhs_OI in self._random_probes():
             rhs_NI = probe_NO @ rhs_OI
             solution_NI = rhs_NI.clone()
-            start_NI = start.combined(name, probe_NO) if factorisation.ridge else None
+            start_NI = start.random_combinations(name, probe_NO) if factorisation.ridge else None
             factorisation.solve_rows(solution_NI, start_NI)
-            if not factorisation.residual(rhs_NI, solution_NI) <= TRUSTED_RESIDUAL:
+            if not factorisation.residual(rhs_NI, solution_NI) <= MAX_RESIDUAL:
                 return False
         return True
 
-    def _probed(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+    def _random_probes(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Each linear's right-hand sides (or solutions), behind the same few random combinations of its rows."""
         for name, rhs_OI in self._rhs_OI.items():
             generator = torch.Generator().manual_seed(rhs_OI.shape[0])
             yield name, torch.randn(_PROBES, rhs_OI.shape[0], generator=generator).to(rhs_OI), rhs_OI
 
 
-def _panels(num_rows: int, at_a_time: int) -> Iterator[slice]:
+def _panels(num_rows: int, at_a_time: int = PANEL_ROWS) -> Iterator[slice]:
     for start in range(0, num_rows, at_a_time):
         yield slice(start, min(start + at_a_time, num_rows))

@@ -7,18 +7,18 @@ import torch
 from regstream.device.workspace import ROW_PADDING
 from regstream.linalg.cholesky import REFINED_ROWS
 from regstream.linalg.gram import TOKENS_AT_A_TIME, accumulation_dtype, stores_tokens
+from regstream.linalg.iterated_tikhonov import FILTERED_ROWS
 from regstream.linalg.normal_equations import PANEL_ROWS
-from regstream.linalg.spectral import FILTERED_ROWS
-from regstream.linalg.symmetric import PANEL_COLUMNS, blocks_width
+from regstream.linalg.packed_symmetric import PANEL_COLUMNS, blocks_width
 
 #: (out, in) by linear, of one input group.
-Shapes = Mapping[str, tuple[int, int]]
+LinearShapes = Mapping[str, tuple[int, int]]
 #: Copies of some rows of a singular system's solution: it, its correction, what is damped, and means read again.
 _FILTERED_COPIES = 10
 
 
 def regression_bytes(
-    groups: Sequence[Shapes], *, alpha: float, tokens: Sequence[int], largest_batch: int, dtype: torch.dtype
+    groups: Sequence[LinearShapes], *, alpha: float, tokens: Sequence[int], largest_batch: int, dtype: torch.dtype
 ) -> dict[str, int]:
     """What the normal equations of some groups hold together; `tokens` by candidate, of activations of a dtype."""
     sums = accumulation_dtype(alpha)
@@ -34,7 +34,7 @@ def regression_bytes(
     return {name: count * sums.itemsize for name, count in values.items()}
 
 
-def refinement_bytes(shapes: Shapes, *, alpha: float, transposed: bool) -> int:
+def refinement_bytes(shapes: LinearShapes, *, alpha: float, transposed: bool) -> int:
     """Rows in float64 three times, and a panel of the matrix in float64.
 
     Sums in float64 may be singular: rows on their way to a solution, and of what is read again for its mean a whole
@@ -47,7 +47,7 @@ def refinement_bytes(shapes: Shapes, *, alpha: float, transposed: bool) -> int:
     return (3 * REFINED_ROWS + PANEL_COLUMNS) * width * 8
 
 
-def _scratch_values(shapes: Shapes, largest_batch: int, *, is_cast: bool) -> int:
+def _scratch_values(shapes: LinearShapes, largest_batch: int, *, is_cast: bool) -> int:
     """Tokens on their way to a product in another dtype; later rows of a candidate's difference."""
     width = _width(shapes)
     differences = min(max(out for out, _ in shapes.values()), PANEL_ROWS) * (width + ROW_PADDING)
@@ -57,5 +57,5 @@ def _scratch_values(shapes: Shapes, largest_batch: int, *, is_cast: bool) -> int
     return max(num_tokens * width + ROW_PADDING * max(num_tokens, width), differences)
 
 
-def _width(shapes: Shapes) -> int:
+def _width(shapes: LinearShapes) -> int:
     return next(iter(shapes.values()))[1]

@@ -1,4 +1,4 @@
-"""What is said of one solve."""
+"""The report of one solve."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -24,4 +24,4 @@ class SolveReport:
     condition: float
     residual: float
     ridge: float
-    dead_inputs: int  # inputs that were zero in every token; they take the mean of the candidates
+    dead_inputs: int  # zero, or negligible beside the others; they take the mean of the candidates

@@ -4,7 +4,7 @@ Loading this file imports no torch, so that a manifest is validated against its 
 """
 
 from abc import ABC
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
@@ -16,14 +16,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from regstream.device.workspace import Workspace
+    from regstream.linalg.iterated_tikhonov import MeanRows
     from regstream.linalg.solve_report import SolveReport
 
 #: What becomes of a parameter. `combine` is the method's own formula for parameters that it does not regress.
 MergeRule = Literal["regress", "average", "base", "combine"]
 #: The blocks that hidden states passed on their way to a block: the merged ones, or each candidate's own.
 Prefix = Literal["merged", "own"]
-#: Some output rows of a linear: the weighted mean of the candidates' differences Wᵢ − R, (rows, I), in the sums' dtype.
-MeanRows = Callable[[str, slice], "Tensor"]
 
 
 class Stream(Enum):
@@ -104,7 +103,7 @@ class GroupStatistics(Protocol):
         Without a reference the candidate is the reference itself.
         """
 
-    def solve(self, mean: MeanRows) -> tuple[Mapping[str, "Tensor"], "SolveReport"]:
+    def solve(self, mean: "MeanRows") -> tuple[Mapping[str, "Tensor"], "SolveReport"]:
         """Solve for the difference from the reference, (O, I) by linear, in buffers that the caller may overwrite.
 
         Raises:

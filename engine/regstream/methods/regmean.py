@@ -69,12 +69,12 @@ class RegMean(Method):
 
     def solve_warning(self, report: "SolveReport", dtype: "torch.dtype") -> str | None:
         """Whether tokens determine the system, by more than their rounding."""
-        from regstream.linalg.factorisation import visited_condition
+        from regstream.linalg.factorisation import max_determined_condition
         from regstream.linalg.gram import accumulation_dtype
 
         if report.ridge > 0:
             return "near-singular: in directions that no token reaches the result is the mean of the candidates"
-        if report.condition > visited_condition(accumulation_dtype(self.options.alpha), dtype):
+        if report.condition > max_determined_condition(accumulation_dtype(self.options.alpha), dtype):
             return (
                 "ill-conditioned: in directions that tokens reach by little more than rounding weights may be too large"
             )

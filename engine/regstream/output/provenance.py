@@ -19,7 +19,7 @@ from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import STATE, Candidate
 from regstream.plan.plan import Plan
 from regstream.storage import digests, durable
-from regstream.storage.identity import Identity
+from regstream.storage.identity_differences import Identity
 from regstream.storage.journal import CommittedStep
 from regstream.storage.json_file import dump_json
 from regstream.storage.regular_file import check_regular

@@ -24,17 +24,17 @@ from regstream.output.provenance import (
 )
 from regstream.plan.plan import Plan
 from regstream.storage import durable
-from regstream.storage.identity import Identity
+from regstream.storage.identity_differences import Identity
 from regstream.storage.journal import CommittedStep
 from regstream.storage.json_file import dump_json
 from regstream.storage.locking import exclusive_lock
-from regstream.storage.run_folder import LOCK, PUBLISHED, RunFolder
+from regstream.storage.run_folder import LOCK, STAGED, RunFolder
 from regstream.validation.auxiliary_files import auxiliary_files, published_config
 
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 CARD = "README.md"
-_TEMPORARY = PUBLISHED + durable.TEMPORARY_SUFFIX
+_TEMPORARY = STAGED + durable.TEMPORARY_SUFFIX
 
 
 def result_files(plan: Plan) -> frozenset[str]:

@@ -9,7 +9,7 @@ from regstream.output.provenance import is_published, read_provenance
 from regstream.output.publish import CARD
 from regstream.plan.plan import Plan
 from regstream.plan.run_identity import identify
-from regstream.storage.identity import Identity, differences
+from regstream.storage.identity_differences import Identity, differences
 
 #: The parts of an identity that define the merge; the others name the machine and versions, which affect last bits.
 _MERGE_KEYS = ("manifest", "hub", "base", "candidates", "calibration")

@@ -54,7 +54,7 @@ def _check_model(folder: Path, architecture: object) -> Iterator[str]:
         result = open_checkpoint("result", folder, family=_recorded_family(folder, architecture))
         model = LayeredModel(result.family, result.model_config, dtype=torch.float32, device=torch.device("cpu"))
         model.drop_parameters(result.missing_optional(model.shapes))
-        result.include(check_base(result, model).prediction_layers)
+        result.add_outside_tensors(check_base(result, model).prediction_layers)
         _check_index(folder, result)
         for name, spec in result.tensors.items():
             result.read({name: torch.empty(spec.shape, dtype=spec.dtype)})

@@ -56,7 +56,7 @@ def check_memory(merge: OpenedMerge, space: MemorySpace, step: str, terms: Mappi
 
 
 def disk_needs(merge: OpenedMerge, shards: DownloadPlan) -> Iterator[tuple[Path, int]]:
-    """What a run still has to take where: its own shards, two generations of hidden states, and shards of the hub."""
+    """What a run still has to take where: its own shards, hidden states of two depths, and shards of the hub."""
     yield merge.output, int(sum(_missing_bytes(merge)) * DISK_MARGIN)
     yield merge.workdir, int(2 * hidden_state_bytes(merge) * DISK_MARGIN)
     if shards.peak_shard_bytes > shards.downloaded_bytes:

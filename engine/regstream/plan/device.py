@@ -22,7 +22,7 @@ def choose_device(name: str | None, *, device_memory: int | None = None) -> torc
     except ValueError as error:
         raise ManifestError(f"device: {error}") from error
     device = torch.device(name)
-    if memory.is_there(device) or device_memory is not None:
+    if memory.is_available(device) or device_memory is not None:
         return device
     found = f"{torch.cuda.device_count()} CUDA devices" if device.type == "cuda" else "no such device"
     advice = 'set device = "cpu", or plan for another machine by setting its device_memory'

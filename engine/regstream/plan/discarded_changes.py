@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from regstream.checkpoint.adapted import AdaptedCheckpoint
+from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.source import HubSource
 from regstream.errors import InputError

@@ -22,26 +22,27 @@ def make_steps(
     shapes: ParameterShapes,
     itemsize: int = 4,
     *,
-    carried: ParameterShapes = MappingProxyType({}),
+    copied_from_base: ParameterShapes = MappingProxyType({}),
     stored_name: Callable[[str], str] = str,
 ) -> tuple[Step, ...]:
     """Lay out the steps for a model's parameters, each value of which takes `itemsize` bytes in the result.
 
-    `carried` are tensors of the base that the model does not have, and the result gets as they are, with the head.
+    `copied_from_base` are tensors that the model does not have; the result gets the base's, with the head.
     `stored_name` gives a parameter's name in the files of base and result.
 
     Raises:
         ManifestError: a rule matches nothing or names blocks that do not exist.
     """
     num_blocks = 1 + max(block for name in shapes if (block := family.block_of(name)) is not None)
-    _check_rules(manifest.rules, family, {**shapes, **carried}, num_blocks)
+    all_shapes = {**shapes, **copied_from_base}
+    _check_rules(manifest.rules, family, all_shapes, num_blocks)
     rules = _Rules(manifest, method, family, num_blocks)
-    parameters = {name: _parameter(name, shape, family, stored_name) for name, shape in {**shapes, **carried}.items()}
+    parameters = {name: _parameter(name, shape, family, stored_name) for name, shape in all_shapes.items()}
     steps: list[tuple[Kind, int | None, list[PlannedParameter]]] = []
     for kind, block in _kinds(num_blocks):
         found = [rules.planned(parameters[name]) for name in shapes if _belongs(family, name, kind, block)]
         if kind == "head":
-            found += [_planned(parameters[name], "base") for name in carried]
+            found += [_planned(parameters[name], "base") for name in copied_from_base]
         if found:
             steps.append((kind, block, _in_group_order(found, family)))
     regresses = [any(p.rule == "regress" for p in found) for _, _, found in steps]

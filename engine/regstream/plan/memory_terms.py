@@ -23,7 +23,7 @@ MemorySpace = Literal["host", "device"]
 #: Allocated by libraries once they multiply large matrices.
 _LIBRARIES_BYTES = 40 << 20
 #: Free memory that the heap keeps after a batch, at most: at its end and in holes.
-_HEAP_BYTES = malloc.KEPT_BYTES * 3 // 2
+_HEAP_BYTES = malloc.TRIM_THRESHOLD_BYTES * 3 // 2
 #: Panels of tensors, chunks of a mean, read buffers, and what a matrix product packs.
 _PANELS_BYTES = 32 << 20
 #: Activations of a block as wide as its widest linear (a gate, what it multiplies, and their product), and as wide as

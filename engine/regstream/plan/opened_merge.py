@@ -9,11 +9,11 @@ from typing import Self
 
 import torch
 
-from regstream.checkpoint.adapted import AdaptedCheckpoint
+from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.header import TensorSpec
 from regstream.checkpoint.reader import TensorReader
-from regstream.checkpoint.shared import SharedCheckpoint
+from regstream.checkpoint.shared_checkpoint import SharedCheckpoint
 from regstream.data.loading import CalibrationSet
 from regstream.hub.fetch import is_cached
 from regstream.hub.prefetcher import ShardPrefetcher
@@ -129,7 +129,7 @@ class OpenedMerge:
                 reads.insert(0, (self.shared, names))
             reads += [(self.base, of_base)] if index == num_passes - 1 else []
             for checkpoint, read in reads:
-                for reader, stored in checkpoint.locate(read):
+                for reader, stored in checkpoint.readers_of(read):
                     yield [reader.tensors[name] for name in stored if (reader, name) not in cached]
                     if is_cached and isinstance(reader, SharedCheckpoint):
                         cached.update((reader, name) for name in stored)

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from regstream.checkpoint.adapted import AdaptedCheckpoint
+from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.loader import CheckpointLoader
 from regstream.data.dataset_sampler import DatasetSampler
@@ -27,7 +27,7 @@ from regstream.plan.plan import Plan
 from regstream.plan.step import Step
 from regstream.plan.unused_settings import unused_settings
 from regstream.plan.warmup import warm_up
-from regstream.validation.inputs import ValidatedInputs, check_inputs, output_dtype
+from regstream.validation.check_inputs import ValidatedInputs, check_inputs, output_dtype
 from regstream.validation.summaries import merge_warnings
 
 
@@ -84,7 +84,7 @@ def _choose_devices(
     resources = manifest.resources
     device_memory = None if for_this_machine else resources.device_memory
     chosen = choose_device(device or resources.device, device_memory=device_memory)
-    return chosen, chosen if memory.is_there(chosen) else torch.device("cpu")
+    return chosen, chosen if memory.is_available(chosen) else torch.device("cpu")
 
 
 def _open_checkpoints(manifest: Manifest, loader: CheckpointLoader) -> tuple[Checkpoint, list[Checkpoint], list[str]]:
@@ -100,10 +100,10 @@ def _open_checkpoints(manifest: Manifest, loader: CheckpointLoader) -> tuple[Che
 def _steps(
     manifest: Manifest, method: Method, base: Checkpoint, inputs: ValidatedInputs, dtype: torch.dtype
 ) -> tuple[Step, ...]:
-    model, names = inputs.model, base.stored_name
+    model, names, copied = inputs.model, base.stored_name, inputs.copied_from_base
     try:
         return make_steps(
-            manifest, method, model.family, model.shapes, dtype.itemsize, carried=inputs.carried, stored_name=names
+            manifest, method, model.family, model.shapes, dtype.itemsize, copied_from_base=copied, stored_name=names
         )
     except ManifestError as error:
         raise ManifestError([f"{manifest.source}: {problem}" for problem in error.problems]) from error

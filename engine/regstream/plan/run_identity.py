@@ -12,7 +12,7 @@ from regstream import __version__
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.manifest.canonical import canonical_config
 from regstream.plan.plan import Plan
-from regstream.storage.identity import Identity
+from regstream.storage.identity_differences import Identity
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "zarr")
 #: What MKL and oneDNN choose their product by: instructions of the processor (as torch names them), and settings.

@@ -11,7 +11,7 @@ from regstream.events import Listener, Warned
 from regstream.plan.plan import Plan
 from regstream.plan.run_identity import identify
 from regstream.storage import digests
-from regstream.storage.identity import Identity, differences
+from regstream.storage.identity_differences import Identity, differences
 
 #: The part of a file's status that changes when it is written to or replaced.
 _Signature = tuple[int, ...] | None

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 
-from regstream.device.memory import Peak
+from regstream.device.memory import StepMeasurement
 from regstream.device.profiler import RegionTotals
 from regstream.errors import InputError
 from regstream.linalg.solve_report import SolveReport
@@ -51,7 +51,7 @@ def run_step(step: Step, context: StepContext) -> Artifacts:
 
 
 def _run(step: Step, context: StepContext) -> Artifacts:
-    """Write a step's part of its shard and, where a later step needs it, the next generation of hidden states.
+    """Write a step's part of its shard and, where a later step needs it, the hidden states of the next block.
 
     Both are durable on return. After an error neither half a part nor a claim of one is left; hidden states
     may be, and are overwritten when the step is run again.
@@ -95,7 +95,9 @@ def progress_units(step: Step, plan: Plan) -> int:
     return forward_passes * num_batches + len(step.regressed) * (len(plan.candidates) + 1)
 
 
-def committed_step(step: Step, artifacts: Artifacts, peak: Peak, projected: Mapping[MemorySpace, int]) -> CommittedStep:
+def committed_step(
+    step: Step, artifacts: Artifacts, peak: StepMeasurement, projected: Mapping[MemorySpace, int]
+) -> CommittedStep:
     """The journal's record of a finished step."""
     return CommittedStep(
         index=step.index,

@@ -7,7 +7,7 @@ from torch import Tensor
 from regstream.checkpoint.header import TensorSpec
 from regstream.checkpoint.reader import TensorReader
 from regstream.device import malloc
-from regstream.device.memory import keep_within
+from regstream.device.memory import limit_device_memory
 from regstream.device.profiler import Profiler
 from regstream.device.workspace import Workspace
 from regstream.events import Listener, Progressed, Warned
@@ -37,7 +37,7 @@ class StepContext:
         self._listener = listener
         self._previous: Step | None = None
         self._groups: object = None
-        keep_within(plan.device, plan.budgets.get("device", 0))
+        limit_device_memory(plan.device, plan.budgets.get("device", 0))
 
     def progress(self, doing: str, amount: int = 1) -> None:
         """Say that some of the step's work is done. The listener may end the run here."""

@@ -2,7 +2,7 @@
 
 background_io.py: read-ahead and write-behind in a thread. digests.py: SHA-256 of files, prefixes and samples.
 durable.py: atomic writes, appends and removals, fsynced. hidden_states.py: layer activations in a zarr store.
-identity.py: compares two run identities. journal.py: committed steps; journal_lines.py: its line format.
+identity_differences.py: compares two run identities. journal.py: committed steps; journal_lines.py: its line format.
 json_file.py: reads one JSON object. lfs_pointer.py: recognises git-lfs pointers. locking.py: one process at a time.
 regular_file.py: refuses pipes and devices. run_folder.py: the folder of a run's state. shards.py: safetensors shards
 of the result, written step by step.

@@ -239,4 +239,4 @@ def _create(path: Path) -> BinaryIO:
 
 
 def _foreign_file(path: Path) -> InputError:
-    return InputError(f"{path}: a link, or no file that regstream wrote; remove it")
+    return InputError(f"{path}: is a link, or regstream did not write it; remove it")

@@ -12,7 +12,7 @@ from regstream.errors import ResumeError, error_reason
 from regstream.events import StepCommitted
 from regstream.storage import durable
 from regstream.storage import journal_lines as lines
-from regstream.storage.identity import Identity, differences
+from regstream.storage.identity_differences import Identity, differences
 from regstream.storage.run_folder import JOURNAL
 
 _FORMAT = 2

@@ -32,10 +32,10 @@ def exclusive_lock(path: Path, where: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise ResumeError(f"{where}: {_holder(path)} is at work here; wait for it or stop it") from None
+        raise ResumeError(f"{where}: {_holder(path)} is running; wait for it or stop it") from None
     except OSError as error:
         if path.is_symlink():
-            raise InputError(f"{path}: a link, where the lock of a run is kept; remove it") from error
+            raise InputError(f"{path}: is a link, but must be the lock file; remove it") from error
         if error.errno in _NO_LOCKS:
             advice = "choose a place on a file system that has them"
             raise InputError(f"{where}: its file system has no locks ({error.strerror}); {advice}") from error

@@ -22,12 +22,12 @@ LOCK = "lock"
 MARKER = "regstream-folder.json"
 JOURNAL = "journal.jsonl"
 #: Lists the files that a run downloaded into the hub's cache.
-DOWNLOADED = "brought"
+DOWNLOADS = "downloads"
 #: Folders of hidden states; those beside the first are of methods that follow two kinds of them.
 HIDDEN_STATES = ("hidden", "hidden-own", "hidden-merged")
 #: The name of a file of the result until it is complete.
-PUBLISHED = "published"
-_FORMAT = 1
+STAGED = "staged"
+_FORMAT = 2
 _MAX_MARKER_BYTES = 1 << 26
 _ATTEMPTS = 100
 _EVALUATION = re.compile(r"evaluate-[a-z0-9_]{8}")
@@ -36,7 +36,7 @@ _UUID = r"\.[0-9a-f]{32}\.partial"
 _STATE_FOLDERS = re.compile(r"\d+(/[^/]+(/\d+(/c(/\d+)?)?)?)?")
 _STATE_FILES = re.compile(rf"(\d+/([^/]+/(\d+/)?)?)?zarr(\.json|{_UUID})|\d+/[^/]+/\d+/c/\d+/\d+({_UUID})?")
 _OWN = re.compile(
-    rf"({re.escape(JOURNAL)}|{re.escape(MARKER)}|{PUBLISHED})({re.escape(durable.TEMPORARY_SUFFIX)})?|{DOWNLOADED}|{LOCK}"
+    rf"({re.escape(JOURNAL)}|{re.escape(MARKER)}|{STAGED})({re.escape(durable.TEMPORARY_SUFFIX)})?|{DOWNLOADS}|{LOCK}"
     rf"|[^/]+\.safetensors{re.escape(durable.TEMPORARY_SUFFIX)}|{'|'.join(HIDDEN_STATES)}"
 )
 
@@ -83,7 +83,7 @@ class RunFolder:
         if not self.exists:
             return
         if self.path.is_symlink() or not self.path.is_dir():
-            raise InputError(f"{self.path}: a link or a file, where a run keeps its state in a folder; move it away")
+            raise InputError(f"{self.path}: is a link or a file, but must be the folder of a run's state; move it away")
         names = {path.name for path in self.path.iterdir()}
         if MARKER not in names:
             if JOURNAL in names:
@@ -92,13 +92,13 @@ class RunFolder:
                 name in (LOCK, MARKER + durable.TEMPORARY_SUFFIX) or _EVALUATION.fullmatch(name) for name in names
             ):
                 raise InputError(
-                    f"{self.path}: has no {MARKER} in it, so no run made it, and runs of {self.output} keep their state"
-                    " there; move it away"
+                    f"{self.path}: no {MARKER}: regstream did not create this folder, but runs of {self.output} need"
+                    " it; move it away"
                 )
             return
         marked = self._read_marker()
         if self.path.parent != self.output and marked["output"] != os.path.realpath(self.output):
-            raise InputError(f"{self.path}: has the state of a run that writes {marked['output']}; move it away")
+            raise InputError(f"{self.path}: holds the state of the run that writes {marked['output']}; move it away")
         _refuse_links(self.path)
 
     def mark(self, files: Iterable[str] = ()) -> None:
@@ -116,7 +116,7 @@ class RunFolder:
 
     def clear(self) -> list[Path]:
         """Remove a run's state except lock, marker and list of downloads; returns the files that no run made."""
-        excluded = {LOCK, MARKER, DOWNLOADED}
+        excluded = {LOCK, MARKER, DOWNLOADS}
         paths = [path for path in sorted(self.path.iterdir()) if path.name not in excluded]
         return [remaining for path in paths for remaining in _remove_entry(path)]
 
@@ -128,7 +128,7 @@ class RunFolder:
         if not self.exists:
             return []
         remaining = self.clear()
-        names = (DOWNLOADED, LOCK) if remaining else (DOWNLOADED, MARKER, LOCK)
+        names = (DOWNLOADS, LOCK) if remaining else (DOWNLOADS, MARKER, LOCK)
         if remaining and self.files():
             self.mark()
         durable.remove_files(self.path / name for name in names)
@@ -140,12 +140,12 @@ class RunFolder:
         try:
             status = os.lstat(path)
             if not durable.is_single_link_file(status) or status.st_size > _MAX_MARKER_BYTES:
-                raise ValueError("a link, or no file that regstream wrote")
+                raise ValueError("is a link, or regstream did not write it")
             record = json.loads(path.read_bytes())
             if record["format"] != _FORMAT:
                 raise ResumeError(f"{self.path}: written by another version of regstream; remove it to start over")
             if not isinstance(record["output"], str) or not all(isinstance(name, str) for name in record["files"]):
-                raise ValueError("no names of files")
+                raise ValueError("lists no valid file names")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{path}: damaged ({error}), so the owner of the folder is unknown; move it away"
@@ -189,7 +189,7 @@ def _locked_folder(parent: Path, stack: ExitStack) -> Path:
         except (FileNotFoundError, ResumeError):
             continue
         return folder
-    raise InputError(f"{parent}: no folder could be made in it")
+    raise InputError(f"{parent}: cannot create a temporary folder after {_ATTEMPTS} attempts")
 
 
 def _remove_abandoned(parent: Path) -> None:
@@ -229,9 +229,9 @@ def _refuse_links(folder: Path) -> None:
     for parent, folders, names in os.walk(folder):
         for name in (*folders, *names):
             if (path := Path(parent, name)).is_symlink():
-                raise InputError(f"{path}: a link, in the folder in which a run keeps its state; remove it")
+                raise InputError(f"{path}: is a link in the folder of a run's state; remove it")
 
 
 def leftover_message(paths: Collection[Path]) -> str:
     """The warning about files that stay in a run's folder."""
-    return f"{format_names(sorted(paths), 1)}: not removed, since no run made it; its folder stays too"
+    return f"{format_names(sorted(paths), 1)}: kept: regstream did not create it, so its folder stays too"

@@ -1,6 +1,6 @@
 """Checks, before any work, that base and candidates belong together.
 
-inputs.py: all checks of a merge's inputs, in order, and the model that they agree on.
+check_inputs.py: all checks of a merge's inputs, in order, and the model that they agree on.
 compatibility.py: refuses tensors, shapes, vocabularies and adapters that do not fit the base.
 configs.py: whether two config.json files describe models that compute the same.
 unexpected_tensors.py: tensors that are no parameters of the model, ignored with a reason or refused.

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from regstream.checkpoint.adapted import AdaptedCheckpoint
+from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.adapter import Adapter
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import LOCAL

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from regstream.checkpoint.adapted import AdaptedCheckpoint
+from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.header import FLOAT_DTYPES
 from regstream.errors import InputError

@@ -76,13 +76,13 @@ class ConfigComparison:
             differing = config_differences(config, candidate.config, base.model_config, base.config)
             unused = unused_keys(config, candidate.config, base.config)
         except Exception as error:  # keys may clash with attributes of the config class
-            raise InputError(f"{file}: no config to compare: {error}") from error
+            raise InputError(f"{file}: cannot be compared with the base's: {error}") from error
         differing = [difference for difference in differing if not _IGNORED_KEYS.fullmatch(difference.name)]
         if harmful := [difference for difference in differing if not self._is_harmless(difference, candidate)]:
             listed = ", and ".join(map(str, harmful[:_MAX_NAMES]))
             more = f" (and {len(harmful) - _MAX_NAMES} more)" if len(harmful) > _MAX_NAMES else ""
             raise InputError(
-                f"{file}: {listed}{more}; its blocks would compute something else, and only checkpoints of one"
+                f"{file}: {listed}{more}; blocks with these settings compute something else; only checkpoints of one"
                 " architecture can be merged"
             )
         keys = dict.fromkeys([*(difference.shown for difference in differing if not difference.is_empty), *unused])

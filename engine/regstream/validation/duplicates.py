@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
-from regstream.checkpoint.adapted import AdaptedCheckpoint
+from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.source import LOCAL, Source
 

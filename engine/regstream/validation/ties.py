@@ -44,7 +44,7 @@ def untie(base: Checkpoint, candidates: Sequence[Checkpoint], model: LayeredMode
             check_adapted_ties(checkpoint, tied)
             for name, source in tied.items():
                 if source in checkpoint.tensors:
-                    checkpoint.untie(name, source)
+                    checkpoint.give_own_tensor(name, source)
         checkpoint.override_config(tie_word_embeddings=False)
     if not model.tied:
         return model
@@ -75,7 +75,7 @@ def resolve_ties(
             elif only_here:
                 raise InputError(
                     f"{checkpoint.label}: {checkpoint.folder}: ties {name} to {source}, where the base has a head of"
-                    f' its own; [merge.others] tied_head = "untie" takes the embeddings for its head'
+                    f' its own; [merge.others] tied_head = "untie" uses the embeddings as its head'
                 )
             elif checkpoint.config.get(_KEY) is False:
                 raise InputError(

@@ -74,7 +74,7 @@ def classify_unexpected(checkpoint: Checkpoint, model: LayeredModel) -> Unexpect
     rules = _Rules(checkpoint, model)
     ignored, refused = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     prediction_layers: list[str] = []
-    for name, spec in sorted(checkpoint.layout.items()):
+    for name, spec in sorted(checkpoint.tensor_index.items()):
         own = checkpoint.family.model_name(name)
         if own in model.shapes or own in model.tied:
             continue
@@ -103,7 +103,7 @@ def refuse_unusable(checkpoint: Checkpoint, model: LayeredModel) -> None:
     """
     rules = _Rules(checkpoint, model)
     refused = defaultdict[str, list[str]](list)
-    for name, spec in sorted(checkpoint.layout.items()):
+    for name, spec in sorted(checkpoint.tensor_index.items()):
         if reason := rules.unusable(name, checkpoint.family.model_name(name), spec):
             refused[reason].append(name)
     _refuse(checkpoint, refused)
@@ -113,7 +113,7 @@ def _refuse(checkpoint: Checkpoint, refused: Mapping[str, list[str]]) -> None:
     for reason, names in refused.items():
         listed = format_names(names, _MAX_NAMES)
         subject = f"tensors {listed} are" if len(names) > 1 else f"tensor {listed} is"
-        raise InputError(f"{checkpoint.label}: {checkpoint.layout[names[0]].file}: {subject} {reason}")
+        raise InputError(f"{checkpoint.label}: {checkpoint.tensor_index[names[0]].file}: {subject} {reason}")
 
 
 class _Rules:

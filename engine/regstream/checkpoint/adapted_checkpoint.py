@@ -32,9 +32,9 @@ class AdaptedCheckpoint(Checkpoint):
             model.stored_name(name): replace(adapter.tensors[stored], dtype=model.tensors[name].dtype)
             for name, stored in adapter.replacements.items()
         }
-        layout = {**model.layout, **replaced}
+        tensor_index = {**model.tensor_index, **replaced}
         super().__init__(
-            label, model.folder, model.source, model.family, config=model.config, layout=layout, notes=notes
+            label, model.folder, model.source, model.family, config=model.config, tensor_index=tensor_index, notes=notes
         )
         self.model = model
         self.adapter = adapter
@@ -50,15 +50,15 @@ class AdaptedCheckpoint(Checkpoint):
         """The files that determine its weights: the model's and the adapter's."""
         return {**self.model.inputs, **self.adapter.inputs}
 
-    def untie(self, name: str, source: str) -> None:
+    def give_own_tensor(self, name: str, source: str) -> None:
         """Give a tied parameter a tensor of its own, in the model too."""
-        self.model.untie(name, source)
-        super().untie(name, source)
+        self.model.give_own_tensor(name, source)
+        super().give_own_tensor(name, source)
 
-    def locate(self, names: Iterable[str]) -> Iterator[tuple[TensorReader, tuple[str, ...]]]:
+    def readers_of(self, names: Iterable[str]) -> Iterator[tuple[TensorReader, tuple[str, ...]]]:
         """What a read of these tensors reads: of the model, and of the adapter."""
         wanted = tuple(names)
-        yield from self.model.locate(self._of_model(wanted))
+        yield from self.model.readers_of(self._of_model(wanted))
         yield self.adapter, tuple(self.adapter.stored_names(wanted))
 
     def read(self, into: Mapping[str, Tensor]) -> None:
@@ -82,7 +82,7 @@ class AdaptedCheckpoint(Checkpoint):
             yield
 
     def prefetch(self, names: Iterable[str]) -> None:
-        for reader, stored in self.locate(names):
+        for reader, stored in self.readers_of(names):
             reader.prefetch(stored)
 
     def scratch_bytes(self, names: Iterable[str]) -> int:
@@ -108,8 +108,8 @@ class AdaptedCheckpoint(Checkpoint):
             self._add(self.adapter.deltas[name], name, start, flat)
         if not all_finite(flat):
             raise InputError(
-                f"{self.label}: {self.adapter.file}: with it {name} is infinite in {self.tensors[name].dtype};"
-                " a merge with it would be worthless"
+                f"{self.label}: {self.adapter.file}: applying the adapter makes {name} overflow"
+                f" {self.tensors[name].dtype}; use another adapter or a model in float32"
             )
 
     def _add(self, delta: LoraDelta, name: str, start: int, flat: Tensor) -> None:

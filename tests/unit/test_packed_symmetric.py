@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from matrices import dense, empty, kept
-from regstream.linalg import symmetric
-from regstream.linalg.symmetric import Symmetric, blocks_width
+from regstream.linalg import packed_symmetric
+from regstream.linalg.packed_symmetric import PackedSymmetric, blocks_width
 
 WIDTHS = [1, 3, 4, 9, 16]
 
@@ -16,7 +16,7 @@ WIDTHS = [1, 3, 4, 9, 16]
 @pytest.fixture(autouse=True)
 def narrow_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that small matrices have several panels."""
-    monkeypatch.setattr(symmetric, "PANEL_COLUMNS", 4)
+    monkeypatch.setattr(packed_symmetric, "PANEL_COLUMNS", 4)
 
 
 def some(*shape: int, seed: int = 0) -> Tensor:
@@ -49,7 +49,7 @@ def test_what_is_kept_is_all_of_it(width: int) -> None:
 )
 def test_every_change_is_the_dense_one(
     width: int,
-    change: Callable[[Symmetric, Tensor, Tensor], None],
+    change: Callable[[PackedSymmetric, Tensor, Tensor], None],
     expected: Callable[[Tensor, Tensor, Tensor], Tensor],
 ) -> None:
     matrix_II, x_TI, other_II = symmetric_of(width), some(7, width, seed=1), symmetric_of(width, seed=2)
@@ -70,8 +70,8 @@ def test_rows_are_multiplied_in_their_own_dtype(width: int) -> None:
 def test_two_share_a_square_and_leave_each_other_alone(width: int) -> None:
     x_TI, y_TI = some(6, width), some(6, width, seed=1)
     square_II = torch.zeros(width, width)
-    upper = Symmetric(square_II, torch.zeros(width, blocks_width(width)))
-    lower = Symmetric(square_II.T, torch.zeros(width, blocks_width(width)))
+    upper = PackedSymmetric(square_II, torch.zeros(width, blocks_width(width)))
+    lower = PackedSymmetric(square_II.T, torch.zeros(width, blocks_width(width)))
     for _ in range(2):
         upper.zero()
         lower.zero()

@@ -27,7 +27,7 @@ _OTHER_WEIGHTS = {
 }
 
 
-def read_layout(folder: Path, source: Source = LOCAL) -> dict[str, TensorSpec]:
+def read_tensor_index(folder: Path, source: Source = LOCAL) -> dict[str, TensorSpec]:
     """Every tensor of a checkpoint by its name in the files; reads headers, no weights.
 
     Raises:
@@ -71,19 +71,19 @@ def _from_index(folder: Path, names: Collection[str], source: Source) -> dict[st
         if file_name not in names:
             raise InputError(f"{index}: names {file_name}, which is not there; is the download complete?")
     source.fetch_prefixes([folder / file_name for file_name in file_names])
-    layout: dict[str, TensorSpec] = {}
+    tensor_index: dict[str, TensorSpec] = {}
     for file_name in file_names:
         header = read_header(folder / file_name, source)
-        for name in sorted(header.keys() & layout.keys()):
-            raise InputError(f"{folder}: tensor {name} is in two files, {layout[name].file.name} and {file_name}")
-        layout |= header
+        for name in sorted(header.keys() & tensor_index.keys()):
+            raise InputError(f"{folder}: tensor {name} is in two files, {tensor_index[name].file.name} and {file_name}")
+        tensor_index |= header
     source.fetch_prefixes(())
     for name, file_name in weight_map.items():
-        if name not in layout:
+        if name not in tensor_index:
             raise InputError(f"{index}: names tensor {name}, which no file holds; expected it in {file_name}")
-        if layout[name].file.name != file_name:
-            raise InputError(f"{index}: tensor {name} is in {layout[name].file.name}, not in {file_name}")
-    return layout
+        if tensor_index[name].file.name != file_name:
+            raise InputError(f"{index}: tensor {name} is in {tensor_index[name].file.name}, not in {file_name}")
+    return tensor_index
 
 
 def _weight_map(index: Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ from functools import reduce
 import torch
 from transformers import PreTrainedConfig
 
-from regstream.checkpoint.adapted import AdaptedCheckpoint
+from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.header import FLOAT_DTYPES
 from regstream.errors import label_boundary
@@ -34,7 +34,7 @@ class ValidatedInputs:
 
     model: LayeredModel
     compute_dtype: torch.dtype
-    carried: Mapping[str, tuple[int, ...]]  # shapes of the base's tensors that the model lacks and the result has
+    copied_from_base: Mapping[str, tuple[int, ...]]  # shapes of the base's tensors outside the model, for the result
     ignored: Mapping[str, Sequence[str]]  # names of tensors that the result lacks, by the label of their checkpoint
     ties: tuple[Tie, ...]  # to be compared once their files are downloaded
 
@@ -63,7 +63,7 @@ class _InputChecks:
         self._report(base, unexpected, of_base=True)
         self.warn_each(config_warnings(base.label, base.config))
         self.warn_each(check_auxiliary_files(base.label, base.folder, base.source.list_files(base.folder)))
-        return base.include((*unexpected.prediction_layers, *map(base.stored_name, sorted(base_only))))
+        return base.add_outside_tensors((*unexpected.prediction_layers, *map(base.stored_name, sorted(base_only))))
 
     def check_candidate(self, candidate: Checkpoint) -> None:
         plain = candidate.model if isinstance(candidate, AdaptedCheckpoint) else candidate
@@ -122,20 +122,20 @@ def check_inputs(
     model.drop_parameters(base.missing_optional(model.shapes))
     checks = _InputChecks(base, model, configs, manifest.merge.others, warn)
     base_only = {name for c in candidates if c.family is base.family for name in c.missing_optional(model.shapes)}
-    carried = checks.check_base(base_only)
+    copied_from_base = checks.check_base(base_only)
     model.drop_parameters(base_only)
     _check_description(manifest, model, warn, is_regressed=is_regressed)
     for candidate in candidates:
         checks.check_candidate(candidate)
         if lacking := candidate.missing_optional(base_only):
-            warn(f"{candidate.label}: without {summarize_names(sorted(lacking))}; the result has the base's")
+            warn(f"{candidate.label}: lacks {summarize_names(sorted(lacking))}; the result takes the base's")
     for tie in filter(is_local, ties):
         check_tie(tie)
     checks.warn_each(duplicate_weights(base, candidates, list(model.shapes)))
     return ValidatedInputs(
         model=model,
         compute_dtype=model.dtype,
-        carried=carried,
+        copied_from_base=copied_from_base,
         ignored=dict(checks.ignored),
         ties=tuple(tie for tie in ties if not is_local(tie)),
     )
@@ -151,13 +151,13 @@ def output_dtype(manifest: Manifest, base: Checkpoint, inputs: ValidatedInputs, 
         counts[base.tensors[name].dtype] += base.tensors[name].num_bytes // base.tensors[name].dtype.itemsize
     dtype = max(counts, key=lambda dtype: (counts[dtype], dtype.itemsize))
     dtype = dtype if dtype in (torch.float16, torch.bfloat16) else torch.float32
-    names = (*inputs.model.shapes, *inputs.carried)
+    names = (*inputs.model.shapes, *inputs.copied_from_base)
     wider = [name for name in names if torch.promote_types(base.tensors[name].dtype, dtype) != dtype]
     if wider and dtype != torch.float32:
         title = str(dtype).removeprefix("torch.")
         warn(
             f"{base.label}: {summarize_names(wider)}: wider than {title}, which most of its values are; the result is"
-            f' {title}; [merge] dtype = "float32" keeps every value as it is'
+            f' {title}; [merge] dtype = "float32" keeps every value of 32 bits or fewer'
         )
     return dtype
 

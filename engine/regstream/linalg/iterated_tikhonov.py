@@ -1,4 +1,4 @@
-"""Solving a singular system: what tokens determine is solved for, the rest stays where it started.
+"""Iterated Tikhonov regularisation solves a singular system: directions that no token determines keep the mean.
 
 With a ridge μ, T = A (A + μI)⁻¹ multiplies a direction of eigenvalue λ by λ / (λ + μ): near 1 where tokens go, near 0
 where only rounding does. Starting from x, each correction adds r (A + μI)⁻¹T², of the residual r = b − xA. What is
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from regstream.linalg.cholesky import solve_rows
-from regstream.linalg.symmetric import Symmetric
+from regstream.linalg.packed_symmetric import PackedSymmetric
 
 #: Rows solved for at a time: a handful of copies of them at once.
 FILTERED_ROWS = 128
@@ -31,7 +31,7 @@ MeanRows = Callable[[str, slice], Tensor]
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialSolution:
     """Where the solution starts: the mean of the candidates' differences, scaled as the solution is."""
 
     mean: MeanRows
@@ -41,7 +41,7 @@ class Start:
         """Some of a linear's output rows, (P, I)."""
         return self.mean(name, rows) * self.unscale_I
 
-    def combined(self, name: str, probe_NO: Tensor) -> Tensor:
+    def random_combinations(self, name: str, probe_NO: Tensor) -> Tensor:
         """Combinations of all of a linear's output rows, (N, I)."""
         total_NI = torch.zeros_like(probe_NO[:, :1] * self.unscale_I)
         for top in range(0, probe_NO.shape[1], FILTERED_ROWS):
@@ -50,7 +50,7 @@ class Start:
         return total_NI
 
 
-def correct_rows(matrix: Symmetric, lower_II: Tensor, ridge_I: Tensor, rhs_PI: Tensor, start_PI: Tensor) -> None:
+def correct_rows(matrix: PackedSymmetric, lower_II: Tensor, ridge_I: Tensor, rhs_PI: Tensor, start_PI: Tensor) -> None:
     """Overwrite each row of `rhs_PI` by a solution of x A = r that is its row of `start_PI` where A is zero.
 
     `matrix` is A with `ridge_I` added to its diagonal, and `lower_II` the Cholesky factor of that.

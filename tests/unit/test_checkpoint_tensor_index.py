@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 import checkpoints
 from regstream.checkpoint.checkpoint import open_checkpoint
-from regstream.checkpoint.layout import read_layout
+from regstream.checkpoint.tensor_index import read_tensor_index
 from regstream.errors import InputError
 
 SHARDS = {"one.safetensors": ("a", "b"), "two.safetensors": ("c",)}
@@ -30,29 +30,29 @@ def index(folder: Path, weight_map: object) -> Path:
     return path
 
 
-def files(layout: Mapping[str, object]) -> dict[str, str]:
-    return {name: getattr(spec, "file").name for name, spec in sorted(layout.items())}  # noqa: B009
+def files(tensor_index: Mapping[str, object]) -> dict[str, str]:
+    return {name: getattr(spec, "file").name for name, spec in sorted(tensor_index.items())}  # noqa: B009
 
 
 def test_shards_are_found_through_the_index(folder: Path) -> None:
     index(folder, WEIGHT_MAP)
-    assert files(read_layout(folder)) == WEIGHT_MAP
+    assert files(read_tensor_index(folder)) == WEIGHT_MAP
 
 
 def test_a_single_file_needs_no_index(folder: Path) -> None:
     (folder / "one.safetensors").rename(folder / "model.safetensors")
-    assert files(read_layout(folder)) == {"a": "model.safetensors", "b": "model.safetensors"}
+    assert files(read_tensor_index(folder)) == {"a": "model.safetensors", "b": "model.safetensors"}
 
 
 def test_the_index_wins_over_a_single_file_that_was_left_behind(folder: Path) -> None:
     save_file({"a": torch.zeros(9)}, folder / "model.safetensors")
     index(folder, WEIGHT_MAP)
-    assert files(read_layout(folder)) == WEIGHT_MAP
+    assert files(read_tensor_index(folder)) == WEIGHT_MAP
 
 
 def test_a_tensor_that_the_index_forgot_is_found_all_the_same(folder: Path) -> None:
     index(folder, {name: file for name, file in WEIGHT_MAP.items() if name != "b"})
-    assert files(read_layout(folder)) == WEIGHT_MAP
+    assert files(read_tensor_index(folder)) == WEIGHT_MAP
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_tensor_that_the_index_forgot_is_found_all_the_same(folder: Path) -> N
 def test_an_index_that_does_not_fit_the_files_is_refused(folder: Path, weight_map: object, message: str) -> None:
     path = index(folder, weight_map)
     with pytest.raises(InputError, match=message) as caught:
-        read_layout(folder)
+        read_tensor_index(folder)
     assert str(caught.value).startswith(f"{path}: ")
 
 
@@ -85,25 +85,25 @@ def test_an_index_that_is_none_is_refused(folder: Path, text: bytes) -> None:
     path = index(folder, {})
     path.write_bytes(text)
     with pytest.raises(InputError, match=r"no JSON|expected a JSON object|weight_map is not a table"):
-        read_layout(folder)
+        read_tensor_index(folder)
 
 
 def test_a_tensor_in_two_shards_is_refused_by_both_names(folder: Path) -> None:
     save_file({"c": torch.ones(2), "a": torch.zeros(2)}, folder / "two.safetensors")
     index(folder, WEIGHT_MAP)
     with pytest.raises(InputError, match=r"tensor a is in two files, one.safetensors and two.safetensors"):
-        read_layout(folder)
+        read_tensor_index(folder)
 
 
 def test_a_folder_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="found neither"):
-        read_layout(tmp_path)
+        read_tensor_index(tmp_path)
 
 
 def test_pickled_weights_are_refused_by_name_and_never_read(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"no pickle")
     with pytest.raises(InputError, match=r"only pytorch_model.bin, which is pickled and is not read"):
-        read_layout(tmp_path)
+        read_tensor_index(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_pickled_weights_are_refused_by_name_and_never_read(tmp_path: Path) -> N
 def test_what_lies_in_place_of_weights_is_named_with_what_to_do(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / name).touch()
     with pytest.raises(InputError, match=f"found only {name}, .*{message}"):
-        read_layout(tmp_path)
+        read_tensor_index(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "model.safetensors.index.json"])

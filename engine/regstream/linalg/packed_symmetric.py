@@ -1,4 +1,4 @@
-"""Symmetric matrices by one triangle, so that two of them fit into one square.
+"""PackedSymmetric matrices by one triangle, so that two of them fit into one square.
 
 Shape suffixes: I the width, T tokens, N rows to multiply, P columns of a panel.
 """
@@ -29,7 +29,7 @@ def blocks_width(width: int) -> int:
     return min(width, PANEL_COLUMNS)
 
 
-class Symmetric:
+class PackedSymmetric:
     """A symmetric matrix in the upper triangle of a square, the blocks along its diagonal apart.
 
     The square's transpose makes room for a second matrix in the lower triangle, or for this one's Cholesky factor.
@@ -56,7 +56,7 @@ class Symmetric:
             self.square_II[above, panel].addmm_(x_IT[above], x_IT[panel].T, alpha=scale)
             _add_product(block_PP, x_IT[panel], scale)
 
-    def add(self, other: "Symmetric", scale: float) -> None:
+    def add(self, other: "PackedSymmetric", scale: float) -> None:
         """Add another one of the same width, times `scale`."""
         self._blocks_IP.add_(other._blocks_IP, alpha=scale)
         for above, panel, _ in self._panels():

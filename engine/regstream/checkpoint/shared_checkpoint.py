@@ -25,7 +25,7 @@ class SharedCheckpoint(Checkpoint):
             checkpoint.source,
             checkpoint.family,
             config=checkpoint.config,
-            layout=checkpoint.layout,
+            tensor_index=checkpoint.tensor_index,
             notes=checkpoint.notes,
         )
         self._cache = cache
