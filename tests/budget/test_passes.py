@@ -19,6 +19,7 @@ def contents(merge: Merge) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in merge.output.iterdir() if path.is_file() and path.name != MEASURED}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "num_passes"), [("regmean++", 4), slow("regmean++", 2), slow("regmean", 4)])
 def test_the_bytes_do_not_depend_on_the_passes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, num_passes: int

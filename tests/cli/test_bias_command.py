@@ -23,6 +23,7 @@ def test_the_table(invoke: Invoke, finished: Path) -> None:
     assert all(float(row.split()[-1]) > 0 for row in rows[1:])
 
 
+@pytest.mark.slow
 def test_json_has_a_line_a_model_a_candidate_and_a_depth(invoke: Invoke, finished: Path) -> None:
     result = invoke("bias", finished, "--only", "regmean++", "--json")
     records = [json.loads(line) for line in result.stdout.splitlines()]

@@ -110,6 +110,7 @@ def objectives(merge: Merge, method: str, weights: Mapping[str, Tensor]) -> dict
     return totals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "method"), [("llama", "regmean++"), slow("gemma2", "regmean")])
 def test_every_linear_fits_the_candidates_outputs_better_than_the_mean(
     tmp_path: Path, family: checkpoints.Family, method: str

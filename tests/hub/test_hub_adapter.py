@@ -86,6 +86,6 @@ def test_what_does_not_fit_is_told_before_anything_is_fetched(local: Merge, hub:
     config = local.folders.candidates[2] / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"r": 5}))
     hub.add("org/adapter-2", local.folders.candidates[2])
-    with pytest.raises(InputError, match=r'candidate "task2": .*rank 5 of adapter_config.json'):
+    with pytest.raises(InputError, match=r'candidate "task2": .*of rank 5 in adapter_config.json'):
         make_plan(remote.read())
     assert fetched(hub) == []

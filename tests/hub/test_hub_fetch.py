@@ -164,6 +164,7 @@ def test_an_error_of_the_hubs_own_is_waited_out(hub: Hub, file: HubFile, impatie
     assert impatient == [1, 2, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "line"),
     [

@@ -72,6 +72,7 @@ def spread(folder: Path, shard_of: Callable[[str], int]) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
+@pytest.mark.slow
 def test_the_same_bytes_as_from_folders(local_once: Merge, remote: Merge, hub: Hub, cache: Path) -> None:
     result = remote.run()
     assert made(result) == made(local_once.output)

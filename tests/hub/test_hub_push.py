@@ -56,6 +56,7 @@ def on_record(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in [*read_provenance(folder)["files"], PROVENANCE]}
 
 
+@pytest.mark.slow
 def test_it_stands_there_whole_in_one_commit_and_loads(writable: Hub, result: Path) -> None:
     sent = push(result, REPO)
     assert stands(writable) == on_record(result)

@@ -133,6 +133,7 @@ def test_a_few_headers(merge: Merge, edit: Callable[[bytes], bytes]) -> None:
     check_header(merge, edit)
 
 
+@pytest.mark.slow
 @A_FEW
 @given(edits())
 def test_a_few_indexes(merge: Merge, edit: Callable[[bytes], bytes]) -> None:

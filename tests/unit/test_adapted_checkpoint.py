@@ -107,6 +107,7 @@ def test_whole_modules_are_rounded_to_the_models_dtype(tmp_path: Path) -> None:
         assert torch.equal(read(checkpoint, dtype)["lm_head.weight"], stored.bfloat16().to(dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 @pytest.mark.parametrize("stretch", [1 << 20, 1000, 70, 1])
 def test_a_stretch_is_what_the_whole_is(

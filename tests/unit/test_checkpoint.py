@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import checkpoints
+from parametrize import slow
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError
 from regstream.models.families.registry import family_of
@@ -17,7 +18,7 @@ MODEL_TYPES = {"llama-tied": "llama", "gemma3": "gemma3_text", "clip": "clip_vis
 PREFIXES = {"clip": "vision_model.", "clip-full": "vision_model."}
 
 
-@pytest.mark.parametrize("family", checkpoints.FAMILIES)
+@pytest.mark.parametrize("family", [f if f in ("llama", "clip-full") else slow(f) for f in checkpoints.FAMILIES])
 @pytest.mark.parametrize("sharded", [False, True])
 def test_tensors_come_by_the_models_own_names(tmp_path: Path, family: checkpoints.Family, *, sharded: bool) -> None:
     folder = checkpoints.make_family(tmp_path, family, candidates=1, layers=2, sharded=sharded).base

@@ -199,6 +199,7 @@ def _without_a_block(base: Path) -> None:
     edit(base, lambda config: config["text_config"].update(num_hidden_layers=3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [

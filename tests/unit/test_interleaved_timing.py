@@ -23,6 +23,7 @@ def works(steps: int) -> list[str]:
     return [sys.executable, "-S", "-c", WORKS.format(steps=steps)]
 
 
+@pytest.mark.slow
 def test_one_at_a_time_each_to_its_end() -> None:
     started = time.monotonic()
     first, second = alternate(works(100), works(50))
@@ -35,6 +36,7 @@ def test_one_at_a_time_each_to_its_end() -> None:
     assert 2 <= switches <= 25  # side by side there would be some hundred
 
 
+@pytest.mark.slow
 def test_lines_are_told_by_the_seconds_that_a_command_had() -> None:
     first, second = alternate(works(100), works(100))
     for command in (first, second):

@@ -210,6 +210,7 @@ def test_observers_see_each_group_once_a_pass_and_then_no_more(pair: Pair) -> No
     assert seen == [(group.name, in_features) for group, in_features in zip(groups, inputs_of, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", range(4))
 def test_a_pass_that_ends_early_computes_nothing_after_the_last_groups_input(pair: Pair, last: int) -> None:
     inputs, batch = inputs_for(pair, (5, 5))

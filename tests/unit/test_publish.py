@@ -227,6 +227,7 @@ CARDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CARDS)
 def test_a_run_does_not_fail_at_its_end_over_the_bases_card(tmp_path: Path, kind: str) -> None:
     content, expected = CARDS[kind]

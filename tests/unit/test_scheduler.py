@@ -22,6 +22,7 @@ def watched(merge: Merge, **options: Any) -> list[Any]:
     return events
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "rules"),
     [

@@ -37,6 +37,7 @@ def test_ids_are_the_tokenizers_own(tmp_path: Path) -> None:
             assert ids.dtype == np.int32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("template", "reason"),
     [

@@ -266,6 +266,7 @@ def test_quantized_weights_are_refused_as_such(
 # Wrappers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "prefix", ["_orig_mod.", "module.", "model._orig_mod.", "module._orig_mod.", "_orig_mod.module."]
 )
@@ -343,6 +344,7 @@ def test_what_is_left_out_is_on_record_and_said_again_by_a_run(tmp_path: Path) -
     assert [line for line in record["warnings"] if "left out: score.weight: outside LlamaForCausalLM" in line]
 
 
+@pytest.mark.slow
 def test_a_pooler_that_a_candidate_lacks_is_the_bases_in_the_result(made: Made, tmp_path: Path) -> None:
     folders = made("bert")
     tuned = edited(folders.candidates[0], tmp_path / "tuned", lambda t: [t.pop(n) for n in list(t) if "pooler" in n])
