@@ -48,9 +48,7 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
         _run_steps(plan, journal, inputs, listener)
         _refuse_damaged(plan, journal, full=full_digest)
         check_output(plan)  # files added meanwhile would be loaded in place of the result
-        publish(
-            plan, inputs.identity, journal.committed
-        )  # config and provenance last: the model appears whole or not at all
+        publish(plan, inputs.identity, journal.committed)  # config and provenance last: whole or not at all
         _release(plan, listener)
     peak_bytes = max(step.peak_bytes for step in journal.committed)
     listener(RunFinished(output=str(plan.output), seconds=time.monotonic() - started, peak_bytes=peak_bytes))
