@@ -25,7 +25,6 @@ MERGE = [sys.executable, "-c", "from regstream_cli.app import main; main()", "ru
 SHAPES = [
     Workload(shape="smollm2-135m", blocks=2, rows=32, length=256, batch_rows=16),
     Workload(shape="clip-vit-b-32", blocks=2, rows=128, batch_rows=64, dtype="float32"),
-    Workload(shape="gemma-2-2b", blocks=2, rows=8, length=128, batch_rows=4, vocabulary=4096),
 ]
 
 
@@ -52,7 +51,7 @@ def test_nor_does_one_of_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     from adapters import make_adapter
 
     monkeypatch.setattr(workload, "WORK", tmp_path)
-    merge = SHAPES[0]
+    merge = replace(SHAPES[0], dtype="float32")  # several times as fast where there are no bfloat16 units
     manifest = merge.manifest(tmp_path / "merge")
     base, *candidates = merge.checkpoints()
     text = manifest.read_text()

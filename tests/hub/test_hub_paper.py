@@ -17,7 +17,7 @@ from regstream.manifest.read_manifest import read_manifest
 #: The library that draws rests for some seconds after each drawing.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("data_sets")]
 
-CHOSEN = ["clip-b32-20", "mergebench-llama-3.2-3b"]  # which name every data set
+CHOSEN = ["mergebench-llama-3.2-3b"]  # sets of images are those of `test_hub_datasets`
 
 
 @pytest.fixture
