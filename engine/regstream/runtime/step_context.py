@@ -14,7 +14,7 @@ from regstream.events import Listener, Progressed, Warned
 from regstream.methods.method import GroupStatistics, Prefix
 from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.plan import Plan
-from regstream.plan.step import Step
+from regstream.plan.step import PlannedParameter, Step
 from regstream.storage.hidden_states import HiddenStates
 from regstream.storage.shards import Shards
 
@@ -64,8 +64,7 @@ class StepContext:
 
     def parameter_buffers(self, step: Step) -> dict[str, Tensor]:
         """Buffers for a step's parameters, in their compute dtype."""
-        buffers = self._compute_buffers(_BLOCK, {p.block_name: p.shape for p in step.parameters})
-        return {parameter.name: buffers[parameter.block_name] for parameter in step.parameters}
+        return self._compute_buffers(_BLOCK, step.parameters)
 
     def load(self, step: Step, reader: TensorReader) -> dict[str, Tensor]:
         """Fill the buffers for a step's parameters from a checkpoint or a result."""
@@ -82,8 +81,7 @@ class StepContext:
         """
         shared = self.plan.shared
         parameters = step.parameters if shared is not None else [p for group in groups for p in step.regressed[group]]
-        buffers = self._compute_buffers(_REFERENCE, {p.block_name: p.shape for p in parameters})
-        reference = {parameter.name: buffers[parameter.block_name] for parameter in parameters}
+        reference = self._compute_buffers(_REFERENCE, parameters)
         if shared is not None:
             with self.profiler.region("reading", num_bytes=sum(weight.nbytes for weight in reference.values())):
                 shared.read_into_cache(reference)
@@ -91,9 +89,7 @@ class StepContext:
 
     def solved_linears(self, step: Step) -> dict[str, Tensor]:
         """Buffers for the linears of a block that are solved, as later input groups of the block need them."""
-        linears = [parameter for group in step.regressed.values() for parameter in group]
-        buffers = self._compute_buffers(_SOLVED, {p.block_name: p.shape for p in linears})
-        return {parameter.name: buffers[parameter.block_name] for parameter in linears}
+        return self._compute_buffers(_SOLVED, [p for group in step.regressed.values() for p in group])
 
     def statistics(self, step: Step, groups: Sequence[str]) -> dict[str, GroupStatistics]:
         """Empty statistics for each of some input groups. Those of other groups, and the reference, are freed."""
@@ -124,5 +120,8 @@ class StepContext:
         for hidden in self.hidden.values():
             hidden.drop_before(depth)
 
-    def _compute_buffers(self, slot: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-        return self.workspace.buffers(slot, shapes, self.plan.compute_dtype)
+    def _compute_buffers(self, slot: str, parameters: Sequence[PlannedParameter]) -> dict[str, Tensor]:
+        """Buffers in the compute dtype, by the model's names; blocks of one shape share them."""
+        shapes = {parameter.block_name: parameter.shape for parameter in parameters}
+        buffers = self.workspace.buffers(slot, shapes, self.plan.compute_dtype)
+        return {parameter.name: buffers[parameter.block_name] for parameter in parameters}
