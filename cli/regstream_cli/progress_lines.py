@@ -18,8 +18,8 @@ class ProgressLines:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case RunStarted() if event.done:
-                write_message(f"resuming after {event.done} of {event.total} steps")
+            case RunStarted():
+                write_message(self._start_line(event))
             case StepStarted() if self._step_prefix:
                 write_message(f"{self._step_prefix} {event.name}")
             case Fetching() if event.file != self._file:
@@ -33,6 +33,11 @@ class ProgressLines:
     def show_message(self, text: str) -> None:
         """Write a line."""
         write_message(text)
+
+    def _start_line(self, event: RunStarted) -> str:
+        left = self._state.seconds_left
+        steps = f"resuming after {event.done} of {event.total} steps" if event.done else f"{event.total} steps"
+        return f"{steps}, about {format_seconds(left)}" + " left" * bool(event.done) if left else steps
 
     def _step_line(self, event: StepCommitted) -> str:
         left = self._state.seconds_left

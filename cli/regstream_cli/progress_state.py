@@ -5,6 +5,9 @@ from collections.abc import Sequence
 
 from regstream.events import Event, Fetching, Progressed, RunFinished, RunStarted, StepCommitted, StepStarted
 
+#: Of a block, before its own pace counts.
+_TELLING_FRACTION = 0.25
+
 
 class ProgressState:
     """The sum of all events so far. `total` is 0 until a run starts."""
@@ -17,7 +20,8 @@ class ProgressState:
         self.peak_bytes = 0
         self.finished: RunFinished | None = None
         self.fetching: Fetching | None = None
-        self._timings: list[tuple[str, float]] = []
+        self._estimates: tuple[float, ...] = ()
+        self._measured = self._estimated = 0.0  # of the blocks that this run has committed
         self._step_started = time.monotonic()
 
     def __call__(self, event: Event) -> None:
@@ -25,6 +29,7 @@ class ProgressState:
         match event:
             case RunStarted():
                 self.output, self.done, self.total = event.output, event.done, event.total
+                self._estimates = event.step_seconds
             case StepStarted():
                 self.step, self.doing, self.amount, self.work = event.name, "", 0, event.work
                 self._step_started = time.monotonic()
@@ -33,7 +38,9 @@ class ProgressState:
             case StepCommitted():
                 self.done, self.amount = event.index + 1, 0
                 self.peak_bytes = max(self.peak_bytes, event.peak_bytes)
-                self._timings.append((event.name, event.seconds))
+                if event.name.startswith("block") and self._estimates:
+                    self._measured += event.seconds
+                    self._estimated += self._estimates[event.index]
             case RunFinished():
                 self.finished = event
 
@@ -44,14 +51,15 @@ class ProgressState:
 
     @property
     def seconds_left(self) -> float | None:
-        """The estimated time to the end of the run; None before the first block has made progress."""
-        elapsed = time.monotonic() - self._step_started
-        step_seconds = mean_block_seconds(self._timings)
-        if step_seconds is not None:
-            return max(step_seconds * (self.total - self.done) - elapsed, 0.0)
-        if not self.fraction or not self.step.startswith("block"):
+        """The time left, as the plan estimates it at the pace of the blocks so far; None without an estimate."""
+        if not self._estimates:
             return None
-        return elapsed / self.fraction * (self.total - self.done - self.fraction)
+        current = self._estimates[self.done] * self.fraction if self.done < len(self._estimates) else 0.0
+        measured, estimated = self._measured, self._estimated
+        if self.step.startswith("block") and self.fraction >= _TELLING_FRACTION:
+            measured, estimated = measured + time.monotonic() - self._step_started, estimated + current
+        pace = measured / estimated if estimated else 1.0
+        return pace * (sum(self._estimates[self.done :]) - current)
 
     def stop_message(self) -> str:
         """One line for a run that stops here: the step, the number of committed steps, and how to resume."""

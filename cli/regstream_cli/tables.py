@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from regstream.units import format_bytes, format_seconds
+from regstream.units import format_bytes, format_flops, format_seconds
 
 if TYPE_CHECKING:
     from regstream.evaluate.evaluation import Evaluation
@@ -39,7 +39,7 @@ def plan_summary(plan: "Plan", *, fits: bool) -> Iterator[str]:
     if len(passes := plan.passes(peak)) > 1:
         groups = "; ".join(map(", ".join, passes))
         yield f"to fit, a block's input groups are processed in {len(passes)} passes: {groups}"
-    yield f"total: reads {format_bytes(plan.read_bytes)}, writes {format_bytes(plan.write_bytes)}"
+    yield from _work_lines(plan)
     needs = [
         f"{format_bytes(max(plan.projected_bytes(step, space) for step in plan.steps))} of {space} memory"
         f" (budget {format_bytes(budget)})"
@@ -48,6 +48,21 @@ def plan_summary(plan: "Plan", *, fits: bool) -> Iterator[str]:
     yield from _download_lines(plan)
     disk = f"{format_bytes(plan.disk_bytes)} more disk space"
     yield f"needs {', '.join(needs)}, and {disk}: {'fits' if fits else 'does not fit'}"
+
+
+def _work_lines(plan: "Plan") -> Iterator[str]:
+    """What the merge computes, reads and writes, and how long that takes here."""
+    rows = sum(len(batch.lengths) for batch in plan.batches)
+    tokens = sum(batch.num_tokens for batch in plan.batches)
+    computes = f"{rows:,} rows, {tokens:,} tokens, {format_flops(plan.flops)}, " if rows else ""
+    yield f"total: {computes}reads {format_bytes(plan.read_bytes)}, writes {format_bytes(plan.write_bytes)}"
+    computed, stored = (str(dtype).removeprefix("torch.") for dtype in (plan.compute_dtype, plan.exact_dtype))
+    if rows:
+        reason = "" if computed == stored else f", where weights are stored in {stored}"
+        rate = "" if plan.rates is None else f" at {format_flops(plan.rates.of_kind('merged forward'))}/s"
+        yield f"computes in {computed}{rate}{reason}"
+    if plan.step_seconds:
+        yield f"takes about {format_seconds(sum(plan.step_seconds))}{' and the downloads' if plan.fetches else ''}"
 
 
 def _download_lines(plan: "Plan") -> Iterator[str]:

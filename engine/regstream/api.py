@@ -65,10 +65,16 @@ def plan(
         InputError: a checkpoint or calibration set cannot be used.
         ResumeError: the journal of the unfinished run is damaged.
     """
-    commits = published_commits(manifest.merge.output) if of_result else {}
-    if not (of_result or restart):
-        commits = Journal.pinned_commits(manifest.workdir)
-    return make_plan(manifest, device=device, for_this_machine=for_this_machine, commits=commits, listener=listener)
+    begun = {} if of_result or restart else Journal.begun_identity(manifest.workdir)
+    commits = published_commits(manifest.merge.output) if of_result else begun.get("hub", {})
+    return make_plan(
+        manifest,
+        device=device,
+        for_this_machine=for_this_machine,
+        commits=commits,
+        begun_dtype=begun.get("dtypes", {}).get("compute"),
+        listener=listener,
+    )
 
 
 def check(plan: Plan) -> None:

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class RunStarted:
-    """A run starts or resumes: `done` of `total` steps are committed already."""
+    """A run starts or resumes: `done` of `total` steps are committed already.
+
+    `step_seconds` has the estimated time of every step; empty where there is no estimate.
+    """
 
     done: int
     total: int
     output: str
+    step_seconds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

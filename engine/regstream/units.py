@@ -33,6 +33,15 @@ def format_bytes(num_bytes: float) -> str:
     return f"{size:.3g} TiB" if abs(size) < 100 else f"{size:,.0f} TiB"
 
 
+def format_flops(flops: float) -> str:
+    """Write a number of floating-point operations in decimal units with three significant figures: `1.21 TFLOP`."""
+    for unit in ("", "k", "M", "G", "T"):
+        if flops < 999.5:
+            return f"{flops:.3g} {unit}FLOP"
+        flops /= 1000
+    return f"{flops:,.3g} PFLOP" if flops < 999.5 else f"{flops:,.0f} PFLOP"
+
+
 def format_names(names: Sequence[object], limit: int) -> str:
     """Write the first `limit` names, and how many more there are: `a, b and 1,024 more`."""
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""

@@ -41,14 +41,24 @@ def test_a_file_is_waited_for_until_something_else_happens() -> None:
     assert state.fetching is None
 
 
-def test_time_left_follows_the_blocks_not_the_stem() -> None:
+def test_time_left_is_the_estimate_at_the_pace_of_the_blocks_not_the_stem() -> None:
     state = ProgressState()
-    state(RunStarted(done=0, total=5, output="out"))
-    state(_committed(0, "stem", 100.0))
     assert state.seconds_left is None
-    state(StepStarted(index=1, name="block 0", work=1))
-    state(_committed(1, "block 0", 7.0))
-    assert state.seconds_left == pytest.approx(21.0, abs=0.5)
+    state(RunStarted(done=0, total=5, output="out", step_seconds=(1.0, 2.0, 2.0, 2.0, 1.0)))
+    assert state.seconds_left == 8.0
+    state(_committed(0, "stem", 100.0))
+    assert state.seconds_left == 7.0
+    state(StepStarted(index=1, name="block 0", work=10))
+    state(Progressed(doing="math: statistics"))
+    assert state.seconds_left == pytest.approx(6.8)
+    state(_committed(1, "block 0", 6.0))
+    assert state.seconds_left == pytest.approx(15.0)
+
+
+def test_a_resumed_run_has_only_the_rest_before_it() -> None:
+    state = ProgressState()
+    state(RunStarted(done=2, total=3, output="out", step_seconds=(1.0, 2.0, 4.0)))
+    assert state.seconds_left == 4.0
 
 
 def test_no_block_no_pace() -> None:

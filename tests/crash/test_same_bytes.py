@@ -21,7 +21,15 @@ def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """Wide enough that several threads share a product, with rows enough that products are summed."""
     folder, merge = tmp_path_factory.mktemp("wide"), {"method": "regmean++"}
     return make_merge(
-        folder, "llama", candidates=2, layers=2, hidden=256, num_rows=64, merge=merge, dtype=request.param
+        folder,
+        "llama",
+        candidates=2,
+        layers=2,
+        hidden=256,
+        num_rows=64,
+        merge=merge,
+        dtype=request.param,
+        resources=f'device = "cpu"\ncompute_dtype = "{str(request.param).removeprefix("torch.")}"',
     )
 
 

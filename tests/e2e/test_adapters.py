@@ -214,7 +214,7 @@ def test_what_adapters_take_is_planned(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_float32_factors_on_a_base_in_bfloat16_are_merged_in_bfloat16(tmp_path: Path) -> None:
     merge = made(tmp_path / "merge", "llama", {"dtype": torch.bfloat16, "layers": 1}, modules_to_save=["norm"])
-    assert merge.plan().compute_dtype == torch.bfloat16
+    assert merge.plan().exact_dtype == torch.bfloat16
     result, expected = read_result(merge.run()), read_result(merge_all_with_peft(merge, torch.bfloat16).run())
     difference, name = worst_difference(result, expected)
     assert difference < 0.01, name

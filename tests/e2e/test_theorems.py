@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import checkpoints
+import merging
 from merging import Merge, make_merge, read_result, worst_difference
 from parametrize import slow
 from reference import blocks_of, linear_inputs
@@ -34,7 +35,8 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
 def test_identical_candidates_are_a_fixed_point_to_the_last_bit(
     tmp_path: Path, family: checkpoints.Family, dtype: torch.dtype, method: str
 ) -> None:
-    merge = make_merge(tmp_path, family, spread=0.0, dtype=dtype, merge={"method": method})
+    resources = f'device = "{merging.device}"\ncompute_dtype = "{str(dtype).removeprefix("torch.")}"'
+    merge = make_merge(tmp_path, family, spread=0.0, dtype=dtype, merge={"method": method}, resources=resources)
     candidate, result = tensors_of(merge.folders.candidates[0]), tensors_of(merge.run())
     linears = [name for name in result if "layers." in name and result[name].ndim == 2]
     assert len(linears) == (28 if family == "gemma2" else 21 if family == "llama" else 18)

@@ -37,7 +37,7 @@ def made(folder: Path) -> dict[str, bytes]:
 
 def planned(merge: Merge, **options: Any) -> Plan:
     """The plan, as the command line makes it."""
-    commits = Journal.pinned_commits(merge.read().workdir)
+    commits = Journal.begun_identity(merge.read().workdir)["hub"]
     return make_plan(merge.read(), commits=commits, **options)
 
 

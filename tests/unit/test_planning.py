@@ -30,7 +30,7 @@ def test_the_result_has_the_bases_dtype_unless_another_is_asked_for(
 ) -> None:
     merge = make_merge(tmp_path, dtype=stored, layers=1, hidden=8, merge={"dtype": asked} if asked else {})
     plan = merge.plan()
-    assert (plan.compute_dtype, plan.output_dtype) == (computed, written)
+    assert (plan.exact_dtype, plan.output_dtype) == (computed, written)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_computing_takes_the_narrowest_dtype_that_holds_every_weight(
     other = checkpoints.make_family(tmp_path / "other", "llama", dtype=candidate, layers=1, hidden=8, candidates=1)
     (other.candidates[0] / "model.safetensors").replace(merge.folders.candidates[1] / "model.safetensors")
     plan = merge.plan()
-    assert (plan.compute_dtype, plan.output_dtype) == (computed, base)
+    assert (plan.exact_dtype, plan.output_dtype) == (computed, base)
 
 
 def test_planning_writes_nothing_and_reads_no_weight(tmp_path: Path) -> None:

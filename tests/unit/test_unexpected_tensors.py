@@ -136,7 +136,7 @@ def test_prediction_layers_wider_than_the_result_are_named(tmp_path: Path) -> No
     folders = checkpoints.make_family(tmp_path, "llama", candidates=1, layers=1, hidden=16, dtype=torch.bfloat16)
     base = edited(folders.base, tmp_path / "wide", lambda t: t.update({"mtp.fc.weight": torch.ones(99, 99)}))
     plan = planned(tmp_path, base, folders.candidates[0])
-    assert (plan.compute_dtype, plan.output_dtype) == (torch.bfloat16, torch.bfloat16)
+    assert (plan.exact_dtype, plan.output_dtype) == (torch.bfloat16, torch.bfloat16)
     assert [line for line in plan.warnings if line.startswith("base: mtp.fc.weight: wider than bfloat16")]
 
 
@@ -191,7 +191,7 @@ def test_a_stored_buffer_in_float32_does_not_make_the_merge_float32(tmp_path: Pa
     folders = checkpoints.make_family(tmp_path, "llama", candidates=1, layers=1, hidden=16, dtype=torch.bfloat16)
     base = edited(folders.base, tmp_path / "old", lambda t: t.update({"model.rotary_emb.inv_freq": torch.ones(2)}))
     plan = planned(tmp_path, base, folders.candidates[0])
-    assert (plan.compute_dtype, plan.output_dtype) == (torch.bfloat16, torch.bfloat16)
+    assert (plan.exact_dtype, plan.output_dtype) == (torch.bfloat16, torch.bfloat16)
 
 
 def test_the_result_has_the_dtype_of_most_values_and_the_odd_ones_are_named(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_the_result_has_the_dtype_of_most_values_and_the_odd_ones_are_named(tmp_
 
     odd = edited(folders.base, tmp_path / "odd", widen)
     plan = planned(tmp_path, odd, folders.candidates[0])
-    assert (plan.compute_dtype, plan.output_dtype) == (torch.float32, torch.bfloat16)
+    assert (plan.exact_dtype, plan.output_dtype) == (torch.float32, torch.bfloat16)
     assert [line for line in plan.warnings if "model.norm.weight: wider than bfloat16" in line]
     asked = planned(tmp_path, odd, folders.candidates[0], merge='dtype = "float32"')
     assert asked.output_dtype == torch.float32

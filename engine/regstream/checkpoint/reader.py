@@ -129,5 +129,13 @@ class TensorReader:
             self.num_bytes_read += count
 
     def _refuse_nonfinite(self, name: str, values: Tensor) -> None:
-        if not all_finite(values):
-            raise InputError(f"{self.describe(name)} contains NaN or infinite values; re-export the checkpoint")
+        if all_finite(values):
+            return
+        stored = self.tensors[name].dtype
+        if torch.promote_types(stored, values.dtype) != values.dtype:
+            narrow = str(values.dtype).removeprefix("torch.")
+            raise InputError(
+                f"{self.describe(name)} contains NaN, infinite values, or values beyond {narrow}; set [resources]"
+                ' compute_dtype = "float32"'
+            )
+        raise InputError(f"{self.describe(name)} contains NaN or infinite values; re-export the checkpoint")

@@ -20,11 +20,14 @@ from regstream.data.tensor_rows import read_token_rows
 from regstream.data.tokenizer_process import TokenizerProcess
 from regstream.data.tokens import TokenIds, validate_token_ids
 from regstream.errors import InputError
-from regstream.manifest.schema import Calibration
+from regstream.manifest.schema import Calibration, HeldOut
 from regstream.models.batch import Batch
 from regstream.models.config.image_sizes import image_shape
 from regstream.models.config.model_sizes import vocab_size
 from regstream.models.families.family import Family
+
+#: More rows than any published merge takes of a candidate.
+_MANY_ROWS = 2048
 
 
 class TokenRows:
@@ -89,11 +92,12 @@ def load_calibration(
         indices = sample_indices(len(images), calibration.rows, seed)
         pixels = PixelRows(images, family, config, indices, batch_policy)
         _warn_if_few(path, len(pixels), calibration, warn)
+        _warn_if_many(path, len(pixels), calibration, warn)
         return pixels
     if path.is_dir():
         raise InputError(f"{path}: expected a file of rows; a folder of images is for a model that reads images")
     max_length = min(calibration.max_length, max_positions or calibration.max_length)
-    located_rows = _token_rows(calibration, path, base, max_length, seed)
+    located_rows = _token_rows(calibration, path, base, max_length, seed=seed, warn=warn)
     rows = [ids for _, ids in located_rows]
     _warn_if_few(path, len(rows), calibration, warn)
     _warn_if_truncated(path, rows, max_length, calibration.max_length, warn)
@@ -116,14 +120,23 @@ def _pixel_source(path: Path, column: str, label: str, config: PreTrainedConfig,
 
 
 def _token_rows(
-    calibration: Calibration, path: Path, tokenizer: Path, max_length: int, seed: int
+    calibration: Calibration,
+    path: Path,
+    tokenizer: Path,
+    max_length: int,
+    *,
+    seed: int,
+    warn: Callable[[str], None],
 ) -> list[tuple[str, TokenIds]]:
     """The sampled rows, each with its location."""
     if path.suffix == ".safetensors":
-        return read_token_rows(path, calibration.rows, max_length, seed)
+        rows_of_ids = read_token_rows(path, calibration.rows, max_length, seed)
+        _warn_if_many(path, len(rows_of_ids), calibration, warn)
+        return rows_of_ids
     num_rows = count_rows(path)
     if num_rows == 0:
         raise InputError(f"{path}: no rows")
+    _warn_if_many(path, num_rows, calibration, warn)  # before they are tokenized, which takes its time
     rows = read_rows(path, calibration.field, sample_indices(num_rows, calibration.rows, seed))
     if calibration.field == INPUT_IDS:
         return [(row.location, validate_token_ids(row, max_length)) for row in rows]
@@ -147,6 +160,12 @@ def _warn_if_few(path: Path, num_rows: int, calibration: Calibration, warn: Call
     if calibration.rows is not None and num_rows < calibration.rows:
         # Without the folder: warnings are published, and must not reveal paths of this machine.
         warn(f"{path.name}: has {num_rows} rows, fewer than rows = {calibration.rows}; using all {num_rows}")
+
+
+def _warn_if_many(path: Path, num_rows: int, calibration: Calibration, warn: Callable[[str], None]) -> None:
+    """Warn of a calibration set that is large only because nobody limited it; held-out rows are often many."""
+    if calibration.rows is None and num_rows > _MANY_ROWS and not isinstance(calibration, HeldOut):
+        warn(f"{path.name}: rows is not set, so all {num_rows:,} rows are used; rows = 256 samples as many as is usual")
 
 
 def _check_vocabulary(path: Path, rows: list[tuple[str, TokenIds]], num_ids: int) -> None:

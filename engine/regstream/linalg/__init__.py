@@ -7,6 +7,7 @@ gram.py: XᵀX of one candidate's tokens, summed batch by batch
 iterated_tikhonov.py: the solution of a singular system, which keeps the mean where no token goes
 normal_equations.py: the sums of an input group over all candidates, and the solve
 packed_symmetric.py: a symmetric matrix in one triangle, so that two share a square
+regression_flops.py: what a regression multiplies
 regression_memory.py: the bytes that these take, from shapes
 solve_report.py: the report of a solve
 """

@@ -22,6 +22,7 @@ from regstream.methods.method import MethodOptions
 Use = Literal["regress", "average", "base"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 OtherUse = Literal["base", "average"]
+ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 STATE: Final = ".regstream"
 _MAX_NAME_CHARS: Final = 100
@@ -161,6 +162,9 @@ class Resources(Table):
 
     device: Annotated[Device | None, Field(examples=["cpu"])] = None
     """"cpu", "cuda", "cuda:1" or "mps"; the device that computes; default: cuda where there is one, else cpu"""
+    compute_dtype: ComputeDtype = "auto"
+    """the dtype of weights and activations while merging; "auto" is the files' own, or float32 where the device
+    multiplies it faster"""
     device_memory: Annotated[SizeBytes | None, Field(examples=["8GiB"])] = None
     """a size, such as "8GiB"; budget on the device; default: what is free there, less a margin"""
     host_memory: Annotated[SizeBytes | None, Field(examples=["8GiB"])] = None

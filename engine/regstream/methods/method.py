@@ -166,6 +166,17 @@ class Method(ABC):
         del group
         return 0
 
+    def sums_dtype(self) -> "torch.dtype":
+        """The dtype of the statistics, and of the products that form and solve them."""
+        import torch
+
+        return torch.float32
+
+    def flops(self, group: LinearGroup, tokens: TokenCounts) -> Mapping[str, float]:
+        """FLOP to form the statistics of a group and to solve it, by kind of work as the profiler names them."""
+        del group, tokens
+        return {}
+
     def solve_warning(self, report: "SolveReport", dtype: "torch.dtype") -> str | None:
         """A warning about a solve on activations of a dtype, without the advice; None if it is well determined."""
         del report, dtype

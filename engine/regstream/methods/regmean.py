@@ -67,14 +67,25 @@ class RegMean(Method):
 
         return refinement_bytes(group.shapes, alpha=self.options.alpha, transposed=group.transposed)
 
+    def sums_dtype(self) -> "torch.dtype":
+        """Float32, or float64 where alpha leaves the condition unbounded."""
+        from regstream.linalg.gram import accumulation_dtype
+
+        return accumulation_dtype(self.options.alpha)
+
+    def flops(self, group: LinearGroup, tokens: TokenCounts) -> Mapping[str, float]:
+        """Of Gram matrices, right-hand sides and the solve."""
+        from regstream.linalg.regression_flops import regression_flops
+
+        return regression_flops(group.in_features, sum(group.out_features.values()), tokens.candidates)
+
     def solve_warning(self, report: "SolveReport", dtype: "torch.dtype") -> str | None:
         """Whether tokens determine the system, by more than their rounding."""
         from regstream.linalg.factorisation import max_determined_condition
-        from regstream.linalg.gram import accumulation_dtype
 
         if report.ridge > 0:
             return "near-singular: in directions that no token reaches the result is the mean of the candidates"
-        if report.condition > max_determined_condition(accumulation_dtype(self.options.alpha), dtype):
+        if report.condition > max_determined_condition(self.sums_dtype(), dtype):
             return (
                 "ill-conditioned: in directions that tokens reach by little more than rounding weights may be too large"
             )

@@ -1,6 +1,7 @@
 """What a merge will do and what it takes, before it does it.
 
 planning.py: from a manifest to a plan
+compute_dtype.py: the dtype of weights and activations while merging
 opened_merge.py: checkpoints, rows, model and steps of a merge, opened and validated
 plan.py: an opened merge with its projections, budgets and disk needs
 step.py: one step, and what becomes of each parameter
@@ -8,6 +9,8 @@ make_steps.py: the steps in order, with their shards
 memory_terms.py: the memory model: what a step holds, term by term
 projection.py: a step's memory, reads and writes; the passes of its input groups
 warmup.py: first calls of libraries, so that their memory is measured
+work.py: what a step computes, in FLOP and in bytes
+rates.py: how fast this machine is, and the time that follows
 budget.py: whether a plan fits into memory and onto the disks
 downloads.py: shards of the hub: what each step reads, and the disk that they take
 device.py: the device that a merge computes on

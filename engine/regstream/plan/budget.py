@@ -47,6 +47,8 @@ def check_memory(merge: OpenedMerge, space: MemorySpace, step: str, terms: Mappi
     advice = ["raise the budget" if has_budget else "free some memory"]
     if needed - terms.get("batch", 0) <= budget:
         advice = ["lower batch_rows or max_length", *advice]
+    if merge.compute_dtype.itemsize > merge.exact_dtype.itemsize:
+        advice.append(f'set compute_dtype = "{str(merge.exact_dtype).removeprefix("torch.")}"')
     if space == "device":
         advice.append('use device = "cpu"')
     raise BudgetError(

@@ -12,10 +12,10 @@ import torch
 
 from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.device import malloc
-from regstream.methods.method import TokenCounts
 from regstream.models.batch import Batch
 from regstream.plan.opened_merge import OpenedMerge
 from regstream.plan.step import PlannedParameter, Step
+from regstream.plan.work import token_counts
 
 Groups = tuple[str, ...]
 MemorySpace = Literal["host", "device"]
@@ -102,10 +102,7 @@ def _sums(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, in
         return {"weights": block} if step.writes_hidden_states else {}
     linears = [parameter for group in groups for parameter in step.regressed[group]]
     all_linears = [parameter for group in step.regressed.values() for parameter in group]
-    batches = [[batch.num_tokens for batch in candidate.rows.batches] for candidate in merge.candidates]
-    tokens = TokenCounts(
-        candidates=list(map(sum, batches)), largest_batch=max(map(max, batches)), dtype=merge.compute_dtype
-    )
+    tokens = token_counts(merge)
     terms = {
         "candidate's block": block,
         "reference": block if merge.shared is not None else _count(linears) * merge.compute_dtype.itemsize,

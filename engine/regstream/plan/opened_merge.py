@@ -19,6 +19,7 @@ from regstream.hub.fetch import is_cached
 from regstream.hub.prefetcher import ShardPrefetcher
 from regstream.manifest.schema import Candidate, Manifest
 from regstream.methods.method import Method, Prefix
+from regstream.models.batch import Batch
 from regstream.models.layered_model import LayeredModel
 from regstream.plan.step import Step
 from regstream.storage.run_folder import HIDDEN_STATES, RunFolder
@@ -63,6 +64,7 @@ class OpenedMerge:
     model: LayeredModel
     steps: tuple[Step, ...]
     compute_dtype: torch.dtype  # of weights and activations while merging
+    exact_dtype: torch.dtype  # the narrowest that holds every weight of all inputs exactly
     output_dtype: torch.dtype
     device: torch.device
     warnings: tuple[str, ...]
@@ -99,6 +101,12 @@ class OpenedMerge:
         """Where the hidden states of each kind that the method needs are stored."""
         names = [HIDDEN_STATES[0], *(f"{HIDDEN_STATES[0]}-{prefix}" for prefix in self.method.prefixes()[1:])]
         return {prefix: self.workdir / name for prefix, name in zip(self.method.prefixes(), names, strict=False)}
+
+    @property
+    def batches(self) -> list[Batch]:
+        """The batches of all calibration sets; none where the method needs no calibration sets."""
+        sets = [candidate.calibration for candidate in self.candidates if candidate.calibration is not None]
+        return [batch for rows in sets for batch in rows.batches]
 
     @cached_property
     def shared(self) -> SharedCheckpoint | None:

@@ -5,13 +5,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from regstream.device import memory
 from regstream.hub.eviction import StepShards
 from regstream.plan.budget import check_disk, check_memory, check_writable, disk_needs, disks, memory_budgets
 from regstream.plan.downloads import UNLIMITED_DISK, DownloadPlan, plan_downloads, shards_by_step
 from regstream.plan.memory_terms import MemorySpace
 from regstream.plan.opened_merge import OpenedMerge
 from regstream.plan.projection import Projection, project
+from regstream.plan.rates import Rates
 from regstream.plan.step import Step
+from regstream.plan.work import MOVED, step_work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,30 @@ class Plan(OpenedMerge):
     def read_bytes(self) -> int:
         """The bytes that all steps read."""
         return sum(projection.read_bytes for projection in self.projections)
+
+    def work(self, step: Step) -> Mapping[str, float]:
+        """What a step computes: FLOP by kind of work, and the bytes that other operations move."""
+        return step_work(self, step, self.passes(step))
+
+    @property
+    def flops(self) -> float:
+        """The FLOP of all products."""
+        return sum(flops for step in self.steps for kind, flops in self.work(step).items() if kind != MOVED)
+
+    @cached_property
+    def rates(self) -> Rates | None:
+        """What this machine does a second, measured as it is asked for; None for a device that it lacks."""
+        return Rates(self) if memory.is_available(self.device) else None
+
+    @cached_property
+    def step_seconds(self) -> tuple[float, ...]:
+        """The estimated time of each step, without downloads; empty for a device that this machine lacks."""
+        if (rates := self.rates) is None:
+            return ()
+        return tuple(
+            rates.seconds(self.work(step), read_bytes=needed.read_bytes, write_bytes=needed.write_bytes)
+            for step, needed in zip(self.steps, self.projections, strict=True)
+        )
 
     @property
     def write_bytes(self) -> int:

@@ -19,6 +19,7 @@ from regstream.methods import make_method
 from regstream.methods.method import Method
 from regstream.models.architecture.modules import family_from_manifest
 from regstream.models.layered_model import LayeredModel
+from regstream.plan.compute_dtype import choose_compute_dtype
 from regstream.plan.device import choose_device
 from regstream.plan.discarded_changes import discarded_changes
 from regstream.plan.make_steps import make_steps
@@ -26,7 +27,7 @@ from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.plan import Plan
 from regstream.plan.step import Step
 from regstream.plan.unused_settings import unused_settings
-from regstream.plan.warmup import warm_up
+from regstream.plan.warmup import WARM_UP_BYTES, warm_up
 from regstream.validation.check_inputs import ValidatedInputs, check_inputs, output_dtype
 from regstream.validation.summaries import merge_warnings
 
@@ -37,22 +38,21 @@ def make_plan(
     device: str | None = None,
     for_this_machine: bool = True,
     commits: Mapping[str, str] | None = None,
+    begun_dtype: str | None = None,
     listener: Listener = ignore_event,
 ) -> Plan:
-    """Do what `api.plan` says; `commits` pins repositories of the hub.
+    """Do what `api.plan` says, and raise as it does.
 
-    Raises:
-        ManifestError: a rule matches no parameter, [architecture] does not fit the model, or the device does not exist.
-        InputError: a checkpoint or a calibration set cannot be used, or the hub does not provide it.
+    `commits` of the hub and `begun_dtype`, which is computed in, are those of the unfinished run.
     """
     malloc.trim()
     warnings = _Warnings(listener)
     chosen, device_here = _choose_devices(manifest, device, for_this_machine=for_this_machine)
+    choose_dtype = partial(choose_compute_dtype, manifest.resources.compute_dtype, chosen, begun_dtype)
     method = make_method(manifest.merge.method, manifest.merge.options)
     loader, sampler = CheckpointLoader(manifest, commits or {}, listener), DatasetSampler(commits, listener)
     base, opened, labels = _open_checkpoints(manifest, loader)
-    with warnings.merged(labels) as warn:
-        inputs = check_inputs(manifest, base, opened, device_here, is_regressed=method.needs_calibration(), warn=warn)
+    inputs = _check(manifest, base, opened, device_here, labels=labels, choose_dtype=choose_dtype, warnings=warnings)
     sets = _load_calibration_sets(manifest, method, base, inputs.model, sampler, warn=warnings.add)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     steps = _steps(manifest, method, base, inputs, result_dtype)
@@ -67,13 +67,14 @@ def make_plan(
         prefetcher=loader.prefetcher,
         model=inputs.model,
         steps=steps,
-        compute_dtype=inputs.compute_dtype,
+        compute_dtype=inputs.model.dtype,
+        exact_dtype=inputs.exact_dtype,
         output_dtype=result_dtype,
         device=chosen,
         warnings=tuple(warnings.lines),
         ignored=inputs.ignored,
         ties=inputs.ties,
-        runtime_bytes=_measure_runtime(method, inputs.compute_dtype, device_here),
+        runtime_bytes=_runtime_bytes(method, inputs.model.dtype, device_here, is_merged=for_this_machine),
     )
 
 
@@ -97,6 +98,20 @@ def _open_checkpoints(manifest: Manifest, loader: CheckpointLoader) -> tuple[Che
     return base, opened, [checkpoint.label for checkpoint in (base, *opened, *models)]
 
 
+def _check(
+    manifest: Manifest,
+    base: Checkpoint,
+    opened: Sequence[Checkpoint],
+    device: torch.device,
+    *,
+    labels: Sequence[str],
+    choose_dtype: Callable[[torch.dtype], torch.dtype],
+    warnings: "_Warnings",
+) -> ValidatedInputs:
+    with warnings.merged(labels) as warn:
+        return check_inputs(manifest, base, opened, device, choose_dtype=choose_dtype, warn=warn)
+
+
 def _steps(
     manifest: Manifest, method: Method, base: Checkpoint, inputs: ValidatedInputs, dtype: torch.dtype
 ) -> tuple[Step, ...]:
@@ -109,12 +124,12 @@ def _steps(
         raise ManifestError([f"{manifest.source}: {problem}" for problem in error.problems]) from error
 
 
-def _measure_runtime(method: Method, dtype: torch.dtype, device: torch.device) -> int:
-    """The memory of the process before any work, its libraries warm."""
-    if method.needs_calibration():
+def _runtime_bytes(method: Method, dtype: torch.dtype, device: torch.device, *, is_merged: bool) -> int:
+    """The memory of the process before any work, its libraries warm, measured only where this process merges."""
+    if method.needs_calibration() and is_merged:
         warm_up(method, dtype, device)
     malloc.trim()  # what opening and tokenizing left free
-    return memory.resident_bytes()
+    return memory.resident_bytes() + (WARM_UP_BYTES if method.needs_calibration() and not is_merged else 0)
 
 
 class _Warnings:

@@ -44,7 +44,7 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
     with _claimed(plan, restart=restart, listener=listener):
         journal = Journal.open(plan.workdir, inputs.identity, [step.name for step in plan.steps])
         _rewind(plan, journal, full=full_digest, listener=listener)  # to before the first missing or damaged shard
-        listener(RunStarted(done=len(journal.committed), total=len(plan.steps), output=str(plan.output)))
+        listener(_run_started(plan, journal))
         _run_steps(plan, journal, inputs, listener)
         _refuse_damaged(plan, journal, full=full_digest)
         check_output(plan)  # files added meanwhile would be loaded in place of the result
@@ -68,6 +68,11 @@ def _run_steps(plan: Plan, journal: Journal, inputs: InputFiles, listener: Liste
             journal.commit(committed)  # the only commit point
             context.drop_hidden_before(step.depth + 1)  # only after the commit
             listener(StepCommitted(**committed.event_fields))
+
+
+def _run_started(plan: Plan, journal: Journal) -> RunStarted:
+    done, total, output = len(journal.committed), len(plan.steps), str(plan.output)
+    return RunStarted(done=done, total=total, output=output, step_seconds=plan.step_seconds)
 
 
 @contextmanager

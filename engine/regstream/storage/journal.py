@@ -84,14 +84,14 @@ class Journal:
         return records[0] if records else None
 
     @staticmethod
-    def pinned_commits(folder: Path) -> dict[str, str]:
-        """The hub commits that the unfinished run in `folder` uses, by model; empty without a run.
+    def begun_identity(folder: Path) -> Identity:
+        """The identity of the unfinished run in `folder`; empty without a run.
 
         Raises:
             ResumeError: the journal is damaged, or of another version.
         """
         header = Journal.read_header(folder)
-        return header["identity"].get("hub", {}) if header else {}
+        return header["identity"] if header else {}
 
     @staticmethod
     def read_committed(folder: Path) -> list[CommittedStep]:
@@ -129,8 +129,9 @@ def _refuse_format(path: Path, header: lines.Record) -> None:
     identity, steps = header.get("identity"), header.get("steps")
     if not (isinstance(identity, dict) and isinstance(identity.get("manifest"), dict) and isinstance(steps, list)):
         raise ResumeError(f"{path}: its header describes no run; --restart starts over")
-    if not isinstance(identity.get("hub", {}), dict):
-        raise ResumeError(f"{path}: the hub commits in its header are no table; --restart starts over")
+    for key in ("hub", "dtypes"):
+        if not isinstance(identity.get(key, {}), dict):
+            raise ResumeError(f"{path}: {key} in its header is no table; --restart starts over")
 
 
 def _parse_steps(path: Path, records: Sequence[lines.Record]) -> list[CommittedStep]:

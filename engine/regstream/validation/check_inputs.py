@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 
 import torch
 from transformers import PreTrainedConfig
@@ -26,6 +26,8 @@ from regstream.validation.ties import Tie, check_adapted_ties, check_tie, is_loc
 from regstream.validation.unexpected_tensors import UnexpectedTensors, classify_unexpected, refuse_unusable
 
 Warn = Callable[[str], None]
+#: From the dtype that holds every weight exactly to that of weights and activations while merging.
+ChooseDtype = Callable[[torch.dtype], torch.dtype]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class ValidatedInputs:
     """The model of a merge, and what its checkpoints hold beyond it."""
 
     model: LayeredModel
-    compute_dtype: torch.dtype
+    exact_dtype: torch.dtype  # the narrowest that holds every weight of all inputs; the model's may be another
     copied_from_base: Mapping[str, tuple[int, ...]]  # shapes of the base's tensors outside the model, for the result
     ignored: Mapping[str, Sequence[str]]  # names of tensors that the result lacks, by the label of their checkpoint
     ties: tuple[Tie, ...]  # to be compared once their files are downloaded
@@ -100,7 +102,7 @@ def check_inputs(
     candidates: Sequence[Checkpoint],
     device: torch.device,
     *,
-    is_regressed: bool,
+    choose_dtype: ChooseDtype,
     warn: Warn,
 ) -> ValidatedInputs:
     """Check the [architecture] table, the base and the candidates against the model.
@@ -109,11 +111,8 @@ def check_inputs(
         ManifestError: the [architecture] table does not fit the model.
         InputError: a checkpoint does not fit the base, or holds tensors that the merge would wrongly lose.
     """
-    model = _model_in_exact_dtype(base, candidates, device)
-
-    def make(*, tied: bool) -> LayeredModel:
-        return _build_model(base, base.config_with(tie_word_embeddings=tied), model.dtype, device)
-
+    model = _model_in_compute_dtype(base, candidates, device, choose_dtype, warn)
+    make = partial(_build_tied, base, model.dtype, device)
     if manifest.merge.others.tied_head == "untie":
         model = untie(base, candidates, model, make)
     configs = ConfigComparison(base, model)
@@ -124,7 +123,7 @@ def check_inputs(
     base_only = {name for c in candidates if c.family is base.family for name in c.missing_optional(model.shapes)}
     copied_from_base = checks.check_base(base_only)
     model.drop_parameters(base_only)
-    _check_description(manifest, model, warn, is_regressed=is_regressed)
+    _check_description(manifest, model, warn)
     for candidate in candidates:
         checks.check_candidate(candidate)
         if lacking := candidate.missing_optional(base_only):
@@ -134,7 +133,7 @@ def check_inputs(
     checks.warn_each(duplicate_weights(base, candidates, list(model.shapes)))
     return ValidatedInputs(
         model=model,
-        compute_dtype=model.dtype,
+        exact_dtype=_exact_dtype(model, base, candidates),
         copied_from_base=copied_from_base,
         ignored=dict(checks.ignored),
         ties=tuple(tie for tie in ties if not is_local(tie)),
@@ -162,24 +161,38 @@ def output_dtype(manifest: Manifest, base: Checkpoint, inputs: ValidatedInputs, 
     return dtype
 
 
-def _check_description(manifest: Manifest, model: LayeredModel, warn: Warn, *, is_regressed: bool) -> None:
+def _check_description(manifest: Manifest, model: LayeredModel, warn: Warn) -> None:
     """Check an [architecture] table against the model, whose sizes are those of the files by now."""
     if manifest.architecture is None:
         return
     check_input_groups(manifest.architecture, model, manifest.source)
-    if is_regressed and (warning := ungrouped_weights(model)):
+    if manifest.merge.regresses and (warning := ungrouped_weights(model)):
         warn(warning)
 
 
-def _model_in_exact_dtype(base: Checkpoint, candidates: Sequence[Checkpoint], device: torch.device) -> LayeredModel:
-    """The base's model, in the narrowest dtype that represents every weight of all inputs exactly."""
-    dtype_of_files = _compute_dtype(spec.dtype for c in (base, *candidates) for spec in c.tensors.values())
-    model = _build_model(base, base.model_config, dtype_of_files, device)
+def _model_in_compute_dtype(
+    base: Checkpoint, candidates: Sequence[Checkpoint], device: torch.device, choose_dtype: ChooseDtype, warn: Warn
+) -> LayeredModel:
+    """The base's model, in the dtype chosen from the narrowest that represents every weight of all inputs exactly."""
+    of_files = _narrowest(spec.dtype for c in (base, *candidates) for spec in c.tensors.values())
+    model = _build_model(base, base.model_config, choose_dtype(of_files), device)
+    exact = _exact_dtype(model, base, candidates)
+    dtype = choose_dtype(exact)
+    if torch.promote_types(exact, dtype) != dtype:
+        names = [str(dtype).removeprefix("torch.") for dtype in (exact, dtype)]
+        warn(f"compute_dtype: weights in {names[0]} are rounded to {names[1]} before they are merged")
+    return model if dtype == model.dtype else _build_model(base, base.model_config, dtype, device)
+
+
+def _exact_dtype(model: LayeredModel, base: Checkpoint, candidates: Sequence[Checkpoint]) -> torch.dtype:
+    """The narrowest dtype of weights that holds those of all inputs."""
     # Files also hold buffers and multi-token prediction layers, which must not widen the dtype.
-    dtype = _compute_dtype(
-        c.tensors[name].dtype for c in (base, *candidates) for name in model.shapes if name in c.tensors
-    )
-    return model if dtype == dtype_of_files else _build_model(base, base.model_config, dtype, device)
+    checkpoints = (base, *candidates)
+    return _narrowest(c.tensors[name].dtype for c in checkpoints for name in model.shapes if name in c.tensors)
+
+
+def _build_tied(base: Checkpoint, dtype: torch.dtype, device: torch.device, *, tied: bool) -> LayeredModel:
+    return _build_model(base, base.config_with(tie_word_embeddings=tied), dtype, device)
 
 
 def _build_model(base: Checkpoint, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> LayeredModel:
@@ -187,6 +200,6 @@ def _build_model(base: Checkpoint, config: PreTrainedConfig, dtype: torch.dtype,
         return LayeredModel(base.family, config, dtype=dtype, device=device)
 
 
-def _compute_dtype(dtypes: Iterable[torch.dtype]) -> torch.dtype:
+def _narrowest(dtypes: Iterable[torch.dtype]) -> torch.dtype:
     dtype = reduce(torch.promote_types, {dtype for dtype in dtypes if dtype in FLOAT_DTYPES} or {torch.float32})
     return dtype if dtype in (torch.float16, torch.bfloat16) else torch.float32

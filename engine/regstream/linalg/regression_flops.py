@@ -1,0 +1,24 @@
+"""The FLOP of a regression's products, from shapes alone: a multiplication and an addition count as two.
+
+Counted is what has to be done: half of a symmetric product, no refinement.
+"""
+
+from collections.abc import Sequence
+
+from regstream.linalg.gram import stores_tokens
+
+
+def regression_flops(in_features: int, out_features: int, tokens: Sequence[int]) -> dict[str, float]:
+    """Of one input group, with `out_features` of all its linears, by kind of work; `tokens` by candidate."""
+    grams = right_hand_sides = 0.0
+    for index, count in enumerate(tokens):
+        is_stored = stores_tokens(count, in_features)
+        triangle = float(count) * in_features * (in_features + 1)
+        if is_stored:
+            right_hand_sides += triangle
+        else:
+            grams += triangle
+        if index > 0:  # the first candidate is the reference
+            right_hand_sides += (4.0 * count if is_stored else 2.0 * in_features) * out_features * in_features
+    solves = in_features**3 / 3 + 2.0 * out_features * in_features**2
+    return {"Gram matrices": grams, "right-hand sides": right_hand_sides, "solves": solves}

@@ -1,0 +1,68 @@
+"""What a plan says that a merge computes is what torch counts while it runs."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import checkpoints
+from merging import make_merge
+from parametrize import slow
+from regstream import api
+from regstream.plan.plan import Plan
+from regstream.plan.work import MOVED, forward_work
+
+
+def counted_forward(plan: Plan, block: int) -> float:
+    """FLOP of one candidate's rows in a block, as torch counts them."""
+    step, candidate = plan.steps[1 + block], plan.candidates[0]
+    weights = {name: torch.zeros(shape) for name, shape in step.shapes.items()}
+    # The fused attention of CPUs is not counted.
+    math = sdpa_kernel(SDPBackend.MATH)
+    with plan.model.bind_parameters(weights), math, FlopCounterMode(display=False) as counter:
+        for batch in candidate.rows.batches:
+            plan.model.run_block(block, torch.zeros(*batch.shape, plan.model.hidden_size), batch)
+    return float(counter.get_total_flops())
+
+
+@pytest.mark.parametrize("family", ["llama", slow("gpt2"), slow("bert"), "clip"])
+def test_forward_passes(tmp_path: Path, family: checkpoints.Family) -> None:
+    plan = make_merge(tmp_path, family, layers=1, candidates=1).plan()
+    expected = forward_work(plan, plan.steps[1], plan.candidates[0].rows.batches, "forward")["forward"]
+    assert expected == pytest.approx(counted_forward(plan, 0), rel=0.02)
+
+
+def flops(plan: Plan) -> Mapping[str, float]:
+    """Of all steps, by kind of work."""
+    total: Counter[str] = Counter()
+    for step in plan.steps:
+        total.update(plan.work(step))
+    return total
+
+
+def test_twice_the_rows_are_twice_the_tokens_work(tmp_path: Path) -> None:
+    # Where tokens are stored instead of their Gram matrix, work is another: enough of them for all inputs.
+    unpadded = "batch_rows = 1"
+    once, twice = (flops(make_merge(tmp_path / str(n), num_rows=n, calibration=unpadded).plan()) for n in (12, 24))
+    for kind in ("candidates' forward", "merged forward", "Gram matrices", MOVED):
+        assert twice[kind] == pytest.approx(2 * once[kind])
+    assert twice["solves"] == pytest.approx(once["solves"])
+
+
+def test_a_method_of_weights_alone_multiplies_nothing(tmp_path: Path) -> None:
+    plan = make_merge(tmp_path, layers=1, merge={"method": "average"}).plan()
+    assert plan.flops == 0
+    assert len(plan.step_seconds) == len(plan.steps)
+    assert all(seconds > 0 for seconds in plan.step_seconds)
+
+
+def test_a_device_that_is_not_here_has_no_estimate(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    merge: Any = make_merge(tmp_path, layers=1, resources='device = "cuda"\ndevice_memory = "8GiB"')
+    assert api.plan(merge.read(), for_this_machine=False).step_seconds == ()
