@@ -18,7 +18,7 @@ class ProgressLines:
 
     def __call__(self, event: Event) -> None:
         match event:
-            case RunStarted():
+            case RunStarted() if event.done or event.step_seconds:
                 write_message(self._start_line(event))
             case StepStarted() if self._step_prefix:
                 write_message(f"{self._step_prefix} {event.name}")

@@ -37,7 +37,7 @@ def made(folder: Path) -> dict[str, bytes]:
 
 def planned(merge: Merge, **options: Any) -> Plan:
     """The plan, as the command line makes it."""
-    commits = Journal.begun_identity(merge.read().workdir)["hub"]
+    commits = Journal.begun_identity(merge.read().workdir).get("hub", {})
     return make_plan(merge.read(), commits=commits, **options)
 
 

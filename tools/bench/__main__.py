@@ -25,6 +25,8 @@ COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "narrow-float32": speed.narrow_float32,
     "images": speed.images,
     "small": speed.small,
+    "stored": speed.stored,
+    "estimates": speed.estimates,
     "doubling": speed.doubling,
 }
 RESULTS = Path(__file__).parent / "results"

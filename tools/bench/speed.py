@@ -11,6 +11,8 @@ from bench.memory import MERGE, measured_steps
 from bench.process import REGSTREAM, TIMES, plain, regstream
 from bench.roofline import product_seconds
 from bench.workload import WORK, Workload
+from regstream.manifest.read_manifest import read_manifest
+from regstream.plan.planning import make_plan
 
 TURNS = WORK / "turns"
 NARROW = Workload(shape="llama-3.2-1b", blocks=4, candidates=3, rows=32, length=512)
@@ -43,6 +45,27 @@ def wide() -> Iterator[str]:
     """8B width: the share of the machine's product rate."""
     yield f"- {WIDE.name}"
     yield from _roofline(WIDE)
+
+
+def stored() -> Iterator[str]:
+    """SmolLM2's shape: the time from bfloat16 files over that from float32 ones, in alternating turns."""
+    narrow = replace(SMALL, blocks=3, rows=32, distinct=3)
+    wide = replace(narrow, dtype="float32")
+    ratios = []
+    for _ in range(TIMES):
+        from_narrow, from_wide = alternate(_merge(narrow, "narrow"), _merge(wide, "wide"))
+        ratios.append(from_narrow.seconds / from_wide.seconds)
+    yield f"- {narrow.name}: {median(ratios):.2f} times the time from float32 files ({_told(ratios)})"
+
+
+def estimates() -> Iterator[str]:
+    """What `regstream plan` estimates for all steps, over what they take; each planned right before it is run."""
+    for workload in (replace(SMALL, blocks=3), replace(IMAGES, blocks=3, candidates=3), replace(NARROW, blocks=2)):
+        manifest = workload.manifest(MERGE)
+        estimate = sum(make_plan(read_manifest(manifest), for_this_machine=False).step_seconds)
+        regstream("run", manifest)
+        taken = sum(float(step["seconds"]) for step in measured_steps())
+        yield f"- {workload.name}: {estimate:.1f} s estimated, {taken:.1f} s taken: {estimate / taken:.2f}"
 
 
 def doubling() -> Iterator[str]:
