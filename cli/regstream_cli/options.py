@@ -37,7 +37,7 @@ def _parse_folders(context: click.Context, parameter: click.Parameter, values: t
 # Not `exists=True`: reading the manifest reports a missing file like every other problem.
 manifest_argument = click.argument("path", metavar="MANIFEST", type=click.Path(path_type=Path))
 device_option = click.option(
-    "--device", metavar="D", help="Compute on this device (cpu, cuda, cuda:1, mps) instead of the manifest's."
+    "--device", metavar="D", help="Compute on this device (cpu, cuda, cuda:1) instead of the manifest's."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
 debug_option = click.option(

@@ -114,7 +114,7 @@ class AdaptedCheckpoint(Checkpoint):
 
     def _add(self, delta: LoraDelta, name: str, start: int, flat: Tensor) -> None:
         # Chunks of rows are aligned to the tensor, not to the range read, so that the bits do not depend on the range.
-        left_OR, right_RI = self._factors(delta)
+        left_OR, right_RI = self._factors(delta, flat.device)
         columns, dtype = right_RI.shape[1], self.tensors[name].dtype
         num_rows = max(1, CHUNK_VALUES // columns)
         first = start // columns // num_rows * num_rows
@@ -122,13 +122,15 @@ class AdaptedCheckpoint(Checkpoint):
             product_OI = torch.mm(left_OR[row : row + num_rows], right_RI).mul_(delta.scale)
             offset = row * columns - start  # of these rows in `flat`
             part = flat[max(0, offset) : offset + product_OI.numel()]
-            total = product_OI.view(-1)[max(0, -offset) :][: part.numel()].to(part.device)
+            total = product_OI.view(-1)[max(0, -offset) :][: part.numel()]
             part.copy_(total.add_(part).to(dtype))
 
-    def _factors(self, delta: LoraDelta) -> tuple[Tensor, Tensor]:
+    def _factors(self, delta: LoraDelta, device: torch.device) -> tuple[Tensor, Tensor]:
         """The factors in float32; their product has the weight's layout."""
         names = (delta.a, delta.b)
-        into = {name: torch.empty(self.adapter.tensors[name].shape, dtype=torch.float32) for name in names}
+        into = {
+            name: torch.empty(self.adapter.tensors[name].shape, dtype=torch.float32, device=device) for name in names
+        }
         self.adapter.read(into)
         a_RI, b_OR = into[delta.a], into[delta.b]
         return (a_RI.T, b_OR.T) if delta.transposed else (b_OR, a_RI)

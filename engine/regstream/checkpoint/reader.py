@@ -14,11 +14,10 @@ from torch import Tensor
 
 from regstream.checkpoint.header import TensorSpec
 from regstream.checkpoint.source import LOCAL, Source
+from regstream.device.staging import Staging
 from regstream.errors import InputError, os_error_boundary
 from regstream.linalg.finite import all_finite
 from regstream.storage.regular_file import check_regular
-
-_STAGING_BYTES = 4 << 20
 
 
 class TensorReader:
@@ -45,7 +44,9 @@ class TensorReader:
             with self._open(file) as descriptor:
                 for name in names:
                     self._fill(descriptor, name, 0, into[name].view(-1))
-                    self._refuse_nonfinite(name, into[name])
+        if not all_finite(*into.values()):
+            for name in in_file_order:
+                self._refuse_nonfinite(name, into[name])
 
     def read_range(self, name: str, start: int, into: Tensor) -> None:
         """Fill `into`, which is flat, with a tensor's values from the flat index `start` on; errors as `read`."""
@@ -109,13 +110,11 @@ class TensorReader:
         if flat.dtype == spec.dtype and flat.device.type == "cpu":
             self._read_bytes(descriptor, name, begin, flat.view(torch.uint8))
             return
-        size = min(_STAGING_BYTES, flat.numel() * spec.dtype.itemsize)
-        # Page-locked for a GPU: the driver would copy from any other memory twice.
-        staging = torch.empty(size, dtype=torch.uint8, pin_memory=flat.device.type == "cuda")
-        for part in torch.split(flat, _STAGING_BYTES // spec.dtype.itemsize):
-            staged = staging[: part.numel() * spec.dtype.itemsize]
+        staging = Staging(flat.device, flat.numel() * spec.dtype.itemsize)
+        for part in torch.split(flat, staging.num_bytes // spec.dtype.itemsize):
+            staged = staging.piece()[: part.numel() * spec.dtype.itemsize]
             self._read_bytes(descriptor, name, begin, staged)
-            part.copy_(staged.view(spec.dtype))
+            staging.copy(staged.view(spec.dtype), part)
             begin += staged.numel()
 
     def _read_bytes(self, descriptor: int, name: str, begin: int, into: Tensor) -> None:

@@ -1,10 +1,13 @@
-"""The machine: memory, transfers to a device, timing, and how a matrix product is formed; on CPUs and on CUDA.
+"""The machine: memory, accelerators, timing, and how a matrix product is formed.
 
+accelerator.py: what a merge asks of an accelerator
+accelerators.py: the kinds of them, and the one of a device
+cuda.py: CUDA
 malloc.py: how glibc keeps and returns freed memory
 matmul_precision.py: float32 products of narrower values by faster units, exactly
-memory.py: the memory that the process and a device use, have used, and have free
-prefetch.py: copies to the device that overlap with its work
+memory.py: the memory that the process and a device use, and have used
 product_rate.py: how fast matrices are multiplied, by dtype, measured once
 profiler.py: where a step's time goes, by kind of work
+staging.py: host memory between a file and a tensor
 workspace.py: long-lived buffers, allocated once
 """

@@ -10,6 +10,8 @@ from functools import cache
 
 import torch
 
+from regstream.device.accelerators import accelerator_of
+
 #: Rows and columns of the matrices that are multiplied: enough to reach the rate, and a few milliseconds' work.
 _WIDTH = {"cpu": 512}
 _WIDTH_OF_ACCELERATORS = 4096
@@ -48,5 +50,5 @@ def _best_seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def _finish(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+    if (accelerator := accelerator_of(device)) is not None:
+        accelerator.synchronize()

@@ -12,6 +12,8 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
+from regstream.device.accelerators import accelerator_of
+
 Kind = Literal[
     "candidates' forward",
     "merged forward",
@@ -38,7 +40,7 @@ class Profiler:
     """Totals of the regions since the last `begin` or `finish`."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self._accelerator = accelerator_of(device)
         self._totals: dict[str, RegionTotals] = {}
         self._current: Kind = "other"
         self._marks: list[tuple[Kind, Any]] = []
@@ -73,20 +75,17 @@ class Profiler:
     def finish(self) -> dict[str, RegionTotals]:
         """The totals; counting begins anew."""
         self._mark(self._current)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        accelerator = self._accelerator
+        if accelerator is not None:
+            accelerator.synchronize()
         for (_, before), (kind, after) in zip(self._marks, self._marks[1:], strict=False):
-            seconds = before.elapsed_time(after) / 1000 if self.device.type == "cuda" else after - before
+            seconds = after - before if accelerator is None else accelerator.seconds_between(before, after)
             self._totals.setdefault(kind, RegionTotals()).seconds += seconds
         totals = self._totals
         self.begin()
         return totals
 
     def _mark(self, until_now: Kind) -> None:
-        # On a GPU the host runs ahead of the work: the marks go where the work goes.
-        mark: Any = time.perf_counter()
-        if self.device.type == "cuda":
-            make: Any = torch.cuda.Event  # untyped
-            mark = make(enable_timing=True)
-            mark.record()
+        # The host runs ahead of an accelerator's work: the marks go where the work goes.
+        mark: Any = time.perf_counter() if self._accelerator is None else self._accelerator.mark()
         self._marks.append((until_now, mark))

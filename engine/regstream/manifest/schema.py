@@ -161,7 +161,7 @@ class Resources(Table):
     """
 
     device: Annotated[Device | None, Field(examples=["cpu"])] = None
-    """"cpu", "cuda", "cuda:1" or "mps"; the device that computes; default: cuda where there is one, else cpu"""
+    """"cpu", "cuda" or "cuda:1"; the device that computes; default: cuda where there is one, else cpu"""
     compute_dtype: ComputeDtype = "auto"
     """the dtype of weights and activations while merging; "auto" is the files' own, or float32 where the device
     multiplies it faster"""

@@ -25,7 +25,9 @@ from regstream.manifest.bounded_regex import check_regex
 from regstream.manifest.references import HUB_NAME, ModelRef, absolute_path, parse_model_ref
 from regstream.units import parse_bytes
 
-_DEVICE = re.compile(r"(cpu|cuda|mps)|cuda:[0-9]{1,3}")
+#: Kinds of devices; all but the first may be numbered, "cuda:1".
+DEVICES = ["cpu", "cuda"]
+_DEVICE = re.compile(r"([a-z]+)(:[0-9]{1,3})?")
 #: The oldest data sets have no owner.
 _HUB_DATASET = re.compile(rf"(?:{HUB_NAME}/)?{HUB_NAME}")
 _MAX_BYTES: Final = 2**63 - 1
@@ -40,13 +42,16 @@ class Table(BaseModel):
 
 
 def parse_device(text: str) -> str:
-    """Check a device's name: "cpu", "cuda", "cuda:1" or "mps".
+    """Check a device's name: "cpu", "cuda" or "cuda:1".
 
     Raises:
         ValueError: the text names no device.
     """
-    if _DEVICE.fullmatch(text) is None:
-        raise ValueError(f'expected a device, "cpu", "cuda", "cuda:1" or "mps", found "{text}"')
+    if text == "mps":
+        raise ValueError('"mps" is not supported: sums and their refinement need float64, which it lacks; use "cpu"')
+    match = _DEVICE.fullmatch(text)
+    if match is None or match[1] not in DEVICES or (match[1] == DEVICES[0] and match[2]):
+        raise ValueError(f'expected a device, "cpu", "cuda" or "cuda:1", found "{text}"')
     return text
 
 

@@ -7,8 +7,9 @@ from itertools import groupby
 from pathlib import Path
 
 import psutil
+import torch
 
-from regstream.device import memory
+from regstream.device.accelerators import accelerator_of
 from regstream.errors import BudgetError, InputError
 from regstream.hub.repository import cache_folder
 from regstream.plan.downloads import DownloadPlan
@@ -27,9 +28,14 @@ def memory_budgets(merge: OpenedMerge, runtime_bytes: int) -> dict[MemorySpace, 
     free = runtime_bytes + int(psutil.virtual_memory().available * _FREE_SHARE)
     budgets: dict[MemorySpace, int] = {"host": free if resources.host_memory is None else resources.host_memory}
     if merge.device.type != "cpu":
-        free = int(memory.free_device_bytes(merge.device) * _FREE_SHARE) if resources.device_memory is None else 0
-        budgets["device"] = resources.device_memory or free
+        budgets["device"] = resources.device_memory or int(_free_device_bytes(merge.device) * _FREE_SHARE)
     return budgets
+
+
+def _free_device_bytes(device: torch.device) -> int:
+    accelerator = accelerator_of(device)
+    assert accelerator is not None
+    return accelerator.free_bytes()
 
 
 def check_memory(merge: OpenedMerge, space: MemorySpace, step: str, terms: Mapping[str, int], budget: int) -> None:

@@ -2,7 +2,7 @@
 
 import torch
 
-from regstream.device import memory
+from regstream.device.accelerators import KINDS, default_device, is_available
 from regstream.errors import ManifestError
 from regstream.manifest.value_types import parse_device
 
@@ -16,14 +16,14 @@ def choose_device(name: str | None, *, device_memory: int | None = None) -> torc
         ManifestError: the name is not one of a device, or this machine lacks it.
     """
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return default_device()
     try:
         parse_device(name)
     except ValueError as error:
         raise ManifestError(f"device: {error}") from error
     device = torch.device(name)
-    if memory.is_available(device) or device_memory is not None:
+    if is_available(device) or device_memory is not None:
         return device
-    found = f"{torch.cuda.device_count()} CUDA devices" if device.type == "cuda" else "no such device"
+    found = f"{KINDS[device.type].count()} such devices"
     advice = 'set device = "cpu", or plan for another machine by setting its device_memory'
     raise ManifestError(f'device "{name}": {found} found; {advice}')

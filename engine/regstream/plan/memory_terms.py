@@ -34,7 +34,7 @@ _COMBINED_CHUNKS = 2
 #: Chunks of a shard while it is downloaded, several times over.
 _DOWNLOAD_BYTES = 48 << 20
 #: A CUDA context and the workspaces of its libraries; from published figures, not measured.
-_CONTEXT_BYTES = 768 << 20
+CONTEXT_BYTES = 768 << 20
 #: Journal, auxiliary files, and the file system's own needs.
 DISK_MARGIN = 1.02
 
@@ -57,7 +57,7 @@ def memory_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mappi
     batches = 3 * _widest_batch_bytes(merge) if step.writes_hidden_states or groups else 0
     return {
         "host": _rounded(host | {"hidden states": batches}),
-        "device": {**sums, **activations, "context": _CONTEXT_BYTES},
+        "device": {**sums, **activations, "context": CONTEXT_BYTES},
     }
 
 

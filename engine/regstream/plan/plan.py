@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from regstream.device import memory
+from regstream.device.accelerators import is_available
 from regstream.hub.eviction import StepShards
 from regstream.plan.budget import check_disk, check_memory, check_writable, disk_needs, disks, memory_budgets
 from regstream.plan.downloads import UNLIMITED_DISK, DownloadPlan, plan_downloads, shards_by_step
@@ -102,7 +102,7 @@ class Plan(OpenedMerge):
     @cached_property
     def rates(self) -> Rates | None:
         """What this machine does a second, measured as it is asked for; None for a device that it lacks."""
-        return Rates(self) if memory.is_available(self.device) else None
+        return Rates(self) if is_available(self.device) else None
 
     @cached_property
     def step_seconds(self) -> tuple[float, ...]:

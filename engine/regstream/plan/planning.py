@@ -12,6 +12,7 @@ from regstream.checkpoint.loader import CheckpointLoader
 from regstream.data.dataset_sampler import DatasetSampler
 from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.device import malloc, memory
+from regstream.device.accelerators import is_available
 from regstream.errors import ManifestError, label_boundary
 from regstream.events import Listener, Warned, ignore_event
 from regstream.manifest.schema import Manifest
@@ -85,7 +86,7 @@ def _choose_devices(
     resources = manifest.resources
     device_memory = None if for_this_machine else resources.device_memory
     chosen = choose_device(device or resources.device, device_memory=device_memory)
-    return chosen, chosen if memory.is_available(chosen) else torch.device("cpu")
+    return chosen, chosen if is_available(chosen) else torch.device("cpu")
 
 
 def _open_checkpoints(manifest: Manifest, loader: CheckpointLoader) -> tuple[Checkpoint, list[Checkpoint], list[str]]:

@@ -10,6 +10,7 @@ import torch
 
 from regstream import __version__
 from regstream.checkpoint.checkpoint import Checkpoint
+from regstream.device.accelerators import accelerator_of
 from regstream.manifest.canonical import canonical_config
 from regstream.plan.plan import Plan
 from regstream.storage.identity_differences import Identity
@@ -46,10 +47,8 @@ def identify(plan: Plan, *, full: bool) -> Identity:
 
 def _device(device: torch.device) -> Identity:
     """What decides which kernels run, and in which order a product's terms are added: the last bits."""
-    if device.type == "cuda":
-        return {"name": torch.cuda.get_device_name(device)}
-    if device.type != "cpu":
-        return {"name": device.type}
+    if (accelerator := accelerator_of(device)) is not None:
+        return {"name": accelerator.name}
     capabilities = torch.cpu.get_capabilities()
     return {
         "name": f"cpu {torch.backends.cpu.get_cpu_capability()}",

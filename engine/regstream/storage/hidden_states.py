@@ -5,6 +5,7 @@ The arrays of one depth, for all candidates, are that layer's activations. An ar
 those values are stored as their 16 bits.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,8 @@ from torch import Tensor
 from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
-from regstream.device.prefetch import DevicePrefetcher
+from regstream.device.accelerator import Accelerator, Copies, Mark
+from regstream.device.accelerators import accelerator_of
 from regstream.storage import durable
 from regstream.storage.background_io import WriteBehind, read_ahead
 from regstream.storage.run_folder import is_hidden_state
@@ -35,7 +37,7 @@ class HiddenStates:
     def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device = _CPU) -> None:
         self.folder = folder
         self._dtype = dtype
-        self._prefetcher = DevicePrefetcher(device)
+        self._accelerator = accelerator_of(device)
         self._store = LocalStore(folder)
 
     def read(self, candidate: str, depth: int, num_tokens: Sequence[int]) -> Iterator[Tensor]:
@@ -44,15 +46,16 @@ class HiddenStates:
         Raises:
             CorruptActivations: a batch is missing, fails its checksum, or has another number of tokens.
         """
-        sent = (self._prefetcher.send(self._read(candidate, depth, i, count)) for i, count in enumerate(num_tokens))
-        return map(self._prefetcher.wait, read_ahead(sent))
+        stored = (self._read(candidate, depth, index, count) for index, count in enumerate(num_tokens))
+        return read_ahead(stored) if self._accelerator is None else _uploaded(stored, self._accelerator)
 
     @contextmanager
     def write(self, candidate: str, depth: int) -> Iterator["ActivationWriter"]:
         """Write a candidate's batches of one depth, one batch behind the caller; durable when the context has ended."""
         self._remove(f"{depth}/{candidate}")
+        copies = None if self._accelerator is None else self._accelerator.copies()
         with WriteBehind() as behind:
-            yield ActivationWriter(self, candidate, depth, behind)
+            yield ActivationWriter(self, candidate, depth, behind, copies)
         durable.sync_tree(self.folder / str(depth) / candidate)
 
     def drop_before(self, depth: int) -> None:
@@ -84,7 +87,7 @@ class HiddenStates:
             fill_value=0,
             config={"write_empty_chunks": True},
         )
-        tokens_TD = tokens_TD.to(device="cpu", dtype=self._dtype)
+        tokens_TD = tokens_TD.to(self._dtype)
         bits_TD = tokens_TD.view(torch.uint16) if self._dtype == torch.bfloat16 else tokens_TD
         array[...] = np.ascontiguousarray(bits_TD.numpy())
 
@@ -107,12 +110,39 @@ class HiddenStates:
 class ActivationWriter:
     """Appends batches to one candidate's activations of one depth."""
 
-    def __init__(self, states: HiddenStates, candidate: str, depth: int, behind: WriteBehind) -> None:
-        self._states, self._candidate, self._depth, self._behind = states, candidate, depth, behind
+    def __init__(
+        self, states: HiddenStates, candidate: str, depth: int, behind: WriteBehind, copies: Copies | None
+    ) -> None:
+        self._states, self._candidate, self._depth = states, candidate, depth
+        self._behind, self._copies = behind, copies
         self._index = 0
 
     def append(self, tokens_TD: Tensor) -> None:
         """Write the next batch's tokens, which must not change afterwards."""
         index = self._index
         self._index += 1
-        self._behind.submit(lambda: self._states.write_batch(self._candidate, self._depth, index, tokens_TD))
+        if self._copies is None:
+            self._behind.submit(lambda: self._states.write_batch(self._candidate, self._depth, index, tokens_TD))
+            return
+        fetched_TD, mark = self._copies.fetch(tokens_TD)
+
+        def write() -> None:
+            mark.wait()
+            self._states.write_batch(self._candidate, self._depth, index, fetched_TD)
+
+        self._behind.submit(write)
+
+
+def _uploaded(stored: Iterator[Tensor], accelerator: Accelerator) -> Iterator[Tensor]:
+    """Tensors on a device, one sent ahead of the one in use; the one before that has been used up by then."""
+    copies, used = accelerator.copies(), deque[Mark]()
+
+    def sent() -> Iterator[tuple[Tensor, Mark]]:
+        for tensor in stored:
+            if used:
+                used.popleft().wait()
+            yield copies.send(tensor)
+
+    for item in read_ahead(sent()):
+        yield copies.receive(item)
+        used.append(accelerator.mark())  # all that it is used for was asked of the device by now

@@ -172,12 +172,12 @@ class ShardWriter:
         expected, remaining = self._missing[0]
         if name != expected or rows.numel() > remaining:
             raise ValueError(f"shard expects {remaining} values of {expected}, was given {rows.numel()} of {name}")
-        cast = rows.to(device="cpu", dtype=self._dtype).contiguous()
+        cast = rows.to(self._dtype).contiguous().cpu()  # an accelerator casts by itself, and sends less
         if not all_finite(cast):
             raise OverflowError(f"{name} has values that {str(self._dtype).removeprefix('torch.')} cannot hold")
         data = cast.reshape(-1).view(torch.uint8).numpy().data
         self._behind.submit(lambda: self._file.write(data))
-        if cast.data_ptr() == rows.data_ptr():
+        if rows.device.type == "cpu" and cast.data_ptr() == rows.data_ptr():
             self._behind.wait()
         self._missing[0] = (name, remaining - rows.numel())
         if remaining == rows.numel():

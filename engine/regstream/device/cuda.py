@@ -1,0 +1,104 @@
+"""CUDA: the one file that names it. Every call names the device, since another may be the current one."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from regstream.device.accelerator import Accelerator, Copies, Mark
+
+_CUDA: Any = torch.cuda  # largely untyped
+
+
+class CudaMark:
+    """An event."""
+
+    def __init__(self, stream: Any) -> None:
+        self.event = _CUDA.Event(enable_timing=True)
+        self.event.record(stream)
+
+    def wait(self) -> None:
+        """Have the host wait for it."""
+        self.event.synchronize()
+
+
+class CudaCopies(Copies):
+    """A stream of its own."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = _CUDA.Stream(device)
+
+    def send(self, tensor: Tensor) -> tuple[Tensor, Mark]:
+        with _CUDA.stream(self._stream):
+            # The page-locked copy is kept by the allocator until the stream is past it.
+            sent = tensor.pin_memory().to(self._device, non_blocking=True)
+            return sent, CudaMark(self._stream)
+
+    def receive(self, sent: tuple[Tensor, Mark]) -> Tensor:
+        tensor, mark = sent
+        assert isinstance(mark, CudaMark)
+        current = _CUDA.current_stream(self._device)
+        current.wait_event(mark.event)
+        tensor.record_stream(current)
+        return tensor
+
+    def fetch(self, tensor: Tensor) -> tuple[Tensor, Mark]:
+        self._stream.wait_stream(_CUDA.current_stream(self._device))
+        fetched = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        with _CUDA.stream(self._stream):
+            fetched.copy_(tensor, non_blocking=True)
+            tensor.record_stream(self._stream)
+            return fetched, CudaMark(self._stream)
+
+
+class Cuda(Accelerator):
+    """A CUDA device."""
+
+    kind: ClassVar[str] = "cuda"
+
+    def __init__(self, device: torch.device) -> None:
+        # Half of what takes a device refuses one without an index.
+        super().__init__(torch.device("cuda", _CUDA.current_device() if device.index is None else device.index))
+
+    @classmethod
+    def count(cls) -> int:
+        return int(_CUDA.device_count())
+
+    @property
+    def name(self) -> str:
+        return str(_CUDA.get_device_name(self.device))
+
+    def free_bytes(self) -> int:
+        free, _ = _CUDA.mem_get_info(self.device)
+        return int(free) + int(_CUDA.memory_reserved(self.device))
+
+    def limit_memory(self, num_bytes: int) -> None:
+        total = _CUDA.get_device_properties(self.device).total_memory
+        _CUDA.set_per_process_memory_fraction(min(1.0, num_bytes / total), self.device)
+
+    def begin_peak(self) -> None:
+        with _CUDA.device(self.device):
+            _CUDA.empty_cache()
+        _CUDA.reset_peak_memory_stats(self.device)
+
+    def peak_bytes(self) -> int:
+        # What is reserved, not what is allocated: the holes between allocations are taken from others too.
+        return int(_CUDA.max_memory_reserved(self.device))
+
+    def synchronize(self) -> None:
+        _CUDA.synchronize(self.device)
+
+    def mark(self) -> Mark:
+        return CudaMark(_CUDA.current_stream(self.device))
+
+    def seconds_between(self, first: Mark, last: Mark) -> float:
+        assert isinstance(first, CudaMark)
+        assert isinstance(last, CudaMark)
+        return float(first.event.elapsed_time(last.event)) / 1000
+
+    def page_locked(self, num_bytes: int) -> Tensor:
+        return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
+
+    def copies(self) -> Copies:
+        return CudaCopies(self.device)
