@@ -176,6 +176,7 @@ class Simulated(Accelerator):
     """The simulated device."""
 
     kind: ClassVar[str] = NAME
+    product_width: ClassVar[int] = 32
 
     @classmethod
     def count(cls) -> int:

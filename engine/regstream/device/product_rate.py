@@ -12,9 +12,8 @@ import torch
 
 from regstream.device.accelerators import accelerator_of
 
-#: Rows and columns of the matrices that are multiplied: enough to reach the rate, and a few milliseconds' work.
-_WIDTH = {"cpu": 512}
-_WIDTH_OF_ACCELERATORS = 4096
+#: Rows and columns of the matrices that a processor multiplies: enough to reach its rate, and a few milliseconds' work.
+_WIDTH = 512
 #: Values that an operation without products reads and writes: more than caches hold.
 _VALUES = 8 << 20
 _TIMES = 5
@@ -23,7 +22,8 @@ _TIMES = 5
 @cache
 def product_rate(dtype: torch.dtype, device: torch.device) -> float:
     """FLOP a second in a product of two square matrices of a dtype."""
-    width = _WIDTH.get(device.type, _WIDTH_OF_ACCELERATORS)
+    accelerator = accelerator_of(device)
+    width = _WIDTH if accelerator is None else accelerator.product_width
     # Of ones, units that multiply bfloat16 run up to twice as fast as of values like a model's.
     left, right = (torch.randn(width, width, dtype=torch.float32).to(device, dtype) for _ in range(2))
     return 2.0 * width**3 / _best_seconds(lambda: torch.mm(left, right), device)
