@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from regstream import api
 from regstream.errors import InputError
 from regstream.units import format_bytes
 from regstream_cli.observers import observe_progress
@@ -27,8 +28,6 @@ def verify(output: Path, as_json: bool) -> None:
       regstream verify merged/llama --json | jq .problems
     """
     with observe_progress() as listener:
-        from regstream import api
-
         result = api.verify(output, listener=listener)
     if as_json:
         write_json({"num_files": result.num_files, "num_bytes": result.num_bytes, "problems": list(result.problems)})

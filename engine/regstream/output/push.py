@@ -10,7 +10,7 @@ from regstream.events import Listener, Progressed, StepStarted, Warned, ignore_e
 from regstream.hub.upload import LocalFile, UploadResult, upload_files
 from regstream.output.integrity import check_files
 from regstream.output.model_files import is_model_file
-from regstream.output.provenance import PROVENANCE, read_provenance
+from regstream.output.record import PROVENANCE, read_provenance
 from regstream.storage import digests
 
 

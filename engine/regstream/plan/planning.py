@@ -12,6 +12,7 @@ from regstream.checkpoint.loader import CheckpointLoader
 from regstream.data.dataset_sampler import DatasetSampler
 from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.device import malloc, memory
+from regstream.device.process_memory import resident_bytes
 from regstream.errors import ManifestError, label_boundary
 from regstream.events import Listener, Warned, ignore_event
 from regstream.manifest.schema import Manifest
@@ -114,7 +115,7 @@ def _measure_runtime(method: Method, dtype: torch.dtype, device: torch.device) -
     if method.needs_calibration():
         warm_up(method, dtype, device)
     malloc.trim()  # what opening and tokenizing left free
-    return memory.resident_bytes()
+    return resident_bytes()
 
 
 class _Warnings:
