@@ -40,9 +40,10 @@ def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_di
         return
     manifest = read_manifest(path)
     with observe_progress(events_as_json=as_json) as listener:
-        plan = api.plan(manifest, device=device, restart=restart, listener=listener)
-        with disk_full_boundary(lambda: plan.disks):
-            api.merge(plan, restart=restart, full_digest=full_digest, listener=listener)
+        if restart or full_digest or not api.is_finished(manifest, device=device, listener=listener):
+            plan = api.plan(manifest, device=device, restart=restart, listener=listener)
+            with disk_full_boundary(lambda: plan.disks):
+                api.merge(plan, restart=restart, full_digest=full_digest, listener=listener)
     if listener.state.finished is not None:
         write_message(_summary(listener.state.finished))
     if not as_json:

@@ -21,10 +21,12 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regstream.events import Listener, ignore_event
+from regstream.events import Listener, RunFinished, ignore_event
 from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.schema import Manifest
+from regstream.manifest.value_types import is_device
 from regstream.output.record import is_published, published_commits
+from regstream.output.unchanged import is_unchanged
 from regstream.storage.journal import Journal
 
 if TYPE_CHECKING:
@@ -84,6 +86,18 @@ def check(plan: "Plan") -> None:
 
     check_output(plan)
     plan.validate()
+
+
+def is_finished(manifest: Manifest, *, device: str | None = None, listener: Listener = ignore_event) -> bool:
+    """Whether the manifest's result is finished and provably unchanged, with all inputs; then tells the listener so.
+
+    Nothing is planned or fetched. False says only that `plan` and `merge` have to find out, and say what changed:
+    models of the hub without a commit, and folders of images, are never proved. `device` must be the name of one.
+    """
+    if (device is not None and not is_device(device)) or not is_unchanged(manifest):
+        return False
+    listener(RunFinished(output=str(manifest.merge.output), seconds=0.0, peak_bytes=0, was_finished_before=True))
+    return True
 
 
 def merge(plan: "Plan", *, restart: bool = False, full_digest: bool = False, listener: Listener = ignore_event) -> Path:

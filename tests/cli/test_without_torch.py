@@ -66,3 +66,9 @@ def test_verification_of_a_damaged_result(command: Command, finished: Path) -> N
     done = command("verify", finished.parent / "merged")
     assert done.returncode == 4
     assert f"{shard}: damaged" in done.stderr
+
+
+def test_a_run_that_is_finished(command: Command, finished: Path) -> None:
+    done = command("run", finished)
+    assert (done.returncode, done.stdout) == (0, f"{finished.parent / 'merged'}\n")
+    assert "already finished" in done.stderr

@@ -8,6 +8,7 @@ local_paths.py: removes paths of this machine from tokenizer and processor setti
 ownership.py: which files of the output folder a run may overwrite or remove.
 model_files.py: which file names libraries load as parts of a model.
 integrity.py: files compared with their recorded sizes and digests; files that are not in the record.
+unchanged.py: whether a finished result and its inputs are provably unchanged, without a plan.
 result_identity.py: whether a finished result is that of the current manifest and inputs, unchanged.
 verify.py: reads a result again, every byte of it.
 check_model.py: whether config, index and tensors of a result make the model that the config describes.

@@ -30,6 +30,11 @@ def check_file(path: Path, expected: Mapping[str, Any], *, whole: bool = True) -
         yield problem
 
 
+def unrecorded_files(folder: Path, record: Mapping[str, Any]) -> list[str]:
+    """The files in a result's folder that libraries would load, and that its record does not list."""
+    return [name for name in model_files(folder) if name not in (*record["files"], PROVENANCE, MEASURED)]
+
+
 def check_files(folder: Path, record: Mapping[str, Any], listener: Listener) -> list[str]:
     """One line for each unrecorded file that libraries would load, and for each that differs or holds NaN or infinity.
 
@@ -37,8 +42,7 @@ def check_files(folder: Path, record: Mapping[str, Any], listener: Listener) -> 
     """
     problems = [
         f"{folder / name}: not part of the result, but libraries would load it with the result or instead; move it away"
-        for name in model_files(folder)
-        if name not in record["files"] and name not in (PROVENANCE, MEASURED)
+        for name in unrecorded_files(folder, record)
     ]
     paths, stopped = {folder / name: entry for name, entry in record["files"].items()}, Event()
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="verify") as executor:

@@ -11,6 +11,7 @@ from regstream import __version__
 from regstream.manifest.redaction import redact_paths
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate
+from regstream.plan.local_inputs import unchanged_input_digests
 from regstream.plan.plan import Plan
 from regstream.storage.identity_differences import Identity
 from regstream.storage.journal import CommittedStep
@@ -25,6 +26,8 @@ def provenance(plan: Plan, identity: Identity, committed: Sequence[CommittedStep
         "base": _model_name(plan, plan.manifest.merge.base),
         "candidates": {c.name: _candidate_name(plan, c) for c in plan.manifest.candidates},
         "identity": identity,
+        # Not of the identity: an unfinished run goes on though a file that it does not read was changed.
+        "inputs": unchanged_input_digests(plan.manifest, plan.input_signatures),
         "warnings": [redact_paths(warning) for warning in plan.warnings],
         "ignored": {label: list(names) for label, names in plan.ignored.items()},
         "steps": [{"name": step.name, "shard": step.shard, "solves": list(step.solves)} for step in committed],

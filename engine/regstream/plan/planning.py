@@ -22,6 +22,7 @@ from regstream.models.architecture.modules import family_from_manifest
 from regstream.models.layered_model import LayeredModel
 from regstream.plan.device import choose_device
 from regstream.plan.discarded_changes import discarded_changes
+from regstream.plan.local_inputs import read_signatures
 from regstream.plan.make_steps import make_steps
 from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.plan import Plan
@@ -47,7 +48,7 @@ def make_plan(
         InputError: a checkpoint or a calibration set cannot be used, or the hub does not provide it.
     """
     malloc.trim()
-    warnings = _Warnings(listener)
+    signatures, warnings = read_signatures(manifest), _Warnings(listener)
     chosen, device_here = _choose_devices(manifest, device, for_this_machine=for_this_machine)
     method = make_method(manifest.merge.method, manifest.merge.options)
     loader, sampler = CheckpointLoader(manifest, commits or {}, listener), DatasetSampler(commits, listener)
@@ -73,6 +74,7 @@ def make_plan(
         device=chosen,
         warnings=tuple(warnings.lines),
         ignored=inputs.ignored,
+        input_signatures=signatures,
         ties=inputs.ties,
         runtime_bytes=_measure_runtime(method, inputs.compute_dtype, device_here),
     )
