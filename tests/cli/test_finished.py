@@ -36,6 +36,10 @@ def replaced(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+def in_manifest(old: str, new: str) -> Edit:
+    return lambda folder: replaced(folder / "manifest.toml", old, new)
+
+
 def index_added(folder: Path) -> None:
     weight_map = {"nothing": "model.safetensors"}
     (folder / "candidate-1" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
@@ -74,10 +78,10 @@ EDITS: dict[str, tuple[Edit, int, str]] = {
     ),
     "a calibration set": (lambda f: replaced(f / "task1.jsonl", "[", "[1, "), 5, "calibration task1"),
     "a row written differently": (lambda f: replaced(f / "task1.jsonl", "[", "[ "), 0, FINISHED),
-    "a key of the manifest": (lambda f: replaced(f / "manifest.toml", "[merge]", "[merge]\nalpha = 0.5"), 5, "alpha"),
-    "a candidate's name": (lambda f: replaced(f / "manifest.toml", '"task1"', '"other"'), 5, "other"),
-    "a path of the manifest": (lambda f: replaced(f / "manifest.toml", '= "base"\noutput', '= "base/"\noutput'), 0, FINISHED),
-    "a device of another machine": (lambda f: replaced(f / "manifest.toml", '"cpu"', '"cuda:77"'), 0, FINISHED),
+    "a key of the manifest": (in_manifest("[merge]", "[merge]\nalpha = 0.5"), 5, "alpha"),
+    "a candidate's name": (in_manifest('"task1"', '"other"'), 5, "other"),
+    "a path of the manifest": (in_manifest('= "base"\noutput', '= "base/"\noutput'), 0, FINISHED),
+    "a device of another machine": (in_manifest('"cpu"', '"cuda:77"'), 0, FINISHED),
     "a shard of the result": (lambda f: flip(f / "merged" / "model-00002-of-00007.safetensors"), 5, "model-00002"),
     "the result's config": (lambda f: flip(f / "merged" / "config.json"), 5, "config.json: damaged"),
     "a file of the result that is missing": (lambda f: (f / "merged" / "tokenizer.json").unlink(), 5, "missing"),
