@@ -17,10 +17,12 @@ function takes a `listener`, it calls it with the events of `regstream.events` w
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from regstream.device.collector import importing
 from regstream.events import Listener, RunFinished, ignore_event
 from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.schema import Manifest
@@ -66,9 +68,9 @@ def plan(
         InputError: a checkpoint or calibration set cannot be used.
         ResumeError: the journal of the unfinished run is damaged.
     """
+    _load_libraries(of_result=of_result)
     from regstream.plan.planning import make_plan
 
-    _load_libraries(of_result=of_result)
     commits = published_commits(manifest.merge.output) if of_result else {}
     if not (of_result or restart):
         commits = Journal.pinned_commits(manifest.workdir)
@@ -173,7 +175,8 @@ def verify(output: str | PathLike[str], *, listener: Listener = ignore_event) ->
     verification = verify_files(folder, listener=listener)
     if verification.problems:
         return verification
-    from regstream.output.check_model import check_model  # after the files: it takes seconds to import torch
+    with importing():
+        from regstream.output.check_model import check_model  # after the files: it takes seconds to import torch
 
     return replace(verification, problems=tuple(check_model(folder)))
 
@@ -198,9 +201,11 @@ def push(
 
 def _load_libraries(*, of_result: bool) -> None:
     """Import what the work will import, so that the memory of its libraries is measured when it is planned."""
-
-    if of_result:
-        pass
+    with importing():
+        import_module("regstream.plan.planning")
+        import_module("regstream.runtime.scheduler")
+        for name in ("evaluation", "representation_bias") if of_result else ():
+            import_module(f"regstream.evaluate.{name}")
 
 
 def _check_result(plan: "Plan", only: Collection[str]) -> None:

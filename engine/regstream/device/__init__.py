@@ -1,5 +1,6 @@
 """The machine: memory, transfers to a device, timing, and how a matrix product is formed; on CPUs and on CUDA.
 
+collector.py: Python's garbage collector, paused while libraries are imported
 malloc.py: how glibc keeps and returns freed memory
 matmul_precision.py: float32 products of narrower values by faster units, exactly
 memory.py: the peak of a step's memory, and what a device has free

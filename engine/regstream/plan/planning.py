@@ -11,6 +11,7 @@ from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.loader import CheckpointLoader
 from regstream.data.dataset_sampler import DatasetSampler
 from regstream.data.loading import CalibrationSet, load_calibration
+from regstream.data.tokenizer_process import SharedTokenizer
 from regstream.device import malloc, memory
 from regstream.device.process_memory import resident_bytes
 from regstream.errors import ManifestError, label_boundary
@@ -158,22 +159,24 @@ def _load_calibration_sets(
 ) -> list[CalibrationSet | None]:
     """The calibration set of each candidate; None where the method needs none."""
     sets: list[CalibrationSet | None] = []
-    for candidate in manifest.candidates:
-        if not method.needs_calibration() or candidate.calibration is None:
-            sets.append(None)
-            continue
-        label = f'candidate "{candidate.name}"'
-        with label_boundary(f"{label}: calibration"):
-            loaded = load_calibration(
-                candidate.calibration,
-                family=base.family,
-                config=base.model_config,
-                base=base.folder,
-                seed=manifest.merge.seed,
-                max_features=model.max_features,
-                max_positions=model.max_positions,
-                warn=lambda message, label=label: warn(f"{label}: {message}"),  # type: ignore[misc]
-                sampler=sampler,
-            )
-        sets.append(loaded)
+    with SharedTokenizer() as tokenizer:
+        for candidate in manifest.candidates:
+            if not method.needs_calibration() or candidate.calibration is None:
+                sets.append(None)
+                continue
+            label = f'candidate "{candidate.name}"'
+            with label_boundary(f"{label}: calibration"):
+                loaded = load_calibration(
+                    candidate.calibration,
+                    family=base.family,
+                    config=base.model_config,
+                    base=base.folder,
+                    seed=manifest.merge.seed,
+                    max_features=model.max_features,
+                    max_positions=model.max_positions,
+                    warn=lambda message, label=label: warn(f"{label}: {message}"),  # type: ignore[misc]
+                    sampler=sampler,
+                    tokenizer=tokenizer,
+                )
+            sets.append(loaded)
     return sets
