@@ -77,13 +77,14 @@ def _read_start(stream: FileIO) -> tuple[bytes, list[_Part]]:
     """The bytes before the first tensor, and the tensors in the file's order; none without an intact header."""
     start = stream.read(_LENGTH_BYTES) or b""
     length = int.from_bytes(start, "little")
-    if not 2 <= length <= min(_MAX_HEADER_BYTES, os.fstat(stream.fileno()).st_size - _LENGTH_BYTES):
+    data_bytes = os.fstat(stream.fileno()).st_size - _LENGTH_BYTES - length
+    if not 2 <= length <= _MAX_HEADER_BYTES or data_bytes < 0:
         return start, []
     header = stream.read(length) or b""
-    return start + header, _parts(header)
+    return start + header, _parts(header, data_bytes)
 
 
-def _parts(header: bytes) -> list[_Part]:
+def _parts(header: bytes, data_bytes: int) -> list[_Part]:
     try:
         entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
         extents = sorted(
@@ -92,7 +93,7 @@ def _parts(header: bytes) -> list[_Part]:
         parts, position = list[_Part](), 0
         for begin, end, name, dtype in extents:
             itemsize = np.dtype(_EXPONENTS[dtype][0]).itemsize if dtype in _EXPONENTS else 1
-            if begin != position or end < begin or (end - begin) % itemsize:
+            if begin != position or not begin <= end <= data_bytes or (end - begin) % itemsize:
                 return []
             parts.append(_Part(name, dtype, end - begin))
             position = end
