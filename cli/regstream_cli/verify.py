@@ -19,8 +19,9 @@ from regstream_cli.streams import stdout_boundary, write_json, write_message
 def verify(output: Path, as_json: bool) -> None:
     """Check every byte of a result.
 
-    Reads all files of OUTPUT and compares each with its recorded digest. Exits with code 4 if a file is missing,
-    damaged or from another run, with one line for each problem.
+    Reads all files of OUTPUT once, compares each with its recorded digest, and checks that weights are finite and have
+    the shapes that the config asks for. Exits with code 4 if a file is missing, damaged or from another run, with one
+    line for each problem.
 
     \b
     Example:
