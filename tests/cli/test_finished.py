@@ -59,6 +59,11 @@ def record_of_an_earlier_version(folder: Path) -> None:
     write_provenance(folder / "merged", record, files)
 
 
+def read_as_text(folder: Path) -> None:
+    (folder / "task1.jsonl").rename(folder / "task1.txt")
+    replaced(folder / "manifest.toml", "task1.jsonl", "task1.txt")
+
+
 #: What is edited in the folder of a finished merge, how `run` ends then, and a part of its last line.
 EDITS: dict[str, tuple[Edit, int, str]] = {
     "a weight of the base": (lambda f: flip(f / "base" / "model.safetensors"), 5, "base shard 1 of 1"),
@@ -77,6 +82,7 @@ EDITS: dict[str, tuple[Edit, int, str]] = {
         lambda f: replaced(f / "base" / "tokenizer_config.json", "{", "{ "), 0, FINISHED
     ),
     "a calibration set": (lambda f: replaced(f / "task1.jsonl", "[", "[1, "), 5, "calibration task1"),
+    "the format of a calibration set": (read_as_text, 4, "expected a list of token ids"),
     "a row written differently": (lambda f: replaced(f / "task1.jsonl", "[", "[ "), 0, FINISHED),
     "a key of the manifest": (in_manifest("[merge]", "[merge]\nalpha = 0.5"), 5, "alpha"),
     "a candidate's name": (in_manifest('"task1"', '"other"'), 5, "other"),
@@ -179,3 +185,12 @@ def test_adapters_and_weights_alone(tmp_path: Path) -> None:
     assert is_finished(merge.manifest)
     flip(next(tmp_path.rglob("adapter_model.safetensors")))
     assert not is_finished(merge.manifest)
+
+
+def test_a_key_of_an_architecture_that_only_a_plan_checks(invoke: Invoke, tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, "siglip", layers=1, candidates=2, merge={"method": "average"})
+    merge.run()
+    assert is_finished(merge.manifest)
+    replaced(merge.manifest, '= "post_layernorm"', '= "post_layer_norm"')
+    assert not is_finished(merge.manifest)
+    assert invoke("run", merge.manifest).exit_code == 2

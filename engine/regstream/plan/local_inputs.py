@@ -47,7 +47,8 @@ def input_digests(manifest: Manifest) -> Mapping[str, str] | None:
     """
     try:
         models = {label: _model_digest(label, reference) for label, reference in _models(manifest).items()}
-        return models | {label: _rows_digest(rows) for label, rows in _calibration_sets(manifest).items()}
+        sets = {label: _rows_digest(rows) for label, rows in _calibration_sets(manifest).items()}
+        return models | sets | _architecture_digest(manifest)
     except (_Unprovable, OSError):
         return None
 
@@ -103,7 +104,13 @@ def _rows_digest(rows: Calibration) -> str:
         return json.dumps([rows.dataset, rows.config, rows.split, rows.revision])
     if not rows.path.is_file() or rows.path.stat().st_size > _MAX_ROWS_BYTES:
         raise _Unprovable
-    return digests.sha256(rows.path)
+    return digests.sha256(rows.path) + rows.path.suffix  # which says how to read it
+
+
+def _architecture_digest(manifest: Manifest) -> dict[str, str]:
+    """Of the whole table: a plan checks also those keys against the model that do not change the result."""
+    table = manifest.architecture
+    return {} if table is None else {"architecture": hashlib.sha256(table.model_dump_json().encode()).hexdigest()}
 
 
 def _file_digest(path: Path, *, is_base: bool) -> str:
