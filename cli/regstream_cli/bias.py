@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from regstream import api
 from regstream.manifest.read_manifest import read_manifest
 from regstream_cli.observers import observe_progress
 from regstream_cli.options import also_option, debug_option, device_option, json_option, manifest_argument, only_option
@@ -34,8 +35,6 @@ def bias(*, path: Path, also: dict[str, Path], only: tuple[str, ...], device: st
     """
     manifest = read_manifest(path)
     with observe_progress(step_prefix="bias") as listener:
-        from regstream import api
-
         plan = api.plan(manifest, device=device, of_result=True, listener=listener)
         biases = api.bias(plan, also=also, only=only, listener=listener)
     if as_json:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from regstream import api
 from regstream.manifest.read_manifest import read_manifest
 from regstream_cli.observers import observe_progress
 from regstream_cli.options import also_option, debug_option, device_option, json_option, manifest_argument, only_option
@@ -41,8 +42,6 @@ def evaluate(
     """
     manifest = read_manifest(path)
     with observe_progress(step_prefix="evaluate") as listener:
-        from regstream import api
-
         plan = api.plan(manifest, device=device, of_result=True, listener=listener)
         evaluation = api.evaluate(plan, also=also, only=only, cross=cross, listener=listener)
     if as_json:

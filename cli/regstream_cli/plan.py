@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from regstream import api
 from regstream.errors import BudgetError, RegstreamError
 from regstream.manifest.read_manifest import read_manifest
 from regstream_cli.observers import observe_progress
@@ -46,8 +47,6 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
     """
     manifest = read_manifest(path)
     with observe_progress() as listener:
-        from regstream import api
-
         # A plan can be for a device that this machine does not have.
         merge_plan = api.plan(manifest, device=device, for_this_machine=False, listener=listener)
     refusal = None

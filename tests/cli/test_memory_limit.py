@@ -11,7 +11,7 @@ from merging import make_merge
 #: Everything is imported first: how little memory libraries can be loaded in is theirs to say.
 SCRIPT = """
 import resource, sys
-import regstream.evaluate.evaluation, regstream.output.verify, regstream.runtime.scheduler
+import regstream.evaluate.evaluation, regstream.output.check_model, regstream.runtime.scheduler
 from regstream_cli.app import main
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 limit = int(status["VmData"].split()[0]) * 1024 + (int(sys.argv.pop(1)) << 20)

@@ -12,7 +12,7 @@ from disk_bounds import sampled, weights_bytes, with_disk
 from hub_server import Hub, put_on
 from merging import Merge, make_merge
 from regstream.errors import InputError
-from regstream.output.provenance import read_provenance
+from regstream.output.record import read_provenance
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run
 

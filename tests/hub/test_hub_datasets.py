@@ -33,7 +33,7 @@ from regstream.events import Event, StepStarted, Warned
 from regstream.manifest.schema import Calibration
 from regstream.models.families.clip import CLIP_VISION
 from regstream.models.families.decoders import LLAMA
-from regstream.output.provenance import read_provenance
+from regstream.output.record import read_provenance
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run
 from regstream.storage.journal import Journal

@@ -20,7 +20,7 @@ from hub_server import Fault, Hub, put_on, serving, stop
 from merging import Merge, make_merge
 from regstream.errors import BudgetError, InputError, Interrupted, ResumeError
 from regstream.events import Event, Fetching, StepCommitted, StepStarted, Warned
-from regstream.output.provenance import read_provenance
+from regstream.output.record import read_provenance
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run

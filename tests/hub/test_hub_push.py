@@ -22,9 +22,9 @@ from merging import Merge, make_merge, read_result
 from regstream.errors import InputError
 from regstream.events import Event, Progressed, Warned
 from regstream.hub.errors import HubError
-from regstream.output.provenance import PROVENANCE, read_provenance
 from regstream.output.publish import add_results
 from regstream.output.push import push
+from regstream.output.record import PROVENANCE, read_provenance
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 REPO = "me/merged"

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from regstream.device import memory
-from regstream.device.memory import is_available, measured_peak, resident_bytes
+from regstream.device.memory import is_available, measured_peak
+from regstream.device.process_memory import resident_bytes
 
 SIZE = 64 << 20
 

@@ -39,13 +39,18 @@ class Table(BaseModel):
     )
 
 
+def is_device(text: str) -> bool:
+    """Whether a text names a device, on this machine or another."""
+    return _DEVICE.fullmatch(text) is not None
+
+
 def parse_device(text: str) -> str:
     """Check a device's name: "cpu", "cuda", "cuda:1" or "mps".
 
     Raises:
         ValueError: the text names no device.
     """
-    if _DEVICE.fullmatch(text) is None:
+    if not is_device(text):
         raise ValueError(f'expected a device, "cpu", "cuda", "cuda:1" or "mps", found "{text}"')
     return text
 

@@ -21,6 +21,7 @@ from regstream.manifest.schema import Candidate, Manifest
 from regstream.methods.method import Method, Prefix
 from regstream.models.batch import Batch
 from regstream.models.layered_model import LayeredModel
+from regstream.plan.local_inputs import Signatures
 from regstream.plan.step import Step
 from regstream.storage.run_folder import HIDDEN_STATES, RunFolder
 from regstream.storage.shards import ShardPart, layout_parts
@@ -69,6 +70,7 @@ class OpenedMerge:
     device: torch.device
     warnings: tuple[str, ...]
     ignored: Mapping[str, Sequence[str]]  # names of tensors that the result lacks, by the label of their checkpoint
+    input_signatures: Signatures  # read before anything was opened
     ties: tuple[Tie, ...]  # of files still to be downloaded, compared before the first step
 
     @property
