@@ -31,7 +31,7 @@ def check_result(plan: Plan, identity: Identity, *, advice: str, full: bool = Fa
 
 
 def merge_identity(identity: Identity, asked: ComputeDtype) -> Identity:
-    """The part of a run's identity that says which merge it is, whatever the machine; its dtypes where one was asked."""
+    """The part of an identity that says which merge it is, whatever the machine; the dtypes where one is asked for."""
     manifest = {key: value for key, value in identity["manifest"].items() if key != "device"}
     dtypes = {} if asked == "auto" else {"dtypes": identity.get("dtypes", {})}
     return {key: identity[key] for key in _MERGE_KEYS if key in identity} | {"manifest": manifest} | dtypes
