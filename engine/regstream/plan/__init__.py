@@ -6,6 +6,7 @@ plan.py: an opened merge with its projections, budgets and disk needs
 step.py: one step, and what becomes of each parameter
 make_steps.py: the steps in order, with their shards
 memory_terms.py: the memory model: what a step holds, term by term
+forward_memory.py: what a batch takes in the stem and in a block
 projection.py: a step's memory, reads and writes; the passes of its input groups
 warmup.py: first calls of libraries, so that their memory is measured
 budget.py: whether a plan fits into memory and onto the disks
