@@ -17,7 +17,8 @@ class ProgressState:
         self.peak_bytes = 0
         self.finished: RunFinished | None = None
         self.fetching: Fetching | None = None
-        self._timings: list[tuple[str, float]] = []
+        self._costs: tuple[int, ...] = ()
+        self._timings: list[tuple[str, float]] = []  # seconds per unit of cost
         self._step_started = time.monotonic()
 
     def __call__(self, event: Event) -> None:
@@ -25,6 +26,7 @@ class ProgressState:
         match event:
             case RunStarted():
                 self.output, self.done, self.total = event.output, event.done, event.total
+                self._costs = event.costs or (1,) * event.total
             case StepStarted():
                 self.step, self.doing, self.amount, self.work = event.name, "", 0, event.work
                 self._step_started = time.monotonic()
@@ -33,7 +35,8 @@ class ProgressState:
             case StepCommitted():
                 self.done, self.amount = event.index + 1, 0
                 self.peak_bytes = max(self.peak_bytes, event.peak_bytes)
-                self._timings.append((event.name, event.seconds))
+                self._timings.append((event.name, event.seconds / max(self._costs[event.index], 1)))
+                self._step_started = time.monotonic()
             case RunFinished():
                 self.finished = event
 
@@ -45,13 +48,15 @@ class ProgressState:
     @property
     def seconds_left(self) -> float | None:
         """The estimated time to the end of the run; None before the first block has made progress."""
-        elapsed = time.monotonic() - self._step_started
-        step_seconds = mean_block_seconds(self._timings)
-        if step_seconds is not None:
-            return max(step_seconds * (self.total - self.done) - elapsed, 0.0)
+        elapsed = time.monotonic() - self._step_started  # of a step that has not been committed
+        cost_left = sum(self._costs[self.done :])
+        seconds = mean_block_seconds(self._timings)
+        if seconds is not None:
+            return max(seconds * cost_left - elapsed, 0.0)
         if not self.fraction or not self.step.startswith("block"):
             return None
-        return elapsed / self.fraction * (self.total - self.done - self.fraction)
+        done = self.fraction * self._costs[self.done]
+        return elapsed / max(done, 1e-9) * (cost_left - done)
 
     def stop_message(self) -> str:
         """One line for a run that stops here: the step, the number of committed steps, and how to resume."""

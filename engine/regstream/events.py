@@ -10,11 +10,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class RunStarted:
-    """A run starts or resumes: `done` of `total` steps are committed already."""
+    """A run starts or resumes: `done` of `total` steps are committed already.
+
+    `costs` are the steps' relative amounts of work, where these differ; empty where steps are about alike.
+    """
 
     done: int
     total: int
     output: str
+    costs: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,6 +51,15 @@ def test_time_left_follows_the_blocks_not_the_stem() -> None:
     assert state.seconds_left == pytest.approx(21.0, abs=0.5)
 
 
+def test_time_left_follows_what_steps_cost() -> None:
+    state = ProgressState()
+    state(RunStarted(done=0, total=4, output="out", costs=(0, 100, 100, 350)))
+    state(_committed(1, "block 0", 7.0))
+    assert state.seconds_left == pytest.approx(31.5, abs=0.5)
+    state(_committed(2, "block 1", 9.0))
+    assert state.seconds_left == pytest.approx(28.0, abs=0.5)
+
+
 def test_no_block_no_pace() -> None:
     assert mean_block_seconds([("stem", 1.0)]) is None
     assert mean_block_seconds([("stem", 1.0), ("block 0", 2.0), ("block 1", 4.0)]) == 3.0

@@ -37,12 +37,16 @@ class LayerwiseForward:
         self._workspace = Workspace(layers.model.device)
         self._kind = ""
 
+    def reset_step(self, step: EvaluationStep | None) -> None:
+        """Free what a step does not use: weights of another kind of part, or all, where the next is another pass's."""
+        if step is None or step.kind != self._kind:
+            self._workspace.release_all_but()
+        self._kind = "" if step is None else step.kind
+        malloc.trim()
+
     def run(self, step: EvaluationStep, projection: EvaluationProjection) -> list[Any]:
         """Run a step; what it finds, as JSON. The hidden states that leave it are durable."""
-        if step.kind != self._kind:
-            self._workspace.release_all_but()
-        self._kind, found = step.kind, list[Any]()
-        malloc.trim()
+        found = list[Any]()
         with keep_open(self._layers.checkpoints):
             part = PartWeights(step, self._workspace, sums_mean=projection.sums_mean)
             for group, following in zip(projection.groups, (*projection.groups[1:], ()), strict=True):
@@ -54,7 +58,6 @@ class LayerwiseForward:
                     found += [self._run_model(step, model_weights) for model_weights in loaded]
                 malloc.trim()
         if step.kind == "head":
-            self._workspace.release_all_but()
             return found
         observer = self._layers.observer
         return [] if observer is None else observer.at_depth(self, step.depth + 1)

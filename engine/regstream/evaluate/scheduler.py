@@ -28,10 +28,12 @@ def run_evaluation(plan: EvaluationPlan, listener: Listener) -> list[EvaluatedSt
     limit_device_memory(plan.merge.device, plan.budgets.get("device", 0))
     with evaluation_folder(plan.merge.run_folder, plan.key) as folder:
         journal = EvaluationJournal.open(folder, plan.identity, [step.name for step in plan.steps], listener)
-        listener(RunStarted(done=len(journal.committed), total=len(plan.steps), output=output))
+        costs = tuple(step.cost for step in plan.steps)
+        listener(RunStarted(done=len(journal.committed), total=len(plan.steps), output=output, costs=costs))
         forwards = open_forwards(plan.passes, folder, listener)
         for step in plan.steps[len(journal.committed) :]:  # the steps that the journal lacks
             listener(StepStarted(index=step.index, name=step.name, work=step.work))
+            _reset_step(forwards, step)
             with measured_peak(plan.merge.device) as peak:
                 found = _run_step(plan, step, forwards, listener)  # stem | block | head, of every model
             committed = EvaluatedStep(
@@ -52,6 +54,11 @@ def run_evaluation(plan: EvaluationPlan, listener: Listener) -> list[EvaluatedSt
     return journal.committed
 
 
+def _reset_step(forwards: Forwards, step: EvaluationStep) -> None:
+    for prefix, forward in forwards.items():
+        forward.reset_step(step if prefix == step.layers.prefix else None)
+
+
 def _run_step(plan: EvaluationPlan, step: EvaluationStep, forwards: Forwards, listener: Listener) -> list[Any]:
     """Run a step; where hidden states that enter it turn out to be damaged, make them again first."""
 
@@ -63,6 +70,8 @@ def _run_step(plan: EvaluationPlan, step: EvaluationStep, forwards: Forwards, li
     except CorruptActivations as damage:
         listener(Warned(message=f"{damage}; recomputing what enters {step.name} from the stem on"))
         for earlier in plan.steps[: step.index]:
+            _reset_step(forwards, earlier)
             run(earlier)
             forwards[earlier.layers.prefix].drop_before(earlier.depth + 1)
+        _reset_step(forwards, step)
         return run(step)

@@ -1,5 +1,6 @@
 """One step of an evaluation: one part of every model of a pass, and what is committed as one."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,6 +42,19 @@ class EvaluationStep:
         if self.kind == "head":
             return sum(len(model.datasets) for model in self.layers.models)
         return sum(model.num_batches for model in self.layers.models)
+
+    @property
+    def cost(self) -> int:
+        """The multiplications of its tokens with its matrices; looking up embeddings takes none."""
+        if self.kind == "stem" and self.layers.model.family.modality == "input_ids":
+            return 0
+        num_tokens = sum(
+            batch.num_tokens
+            for model in self.layers.models
+            for rows in model.datasets.values()
+            for batch in rows.batches
+        )
+        return num_tokens * sum(math.prod(shape) for shape in self.shapes.values() if len(shape) > 1)
 
 
 def make_steps(passes: Iterable[LayerwisePass]) -> tuple[EvaluationStep, ...]:
