@@ -13,14 +13,15 @@ from safetensors.torch import load_file, save_file
 from bench import workload
 from bench.workload import Workload
 
-EVALUATE = [sys.executable, "-c", "from regstream_cli.app import main; main()", "evaluate", "--json", "--cross"]
+COMMAND = [sys.executable, "-c", "from regstream_cli.app import main; main()"]
 MODELS = ("base", "task0", "task1", "mean")
 
 
-def projections(manifest: Path, *options: str) -> dict[str, float]:
+def projections(manifest: Path, command: str = "evaluate") -> dict[str, float]:
     """What was projected beside what an evaluation took, step by step."""
-    only = [option for name in MODELS for option in ("--only", name)]
-    done = subprocess.run([*EVALUATE, *only, *options, str(manifest)], check=True, capture_output=True, text=True)
+    options = [option for name in MODELS for option in ("--only", name)] + ["--cross"] * (command == "evaluate")
+    arguments = [*COMMAND, command, "--json", *options, str(manifest)]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
     events = [json.loads(line) for line in done.stdout.splitlines()]
     steps = [event for event in events if event.get("event") == "step_committed"]
     return {step["name"]: step["projected_bytes"] / step["peak_bytes"] for step in steps}
@@ -38,15 +39,17 @@ def evaluated(manifest: Path, table: str) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    ("dtype", "command"), [("bfloat16", "evaluate"), ("float32", "evaluate"), ("bfloat16", "bias")]
+)
 def test_no_step_of_a_language_model_takes_more_than_projected(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, command: str
 ) -> None:
     monkeypatch.setattr(workload, "WORK", tmp_path)
     merge = Workload(shape="smollm2-135m", blocks=2, rows=16, length=256, batch_rows=16, dtype=dtype)
     manifest = merge.manifest(tmp_path / "merge")
-    found = projections(evaluated(manifest, 'field = "input_ids"\nmax_length = 256\nbatch_rows = 16'))
-    assert found.keys() == {"stem", "block 0", "block 1", "head"}
+    found = projections(evaluated(manifest, 'field = "input_ids"\nmax_length = 256\nbatch_rows = 16'), command)
+    assert found.keys() == {"stem", "block 0", "block 1", *(["head"] if command == "evaluate" else [])}
     assert all(1.0 <= ratio <= 1.3 for ratio in found.values()), found
 
 

@@ -7,15 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import checkpoints
+from adapters import make_adapters
 from merging import Merge, make_merge
 from parametrize import slow
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.data.pixels import StoredPixels
-from regstream.errors import BudgetError
+from regstream.errors import BudgetError, ResumeError
 from regstream.evaluate import evaluation_plan
 from regstream.evaluate.evaluation import Evaluation, evaluate
 from regstream.evaluate.mean_weights import MeanWeights, RunningMean
@@ -147,3 +148,31 @@ def test_a_mean_that_is_summed_has_the_bits_of_one_that_is_read(tmp_path: Path, 
         assert all(torch.equal(own[name], whole[name]) for name in shapes)
     summed.finish(found)
     assert all(torch.equal(found[name], expected[name]) for name in shapes)
+
+
+@pytest.mark.slow
+def test_a_model_under_several_adapters_is_read_once_for_all_of_them(tmp_path: Path) -> None:
+    merge = make_adapters(make(tmp_path, "llama"), "llama")
+    plan = merge.plan()
+    before = plan.base.num_bytes_read
+    together = scores(evaluate(plan, only=MODELS))
+    assert plan.base.num_bytes_read - before == stored_bytes(plan)[0]
+    alone = [scores(evaluate(merge.plan(), only=[name])) for name in MODELS]
+    assert together == {name: row for found in alone for name, row in found.items()}
+
+
+def test_a_model_that_changes_meanwhile_is_refused_and_one_that_is_only_written_to_is_not(tmp_path: Path) -> None:
+    merge = make(tmp_path, "llama")
+    shard = merge.folders.candidates[1] / "model.safetensors"
+
+    def change(event: Event) -> None:
+        if isinstance(event, StepStarted) and event.name == "stem":
+            shard.write_bytes(shard.read_bytes())
+        if isinstance(event, StepStarted) and event.name == "block 1":
+            save_file({name: tensor + 1 for name, tensor in load_file(shard).items()}, shard, {"format": "pt"})
+
+    with pytest.raises(ResumeError, match=r"models changed since the evaluation began: .*task1.* shard 1 of 1"):
+        evaluate(merge.plan(), only=["mean", "task1"], listener=change)
+    events = list[Event]()
+    evaluate(merge.plan(), only=["mean", "task1"], listener=events.append)
+    assert [event.name for event in events if isinstance(event, StepStarted)] == ["stem", "block 0", "block 1", "head"]

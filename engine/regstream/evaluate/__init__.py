@@ -12,6 +12,7 @@ mean_weights.py: the plain mean of the candidates, read by itself or summed whil
 projection.py: how a step goes through the models within a budget.
 memory_terms.py: what a step holds, term by term.
 journal.py: committed steps and what they found.
+input_files.py: the models' files, checked for changes before each commit.
 evaluated_model.py: the models: base, candidates, their mean, the result and others.
 metrics.py: chooses the metric and opens its rows.
 loss.py: a language model's loss on held-out text.

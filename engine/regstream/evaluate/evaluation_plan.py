@@ -59,6 +59,10 @@ class EvaluationPlan:
     @cached_property
     def identity(self) -> Identity:
         """Everything that decides the scores; an interrupted evaluation resumes only if none of it has changed."""
+        return self.read_identity()
+
+    def read_identity(self) -> Identity:
+        """Compute the identity anew, to detect files that changed since."""
         files = Fingerprints()
         fingerprints = {checkpoint: files.of(checkpoint) for layers in self.passes for checkpoint in layers.checkpoints}
         passes = {str(index): layers.identity(fingerprints) for index, layers in enumerate(self.passes)}

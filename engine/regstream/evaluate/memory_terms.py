@@ -10,6 +10,9 @@ from regstream.evaluate.step import EvaluationStep
 from regstream.plan.memory_terms import MemorySpace, by_space, host_terms, library_buffer_bytes
 from regstream.plan.opened_merge import OpenedMerge
 
+#: Tensors in float32 as wide as the hidden states while two models' are compared.
+_COMPARED_TENSORS = 6
+
 
 def memory_terms(
     merge: OpenedMerge, step: EvaluationStep, group: Sequence[OpenedModel], *, sums_mean: bool
@@ -34,10 +37,18 @@ def memory_terms(
     else:
         assert layers.metric is not None
         activations = {"batch": 3 * forward.hidden_bytes, "scores": layers.metric.score_bytes(layers.model, dtype)}
+    if layers.observer is not None:
+        activations["batch"] = max(activations["batch"], _compared_bytes(step))
     if device.type == "cpu" and step.kind != "stem":
         host["library buffers"] = _library_buffers(step)
     staged = (2 + max(num_loaded, 1)) * forward.hidden_bytes
     return by_space(device, weights, activations, host, staged_bytes=staged)
+
+
+def _compared_bytes(step: EvaluationStep) -> int:
+    """Batches of two models, read one ahead, and copies and differences of them in float32."""
+    hidden_bytes, itemsize = step.layers.forward_memory.hidden_bytes, step.layers.dtype.itemsize
+    return hidden_bytes * 4 + hidden_bytes // itemsize * torch.float32.itemsize * _COMPARED_TENSORS
 
 
 def _library_buffers(step: EvaluationStep) -> int:

@@ -4,8 +4,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from regstream.device.memory import limit_device_memory, measured_peak
+from regstream.device.memory import StepMeasurement, limit_device_memory, measured_peak
 from regstream.evaluate.evaluation_plan import EvaluationPlan
+from regstream.evaluate.input_files import InputFiles
 from regstream.evaluate.journal import EvaluatedStep, EvaluationJournal
 from regstream.evaluate.layerwise_forward import LayerwiseForward, open_forwards
 from regstream.evaluate.step import EvaluationStep
@@ -22,9 +23,11 @@ def run_evaluation(plan: EvaluationPlan, listener: Listener) -> list[EvaluatedSt
     Raises:
         BudgetError: memory or disk space does not suffice; nothing was written.
         InputError: an input is damaged; committed steps stay.
+        ResumeError: a model changed since the evaluation began.
     """
     started, output = time.monotonic(), str(plan.merge.output)
     plan.validate()  # over a budget: refused before any weight is read
+    inputs = InputFiles(plan)  # before the identity, so that a change in between is seen
     limit_device_memory(plan.merge.device, plan.budgets.get("device", 0))
     with evaluation_folder(plan.merge.run_folder, plan.key) as folder:
         journal = EvaluationJournal.open(folder, plan.identity, [step.name for step in plan.steps], listener)
@@ -36,22 +39,29 @@ def run_evaluation(plan: EvaluationPlan, listener: Listener) -> list[EvaluatedSt
             _reset_step(forwards, step)
             with measured_peak(plan.merge.device) as peak:
                 found = _run_step(plan, step, forwards, listener)  # stem | block | head, of every model
-            committed = EvaluatedStep(
-                index=step.index,
-                name=step.name,
-                seconds=round(peak.seconds, 3),
-                peak_bytes=peak.num_bytes,
-                projected_bytes=plan.projected_bytes(step),
-                device_peak_bytes=peak.device_bytes,
-                device_projected_bytes=plan.projected_bytes(step, "device"),
-                found=found,
-            )
+            inputs.check()  # the models are still those of the identity
+            committed = _evaluated_step(plan, step, peak, found)
             journal.commit(committed)  # the only commit point
             forwards[step.layers.prefix].drop_before(step.depth + 1)  # only after the commit
             listener(committed.event)
     peak_bytes = max(step.peak_bytes for step in journal.committed)
     listener(RunFinished(output=output, seconds=time.monotonic() - started, peak_bytes=peak_bytes))
     return journal.committed
+
+
+def _evaluated_step(
+    plan: EvaluationPlan, step: EvaluationStep, peak: StepMeasurement, found: list[Any]
+) -> EvaluatedStep:
+    return EvaluatedStep(
+        index=step.index,
+        name=step.name,
+        seconds=round(peak.seconds, 3),
+        peak_bytes=peak.num_bytes,
+        projected_bytes=plan.projected_bytes(step),
+        device_peak_bytes=peak.device_bytes,
+        device_projected_bytes=plan.projected_bytes(step, "device"),
+        found=found,
+    )
 
 
 def _reset_step(forwards: Forwards, step: EvaluationStep) -> None:
