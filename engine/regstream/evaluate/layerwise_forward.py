@@ -50,7 +50,7 @@ class LayerwiseForward:
         with keep_open(self._layers.checkpoints):
             part = PartWeights(step, self._workspace, sums_mean=projection.sums_mean)
             for group, following in zip(projection.groups, (*projection.groups[1:], ()), strict=True):
-                loaded = part.load([model for model in group if model.datasets])
+                loaded = part.load(group)
                 part.prefetch(following)
                 if step.kind == "stem":
                     self._run_stem(loaded)

@@ -67,7 +67,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedModel:
-    """A model, opened, and the rows to run it on. Candidates on no rows are read for the mean."""
+    """A model, opened, and the rows to run it on."""
 
     number: int  # of its hidden states' folder
     name: str

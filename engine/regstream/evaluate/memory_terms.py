@@ -24,13 +24,12 @@ def memory_terms(
     layers, shapes = step.layers, step.shapes
     forward, dtype, device = layers.forward_memory, layers.dtype, layers.model.device
     num_values = sum(map(math.prod, shapes.values()))
-    num_loaded = sum(bool(model.datasets) for model in group)
-    weights = {"weights": num_loaded * num_values * dtype.itemsize}
+    weights = {"weights": len(group) * num_values * dtype.itemsize}
     if sums_mean:
         weights["mean"] = num_values * torch.float32.itemsize
     host = {**host_terms(merge), **_adapters(step)}
     if step.kind == "stem":
-        activations = {"batch": forward.stem_bytes + (max(num_loaded, 1) - 1) * forward.hidden_bytes}
+        activations = {"batch": forward.stem_bytes + (len(group) - 1) * forward.hidden_bytes}
         host["image decoding"] = forward.decoding_bytes
     elif step.kind == "block":
         activations = {"batch": forward.block_bytes(shapes)}
@@ -41,7 +40,7 @@ def memory_terms(
         activations["batch"] = max(activations["batch"], _compared_bytes(step))
     if device.type == "cpu" and step.kind != "stem":
         host["library buffers"] = _library_buffers(step)
-    staged = (2 + max(num_loaded, 1)) * forward.hidden_bytes
+    staged = (2 + len(group)) * forward.hidden_bytes
     return by_space(device, weights, activations, host, staged_bytes=staged)
 
 

@@ -32,8 +32,8 @@ class EvaluationProjection:
 def project(merge: OpenedMerge, step: EvaluationStep, budgets: Mapping[MemorySpace, int]) -> EvaluationProjection:
     """Project a step in as few groups as the budgets, less the runtime, allow, with every candidate read once if they
     allow that."""
-    alone = [model for model in step.layers.models if model.datasets][:1]
-    sums_mean = step.layers.mean is not None and _fits(memory_terms(merge, step, alone, sums_mean=True), budgets)
+    alone = memory_terms(merge, step, step.layers.models[:1], sums_mean=True)
+    sums_mean = step.layers.mean is not None and _fits(alone, budgets)
     groups: list[tuple[OpenedModel, ...]] = []
     for model in step.layers.models:
         joined = (*groups[-1], model) if groups else (model,)
