@@ -73,7 +73,8 @@ def test_every_file_is_read_once_though_the_mean_is_evaluated_too(tmp_path: Path
 def test_so_does_the_bias(tmp_path: Path) -> None:
     plan = make(tmp_path, "llama").plan()
     before = read_bytes(plan)[1:]
-    representation_bias(plan, only=["mean"])
+    found = representation_bias(plan, only=["task0", "mean"])
+    assert {bias.l1 for bias in found if bias.model == bias.dataset == "task0"} == {0.0}
     read = [after - earlier for after, earlier in zip(read_bytes(plan)[1:], before, strict=True)]
     assert all(num_bytes < stored for num_bytes, stored in zip(read, stored_bytes(plan)[1:], strict=True))
 

@@ -61,6 +61,10 @@ class StoredStates(Protocol):
 class Observer(Protocol):
     """Compares the hidden states of models at every depth."""
 
+    @property
+    def digest(self) -> str:
+        """The identity of what is compared."""
+
     def at_depth(self, states: StoredStates, depth: int) -> list[dict[str, Any]]:
         """What is found, as JSON."""
 
@@ -147,5 +151,6 @@ class LayerwisePass:
         return {
             "models": {f"{model.number} {model.name}": model.identity(fingerprints) for model in self.models},
             "dtype": str(self.dtype),
-            "metric": "none" if self.metric is None else self.metric.digest,
+            "metric": None if self.metric is None else self.metric.digest,
+            "observer": None if self.observer is None else self.observer.digest,
         }

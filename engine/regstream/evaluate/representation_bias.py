@@ -5,7 +5,7 @@ Source: Yang et al., "Representation Surgery for Multi-Task Model Merging" (ICML
 Shape suffixes: T tokens, D features.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,18 +50,22 @@ def representation_bias(
     datasets = held_out_rows(plan, listener)
     if not datasets:
         raise ManifestError("bias: no candidate has a [candidates.evaluation] table")
-    compared = evaluated_models(plan, also or {}, only or ("mean", plan.method.name, *(also or {})))
-    candidates = [model for model in evaluated_models(plan, {}) if model.name in datasets and model.is_candidate]
-    own = tuple(
-        OpenedModel(number=number, name=model.name, weights=model.open(), datasets={model.name: datasets[model.name]})
-        for number, model in enumerate(candidates)
-    )
-    merged = tuple(
-        OpenedModel(number=number, name=model.name, weights=model.open(), datasets=datasets)
-        for number, model in enumerate(compared, start=len(own))
-    )
+    only = only or ("mean", plan.method.name, *(also or {}))
+    compared = [model.name for model in evaluated_models(plan, also or {}, only)]
+    own, merged = list[OpenedModel](), list[OpenedModel]()
+    for number, model in enumerate(evaluated_models(plan, also or {})):
+        is_own, is_merged = model.is_candidate and model.name in datasets, model.name in compared
+        if is_own or is_merged:  # a candidate that is compared with the others is read once
+            rows = datasets if is_merged else {model.name: datasets[model.name]}
+            opened = OpenedModel(number=number, name=model.name, weights=model.open(), datasets=rows)
+            own += [opened] * is_own
+            merged += [opened] * is_merged
+    models = {model.number: model for model in (*own, *merged)}
     layers = LayerwisePass(
-        model=plan.model, models=(*own, *merged), dtype=plan.compute_dtype, observer=_Distances(own, merged)
+        model=plan.model,
+        models=tuple(models[number] for number in sorted(models)),
+        dtype=plan.compute_dtype,
+        observer=_Distances(own, merged),
     )
     steps = run_evaluation(EvaluationPlan.of(plan, [layers]), listener)
     return [RepresentationBias(**record) for step in steps for record in step.found]
@@ -71,8 +75,13 @@ def representation_bias(
 class _Distances:
     """Compares the candidates with the merged models at a depth."""
 
-    own: tuple[OpenedModel, ...]
-    merged: tuple[OpenedModel, ...]
+    own: Sequence[OpenedModel]
+    merged: Sequence[OpenedModel]
+
+    @property
+    def digest(self) -> str:
+        """Which models are compared with which."""
+        return f"{[model.number for model in self.own]} with {[model.number for model in self.merged]}"
 
     def at_depth(self, states: StoredStates, depth: int) -> list[dict[str, Any]]:
         """A record for each merged model and each candidate."""
