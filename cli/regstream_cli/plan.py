@@ -83,6 +83,7 @@ def _record(merge_plan: "Plan", refusal: RegstreamError | None) -> dict[str, Any
         "num_tokens": sum(batch.num_tokens for batch in merge_plan.batches),
         "flops": merge_plan.flops,
         "seconds": sum(merge_plan.step_seconds) if merge_plan.step_seconds else None,
+        "evaluation_seconds": merge_plan.evaluation_seconds,
         "read_bytes": merge_plan.read_bytes,
         "write_bytes": merge_plan.write_bytes,
         "disk_bytes": merge_plan.disk_bytes,

@@ -133,14 +133,15 @@ def evaluate(
     cross: bool = False,
     listener: Listener = ignore_event,
 ) -> "Evaluation":
-    """Evaluate base, candidates, plain mean and result on held-out rows, streamed block by block.
+    """Evaluate base, candidates, plain mean and result on held-out rows, or resume; streamed block by block.
 
     `also` names further folders of models, `only` restricts to some names, `cross` evaluates candidates on all data.
 
     Raises:
         ManifestError: no candidate has a [candidates.evaluation] table, or `only` names no model.
         InputError: rows, heads or checkpoints cannot be used, or there is no result yet.
-        ResumeError: the result belongs to another merge, or was altered.
+        BudgetError: memory or disk do not suffice.
+        ResumeError: the result belongs to another merge, or a model was altered.
     """
     from regstream.evaluate import evaluation
 

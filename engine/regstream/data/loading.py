@@ -38,6 +38,7 @@ class TokenRows:
     """Rows of token ids, longest first: rows of similar length share a batch, and the largest batch comes first."""
 
     decoding_bytes = 0
+    is_in_memory = True
 
     def __init__(self, rows: Sequence[TokenIds], batch_policy: BatchPolicy) -> None:
         ordered = sorted(rows, key=len, reverse=True)

@@ -73,6 +73,8 @@ class StoredPixels:
 class PixelRows:
     """Images in batches. All have the model's size, so batches have no padding."""
 
+    is_in_memory = False
+
     def __init__(
         self,
         source: "StoredPixels | ProcessedImages",

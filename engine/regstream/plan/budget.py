@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 
@@ -75,8 +75,13 @@ def _missing_bytes(merge: OpenedMerge) -> Iterator[int]:
 
 def disks(merge: OpenedMerge, shards: DownloadPlan) -> Iterator[tuple[Path, int, int]]:
     """Each disk that a run writes to, by a folder on it: what the run still has to take, and what is free."""
+    yield from free_disks(disk_needs(merge, shards))
+
+
+def free_disks(needs: Iterable[tuple[Path, int]]) -> Iterator[tuple[Path, int, int]]:
+    """For each disk that needs are on: a folder on it, their sum, and the bytes free."""
     needed_on: dict[int, tuple[Path, int]] = {}
-    for folder, needed in disk_needs(merge, shards):
+    for folder, needed in needs:
         existing = _nearest(folder)
         _, before = needed_on.get(existing.stat().st_dev, (folder, 0))
         needed_on[existing.stat().st_dev] = existing, before + needed
@@ -122,7 +127,16 @@ def check_disk(merge: OpenedMerge, shards: DownloadPlan) -> None:
     if shards.download_bytes:
         what = "result, hidden states and shards of the hub"
         advice = "; set [resources] disk to evict shards as the merge goes" if budget is None else ""
-    for folder, needed, free in disks(merge, shards):
+    check_free(disks(merge, shards), what, advice)
+
+
+def check_free(disks: Iterable[tuple[Path, int, int]], what: str, advice: str = "") -> None:
+    """Refuse needs that are larger than what is free on their disk, as `free_disks` gives them.
+
+    Raises:
+        BudgetError: names the folder and the missing bytes.
+    """
+    for folder, needed, free in disks:
         if needed > free:
             raise BudgetError(
                 f"{folder}: {format_bytes(needed)} are needed on its disk for {what},"
