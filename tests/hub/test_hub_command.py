@@ -23,7 +23,7 @@ from regstream_cli.app import cli
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 SHARDS = "GET /lfs/.*"
-LACKING = "model-00004-of-00013.safetensors"
+LACKING = "model-00004-of-00009.safetensors"
 
 
 def whole_files(hub: Hub) -> list[str]:
@@ -70,7 +70,7 @@ def with_mistakes(local_once: Merge, remote: Merge, hub: Hub, tmp_path: Path) ->
     lacking = shutil.copytree(local_once.folders.candidates[2], tmp_path / "lacking")
     (lacking / LACKING).unlink()
     hub.add("org/lacking", lacking)
-    narrow = checkpoints.make_family(tmp_path / "narrow", "llama", candidates=1, layers=12, hidden=64)
+    narrow = checkpoints.make_family(tmp_path / "narrow", "llama", candidates=1, layers=8, hidden=64)
     hub.add("org/narrow", narrow.candidates[0])
     return remote
 
