@@ -30,7 +30,7 @@ def of_the_description(merge: Merge) -> list[str]:
     ("family", "method"),
     [
         *grid({("olmo2", "regmean++")}, checkpoints.DESCRIBED_FAMILIES, ["regmean++"]),
-        *[slow("gpt_neox", "regmean"), slow("megatron-bert", "regmean")],
+        slow("megatron-bert", "regmean"),
     ],
 )
 def test_a_described_architecture_is_merged_as_a_known_one(
