@@ -24,7 +24,6 @@ import checkpoints
 from hub_server import Hub, stop
 from merging import Merge, make_merge
 from parametrize import slow
-from regstream.data import dataset_sampler as drawing
 from regstream.data import row_writer as pieces
 from regstream.data.dataset_sampler import DatasetSampler
 from regstream.data.loading import load_calibration
@@ -137,15 +136,15 @@ def test_rows_are_written_piece_by_piece(rows: str, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 def test_who_draws_the_same_rows_at_once_waits(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    began, times = threading.Event(), list[Path]()
+    began, times, write_rows = threading.Event(), list[Path](), pieces.write_rows
 
     def counted(path: Path, drawn: Any) -> int:
         times.append(path)
         began.set()
         time.sleep(0.5)
-        return pieces.write_rows(path, drawn)
+        return write_rows(path, drawn)
 
-    monkeypatch.setattr(drawing, "write_rows", counted)
+    monkeypatch.setattr(pieces, "write_rows", counted)
     with ThreadPoolExecutor() as pool:
         first = pool.submit(DatasetSampler().sample, asked(), "input_ids", 0)
         assert began.wait(60)
