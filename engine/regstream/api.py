@@ -68,7 +68,7 @@ def plan(
         InputError: a checkpoint or calibration set cannot be used.
         ResumeError: the journal of the unfinished run is damaged.
     """
-    _load_libraries(of_result=of_result)
+    _load_libraries(runs=for_this_machine, of_result=of_result)
     from regstream.plan.planning import make_plan
 
     begun = {} if of_result or restart else Journal.begun_identity(manifest.workdir)
@@ -206,11 +206,12 @@ def push(
     return push.push(Path(output), repo, revision=revision, private=private, listener=listener)
 
 
-def _load_libraries(*, of_result: bool) -> None:
+def _load_libraries(*, runs: bool, of_result: bool) -> None:
     """Import what the work will import, so that the memory of its libraries is measured when it is planned."""
     with importing():
         import_module("regstream.plan.planning")
-        import_module("regstream.runtime.scheduler")
+        if runs:
+            import_module("regstream.runtime.scheduler")
         for name in ("evaluation", "representation_bias") if of_result else ():
             import_module(f"regstream.evaluate.{name}")
 

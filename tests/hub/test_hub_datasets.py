@@ -140,19 +140,20 @@ def test_rows_are_written_piece_by_piece(rows: str, monkeypatch: pytest.MonkeyPa
 @pytest.mark.slow
 def test_who_draws_the_same_rows_at_once_waits(rows: str, monkeypatch: pytest.MonkeyPatch) -> None:
     began, both, times = threading.Event(), threading.Barrier(2), list[Path]()
+    write_rows = pieces.write_rows
 
     def counted(path: Path, drawn: Any) -> int:
         times.append(path)
         began.set()
         both.wait(60)
-        return pieces.write_rows(path, drawn)
+        return write_rows(path, drawn)
 
     def lock(path: Path) -> Any:
         if began.is_set():
             both.wait(60)
         return WeakFileLock(path)
 
-    monkeypatch.setattr(drawing, "write_rows", counted)
+    monkeypatch.setattr(pieces, "write_rows", counted)
     monkeypatch.setattr(drawing, "WeakFileLock", lock)
     with ThreadPoolExecutor() as pool:
         first = pool.submit(DatasetSampler().sample, asked(), "input_ids", 0)

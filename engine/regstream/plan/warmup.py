@@ -10,8 +10,9 @@ from torch.nn import functional
 from regstream.device.workspace import Workspace
 from regstream.methods.method import LinearGroup, Method
 
-#: What a warm-up adds to the process, for plans that are made without one: 33 MiB with torch 2.13 on x86-64.
-WARM_UP_BYTES = 48 << 20
+#: What a run's libraries and their first calls add to the process, for plans that are made without: 55 MiB with torch 2.13
+#: on x86-64.
+WARM_UP_BYTES = 64 << 20
 _WIDTH, _HEAD_WIDTH, _TOKENS = 256, 64, 512
 #: Tokens of hardly more than one direction, so that solves take their longest way.
 _SPREAD = 0.01
