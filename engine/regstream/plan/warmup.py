@@ -10,8 +10,8 @@ from torch.nn import functional
 from regstream.device.workspace import Workspace
 from regstream.methods.method import LinearGroup, Method
 
-#: What a run's libraries and their first calls add to the process, for plans that are made without: 15 MiB where plans of
-#: SmolLM2's merge were compared, with torch 2.13 on x86-64.
+#: What a run's libraries and their first calls add to the process, for plans that are made without: 15 MiB in a plan of
+#: SmolLM2's merge, with torch 2.13 on x86-64.
 WARM_UP_BYTES = 24 << 20
 _WIDTH, _HEAD_WIDTH, _TOKENS = 256, 64, 512
 #: Tokens of hardly more than one direction, so that solves take their longest way.
