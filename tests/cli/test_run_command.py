@@ -79,7 +79,8 @@ def test_ctrl_c_then_the_same_command_gives_the_same_bytes(
 def test_json_has_an_object_for_each_event(invoke: Invoke, half_done: Path) -> None:
     result = invoke("run", half_done, "--json")
     events: list[dict[str, Any]] = [json.loads(line) for line in result.stdout.splitlines()]
-    assert events[0] == {"event": "run_started", "done": 3, "total": 7, "output": str(half_done.parent / "merged")}
+    output = str(half_done.parent / "merged")
+    assert events[0] == {"event": "run_started", "done": 3, "total": 7, "output": output, "costs": []}
     committed = [event["name"] for event in events if event["event"] == "step_committed"]
     assert committed == ["block 2", "block 3", "block 4", "head"]
     assert {event["event"] for event in events} >= {"step_started", "progressed"}
