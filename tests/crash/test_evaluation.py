@@ -1,5 +1,6 @@
 """An evaluation that is killed, interrupted or finds its state damaged goes on, to the same scores."""
 
+import errno
 import os
 import signal
 import threading
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 import checkpoints
-from crash.faults import count_places, in_child, kill, of_every_kind, with_fault
+from crash.faults import Fault, count_places, in_child, kill, of_every_kind, refuse, with_fault
 from disk import no_waiting_for_the_disk
 from merging import Merge, make_merge
 from parametrize import slow
@@ -108,14 +109,16 @@ def test_so_does_the_bias(language: Merge) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("work", [scores, biases])
-def test_killed_at_every_kind_of_operation_on_the_disk(language: Merge, work: Found) -> None:
+@pytest.mark.parametrize(
+    ("work", "fault"), [(scores, kill), (biases, kill), (scores, refuse(errno.ENOSPC))], ids=["kill", "bias", "full"]
+)
+def test_a_fault_at_every_kind_of_operation_on_the_disk(language: Merge, work: Found, fault: Fault) -> None:
     undisturbed = work(language)
     places = count_places(lambda: work(language), language.output)
     chosen = of_every_kind(places, seed=0)
     assert len(chosen) > 20
     for index in chosen:
-        in_child(lambda index=index: with_fault(lambda: work(language), language.output, index, kill))  # type: ignore[misc]
+        in_child(lambda index=index: with_fault(lambda: work(language), language.output, index, fault))  # type: ignore[misc]
         found, begun, _ = resumed(language, work)
         assert found == undisturbed, places[index]
         assert len(begun) <= len(STEPS)

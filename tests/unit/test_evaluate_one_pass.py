@@ -132,6 +132,12 @@ def test_hidden_states_that_the_disk_has_no_room_for_are_refused(
         evaluate(make(tmp_path, "llama").plan(), only=["base"])
 
 
+def test_so_are_those_beyond_the_disk_budget(tmp_path: Path) -> None:
+    plan = make(tmp_path, "llama", resources='disk = "1KiB"').plan()
+    with pytest.raises(BudgetError, match=r"hidden states of all models need .* disk budget is 1 KiB; .*--only"):
+        evaluate(plan, only=["base"])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_mean_that_is_summed_has_the_bits_of_one_that_is_read(tmp_path: Path, dtype: torch.dtype) -> None:
     """In buffers that hold the values of the files, and in narrower ones."""

@@ -9,6 +9,7 @@ from typing import Self
 
 from regstream.device import malloc
 from regstream.device.process_memory import resident_bytes
+from regstream.errors import BudgetError
 from regstream.evaluate.estimate import estimated_seconds
 from regstream.evaluate.layerwise_pass import LayerwisePass
 from regstream.evaluate.projection import EvaluationProjection, project
@@ -19,6 +20,7 @@ from regstream.plan.plan import Plan
 from regstream.plan.run_identity import Fingerprints, machine_identity
 from regstream.plan.warmup import warm_up_forward
 from regstream.storage.identity_differences import Identity
+from regstream.units import format_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +98,17 @@ class EvaluationPlan:
             peak = max(self.steps, key=lambda step: self.projected_bytes(step, space))
             terms = self.projections[peak.index].terms[space]
             check_memory(self.merge, space, peak.name, {"runtime": self._idle_bytes(space), **terms}, budget)
-        disks = free_disks([(self.merge.workdir, self.disk_bytes)])
-        check_free(disks, "hidden states", "; compare fewer models at once with --only, or set [resources] workdir")
+        self._check_disk()
+
+    def _check_disk(self) -> None:
+        needed, budget = self.disk_bytes, self.merge.manifest.resources.disk
+        if budget is not None and needed > budget:
+            raise BudgetError(
+                f"hidden states of all models need {format_bytes(needed)} of disk, the [resources] disk budget is"
+                f" {format_bytes(budget)}; raise it, or compare fewer models at once with --only"
+            )
+        advice = "; compare fewer models at once with --only, or set [resources] workdir"
+        check_free(free_disks([(self.merge.workdir, needed)]), "hidden states", advice)
 
     def _idle_bytes(self, space: MemorySpace) -> int:
         return self.runtime_bytes if space == "host" else 0
