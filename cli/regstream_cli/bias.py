@@ -27,7 +27,7 @@ def bias(*, path: Path, also: dict[str, Path], only: tuple[str, ...], device: st
     unweighted mean of the candidates, block by block. The table shows, after the stem and after each block, the mean
     absolute difference of the hidden states (L1) and 1 - cosine similarity, averaged over tokens and candidates. Reads
     every model once, and resumes after an interruption, as `evaluate` does. With --json, writes one line for each
-    event, and at the end one for each model, candidate and depth.
+    model, candidate and depth.
 
     \b
     Example:
@@ -35,7 +35,7 @@ def bias(*, path: Path, also: dict[str, Path], only: tuple[str, ...], device: st
       regstream bias merge.toml --also regmean=other/merge --json
     """
     manifest = read_manifest(path)
-    with observe_progress(events_as_json=as_json) as listener:
+    with observe_progress() as listener:
         plan = api.plan(manifest, device=device, of_result=True, listener=listener)
         biases = api.bias(plan, also=also, only=only, listener=listener)
     if as_json:

@@ -33,17 +33,16 @@ def evaluate(
     of the [candidates.evaluation] tables. Streams each model block by block, as a run does. The table shows the mean
     loss per token, in nats, or the accuracy of vision models; the best value of each column is bold. Without --only,
     the table also goes into the result's model card. Reads every model once, for all rows. Refuses with code 3 what
-    does not fit into memory or on disk. Ctrl-C stops at the next safe point; the same command goes on from there. With
-    --json, writes one line for each event of the evaluation, and the table as the last line.
+    does not fit into memory or on disk. Ctrl-C stops at the next safe point; the same command goes on from there.
 
     \b
     Example:
       regstream evaluate merge.toml
-      regstream evaluate merge.toml --also ties=other/merge --json | tail -n 1
+      regstream evaluate merge.toml --also ties=other/merge --json
       regstream evaluate merge.toml --only base --only regmean++
     """
     manifest = read_manifest(path)
-    with observe_progress(events_as_json=as_json) as listener:
+    with observe_progress() as listener:
         plan = api.plan(manifest, device=device, of_result=True, listener=listener)
         evaluation = api.evaluate(plan, also=also, only=only, cross=cross, listener=listener)
     if as_json:
