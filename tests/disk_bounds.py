@@ -8,6 +8,8 @@ from pathlib import Path
 
 from merging import Merge
 
+INTERVAL_SECONDS = 0.002  # much less than a shard takes
+
 
 def with_disk(merge: Merge, num_bytes: int) -> None:
     """Bound the disk."""
@@ -35,6 +37,7 @@ def sampled(*folders: Path) -> Iterator[list[int]]:
                         except FileNotFoundError:
                             continue
             sizes.append(total)
+            done.wait(INTERVAL_SECONDS)
 
     thread = threading.Thread(target=sample)
     thread.start()

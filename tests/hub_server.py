@@ -37,6 +37,7 @@ class Fault:
     garbled: bool = False  # other bytes, of the right number
     ignores_range: bool = False
     pause: threading.Event | None = None  # waits for it half way through the body
+    paused: threading.Event = field(default_factory=threading.Event)  # set while it waits
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(fault.status, fault.code, fault.headers)
         self._receive(request.path, length // 2 if fault.cut_after is None else fault.cut_after)
         if fault.pause is not None:
+            fault.paused.set()
             fault.pause.wait(30)
         self.close_connection = True
         self.connection.shutdown(2)
@@ -298,6 +300,7 @@ class _Handler(BaseHTTPRequestHandler):
         for start in range(0, len(sent), _CHUNK):
             if fault.pause is not None and start >= len(sent) // 2:
                 self.wfile.flush()
+                fault.paused.set()
                 fault.pause.wait(30)
             self.wfile.write(sent[start : start + _CHUNK])
             self.server.sent[path] += len(sent[start : start + _CHUNK])

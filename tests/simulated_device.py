@@ -2,8 +2,7 @@
 
 It refuses what an accelerator refuses (tensors of two devices in one operation, memory beyond its limit), computes what
 the processor computes, and counts what an accelerator is slow at: bytes held, bytes copied to it and from it, and how
-often the host waits for it. `torch.utils.backend_registration` registers it as torch's PrivateUse1 device; there is one,
-and its counts are of the whole process.
+often the host waits for it. Torch knows it as its PrivateUse1 device, of which there is one; counts are of the process.
 """
 
 import time
@@ -69,7 +68,7 @@ class SimulatedTensor(Tensor):
     @staticmethod
     def __new__(cls, held: Tensor) -> "SimulatedTensor":
         COUNTS.hold(held)
-        tensor: SimulatedTensor = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        tensor: SimulatedTensor = torch.Tensor._make_wrapper_subclass(
             cls,
             held.size(),
             strides=held.stride(),
@@ -81,7 +80,7 @@ class SimulatedTensor(Tensor):
         return tensor
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         keywords = dict(kwargs or {})
@@ -216,10 +215,11 @@ class Simulated(Accelerator):
         return SimulatedCopies()
 
 
-def _register() -> torch.library.Library:
+def _register() -> Any:
     """Have torch know the device; once a process, and for its whole life."""
     _setup_privateuseone_for_python_backend(NAME)
-    library = torch.library.Library("aten", "IMPL")
+    make_library: Any = torch.library.Library  # untyped
+    library = make_library("aten", "IMPL")
 
     def empty(size: Any, dtype: Any = None, **_: Any) -> Tensor:
         return SimulatedTensor(torch.empty(size, dtype=dtype, device="cpu"))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from regstream import api
 from regstream.manifest.read_manifest import read_manifest
 from regstream_cli.observers import observe_progress
 from regstream_cli.options import also_option, debug_option, device_option, json_option, manifest_argument, only_option
@@ -24,8 +25,9 @@ def bias(*, path: Path, also: dict[str, Path], only: tuple[str, ...], device: st
 
     Runs the rows of each [candidates.evaluation] table through that candidate, the result of MANIFEST and the
     unweighted mean of the candidates, block by block. The table shows, after the stem and after each block, the mean
-    absolute difference of the hidden states (L1) and 1 - cosine similarity, averaged over tokens and candidates. With
-    --json, writes one line for each model, candidate and depth.
+    absolute difference of the hidden states (L1) and 1 - cosine similarity, averaged over tokens and candidates. Reads
+    every model once, and resumes after an interruption, as `evaluate` does. With --json, writes one line for each
+    model, candidate and depth.
 
     \b
     Example:
@@ -33,9 +35,7 @@ def bias(*, path: Path, also: dict[str, Path], only: tuple[str, ...], device: st
       regstream bias merge.toml --also regmean=other/merge --json
     """
     manifest = read_manifest(path)
-    with observe_progress(step_prefix="bias") as listener:
-        from regstream import api
-
+    with observe_progress() as listener:
         plan = api.plan(manifest, device=device, of_result=True, listener=listener)
         biases = api.bias(plan, also=also, only=only, listener=listener)
     if as_json:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from regstream import api
 from regstream.manifest.read_manifest import read_manifest
 from regstream_cli.observers import observe_progress
 from regstream_cli.options import also_option, debug_option, device_option, json_option, manifest_argument, only_option
@@ -31,7 +32,8 @@ def evaluate(
     Evaluates the result of MANIFEST, the base, the candidates, and the unweighted mean of the candidates, on the rows
     of the [candidates.evaluation] tables. Streams each model block by block, as a run does. The table shows the mean
     loss per token, in nats, or the accuracy of vision models; the best value of each column is bold. Without --only,
-    the table also goes into the result's model card.
+    the table also goes into the result's model card. Reads every model once, for all rows. Refuses with code 3 what
+    does not fit into memory or on disk. Ctrl-C stops at the next safe point; the same command goes on from there.
 
     \b
     Example:
@@ -40,9 +42,7 @@ def evaluate(
       regstream evaluate merge.toml --only base --only regmean++
     """
     manifest = read_manifest(path)
-    with observe_progress(step_prefix="evaluate") as listener:
-        from regstream import api
-
+    with observe_progress() as listener:
         plan = api.plan(manifest, device=device, of_result=True, listener=listener)
         evaluation = api.evaluate(plan, also=also, only=only, cross=cross, listener=listener)
     if as_json:
@@ -51,7 +51,7 @@ def evaluate(
         with stdout_boundary():
             stdout_console().print(evaluation_table(evaluation))
     if not only:
-        with observe_progress(step_prefix="evaluate") as listener:
+        with observe_progress() as listener:
             api.add_to_model_card(plan, evaluation, listener=listener)
 
 

@@ -26,11 +26,10 @@ class Observers:
 
 
 @contextmanager
-def observe_progress(*, step_prefix: str | None = None, events_as_json: bool = False) -> Iterator[Observers]:
+def observe_progress(*, events_as_json: bool = False) -> Iterator[Observers]:
     """Show the engine's progress on stderr while the context is open: bars on a terminal, else one line per step.
 
-    The progress state gets each event first. `step_prefix` is for steps that start but are never committed, as in an
-    evaluation: their lines begin with it. `events_as_json` also writes every event to stdout.
+    The progress state gets each event first. `events_as_json` also writes every event to stdout.
 
     Raises:
         Interrupted: from an event, after Ctrl-C or SIGTERM.
@@ -40,7 +39,7 @@ def observe_progress(*, step_prefix: str | None = None, events_as_json: bool = F
     can_redraw = sys.stderr.isatty() and not console.is_dumb_terminal
     # Bars would overwrite JSON lines on the same terminal.
     bars = ProgressBars(state, console) if can_redraw and not (events_as_json and sys.stdout.isatty()) else None
-    display = bars or ProgressLines(state, step_prefix)
+    display = bars or ProgressLines(state)
     json_writers: list[Listener] = [lambda event: write_json(event_record(event))] if events_as_json else []
     with bars or nullcontext(), InterruptHandler(state, display.show_message) as interrupt_handler:
         yield Observers(state, (state, *json_writers, display, interrupt_handler))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from regstream import api
 from regstream.errors import BudgetError, RegstreamError
 from regstream.manifest.read_manifest import read_manifest
 from regstream_cli.observers import observe_progress
@@ -46,8 +47,6 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
     """
     manifest = read_manifest(path)
     with observe_progress() as listener:
-        from regstream import api
-
         # A plan can be for a device that this machine does not have.
         merge_plan = api.plan(manifest, device=device, for_this_machine=False, listener=listener)
     refusal = None
@@ -84,6 +83,7 @@ def _record(merge_plan: "Plan", refusal: RegstreamError | None) -> dict[str, Any
         "num_tokens": sum(batch.num_tokens for batch in merge_plan.batches),
         "flops": merge_plan.flops,
         "seconds": sum(merge_plan.step_seconds) if merge_plan.step_seconds else None,
+        "evaluation_seconds": merge_plan.evaluation_seconds,
         "read_bytes": merge_plan.read_bytes,
         "write_bytes": merge_plan.write_bytes,
         "disk_bytes": merge_plan.disk_bytes,

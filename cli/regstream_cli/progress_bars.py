@@ -8,6 +8,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
+from regstream.device.process_memory import resident_bytes
 from regstream.events import Event, Warned
 from regstream.units import format_bytes, format_seconds
 from regstream_cli.progress_state import ProgressState
@@ -63,8 +64,6 @@ class ProgressBars:
         return Group(grid, Text(self._message, style="bold", overflow="ellipsis")) if self._message else grid
 
     def _memory(self) -> str:
-        from regstream.device.memory import resident_bytes
-
         now_bytes = resident_bytes()
         self._peak_bytes = max(self._peak_bytes, self._state.peak_bytes, now_bytes)
         return f"{format_bytes(now_bytes)} now, peak {format_bytes(self._peak_bytes)}"

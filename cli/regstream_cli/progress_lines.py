@@ -1,27 +1,22 @@
 """Progress as one plain line per step on stderr, for logs and pipes."""
 
-from regstream.events import Event, Fetching, RunStarted, StepCommitted, StepStarted, Warned
+from regstream.events import Event, Fetching, RunStarted, StepCommitted, Warned
 from regstream.units import format_bytes, format_seconds
 from regstream_cli.progress_state import ProgressState
 from regstream_cli.streams import write_message
 
 
 class ProgressLines:
-    """Writes a line for each committed step, each file that is downloaded, and each warning.
+    """Writes a line for each committed step, each file that is downloaded, and each warning."""
 
-    With a `step_prefix`, it also writes a line as each step starts: the prefix and the step's name.
-    """
-
-    def __init__(self, state: ProgressState, step_prefix: str | None) -> None:
-        self._state, self._step_prefix = state, step_prefix
+    def __init__(self, state: ProgressState) -> None:
+        self._state = state
         self._file = ""
 
     def __call__(self, event: Event) -> None:
         match event:
             case RunStarted() if event.done or event.step_seconds:
                 write_message(self._start_line(event))
-            case StepStarted() if self._step_prefix:
-                write_message(f"{self._step_prefix} {event.name}")
             case Fetching() if event.file != self._file:
                 self._file = event.file
                 write_message(f"downloading {event.file}, {format_bytes(event.total_bytes)}")

@@ -41,6 +41,7 @@ class ProgressState:
                 if event.name.startswith("block") and self._estimates:
                     self._measured += event.seconds
                     self._estimated += self._estimates[event.index]
+                self._step_started = time.monotonic()
             case RunFinished():
                 self.finished = event
 

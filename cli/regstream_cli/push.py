@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from regstream import api
 from regstream_cli.observers import observe_progress
 from regstream_cli.options import debug_option, json_option
 from regstream_cli.streams import stdout_boundary, write_json, write_message
@@ -41,8 +42,6 @@ def push(*, output: Path, repo: str, private: bool, revision: str | None, as_jso
       regstream push merged/llama me/llama-merged --private --revision v2
     """
     with observe_progress() as listener:
-        from regstream import api
-
         upload = api.push(output, repo, revision=revision, private=private, listener=listener)
     write_message(_summary(upload))
     if as_json:

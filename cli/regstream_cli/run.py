@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from regstream import api
 from regstream.events import RunFinished
 from regstream.manifest.read_manifest import read_manifest
 from regstream.units import format_bytes, format_seconds
@@ -39,11 +40,10 @@ def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_di
         return
     manifest = read_manifest(path)
     with observe_progress(events_as_json=as_json) as listener:
-        from regstream import api
-
-        plan = api.plan(manifest, device=device, restart=restart, listener=listener)
-        with disk_full_boundary(lambda: plan.disks):
-            api.merge(plan, restart=restart, full_digest=full_digest, listener=listener)
+        if restart or full_digest or not api.is_finished(manifest, device=device, listener=listener):
+            plan = api.plan(manifest, device=device, restart=restart, listener=listener)
+            with disk_full_boundary(lambda: plan.disks):
+                api.merge(plan, restart=restart, full_digest=full_digest, listener=listener)
     if listener.state.finished is not None:
         write_message(_summary(listener.state.finished))
     if not as_json:

@@ -2,18 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import ConfigDict, TypeAdapter
 
 from regstream.errors import InputError, error_boundary
 from regstream.manifest.canonical import canonical_config
 from regstream.manifest.schema import Manifest
+from regstream.output.record import MEASURED, is_published, read_provenance
+from regstream.storage.identity_differences import Identity, differences
+from regstream.storage.journal import Journal
 from regstream.storage.json_file import read_json_object
 from regstream_cli.progress_state import mean_block_seconds
-
-if TYPE_CHECKING:
-    from regstream.storage.identity_differences import Identity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +71,6 @@ def read_run_status(manifest: Manifest) -> RunStatus:
         InputError: the record in a finished result is damaged.
         ResumeError: the journal is damaged.
     """
-    from regstream.output.provenance import is_published
-    from regstream.storage.journal import Journal
-
     output = str(manifest.merge.output)
     if is_published(manifest.merge.output):
         return _finished_status(manifest, output)
@@ -86,8 +83,6 @@ def read_run_status(manifest: Manifest) -> RunStatus:
 
 
 def _finished_status(manifest: Manifest, output: str) -> RunStatus:
-    from regstream.output.provenance import MEASURED, read_provenance
-
     record = read_provenance(manifest.merge.output)
     steps = _read_measurements(manifest.merge.output / MEASURED)
     changed = _changed_settings(record["identity"], manifest)
@@ -104,9 +99,7 @@ def _read_measurements(path: Path) -> tuple[StepMeasurement, ...]:
         return ()
 
 
-def _changed_settings(identity: "Identity", manifest: Manifest) -> tuple[str, ...]:
-    from regstream.storage.identity_differences import differences
-
+def _changed_settings(identity: Identity, manifest: Manifest) -> tuple[str, ...]:
     before = identity["manifest"]
     now = canonical_config(manifest, device=manifest.resources.device or before.get("device"))
     return tuple(differences(before, now))

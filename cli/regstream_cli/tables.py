@@ -62,7 +62,9 @@ def _work_lines(plan: "Plan") -> Iterator[str]:
         rate = "" if plan.rates is None else f" at {format_flops(plan.rates.of_kind('merged forward'))}/s"
         yield f"computes in {computed}{rate}{reason}"
     if plan.step_seconds:
-        yield f"takes about {format_seconds(sum(plan.step_seconds))}{' and the downloads' if plan.fetches else ''}"
+        evaluated = plan.evaluation_seconds
+        evaluation = "" if evaluated is None else f"; evaluating it about {format_seconds(evaluated)}"
+        yield f"takes about {format_seconds(sum(plan.step_seconds))}{' and the downloads' * plan.fetches}{evaluation}"
 
 
 def _download_lines(plan: "Plan") -> Iterator[str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from regstream import api
 from regstream.errors import InputError
 from regstream.units import format_bytes
 from regstream_cli.observers import observe_progress
@@ -18,8 +19,9 @@ from regstream_cli.streams import stdout_boundary, write_json, write_message
 def verify(output: Path, as_json: bool) -> None:
     """Check every byte of a result.
 
-    Reads all files of OUTPUT and compares each with its recorded digest. Exits with code 4 if a file is missing,
-    damaged or from another run, with one line for each problem.
+    Reads all files of OUTPUT once, compares each with its recorded digest, and checks that weights are finite and have
+    the shapes that the config asks for. Exits with code 4 if a file is missing, damaged or from another run, with one
+    line for each problem.
 
     \b
     Example:
@@ -27,8 +29,6 @@ def verify(output: Path, as_json: bool) -> None:
       regstream verify merged/llama --json | jq .problems
     """
     with observe_progress() as listener:
-        from regstream import api
-
         result = api.verify(output, listener=listener)
     if as_json:
         write_json({"num_files": result.num_files, "num_bytes": result.num_bytes, "problems": list(result.problems)})

@@ -8,32 +8,35 @@
     output = api.merge(plan)
     assert not api.verify(output).problems
 
+This module is cheap to import: each function imports the part of the engine that it needs, with torch, when called.
+
 Every function raises the errors of `regstream.errors`, each with the exit code that the command line gives it. Where a
 function takes a `listener`, it calls it with the events of `regstream.events` while it works; a listener may raise
 `Interrupted` to stop at the next safe point.
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from regstream.evaluate.evaluation import Evaluation
-from regstream.evaluate.evaluation import evaluate as evaluate_models
-from regstream.evaluate.representation_bias import RepresentationBias, representation_bias
-from regstream.events import Listener, ignore_event
-from regstream.hub.upload import UploadResult
+from regstream.device.collector import importing
+from regstream.events import Listener, RunFinished, ignore_event
 from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.schema import Manifest
-from regstream.output.ownership import check_output
-from regstream.output.publish import add_results, published_commits
-from regstream.output.push import push as push_folder
-from regstream.output.result_identity import check_result
-from regstream.output.verify import Verification
-from regstream.output.verify import verify as verify_folder
-from regstream.plan.plan import Plan
-from regstream.plan.planning import make_plan
-from regstream.runtime import scheduler
+from regstream.manifest.value_types import is_device
+from regstream.output.record import is_published, published_commits
+from regstream.output.unchanged import is_unchanged
 from regstream.storage.journal import Journal
+
+if TYPE_CHECKING:
+    from regstream.evaluate.evaluation import Evaluation
+    from regstream.evaluate.representation_bias import RepresentationBias
+    from regstream.hub.upload import UploadResult
+    from regstream.output.verify import Verification
+    from regstream.plan.plan import Plan
 
 
 def load_manifest(path: str | PathLike[str]) -> Manifest:
@@ -53,7 +56,7 @@ def plan(
     of_result: bool = False,
     for_this_machine: bool = True,
     listener: Listener = ignore_event,
-) -> Plan:
+) -> "Plan":
     """Open what a manifest names, check that it belongs together, and project what the merge takes.
 
     Models of the hub are planned at the commits of the unfinished run, unless `restart`; with `of_result` at those that
@@ -65,6 +68,9 @@ def plan(
         InputError: a checkpoint or calibration set cannot be used.
         ResumeError: the journal of the unfinished run is damaged.
     """
+    _load_libraries(runs=for_this_machine, of_result=of_result)
+    from regstream.plan.planning import make_plan
+
     begun = {} if of_result or restart else Journal.begun_identity(manifest.workdir)
     commits = published_commits(manifest.merge.output) if of_result else begun.get("hub", {})
     return make_plan(
@@ -77,18 +83,32 @@ def plan(
     )
 
 
-def check(plan: Plan) -> None:
+def check(plan: "Plan") -> None:
     """Refuse what `merge` would refuse before it begins.
 
     Raises:
         BudgetError: memory or disk do not suffice.
         InputError: the output holds files of others, or cannot be written to.
     """
+    from regstream.output.ownership import check_output
+
     check_output(plan)
     plan.validate()
 
 
-def merge(plan: Plan, *, restart: bool = False, full_digest: bool = False, listener: Listener = ignore_event) -> Path:
+def is_finished(manifest: Manifest, *, device: str | None = None, listener: Listener = ignore_event) -> bool:
+    """Whether the manifest's result is finished and provably unchanged, with all inputs; then tells the listener so.
+
+    Nothing is planned or fetched. False says only that `plan` and `merge` have to find out, and say what changed:
+    models of the hub without a commit, and folders of images, are never proved. `device` must be the name of one.
+    """
+    if (device is not None and not is_device(device)) or not is_unchanged(manifest):
+        return False
+    listener(RunFinished(output=str(manifest.merge.output), seconds=0.0, peak_bytes=0, was_finished_before=True))
+    return True
+
+
+def merge(plan: "Plan", *, restart: bool = False, full_digest: bool = False, listener: Listener = ignore_event) -> Path:
     """Merge, or resume the run under way; returns the folder of the result.
 
     `restart` discards what an earlier run left. `full_digest` hashes whole files to find changes, not samples.
@@ -99,51 +119,73 @@ def merge(plan: Plan, *, restart: bool = False, full_digest: bool = False, liste
         ResumeError: an input changed since the run began, or another process holds the output.
         SolveError: a regression has no trustworthy solution; what was committed stays.
     """
+    from regstream.runtime import scheduler
+
     scheduler.run(plan, restart=restart, full_digest=full_digest, listener=listener)
     return plan.output
 
 
 def evaluate(
-    plan: Plan,
+    plan: "Plan",
     *,
     also: Mapping[str, Path] | None = None,
     only: Collection[str] = (),
     cross: bool = False,
     listener: Listener = ignore_event,
-) -> Evaluation:
-    """Evaluate base, candidates, plain mean and result on held-out rows, streamed block by block.
+) -> "Evaluation":
+    """Evaluate base, candidates, plain mean and result on held-out rows, or resume; streamed block by block.
 
     `also` names further folders of models, `only` restricts to some names, `cross` evaluates candidates on all data.
 
     Raises:
         ManifestError: no candidate has a [candidates.evaluation] table, or `only` names no model.
         InputError: rows, heads or checkpoints cannot be used, or there is no result yet.
-        ResumeError: the result belongs to another merge, or was altered.
+        BudgetError: memory or disk do not suffice.
+        ResumeError: the result belongs to another merge, or a model was altered.
     """
+    from regstream.evaluate import evaluation
+
     _check_result(plan, only)
-    return evaluate_models(plan, also=also, only=only, cross=cross, listener=listener)
+    return evaluation.evaluate(plan, also=also, only=only, cross=cross, listener=listener)
 
 
-def add_to_model_card(plan: Plan, evaluation: Evaluation, *, listener: Listener = ignore_event) -> None:
+def add_to_model_card(plan: "Plan", evaluation: "Evaluation", *, listener: Listener = ignore_event) -> None:
     """Write an evaluation's table into the result's model card."""
+    from regstream.output.publish import add_results
+
     add_results(plan.output, plan, evaluation.markdown(), listener)
 
 
 def bias(
-    plan: Plan, *, also: Mapping[str, Path] | None = None, only: Collection[str] = (), listener: Listener = ignore_event
-) -> list[RepresentationBias]:
+    plan: "Plan",
+    *,
+    also: Mapping[str, Path] | None = None,
+    only: Collection[str] = (),
+    listener: Listener = ignore_event,
+) -> "list[RepresentationBias]":
     """Measure by depth how far the merged models' hidden states are from each candidate's own; raises as `evaluate`."""
+    from regstream.evaluate import representation_bias
+
     _check_result(plan, only)
-    return representation_bias(plan, also=also, only=only, listener=listener)
+    return representation_bias.representation_bias(plan, also=also, only=only, listener=listener)
 
 
-def verify(output: str | PathLike[str], *, listener: Listener = ignore_event) -> Verification:
-    """Read a finished result again: every byte against its digest, every tensor against the config.
+def verify(output: str | PathLike[str], *, listener: Listener = ignore_event) -> "Verification":
+    """Read a finished result again: every byte against its digest, then every tensor's shape against the config.
 
     Raises:
         InputError: the folder holds no record of a result, or the record itself is damaged.
     """
-    return verify_folder(Path(output), listener=listener)
+    from regstream.output.verify import verify_files
+
+    folder = Path(output)
+    verification = verify_files(folder, listener=listener)
+    if verification.problems:
+        return verification
+    with importing():
+        from regstream.output.check_model import check_model  # after the files: it takes seconds to import torch
+
+    return replace(verification, problems=tuple(check_model(folder)))
 
 
 def push(
@@ -153,15 +195,31 @@ def push(
     revision: str | None = None,
     private: bool = False,
     listener: Listener = ignore_event,
-) -> UploadResult:
+) -> "UploadResult":
     """Publish a result on the hub, in one commit.
 
     Raises:
         InputError: the result is unfinished or was altered, or the hub refuses it.
     """
-    return push_folder(Path(output), repo, revision=revision, private=private, listener=listener)
+    from regstream.output import push
+
+    return push.push(Path(output), repo, revision=revision, private=private, listener=listener)
 
 
-def _check_result(plan: Plan, only: Collection[str]) -> None:
-    if not only or plan.method.name in only:
-        check_result(plan)
+def _load_libraries(*, runs: bool, of_result: bool) -> None:
+    """Import what the work will import, so that the memory of its libraries is measured when it is planned."""
+    with importing():
+        import_module("regstream.plan.planning")
+        if runs:
+            import_module("regstream.runtime.scheduler")
+        for name in ("evaluation", "representation_bias") if of_result else ():
+            import_module(f"regstream.evaluate.{name}")
+
+
+def _check_result(plan: "Plan", only: Collection[str]) -> None:
+    from regstream.output.result_identity import check_result
+    from regstream.plan.run_identity import identify
+
+    if is_published(plan.output) and (not only or plan.method.name in only):
+        advice = "`regstream run` creates this manifest's; `--only NAME` evaluates without it"
+        check_result(plan, identify(plan, full=False), advice=advice)

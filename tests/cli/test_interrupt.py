@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 
 import pytest
 
@@ -14,13 +14,14 @@ from regstream_cli.interrupt import InterruptHandler
 from regstream_cli.progress_state import ProgressState
 
 _STUCK = """
-import time
+import signal
 from regstream.events import RunStarted
 from regstream_cli.observers import observe_progress
 with observe_progress() as listener:
     listener(RunStarted(done=0, total=2, output="out"))
     print("begun", flush=True)
-    time.sleep(60)
+    while True:
+        signal.pause()
 """
 
 
@@ -28,12 +29,6 @@ def _begun(state: ProgressState) -> ProgressState:
     state(RunStarted(done=0, total=1, output="out"))
     state(StepStarted(index=0, name="stem", work=4))
     return state
-
-
-def _until_noticed(notices: list[str]) -> None:
-    deadline = time.monotonic() + 10
-    while not notices and time.monotonic() < deadline:
-        time.sleep(0.001)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -57,22 +52,22 @@ def test_a_second_signal_ends_at_once(environment: dict[str, str], number: signa
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_is_answered_by_the_next_event(number: signal.Signals) -> None:
-    state, notices = _begun(ProgressState()), list[str]()
+    state, noticed = _begun(ProgressState()), threading.Event()
     before = signal.getsignal(number)
-    with InterruptHandler(state, notices.append) as handler:
+    with InterruptHandler(state, lambda text: noticed.set()) as handler:
         handler(Progressed(doing="math: statistics"))
         os.kill(os.getpid(), number)
-        _until_noticed(notices)
+        assert noticed.wait(60)
         with pytest.raises(Interrupted, match=r"^out: stopped in stem, 0 of 1 steps are committed; "):
             handler(Progressed(doing="math: statistics"))
     assert signal.getsignal(number) is before
 
 
 def test_what_is_all_but_done_is_finished() -> None:
-    state, notices = _begun(ProgressState()), list[str]()
-    with InterruptHandler(state, notices.append) as handler:
+    state, noticed = _begun(ProgressState()), threading.Event()
+    with InterruptHandler(state, lambda text: noticed.set()) as handler:
         os.kill(os.getpid(), signal.SIGTERM)
-        _until_noticed(notices)
+        assert noticed.wait(60)
         committed = StepCommitted(index=0, name="stem", seconds=1.0, peak_bytes=1, projected_bytes=1)
         for event in (committed, RunFinished(output="out", seconds=1.0, peak_bytes=1)):
             state(event)

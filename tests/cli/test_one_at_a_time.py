@@ -44,7 +44,7 @@ def written(manifest: Path, name: str, *changes: tuple[str, str]) -> Path:
     ("output", "workdir"),
     [
         ("linked", ""),
-        *(slow(name, "") for name in ("merged", "./merged", "other/../merged", "linked-parent/merged", "other/linked")),
+        *(slow(name, "") for name in ("merged", "other/../merged", "linked-parent/merged")),
         slow("merged", 'workdir = "elsewhere"\n'),
     ],
 )
@@ -133,10 +133,8 @@ def work_of(kind: str) -> Callable[..., object]:
 @pytest.mark.parametrize(
     ("one", "other", "workdir"),
     [
-        ("evaluate", "bias", ""),
+        ("evaluate", "evaluate", ""),
         slow("bias", "evaluate", 'workdir = "fast"\n'),
-        slow("evaluate", "evaluate", ""),
-        slow("bias", "bias", ""),
     ],
 )
 def test_two_evaluations_at_once_do_not_disturb_each_other(finished: Path, one: str, other: str, workdir: str) -> None:
@@ -156,14 +154,14 @@ def test_two_evaluations_at_once_do_not_disturb_each_other(finished: Path, one: 
 
 
 @pytest.mark.slow
-def test_what_a_killed_evaluation_left_goes_and_a_living_one_stays(finished: Path) -> None:
+def test_what_another_killed_evaluation_left_goes_and_a_living_one_stays(finished: Path) -> None:
     plan = plan_of(finished)
 
     def killed(event: Event) -> None:
         if isinstance(event, StepStarted) and event.index == 2:
             os._exit(9)
 
-    assert in_child(lambda: evaluate(plan, listener=killed)) == 9
+    assert in_child(lambda: evaluate(plan, only=["base"], listener=killed)) == 9
     [left] = plan.workdir.iterdir()
     assert left.name.startswith("evaluate-")
     seen: list[int] = []

@@ -13,7 +13,7 @@ from parametrize import slow
 from regstream.errors import InputError
 from regstream.events import Event, StepStarted
 from regstream.manifest.read_manifest import read_manifest
-from regstream.output.provenance import PROVENANCE, self_digest
+from regstream.output.record import PROVENANCE, self_digest
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run
 

@@ -48,6 +48,13 @@ def test_a_run_shows_a_bar_without_colours_where_none_are_wanted(environment: di
     assert path == str(half_done.parent / "merged")
 
 
+def _first_frame(bars: ProgressBars, console: Console) -> str:
+    """What the bars show at first, before they are drawn again or removed."""
+    with console.capture() as captured, bars:
+        pass
+    return captured.get().removeprefix(_HIDE_CURSOR).partition("\r\x1b[2K")[0]
+
+
 @pytest.mark.parametrize("width", [120, 60, 30])
 def test_the_display_stays_within_the_screen(width: int) -> None:
     state = ProgressState()
@@ -57,9 +64,7 @@ def test_the_display_stays_within_the_screen(width: int) -> None:
     state(StepStarted(index=3, name="block 2", work=30))
     state(Progressed(doing="a-candidate-with-quite-a-name: statistics", amount=7))
     bars.show_message("stopping at the next safe point; interrupt again to stop immediately")
-    with console.capture() as captured:
-        console.print(bars._render())
-    lines = re.sub(r"\x1b\[[\d;]*m", "", captured.get()).splitlines()
+    lines = re.sub(r"\x1b\[[\d;]*m", "", _first_frame(bars, console)).splitlines()
     assert len(lines) <= 6
     assert max(map(len, lines)) <= width
     assert "3/34" in lines[0]
@@ -71,9 +76,7 @@ def test_colours_where_they_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None
     state(StepStarted(index=0, name="stem", work=2))
     state(Progressed(doing="math: stem"))
     console = Console(width=80, force_terminal=True, color_system="standard")
-    with console.capture() as captured:
-        console.print(ProgressBars(state, console)._render())
-    assert _COLOUR.search(captured.get())
+    assert _COLOUR.search(_first_frame(ProgressBars(state, console), console))
 
 
 @pytest.mark.parametrize(

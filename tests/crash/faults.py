@@ -1,7 +1,8 @@
 """Faults at every place where a run touches the disk: in a child process, so that a kill is a real one.
 
 A place is one operation on a file below a folder: an open for writing, a rename, a removal, a new folder, a truncation
-(all as Python's audit events tell them), half of a write, and each side of an fsync.
+(all as Python's audit events tell them), half of a write, and an fsync. A process that is killed behind an fsync leaves
+what one leaves that is killed before the next operation.
 """
 
 import os
@@ -48,8 +49,12 @@ def count_places(work: Callable[[], object], folder: Path) -> list[str]:
 
 
 def kind_of(place: str) -> str:
-    """The same operations on files of one purpose are of one kind, of whichever step, candidate or batch."""
-    return re.sub(r"[0-9a-f]{32}|\d+", "#", place)
+    """The same operations on files of one purpose are of one kind, of whichever step, candidate or batch.
+
+    So are new and removed folders of hidden states, however deep.
+    """
+    kind = re.sub(r"[0-9a-f]{32}|\d+", "#", place)
+    return re.sub(r"(dir /.regstream/hidden/).*", r"\1#", kind)
 
 
 def of_every_kind(places: list[str], seed: int, without: Container[str] = ()) -> list[int]:
@@ -120,9 +125,8 @@ def _watched(folder: Path, strike: Fault) -> Iterator[None]:
 
     def watched_fsync(descriptor: int) -> None:
         path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
-        watch("before fsync", path)
+        watch("fsync", path)
         fsync(descriptor)
-        watch("after fsync", path)
 
     _watchers.append(watch)
     durable.HashedFile.write = halved_write  # type: ignore[method-assign]

@@ -9,6 +9,7 @@ import pytest
 
 from crash.faults import in_child, kill, of_every_kind, with_fault
 from crash.resuming import Resuming
+from parametrize import slow
 
 SIGKILLED = -signal.SIGKILL
 
@@ -39,6 +40,7 @@ def test_at_every_kind_of_operation(resuming: Resuming, places: list[str], kinds
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["regmean++", slow("shared shards")], indirect=True)
 def test_at_random_instants(resuming: Resuming) -> None:
     started = time.monotonic()
     assert in_child(resuming.run) == 0
@@ -46,7 +48,7 @@ def test_at_random_instants(resuming: Resuming) -> None:
     resuming.forget()
     instants = random.Random(0)
     num_killed = 0
-    while num_killed < 12:
+    while num_killed < 8:
         seconds = instants.uniform(0, duration)
         if in_child(resuming.run, killed_after=seconds) == SIGKILLED:
             num_killed += 1
@@ -56,6 +58,7 @@ def test_at_random_instants(resuming: Resuming) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["shared shards", slow("regmean")], indirect=True)
 def test_killed_again_and_again(resuming: Resuming, places: list[str]) -> None:
     """Every resumed run is killed too, further on each time, until one gets through."""
     for index in range(10, len(places), 10):

@@ -54,7 +54,7 @@ def test_by_every_method(tmp_path: Path, method: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["regmean++", *map(slow, ["regmean", "average", "task_arithmetic"])])
+@pytest.mark.parametrize("method", ["regmean++", *map(slow, ["regmean", "average"])])
 def test_the_base_is_read_once_for_all_of_them(tmp_path: Path, method: str) -> None:
     options = {"hidden": 128, "layers": 4, "candidates": 3, "num_rows": 4, "merge": {"method": method}}
     merge = made(tmp_path / "merge", "llama", options)

@@ -26,10 +26,7 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
     [
         ("llama", torch.bfloat16, "regmean++"),
         slow("clip", torch.float32, "regmean++"),
-        slow("llama", torch.float32, "regmean++"),
-        slow("gemma2", torch.bfloat16, "regmean++"),
-        slow("gemma2", torch.float32, "regmean"),
-        slow("clip", torch.bfloat16, "regmean"),
+        slow("gemma2", torch.bfloat16, "regmean"),
     ],
 )
 def test_identical_candidates_are_a_fixed_point_to_the_last_bit(
@@ -60,7 +57,7 @@ def with_order(merge: Merge, order: Sequence[int], output: str) -> dict[str, Ten
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["llama", *map(slow, ["gemma2", "clip"])])
+@pytest.mark.parametrize("family", ["gemma2", slow("clip")])
 def test_the_order_of_candidates_matters_to_rounding_only(tmp_path: Path, family: checkpoints.Family) -> None:
     merge = make_merge(tmp_path, family, layers=2, candidate=lambda index: f"weight = {index + 1}")
     first = with_order(merge, [0, 1, 2], "first")
@@ -69,16 +66,13 @@ def test_the_order_of_candidates_matters_to_rounding_only(tmp_path: Path, family
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["llama", slow("clip")])
-def test_on_a_single_block_behind_shared_embeddings_regmean_plus_plus_is_regmean(
-    tmp_path: Path, family: checkpoints.Family
-) -> None:
+def test_on_a_single_block_behind_shared_embeddings_regmean_plus_plus_is_regmean(tmp_path: Path) -> None:
     results = {}
     for layers in (1, 2):
         for method in ("regmean++", "regmean"):
             folder = tmp_path / f"{layers} {method}"
             folder.mkdir()
-            merge = make_merge(folder, family, layers=layers, merge={"method": method})
+            merge = make_merge(folder, layers=layers, merge={"method": method})
             for candidate in merge.folders.candidates:
                 share_embeddings(merge.folders.base, candidate)
             results[layers, method] = read_result(merge.run())
@@ -90,9 +84,8 @@ def share_embeddings(base: Path, candidate: Path) -> None:
     """Give a candidate the base's stem."""
     from safetensors.torch import save_file
 
-    stem = ("model.embed_tokens", "vision_model.embeddings", "vision_model.pre_layrnorm")
     origin, tensors = load_file(base / "model.safetensors"), load_file(candidate / "model.safetensors")
-    shared = {name: origin[name].clone() for name in tensors if name.startswith(stem)}
+    shared = {name: origin[name].clone() for name in tensors if name.startswith("model.embed_tokens")}
     assert shared
     save_file({name: tensor.clone() for name, tensor in (tensors | shared).items()}, candidate / "model.safetensors")
 

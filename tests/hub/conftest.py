@@ -53,6 +53,8 @@ def data_sets(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "HF_ENDPOINT", hub.endpoint)
     monkeypatch.setattr(config, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(config, "HF_MODULES_CACHE", str(cache.parent / "modules"))
+    # After every pass over a data set it sleeps, for the sake of interpreters that end right then.
+    monkeypatch.setattr(config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
 
 
 @pytest.fixture
@@ -102,7 +104,7 @@ def local_once(tmp_path_factory: pytest.TempPathFactory) -> Merge:
     folder = tmp_path_factory.mktemp("local")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "SMALL_SHARD_BYTES", 600_000)
-        sizes: dict[str, Any] = {"candidates": 4, "layers": 12, "hidden": 128, "sharded": True, "num_rows": 4}
+        sizes: dict[str, Any] = {"candidates": 4, "layers": 8, "hidden": 128, "sharded": True, "num_rows": 4}
         evaluation = '[candidates.evaluation]\npath = "task{}.jsonl"\nfield = "input_ids"\nrows = 2\n'
         merge = make_merge(folder, candidate=evaluation.format, **sizes)
     merge.run()

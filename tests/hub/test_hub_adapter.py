@@ -12,7 +12,7 @@ from disk_bounds import sampled, weights_bytes, with_disk
 from hub_server import Hub, put_on
 from merging import Merge, make_merge
 from regstream.errors import InputError
-from regstream.output.provenance import read_provenance
+from regstream.output.record import read_provenance
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run
 
@@ -56,7 +56,7 @@ def test_on_a_disk_with_no_room_for_their_base(
 ) -> None:
     monkeypatch.setattr(checkpoints, "SMALL_SHARD_BYTES", 600_000)  # about a block
     (tmp_path / "local").mkdir()
-    sizes: dict[str, Any] = {"candidates": 4, "layers": 12, "hidden": 128, "sharded": True, "num_rows": 4}
+    sizes: dict[str, Any] = {"candidates": 4, "layers": 8, "hidden": 128, "sharded": True, "num_rows": 4}
     local = make_adapters(make_merge(tmp_path / "local", **sizes), "llama")
     remote = put_on(hub, local, tmp_path / "remote")
     local.run()

@@ -2,12 +2,11 @@
 fetched for it."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 import checkpoints
+import processes
 from hub_server import Fault, Hub
 from merging import Merge
 from parametrize import slow
@@ -23,7 +23,7 @@ from regstream_cli.app import cli
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 SHARDS = "GET /lfs/.*"
-LACKING = "model-00004-of-00013.safetensors"
+LACKING = "model-00004-of-00009.safetensors"
 
 
 def whole_files(hub: Hub) -> list[str]:
@@ -70,7 +70,7 @@ def with_mistakes(local_once: Merge, remote: Merge, hub: Hub, tmp_path: Path) ->
     lacking = shutil.copytree(local_once.folders.candidates[2], tmp_path / "lacking")
     (lacking / LACKING).unlink()
     hub.add("org/lacking", lacking)
-    narrow = checkpoints.make_family(tmp_path / "narrow", "llama", candidates=1, layers=12, hidden=64)
+    narrow = checkpoints.make_family(tmp_path / "narrow", "llama", candidates=1, layers=8, hidden=64)
     hub.add("org/narrow", narrow.candidates[0])
     return remote
 
@@ -113,26 +113,19 @@ def test_a_token_is_taken_from_the_environment(local_once: Merge, remote: Merge,
 
 @pytest.mark.slow
 def test_asked_to_stop_it_stops_while_a_shard_comes(
-    local_once: Merge, remote: Merge, hub: Hub, environment: dict[str, str]
+    local_once: Merge, remote: Merge, hub: Hub, environment: dict[str, str], tmp_path: Path
 ) -> None:
     never = threading.Event()
     shard = sorted(local_once.folders.candidates[1].glob("*.safetensors"))[5]
     hub.faults = [Fault(f"GET /lfs/{digests.sha256(shard)}", times=99, pause=never)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "regstream_cli", "run", str(remote.manifest), "--json"],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    told = 0
-    for line in process.stdout:
-        told += json.loads(line).get("file") == f"org/candidate-1: {shard.name}"
-        if told == 3:  # it waits, and goes on to wait
-            process.send_signal(signal.SIGINT)
-            break
-    asked = time.monotonic()
-    _, stderr = process.communicate(timeout=60)
-    took = time.monotonic() - asked
+    with (tmp_path / "stderr").open("wb") as stderr:
+        words = ["run", remote.manifest, "--json"]
+        with processes.started(words, environment, stdout=stderr, stderr=stderr) as process:
+            assert hub.faults[0].paused.wait(60)
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGINT)
+            process.join(20)  # the shard would come no sooner than after 30
+            said = (tmp_path / "stderr").read_text()
+            assert process.exitcode == 130, said
     never.set()
-    assert process.returncode == 130, stderr
-    assert took < 20  # the shard would have come no sooner than after 30
-    assert "rerun the command to resume" in stderr
+    assert "rerun the command to resume" in said

@@ -1,6 +1,6 @@
 """The eviction policy: within the limit, every step's shards are on disk, and none goes while there is room for it."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regstream.hub.eviction import EvictionPolicy, StepShards
@@ -109,6 +109,7 @@ reads = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(reads=reads, max_bytes=st.integers(30, 60))
 def test_never_more_than_the_limit_and_every_shard_is_there(reads: list[str], max_bytes: int) -> None:
     downloads, peak, _ = simulate(steps(*reads, max_bytes=max_bytes))
@@ -119,6 +120,7 @@ def test_never_more_than_the_limit_and_every_shard_is_there(reads: list[str], ma
         assert downloads == once
 
 
+@settings(deadline=None)
 @given(reads=reads, max_bytes=st.integers(30, 60))
 def test_prefetching_downloads_no_more(reads: list[str], max_bytes: int) -> None:
     """So that a plan knows the downloads of a run, however far ahead the run gets."""

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from altered_checkpoints import write_adapter
 from hub_server import Hub, put_on
 from merging import Merge, make_merge
+from regstream.api import verify
 from regstream.errors import InputError
-from regstream.output.verify import verify
 from regstream.runtime.scheduler import run
 
 

@@ -1,8 +1,7 @@
 """Shards there when they are read: one ahead, its failures nobody's business before it is needed, a record of all."""
 
 import random
-import time
-from collections.abc import Callable
+import threading
 from pathlib import Path
 
 import pytest
@@ -45,13 +44,12 @@ def there(files: list[HubFile]) -> list[bool]:
     return [file.path.exists() for file in files]
 
 
-def soon(is_so: Callable[[], bool]) -> bool:
-    """Whether it becomes so within a while."""
-    for _ in range(500):
-        if is_so():
-            return True
-        time.sleep(0.01)
-    return False
+def wait_for_downloads() -> None:
+    """Until no download is under way. None begins but where a test begins a step or reads a file."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("fetch "):
+            thread.join(60)
+            assert not thread.is_alive()
 
 
 def test_by_itself_a_file_comes_when_it_is_read_and_stays(prefetcher: ShardPrefetcher, files: list[HubFile]) -> None:
@@ -65,13 +63,13 @@ def test_one_comes_ahead_and_no_more(hub: Hub, prefetcher: ShardPrefetcher, file
     with prefetcher.running(steps(files, 1 << 40), lambda event: None):
         prefetcher.begin_step(0)
         prefetcher.ensure_local(files[0].path)
-        assert soon(files[1].path.exists)
-        time.sleep(0.1)
+        wait_for_downloads()
         assert there(files) == [True, True, False]
         prefetcher.begin_step(1)
         assert there(files) == [False, True, False]
         prefetcher.ensure_local(files[1].path)
-        assert soon(files[2].path.exists)
+        wait_for_downloads()
+        assert there(files) == [False, True, True]
     assert there(files) == [False, False, False]
     assert len(hub.asked("GET /lfs/.*")) == 3
 
@@ -80,23 +78,24 @@ def test_without_room_none_comes_ahead(prefetcher: ShardPrefetcher, files: list[
     with prefetcher.running(steps(files, SIZE), lambda event: None):
         prefetcher.begin_step(0)
         prefetcher.ensure_local(files[0].path)
-        time.sleep(0.1)
+        wait_for_downloads()
         assert there(files) == [True, False, False]
         prefetcher.begin_step(1)
-        assert soon(files[1].path.exists)
+        wait_for_downloads()
         assert there(files) == [False, True, False]
 
 
 def test_what_fails_ahead_is_tried_again_where_it_is_needed(
     hub: Hub, prefetcher: ShardPrefetcher, files: list[HubFile]
 ) -> None:
+    second, third = (f"GET /lfs/{file.digest}" for file in files[1:])
+    hub.faults = [Fault(second, status=404), Fault(third, times=9, status=404)]
     with prefetcher.running(steps(files, None), lambda event: None):
-        hub.faults = [Fault(f"GET /lfs/{files[1].digest}", status=404)]
         prefetcher.begin_step(0)
         prefetcher.ensure_local(files[0].path)
-        assert soon(lambda: not hub.faults[0].times)
+        wait_for_downloads()
+        assert (there(files), hub.faults[0].times) == ([True, False, False], 0)
         prefetcher.ensure_local(files[1].path)
-        hub.faults = [Fault(f"GET /lfs/{files[2].digest}", times=9, status=404)]
         with pytest.raises(HubError, match=r"org/model: c.safetensors: the hub has no such file"):
             prefetcher.ensure_local(files[2].path)
     assert there(files) == [True, True, False]

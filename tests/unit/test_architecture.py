@@ -236,7 +236,8 @@ def test_a_linear_that_does_not_run_once_is_refused(merges: dict[str, Merge], ti
 
 
 def test_a_table_takes_no_memory_of_the_models_size() -> None:
-    from regstream.device.memory import measured_peak, resident_bytes
+    from regstream.device.memory import measured_peak
+    from regstream.device.process_memory import resident_bytes
 
     config = {"model_type": "olmo2", "hidden_size": 4096, "intermediate_size": 16384, "num_hidden_layers": 2}
     model = layered(config | {"num_attention_heads": 32, "vocab_size": 100_000}, read(TABLES["olmo2"]))

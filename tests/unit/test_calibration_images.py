@@ -113,7 +113,8 @@ def test_a_tables_rows_are_found_in_any_order(tmp_path: Path, group_rows: int) -
 
 def test_a_group_of_rows_is_not_held_whole(tmp_path: Path) -> None:
     values = [np.random.default_rng(index).bytes(100_000) for index in range(300)]
-    pq.write_table(pa.table({"image": values}), tmp_path / "rows.parquet", max_rows_per_page=4)
+    pages = {"write_batch_size": 4, "data_page_size": 400_000}
+    pq.write_table(pa.table({"image": values}), tmp_path / "rows.parquet", **pages)
     assert pq.read_metadata(tmp_path / "rows.parquet").num_row_groups == 1
     before, most = pa.total_allocated_bytes(), 0
     images = TableImages(tmp_path / "rows.parquet", "image")

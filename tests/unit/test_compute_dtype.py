@@ -113,3 +113,14 @@ def test_rows_without_a_limit_are_warned_of_with_their_number(tmp_path: Path) ->
     api.plan(merge.read(), listener=told.append)
     line = 'candidate "task0": task0.jsonl: rows is not set, so all 2,049 rows are used; rows = 256 samples as many'
     assert any(isinstance(event, Warned) and event.message.startswith(line) for event in told)
+
+
+def test_a_result_in_another_dtype_is_kept_until_it_is_given_up(tmp_path: Path) -> None:
+    merge = asking_for(small(tmp_path, torch.bfloat16), "bfloat16")
+    merge.run()
+    text = merge.manifest.read_text()
+    for dtype, is_finished in (("bfloat16", True), ("auto", True), ("float32", False)):
+        merge.manifest.write_text(text.replace('"bfloat16"', f'"{dtype}"'))
+        assert api.is_finished(merge.read()) == is_finished
+    with pytest.raises(ResumeError, match=r"result of another merge: dtypes compute: torch.bfloat16 before"):
+        merge.run()

@@ -14,7 +14,8 @@ from transformers.image_utils import load_image
 
 from checkpoints import IMAGE_SIZE, PATCH_SIZE, write_image_processor
 from regstream.data.loading import CalibrationSet, load_calibration
-from regstream.device.memory import measured_peak, resident_bytes
+from regstream.device.memory import measured_peak
+from regstream.device.process_memory import resident_bytes
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration
 from regstream.models.families.clip import CLIP_VISION

@@ -16,14 +16,14 @@ from regstream.storage.locking import exclusive_lock
 
 # The module by its path: importing the package would take seconds, and torch with it.
 HOLD = """
-import importlib.util, sys, time
+import importlib.util, signal, sys
 spec = importlib.util.spec_from_file_location("lock", sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 from pathlib import Path
 with module.exclusive_lock(Path(sys.argv[2]), Path(sys.argv[2]).parent):
     print("held", flush=True)
-    time.sleep(60)
+    signal.pause()
 """
 
 

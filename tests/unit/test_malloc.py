@@ -9,7 +9,7 @@ PRELUDE = """
 import torch
 from concurrent.futures import ThreadPoolExecutor
 from regstream.device import malloc
-from regstream.device.memory import resident_bytes
+from regstream.device.process_memory import resident_bytes
 
 def made(count, num_bytes):
     return [torch.ones(num_bytes, dtype=torch.uint8) for _ in range(count)]

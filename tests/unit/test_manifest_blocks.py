@@ -1,7 +1,7 @@
 """Block selectors: their syntax, and what they choose."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regstream.manifest.blocks import parse_blocks, select_blocks
@@ -42,6 +42,7 @@ def test_a_block_out_of_range_is_said_with_the_numbers() -> None:
         select_blocks("0-12", 12)
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=0, max_value=200))
 def test_thirds_share_out_the_blocks(num_blocks: int) -> None:
     thirds = [select_blocks(region, num_blocks) for region in ("early", "middle", "late")]
@@ -49,6 +50,7 @@ def test_thirds_share_out_the_blocks(num_blocks: int) -> None:
     assert max(map(len, thirds)) - min(map(len, thirds)) <= 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), min_size=1))
 def test_the_canonical_spelling_chooses_the_same(spans: list[tuple[int, int]]) -> None:
     text = ",".join(f"{first}-{first + length}" for first, length in spans)

@@ -98,7 +98,8 @@ def test_tables_without_end_are_refused() -> None:
 def test_a_model_of_false_sizes_takes_no_memory_and_no_minutes(
     family: Family, keys: dict[str, Any], expected: str | None
 ) -> None:
-    from regstream.device.memory import measured_peak, resident_bytes
+    from regstream.device.memory import measured_peak
+    from regstream.device.process_memory import resident_bytes
 
     config = build(family, **keys)
     before = resident_bytes()

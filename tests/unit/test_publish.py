@@ -18,8 +18,8 @@ import checkpoints
 from merging import Merge, make_merge, read_result
 from parametrize import slow
 from regstream.errors import InputError
-from regstream.output.provenance import PROVENANCE, is_published, read_provenance
 from regstream.output.publish import add_results
+from regstream.output.record import PROVENANCE, is_published, read_provenance
 
 CARD = """---
 license: llama3.1

@@ -80,8 +80,8 @@ def late() -> Iterator[dict[str, Any]]:
 
 def test_types_are_those_of_all_rows(tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.parquet", late())
-    at_once = pa.Table.from_pylist(list(late()))
-    kept = pq.read_table(tmp_path / "rows.parquet")
+    pq.write_table(pa.Table.from_pylist(list(late())), tmp_path / "at-once.parquet")
+    at_once, kept = pq.read_table(tmp_path / "at-once.parquet"), pq.read_table(tmp_path / "rows.parquet")
     assert kept.schema == at_once.schema
     assert kept.to_pylist() == at_once.to_pylist()
 

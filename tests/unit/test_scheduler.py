@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from merging import Merge, make_merge, read_result
 from parametrize import slow
+from regstream.api import verify
 from regstream.errors import InputError, Interrupted, ResumeError
 from regstream.events import Progressed, RunFinished, RunStarted, StepCommitted, StepStarted, Warned
-from regstream.output.verify import verify
 
 
 def watched(merge: Merge, **options: Any) -> list[Any]:

@@ -13,9 +13,9 @@ from torch import Tensor
 import checkpoints
 from altered_checkpoints import Tensors, edited, write_adapter, write_manifest
 from merging import read_result
+from regstream.api import verify
 from regstream.errors import InputError
 from regstream.manifest.read_manifest import read_manifest
-from regstream.output.verify import verify
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run

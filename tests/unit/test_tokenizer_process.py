@@ -13,7 +13,7 @@ import checkpoints
 from parametrize import slow
 from regstream.data import tokenizer_process
 from regstream.data.row_reader import Row
-from regstream.data.tokenizer_process import TokenizerProcess
+from regstream.data.tokenizer_process import SharedTokenizer, TokenizerProcess
 from regstream.errors import InputError
 
 CHAT = [{"role": "user", "content": "hi"}]
@@ -126,3 +126,25 @@ def test_code_of_a_tokenizer_is_named_and_not_run(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="without the code that its auto_map names, which is never run"):
         TokenizerProcess("text", tmp_path, 8).close()
     assert not (tmp_path / "ran").exists()
+
+
+def test_sets_of_rows_with_one_tokenizer_share_its_process(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    folder, other = write_tokenizer(tmp_path, "{{ messages[0].content }}"), write_tokenizer(tmp_path / "other")
+    with SharedTokenizer() as shared:
+        first = shared.get("question", folder, 8)
+        assert shared.get("{question} {answer}", folder, 8) is first
+        for key in (("messages", folder, 8), ("question", folder, 9), ("question", other, 9)):
+            different = shared.get(*key)
+            assert different is not first
+            assert different(Row("row", CHAT if key[0] == "messages" else "hi")).size
+            first = different
+
+
+def test_a_row_that_is_refused_leaves_a_shared_tokenizer_as_it_was(tmp_path: Path) -> None:
+    with SharedTokenizer() as shared:
+        tokenize = shared.get("text", write_tokenizer(tmp_path), 8)
+        before = tokenize(Row("row", "hi"))
+        with pytest.raises(InputError, match="empty text"):
+            tokenize(Row("row", " "))
+        assert shared.get("text", tmp_path, 8)(Row("row", "hi")).tolist() == before.tolist()

@@ -16,10 +16,10 @@ import checkpoints
 from altered_checkpoints import Change, Tensors, edited, write_adapter, write_manifest
 from architectures import TABLES
 from merging import make_merge, read_result
+from regstream.api import verify
 from regstream.errors import InputError
 from regstream.manifest.read_manifest import read_manifest
-from regstream.output.provenance import read_provenance
-from regstream.output.verify import verify
+from regstream.output.record import read_provenance
 from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run

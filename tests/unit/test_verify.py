@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from merging import Merge, make_merge
+from regstream.api import verify
 from regstream.errors import InputError
-from regstream.output.provenance import PROVENANCE, read_provenance, write_provenance
-from regstream.output.verify import verify
+from regstream.output.record import PROVENANCE, read_provenance, write_provenance
 from regstream.storage import digests, durable
 
 MEASURED = "regstream.measured.json"  # of this run's clock and gauges: not part of what is vouched for

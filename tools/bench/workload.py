@@ -61,7 +61,7 @@ class Workload:
         options = ["--shape", self.shape, "--blocks", str(self.blocks), "--dtype", self.dtype]
         if self.vocabulary:
             options += ["--vocabulary", str(self.vocabulary)]
-        return _made(folder, "synthetic.checkpoint", *options, "--candidate", str(index))
+        return make_folder(folder, "synthetic.checkpoint", *options, "--candidate", str(index))
 
     def manifest(self, folder: Path) -> Path:
         """Write calibration sets and manifest into an empty folder, where the result goes too."""
@@ -96,7 +96,7 @@ class Workload:
         return f'path = "{path.name}"\nfield = "input_ids"\nmax_length = {self.length}\n'
 
 
-def _made(folder: Path, module: str, *options: str) -> int:
+def make_folder(folder: Path, module: str, *options: str) -> int:
     """Have a module write a folder in a process of its own, unless it stands; the process's exit code."""
     if folder.exists():
         return 0
@@ -113,7 +113,7 @@ def _made(folder: Path, module: str, *options: str) -> int:
 
 def _adapter(base: Path, index: int) -> Path:
     folder = base.with_name(f"adapter-{index}")
-    if _made(folder, "synthetic.adapter", str(base), "--seed", str(index)) != 0:
+    if make_folder(folder, "synthetic.adapter", str(base), "--seed", str(index)) != 0:
         raise SystemExit(f"{folder}: could not be made")
     return folder
 

@@ -21,7 +21,7 @@ from fuzz.mutations import (
     mutate_lines,
     mutate_toml,
 )
-from regstream.output.provenance import self_digest
+from regstream.output.record import self_digest
 from regstream.storage.journal_lines import decode, encode
 
 _JSON = (mutate_json, mutate_json, mutate_json, mutate_bytes, mutate_kind)

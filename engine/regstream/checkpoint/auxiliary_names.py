@@ -16,3 +16,5 @@ AUXILIARY_PATTERNS = (
     "[0-9]*_*/config.json", "[1-9]*_*/model.safetensors",
     "LICENSE*", "LICENCE*", "NOTICE*", "COPYING*", "USE_POLICY*",
 )  # fmt: skip
+#: Globs of the folders that hold some of them.
+AUXILIARY_FOLDERS = tuple(pattern.partition("/")[0] for pattern in AUXILIARY_PATTERNS if "/" in pattern)

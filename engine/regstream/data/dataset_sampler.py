@@ -16,7 +16,6 @@ from huggingface_hub.utils import WeakFileLock
 
 from regstream.data.chat_messages import stored_field
 from regstream.data.row_reader import ATTENTION_MASK, INPUT_IDS, field_columns
-from regstream.data.row_writer import write_rows
 from regstream.errors import InputError, error_boundary
 from regstream.events import Listener, ignore_event
 from regstream.hub.errors import CLIENT_ERRORS, NOT_CACHED, HubError, hub_error_boundary
@@ -55,6 +54,8 @@ class DatasetSampler:
         what = f"data set {calibration.dataset} at {commit[:12]}"
         if constants.HF_HUB_OFFLINE:
             raise HubError(f"{what}: its rows are {NOT_CACHED}")
+        from regstream.data.row_writer import write_rows  # with pyarrow, which a data set in the cache may not need
+
         with _dataset_errors(what), WeakFileLock(file.with_suffix(".lock")):  # other processes may sample the same rows
             if not file.exists() and not write_rows(file, _rows(what, calibration, (*columns, label), commit, seed)):
                 raise InputError(f"{what}: no rows")

@@ -3,7 +3,9 @@
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,11 +15,10 @@ from transformers import PreTrainedConfig
 from regstream.data.batch_policy import BatchPolicy
 from regstream.data.dataset_sampler import DatasetSampler
 from regstream.data.encoded_images import EncodedImages, FolderImages, TableImages
-from regstream.data.image_processor import ProcessedImages
-from regstream.data.pixels import PixelRows, PixelSource, StoredPixels
+from regstream.data.pixels import PixelRows, StoredPixels
 from regstream.data.row_reader import INPUT_IDS, count_rows, read_rows, sample_indices
 from regstream.data.tensor_rows import read_token_rows
-from regstream.data.tokenizer_process import TokenizerProcess
+from regstream.data.tokenizer_process import SharedTokenizer
 from regstream.data.tokens import TokenIds, validate_token_ids
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration, HeldOut
@@ -25,6 +26,9 @@ from regstream.models.batch import Batch
 from regstream.models.config.image_sizes import image_shape
 from regstream.models.config.model_sizes import vocab_size
 from regstream.models.families.family import Family
+
+if TYPE_CHECKING:
+    from regstream.data.image_processor import ProcessedImages
 
 #: More rows than any published merge takes of a candidate.
 _MANY_ROWS = 2048
@@ -34,6 +38,7 @@ class TokenRows:
     """Rows of token ids, longest first: rows of similar length share a batch, and the largest batch comes first."""
 
     decoding_bytes = 0
+    is_in_memory = True
 
     def __init__(self, rows: Sequence[TokenIds], batch_policy: BatchPolicy) -> None:
         ordered = sorted(rows, key=len, reverse=True)
@@ -73,6 +78,7 @@ def load_calibration(
     max_features: int = 0,
     max_positions: int | None = None,
     sampler: DatasetSampler | None = None,
+    tokenizer: SharedTokenizer | None = None,
     label: str = "label",
 ) -> CalibrationSet:
     """Read a calibration set. `base` is the folder of the tokenizer or the image processor.
@@ -97,7 +103,7 @@ def load_calibration(
     if path.is_dir():
         raise InputError(f"{path}: expected a file of rows; a folder of images is for a model that reads images")
     max_length = min(calibration.max_length, max_positions or calibration.max_length)
-    located_rows = _token_rows(calibration, path, base, max_length, seed=seed, warn=warn)
+    located_rows = _token_rows(calibration, path, base, max_length, seed=seed, tokenizer=tokenizer, warn=warn)
     rows = [ids for _, ids in located_rows]
     _warn_if_few(path, len(rows), calibration, warn)
     _warn_if_truncated(path, rows, max_length, calibration.max_length, warn)
@@ -105,7 +111,9 @@ def load_calibration(
     return TokenRows(rows, batch_policy)
 
 
-def _pixel_source(path: Path, column: str, label: str, config: PreTrainedConfig, base: Path) -> PixelSource:
+def _pixel_source(
+    path: Path, column: str, label: str, config: PreTrainedConfig, base: Path
+) -> "StoredPixels | ProcessedImages":
     if path.suffix == ".safetensors" and not path.is_dir():
         return StoredPixels(path, image_shape(config))
     if path.is_dir():
@@ -116,16 +124,20 @@ def _pixel_source(path: Path, column: str, label: str, config: PreTrainedConfig,
         raise InputError(f"{path}: expected a folder of images, a .parquet of them, or a .safetensors of pixel_values")
     if not len(images):
         raise InputError(f"{path}: no images")
+    # With PIL and what transformers reads images with, which no other model needs.
+    from regstream.data.image_processor import ProcessedImages
+
     return ProcessedImages(path, images, base, image_shape(config))
 
 
 def _token_rows(
     calibration: Calibration,
     path: Path,
-    tokenizer: Path,
+    base: Path,
     max_length: int,
     *,
     seed: int,
+    tokenizer: SharedTokenizer | None,
     warn: Callable[[str], None],
 ) -> list[tuple[str, TokenIds]]:
     """The sampled rows, each with its location."""
@@ -140,7 +152,8 @@ def _token_rows(
     rows = read_rows(path, calibration.field, sample_indices(num_rows, calibration.rows, seed))
     if calibration.field == INPUT_IDS:
         return [(row.location, validate_token_ids(row, max_length)) for row in rows]
-    with TokenizerProcess(calibration.field, tokenizer, max_length) as tokenize:
+    with SharedTokenizer() if tokenizer is None else nullcontext(tokenizer) as shared:
+        tokenize = shared.get(calibration.field, base, max_length)
         return [(row.location, tokenize(row)) for row in rows]
 
 

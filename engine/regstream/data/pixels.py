@@ -4,18 +4,21 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
 from regstream.data.batch_policy import BatchPolicy
-from regstream.data.image_processor import ProcessedImages
 from regstream.data.tensor_rows import open_tensor
 from regstream.errors import InputError
 from regstream.models.batch import Batch
 from regstream.models.config.image_sizes import image_shape
 from regstream.models.families.family import Family
+
+if TYPE_CHECKING:
+    from regstream.data.image_processor import ProcessedImages
 
 _FLOATING = ("F64", "F32", "F16", "BF16")
 
@@ -67,15 +70,14 @@ class StoredPixels:
             return [int(labels[row : row + 1]) for row in rows]
 
 
-PixelSource = StoredPixels | ProcessedImages
-
-
 class PixelRows:
     """Images in batches. All have the model's size, so batches have no padding."""
 
+    is_in_memory = False
+
     def __init__(
         self,
-        source: PixelSource,
+        source: "StoredPixels | ProcessedImages",
         family: Family,
         config: PreTrainedConfig,
         indices: Sequence[int],

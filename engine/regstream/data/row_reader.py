@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
-
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from regstream.data.chat_messages import CONVERSATIONS, MESSAGES, stored_field
 from regstream.errors import InputError, error_boundary
 from regstream.storage.regular_file import check_regular
 from regstream.units import format_bytes
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 _BUFFER_BYTES = 1 << 20
 _BATCH_ROWS = 64
@@ -51,6 +52,8 @@ def count_rows(path: Path) -> int:
     """
     with error_boundary(f"{path}"):
         if path.suffix == ".parquet":
+            import pyarrow.parquet as pq  # not for other files: it takes a while
+
             return int(pq.read_metadata(check_regular(path)).num_rows)
         return sum(1 for _, line in _bounded_lines(path) if line.strip())
 
@@ -95,12 +98,14 @@ def _bounded_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
 
 
-def open_table(path: Path, columns: Sequence[str]) -> pq.ParquetFile:
+def open_table(path: Path, columns: Sequence[str]) -> "pq.ParquetFile":
     """Open a parquet file that has these columns; batches are read page by page.
 
     Raises:
         InputError: a column is missing, or the file cannot be read.
     """
+    import pyarrow.parquet as pq
+
     # With read-ahead, memory would hold whole row groups, and a file may be a single one.
     with error_boundary(f"{path}"):
         file = pq.ParquetFile(check_regular(path), pre_buffer=False, buffer_size=_BUFFER_BYTES)

@@ -4,6 +4,7 @@ Both are untrusted. A chat template is a program, which may loop forever or buil
 expressions may backtrack for hours; and a library written in Rust may abort its process.
 """
 
+import gc
 import json
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 import psutil
 
+from regstream.data.chat_messages import MESSAGES
 from regstream.data.row_reader import Row
 from regstream.data.tokens import TokenIds, row_tokenizer
 from regstream.errors import InputError, error_boundary
@@ -81,6 +83,31 @@ class TokenizerProcess(AbstractContextManager["TokenizerProcess"]):
         return reply[1:]
 
 
+class SharedTokenizer(AbstractContextManager["SharedTokenizer"]):
+    """Starts tokenizer processes. Each stays for the next set of rows that needs the same: loading takes a while."""
+
+    def __init__(self) -> None:
+        self._key: tuple[str, Path, int] | None = None
+        self._process: TokenizerProcess | None = None
+
+    def get(self, field: str, folder: Path, max_length: int) -> TokenizerProcess:
+        """The process for rows of `field`; raises as a new one does. It is valid until the next call."""
+        key = (field if field == MESSAGES else "text", folder, max_length)
+        if self._process is None or key != self._key:
+            self.close()
+            self._process, self._key = TokenizerProcess(*key), key
+        return self._process
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
 def _cause(exit_code: int | None, seconds: int) -> str:
     if exit_code in (-signal.SIGPROF, -signal.SIGALRM):
         return f"takes more than {seconds} s"
@@ -137,6 +164,7 @@ def _stop(connection: Connection, process: BaseProcess) -> None:
 
 def _isolate() -> None:
     """Detach the forked process from its parent's signal handlers and output, and limit its memory."""
+    gc.freeze()  # a collection would copy the pages of all that the parent has imported
     signal.alarm(_ELAPSED_FACTOR * _LOADING_SECONDS)
     for number in (signal.SIGALRM, signal.SIGPROF, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)

@@ -2,10 +2,12 @@
 
 accelerator.py: what a merge asks of an accelerator
 accelerators.py: the kinds of them, and the one of a device
+collector.py: Python's garbage collector, paused while libraries are imported
 cuda.py: CUDA
 malloc.py: how glibc keeps and returns freed memory
 matmul_precision.py: float32 products of narrower values by faster units, exactly
-memory.py: the memory that the process and a device use, and have used
+memory.py: the peak of a step's memory
+process_memory.py: the memory that the process holds now
 product_rate.py: how fast matrices are multiplied, by dtype, measured once
 profiler.py: where a step's time goes, by kind of work
 staging.py: host memory between a file and a tensor

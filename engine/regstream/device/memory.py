@@ -7,20 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import torch
 
 from regstream.device.accelerators import accelerator_of
+from regstream.device.process_memory import resident_bytes
 
 _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 _SAMPLE_SECONDS = 0.02
 _CPU = torch.device("cpu")
-
-
-def resident_bytes() -> int:
-    """What the operating system counts as the process's memory now, file-backed pages too."""
-    return int(psutil.Process().memory_info().rss)
 
 
 @dataclass

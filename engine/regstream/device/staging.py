@@ -1,4 +1,4 @@
-"""Host memory between a file and a tensor: for an accelerator two page-locked pieces, which overlap reading and copying."""
+"""Host memory between a file and a tensor: for an accelerator two page-locked pieces, so that copies overlap reads."""
 
 import torch
 from torch import Tensor

@@ -3,6 +3,7 @@
 Shape suffixes: B images, D features, P projected features, C classes.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,14 @@ class ClassificationHead:
     def num_classes(self) -> int:
         """C."""
         return self.weight_CP.shape[0]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of its tensors."""
+        digest = hashlib.sha256()
+        for tensor in (self.weight_CP, self.bias_C, self.projection_PD):
+            digest.update(b"none" if tensor is None else tensor.contiguous().numpy().data)
+        return digest.hexdigest()
 
     def predict(self, features_BD: Tensor) -> Tensor:
         """The class of each image, (B,). Computed in float32 in any model: scores of two classes may be close."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError, ManifestError
-from regstream.evaluate.layerwise import Weights
+from regstream.evaluate.layerwise_pass import Weights
 from regstream.evaluate.mean_weights import MeanWeights
 from regstream.events import Listener, Warned, ignore_event
 from regstream.models.config.config_file import CONFIG

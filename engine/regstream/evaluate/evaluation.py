@@ -1,16 +1,18 @@
 """Evaluates models on held-out rows; the result is a table of scores."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from regstream.data.loading import CalibrationSet
 from regstream.evaluate.accuracy import Accuracy
-from regstream.evaluate.evaluated_model import evaluated_models
-from regstream.evaluate.layerwise import LayerwiseForward, compute_metric
+from regstream.evaluate.evaluated_model import EvaluatedModel, evaluated_models
+from regstream.evaluate.evaluation_plan import EvaluationPlan
+from regstream.evaluate.layerwise_pass import LayerwisePass, OpenedModel
 from regstream.evaluate.metrics import make_metric
+from regstream.evaluate.scheduler import run_evaluation
 from regstream.events import Listener, ignore_event
 from regstream.plan.plan import Plan
-from regstream.storage.run_folder import evaluation_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,26 +65,34 @@ def evaluate(
         ManifestError: no candidate has a [candidates.evaluation] table, no metric fits the model, or `only` names an
             unknown model.
         InputError: rows, heads or checkpoints cannot be used, or the merge has no result yet.
+        BudgetError: memory or disk do not suffice.
     """
     models = evaluated_models(plan, also or {}, only, listener)
     metric = make_metric(plan, listener)
-    entries = []
-    for model in models:
-        datasets = {n: d for n, d in metric.datasets.items() if cross or not model.is_candidate or n == model.name}
-        if datasets:
-            entries.append((model.name, model.open(), datasets))
-    rows = []
-    with evaluation_folder(plan.run_folder) as folder:
-        states = folder / "0"
-        has_text_tower = isinstance(metric, Accuracy) and metric.zero_shot is not None
-        if isinstance(metric, Accuracy):
-            metric = metric.with_zero_shot_heads(states, listener)
-        for index, (name, weights, datasets) in enumerate(entries, start=int(has_text_tower)):
-            with LayerwiseForward(name, plan.model, weights, datasets, folder=states, listener=listener) as forward:
-                rows.append(EvaluationRow(model=name, scores=compute_metric(forward, metric, index)))
+    zero_shot = metric.zero_shot if isinstance(metric, Accuracy) else None
+    passes = [] if zero_shot is None else [zero_shot.layers]
+    opened = _open_models(models, metric.datasets, first_number=len(passes), cross=cross)
+    passes.append(LayerwisePass(model=plan.model, models=opened, dtype=plan.compute_dtype, metric=metric))
+    head = run_evaluation(EvaluationPlan.of(plan, passes), listener)[-1]
+    names = [model.name for model in opened if model.datasets]
     return Evaluation(
         metric=metric.title,
         higher_is_better=metric.higher_is_better,
         datasets=tuple(metric.datasets),
-        rows=tuple(rows),
+        rows=tuple(EvaluationRow(model=name, scores=found) for name, found in zip(names, head.found, strict=True)),
+    )
+
+
+def _open_models(
+    models: Sequence[EvaluatedModel], datasets: Mapping[str, CalibrationSet], *, first_number: int, cross: bool
+) -> tuple[OpenedModel, ...]:
+    """Open each model that has rows: a candidate without `cross` its own, if there are any."""
+    chosen = []
+    for model in models:
+        own = {n: d for n, d in datasets.items() if cross or not model.is_candidate or n == model.name}
+        if own:
+            chosen.append((model, own))
+    return tuple(
+        OpenedModel(number=number, name=model.name, weights=model.open(), datasets=own)
+        for number, (model, own) in enumerate(chosen, start=first_number)
     )

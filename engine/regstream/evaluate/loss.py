@@ -30,7 +30,27 @@ class HeldOutLoss:
         names = [name for name in model.shapes if model.family.part_of(name) in ("final_norm", "head")]
         return names + [source for source in model.tied.values() if source not in names]
 
-    def score(self, model: LayeredModel, dataset: str, states: Iterator[Tensor]) -> float:
+    @property
+    def digest(self) -> str:
+        """Nothing beside the model and the rows decides the loss."""
+        return self.title
+
+    def score_bytes(self, model: LayeredModel, dtype: torch.dtype) -> int:
+        """The logits of a piece of the longest row, capped where the model caps them, and their softmax in float32."""
+        longest = max(length for rows in self.datasets.values() for batch in rows.batches for length in batch.lengths)
+        num_logits = min(longest, _positions_at_once(model)) * model.vocab_size
+        is_capped = getattr(model.model.config, "final_logit_softcapping", None) is not None
+        in_float32 = 2 * torch.float32.itemsize
+        own = 3 * dtype.itemsize if is_capped else dtype.itemsize
+        return num_logits * (max(own, in_float32) if dtype == torch.float32 else own + in_float32)
+
+    def score(
+        self,
+        model: LayeredModel,
+        dataset: str,
+        states: Iterator[Tensor],
+        earlier: object,  # noqa: ARG002
+    ) -> float:
         """The mean over all tokens except the first of each row."""
         rows, total, count = self.datasets[dataset], 0.0, 0
         for index, tokens_TD in enumerate(states):
@@ -41,10 +61,14 @@ class HeldOutLoss:
         return total / count
 
 
+def _positions_at_once(model: LayeredModel) -> int:
+    return max(1, _MAX_LOGITS // model.vocab_size)
+
+
 def _row_loss(model: LayeredModel, row_TD: Tensor, ids_T: Tensor) -> float:
     """The sum over a row's tokens except the first, from float32 logits."""
     total = 0.0
-    step = max(1, _MAX_LOGITS // model.vocab_size)
+    step = _positions_at_once(model)
     for start in range(0, len(ids_T) - 1, step):
         stop = min(start + step, len(ids_T) - 1)
         logits = model.run_head(row_TD[None], slice(start, stop))[0]

@@ -5,22 +5,23 @@ Source: Yang et al., "Representation Surgery for Multi-Task Model Merging" (ICML
 Shape suffixes: T tokens, D features.
 """
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from regstream.data.loading import CalibrationSet
 from regstream.errors import ManifestError
-from regstream.evaluate.evaluated_model import EvaluatedModel, evaluated_models
-from regstream.evaluate.layerwise import LayerwiseForward
+from regstream.evaluate.evaluated_model import evaluated_models
+from regstream.evaluate.evaluation_plan import EvaluationPlan
+from regstream.evaluate.layerwise_pass import LayerwisePass, OpenedModel, StoredStates
 from regstream.evaluate.metrics import held_out_rows
-from regstream.events import Listener, StepStarted, ignore_event
+from regstream.evaluate.scheduler import run_evaluation
+from regstream.events import Listener, ignore_event
 from regstream.plan.plan import Plan
-from regstream.storage.run_folder import evaluation_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,51 +40,65 @@ def representation_bias(
 ) -> list[RepresentationBias]:
     """The bias of the mean, the result and `also` others at every depth; `only` selects some of these models.
 
-    All models advance block by block together; one block of one model is in memory at a time.
+    All models advance block by block together; one block of one model is in memory at a time. Resumes as an evaluation.
 
     Raises:
         ManifestError: no candidate has a [candidates.evaluation] table, or `only` names an unknown model.
         InputError: rows or checkpoints cannot be used, or the merge has no result yet.
+        BudgetError: memory or disk do not suffice.
     """
     datasets = held_out_rows(plan, listener)
     if not datasets:
         raise ManifestError("bias: no candidate has a [candidates.evaluation] table")
-    compared = evaluated_models(plan, also or {}, only or ("mean", plan.method.name, *(also or {})))
-    candidates = [model for model in evaluated_models(plan, {}) if model.name in datasets and model.is_candidate]
-
-    with ExitStack() as stack:
-        state = stack.enter_context(evaluation_folder(plan.run_folder))
-
-        def start(number: int, model: EvaluatedModel, rows: Mapping[str, CalibrationSet]) -> LayerwiseForward:
-            folder = state / str(number)
-            return stack.enter_context(
-                LayerwiseForward(model.name, plan.model, model.open(), rows, folder=folder, listener=listener)
-            )
-
-        own = [start(number, model, {model.name: datasets[model.name]}) for number, model in enumerate(candidates)]
-        merged = [start(len(own) + number, model, datasets) for number, model in enumerate(compared)]
-        return list(_biases(own, merged, listener))
-
-
-def _biases(
-    own: list[LayerwiseForward], merged: list[LayerwiseForward], listener: Listener
-) -> Iterator[RepresentationBias]:
-    runs = [forward.depths() for forward in (*own, *merged)]
-    for depth in range(len(own[0].model.blocks) + 1):
-        listener(StepStarted(index=depth, name=f"depth {depth}", work=len(runs)))
-        for run in runs:
-            next(run)
-        for model in merged:
-            for candidate in own:
-                l1, cosine = _distances(candidate, model, depth)
-                yield RepresentationBias(model=model.label, dataset=candidate.label, depth=depth, l1=l1, cosine=cosine)
+    only = only or ("mean", plan.method.name, *(also or {}))
+    compared = [model.name for model in evaluated_models(plan, also or {}, only)]
+    own, merged = list[OpenedModel](), list[OpenedModel]()
+    for number, model in enumerate(evaluated_models(plan, also or {})):
+        is_own, is_merged = model.is_candidate and model.name in datasets, model.name in compared
+        if is_own or is_merged:  # a candidate that is compared with the others is read once
+            rows = datasets if is_merged else {model.name: datasets[model.name]}
+            opened = OpenedModel(number=number, name=model.name, weights=model.open(), datasets=rows)
+            own += [opened] * is_own
+            merged += [opened] * is_merged
+    models = {model.number: model for model in (*own, *merged)}
+    layers = LayerwisePass(
+        model=plan.model,
+        models=tuple(models[number] for number in sorted(models)),
+        dtype=plan.compute_dtype,
+        observer=_Distances(own, merged),
+    )
+    steps = run_evaluation(EvaluationPlan.of(plan, [layers]), listener)
+    return [RepresentationBias(**record) for step in steps for record in step.found]
 
 
-def _distances(candidate: LayerwiseForward, model: LayerwiseForward, depth: int) -> tuple[float, float]:
+@dataclass(frozen=True)
+class _Distances:
+    """Compares the candidates with the merged models at a depth."""
+
+    own: Sequence[OpenedModel]
+    merged: Sequence[OpenedModel]
+
+    @property
+    def digest(self) -> str:
+        """Which models are compared with which."""
+        return f"{[model.number for model in self.own]} with {[model.number for model in self.merged]}"
+
+    def at_depth(self, states: StoredStates, depth: int) -> list[dict[str, Any]]:
+        """A record for each merged model and each candidate."""
+        records = []
+        for model in self.merged:
+            for candidate in self.own:
+                name = candidate.name
+                l1, cosine = _distances(states.read(candidate, name, depth), states.read(model, name, depth))
+                bias = RepresentationBias(model=model.name, dataset=name, depth=depth, l1=l1, cosine=cosine)
+                records.append(asdict(bias))
+        return records
+
+
+def _distances(own: Iterator[Tensor], merged: Iterator[Tensor]) -> tuple[float, float]:
     """The mean absolute difference of features, and 1 minus the mean cosine of tokens; summed in float64."""
     sums, count = torch.zeros(2, dtype=torch.float64), 0
-    stored = (map(torch.Tensor.float, forward.read(candidate.label, depth)) for forward in (candidate, model))
-    for own_TD, merged_TD in zip(*stored, strict=True):
+    for own_TD, merged_TD in zip(map(torch.Tensor.float, own), map(torch.Tensor.float, merged), strict=True):
         l1_T = (own_TD - merged_TD).abs().mean(-1, dtype=torch.float64)
         cosine_T = cosine_similarity(own_TD, merged_TD, dim=-1)
         sums += torch.stack([l1_T.sum(), cosine_T.sum(dtype=torch.float64)]).cpu()

@@ -6,18 +6,18 @@ Visual Models From Natural Language Supervision" (https://arxiv.org/abs/2103.000
 Shape suffixes: B prompts, T tokens, D features, P projected features, C classes, M templates.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from regstream.evaluate.classification_head import ClassificationHead
-from regstream.evaluate.layerwise import LayerwiseForward, compute_metric
+from regstream.evaluate.layerwise_pass import LayerwisePass, OpenedModel, StoredValues
 from regstream.evaluate.text_tower import TextTower, TokenizedPrompts
-from regstream.events import Listener
 from regstream.models.layered_model import LayeredModel
 
 
@@ -28,23 +28,43 @@ class ZeroShotClassifier:
     tower: TextTower
     prompts: Mapping[str, TokenizedPrompts]
 
-    def heads(self, folder: Path, listener: Listener) -> dict[str, ClassificationHead]:
-        """Run the text tower over all prompts, hidden states in `folder`. Returns a head for each dataset."""
+    @property
+    def layers(self) -> LayerwisePass:
+        """The pass of all prompts through the text tower."""
         tower, rows = self.tower, {dataset: prompts.rows for dataset, prompts in self.prompts.items()}
-        label, model, weights = "text tower", tower.model, tower.checkpoint
-        with LayerwiseForward(label, model, weights, rows, folder=folder, listener=listener) as forward:
-            weights_CP = compute_metric(forward, self, index=0)
-        projection_PD = tower.visual_projection_PD
-        return {
-            dataset: ClassificationHead(weight_CP=weight_CP, bias_C=None, projection_PD=projection_PD)
-            for dataset, weight_CP in weights_CP.items()
-        }
+        model = OpenedModel(number=0, name="text tower", weights=tower.checkpoint, datasets=rows)
+        return LayerwisePass(
+            model=tower.model, models=(model,), dtype=tower.model.dtype, metric=self, prefix="text tower "
+        )
+
+    def read_head(self, dataset: str, earlier: StoredValues) -> ClassificationHead:
+        """A dataset's head, which the text tower's pass has computed."""
+        weight_CP = earlier.read_value(dataset, self.prompts[dataset].num_classes).cpu()
+        return ClassificationHead(weight_CP=weight_CP, bias_C=None, projection_PD=self.tower.visual_projection_PD)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the order of prompts, and how many are of a class."""
+        orders = {name: (prompts.num_classes, prompts.order.tolist()) for name, prompts in self.prompts.items()}
+        return hashlib.sha256(f"{orders}".encode()).hexdigest()
+
+    def score_bytes(self, model: LayeredModel, dtype: torch.dtype) -> int:
+        """The features of all prompts of a dataset, as they are, projected, and sorted."""
+        num_prompts = max(len(prompts.order) for prompts in self.prompts.values())
+        num_projected = self.tower.text_projection_PD.shape[0]
+        return num_prompts * (2 * model.hidden_size + 4 * num_projected) * dtype.itemsize
 
     def parameters(self, model: LayeredModel) -> list[str]:
         """The norm of pooled features."""
         return model.pooled_norm_parameters
 
-    def score(self, model: LayeredModel, dataset: str, states: Iterator[Tensor]) -> Tensor:
+    def score(
+        self,
+        model: LayeredModel,
+        dataset: str,
+        states: Iterator[Tensor],
+        earlier: object,  # noqa: ARG002
+    ) -> Tensor:
         """The head's weight (C, P), from the last token of each prompt."""
         prompts, features = self.prompts[dataset], []
         for batch, tokens_TD in zip(prompts.rows.batches, states, strict=True):

@@ -12,6 +12,10 @@ _HUB_MODEL = re.compile(rf"({HUB_NAME}/{HUB_NAME})(?:@([^\s@]+))?")
 _PATH_PREFIXES = ("./", "../", "~", "/", ".\\", "..\\")
 
 
+#: A commit of the hub, which never changes; branches and tags may move.
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelRef:
     """A reference to a checkpoint or an adapter: either a local folder, or a hub id with an optional revision."""
@@ -67,6 +71,11 @@ def parse_model_ref(text: str, folder: Path) -> ModelRef:
     if hub_id is None or text.startswith(_PATH_PREFIXES) or exists(path):
         return ModelRef(folder=path)
     return ModelRef(hub_id=hub_id[1], revision=hub_id[2])
+
+
+def is_commit(revision: str | None) -> bool:
+    """Whether a revision is a commit, and not the name of a branch or a tag."""
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
 
 
 def rebase_reference(text: str, old_folder: Path, new_folder: Path, *, may_be_hub: bool = False) -> str:

@@ -41,6 +41,12 @@ class Table(BaseModel):
     )
 
 
+def is_device(text: str) -> bool:
+    """Whether a text names a device, on this machine or another."""
+    match = _DEVICE.fullmatch(text)
+    return match is not None and match[1] in DEVICES and not (match[1] == DEVICES[0] and match[2])
+
+
 def parse_device(text: str) -> str:
     """Check a device's name: "cpu", "cuda" or "cuda:1".
 
@@ -49,8 +55,7 @@ def parse_device(text: str) -> str:
     """
     if text == "mps":
         raise ValueError('"mps" is not supported: sums and their refinement need float64, which it lacks; use "cpu"')
-    match = _DEVICE.fullmatch(text)
-    if match is None or match[1] not in DEVICES or (match[1] == DEVICES[0] and match[2]):
+    if not is_device(text):
         raise ValueError(f'expected a device, "cpu", "cuda" or "cuda:1", found "{text}"')
     return text
 

@@ -1,13 +1,17 @@
 """Everything in the output folder beside the shards, and the checks of a finished result.
 
 publish.py: auxiliary files, index, config and model card, written so that a partial result never loads.
-provenance.py: regstream.json, the record of inputs, solves and file digests.
+record.py: reads regstream.json, the record of a result, and writes it with the digests of all files.
+provenance.py: what the record says of inputs and solves.
 model_card.py: the text of README.md.
 local_paths.py: removes paths of this machine from tokenizer and processor settings.
 ownership.py: which files of the output folder a run may overwrite or remove.
 model_files.py: which file names libraries load as parts of a model.
-integrity.py: files compared with their recorded sizes and digests; files that are not in the record.
+integrity.py: one file compared with its recorded size and digest; files that are not in the record.
+read_files.py: all files read, several at a time, and compared with the record.
+unchanged.py: whether a finished result and its inputs are provably unchanged, without a plan.
 result_identity.py: whether a finished result is that of the current manifest and inputs, unchanged.
-verify.py: reads a result again, every byte and tensor.
+verify.py: reads a result again, every byte of it.
+check_model.py: whether config, index and tensors of a result make the model that the config describes.
 push.py: uploads a result to the hub.
 """

@@ -5,38 +5,38 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from regstream.events import Listener, Progressed
 from regstream.output.model_files import model_files
-from regstream.output.provenance import MEASURED, PROVENANCE
+from regstream.output.record import MEASURED, PROVENANCE
 from regstream.storage import digests
 
 #: Smaller files are always hashed whole.
 _SMALL_BYTES = 4 << 20
+DAMAGED = "damaged: its bytes differ from those recorded"
 
 
 def check_file(path: Path, expected: Mapping[str, Any], *, whole: bool = True) -> Iterator[str]:
     """Compare a file with its recorded size and digest: of every byte, or, unless `whole`, of samples."""
+    problem = size_problem(path, expected)
+    if problem is None and not _has_digest(path, expected, whole=whole):
+        problem = f"{path}: {DAMAGED}"
+    if problem is not None:
+        yield problem
+
+
+def unrecorded_files(folder: Path, record: Mapping[str, Any]) -> list[str]:
+    """The files in a result's folder that libraries would load, and that its record does not list."""
+    return [name for name in model_files(folder) if name not in (*record["files"], PROVENANCE, MEASURED)]
+
+
+def size_problem(path: Path, expected: Mapping[str, Any]) -> str | None:
+    """What tells without a look at its bytes that a file is not the recorded one; None if nothing does."""
     if not os.path.lexists(path):
-        yield f"{path}: missing"
-    elif not path.is_file():
-        yield f"{path}: not a file, or a dangling link"
-    elif path.stat().st_size != expected["bytes"]:
-        yield f"{path}: {path.stat().st_size:,} bytes, recorded were {expected['bytes']:,}"
-    elif not _has_digest(path, expected, whole=whole):
-        yield f"{path}: damaged: its bytes differ from those recorded"
-
-
-def check_files(folder: Path, record: Mapping[str, Any], listener: Listener) -> list[str]:
-    """One line for each unrecorded file that libraries would load, and for each recorded file that differs."""
-    problems = [
-        f"{folder / name}: not part of the result, but libraries would load it with the result or instead; move it away"
-        for name in model_files(folder)
-        if name not in record["files"] and name not in (PROVENANCE, MEASURED)
-    ]
-    for name, expected in record["files"].items():
-        problems += check_file(folder / name, expected)
-        listener(Progressed(doing=name))
-    return problems
+        return f"{path}: missing"
+    if not path.is_file():
+        return f"{path}: not a file, or a dangling link"
+    if (size := path.stat().st_size) != expected["bytes"]:
+        return f"{path}: {size:,} bytes, recorded were {expected['bytes']:,}"
+    return None
 
 
 def _has_digest(path: Path, expected: Mapping[str, Any], *, whole: bool) -> bool:

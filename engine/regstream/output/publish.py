@@ -12,16 +12,8 @@ from regstream.manifest.schema import STATE
 from regstream.output.integrity import check_file
 from regstream.output.local_paths import remove_local_paths
 from regstream.output.model_card import model_card
-from regstream.output.provenance import (
-    MEASURED,
-    PROVENANCE,
-    file_entries,
-    is_published,
-    measurements,
-    provenance,
-    read_provenance,
-    write_provenance,
-)
+from regstream.output.provenance import measurements, provenance
+from regstream.output.record import CARD, MEASURED, PROVENANCE, file_entries, read_provenance, write_provenance
 from regstream.plan.plan import Plan
 from regstream.storage import durable
 from regstream.storage.identity_differences import Identity
@@ -33,7 +25,6 @@ from regstream.validation.auxiliary_files import auxiliary_files, published_conf
 
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
-CARD = "README.md"
 _TEMPORARY = STAGED + durable.TEMPORARY_SUFFIX
 
 
@@ -109,16 +100,6 @@ def _is_unedited_card(path: Path, record: Mapping[str, Any], card: bytes) -> boo
         return False
     recorded = record["files"].get(CARD)
     return (recorded is not None and not any(check_file(path, recorded))) or path.read_bytes() == card
-
-
-def published_commits(folder: Path) -> dict[str, str]:
-    """The hub commits that the result in a folder was made from; empty where there is no result.
-
-    Raises:
-        InputError: its record is damaged.
-    """
-    commits: dict[str, str] = read_provenance(folder)["identity"].get("hub", {}) if is_published(folder) else {}
-    return commits
 
 
 def _write(plan: Plan, name: str, data: bytes) -> None:

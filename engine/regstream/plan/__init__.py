@@ -7,13 +7,16 @@ plan.py: an opened merge with its projections, budgets and disk needs
 step.py: one step, and what becomes of each parameter
 make_steps.py: the steps in order, with their shards
 memory_terms.py: the memory model: what a step holds, term by term
+forward_memory.py: what a batch takes in the stem and in a block
 projection.py: a step's memory, reads and writes; the passes of its input groups
 warmup.py: first calls of libraries, so that their memory is measured
 work.py: what a step computes, in FLOP and in bytes
 rates.py: how fast this machine is, and the time that follows
+evaluation_estimate.py: about how long it will take to evaluate the result
 budget.py: whether a plan fits into memory and onto the disks
 downloads.py: shards of the hub: what each step reads, and the disk that they take
 device.py: the device that a merge computes on
+local_inputs.py: proof that the files of a finished result's inputs have not changed
 run_identity.py: everything that the bytes of a result depend on
 unused_settings.py: warnings of settings without effect
 discarded_changes.py: warnings of changed parameters that a default takes from the base

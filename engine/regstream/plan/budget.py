@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from regstream.device.accelerators import accelerator_of
 from regstream.errors import BudgetError, InputError
 from regstream.hub.repository import cache_folder
 from regstream.plan.downloads import DownloadPlan
-from regstream.plan.memory_terms import DISK_MARGIN, MemorySpace, hidden_state_bytes
+from regstream.plan.memory_terms import CONTEXT_BYTES, DISK_MARGIN, MemorySpace, hidden_state_bytes
 from regstream.plan.opened_merge import OpenedMerge
 from regstream.storage.durable import TEMPORARY_SUFFIX
 from regstream.units import format_bytes
@@ -36,6 +36,12 @@ def _free_device_bytes(device: torch.device) -> int:
     accelerator = accelerator_of(device)
     assert accelerator is not None
     return accelerator.free_bytes()
+
+
+def limit_device_memory(device: torch.device, budgets: Mapping[MemorySpace, int]) -> None:
+    """Have allocations on an accelerator fail beyond the budget, which the driver takes its own memory of."""
+    if (accelerator := accelerator_of(device)) is not None:
+        accelerator.limit_memory(budgets["device"] - CONTEXT_BYTES)
 
 
 def check_memory(merge: OpenedMerge, space: MemorySpace, step: str, terms: Mapping[str, int], budget: int) -> None:
@@ -81,8 +87,13 @@ def _missing_bytes(merge: OpenedMerge) -> Iterator[int]:
 
 def disks(merge: OpenedMerge, shards: DownloadPlan) -> Iterator[tuple[Path, int, int]]:
     """Each disk that a run writes to, by a folder on it: what the run still has to take, and what is free."""
+    yield from free_disks(disk_needs(merge, shards))
+
+
+def free_disks(needs: Iterable[tuple[Path, int]]) -> Iterator[tuple[Path, int, int]]:
+    """For each disk that needs are on: a folder on it, their sum, and the bytes free."""
     needed_on: dict[int, tuple[Path, int]] = {}
-    for folder, needed in disk_needs(merge, shards):
+    for folder, needed in needs:
         existing = _nearest(folder)
         _, before = needed_on.get(existing.stat().st_dev, (folder, 0))
         needed_on[existing.stat().st_dev] = existing, before + needed
@@ -128,7 +139,16 @@ def check_disk(merge: OpenedMerge, shards: DownloadPlan) -> None:
     if shards.download_bytes:
         what = "result, hidden states and shards of the hub"
         advice = "; set [resources] disk to evict shards as the merge goes" if budget is None else ""
-    for folder, needed, free in disks(merge, shards):
+    check_free(disks(merge, shards), what, advice)
+
+
+def check_free(disks: Iterable[tuple[Path, int, int]], what: str, advice: str = "") -> None:
+    """Refuse needs that are larger than what is free on their disk, as `free_disks` gives them.
+
+    Raises:
+        BudgetError: names the folder and the missing bytes.
+    """
+    for folder, needed, free in disks:
         if needed > free:
             raise BudgetError(
                 f"{folder}: {format_bytes(needed)} are needed on its disk for {what},"

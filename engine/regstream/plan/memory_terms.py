@@ -12,7 +12,6 @@ import torch
 
 from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.device import malloc
-from regstream.models.batch import Batch
 from regstream.plan.opened_merge import OpenedMerge
 from regstream.plan.step import PlannedParameter, Step
 from regstream.plan.work import token_counts
@@ -26,9 +25,6 @@ _LIBRARIES_BYTES = 40 << 20
 _HEAP_BYTES = malloc.TRIM_THRESHOLD_BYTES * 3 // 2
 #: Panels of tensors, chunks of a mean, read buffers, and what a matrix product packs.
 _PANELS_BYTES = 32 << 20
-#: Activations of a block as wide as its widest linear (a gate, what it multiplies, and their product), and as wide as
-#: the hidden states.
-_WIDE_TENSORS, _HIDDEN_TENSORS = 3, 6
 #: Chunks of a tensor, in addition to the mean's, where a method combines it with the base.
 _COMBINED_CHUNKS = 2
 #: Chunks of a shard while it is downloaded, several times over.
@@ -41,32 +37,50 @@ DISK_MARGIN = 1.02
 
 def memory_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mapping[MemorySpace, Mapping[str, int]]:
     """The bytes that a step holds while it regresses some of its input groups, by memory space and term."""
-    sums, activations = _sums(merge, step, groups), _activations(merge, step, groups)
-    host = {"libraries": _LIBRARIES_BYTES, "panels": _PANELS_BYTES, **_adapters(merge, step, groups)}
+    forward = merge.forward_memory
+    host = {**host_terms(merge), **_adapters(merge, step, groups)}
     if any(parameter.rule == "combine" for parameter in step.parameters):
         host["base"] = _COMBINED_CHUNKS * CHUNK_VALUES * torch.float32.itemsize
     if step.kind == "stem" and step.writes_hidden_states:
-        host["image decoding"] = max(candidate.rows.decoding_bytes for candidate in merge.candidates)
-    if merge.fetches:
-        host["download"] = _DOWNLOAD_BYTES
+        host["image decoding"] = forward.decoding_bytes
     if merge.device.type == "cpu":
-        unused = min(sum(activations.values()), _HEAP_BYTES)
         host |= _library_buffers(merge, step)
-        return {"host": _rounded({**sums, **activations, "free in the heap": unused, **host})}
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
-    batches = 3 * _widest_batch_bytes(merge) if step.writes_hidden_states or groups else 0
+    staged = 3 * forward.hidden_bytes if step.writes_hidden_states or groups else 0
+    return by_space(
+        merge.device, _sums(merge, step, groups), _activations(merge, step, groups), host, staged_bytes=staged
+    )
+
+
+def by_space(
+    device: torch.device,
+    weights: Mapping[str, int],
+    activations: Mapping[str, int],
+    host: Mapping[str, int],
+    *,
+    staged_bytes: int,
+) -> Mapping[MemorySpace, Mapping[str, int]]:
+    """Sort terms by memory space: on the CPU all are the host's. `staged_bytes` pass through it to an accelerator."""
+    if device.type == "cpu":
+        unused = min(sum(activations.values()), _HEAP_BYTES)
+        return {"host": _rounded({**weights, **activations, "free in the heap": unused, **host})}
     return {
-        "host": _rounded(host | {"hidden states": batches}),
-        "device": {**sums, **activations, "context": CONTEXT_BYTES},
+        "host": _rounded({**host, "hidden states": staged_bytes}),
+        "device": {**weights, **activations, "context": CONTEXT_BYTES},
     }
+
+
+def host_terms(merge: OpenedMerge) -> dict[str, int]:
+    """What every step holds on the host."""
+    download = {"download": _DOWNLOAD_BYTES} if merge.fetches else {}
+    return {"libraries": _LIBRARIES_BYTES, "panels": _PANELS_BYTES, **download}
 
 
 def hidden_state_bytes(merge: OpenedMerge) -> int:
     """The size of the hidden states of all calibration sets at one depth, in bytes."""
     if not any(step.writes_hidden_states for step in merge.steps):
         return 0
-    num_tokens = sum(batch.num_tokens for candidate in merge.candidates for batch in candidate.rows.batches)
-    return num_tokens * merge.model.hidden_size * merge.compute_dtype.itemsize * len(merge.method.prefixes())
+    return merge.forward_memory.depth_bytes * len(merge.method.prefixes())
 
 
 def _rounded(terms: dict[str, int]) -> dict[str, int]:
@@ -79,7 +93,12 @@ def _library_buffers(merge: OpenedMerge, step: Step) -> dict[str, int]:
     block = next((step for step in merge.steps if step.regressed), None)
     if block is None or step.index < block.index:
         return {}
-    return {"library buffers": max(map(math.prod, block.shapes.values())) * merge.compute_dtype.itemsize * 2 // 3}
+    return {"library buffers": library_buffer_bytes(block.shapes.values(), merge.compute_dtype)}
+
+
+def library_buffer_bytes(shapes: Iterable[tuple[int, ...]], dtype: torch.dtype) -> int:
+    """What libraries keep of products with weights of these shapes on the CPU."""
+    return max(map(math.prod, shapes)) * dtype.itemsize * 2 // 3
 
 
 def _adapters(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, int]:
@@ -122,47 +141,10 @@ def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[
     if not (step.writes_hidden_states or groups):
         return {}
     if step.kind == "stem":
-        # Embedding pixels takes two more layouts of them.
-        inputs = max(candidate.rows.input_bytes for candidate in merge.candidates)
-        batches = (batch for candidate in merge.candidates for batch in candidate.rows.batches)
-        return {
-            "batch": _widest_batch_bytes(merge) * 4 + inputs * 3 + max(_mask_bytes(merge, batch) for batch in batches)
-        }
-    batch = max(
-        _batch_in_block_bytes(merge, step, batch) for candidate in merge.candidates for batch in candidate.rows.batches
-    )
+        return {"batch": merge.forward_memory.stem_bytes}
+    batch = merge.forward_memory.block_bytes(step.shapes)
     solve = max((merge.method.solve_bytes(step.linear_group(group)) for group in groups), default=0)
     return {"batch": batch} if batch >= solve else {"solve": solve}
-
-
-def _batch_in_block_bytes(merge: OpenedMerge, step: Step, batch: Batch) -> int:
-    """A batch in a block: its activations, attention scores where they are formed whole, and masks."""
-    rows, length = batch.shape
-    widths = [max(shape) for shape in step.shapes.values() if len(shape) == 2]
-    # Of two linears that wide, one writes what the other reads, activated in place.
-    in_place = merge.model.family.activates_in_place and merge.device.type == "cpu" and widths.count(max(widths)) == 2
-    num_wide = 1 if in_place else _WIDE_TENSORS
-    values = rows * length * (num_wide * max(widths) + _HIDDEN_TENSORS * merge.model.hidden_size)
-    itemsize = merge.compute_dtype.itemsize
-    # Scores of every head where attention is not fused, normalised from a copy in float32 into another.
-    scores = rows * merge.model.num_unfused_heads * length**2 * (8 if itemsize == 4 else itemsize + 8)
-    return values * itemsize + scores + _mask_bytes(merge, batch, in_block=True)
-
-
-def _mask_bytes(merge: OpenedMerge, batch: Batch, *, in_block: bool = False) -> int:
-    """Attention masks, one for each kind of attention: numbers where attention is eager, else booleans, of which the
-    fused kernel converts one."""
-    rows, length = batch.shape
-    num_masks, itemsize = merge.model.num_masks(length, is_padded=batch.is_padded), merge.compute_dtype.itemsize
-    if not num_masks or merge.base.family.modality == "pixel_values":
-        return 0
-    of_position = num_masks * (1 + itemsize) if merge.model.num_unfused_heads else num_masks + 1 + itemsize * in_block
-    return rows * length**2 * of_position
-
-
-def _widest_batch_bytes(merge: OpenedMerge) -> int:
-    positions = max(math.prod(batch.shape) for candidate in merge.candidates for batch in candidate.rows.batches)
-    return positions * merge.model.hidden_size * merge.compute_dtype.itemsize
 
 
 def _count(parameters: Iterable[PlannedParameter]) -> int:

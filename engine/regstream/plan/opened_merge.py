@@ -21,6 +21,8 @@ from regstream.manifest.schema import Candidate, Manifest
 from regstream.methods.method import Method, Prefix
 from regstream.models.batch import Batch
 from regstream.models.layered_model import LayeredModel
+from regstream.plan.forward_memory import ForwardMemory
+from regstream.plan.local_inputs import Signatures
 from regstream.plan.step import Step
 from regstream.storage.run_folder import HIDDEN_STATES, RunFolder
 from regstream.storage.shards import ShardPart, layout_parts
@@ -69,6 +71,7 @@ class OpenedMerge:
     device: torch.device
     warnings: tuple[str, ...]
     ignored: Mapping[str, Sequence[str]]  # names of tensors that the result lacks, by the label of their checkpoint
+    input_signatures: Signatures  # read before anything was opened
     ties: tuple[Tie, ...]  # of files still to be downloaded, compared before the first step
 
     @property
@@ -115,6 +118,12 @@ class OpenedMerge:
         models = {c.model if isinstance(c, AdaptedCheckpoint) else c for c in checkpoints}
         (model,) = models if len(models) == 1 else (None,)
         return model if isinstance(model, SharedCheckpoint) else None
+
+    @cached_property
+    def forward_memory(self) -> ForwardMemory:
+        """What the forward pass of a calibration set takes."""
+        rows = [candidate.calibration for candidate in self.candidates if candidate.calibration is not None]
+        return ForwardMemory(model=self.model, rows=rows, dtype=self.compute_dtype, device=self.device)
 
     @cached_property
     def fetches(self) -> bool:

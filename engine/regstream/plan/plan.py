@@ -9,6 +9,7 @@ from regstream.device.accelerators import is_available
 from regstream.hub.eviction import StepShards
 from regstream.plan.budget import check_disk, check_memory, check_writable, disk_needs, disks, memory_budgets
 from regstream.plan.downloads import UNLIMITED_DISK, DownloadPlan, plan_downloads, shards_by_step
+from regstream.plan.evaluation_estimate import evaluation_seconds
 from regstream.plan.memory_terms import MemorySpace
 from regstream.plan.opened_merge import OpenedMerge
 from regstream.plan.projection import Projection, project
@@ -113,6 +114,11 @@ class Plan(OpenedMerge):
             rates.seconds(self.work(step), read_bytes=needed.read_bytes, write_bytes=needed.write_bytes)
             for step, needed in zip(self.steps, self.projections, strict=True)
         )
+
+    @cached_property
+    def evaluation_seconds(self) -> float | None:
+        """About how long `evaluate` will take; None where that is not known before the held-out rows are read."""
+        return None if self.rates is None else evaluation_seconds(self, self.rates)
 
     @property
     def write_bytes(self) -> int:

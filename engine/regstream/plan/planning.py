@@ -11,8 +11,10 @@ from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.loader import CheckpointLoader
 from regstream.data.dataset_sampler import DatasetSampler
 from regstream.data.loading import CalibrationSet, load_calibration
-from regstream.device import malloc, memory
+from regstream.data.tokenizer_process import SharedTokenizer
+from regstream.device import malloc
 from regstream.device.accelerators import is_available
+from regstream.device.process_memory import resident_bytes
 from regstream.errors import ManifestError, label_boundary
 from regstream.events import Listener, Warned, ignore_event
 from regstream.manifest.schema import Manifest
@@ -23,6 +25,7 @@ from regstream.models.layered_model import LayeredModel
 from regstream.plan.compute_dtype import choose_compute_dtype
 from regstream.plan.device import choose_device
 from regstream.plan.discarded_changes import discarded_changes
+from regstream.plan.local_inputs import read_signatures
 from regstream.plan.make_steps import make_steps
 from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.plan import Plan
@@ -47,7 +50,7 @@ def make_plan(
     `commits` of the hub and `begun_dtype`, which is computed in, are those of the unfinished run.
     """
     malloc.trim()
-    warnings = _Warnings(listener)
+    signatures, warnings = read_signatures(manifest), _Warnings(listener)
     chosen, device_here = _choose_devices(manifest, device, for_this_machine=for_this_machine)
     choose_dtype = partial(choose_compute_dtype, manifest.resources.compute_dtype, chosen, begun_dtype)
     method = make_method(manifest.merge.method, manifest.merge.options)
@@ -74,6 +77,7 @@ def make_plan(
         device=chosen,
         warnings=tuple(warnings.lines),
         ignored=inputs.ignored,
+        input_signatures=signatures,
         ties=inputs.ties,
         runtime_bytes=_runtime_bytes(method, inputs.model.dtype, device_here, is_merged=for_this_machine),
     )
@@ -130,7 +134,7 @@ def _runtime_bytes(method: Method, dtype: torch.dtype, device: torch.device, *, 
     if method.needs_calibration() and is_merged:
         warm_up(method, dtype, device)
     malloc.trim()  # what opening and tokenizing left free
-    return memory.resident_bytes() + (WARM_UP_BYTES if method.needs_calibration() and not is_merged else 0)
+    return resident_bytes() + (WARM_UP_BYTES if method.needs_calibration() and not is_merged else 0)
 
 
 class _Warnings:
@@ -171,22 +175,24 @@ def _load_calibration_sets(
 ) -> list[CalibrationSet | None]:
     """The calibration set of each candidate; None where the method needs none."""
     sets: list[CalibrationSet | None] = []
-    for candidate in manifest.candidates:
-        if not method.needs_calibration() or candidate.calibration is None:
-            sets.append(None)
-            continue
-        label = f'candidate "{candidate.name}"'
-        with label_boundary(f"{label}: calibration"):
-            loaded = load_calibration(
-                candidate.calibration,
-                family=base.family,
-                config=base.model_config,
-                base=base.folder,
-                seed=manifest.merge.seed,
-                max_features=model.max_features,
-                max_positions=model.max_positions,
-                warn=lambda message, label=label: warn(f"{label}: {message}"),  # type: ignore[misc]
-                sampler=sampler,
-            )
-        sets.append(loaded)
+    with SharedTokenizer() as tokenizer:
+        for candidate in manifest.candidates:
+            if not method.needs_calibration() or candidate.calibration is None:
+                sets.append(None)
+                continue
+            label = f'candidate "{candidate.name}"'
+            with label_boundary(f"{label}: calibration"):
+                loaded = load_calibration(
+                    candidate.calibration,
+                    family=base.family,
+                    config=base.model_config,
+                    base=base.folder,
+                    seed=manifest.merge.seed,
+                    max_features=model.max_features,
+                    max_positions=model.max_positions,
+                    warn=lambda message, label=label: warn(f"{label}: {message}"),  # type: ignore[misc]
+                    sampler=sampler,
+                    tokenizer=tokenizer,
+                )
+            sets.append(loaded)
     return sets

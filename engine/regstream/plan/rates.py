@@ -13,6 +13,7 @@ from functools import cached_property
 
 import torch
 
+from regstream.checkpoint.reader import TensorReader
 from regstream.device.matmul_precision import MatmulPrecision
 from regstream.device.product_rate import copy_rate, product_rate
 from regstream.plan.opened_merge import OpenedMerge
@@ -55,9 +56,8 @@ class Rates:
     @cached_property
     def reading(self) -> float:
         """Bytes a second of the base's largest tensor, from its file into the compute dtype, checked."""
-        base = self.merge.base
-        name = max(base.tensors, key=lambda name: base.tensors[name].num_bytes)
-        spec = base.tensors[name]
+        name, spec = max(self.merge.base.tensors.items(), key=lambda tensor: tensor[1].num_bytes)
+        base = TensorReader("base", {name: spec})
         if not spec.file.exists():  # still on the hub
             return self.writing
         size = min(_READ_VALUES, max(1, math.prod(spec.shape) // 2))

@@ -24,25 +24,37 @@ _SETTINGS = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 def identify(plan: Plan, *, full: bool) -> Identity:
     """Everything that decides the bytes of a result; `full` digests every byte of the checkpoints beside samples."""
 
-    fingerprints: dict[Path, Mapping[str, str]] = {}  # one model may be that of several candidates
-
-    def inputs(checkpoint: Checkpoint) -> dict[str, Mapping[str, str]]:
-        for source, file in checkpoint.inputs.values():
-            if file not in fingerprints:
-                fingerprints[file] = source.fingerprint(file, full=full or file.suffix == ".json")
-        return {name: fingerprints[file] for name, (_, file) in checkpoint.inputs.items()}
-
+    inputs = Fingerprints(full=full)
     return {
         "manifest": canonical_config(plan.manifest, device=str(plan.device)),
         "hub": dict(plan.commits),
-        "base": inputs(plan.base),
-        "candidates": {candidate.name: inputs(candidate.checkpoint) for candidate in plan.candidates},
+        "base": inputs.of(plan.base),
+        "candidates": {candidate.name: inputs.of(candidate.checkpoint) for candidate in plan.candidates},
         "calibration": {c.name: c.calibration.digest for c in plan.candidates if c.calibration is not None},
         "dtypes": {"compute": str(plan.compute_dtype), "output": str(plan.output_dtype)},
-        "device": _device(plan.device),
-        "versions": {"regstream": __version__, "python": ".".join(platform.python_version_tuple()[:2])}
-        | {n: version(n) for n in _LIBRARIES},
+        **machine_identity(plan.device),
     }
+
+
+class Fingerprints:
+    """The fingerprints of checkpoints' files, each computed once: one model may be that of several candidates."""
+
+    def __init__(self, *, full: bool = False) -> None:
+        self._full = full
+        self._by_file: dict[Path, Mapping[str, str]] = {}
+
+    def of(self, checkpoint: Checkpoint) -> dict[str, Mapping[str, str]]:
+        """By the names of the files in records."""
+        for source, file in checkpoint.inputs.values():
+            if file not in self._by_file:
+                self._by_file[file] = source.fingerprint(file, full=self._full or file.suffix == ".json")
+        return {name: self._by_file[file] for name, (_, file) in checkpoint.inputs.items()}
+
+
+def machine_identity(device: torch.device) -> Identity:
+    """The device and the versions that decide the last bits of a result."""
+    versions = {"regstream": __version__, "python": ".".join(platform.python_version_tuple()[:2])}
+    return {"device": _device(device), "versions": versions | {name: version(name) for name in _LIBRARIES}}
 
 
 def _device(device: torch.device) -> Identity:

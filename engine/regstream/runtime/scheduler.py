@@ -9,9 +9,9 @@ from regstream.device.memory import measured_peak
 from regstream.errors import ResumeError
 from regstream.events import Listener, RunFinished, RunStarted, StepCommitted, StepStarted, Warned, ignore_event
 from regstream.output.ownership import check_output, claim_output, has_state, remove_result, remove_state
-from regstream.output.provenance import is_published
 from regstream.output.publish import copied_files, publish
-from regstream.output.result_identity import check_identity
+from regstream.output.record import is_published
+from regstream.output.result_identity import check_result
 from regstream.plan.plan import Plan
 from regstream.runtime.input_files import InputFiles
 from regstream.runtime.recovery import first_damaged
@@ -36,7 +36,8 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
     check_output(plan)  # files of others are refused before any digest is computed
     inputs = InputFiles(plan, full=full_digest, copied=copied_files(plan))
     if not restart and is_published(plan.output):
-        check_identity(plan, inputs.identity, full=full_digest)  # refuses another merge's result, or an altered one
+        advice = "use --restart to replace it, or choose another output to keep it"
+        check_result(plan, inputs.identity, advice=advice, full=full_digest)
         _remove_state(plan, listener)
         listener(RunFinished(output=str(plan.output), seconds=0.0, peak_bytes=0, was_finished_before=True))
         return

@@ -7,12 +7,11 @@ from torch import Tensor
 from regstream.checkpoint.header import TensorSpec
 from regstream.checkpoint.reader import TensorReader
 from regstream.device import malloc
-from regstream.device.accelerators import accelerator_of
 from regstream.device.profiler import Profiler
 from regstream.device.workspace import Workspace
 from regstream.events import Listener, Progressed, Warned
 from regstream.methods.method import GroupStatistics, Prefix
-from regstream.plan.memory_terms import CONTEXT_BYTES
+from regstream.plan.budget import limit_device_memory
 from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.plan import Plan
 from regstream.plan.step import PlannedParameter, Step
@@ -38,8 +37,7 @@ class StepContext:
         self._listener = listener
         self._previous: Step | None = None
         self._groups: object = None
-        if (accelerator := accelerator_of(plan.device)) is not None:
-            accelerator.limit_memory(plan.budgets["device"] - CONTEXT_BYTES)
+        limit_device_memory(plan.device, plan.budgets)
 
     def progress(self, doing: str, amount: int = 1) -> None:
         """Say that some of the step's work is done. The listener may end the run here."""

@@ -6,9 +6,8 @@ Any other file in such a folder stays, so that a person's file there survives.
 import json
 import os
 import re
-import tempfile
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -99,7 +98,7 @@ class RunFolder:
         marked = self._read_marker()
         if self.path.parent != self.output and marked["output"] != os.path.realpath(self.output):
             raise InputError(f"{self.path}: holds the state of the run that writes {marked['output']}; move it away")
-        _refuse_links(self.path)
+        refuse_links(self.path)
 
     def mark(self, files: Iterable[str] = ()) -> None:
         """Write this output's marker; `files` names the files of the output that runs may write and remove."""
@@ -153,68 +152,31 @@ class RunFolder:
         return dict(record)
 
 
-@contextmanager
-def evaluation_folder(parent: RunFolder) -> Iterator[Path]:
-    """Make a folder in a run's folder for the context; first removes those of processes that ended.
-
-    Raises:
-        InputError: the run's folder is not one, or is not writable.
-    """
-    parent.check()
-    _remove_abandoned(parent.path)
-    try:
-        made = durable.make_folder(parent.path)
-    except OSError as error:
-        if error.errno not in durable.NOT_WRITABLE:
-            raise
-        advice = "name a folder for temporary files as [resources] workdir"
-        raise InputError(f"{parent.path}: {error.strerror}; {advice}") from error
-    with ExitStack() as stack:
-        folder = _locked_folder(parent.path, stack)
-        try:
-            yield folder
-        finally:
-            _remove_evaluation(folder)
-            for path in dict.fromkeys((parent.path, *made)):
-                durable.remove_if_empty(path)
-
-
-def _locked_folder(parent: Path, stack: ExitStack) -> Path:
-    """Make a folder and lock it. Until then another process may remove it as abandoned."""
-    for _ in range(_ATTEMPTS):
-        durable.make_folder(parent)
-        try:
-            folder = Path(tempfile.mkdtemp(prefix="evaluate-", dir=parent))
-            stack.enter_context(exclusive_lock(folder / LOCK, folder))
-        except (FileNotFoundError, ResumeError):
-            continue
-        return folder
-    raise InputError(f"{parent}: cannot create a temporary folder after {_ATTEMPTS} attempts")
-
-
-def _remove_abandoned(parent: Path) -> None:
+def remove_abandoned(parent: Path, *, but: str = "") -> None:
+    """Remove the folders of evaluations whose process has ended, except the one of a name."""
     for folder in sorted(parent.glob("evaluate-*")):
-        if not _EVALUATION.fullmatch(folder.name) or folder.is_symlink():
+        if not _EVALUATION.fullmatch(folder.name) or folder.is_symlink() or folder.name == but:
             continue
         durable.remove_if_empty(folder)
         if (folder / LOCK).is_file():
             # Where the lock is taken, its process is running.
             with suppress(ResumeError, FileNotFoundError), exclusive_lock(folder / LOCK, folder):
-                _remove_evaluation(folder)
+                remove_evaluation(folder)
 
 
-def _remove_evaluation(folder: Path) -> None:
+def remove_evaluation(folder: Path) -> None:
+    """Remove what an evaluation made in its folder, the lock last, and the folder."""
     for path in sorted(folder.iterdir()):
         if path.name.isdigit():
             durable.remove_matching(path, is_hidden_state)
-    durable.remove_files([folder / LOCK])
+    durable.remove_files(folder / name for name in (JOURNAL, JOURNAL + durable.TEMPORARY_SUFFIX, LOCK))
     durable.remove_if_empty(folder)
 
 
 def _remove_entry(path: Path) -> list[Path]:
     """Remove an entry that a run made; returns the files that no run made. Skips running evaluations silently."""
     if _EVALUATION.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-        _remove_abandoned(path.parent)
+        remove_abandoned(path.parent)
         return []
     if path.name in HIDDEN_STATES and path.is_dir() and not path.is_symlink():
         return durable.remove_matching(path, is_hidden_state)
@@ -224,8 +186,12 @@ def _remove_entry(path: Path) -> list[Path]:
     return [path]
 
 
-def _refuse_links(folder: Path) -> None:
-    """A write below a linked folder would land elsewhere."""
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder with a link in it: a write below a linked folder would land elsewhere.
+
+    Raises:
+        InputError: names the link.
+    """
     for parent, folders, names in os.walk(folder):
         for name in (*folders, *names):
             if (path := Path(parent, name)).is_symlink():

@@ -10,13 +10,12 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from regstream.checkpoint.auxiliary_names import AUXILIARY_PATTERNS, GENERATION_CONFIG
+from regstream.checkpoint.auxiliary_names import AUXILIARY_FOLDERS, AUXILIARY_PATTERNS, GENERATION_CONFIG
 from regstream.errors import InputError, os_error_boundary
 from regstream.storage.json_file import parse_json
 from regstream.units import format_names
 
 _MAX_ERROR_LENGTH = 200
-_FOLDER_PATTERNS = tuple(pattern.partition("/")[0] for pattern in AUXILIARY_PATTERNS if "/" in pattern)
 #: Files that do not go into the result, and why: each is named in a warning.
 _LEFT_OUT = {
     "*.py": "code in checkpoints is never run, and is not copied",
@@ -101,5 +100,5 @@ def _names(folder: Path) -> Iterator[str]:
     for path in folder.iterdir():
         if path.is_file():
             yield path.name
-        elif path.is_dir() and any(fnmatch(path.name, pattern) for pattern in _FOLDER_PATTERNS):
+        elif path.is_dir() and any(fnmatch(path.name, pattern) for pattern in AUXILIARY_FOLDERS):
             yield from (f"{path.name}/{inner.name}" for inner in path.iterdir() if inner.is_file())

@@ -1,0 +1,124 @@
+"""Reads the record of a result, `regstream.json`, and writes it with the digests of the result's files.
+
+Nothing here imports torch: what only reads a result starts at once.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from regstream.errors import InputError, error_boundary, os_error_boundary
+from regstream.manifest.schema import STATE
+from regstream.storage import digests, durable
+from regstream.storage.json_file import dump_json
+from regstream.storage.regular_file import check_regular
+
+PROVENANCE = "regstream.json"
+MEASURED = "regstream.measured.json"
+#: The model card, which people may edit.
+CARD = "README.md"
+_MAX_DEPTH = 2  # of a file's path
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _File(_Schema):
+    bytes: int
+    sha256: str
+
+
+class _Step(_Schema):
+    name: str
+
+
+class _Identity(_Schema):
+    manifest: dict[str, Any]
+    hub: dict[str, str] = {}
+
+
+class _Record(_Schema):
+    """The entries that readers rely on: a matching digest does not imply them, and other versions write others."""
+
+    identity: _Identity
+    steps: list[_Step]
+    files: dict[str, _File]
+
+
+def write_provenance(
+    folder: Path, record: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]], temporary: Path | None = None
+) -> None:
+    """Write the record with each file's size and digests and the record's own digest, by way of a `temporary` file."""
+    complete = {**record, "files": {name: dict(entry) for name, entry in sorted(files.items())}}
+    complete["sha256"] = self_digest(complete)
+    durable.write_file(folder / PROVENANCE, dump_json(complete, sort_keys=True), temporary)
+
+
+def is_published(folder: Path) -> bool:
+    """Whether a folder holds a finished result."""
+    return (folder / PROVENANCE).exists()
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """Read and validate the record of a result.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    path = folder / PROVENANCE
+    with os_error_boundary(str(path), "; is this the output of a finished run?"):
+        text = check_regular(path).read_bytes()
+    with error_boundary(f"{path}: damaged: not valid JSON"):
+        record: Any = json.loads(text)
+    with error_boundary(f"{path}: damaged"):
+        canonical = dump_json(record, sort_keys=True)
+        if not isinstance(record, dict) or record.get("sha256") != self_digest(record) or text != canonical:
+            raise InputError(f"{path}: damaged: it does not match its own digest")
+    try:
+        _Record.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path}: damaged: {place}: {first['msg']}; was it written by another version?") from error
+    for name in record["files"]:
+        check_file_name(name, path)
+    return record
+
+
+def check_file_name(name: str, record: Path) -> None:
+    """Check that a name in a record is that of a file in the result's folder: records of others are not trusted.
+
+    Raises:
+        InputError: it points elsewhere or to a run's state; the message names the record.
+    """
+    parts = name.split("/")
+    if not 1 <= len(parts) <= _MAX_DEPTH or any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise InputError(f'{record}: damaged: lists "{name}", which is not a file in its folder')
+    if parts[0] == STATE:
+        raise InputError(f'{record}: damaged: lists "{name}", which is the state of a run')
+
+
+def self_digest(record: Mapping[str, Any]) -> str:
+    """The SHA-256 of a record without its entry `sha256`."""
+    others = {key: value for key, value in record.items() if key != "sha256"}
+    return hashlib.sha256(dump_json(others, sort_keys=True)).hexdigest()
+
+
+def file_entries(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The entries of files in a record: size and SHA-256."""
+    return {name: {"bytes": (folder / name).stat().st_size, "sha256": digests.sha256(folder / name)} for name in names}
+
+
+def published_commits(folder: Path) -> dict[str, str]:
+    """The hub commits that the result in a folder was made from; empty where there is no result.
+
+    Raises:
+        InputError: its record is damaged.
+    """
+    commits: dict[str, str] = read_provenance(folder)["identity"].get("hub", {}) if is_published(folder) else {}
+    return commits

@@ -1,0 +1,66 @@
+"""What an evaluation was projected to take beside what the operating system counted, in processes of their own."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bench import workload
+from bench.workload import Workload
+
+COMMAND = [sys.executable, "-c", "from regstream_cli.app import main; main()"]
+MODELS = ("base", "task0", "task1", "mean")
+
+
+def projections(manifest: Path, command: str = "evaluate") -> dict[str, float]:
+    """What was projected beside what an evaluation took, step by step."""
+    options = [option for name in MODELS for option in ("--only", name)] + ["--cross"] * (command == "evaluate")
+    arguments = [*COMMAND, command, "--json", *options, str(manifest)]
+    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    steps = [event for event in events if event.get("event") == "step_committed"]
+    return {step["name"]: step["projected_bytes"] / step["peak_bytes"] for step in steps}
+
+
+def evaluated(manifest: Path, table: str) -> Path:
+    """The same manifest, with a table of held-out rows for each candidate: its calibration set."""
+    text = manifest.read_text()
+    for path in re.findall(r'path = "(task\d\.\w+)"', text):
+        own = f'[candidates.calibration]\npath = "{path}"'
+        held_out = f'[candidates.evaluation]\npath = "{path}"\n{table}\n'
+        text = text.replace(own, held_out + own)
+    manifest.write_text(text)
+    return manifest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dtype", "command"), [("bfloat16", "evaluate"), ("float32", "evaluate"), ("bfloat16", "bias")]
+)
+def test_no_step_of_a_language_model_takes_more_than_projected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, command: str
+) -> None:
+    monkeypatch.setattr(workload, "WORK", tmp_path)
+    merge = Workload(shape="smollm2-135m", blocks=2, rows=16, length=256, batch_rows=16, dtype=dtype)
+    manifest = merge.manifest(tmp_path / "merge")
+    found = projections(evaluated(manifest, 'field = "input_ids"\nmax_length = 256\nbatch_rows = 16'), command)
+    assert found.keys() == {"stem", "block 0", "block 1", *(["head"] if command == "evaluate" else [])}
+    assert all(1.0 <= ratio <= 1.3 for ratio in found.values()), found
+
+
+@pytest.mark.slow
+def test_nor_does_one_of_a_vision_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workload, "WORK", tmp_path)
+    merge = Workload(shape="clip-vit-b-32", blocks=2, rows=128, batch_rows=64, dtype="float32")
+    manifest = merge.manifest(tmp_path / "merge")
+    for path in manifest.parent.glob("task*.safetensors"):
+        save_file({**load_file(path), "labels": torch.arange(128) % 10}, path)
+    save_file({"weight": torch.randn(10, 768)}, manifest.parent / "head.safetensors")
+    found = projections(evaluated(manifest, 'head = "head.safetensors"\nbatch_rows = 64'))
+    assert found.keys() == {"stem", "block 0", "block 1", "head"}
+    assert all(1.0 <= ratio <= 1.3 for ratio in found.values()), found
