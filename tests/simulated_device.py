@@ -163,6 +163,13 @@ class SimulatedCopies(Copies):
     def receive(self, sent: tuple[Tensor, Mark]) -> Tensor:
         return sent[0]
 
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        yield
+
+    def mark(self) -> Mark:
+        return SimulatedMark()
+
     def fetch(self, tensor: Tensor) -> tuple[Tensor, Mark]:
         COUNTS.fetched_bytes += tensor.nbytes
         return _held(tensor).clone(), SimulatedMark()
@@ -202,6 +209,9 @@ class Simulated(Accelerator):
 
     def mark(self) -> Mark:
         return SimulatedMark()
+
+    def wait_for(self, mark: Mark) -> None:
+        """It has come to every mark."""
 
     def seconds_between(self, first: Mark, last: Mark) -> float:
         assert isinstance(first, SimulatedMark)

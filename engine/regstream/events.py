@@ -49,7 +49,10 @@ class Fetching:
 
 @dataclass(frozen=True, kw_only=True)
 class StepCommitted:
-    """A step is on disk. Peaks are within the step, in bytes: of the process, and of an accelerator (`device_`)."""
+    """A step is on disk. Peaks are within the step, in bytes: of the process, and of an accelerator (`device_`).
+
+    An accelerator's leave out what its driver takes for the process.
+    """
 
     index: int
     name: str

@@ -4,6 +4,7 @@ A processor needs none of it. Every other file is the same for both.
 """
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from typing import ClassVar, Protocol
 
 import torch
@@ -30,6 +31,14 @@ class Copies(ABC):
     @abstractmethod
     def receive(self, sent: tuple[Tensor, Mark]) -> Tensor:
         """What was sent, ready for whatever the device is asked next; the host does not wait."""
+
+    @abstractmethod
+    def active(self) -> AbstractContextManager[None]:
+        """Have whatever this thread asks of the device within the context go through this queue."""
+
+    @abstractmethod
+    def mark(self) -> Mark:
+        """A point in the queue: after all that it was asked so far."""
 
     @abstractmethod
     def fetch(self, tensor: Tensor) -> tuple[Tensor, Mark]:
@@ -79,6 +88,10 @@ class Accelerator(ABC):
     @abstractmethod
     def mark(self) -> Mark:
         """A point in the order of its work: after all that it was asked so far."""
+
+    @abstractmethod
+    def wait_for(self, mark: Mark) -> None:
+        """Have the device come to a mark, of whichever queue, before whatever this thread asks of it next."""
 
     @abstractmethod
     def seconds_between(self, first: Mark, last: Mark) -> float:

@@ -1,5 +1,7 @@
 """CUDA: the one file that names it. Every call names the device, since another may be the current one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -42,6 +44,14 @@ class CudaCopies(Copies):
         current.wait_event(mark.event)
         tensor.record_stream(current)
         return tensor
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        with _CUDA.stream(self._stream):
+            yield
+
+    def mark(self) -> Mark:
+        return CudaMark(self._stream)
 
     def fetch(self, tensor: Tensor) -> tuple[Tensor, Mark]:
         self._stream.wait_stream(_CUDA.current_stream(self._device))
@@ -91,6 +101,10 @@ class Cuda(Accelerator):
 
     def mark(self) -> Mark:
         return CudaMark(_CUDA.current_stream(self.device))
+
+    def wait_for(self, mark: Mark) -> None:
+        assert isinstance(mark, CudaMark)
+        _CUDA.current_stream(self.device).wait_event(mark.event)
 
     def seconds_between(self, first: Mark, last: Mark) -> float:
         assert isinstance(first, CudaMark)

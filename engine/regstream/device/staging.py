@@ -8,7 +8,7 @@ from regstream.device.accelerators import accelerator_of
 
 _BYTES = 4 << 20
 #: A bus is used fully from some MiB on, and each copy is asked for by the host.
-_ACCELERATOR_BYTES = 16 << 20
+STAGED_BYTES = 16 << 20
 
 
 class Staging:
@@ -20,7 +20,7 @@ class Staging:
         if self._accelerator is None:
             self._pieces = [torch.empty(min(_BYTES, most_bytes), dtype=torch.uint8)]
         else:
-            self._pieces = [self._accelerator.page_locked(min(_ACCELERATOR_BYTES, most_bytes)) for _ in range(2)]
+            self._pieces = [self._accelerator.page_locked(min(STAGED_BYTES, most_bytes)) for _ in range(2)]
         self._marks: list[Mark | None] = [None] * len(self._pieces)
         self._turn = 0
 

@@ -7,6 +7,7 @@ parameter.py: one parameter under each of its names, with its shape
 layered_model.py: runs the stem, one block, or the head of a model whose other parameters stay on the meta device
 empty_model.py: builds a model without weights
 block_wrappers.py: modules that replace blocks during a forward pass
+known_masks.py: masks prepared without waiting for a device
 chunked_activation.py: activation functions applied in place, chunk by chunk
 linear_inputs.py: hooks on the inputs of a block's linears
 batch.py: rows padded to one length, and their valid tokens

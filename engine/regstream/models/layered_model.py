@@ -19,6 +19,7 @@ from regstream.models.config.image_sizes import image_shape
 from regstream.models.config.model_sizes import hidden_size, vocab_size
 from regstream.models.empty_model import empty_model
 from regstream.models.families.family import Family
+from regstream.models.known_masks import known_masks
 
 #: Names of modules with learned positions: `position_embeddings`, `embed_positions`, `wpe`.
 _POSITIONS = re.compile(r"(position[^.]*|\bwpe)$")
@@ -119,7 +120,7 @@ class LayeredModel:
     @torch.no_grad()
     def run_stem(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the input of block 0, (B, L, D). The stem's parameters must be bound."""
-        with self._swapped_blocks([CaptureInput(self.blocks[0]), *self._skip_blocks[1:]]):
+        with known_masks(), self._swapped_blocks([CaptureInput(self.blocks[0]), *self._skip_blocks[1:]]):
             return _stopped_value(lambda: self.model(**inputs))
 
     @torch.no_grad()
@@ -128,7 +129,7 @@ class LayeredModel:
         run_block = RunBlock(self.blocks[index], hidden_BLD)
         body = self.model.get_submodule(self.family.body)
         blocks = [*self._skip_blocks[:index], run_block, *self._skip_blocks[index + 1 :]]
-        with self._swapped_blocks(blocks), self.bind_parameters(self._placeholder_parameters()):
+        with known_masks(), self._swapped_blocks(blocks), self.bind_parameters(self._placeholder_parameters()):
             return _stopped_value(lambda: body(**self._body_inputs(hidden_BLD, batch)))
 
     @torch.no_grad()
@@ -138,7 +139,7 @@ class LayeredModel:
         inputs = self._body_inputs(hidden_BLD, Batch((hidden_BLD.shape[1],) * hidden_BLD.shape[0]))
         kept_positions = torch.arange(positions.start, positions.stop, device=hidden_BLD.device)
         blocks = [*self._skip_blocks[:-1], inject_hidden]
-        with self._swapped_blocks(blocks), self.bind_parameters(self._placeholder_parameters()):
+        with known_masks(), self._swapped_blocks(blocks), self.bind_parameters(self._placeholder_parameters()):
             logits: Tensor = self.model(**inputs, logits_to_keep=kept_positions).logits
         return logits
 

@@ -12,6 +12,7 @@ import torch
 
 from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.device import malloc
+from regstream.device.staging import STAGED_BYTES
 from regstream.plan.opened_merge import OpenedMerge
 from regstream.plan.step import PlannedParameter, Step
 from regstream.plan.work import token_counts
@@ -31,6 +32,10 @@ _COMBINED_CHUNKS = 2
 _DOWNLOAD_BYTES = 48 << 20
 #: A CUDA context and the workspaces of its libraries; from published figures, not measured.
 CONTEXT_BYTES = 768 << 20
+#: What an accelerator's allocator holds unused; an allowance, not measured.
+_ALLOCATOR_BYTES = 40 << 20
+#: Two pieces of page-locked memory for each of two readers of weights.
+_PAGE_LOCKED_BYTES = 4 * STAGED_BYTES
 #: Journal, auxiliary files, and the file system's own needs.
 DISK_MARGIN = 1.02
 
@@ -64,9 +69,14 @@ def by_space(
     if device.type == "cpu":
         unused = min(sum(activations.values()), _HEAP_BYTES)
         return {"host": _rounded({**weights, **activations, "free in the heap": unused, **host})}
+    # What passes through the host does so twice: as it is stored, and in page-locked memory.
+    on_host = {"hidden states": 2 * staged_bytes, "page-locked": _PAGE_LOCKED_BYTES}
+    held = {**weights, **activations}
+    # torch gives out large tensors in multiples of 2 MiB, and smaller ones from pieces of 20 MiB.
+    unused = _ALLOCATOR_BYTES + sum(held.values()) // 32
     return {
-        "host": _rounded({**host, "hidden states": staged_bytes}),
-        "device": {**weights, **activations, "context": CONTEXT_BYTES},
+        "host": _rounded({**host, **on_host}),
+        "device": {**held, "hidden states": staged_bytes, "allocator": unused, "context": CONTEXT_BYTES},
     }
 
 

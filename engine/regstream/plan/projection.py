@@ -4,6 +4,7 @@ One pass over a block regresses all input groups if their sums fit into memory t
 passes, each of which repeats the forward passes for some of the groups.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ class Projection:
 
     passes: tuple[Groups, ...]  # input groups; empty where nothing is regressed
     terms: Mapping[MemorySpace, Mapping[str, int]]
+    loads_ahead: bool  # an accelerator gets the next candidate's block while it computes with this one's
     read_bytes: int
     write_bytes: int
 
@@ -30,12 +32,16 @@ def project(merge: OpenedMerge, step: Step, budgets: Mapping[MemorySpace, int]) 
     """Project a step in as few passes as the budgets, less the runtime, allow."""
     passes = _passes(merge, step, budgets)
     by_pass = [memory_terms(merge, step, groups) for groups in passes or ((),)]
+    ahead = [_with_next_block(merge, step, terms) for terms in by_pass]
+    loads_ahead = bool(passes) and merge.device.type != "cpu" and all(_fits(terms, budgets) for terms in ahead)
+    by_pass = ahead if loads_ahead else by_pass
     peaks = {
         space: max((terms[space] for terms in by_pass), key=lambda terms: sum(terms.values())) for space in by_pass[0]
     }
     return Projection(
         passes=passes,
         terms=peaks,
+        loads_ahead=loads_ahead,
         read_bytes=_read_bytes(merge, step, len(passes)),
         write_bytes=_write_bytes(merge, step),
     )
@@ -53,8 +59,15 @@ def _passes(merge: OpenedMerge, step: Step, budgets: Mapping[MemorySpace, int]) 
     return tuple(passes)
 
 
+def _with_next_block(
+    merge: OpenedMerge, step: Step, terms: Mapping[MemorySpace, Mapping[str, int]]
+) -> Mapping[MemorySpace, Mapping[str, int]]:
+    num_bytes = sum(math.prod(parameter.shape) for parameter in step.parameters) * merge.compute_dtype.itemsize
+    return {**terms, "device": {**terms.get("device", {}), "next candidate's block": num_bytes}}
+
+
 def _fits(terms: Mapping[MemorySpace, Mapping[str, int]], budgets: Mapping[MemorySpace, int]) -> bool:
-    return all(sum(terms[space].values()) <= budgets[space] for space in terms)
+    return all(sum(terms[space].values()) <= budget for space, budget in budgets.items())
 
 
 def _read_bytes(merge: OpenedMerge, step: Step, num_passes: int) -> int:

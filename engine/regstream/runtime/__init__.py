@@ -7,6 +7,7 @@ regress.py: a block's regression
 block_pass.py: what the phases of a pass over a block share
 collect.py: a candidate's calibration set through the block, observed at the inputs of linears
 solve.py: an input group solved and written
+load_ahead.py: weights on their way to an accelerator while it computes
 combine.py: what is not regressed: means, the base's own, a method's formula
 propagate.py: hidden states through the merged block, or each candidate's own
 input_files.py: the input files, checked for changes before each commit

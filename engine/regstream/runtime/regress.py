@@ -7,7 +7,6 @@ from torch import Tensor
 
 from regstream.errors import InputError
 from regstream.linalg.solve_report import SolveReport
-from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.step import Step
 from regstream.runtime.block_pass import BlockPass
 from regstream.runtime.collect import collect_statistics
@@ -46,8 +45,8 @@ def regress(step: Step, context: StepContext, writer: ShardWriter) -> tuple[Solv
             solved=solved,
             is_first=not reports,
         )
-        for index, candidate in enumerate(plan.candidates):
-            _add_candidate(current, index, candidate, means)
+        for index, weights in enumerate(context.load_each(step)):
+            _add_candidate(current, index, weights, means)
         buffers = context.solved_linears(step) if plan.method.solves_groups_in_turn() else {}
         reports += [solve_and_write(current, group, writer, buffers) for group in groups]
         if buffers:
@@ -59,12 +58,10 @@ def regress(step: Step, context: StepContext, writer: ShardWriter) -> tuple[Solv
     return tuple(reports)
 
 
-def _add_candidate(current: BlockPass, index: int, candidate: PlannedCandidate, means: Mapping[str, Tensor]) -> None:
-    """Load a candidate's block, collect its statistics, and add it to the sums and, in the first pass, to the means."""
+def _add_candidate(current: BlockPass, index: int, weights: Mapping[str, Tensor], means: Mapping[str, Tensor]) -> None:
+    """Collect a candidate's statistics, and add it to the sums and, in the first pass, to the means."""
     step, context, plan = current.step, current.context, current.context.plan
-    weights = context.load(step, candidate.checkpoint)
-    for following in plan.candidates[index + 1 : index + 2]:
-        following.checkpoint.prefetch(step.shapes)  # read from disk while this one computes
+    candidate = plan.candidates[index]
     collect_statistics(current, candidate, weights)
     context.trim()
     is_reference = index == 0 and plan.shared is None

@@ -7,6 +7,7 @@ from torch import Tensor
 from regstream.checkpoint.header import TensorSpec
 from regstream.checkpoint.reader import TensorReader
 from regstream.device import malloc
+from regstream.device.accelerators import accelerator_of
 from regstream.device.profiler import Profiler
 from regstream.device.workspace import Workspace
 from regstream.events import Listener, Progressed, Warned
@@ -15,10 +16,11 @@ from regstream.plan.budget import limit_device_memory
 from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.plan import Plan
 from regstream.plan.step import PlannedParameter, Step
+from regstream.runtime.load_ahead import load_ahead
 from regstream.storage.hidden_states import HiddenStates
 from regstream.storage.shards import Shards
 
-_BLOCK, _REFERENCE, _SOLVED = "block", "reference", "merged linears"
+_BLOCK, _NEXT_BLOCK, _REFERENCE, _SOLVED = "block", "next block", "reference", "merged linears"
 
 
 class StepContext:
@@ -53,7 +55,7 @@ class StepContext:
             self.workspace.release_all_but()
             self._groups = None
         elif self._previous is None or self._previous.kind != step.kind:
-            self.workspace.release(_BLOCK, _REFERENCE, _SOLVED)
+            self.workspace.release(_BLOCK, _NEXT_BLOCK, _REFERENCE, _SOLVED)
         self._previous = step
         self.profiler.begin()
         malloc.trim()
@@ -62,9 +64,9 @@ class StepContext:
         """After a candidate: return what its batches left free to the operating system."""
         malloc.trim()
 
-    def parameter_buffers(self, step: Step) -> dict[str, Tensor]:
+    def parameter_buffers(self, step: Step, slot: str = _BLOCK) -> dict[str, Tensor]:
         """Buffers for a step's parameters, in their compute dtype."""
-        return self._compute_buffers(_BLOCK, step.parameters)
+        return self._compute_buffers(slot, step.parameters)
 
     def load(self, step: Step, reader: TensorReader) -> dict[str, Tensor]:
         """Fill the buffers for a step's parameters from a checkpoint or a result."""
@@ -72,6 +74,19 @@ class StepContext:
         with self.profiler.region("reading", num_bytes=sum(weight.nbytes for weight in weights.values())):
             reader.read(weights)
         return weights
+
+    def load_each(self, step: Step) -> Iterator[dict[str, Tensor]]:
+        """Each candidate's weights in turn, the next ones read ahead while these are computed with."""
+        accelerator = accelerator_of(self.plan.device)
+        if accelerator is not None and self.plan.projections[step.index].loads_ahead:
+            buffers = [self.parameter_buffers(step, slot) for slot in (_BLOCK, _NEXT_BLOCK)]
+            yield from self.profiler.timed_iter(load_ahead(self.plan, buffers, accelerator))
+            return
+        for index, candidate in enumerate(self.plan.candidates):
+            weights = self.load(step, candidate.checkpoint)
+            for following in self.plan.candidates[index + 1 : index + 2]:
+                following.checkpoint.prefetch(step.shapes)  # from the disk, by the operating system
+            yield weights
 
     def load_reference(self, step: Step, groups: Sequence[str]) -> dict[str, Tensor]:
         """Buffers for the reference R that differences are taken from: of the linears of some input groups.
@@ -96,7 +111,7 @@ class StepContext:
         described = [step.linear_group(group) for group in groups]
         if described != self._groups:
             # The reference is the same whole block for all groups where the candidates share a model.
-            kept = (_BLOCK, _SOLVED, *([_REFERENCE] if self.plan.shared is not None else ()))
+            kept = (_BLOCK, _NEXT_BLOCK, _SOLVED, *([_REFERENCE] if self.plan.shared is not None else ()))
             self.workspace.release_all_but(*kept)
             self._groups = described
         return {group.name: self.plan.method.statistics(group, self.workspace) for group in described}
