@@ -237,6 +237,10 @@ def _register() -> Any:
     def empty_strided(size: Any, stride: Any, dtype: Any = None, **_: Any) -> Tensor:
         return SimulatedTensor(torch.empty_strided(size, stride, dtype=dtype, device="cpu"))
 
+    def copy_from(source: Tensor, into: Tensor, non_blocking: bool = False) -> Tensor:
+        return _copied(into, source)
+
+    library.impl("_copy_from", copy_from, "PrivateUse1")
     library.impl("empty.memory_format", empty, "PrivateUse1")
     library.impl("empty_strided", empty_strided, "PrivateUse1")
     return library

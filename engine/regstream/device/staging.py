@@ -41,5 +41,7 @@ class Staging:
         if self._accelerator is None:
             into.copy_(values)
         else:
-            into.copy_(values.to(self._device, non_blocking=True))
+            # Across the bus in the dtype of the file: converted on the device.
+            there = values if values.dtype == into.dtype else values.to(self._device, non_blocking=True)
+            into.copy_(there, non_blocking=True)
             self._marks[self._turn] = self._accelerator.mark()

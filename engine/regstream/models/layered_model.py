@@ -71,6 +71,12 @@ class LayeredModel:
         return max(max(shape) for shape in of_blocks if len(shape) == 2)
 
     @property
+    def buffer_bytes(self) -> int:
+        """What its buffers hold: rotary tables and positions."""
+        modules = {*self.model.modules(), *(module for block in self.blocks for module in block.modules())}
+        return sum(buffer.nbytes for module in modules for buffer in module.buffers(recurse=False))
+
+    @property
     def vocab_size(self) -> int:
         """V."""
         return vocab_size(self.model.config)

@@ -13,6 +13,7 @@ import torch
 from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.device import malloc
 from regstream.device.staging import STAGED_BYTES
+from regstream.models.layered_model import LayeredModel
 from regstream.plan.opened_merge import OpenedMerge
 from regstream.plan.step import PlannedParameter, Step
 from regstream.plan.work import token_counts
@@ -52,9 +53,10 @@ def memory_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mappi
         host |= _library_buffers(merge, step)
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
     staged = 3 * forward.hidden_bytes if step.writes_hidden_states or groups else 0
-    return by_space(
-        merge.device, _sums(merge, step, groups), _activations(merge, step, groups), host, staged_bytes=staged
-    )
+    sums = {**_sums(merge, step, groups), **device_buffers(merge.model)}
+    if merge.device.type != "cpu" and merge.exact_dtype != merge.compute_dtype:
+        sums["staging"] = 2 * STAGED_BYTES  # pieces of files, before they are converted
+    return by_space(merge.device, sums, _activations(merge, step, groups), host, staged_bytes=staged)
 
 
 def by_space(
@@ -78,6 +80,11 @@ def by_space(
         "host": _rounded({**host, **on_host}),
         "device": {**held, "hidden states": staged_bytes, "allocator": unused, "context": CONTEXT_BYTES},
     }
+
+
+def device_buffers(model: LayeredModel) -> dict[str, int]:
+    """What a model keeps on an accelerator; on the CPU it is a part of the process."""
+    return {} if model.device.type == "cpu" else {"buffers": model.buffer_bytes}
 
 
 def host_terms(merge: OpenedMerge) -> dict[str, int]:
