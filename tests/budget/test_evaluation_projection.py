@@ -1,6 +1,5 @@
 """What an evaluation was projected to take beside what the operating system counted, in processes of their own."""
 
-import json
 import re
 import subprocess
 import sys
@@ -12,19 +11,19 @@ from safetensors.torch import load_file, save_file
 
 from bench import workload
 from bench.workload import Workload
+from regstream.units import parse_bytes
 
 COMMAND = [sys.executable, "-c", "from regstream_cli.app import main; main()"]
+#: A step's line: its name, its peak, and the projected one.
+STEP = re.compile(r"regstream: ([a-z]+(?: \d+)?) \(\d+ of \d+\): .*peak (\S+ \w+) of (\S+ \w+) projected")
 MODELS = ("base", "task0", "task1", "mean")
 
 
 def projections(manifest: Path, command: str = "evaluate") -> dict[str, float]:
     """What was projected beside what an evaluation took, step by step."""
     options = [option for name in MODELS for option in ("--only", name)] + ["--cross"] * (command == "evaluate")
-    arguments = [*COMMAND, command, "--json", *options, str(manifest)]
-    done = subprocess.run(arguments, check=True, capture_output=True, text=True)
-    events = [json.loads(line) for line in done.stdout.splitlines()]
-    steps = [event for event in events if event.get("event") == "step_committed"]
-    return {step["name"]: step["projected_bytes"] / step["peak_bytes"] for step in steps}
+    done = subprocess.run([*COMMAND, command, *options, str(manifest)], check=True, capture_output=True, text=True)
+    return {name: parse_bytes(projected) / parse_bytes(peak) for name, peak, projected in STEP.findall(done.stderr)}
 
 
 def evaluated(manifest: Path, table: str) -> Path:

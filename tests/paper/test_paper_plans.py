@@ -47,8 +47,9 @@ def prepare(manifest: Path, cache: Path) -> str:
 
 
 def with_resources(text: str) -> str:
-    """A manifest with memory enough for all input groups at once."""
-    return text + '\n[resources]\ndevice = "cpu"\nhost_memory = "64GiB"\n'
+    """A manifest with memory enough for all input groups at once, whose files' dtype is computed in on any machine."""
+    dtype = "float32" if "clip" in text.lower() else "bfloat16"
+    return text + f'\n[resources]\ndevice = "cpu"\nhost_memory = "64GiB"\ncompute_dtype = "{dtype}"\n'
 
 
 def from_files(text: str, rows: Path) -> str:
