@@ -8,13 +8,14 @@ from regstream.linalg.packed_symmetric import PackedSymmetric, blocks_width
 
 def empty(width: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> PackedSymmetric:
     """A matrix of zeros in a square of its own."""
-    blocks_IP = torch.zeros(width, blocks_width(width), dtype=dtype, device=device)
+    device = device or torch.device("cpu")
+    blocks_IP = torch.zeros(width, blocks_width(width, device), dtype=dtype, device=device)
     return PackedSymmetric(torch.zeros(width, width, dtype=dtype, device=device), blocks_IP)
 
 
 def kept(matrix_II: Tensor) -> PackedSymmetric:
     """A dense symmetric matrix by one triangle."""
-    symmetric = empty(matrix_II.shape[0], matrix_II.dtype)
+    symmetric = empty(matrix_II.shape[0], matrix_II.dtype, matrix_II.device)
     for above, panel, block_PP in symmetric._panels():
         symmetric.square_II[above, panel] = matrix_II[above, panel]
         block_PP.copy_(matrix_II[panel, panel])

@@ -4,6 +4,7 @@ A processor needs none of it. Every other file is the same for both.
 """
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from typing import ClassVar, Protocol
 
 import torch
@@ -42,6 +43,8 @@ class Accelerator(ABC):
     kind: ClassVar[str]
     #: Rows and columns of a product that reaches its rate, in a few milliseconds.
     product_width: ClassVar[int] = 4096
+    #: Whether `torch.addmm` with an `out_dtype` multiplies bfloat16 and float16 tensors into float32 sums.
+    multiplies_into_float32: ClassVar[bool]
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -50,6 +53,11 @@ class Accelerator(ABC):
     @abstractmethod
     def count(cls) -> int:
         """How many of its kind this machine has."""
+
+    @classmethod
+    @abstractmethod
+    def float32_products(cls) -> AbstractContextManager[None]:
+        """Within the context float32 products and convolutions keep float32's digits, and sums of narrower ones too."""
 
     @property
     @abstractmethod

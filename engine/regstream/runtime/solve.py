@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from regstream.errors import SolveError
-from regstream.linalg.normal_equations import PANEL_ROWS
 from regstream.linalg.solve_report import SolveReport
 from regstream.plan.step import Step
 from regstream.runtime.block_pass import BlockPass
 from regstream.runtime.step_context import StepContext
 from regstream.storage.shards import ShardWriter
+
+#: Rows written at a time: they pass through the host's memory.
+_WRITTEN_ROWS = 1024
 
 
 def solve_and_write(current: BlockPass, group: str, writer: ShardWriter, solved: Mapping[str, Tensor]) -> SolveReport:
@@ -34,8 +36,8 @@ def solve_and_write(current: BlockPass, group: str, writer: ShardWriter, solved:
         difference_OI = differences[str(parameter.linear)]
         # As stored: (in, out) where the weight is stored transposed.
         result = difference_OI.T if parameter.transposed else difference_OI
-        for top in range(0, result.shape[0], PANEL_ROWS):
-            rows = slice(top, top + PANEL_ROWS)
+        for top in range(0, result.shape[0], _WRITTEN_ROWS):
+            rows = slice(top, top + _WRITTEN_ROWS)
             num_bytes = result[rows].numel() * context.plan.output_dtype.itemsize
             with context.profiler.region("writing", num_bytes=num_bytes):
                 writer.write(parameter.stored_name, result[rows].add_(reference[parameter.name][rows]))
