@@ -31,7 +31,7 @@ class Gram:
     """XᵀX of one candidate's tokens, in the dtype of its sums and in the order the tokens come.
 
     Products of bfloat16 tokens are exact; only the additions round. Few tokens are stored instead of their
-    product, in the dtype that they are multiplied in: for fewer than half the inputs, Xᵀ(XDᵀ) is less work than (XᵀX)Dᵀ.
+    product, in the dtype that is multiplied: for fewer than half the inputs, Xᵀ(XDᵀ) is less work than (XᵀX)Dᵀ.
     """
 
     def __init__(self, product: PackedSymmetric, workspace: Workspace, slot: str = "stored tokens") -> None:

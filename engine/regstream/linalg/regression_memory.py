@@ -36,14 +36,17 @@ def regression_bytes(
     widths = [_width(shapes) for shapes in groups]
     stored = [max((n for n in tokens if stores_tokens(n, width)), default=0) for width in widths]
     stored_values = sum(n * (width + ROW_PADDING) for n, width in zip(stored, widths, strict=True))
-    cast = max(min(n, CAST_TOKENS) * width for n, width in zip(stored, widths, strict=True))
+    multiplied = max(
+        _multiplied_values(shapes, n, device, is_cast=operands != sums)
+        for shapes, n in zip(groups, stored, strict=True)
+    )
     squares = sum(width * (width + ROW_PADDING + 2 * blocks_width(width, device)) for width in widths)
     scratch = max(_scratch_values(shapes, largest_batch, device, is_cast=dtype != operands) for shapes in groups)
     return {
         # Two symmetric matrices share a square: the sum over all candidates and one candidate's own.
         "Gram sums": squares * sums.itemsize,
         "right-hand sides": sum(out * width for shapes in groups for out, width in shapes.values()) * sums.itemsize,
-        "stored tokens": stored_values * operands.itemsize + (cast * sums.itemsize if operands != sums else 0),
+        "stored tokens": stored_values * operands.itemsize + multiplied * sums.itemsize,
         "scratch": scratch * sums.itemsize,
     }
 
@@ -52,7 +55,7 @@ def solve_bytes(shapes: LinearShapes, *, alpha: float, transposed: bool, device:
     """What a factorisation takes, and then rows in refinement or on their way to the solution of a singular system."""
     refinement = _refinement_bytes(shapes, alpha=alpha, transposed=transposed, device=device)
     if device.type == "cpu":
-        return refinement  # what else there is fits among the panels of every step
+        return refinement  # a factorisation's panels are narrow, and among those of every step
     columns = tiles_of(device).factor_columns
     factor = 2 * (_width(shapes) + columns) * columns * accumulation_dtype(alpha).itemsize
     return max(factor, refinement)
@@ -74,6 +77,15 @@ def _refinement_bytes(shapes: LinearShapes, *, alpha: float, transposed: bool, d
     strip = INNER * width * (_SPLIT_COPIES * 4 + _SPLIT_BYTES)
     rows_of_strip = INNER * (_SPLIT_COPIES * 8 + _SPLIT_BYTES)
     return rows + strip + tiles.refined_rows * (rows_of_strip + min(width, COLUMNS) * (4 + 8))
+
+
+def _multiplied_values(shapes: LinearShapes, num_tokens: int, device: torch.device, *, is_cast: bool) -> int:
+    """Stored tokens that are multiplied with rows of a candidate's difference, cast or not, and the product."""
+    if device.type == "cpu":
+        return 0  # among the panels of every step
+    at_a_time = min(num_tokens, CAST_TOKENS) if is_cast else num_tokens
+    num_rows = min(max(out for out, _ in shapes.values()), tiles_of(device).panel_rows)
+    return at_a_time * (num_rows + (_width(shapes) if is_cast else 0))
 
 
 def _scratch_values(shapes: LinearShapes, largest_batch: int, device: torch.device, *, is_cast: bool) -> int:

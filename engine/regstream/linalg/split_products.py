@@ -6,11 +6,11 @@ matrix multiplication and its applications", Numerical Algorithms 59 (2012); wit
 Heinecke, "Leveraging the bfloat16 Artificial Intelligence Datatype For Higher-Precision Computations", arXiv:1904.06376
 (2019).
 
-With e the power of two above the largest value of a row (of the right factor: a column), piece i is a whole number times
-the unit e · 2^-(8 + 8i); at most 2⁸ for i = 0, and 2⁷ for all others. Five pieces leave e · 2^-41 at most. Products of
-pieces i and j are whole numbers times a unit that depends on i + j alone; 2¹⁶ at most for i + j = 0, of which float32 adds
-up 256 without rounding, in any order, and 2¹⁵ for i + j = 1, of which it adds up 512. These two are summed in float64.
-The others are so much smaller that float32's own 24 bits are enough for them, and those of i + j > 4 are left out.
+With e the power of two above the largest value of a row (of the right factor: a column), piece i is a whole number of
+at most 2⁷ times the unit e · 2^-(7 + 8i); six pieces leave e · 2^-48 at most. Products of pieces i and j are whole
+numbers of at most 2¹⁴ times a unit that depends on i + j alone, so that float32 adds up 1,024 of them without rounding,
+in any order. Those of i + j = 0, 1 and 2 are added so, each apart, and then in float64. All further ones are at most
+2^-24 of the largest: float32's own 24 bits are enough for their sum, and those of i + j > 5 are left out.
 
 Shape suffixes: I in-features, K of these, N rows to multiply, P columns of the product.
 """
@@ -21,17 +21,17 @@ from torch import Tensor
 from regstream.device.matmul_precision import add_product
 from regstream.linalg.packed_symmetric import PackedSymmetric
 
-NUM_PIECES = 5
-#: Inner features at a time: sums of i + j = 1 have twice as many terms.
+NUM_PIECES = 6
+#: Inner features at a time: sums of i + j = 2 have three times as many terms.
 INNER = 256
 #: Columns of the product at a time: its parts, and one in float64.
 COLUMNS = 2048
-_BITS = 8
-_NUM_EXACT = 2  # sums of i + j = 0, 1
+_FIRST_BITS, _BITS = 7, 8
+_NUM_EXACT = 3  # sums of i + j = 0, 1, 2
 
 
 def add_split_product(matrix: PackedSymmetric, rows_NI: Tensor, into_NI: Tensor, scale: float) -> None:
-    """As `matrix.multiply`, for a float32 matrix and float64 rows, with errors of some 2^-40 of the largest values."""
+    """As `matrix.multiply`, for a float32 matrix and float64 rows, with errors of some 2^-46 of the largest values."""
     for inner, matrix_KI in matrix.strips(INNER):
         _add_strip(rows_NI[:, inner], matrix_KI, into_NI, scale)
 
@@ -57,8 +57,8 @@ def _add_strip(rows_NK: Tensor, matrix_KI: Tensor, into_NI: Tensor, scale: float
 
 
 def split(values: Tensor, dim: int) -> list[Tensor]:
-    """Pieces of float32 or float64 values, bfloat16; their sum is off by 2^-40 of the largest along `dim` at most."""
-    unit = _power_above(values, dim) * 2.0**-_BITS
+    """Pieces of float32 or float64 values, bfloat16; their sum is off by 2^-47 of the largest along `dim` at most."""
+    unit = _power_above(values, dim) * 2.0**-_FIRST_BITS
     rest, pieces = values / unit, []
     for _ in range(NUM_PIECES):
         whole = torch.round(rest)
