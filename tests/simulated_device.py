@@ -36,6 +36,7 @@ class Counts:
     sent_bytes: int = 0
     fetched_bytes: int = 0
     num_waits: int = 0  # of the host for all of the device's work
+    num_narrow_products: int = 0  # of bfloat16 or float16 tensors into float32
     in_flight: int = 0  # what was sent and not yet used up
     most_in_flight: int = 0
     storages: dict[int, int] = field(default_factory=dict)
@@ -89,6 +90,8 @@ class SimulatedTensor(Tensor):
             return _copied(*args[:2])
         if name == "aten::_to_copy":
             return _converted(args[0], keywords)
+        if name in ("aten::mm.dtype", "aten::mm.dtype_out", "aten::addmm.dtype", "aten::addmm.dtype_out"):
+            return _multiplied(func, args, keywords)
         if name in ("aten::_local_scalar_dense", "aten::nonzero"):
             COUNTS.num_waits += 1
         return _computed(func, args, {key: value for key, value in keywords.items() if key not in _DEVICE_KEYS})
@@ -140,6 +143,21 @@ def _computed(func: Any, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> 
     return tree_map(give, result)
 
 
+def _multiplied(func: Any, args: tuple[Any, ...], keywords: Mapping[str, Any]) -> Any:
+    """A product of narrower tensors into float32, which a processor's torch lacks: of float32 copies, uncounted."""
+    *tensors, dtype = args
+    *first, left, right = tensors
+    assert left.dtype == right.dtype in (torch.bfloat16, torch.float16)
+    assert dtype == torch.float32
+    assert all(tensor.dtype == dtype for tensor in first)
+    COUNTS.num_narrow_products += 1
+    plain = getattr(func.overloadpacket, "out" if "out" in keywords else "default")
+    out = keywords.get("out")
+    factors = [_held(tensor).to(dtype) for tensor in (left, right)]
+    result = plain(*map(_held, first), *factors, **{key: _held(value) for key, value in keywords.items()})
+    return SimulatedTensor(result) if out is None else out
+
+
 class SimulatedMark:
     """A point in its work, which is always done."""
 
@@ -183,10 +201,16 @@ class Simulated(Accelerator):
 
     kind: ClassVar[str] = NAME
     product_width: ClassVar[int] = 32
+    multiplies_into_float32: ClassVar[bool] = True
 
     @classmethod
     def count(cls) -> int:
         return 1
+
+    @classmethod
+    @contextmanager
+    def float32_products(cls) -> Iterator[None]:
+        yield
 
     @property
     def name(self) -> str:
@@ -255,6 +279,7 @@ def simulated_device() -> Iterator[Counts]:
     accelerators.KINDS[NAME] = Simulated
     value_types.DEVICES.append(NAME)
     COUNTS.sent_bytes = COUNTS.fetched_bytes = COUNTS.num_waits = COUNTS.most_in_flight = 0
+    COUNTS.num_narrow_products = 0
     COUNTS.peak_bytes, COUNTS.limit_bytes = COUNTS.held_bytes, TOTAL_BYTES
     try:
         yield COUNTS

@@ -1,5 +1,6 @@
 """Factoring, substitution, refinement and the condition estimate, against numpy in float64."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -7,23 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from matrices import dense, kept
-from regstream.linalg import cholesky as factor
+from matrices import dense, kept, rows, unit_diagonal
+from regstream.device import tiles
 from regstream.linalg.cholesky import cholesky, condition_estimate, refine_rows, solve_rows
-
-
-def unit_diagonal(width: int, condition: float, *, seed: int = 0) -> Tensor:
-    """A symmetric positive definite matrix, float64, of about this condition once its diagonal is scaled to one."""
-    generator = torch.Generator().manual_seed(seed)
-    vectors_II = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64))[0]
-    matrix_II = vectors_II * torch.logspace(0, -np.log10(condition), width, dtype=torch.float64) @ vectors_II.T
-    scale_I = matrix_II.diagonal().rsqrt()
-    scaled_II: Tensor = matrix_II * scale_I * scale_I[:, None]
-    return scaled_II
-
-
-def rows(count: int, width: int) -> Tensor:
-    return torch.randn(count, width, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
 
 def factored(matrix_II: Tensor) -> Tensor:
@@ -71,7 +58,7 @@ def test_substitution_solves_rows_in_place(width: int) -> None:
 def test_refinement_gains_the_digits_that_substitution_in_float32_loses(
     monkeypatch: pytest.MonkeyPatch, at_a_time: int, num_rows: int
 ) -> None:
-    monkeypatch.setattr(factor, "REFINED_ROWS", at_a_time)
+    monkeypatch.setattr(tiles, "PROCESSOR", replace(tiles.PROCESSOR, refined_rows=at_a_time))
     matrix_II, rhs_NI = unit_diagonal(30, 1e5).float(), rows(num_rows, 30).float()
     lower_II = factored(matrix_II)
     expected_NI = np.linalg.solve(matrix_II.double().numpy(), rhs_NI.double().numpy().T).T

@@ -1,12 +1,15 @@
 """Gram matrices: streamed equals dense, in which dtype, and which part of the matrix is kept up to date."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from matrices import dense, empty
+from regstream.device import tiles
 from regstream.device.workspace import ROW_PADDING, Workspace
-from regstream.linalg import gram, packed_symmetric
+from regstream.linalg import gram
 from regstream.linalg.gram import Gram, accumulation_dtype, stores_tokens
 
 CPU = torch.device("cpu")
@@ -58,7 +61,7 @@ def test_tokens_are_multiplied_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -
 def test_few_tokens_are_kept_and_give_what_their_product_gives(
     monkeypatch: pytest.MonkeyPatch, panel: int, num_tokens: int
 ) -> None:
-    monkeypatch.setattr(packed_symmetric, "PANEL_COLUMNS", panel)
+    monkeypatch.setattr(tiles, "PROCESSOR", replace(tiles.PROCESSOR, panel_columns=panel))
     x_TI, rows_PI = inputs(num_tokens, 10), inputs(3, 10, seed=1)
     few = make(10, tokens=num_tokens)
     for part_TI in torch.split(x_TI, 2):

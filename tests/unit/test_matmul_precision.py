@@ -1,5 +1,7 @@
 """Products of narrow values: exact whatever units form them, and nothing else is narrowed."""
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -7,12 +9,18 @@ import torch
 from torch import Tensor
 
 from matrices import dense, empty
-from regstream.device.matmul_precision import MatmulPrecision, default_precision
+from regstream.device.matmul_precision import MatmulPrecision, default_precision, float32_products
 from regstream.device.workspace import Workspace
 from regstream.linalg.gram import Gram
+from simulated_device import NAME, simulated_device
 
-DEVICES = [torch.device("cpu"), pytest.param(torch.device("cuda"), marks=pytest.mark.gpu)]
 NARROW = MatmulPrecision(torch.float32, torch.bfloat16)
+
+
+@pytest.fixture(params=["cpu", NAME, pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    with simulated_device() if request.param == NAME else nullcontext():
+        yield torch.device(str(request.param))
 
 
 def whole_numbers(num_tokens: int, in_features: int) -> Tensor:
@@ -21,8 +29,7 @@ def whole_numbers(num_tokens: int, in_features: int) -> Tensor:
     return torch.randint(-255, 256, (num_tokens, in_features), generator=generator).float()
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("num_tokens", [40, 200])  # kept as they are, and multiplied at once
 def test_gram_matrices_of_whole_numbers_are_exact(device: torch.device, dtype: torch.dtype, num_tokens: int) -> None:
     x_TI = whole_numbers(num_tokens, 96).to(device, dtype)
@@ -32,10 +39,14 @@ def test_gram_matrices_of_whole_numbers_are_exact(device: torch.device, dtype: t
         gram.add(part_TI)
     total = empty(96, torch.float32, device)
     gram.add_to(total, 1.0)
-    assert torch.equal(dense(total).double(), x_TI.double().T @ x_TI.double())
+    expected_II = x_TI.cpu().double().T @ x_TI.cpu().double()
+    assert torch.equal(dense(total).cpu().double(), expected_II)
+    torch.testing.assert_close(gram.diagonal().cpu().double(), expected_II.diagonal(), rtol=1e-6, atol=0)
+    into_NI = torch.ones(5, 96).to(device)
+    gram.multiply(torch.eye(5, 96).to(device), into_NI, -1.0)
+    assert torch.equal(into_NI.cpu().double(), 1 - expected_II[:5])
 
 
-@pytest.mark.parametrize("device", DEVICES)
 def test_values_of_the_full_width_are_not_narrowed(device: torch.device) -> None:
     x_TI = torch.randn(512, 256, generator=torch.Generator().manual_seed(0)).to(device)
     exact_II = x_TI.double().T @ x_TI.double()
@@ -45,13 +56,12 @@ def test_values_of_the_full_width_are_not_narrowed(device: torch.device) -> None
     gram = Gram(empty(256, torch.float32, device), Workspace(device))
     gram.reset(512)
     gram.add(x_TI)
-    assert (gram.diagonal() - exact_II.diagonal()).abs().max() < 1e-3
+    assert (gram.diagonal().cpu() - exact_II.cpu().diagonal()).abs().max() < 1e-3
 
 
-@pytest.mark.parametrize("device", DEVICES)
-def test_what_was_set_is_set_again(device: torch.device) -> None:
+def test_what_was_set_is_set_again() -> None:
     backends: Any = torch.backends  # untyped
-    backend = backends.cuda.matmul if device.type == "cuda" else backends.mkldnn.matmul
+    device, backend = torch.device("cpu"), backends.mkldnn.matmul
     before = backend.fp32_precision
     with NARROW.exact_fast_matmul(device):
         assert backend.fp32_precision != before
@@ -60,3 +70,43 @@ def test_what_was_set_is_set_again(device: torch.device) -> None:
     assert backend.fp32_precision == before
     with MatmulPrecision(torch.float64, torch.bfloat16).exact_fast_matmul(device):
         assert backend.fp32_precision == before
+
+
+def test_a_run_on_cuda_keeps_the_digits_of_float32_and_leaves_settings_as_they_were() -> None:
+    backends: Any = torch.backends  # untyped
+    settings = [
+        (backends.cuda.matmul, "fp32_precision", "ieee"),
+        (backends.cudnn.conv, "fp32_precision", "ieee"),
+        (backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False),
+        (backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", False),
+    ]
+    before = [getattr(backend, name) for backend, name, _ in settings]
+    with float32_products(torch.device("cuda")):
+        assert all(getattr(backend, name) == value for backend, name, value in settings)
+    assert [getattr(backend, name) for backend, name, _ in settings] == before
+    with pytest.raises(KeyError), float32_products(torch.device("cuda")):
+        raise KeyError
+    assert [getattr(backend, name) for backend, name, _ in settings] == before
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("num_tokens", [100, 4000])  # stored, and multiplied at once
+def test_a_device_takes_narrow_tokens_as_they_are_and_is_not_waited_for(dtype: torch.dtype, num_tokens: int) -> None:
+    with simulated_device() as counts:
+        device = torch.device(NAME)
+        x_TI = torch.randn(num_tokens, 256, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+        gram = Gram(empty(256, torch.float32, device), Workspace(device))
+        total = empty(256, torch.float32, device)
+        gram.reset(num_tokens)
+        held, waits, sent = counts.held_bytes, counts.num_waits, counts.sent_bytes
+        counts.peak_bytes = held
+        for part_TI in x_TI.split(1000):
+            gram.add(part_TI)
+        gram.add_to(total, 0.5)
+        # Stored tokens are a copy, in their own dtype, with gaps between rows; of others there is none.
+        stored = x_TI.nbytes * 1.1 if gram.stores else 0
+        assert counts.peak_bytes - held <= stored
+        assert (counts.num_waits, counts.sent_bytes) == (waits, sent)
+        assert counts.num_narrow_products > 0
+        exact_II = x_TI.cpu().double().T @ x_TI.cpu().double()
+        torch.testing.assert_close(dense(total).cpu().double(), 0.5 * exact_II, rtol=1e-5, atol=1e-2)

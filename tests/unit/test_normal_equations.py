@@ -1,7 +1,7 @@
 """The closed form: against numpy, against its own optimality condition, and what is done where it is ill-posed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 import reference
 from matrices import kept
+from regstream.device import tiles
 from regstream.device.workspace import Workspace
 from regstream.errors import SolveError
 from regstream.linalg import factorisation
@@ -139,7 +140,7 @@ def test_the_condition_that_is_reported_is_that_of_the_scaled_sum(alpha: float) 
 def test_panels_of_rows_change_nothing_but_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = make()
     whole = problem.solve(alpha=0.95)[0]
-    monkeypatch.setattr(system, "PANEL_ROWS", 5)
+    monkeypatch.setattr(tiles, "PROCESSOR", replace(tiles.PROCESSOR, panel_rows=5))
     for name, merged_OI in problem.solve(alpha=0.95)[0].items():
         assert relative(merged_OI, whole[name]) < 1e-6
 

@@ -1,22 +1,24 @@
 """Symmetric matrices by one triangle: every operation equals the dense one, and two share a square undisturbed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from matrices import dense, empty, kept
-from regstream.linalg import packed_symmetric
+from regstream.device import tiles
 from regstream.linalg.packed_symmetric import PackedSymmetric, blocks_width
 
+CPU = torch.device("cpu")
 WIDTHS = [1, 3, 4, 9, 16]
 
 
 @pytest.fixture(autouse=True)
 def narrow_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that small matrices have several panels."""
-    monkeypatch.setattr(packed_symmetric, "PANEL_COLUMNS", 4)
+    monkeypatch.setattr(tiles, "PROCESSOR", replace(tiles.PROCESSOR, panel_columns=4))
 
 
 def some(*shape: int, seed: int = 0) -> Tensor:
@@ -70,8 +72,8 @@ def test_rows_are_multiplied_in_their_own_dtype(width: int) -> None:
 def test_two_share_a_square_and_leave_each_other_alone(width: int) -> None:
     x_TI, y_TI = some(6, width), some(6, width, seed=1)
     square_II = torch.zeros(width, width)
-    upper = PackedSymmetric(square_II, torch.zeros(width, blocks_width(width)))
-    lower = PackedSymmetric(square_II.T, torch.zeros(width, blocks_width(width)))
+    upper = PackedSymmetric(square_II, torch.zeros(width, blocks_width(width, CPU)))
+    lower = PackedSymmetric(square_II.T, torch.zeros(width, blocks_width(width, CPU)))
     for _ in range(2):
         upper.zero()
         lower.zero()
@@ -91,5 +93,15 @@ def test_spreading_writes_the_other_triangle_and_loses_nothing(width: int) -> No
 
 
 def test_blocks_are_no_wider_than_a_panel_or_the_matrix() -> None:
-    assert [blocks_width(width) for width in (1, 4, 5)] == [1, 4, 4]
+    assert [blocks_width(width, CPU) for width in (1, 4, 5)] == [1, 4, 4]
     assert empty(9).square_II.shape == (9, 9)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("most_rows", [1, 3, 100])
+def test_strips_are_all_of_its_rows(width: int, most_rows: int) -> None:
+    matrix_II = symmetric_of(width)
+    strips = list(kept(matrix_II).strips(most_rows))
+    assert [row for rows, _ in strips for row in range(rows.start, rows.stop)] == list(range(width))
+    assert torch.equal(torch.cat([strip_RI for _, strip_RI in strips]), matrix_II)
+    assert all(len(strip_RI) <= most_rows for _, strip_RI in strips)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from regstream.device.matmul_precision import MatmulPrecision, default_precision
+from regstream.device.matmul_precision import MatmulPrecision, add_product, default_precision
 from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.planning import make_plan
 from regstream.plan.work import MOVED
@@ -41,11 +41,11 @@ def product_seconds(manifest: Path, *, narrow_gram: bool = True) -> dict[str, fl
 def _rate(device: torch.device, way: MatmulPrecision, rows: int, inner: int, columns: int) -> float:
     """FLOP a second. Of values like a model's: of ones, units that multiply bfloat16 run up to twice as fast."""
     shapes = ((rows, inner), (columns, inner))
-    left, right = (torch.randn(s, dtype=way.values, device=device).to(way.dtype) for s in shapes)
+    left, right = (torch.randn(s, dtype=way.values, device=device).to(way.operand_dtype(device)) for s in shapes)
     result = torch.empty(rows, columns, dtype=way.dtype, device=device)
     for _ in range(2):  # the first one sets things up
         started = time.perf_counter()
         with way.exact_fast_matmul(device):
-            torch.mm(left, right.T, out=result)
+            add_product(result, left, right.T, beta=0.0)
         seconds = time.perf_counter() - started
     return 2.0 * rows * inner * columns / seconds

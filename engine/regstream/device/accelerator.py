@@ -51,6 +51,8 @@ class Accelerator(ABC):
     kind: ClassVar[str]
     #: Rows and columns of a product that reaches its rate, in a few milliseconds.
     product_width: ClassVar[int] = 4096
+    #: Whether `torch.addmm` with an `out_dtype` multiplies bfloat16 and float16 tensors into float32 sums.
+    multiplies_into_float32: ClassVar[bool]
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -59,6 +61,11 @@ class Accelerator(ABC):
     @abstractmethod
     def count(cls) -> int:
         """How many of its kind this machine has."""
+
+    @classmethod
+    @abstractmethod
+    def float32_products(cls) -> AbstractContextManager[None]:
+        """Within the context float32 products and convolutions keep float32's digits, and sums of narrower ones too."""
 
     @property
     @abstractmethod

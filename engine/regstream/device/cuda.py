@@ -10,6 +10,15 @@ from torch import Tensor
 from regstream.device.accelerator import Accelerator, Copies, Mark
 
 _CUDA: Any = torch.cuda  # largely untyped
+_BACKENDS: Any = torch.backends
+#: Settings under which products keep their digits. By default a convolution rounds float32 to TF32's 11 bits, and parts
+#: of a long sum are added in the narrower dtype of the result.
+_FLOAT32_SETTINGS: tuple[tuple[Any, str, Any], ...] = (
+    (_BACKENDS.cuda.matmul, "fp32_precision", "ieee"),
+    (_BACKENDS.cudnn.conv, "fp32_precision", "ieee"),
+    (_BACKENDS.cuda.matmul, "allow_bf16_reduced_precision_reduction", False),
+    (_BACKENDS.cuda.matmul, "allow_fp16_reduced_precision_reduction", False),
+)
 
 
 class CudaMark:
@@ -66,6 +75,7 @@ class Cuda(Accelerator):
     """A CUDA device."""
 
     kind: ClassVar[str] = "cuda"
+    multiplies_into_float32: ClassVar[bool] = True
 
     def __init__(self, device: torch.device) -> None:
         # Half of what takes a device refuses one without an index.
@@ -74,6 +84,18 @@ class Cuda(Accelerator):
     @classmethod
     def count(cls) -> int:
         return int(_CUDA.device_count())
+
+    @classmethod
+    @contextmanager
+    def float32_products(cls) -> Iterator[None]:
+        before = [getattr(backend, name) for backend, name, _ in _FLOAT32_SETTINGS]
+        try:
+            for backend, name, value in _FLOAT32_SETTINGS:
+                setattr(backend, name, value)
+            yield
+        finally:
+            for (backend, name, _), value in zip(_FLOAT32_SETTINGS, before, strict=True):
+                setattr(backend, name, value)
 
     @property
     def name(self) -> str:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from regstream.device.matmul_precision import float32_products
 from regstream.device.memory import StepMeasurement, measured_peak
 from regstream.evaluate.evaluation_plan import EvaluationPlan
 from regstream.evaluate.input_files import InputFiles
@@ -31,7 +32,7 @@ def run_evaluation(plan: EvaluationPlan, listener: Listener) -> list[EvaluatedSt
     plan.validate()  # over a budget: refused before any weight is read
     inputs = InputFiles(plan)  # before the identity, so that a change in between is seen
     limit_device_memory(plan.merge.device, plan.budgets)
-    with evaluation_folder(plan.merge.run_folder, plan.key) as folder:
+    with float32_products(plan.merge.device), evaluation_folder(plan.merge.run_folder, plan.key) as folder:
         journal = EvaluationJournal.open(folder, plan.identity, [step.name for step in plan.steps], listener)
         seconds = plan.step_seconds
         listener(RunStarted(done=len(journal.committed), total=len(seconds), output=output, step_seconds=seconds))

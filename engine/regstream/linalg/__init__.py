@@ -10,4 +10,5 @@ packed_symmetric.py: a symmetric matrix in one triangle, so that two share a squ
 regression_flops.py: what a regression multiplies
 regression_memory.py: the bytes that these take, from shapes
 solve_report.py: the report of a solve
+split_products.py: products to nearly float64's accuracy by units for bfloat16
 """

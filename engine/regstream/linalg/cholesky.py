@@ -5,19 +5,19 @@ panel.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from regstream.device.matmul_precision import multiplies_into_float32
+from regstream.device.tiles import tiles_of
 from regstream.linalg.packed_symmetric import PackedSymmetric
+from regstream.linalg.split_products import add_split_product
 
 _ITERATIONS = 6
 _REFINEMENTS = 3  # at most
 _CONVERGED = 1e-6  # relative size of a correction after which another would be lost in float32
-#: Rows refined at a time: three copies of them in float64.
-REFINED_ROWS = 256
-_BLOCK = 128  # of the factorisation; wider diagonal blocks would be split among threads
-_SOLVED_COLUMNS = 256  # at a time
 
 
 def cholesky(matrix: PackedSymmetric) -> Tensor | None:
@@ -27,12 +27,13 @@ def cholesky(matrix: PackedSymmetric) -> Tensor | None:
     LAPACK's own. Its bits depend on the number of threads only where those of products do.
     """
     square_II = matrix.mirror_lower()
-    for left in range(0, matrix.width, _BLOCK):
-        block = slice(left, min(left + _BLOCK, matrix.width))
+    at_a_time = tiles_of(square_II.device).factor_columns
+    for left in range(0, matrix.width, at_a_time):
+        block = slice(left, min(left + at_a_time, matrix.width))
         square_II[left:, block].addmm_(square_II[left:, :left], square_II[block, :left].T, alpha=-1)
         diagonal, info = torch.linalg.cholesky_ex(square_II[block, block])
         # The diagonal shows what `info` may not: a NaN or an overflow that passed through.
-        if info.item() != 0 or not bool(torch.isfinite(diagonal.diagonal()).all()):
+        if not bool((info == 0) & torch.isfinite(diagonal.diagonal()).all()):
             return None
         # Within the diagonal blocks the upper triangle is nobody's; beyond them it is the matrix, which stays.
         square_II[block, block] = diagonal
@@ -42,8 +43,8 @@ def cholesky(matrix: PackedSymmetric) -> Tensor | None:
 
 def solve_rows(lower_II: Tensor, rhs_NI: Tensor) -> None:
     """Overwrite each row r of `rhs_NI` by the solution of x L Lᵀ = r, all but small triangles by matrix products."""
-    width = lower_II.shape[0]
-    columns = [slice(left, min(left + _SOLVED_COLUMNS, width)) for left in range(0, width, _SOLVED_COLUMNS)]
+    width, at_a_time = lower_II.shape[0], tiles_of(lower_II.device).solved_columns
+    columns = [slice(left, min(left + at_a_time, width)) for left in range(0, width, at_a_time)]
     for block in columns:
         rhs_NP, diagonal_PP = rhs_NI[:, block], lower_II[block, block]
         rhs_NP.addmm_(rhs_NI[:, : block.start], lower_II[block, : block.start].T, alpha=-1)
@@ -65,21 +66,24 @@ def _substitute(triangle_PP: Tensor, rhs_NP: Tensor, *, upper: bool) -> None:
 def refine_rows(matrix: PackedSymmetric, lower_II: Tensor, rhs_NI: Tensor) -> None:
     """As `solve_rows`, with residuals in float64 fed back until they change nothing (Higham, chapter 12).
 
-    Takes the solution of the float32 matrix to float32's own accuracy while the condition is well below 1e7.
+    Takes the solution of the float32 matrix to float32's own accuracy while the condition is well below 1e7. An
+    accelerator whose float64 is slow forms residuals from split products.
     """
-    for top in range(0, rhs_NI.shape[0], REFINED_ROWS):
-        rows_PI = rhs_NI[top : top + REFINED_ROWS]
+    at_a_time = tiles_of(lower_II.device).refined_rows
+    add_product = partial(add_split_product, matrix) if multiplies_into_float32(lower_II.device) else matrix.multiply
+    for top in range(0, rhs_NI.shape[0], at_a_time):
+        rows_PI = rhs_NI[top : top + at_a_time]
         wanted_PI = rows_PI.double()
         solve_rows(lower_II, rows_PI)
         solution_PI = rows_PI.double()
         residual_PI = torch.empty_like(wanted_PI)
         for _ in range(_REFINEMENTS):
             residual_PI.copy_(wanted_PI)
-            matrix.multiply(solution_PI, residual_PI, -1.0)
+            add_product(solution_PI, residual_PI, -1.0)
             correction_PI = rows_PI.copy_(residual_PI)
             solve_rows(lower_II, correction_PI)
             solution_PI += correction_PI
-            if not float(correction_PI.norm()) > _CONVERGED * float(solution_PI.norm()):
+            if not bool(correction_PI.norm() > _CONVERGED * solution_PI.norm()):
                 break
         rows_PI.copy_(solution_PI)
 
@@ -94,10 +98,9 @@ def condition_estimate(matrix: PackedSymmetric, lower_II: Tensor) -> float:
 
 
 def _rayleigh(applied: Tensor, apply: Callable[[Tensor, Tensor], None]) -> float:
-    growth = 0.0
+    x = applied
     for _ in range(_ITERATIONS):
         x = applied / applied.norm()
         applied = torch.empty_like(x)
         apply(x, applied)
-        growth = float((x * applied).sum())
-    return growth
+    return float((x * applied).sum())

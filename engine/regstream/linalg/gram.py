@@ -14,6 +14,8 @@ from regstream.linalg.packed_symmetric import PackedSymmetric, transpose
 TOKENS_AT_A_TIME = 2048
 #: Tokens that are stored instead of their product, at most.
 MAX_STORED_TOKENS = 2048
+#: Stored tokens of a narrower dtype that are cast at a time, to be multiplied with weights.
+CAST_TOKENS = 512
 
 
 def accumulation_dtype(alpha: float) -> torch.dtype:
@@ -29,7 +31,7 @@ class Gram:
     """XᵀX of one candidate's tokens, in the dtype of its sums and in the order the tokens come.
 
     Products of bfloat16 tokens are exact; only the additions round. Few tokens are stored instead of their
-    product: for fewer than half the inputs, Xᵀ(XDᵀ) is less work than (XᵀX)Dᵀ.
+    product, in the dtype that is multiplied: for fewer than half the inputs, Xᵀ(XDᵀ) is less work than (XᵀX)Dᵀ.
     """
 
     def __init__(self, product: PackedSymmetric, workspace: Workspace, slot: str = "stored tokens") -> None:
@@ -37,7 +39,7 @@ class Gram:
         self.num_tokens = 0
         self.dtype = product.square_II.dtype
         self._product, self._workspace, self._slot = product, workspace, slot
-        self._precision = default_precision(self.dtype)
+        self._precision, self._operands = default_precision(self.dtype), self.dtype
         self.stores, self._expected = False, 0
 
     def reset(self, num_tokens: int) -> None:
@@ -51,6 +53,7 @@ class Gram:
         """Add tokens."""
         before, self.num_tokens = self.num_tokens, self.num_tokens + x_TI.shape[0]
         self._precision = MatmulPrecision(self.dtype, x_TI.dtype)
+        self._operands = self._precision.operand_dtype(x_TI.device)
         if self.stores:
             self._tokens_TI[before:] = x_TI
             return
@@ -60,9 +63,9 @@ class Gram:
                 self._product.add_product(tokens_IT)
 
     def _as_columns(self, x_TI: Tensor) -> Tensor:
-        """Some tokens as columns (I, T); in the workspace unless they have the sums' dtype."""
+        """Some tokens as columns (I, T); in the workspace unless they are multiplied in their own dtype."""
         num_tokens, width = x_TI.shape
-        if x_TI.dtype == self.dtype:
+        if x_TI.dtype == self._operands:
             return x_TI.T
         if self._precision.uses_narrow_units(x_TI.device):
             # Their values are packed anew for each product, and faster where those of one feature lie together.
@@ -77,7 +80,7 @@ class Gram:
         """Of the sum, (I,)."""
         if not self.stores:
             return self._product.diagonal()
-        norm_I: Tensor = torch.linalg.vector_norm(self._tokens_TI, dim=0)
+        norm_I: Tensor = torch.linalg.vector_norm(self._tokens_TI, dim=0, dtype=self.dtype)
         return norm_I.square_()
 
     def add_to(self, total: PackedSymmetric, scale: float) -> None:
@@ -91,13 +94,16 @@ class Gram:
     def multiply(self, rows_NI: Tensor, into_NI: Tensor, scale: float) -> None:
         """Add `rows_NI` times the sum, times `scale`, to `into_NI`."""
         if self.stores:
-            into_NI.addmm_(rows_NI @ self._tokens_TI.T, self._tokens_TI, alpha=scale)
+            is_cast = self._operands != self.dtype
+            for part_TI in self._tokens_TI.split(CAST_TOKENS if is_cast else self.num_tokens):
+                tokens_TI = part_TI.to(self.dtype)
+                into_NI.addmm_(rows_NI @ tokens_TI.T, tokens_TI, alpha=scale)
         else:
             self._product.multiply(rows_NI, into_NI, scale)
 
     @property
     def _tokens_TI(self) -> Tensor:
-        buffer_TI = self._workspace.matrix(self._expected, self._product.width, self.dtype, self._slot)
+        buffer_TI = self._workspace.matrix(self._expected, self._product.width, self._operands, self._slot)
         return buffer_TI[: self.num_tokens]
 
 

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from regstream.device.tiles import tiles_of
 from regstream.linalg.cholesky import solve_rows
 from regstream.linalg.packed_symmetric import PackedSymmetric
 
-#: Rows solved for at a time: a handful of copies of them at once.
-FILTERED_ROWS = 128
 _CORRECTIONS = 6  # at most
 _FILTERS = 2  # how often T is applied to a correction
 _CONVERGED = {torch.float32: 1e-6, torch.float64: 1e-10}  # relative size of the last correction
@@ -44,8 +43,9 @@ class InitialSolution:
     def random_combinations(self, name: str, probe_NO: Tensor) -> Tensor:
         """Combinations of all of a linear's output rows, (N, I)."""
         total_NI = torch.zeros_like(probe_NO[:, :1] * self.unscale_I)
-        for top in range(0, probe_NO.shape[1], FILTERED_ROWS):
-            part_NP = probe_NO[:, top : top + FILTERED_ROWS]
+        at_a_time = tiles_of(probe_NO.device).filtered_rows
+        for top in range(0, probe_NO.shape[1], at_a_time):
+            part_NP = probe_NO[:, top : top + at_a_time]
             total_NI += part_NP @ self.rows(name, slice(top, top + part_NP.shape[1]))
         return total_NI
 
@@ -65,6 +65,6 @@ def correct_rows(matrix: PackedSymmetric, lower_II: Tensor, ridge_I: Tensor, rhs
             solve_rows(lower_II, damped_PI)
             correction_PI -= damped_PI
         solution_PI += correction_PI
-        if not float(correction_PI.norm()) > _CONVERGED[rhs_PI.dtype] * float(solution_PI.norm()):
+        if not bool(correction_PI.norm() > _CONVERGED[rhs_PI.dtype] * solution_PI.norm()):
             break
     rhs_PI.copy_(solution_PI)

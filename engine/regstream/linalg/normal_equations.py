@@ -18,16 +18,15 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from regstream.device.tiles import tiles_of
 from regstream.device.workspace import ROW_PADDING, Workspace
 from regstream.errors import SolveError
 from regstream.linalg.factorisation import MAX_RESIDUAL, Factorisation, factorise
 from regstream.linalg.gram import Gram, accumulation_dtype
-from regstream.linalg.iterated_tikhonov import FILTERED_ROWS, InitialSolution, MeanRows
+from regstream.linalg.iterated_tikhonov import InitialSolution, MeanRows
 from regstream.linalg.packed_symmetric import PackedSymmetric, blocks_width
 from regstream.linalg.solve_report import SolveReport
 
-#: Output rows handled at a time.
-PANEL_ROWS = 1024
 #: An input whose diagonal is below this ratio of the median takes the mean: rounding hides it, and a regression would
 #: give it huge weights.
 DEAD_INPUT_RATIO = torch.finfo(torch.float32).eps ** 2
@@ -47,10 +46,10 @@ class NormalEquations:
         self.group = group
         self.dtype = accumulation_dtype(alpha)
         self._alpha = alpha
-        self._workspace = workspace
+        self._workspace, self._tiles = workspace, tiles_of(workspace.device)
         (self._width,) = {in_features for _, in_features in linears.values()}
         shapes = {"square": (self._width, self._width + ROW_PADDING)}
-        shapes |= dict.fromkeys(("sum", "own"), (self._width, blocks_width(self._width)))
+        shapes |= dict.fromkeys(("sum", "own"), (self._width, blocks_width(self._width, workspace.device)))
         buffers = workspace.buffers(f"sums of {group}", shapes, self.dtype)
         square_II = buffers["square"][:, : self._width]
         self._sum = PackedSymmetric(square_II, buffers["sum"])
@@ -93,7 +92,7 @@ class NormalEquations:
             return
         diagonal_I = self._gram.diagonal()
         for name, rhs_OI in self._rhs_OI.items():
-            for rows in _panels(rhs_OI.shape[0]):
+            for rows in _panels(rhs_OI.shape[0], self._tiles.panel_rows):
                 delta_PI = self._workspace.matrix(rows.stop - rows.start, self._width, self.dtype)
                 delta_PI.copy_(own[name][rows]).sub_(reference[name][rows])
                 self._gram.multiply(delta_PI, rhs_OI[rows], self._alpha * scale)
@@ -112,8 +111,9 @@ class NormalEquations:
         start = InitialSolution(mean, unscale_I)
         factorisation = factorise(self._sum, self._ridge(scale_I), lambda found: self._converges(found, start))
         probes = [probe_NO @ rhs_OI for _, probe_NO, rhs_OI in self._random_probes()]
+        at_a_time = self._tiles.filtered_rows if factorisation.ridge else self._tiles.panel_rows
         for name, rhs_OI in self._rhs_OI.items():
-            for rows in _panels(rhs_OI.shape[0], FILTERED_ROWS if factorisation.ridge else PANEL_ROWS):
+            for rows in _panels(rhs_OI.shape[0], at_a_time):
                 start_PI = start.rows(name, rows) if factorisation.ridge else None
                 factorisation.solve_rows(rhs_OI[rows], start_PI)
         residual = max(
@@ -128,7 +128,7 @@ class NormalEquations:
         dead_I = scale_I == 0
         for name, solution_OI in self._rhs_OI.items():
             solution_OI.mul_(scale_I)
-            for rows in _panels(solution_OI.shape[0]) if bool(dead_I.any()) else ():
+            for rows in _panels(solution_OI.shape[0], self._tiles.panel_rows) if bool(dead_I.any()) else ():
                 solution_OI[rows, dead_I] = mean(name, rows)[:, dead_I]
         return self._rhs_OI, SolveReport(
             group=self.group,
@@ -181,6 +181,6 @@ class NormalEquations:
             yield name, torch.randn(_PROBES, rhs_OI.shape[0], generator=generator).to(rhs_OI), rhs_OI
 
 
-def _panels(num_rows: int, at_a_time: int = PANEL_ROWS) -> Iterator[slice]:
+def _panels(num_rows: int, at_a_time: int) -> Iterator[slice]:
     for start in range(0, num_rows, at_a_time):
         yield slice(start, min(start + at_a_time, num_rows))

@@ -8,25 +8,22 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-#: Columns handled at a time. What lies beyond a panel's diagonal block on the other side is neither formed nor kept.
-PANEL_COLUMNS = 512
-#: Columns of a diagonal block handled at a time: fewer, since there the products form both sides of the diagonal.
-_STRIP_COLUMNS = 128
-#: Rows that become columns at a time: more would leave the caches before all of them are written.
-_TRANSPOSED_ROWS = 256
+from regstream.device.matmul_precision import add_product
+from regstream.device.tiles import tiles_of
 
 
 def transpose(rows_NP: Tensor, into_PN: Tensor) -> Tensor:
     """Write rows as columns, whatever the dtypes; several times as fast as one copy of all of them."""
-    for top in range(0, rows_NP.shape[0], _TRANSPOSED_ROWS):
-        rows = slice(top, top + _TRANSPOSED_ROWS)
+    at_a_time = tiles_of(rows_NP.device).transposed_rows
+    for top in range(0, rows_NP.shape[0], at_a_time):
+        rows = slice(top, top + at_a_time)
         into_PN[:, rows].copy_(rows_NP[rows].T)
     return into_PN
 
 
-def blocks_width(width: int) -> int:
-    """The columns of the tensor that takes the diagonal blocks of a matrix."""
-    return min(width, PANEL_COLUMNS)
+def blocks_width(width: int, device: torch.device) -> int:
+    """The columns of the tensor that takes the diagonal blocks of a matrix on a device."""
+    return min(width, tiles_of(device).panel_columns)
 
 
 class PackedSymmetric:
@@ -36,9 +33,10 @@ class PackedSymmetric:
     """
 
     def __init__(self, square_II: Tensor, blocks_IP: Tensor) -> None:
-        """`blocks_IP` is (I, `blocks_width(I)`): the rows of each diagonal block, one under the other."""
+        """`blocks_IP` is (I, `blocks_width`): the rows of each diagonal block, one under the other."""
         self.square_II = square_II
         self._blocks_IP = blocks_IP
+        self._tiles = tiles_of(square_II.device)
 
     @property
     def width(self) -> int:
@@ -51,10 +49,10 @@ class PackedSymmetric:
             self.square_II[above, panel].zero_()
 
     def add_product(self, x_IT: Tensor, scale: float = 1.0) -> None:
-        """Add XᵀX times `scale`, of tokens as columns."""
+        """Add XᵀX times `scale`, of tokens as columns; in this matrix's dtype or in one that is multiplied into it."""
         for above, panel, block_PP in self._panels():
-            self.square_II[above, panel].addmm_(x_IT[above], x_IT[panel].T, alpha=scale)
-            _add_product(block_PP, x_IT[panel], scale)
+            add_product(self.square_II[above, panel], x_IT[above], x_IT[panel].T, scale=scale)
+            self._add_to_block(block_PP, x_IT[panel], scale)
 
     def add(self, other: "PackedSymmetric", scale: float) -> None:
         """Add another one of the same width, times `scale`."""
@@ -86,6 +84,14 @@ class PackedSymmetric:
             into_NP.addmm_(rows_NI[:, above], self.square_II[above, panel].to(dtype), alpha=scale)
             into_NP.addmm_(rows_NI[:, below], self.square_II[panel, below].to(dtype).T, alpha=scale)
 
+    def strips(self, most_rows: int) -> Iterator[tuple[slice, Tensor]]:
+        """Copies of some rows at a time, whole, (rows, I)."""
+        for above, panel, block_PP in self._panels():
+            for top in range(panel.start, panel.stop, most_rows):
+                rows = slice(top, min(top + most_rows, panel.stop))
+                block_RP = block_PP[top - panel.start : rows.stop - panel.start]
+                yield rows, torch.cat([self.square_II[above, rows].T, block_RP, self.square_II[rows, panel.stop :]], 1)
+
     def mirror_lower(self) -> Tensor:
         """The square, with this matrix's lower triangle written over whatever was there, diagonal included."""
         for above, panel, block_PP in self._panels():
@@ -95,14 +101,14 @@ class PackedSymmetric:
 
     def _panels(self) -> Iterator[tuple[slice, slice, Tensor]]:
         """Of each panel: the rows above its diagonal block, its columns, and its diagonal block."""
-        for left in range(0, self.width, PANEL_COLUMNS):
-            panel = slice(left, min(left + PANEL_COLUMNS, self.width))
+        for left in range(0, self.width, self._tiles.panel_columns):
+            panel = slice(left, min(left + self._tiles.panel_columns, self.width))
             yield slice(0, left), panel, self._blocks_IP[panel, : panel.stop - left]
 
-
-def _add_product(block_PP: Tensor, x_PT: Tensor, scale: float) -> None:
-    """Add XᵀX times `scale` to a symmetric matrix that is kept whole."""
-    for left in range(0, block_PP.shape[0], _STRIP_COLUMNS):
-        strip = slice(left, min(left + _STRIP_COLUMNS, block_PP.shape[0]))
-        block_PP[: strip.stop, strip].addmm_(x_PT[: strip.stop], x_PT[strip].T, alpha=scale)
-        block_PP[strip, :left] = block_PP[:left, strip].T
+    def _add_to_block(self, block_PP: Tensor, x_PT: Tensor, scale: float) -> None:
+        """Add XᵀX times `scale` to a diagonal block, which is kept whole."""
+        at_a_time = self._tiles.strip_columns
+        for left in range(0, block_PP.shape[0], at_a_time):
+            strip = slice(left, min(left + at_a_time, block_PP.shape[0]))
+            add_product(block_PP[: strip.stop, strip], x_PT[: strip.stop], x_PT[strip].T, scale=scale)
+            block_PP[strip, :left] = block_PP[:left, strip].T

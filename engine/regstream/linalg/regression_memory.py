@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from regstream.device.matmul_precision import MatmulPrecision, multiplies_into_float32
+from regstream.device.tiles import tiles_of
 from regstream.device.workspace import ROW_PADDING
-from regstream.linalg.cholesky import REFINED_ROWS
-from regstream.linalg.gram import TOKENS_AT_A_TIME, accumulation_dtype, stores_tokens
-from regstream.linalg.iterated_tikhonov import FILTERED_ROWS
-from regstream.linalg.normal_equations import PANEL_ROWS
-from regstream.linalg.packed_symmetric import PANEL_COLUMNS, blocks_width
+from regstream.linalg.gram import CAST_TOKENS, TOKENS_AT_A_TIME, accumulation_dtype, stores_tokens
+from regstream.linalg.packed_symmetric import blocks_width
+from regstream.linalg.split_products import COLUMNS, INNER, NUM_PIECES
 
 #: (out, in) by linear, of one input group.
 LinearShapes = Mapping[str, tuple[int, int]]
@@ -17,40 +17,81 @@ LinearShapes = Mapping[str, tuple[int, int]]
 _FILTERED_COPIES = 10
 
 
+#: Of a value that is split, at once: itself, what is left of it, two temporaries, all pieces, and those side by side.
+_SPLIT_COPIES, _SPLIT_BYTES = 4, 2 * NUM_PIECES * torch.bfloat16.itemsize
+
+
 def regression_bytes(
-    groups: Sequence[LinearShapes], *, alpha: float, tokens: Sequence[int], largest_batch: int, dtype: torch.dtype
+    groups: Sequence[LinearShapes],
+    *,
+    alpha: float,
+    tokens: Sequence[int],
+    largest_batch: int,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> dict[str, int]:
     """What the normal equations of some groups hold together; `tokens` by candidate, of activations of a dtype."""
     sums = accumulation_dtype(alpha)
+    operands = MatmulPrecision(sums, dtype).operand_dtype(device)
     widths = [_width(shapes) for shapes in groups]
     stored = [max((n for n in tokens if stores_tokens(n, width)), default=0) for width in widths]
-    values = {
+    stored_values = sum(n * (width + ROW_PADDING) for n, width in zip(stored, widths, strict=True))
+    multiplied = max(
+        _multiplied_values(shapes, n, device, is_cast=operands != sums)
+        for shapes, n in zip(groups, stored, strict=True)
+    )
+    squares = sum(width * (width + ROW_PADDING + 2 * blocks_width(width, device)) for width in widths)
+    scratch = max(_scratch_values(shapes, largest_batch, device, is_cast=dtype != operands) for shapes in groups)
+    return {
         # Two symmetric matrices share a square: the sum over all candidates and one candidate's own.
-        "Gram sums": sum(width * (width + ROW_PADDING + 2 * blocks_width(width)) for width in widths),
-        "right-hand sides": sum(out * width for shapes in groups for out, width in shapes.values()),
-        "stored tokens": sum(n * (width + ROW_PADDING) for n, width in zip(stored, widths, strict=True)),
-        "scratch": max(_scratch_values(shapes, largest_batch, is_cast=dtype != sums) for shapes in groups),
+        "Gram sums": squares * sums.itemsize,
+        "right-hand sides": sum(out * width for shapes in groups for out, width in shapes.values()) * sums.itemsize,
+        "stored tokens": stored_values * operands.itemsize + multiplied * sums.itemsize,
+        "scratch": scratch * sums.itemsize,
     }
-    return {name: count * sums.itemsize for name, count in values.items()}
 
 
-def refinement_bytes(shapes: LinearShapes, *, alpha: float, transposed: bool) -> int:
-    """Rows in float64 three times, and a panel of the matrix in float64.
+def solve_bytes(shapes: LinearShapes, *, alpha: float, transposed: bool, device: torch.device) -> int:
+    """What a factorisation takes, and then rows in refinement or on their way to the solution of a singular system."""
+    refinement = _refinement_bytes(shapes, alpha=alpha, transposed=transposed, device=device)
+    if device.type == "cpu":
+        return refinement  # a factorisation's panels are narrow, and among those of every step
+    columns = tiles_of(device).factor_columns
+    factor = 2 * (_width(shapes) + columns) * columns * accumulation_dtype(alpha).itemsize
+    return max(factor, refinement)
+
+
+def _refinement_bytes(shapes: LinearShapes, *, alpha: float, transposed: bool, device: torch.device) -> int:
+    """Rows in float64 three times, and a panel of the matrix in float64, or pieces of it and of the rows.
 
     Sums in float64 may be singular: rows on their way to a solution, and of what is read again for its mean a whole
     tensor where it is stored transposed.
     """
-    width = _width(shapes)
+    width, tiles = _width(shapes), tiles_of(device)
     if accumulation_dtype(alpha) == torch.float64:
         read_whole = max(out for out, _ in shapes.values()) * width if transposed else 0
-        return (_FILTERED_COPIES * FILTERED_ROWS * width + read_whole) * 8
-    return (3 * REFINED_ROWS + PANEL_COLUMNS) * width * 8
+        return (_FILTERED_COPIES * tiles.filtered_rows * width + read_whole) * 8
+    rows = 3 * tiles.refined_rows * width * 8
+    if not multiplies_into_float32(device):
+        return rows + tiles.panel_columns * width * 8
+    strip = INNER * width * (_SPLIT_COPIES * 4 + _SPLIT_BYTES)
+    rows_of_strip = INNER * (_SPLIT_COPIES * 8 + _SPLIT_BYTES)
+    return rows + strip + tiles.refined_rows * (rows_of_strip + min(width, COLUMNS) * (4 + 8))
 
 
-def _scratch_values(shapes: LinearShapes, largest_batch: int, *, is_cast: bool) -> int:
+def _multiplied_values(shapes: LinearShapes, num_tokens: int, device: torch.device, *, is_cast: bool) -> int:
+    """Stored tokens that are multiplied with rows of a candidate's difference, cast or not, and the product."""
+    if device.type == "cpu":
+        return 0  # among the panels of every step
+    at_a_time = min(num_tokens, CAST_TOKENS) if is_cast else num_tokens
+    num_rows = min(max(out for out, _ in shapes.values()), tiles_of(device).panel_rows)
+    return at_a_time * (num_rows + (_width(shapes) if is_cast else 0))
+
+
+def _scratch_values(shapes: LinearShapes, largest_batch: int, device: torch.device, *, is_cast: bool) -> int:
     """Tokens on their way to a product in another dtype; later rows of a candidate's difference."""
     width = _width(shapes)
-    differences = min(max(out for out, _ in shapes.values()), PANEL_ROWS) * (width + ROW_PADDING)
+    differences = min(max(out for out, _ in shapes.values()), tiles_of(device).panel_rows) * (width + ROW_PADDING)
     if not is_cast:
         return differences
     num_tokens = min(largest_batch, TOKENS_AT_A_TIME)

@@ -68,11 +68,12 @@ class LinearGroup:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenCounts:
-    """How many tokens the calibration sets have, and the dtype of activations."""
+    """How many tokens the calibration sets have, and the dtype and device of activations."""
 
     candidates: Sequence[int]
     largest_batch: int
     dtype: "torch.dtype"
+    device: "torch.device"
 
 
 class GroupStatistics(Protocol):
@@ -161,9 +162,9 @@ class Method(ABC):
         del groups, tokens
         return {}
 
-    def solve_bytes(self, group: LinearGroup) -> int:
-        """Bytes that a solve takes beside `memory_terms` while it runs."""
-        del group
+    def solve_bytes(self, group: LinearGroup, device: "torch.device") -> int:
+        """Bytes that a solve takes on a device beside `memory_terms` while it runs."""
+        del group, device
         return 0
 
     def sums_dtype(self) -> "torch.dtype":

@@ -59,13 +59,14 @@ class RegMean(Method):
             tokens=tokens.candidates,
             largest_batch=tokens.largest_batch,
             dtype=tokens.dtype,
+            device=tokens.device,
         )
 
-    def solve_bytes(self, group: LinearGroup) -> int:
+    def solve_bytes(self, group: LinearGroup, device: "torch.device") -> int:
         """Rows in refinement, or on their way to a solution of a singular system."""
-        from regstream.linalg.regression_memory import refinement_bytes
+        from regstream.linalg.regression_memory import solve_bytes
 
-        return refinement_bytes(group.shapes, alpha=self.options.alpha, transposed=group.transposed)
+        return solve_bytes(group.shapes, alpha=self.options.alpha, transposed=group.transposed, device=device)
 
     def sums_dtype(self) -> "torch.dtype":
         """Float32, or float64 where alpha leaves the condition unbounded."""

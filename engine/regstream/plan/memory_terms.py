@@ -160,7 +160,7 @@ def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[
     if step.kind == "stem":
         return {"batch": merge.forward_memory.stem_bytes}
     batch = merge.forward_memory.block_bytes(step.shapes)
-    solve = max((merge.method.solve_bytes(step.linear_group(group)) for group in groups), default=0)
+    solve = max((merge.method.solve_bytes(step.linear_group(group), merge.device) for group in groups), default=0)
     return {"batch": batch} if batch >= solve else {"solve": solve}
 
 

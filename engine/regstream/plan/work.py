@@ -71,5 +71,8 @@ def token_counts(merge: OpenedMerge) -> TokenCounts:
     """The tokens of all calibration sets."""
     counts = [[batch.num_tokens for batch in candidate.rows.batches] for candidate in merge.candidates]
     return TokenCounts(
-        candidates=list(map(sum, counts)), largest_batch=max(map(max, counts)), dtype=merge.compute_dtype
+        candidates=list(map(sum, counts)),
+        largest_batch=max(map(max, counts)),
+        dtype=merge.compute_dtype,
+        device=merge.device,
     )

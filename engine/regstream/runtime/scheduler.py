@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from regstream.device.matmul_precision import float32_products
 from regstream.device.memory import measured_peak
 from regstream.errors import ResumeError
 from regstream.events import Listener, RunFinished, RunStarted, StepCommitted, StepStarted, Warned, ignore_event
@@ -57,7 +58,8 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
 
 def _run_steps(plan: Plan, journal: Journal, inputs: InputFiles, listener: Listener) -> None:
     context = StepContext(plan, listener, journal.shards)
-    with plan.prefetcher.running(plan.step_shards, listener):  # downloads shards before their step, evicts them after
+    # Shards are downloaded before their step, and evicted after.
+    with float32_products(plan.device), plan.prefetcher.running(plan.step_shards, listener):
         for step in plan.steps[len(journal.committed) :]:  # the steps that the journal lacks
             listener(StepStarted(index=step.index, name=step.name, work=progress_units(step, plan)))
             context.reset_step(step)
