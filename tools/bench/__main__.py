@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from bench import memory, scale, speed
+from bench import memory, paper_roofline, scale, speed
 
 COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "projections": memory.projections,
@@ -20,6 +20,7 @@ COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "side-by-side": memory.side_by_side,
     "whole": memory.whole,
     "scale": scale.scale,
+    "paper-roofline": paper_roofline.paper_roofline,
     "wide": speed.wide,
     "narrow": speed.narrow,
     "narrow-float32": speed.narrow_float32,

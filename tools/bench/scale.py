@@ -28,10 +28,10 @@ def scale() -> Iterator[str]:
     yield "| K = 5, 64 rows of 2,048 tokens each, one a batch | " + " | ".join(f"{size} GiB" for size in DEVICES) + " |"
     yield "|---|" + "---|" * len(DEVICES)
     for model in MODELS:
-        manifest = _manifest(model)
-        cells = [_cell(_plan(manifest, f"{size}GiB")) for size in DEVICES]
+        manifest = manifest_of(model)
+        cells = [_cell(plan_on(manifest, f"{size}GiB")) for size in DEVICES]
         yield f"| {model} | " + " | ".join(cells) + " |"
-    plan = _plan(_manifest(MODELS[-1]), "24GiB")
+    plan = plan_on(manifest_of(MODELS[-1]), "24GiB")
     yield ""
     yield f"{MODELS[-1]}: reads {format_bytes(plan.read_bytes)}, takes {format_bytes(plan.disk_bytes)} of disk"
 
@@ -47,14 +47,14 @@ def _cell(plan: Plan) -> str:
     return f"{needed}, host {host}" + (f", {passes} passes" if passes > 1 else "")
 
 
-def _plan(manifest: Path, device_memory: str) -> Plan:
+def plan_on(manifest: Path, device_memory: str) -> Plan:
     text = manifest.read_text().partition("[resources]")[0]
     resources = f'[resources]\ndevice = "cuda"\ndevice_memory = "{device_memory}"\nhost_memory = "16GiB"\n'
     manifest.write_text(text + resources)
     return make_plan(read_manifest(manifest), for_this_machine=False)
 
 
-def _manifest(model: str) -> Path:
+def manifest_of(model: str) -> Path:
     folder = WORK / "hollow" / model
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
