@@ -72,4 +72,5 @@ def _power_above(values: Tensor, dim: int) -> Tensor:
     """The power of two above the largest magnitude along a dimension, which is kept; of less than 2^-100 that one's."""
     largest = torch.linalg.vector_norm(values, float("inf"), dim=dim, keepdim=True)
     largest = largest.clamp_(min=2.0**-100)
-    return largest / torch.frexp(largest).mantissa
+    power: Tensor = largest / torch.frexp(largest).mantissa
+    return power
