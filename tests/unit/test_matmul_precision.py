@@ -1,7 +1,8 @@
 """Products of narrow values: exact whatever units form them, and nothing else is narrowed."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ import torch
 from torch import Tensor
 
 from matrices import dense, empty
+from merging import make_merge
 from regstream.device.matmul_precision import MatmulPrecision, default_precision, float32_products
 from regstream.device.workspace import Workspace
 from regstream.linalg.gram import Gram
-from simulated_device import NAME, simulated_device
+from simulated_device import NAME, Simulated, simulated_device
 
 NARROW = MatmulPrecision(torch.float32, torch.bfloat16)
 
@@ -72,21 +74,58 @@ def test_what_was_set_is_set_again() -> None:
         assert backend.fp32_precision == before
 
 
-def test_a_run_on_cuda_keeps_the_digits_of_float32_and_leaves_settings_as_they_were() -> None:
+def cuda_settings() -> dict[str, object]:
+    """How torch forms products on CUDA, as it tells on any machine, by its older names and its newer ones."""
     backends: Any = torch.backends  # untyped
-    settings = [
-        (backends.cuda.matmul, "fp32_precision", "ieee"),
-        (backends.cudnn.conv, "fp32_precision", "ieee"),
-        (backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False),
-        (backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", False),
-    ]
-    before = [getattr(backend, name) for backend, name, _ in settings]
-    with float32_products(torch.device("cuda")):
-        assert all(getattr(backend, name) == value for backend, name, value in settings)
-    assert [getattr(backend, name) for backend, name, _ in settings] == before
-    with pytest.raises(KeyError), float32_products(torch.device("cuda")):
+    return {
+        "matmul": backends.cuda.matmul.fp32_precision,
+        "convolution": backends.cudnn.conv.fp32_precision,
+        "matmul, TF32": backends.cuda.matmul.allow_tf32,
+        "cuDNN, TF32": backends.cudnn.allow_tf32,
+        "bfloat16": backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
+        "float16": backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
+    }
+
+
+@pytest.fixture(params=["as torch comes", "TF32"])
+def tf32(request: pytest.FixtureRequest) -> Iterator[None]:
+    """TF32 for convolutions alone, or for all products."""
+    backends: Any = torch.backends  # untyped
+    before = backends.cuda.matmul.fp32_precision
+    if request.param == "TF32":
+        backends.cuda.matmul.allow_tf32 = True
+    yield
+    backends.cuda.matmul.allow_tf32 = False
+    backends.cuda.matmul.fp32_precision = before
+
+
+@pytest.mark.usefixtures("tf32")
+def test_a_run_on_cuda_keeps_the_digits_of_float32_and_leaves_settings_as_they_were() -> None:
+    before, device = cuda_settings(), torch.device("cuda")
+    with float32_products(device):
+        inside = cuda_settings()
+    assert not any(value in ("tf32", True) for value in inside.values())
+    assert cuda_settings() == before
+    with pytest.raises(KeyError), float32_products(device):
         raise KeyError
-    assert [getattr(backend, name) for backend, name, _ in settings] == before
+    assert cuda_settings() == before
+
+
+def test_a_run_forms_all_products_of_a_device_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered = list[bool]()
+
+    @contextmanager
+    def float32_products() -> Iterator[None]:
+        entered.append(True)
+        yield
+        entered[-1] = False
+
+    with simulated_device() as counts:
+        monkeypatch.setattr(Simulated, "float32_products", float32_products)
+        resources = f'device = "{NAME}"\ncompute_dtype = "bfloat16"'
+        make_merge(tmp_path, num_rows=2, merge={"method": "regmean"}, resources=resources).run()
+        assert counts.num_narrow_products > 0
+    assert entered == [False]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -100,7 +139,7 @@ def test_a_device_takes_narrow_tokens_as_they_are_and_is_not_waited_for(dtype: t
         gram.reset(num_tokens)
         held, waits, sent = counts.held_bytes, counts.num_waits, counts.sent_bytes
         counts.peak_bytes = held
-        for part_TI in x_TI.split(1000):
+        for part_TI in torch.split(x_TI, 1000):
             gram.add(part_TI)
         gram.add_to(total, 0.5)
         # Stored tokens are a copy, in their own dtype, with gaps between rows; of others there is none.

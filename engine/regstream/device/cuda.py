@@ -11,14 +11,11 @@ from regstream.device.accelerator import Accelerator, Copies, Mark
 
 _CUDA: Any = torch.cuda  # largely untyped
 _BACKENDS: Any = torch.backends
-#: Settings under which products keep their digits. By default a convolution rounds float32 to TF32's 11 bits, and parts
-#: of a long sum are added in the narrower dtype of the result.
-_FLOAT32_SETTINGS: tuple[tuple[Any, str, Any], ...] = (
-    (_BACKENDS.cuda.matmul, "fp32_precision", "ieee"),
-    (_BACKENDS.cudnn.conv, "fp32_precision", "ieee"),
-    (_BACKENDS.cuda.matmul, "allow_bf16_reduced_precision_reduction", False),
-    (_BACKENDS.cuda.matmul, "allow_fp16_reduced_precision_reduction", False),
-)
+_MATMUL, _CUDNN = _BACKENDS.cuda.matmul, _BACKENDS.cudnn
+#: What may round float32 to TF32's 11 bits; convolutions do by default.
+_FLOAT32_USERS = (_MATMUL, _CUDNN.conv, _CUDNN.rnn)
+#: What may add parts of a long sum in the narrower dtype of its terms.
+_REDUCTIONS = ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
 
 
 class CudaMark:
@@ -88,14 +85,23 @@ class Cuda(Accelerator):
     @classmethod
     @contextmanager
     def float32_products(cls) -> Iterator[None]:
-        before = [getattr(backend, name) for backend, name, _ in _FLOAT32_SETTINGS]
+        precisions = [user.fp32_precision for user in _FLOAT32_USERS]
+        reductions = [getattr(_MATMUL, name) for name in _REDUCTIONS]
         try:
-            for backend, name, value in _FLOAT32_SETTINGS:
-                setattr(backend, name, value)
+            _allow_tf32(matmul=False, cudnn=False)
+            for user in _FLOAT32_USERS:
+                if user.fp32_precision == "tf32":  # by a setting for all of them
+                    user.fp32_precision = "ieee"
+            for name in _REDUCTIONS:
+                setattr(_MATMUL, name, False)
             yield
         finally:
-            for (backend, name, _), value in zip(_FLOAT32_SETTINGS, before, strict=True):
-                setattr(backend, name, value)
+            _allow_tf32(matmul=precisions[0] == "tf32", cudnn=precisions[1] == "tf32")
+            for user, precision in zip(_FLOAT32_USERS, precisions, strict=True):
+                if user.fp32_precision != precision:
+                    user.fp32_precision = precision
+            for name, is_allowed in zip(_REDUCTIONS, reductions, strict=True):
+                setattr(_MATMUL, name, is_allowed)
 
     @property
     def name(self) -> str:
@@ -138,3 +144,8 @@ class Cuda(Accelerator):
 
     def copies(self) -> Copies:
         return CudaCopies(self.device)
+
+
+def _allow_tf32(*, matmul: bool, cudnn: bool) -> None:
+    """By the older names: torch keeps the newer ones equal to these, and refuses to read these where others are set."""
+    _MATMUL.allow_tf32, _CUDNN.allow_tf32 = matmul, cudnn

@@ -95,7 +95,7 @@ class Gram:
         """Add `rows_NI` times the sum, times `scale`, to `into_NI`."""
         if self.stores:
             is_cast = self._operands != self.dtype
-            for part_TI in self._tokens_TI.split(CAST_TOKENS if is_cast else self.num_tokens):
+            for part_TI in torch.split(self._tokens_TI, CAST_TOKENS if is_cast else self.num_tokens):
                 tokens_TI = part_TI.to(self.dtype)
                 into_NI.addmm_(rows_NI @ tokens_TI.T, tokens_TI, alpha=scale)
         else:
