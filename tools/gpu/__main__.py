@@ -18,11 +18,12 @@ def main() -> int:
         print(f"tools/gpu_check: {sys.executable} lacks {', '.join(problems)}; set PYTHON, or install them")
         return UNUSABLE
     from gpu.check import NoDevice, check
+    from gpu.report import CheckFailed
     from gpu.setting import CARD, DRY_RUN
 
     try:
         return check(DRY_RUN if arguments.dry_run else CARD)
-    except NoDevice as problem:
+    except (CheckFailed, NoDevice) as problem:
         print(f"tools/gpu_check: {problem}")
         return UNUSABLE
 

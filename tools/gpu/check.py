@@ -6,6 +6,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,12 +23,12 @@ from regstream.plan.memory_terms import CONTEXT_BYTES
 from regstream.units import format_bytes
 
 Part = Callable[[Setting, Machine, Deadline], Iterator[Row]]
-#: Seconds that each may take: together with the machine's description, less than eight minutes.
+#: Seconds that each may take: together with two tries to describe the machine, eight minutes.
 PARTS: dict[str, tuple[Part, float]] = {
-    "beside the CPU": (beside_cpu, 30),
-    "narrow": (full_width.narrow, 105),
+    "beside the CPU": (beside_cpu, 40),
+    "narrow": (full_width.narrow, 100),
     "resume": (resume, 65),
-    "wide": (full_width.wide, 140),
+    "wide": (full_width.wide, 135),
     "tests": (marked_tests, 80),
 }
 _DESCRIBE_SECONDS = 30
@@ -43,6 +44,7 @@ def check(setting: Setting) -> int:
 
     Raises:
         NoDevice: there is none.
+        CheckFailed: it does not compute.
     """
     machine = _machine(setting.device)
     rows, lines = [], heading(machine)
@@ -59,14 +61,15 @@ def check(setting: Setting) -> int:
 
 
 def _machine(device: str) -> Machine:
-    try:
-        said = Child(device, describe, device).wait(Deadline(_DESCRIBE_SECONDS))
-    except CheckFailed as failure:
-        print(f"{failure}; in new interpreters from here on", file=sys.stderr)
-        use_new_interpreters()
-        said = Child(device, describe, device).wait(Deadline(_DESCRIBE_SECONDS))
-    told = json.loads(said.splitlines()[-1])
-    if told is None:
+    with suppress(CheckFailed, NoDevice):
+        return _described(device)
+    use_new_interpreters()  # an import may have started CUDA, which then seems broken, or not there
+    return _described(device)
+
+
+def _described(device: str) -> Machine:
+    said = Child(device, describe, device).wait(Deadline(_DESCRIBE_SECONDS))
+    if (told := json.loads(said.splitlines()[-1])) is None:
         raise NoDevice(f"torch finds no {device} device; --dry-run goes through everything on a simulated one")
     return Machine(**told)
 

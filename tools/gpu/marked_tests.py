@@ -15,7 +15,7 @@ from gpu.report import Row
 from gpu.setting import Setting
 
 #: Of the part's time, what ending the last test may take.
-_SPARE_SECONDS = 10
+SPARE_SECONDS = 10
 _OPTIONS = ("-q", "-p", "no:cacheprovider", "--continue-on-collection-errors", "-c", str(ROOT / "pyproject.toml"))
 
 
@@ -27,7 +27,7 @@ def marked_tests(setting: Setting, machine: Machine, deadline: Deadline) -> Iter
         yield Row(name, "not run: pytest is not installed")
         return
     # On no device: the tests choose theirs.
-    said = Child("", run_tests, setting.tests, deadline.left - _SPARE_SECONDS).wait(deadline)
+    said = Child("", run_tests, setting.tests, deadline.left - SPARE_SECONDS).wait(deadline)
     outcome = json.loads(said.splitlines()[-1])
     told = ", ".join(f"{number} {kind}" for kind, number in outcome["counts"].items())
     not_reached = outcome["collected"] - sum(outcome["counts"].values())
