@@ -11,7 +11,7 @@ UNUSABLE, INTERRUPTED = 4, 130
 
 
 def main() -> int:
-    """The exit code: 0 if every row is ok, 1 if one is not, 4 if a library or the device is missing, 130 after Ctrl-C."""
+    """The exit code: 0 if every row is ok, 1 if not, 4 if a library or the device is missing, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="tools/gpu_check", description="Checks regstream on a CUDA card.")
     parser.add_argument("--dry-run", action="store_true", help="on a simulated device, tiny, within a minute")
     arguments = parser.parse_args()
