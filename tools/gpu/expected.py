@@ -1,4 +1,4 @@
-"""What is to be expected of a merge: the plan's time, and how long the device's product takes for as many FLOP."""
+"""What is to be expected of a merge: the plan's peaks and time, and the device's own time for as many FLOP."""
 
 import json
 from pathlib import Path
@@ -9,6 +9,12 @@ from regstream.plan.planning import make_plan
 
 
 def expect(manifest: Path) -> None:
-    """Print both as JSON, in seconds."""
+    """Print it as JSON, in seconds and bytes; the context is a part of the device's peak."""
     plan = make_plan(read_manifest(manifest), for_this_machine=False)
-    print(json.dumps({"plan": sum(plan.step_seconds), "product": sum(product_seconds(manifest).values())}))
+    expected = {
+        "plan_seconds": sum(plan.step_seconds),
+        "product_seconds": sum(product_seconds(manifest).values()),
+        "device_bytes": plan.projected_bytes(plan.peak_step, "device"),
+        "context_bytes": plan.projections[plan.peak_step.index].terms["device"]["context"],
+    }
+    print(json.dumps(expected))
