@@ -1,7 +1,8 @@
 """RegMean++ as it is usually written: everything in memory, a Gram matrix a linear, an explicit inverse.
 
-What the engine is compared with, in memory and in time: `python -m bench.baseline MANIFEST OUTPUT`. Written to be
-plain, not to be slow: candidates are summed as they come, nothing is computed that the method does not ask for.
+What the engine is compared with, in memory and in time: `python -m bench.baseline MANIFEST OUTPUT`, on the manifest's
+device. Written to be plain, not to be slow: candidates are summed as they come, nothing is computed that the method
+does not ask for.
 """
 
 import sys
@@ -19,7 +20,6 @@ from regstream.manifest.read_manifest import read_manifest
 
 #: Batch by batch what enters a block, and the arguments beside it, which all blocks share.
 State = list[tuple[Tensor, tuple[Any, ...], Mapping[str, Any]]]
-_CPU = torch.device("cpu")
 
 
 class _Caught(Exception):
@@ -30,10 +30,11 @@ class _Caught(Exception):
 def merge(manifest_path: Path, output: Path) -> None:
     """Merge what a manifest names and save the result."""
     manifest = read_manifest(manifest_path)
+    device = torch.device(manifest.resources.device or "cpu")
     assert manifest.merge.base.folder is not None
     base = open_checkpoint("base", manifest.merge.base.folder)
     model_class: Any = CLIPVisionModel if base.family.modality == "pixel_values" else AutoModelForCausalLM
-    merged = _load(model_class, manifest.merge.base.folder)
+    merged = _load(model_class, manifest.merge.base.folder, device)
     path = base.family.blocks
     blocks: Any = merged.get_submodule(path)
     widest = max(max(weight.shape) for weight in blocks[0].parameters() if weight.dim() == 2)
@@ -42,7 +43,7 @@ def merge(manifest_path: Path, output: Path) -> None:
         assert candidate.model is not None
         assert candidate.model.folder is not None
         assert candidate.calibration is not None
-        candidates.append(_load(model_class, candidate.model.folder))
+        candidates.append(_load(model_class, candidate.model.folder, device))
         sets.append(
             load_calibration(
                 candidate.calibration, family=base.family, config=base.model_config, base=base.folder,
@@ -62,13 +63,13 @@ def merge(manifest_path: Path, output: Path) -> None:
         for state in states:
             for batch, (hidden, args, kwargs) in enumerate(state):
                 state[batch] = (_first(block(hidden, *args, **kwargs)), args, kwargs)
-    merged.save_pretrained(output)
+    merged.to("cpu").save_pretrained(output)
 
 
-def _load(model_class: Any, folder: Path) -> Any:
+def _load(model_class: Any, folder: Path, device: torch.device) -> Any:
     model = model_class.from_pretrained(folder, dtype="auto", local_files_only=True).train(False)
     model.config.use_cache = False
-    return model
+    return model.to(device)
 
 
 def _caught(model: Any, block: nn.Module, rows: CalibrationSet) -> State:
@@ -82,7 +83,7 @@ def _caught(model: Any, block: nn.Module, rows: CalibrationSet) -> State:
     handle = block.register_forward_pre_hook(catch, with_kwargs=True)
     for index in range(len(rows.batches)):
         try:
-            model(**rows.inputs(index, dtype=model.dtype, device=_CPU))
+            model(**rows.inputs(index, dtype=model.dtype, device=model.device))
         except _Caught:
             continue
     handle.remove()

@@ -98,11 +98,11 @@ def adapters() -> Iterator[str]:
 def budget(*sizes: str) -> Iterator[str]:
     """The same merge under budgets that the kernel enforces: does it run, and are the bytes the same?"""
     taken, _ = merge(WIDE)
-    bytes_before = _digest(MERGE / "merged")
+    bytes_before = digest(MERGE / "merged")
     yield f"- {WIDE.name}: no budget: peak {format_bytes(taken.peak_bytes)}"
     for size in sizes or ("4GiB", "3GiB"):
         taken, steps = merge(replace(WIDE, host_memory=size), limit_bytes=parse_bytes(size))
-        same = "the same bytes" if _digest(MERGE / "merged") == bytes_before else "other bytes"
+        same = "the same bytes" if digest(MERGE / "merged") == bytes_before else "other bytes"
         projected = format_bytes(max(projected for _, projected in steps.values()))
         yield f"- limit {size}: peak {format_bytes(taken.peak_bytes)}, projected {projected}; {same}"
 
@@ -128,7 +128,8 @@ def side_by_side() -> Iterator[str]:
         )
 
 
-def _digest(folder: Path) -> str:
+def digest(folder: Path) -> str:
+    """The SHA-256 of all shards of a result."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:

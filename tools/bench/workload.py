@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from synthetic.shapes import SHAPES
 
 ROOT = Path(__file__).parents[2]
-WORK = ROOT / "build" / "bench"
+#: Where everything is made; `BENCH_WORK` names another folder, on a larger disk.
+WORK = Path(os.environ.get("BENCH_WORK", ROOT / "build" / "bench"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class Workload:
     distinct: int = 2  # how many candidates are files of their own; further ones are links to them
     adapters: bool = False  # whether candidates are adapters on the base
     host_memory: str | None = None
+    device: str = "cpu"
 
     @property
     def is_vision(self) -> bool:
@@ -75,7 +77,7 @@ class Workload:
             text += self._calibration(folder, index)
             if self.batch_rows is not None:
                 text += f"batch_rows = {self.batch_rows}\n"
-        text += '[resources]\ndevice = "cpu"\n'
+        text += f'[resources]\ndevice = "{self.device}"\n'
         if self.host_memory:
             text += f'host_memory = "{self.host_memory}"\n'
         (folder / "manifest.toml").write_text(text)

@@ -1,4 +1,7 @@
-"""Configs of published models, as far as shapes depend on them (from the models' own config.json on the hub)."""
+"""Configs of published models, as far as shapes depend on them (from the models' own config.json on the hub).
+
+`tiny-llama` is none: a merge of it takes seconds on any machine.
+"""
 
 from typing import Any
 
@@ -35,6 +38,7 @@ def _clip(hidden: int, mlp: int, blocks: int, heads: int, patch: int) -> dict[st
 
 
 SHAPES: dict[str, dict[str, Any]] = {
+    "tiny-llama": _llama(64, 160, 4, (4, 2), 256),
     "smollm2-135m": _llama(576, 1536, 30, (9, 3), 49152, tie_word_embeddings=True),
     "llama-3.2-1b": _llama(2048, 8192, 16, (32, 8), tie_word_embeddings=True, head_dim=64),
     "llama-3.2-3b": _llama(3072, 8192, 28, (24, 8), tie_word_embeddings=True, head_dim=128),

@@ -75,7 +75,7 @@ def by_space(
     on_host = {"hidden states": 2 * staged_bytes, "page-locked": _PAGE_LOCKED_BYTES}
     held = {**weights, **activations}
     # torch gives out large tensors in multiples of 2 MiB, and smaller ones from pieces of 20 MiB.
-    unused = _ALLOCATOR_BYTES + sum(held.values()) // 32
+    unused = _ALLOCATOR_BYTES + sum(held.values()) // 64
     return {
         "host": _rounded({**host, **on_host}),
         "device": {**held, "hidden states": staged_bytes, "allocator": unused, "context": CONTEXT_BYTES},
