@@ -24,7 +24,7 @@ class Tiles:
     factor_columns: int
     #: Columns of a solution by substitution.
     solved_columns: int
-    #: Rows in refinement, of which there are three copies in float64.
+    #: Rows in refinement, of which there are two copies in float64.
     refined_rows: int
     #: Rows of a singular system's solution, of which there are ten copies in float64.
     filtered_rows: int
@@ -51,7 +51,7 @@ ACCELERATOR = Tiles(
     panel_rows=2048,
     factor_columns=1024,
     solved_columns=1024,
-    refined_rows=1024,
+    refined_rows=512,
     filtered_rows=256,
 )
 

@@ -73,10 +73,10 @@ def refine_rows(matrix: PackedSymmetric, lower_II: Tensor, rhs_NI: Tensor) -> No
     add_product = partial(add_split_product, matrix) if multiplies_into_float32(lower_II.device) else matrix.multiply
     for top in range(0, rhs_NI.shape[0], at_a_time):
         rows_PI = rhs_NI[top : top + at_a_time]
-        wanted_PI = rows_PI.double()
+        wanted_PI = rows_PI.clone()
         solve_rows(lower_II, rows_PI)
         solution_PI = rows_PI.double()
-        residual_PI = torch.empty_like(wanted_PI)
+        residual_PI = torch.empty_like(solution_PI)
         for _ in range(_REFINEMENTS):
             residual_PI.copy_(wanted_PI)
             add_product(solution_PI, residual_PI, -1.0)

@@ -62,7 +62,7 @@ def solve_bytes(shapes: LinearShapes, *, alpha: float, transposed: bool, device:
 
 
 def _refinement_bytes(shapes: LinearShapes, *, alpha: float, transposed: bool, device: torch.device) -> int:
-    """Rows in float64 three times, and a panel of the matrix in float64, or pieces of it and of the rows.
+    """Rows twice in float64 and once more, and a panel of the matrix in float64, or pieces of it and of the rows.
 
     Sums in float64 may be singular: rows on their way to a solution, and of what is read again for its mean a whole
     tensor where it is stored transposed.
@@ -71,12 +71,13 @@ def _refinement_bytes(shapes: LinearShapes, *, alpha: float, transposed: bool, d
     if accumulation_dtype(alpha) == torch.float64:
         read_whole = max(out for out, _ in shapes.values()) * width if transposed else 0
         return (_FILTERED_COPIES * tiles.filtered_rows * width + read_whole) * 8
-    rows = 3 * tiles.refined_rows * width * 8
+    rows = tiles.refined_rows * width * (2 * 8 + 4)
     if not multiplies_into_float32(device):
         return rows + tiles.panel_columns * width * 8
-    strip = INNER * width * (_SPLIT_COPIES * 4 + _SPLIT_BYTES)
+    columns = min(width, COLUMNS)
+    strips = INNER * (2 * width * 4 + columns * (_SPLIT_COPIES * 4 + _SPLIT_BYTES))  # the next beside the last
     rows_of_strip = INNER * (_SPLIT_COPIES * 8 + _SPLIT_BYTES)
-    return rows + strip + tiles.refined_rows * (rows_of_strip + min(width, COLUMNS) * (4 + 8))
+    return rows + strips + tiles.refined_rows * (rows_of_strip + columns * (4 + 8))
 
 
 def _multiplied_values(shapes: LinearShapes, num_tokens: int, device: torch.device, *, is_cast: bool) -> int:

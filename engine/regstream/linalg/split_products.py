@@ -24,7 +24,7 @@ from regstream.linalg.packed_symmetric import PackedSymmetric
 NUM_PIECES = 6
 #: Inner features at a time: sums of i + j = 2 have three times as many terms.
 INNER = 256
-#: Columns of the product at a time: its parts, and one in float64.
+#: Columns of the product at a time: pieces of the matrix, and the product's parts.
 COLUMNS = 2048
 _FIRST_BITS, _BITS = 7, 8
 _NUM_EXACT = 3  # sums of i + j = 0, 1, 2
@@ -41,17 +41,16 @@ def _add_strip(rows_NK: Tensor, matrix_KI: Tensor, into_NI: Tensor, scale: float
     # Their own scale keeps small rows off the end of bfloat16's range.
     unit_N1 = _power_above(rows_NK, dim=1)
     left = torch.cat(split(rows_NK / unit_N1, dim=1)[::-1], dim=1)
-    right = torch.cat(split(matrix_KI, dim=0))
     unit_N1 *= scale
     for start in range(0, into_NI.shape[1], COLUMNS):
         columns = slice(start, start + COLUMNS)
-        into_NP = into_NI[:, columns]
+        into_NP, right = into_NI[:, columns], torch.cat(split(matrix_KI[:, columns], dim=0))
         part_NP = torch.empty_like(into_NP, dtype=torch.float32)
         for order in range(NUM_PIECES):
             # Pieces `order` to 0 of the rows meet 0 to `order` of the matrix.
             terms = (order + 1) * num_inner
             beta = 1.0 if order > _NUM_EXACT else 0.0
-            add_product(part_NP, left[:, -terms:], right[:terms, columns], beta=beta)
+            add_product(part_NP, left[:, -terms:], right[:terms], beta=beta)
             if order < _NUM_EXACT or order == NUM_PIECES - 1:
                 into_NP.addcmul_(part_NP, unit_N1)
 
