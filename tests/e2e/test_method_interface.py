@@ -73,7 +73,7 @@ class _Statistics:
             rhs_OI.add_(own[name].double() @ self.cross_II)
 
     def solve(self, mean: MeanRows) -> tuple[Mapping[str, Tensor], SolveReport]:
-        left_II = self.gram_II + RIDGE * torch.eye(len(self.gram_II), dtype=self.dtype)
+        left_II = self.gram_II + RIDGE * torch.eye(len(self.gram_II), dtype=self.dtype, device=self.gram_II.device)
         for name, rhs_OI in self.rhs_OI.items():
             rhs_OI.copy_(torch.linalg.solve(left_II, rhs_OI.T).T - self.reference[name])
         report = SolveReport(

@@ -16,7 +16,7 @@ _NARROW = ("candidates' forward", "merged forward", "Gram matrices")
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """Memory in GiB; TFLOP a second, dense, of bfloat16 with float32 sums, and of float32; GB a second of the bus, one way.
+    """Memory in GiB; TFLOP a second, dense, in bfloat16 with float32 sums and in float32; GB a second of the bus.
 
     Of the RTX 4090, 4080 and 4070 Ti by NVIDIA's Ada whitepaper (v2.02, appendix A), where bfloat16 is twice as fast as
     float32; of the RTX 4060 by its cores and clock, in the same proportion. PCIe 4.0 of 16 lanes, the RTX 4060's of 8.
