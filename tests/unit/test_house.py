@@ -48,3 +48,18 @@ def test_every_room_says_what_each_of_its_files_holds() -> None:
         described = ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or ""
         missing = [p.name for p in room.glob("*.py") if p.stem != "__init__" and p.name not in described]
         assert not missing, f"{room.name}: {missing}"
+
+
+def test_one_room_knows_of_cuda() -> None:
+    others = [path for path in SOURCES if path != ENGINE / "device" / "cuda.py" and ENGINE in path.parents]
+    named = {str(path): name for path in others for name in names_of_cuda(path)}
+    assert named == {}
+
+
+def names_of_cuda(path: Path) -> Iterator[str]:
+    """Attributes and imports of a file that are torch's for CUDA."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and node.attr in ("cuda", "cudnn"):
+            yield ast.unparse(node)
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (alias.name for alias in node.names if "torch.cuda" in ast.unparse(node))

@@ -111,7 +111,11 @@ def test_a_budget_that_is_too_small_is_refused_with_its_terms(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("gpu", "expected a device"), ("cuda:99", "CUDA devices found"), ("mps", "no such device found")],
+    [
+        ("gpu", "expected a device"),
+        ("cuda:99", "CUDA devices found"),
+        ("mps", "their refinement need float64"),
+    ],
 )
 def test_a_device_that_is_not_there_is_refused(name: str, message: str) -> None:
     with pytest.raises(ManifestError, match=message):

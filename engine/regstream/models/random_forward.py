@@ -33,7 +33,11 @@ def is_transposed(linear: nn.Module) -> bool:
 
 
 def probe_stem(model: LayeredModel) -> tuple[Tensor, Batch]:
-    """Run the stem alone on random rows; return the input of block 0, (B, L, D), and the batch."""
+    """Run the stem alone on random rows; return the input of block 0, (B, L, D), and the batch.
+
+    Raises:
+        ValueError: the input of block 0 depends on parameters that are not the embeddings.
+    """
     generator = torch.Generator().manual_seed(0)
     if model.family.modality == "input_ids":
         inputs = {"input_ids": torch.zeros(_BATCH.shape, dtype=torch.long, device=model.device)}
@@ -42,6 +46,8 @@ def probe_stem(model: LayeredModel) -> tuple[Tensor, Batch]:
     names = (name for name in model.shapes if model.family.part_of(name) == "embeddings")
     with model.bind_parameters(_random_parameters(model, names, generator)):
         hidden_BLD = model.run_stem(inputs)
+    if hidden_BLD.is_meta:
+        raise ValueError("what reaches the blocks is made without some of the embeddings")
     rows, length, _ = hidden_BLD.shape
     return hidden_BLD, _BATCH if model.family.modality == "input_ids" else Batch((length,) * rows)  # no padded images
 
