@@ -15,10 +15,10 @@ from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.planning import make_plan
 
 TURNS = WORK / "turns"
-NARROW = Workload(shape="llama-3.2-1b", blocks=4, candidates=3, rows=32, length=512)
-WIDE = Workload(shape="llama-3.1-8b", blocks=2, candidates=3, rows=32, length=512)
+NARROW = Workload(shape="llama-3.2-1b", blocks=4, candidates=3, rows=32, length=512, compute_dtype="bfloat16")
+WIDE = Workload(shape="llama-3.1-8b", blocks=2, candidates=3, rows=32, length=512, compute_dtype="bfloat16")
 IMAGES = Workload(shape="clip-vit-b-32", blocks=12, candidates=8, rows=64, dtype="float32")
-SMALL = Workload(shape="smollm2-135m", blocks=6, candidates=3, rows=64, length=256)
+SMALL = Workload(shape="smollm2-135m", blocks=6, candidates=3, rows=64, length=256, compute_dtype="bfloat16")
 
 
 def narrow() -> Iterator[str]:
@@ -28,7 +28,7 @@ def narrow() -> Iterator[str]:
 
 def narrow_float32() -> Iterator[str]:
     """1B width in float32: time beside a plain implementation's, and the share of the machine's product rate."""
-    yield from _beside_plain(replace(NARROW, dtype="float32"))
+    yield from _beside_plain(replace(NARROW, dtype="float32", compute_dtype="float32"))
 
 
 def images() -> Iterator[str]:
@@ -49,7 +49,7 @@ def wide() -> Iterator[str]:
 
 def stored() -> Iterator[str]:
     """SmolLM2's shape: the time from bfloat16 files over that from float32 ones, in alternating turns."""
-    narrow = replace(SMALL, blocks=3, rows=32, distinct=3)
+    narrow = replace(SMALL, blocks=3, rows=32, distinct=3, compute_dtype="auto")
     wide = replace(narrow, dtype="float32")
     ratios = []
     for _ in range(TIMES):
@@ -61,7 +61,7 @@ def stored() -> Iterator[str]:
 def estimates() -> Iterator[str]:
     """What `regstream plan` estimates for all steps, over what they take; each planned right before it is run."""
     for workload in (replace(SMALL, blocks=3), replace(IMAGES, blocks=3, candidates=3), replace(NARROW, blocks=2)):
-        manifest = workload.manifest(MERGE)
+        manifest = replace(workload, compute_dtype="auto").manifest(MERGE)
         estimate = sum(make_plan(read_manifest(manifest), for_this_machine=False).step_seconds)
         regstream("run", manifest)
         taken = sum(float(step["seconds"]) for step in measured_steps())

@@ -30,6 +30,7 @@ class Workload:
     length: int = 128
     batch_rows: int | None = None
     dtype: str = "bfloat16"
+    compute_dtype: str = "auto"
     vocabulary: int | None = None
     method: str = "regmean++"
     distinct: int = 2  # how many candidates are files of their own; further ones are links to them
@@ -77,7 +78,7 @@ class Workload:
             text += self._calibration(folder, index)
             if self.batch_rows is not None:
                 text += f"batch_rows = {self.batch_rows}\n"
-        text += f'[resources]\ndevice = "{self.device}"\n'
+        text += f'[resources]\ndevice = "{self.device}"\ncompute_dtype = "{self.compute_dtype}"\n'
         if self.host_memory:
             text += f'host_memory = "{self.host_memory}"\n'
         (folder / "manifest.toml").write_text(text)
