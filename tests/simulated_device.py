@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from regstream.device import accelerators
+from regstream.device import accelerator_kinds as accelerators
 from regstream.device.accelerator import Accelerator, Copies, Mark
 from regstream.manifest import value_types
 
@@ -189,8 +189,9 @@ class SimulatedCopies(Copies):
         return SimulatedMark()
 
     def fetch(self, tensor: Tensor) -> tuple[Tensor, Mark]:
+        assert isinstance(tensor, SimulatedTensor)
         COUNTS.fetched_bytes += tensor.nbytes
-        return _held(tensor).clone(), SimulatedMark()
+        return tensor.held.clone(), SimulatedMark()
 
     def _arrive(self) -> None:
         COUNTS.in_flight -= 1
@@ -245,7 +246,8 @@ class Simulated(Accelerator):
     def page_locked(self, num_bytes: int) -> Tensor:
         return torch.empty(num_bytes, dtype=torch.uint8)
 
-    def copies(self) -> Copies:
+    def copies(self, purpose: str) -> Copies:
+        del purpose
         return SimulatedCopies()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from regstream import __version__
-from regstream.device import collector, malloc
+from regstream.device import garbage_collector, malloc
 from regstream.errors import BudgetError, Interrupted
 from regstream_cli.bias import bias
 from regstream_cli.error_reporting import report_error
@@ -76,7 +76,7 @@ def cli() -> None:
       130  interrupted, or the reader of standard output is gone; rerun to resume
     """
     malloc.single_arena()  # before any library starts threads
-    collector.exempt_imports()
+    garbage_collector.exempt_imports()
     silence_libraries()
 
 

@@ -22,13 +22,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regstream.device.collector import importing
+from regstream.device.garbage_collector import importing
 from regstream.events import Listener, RunFinished, ignore_event
 from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.schema import Manifest
 from regstream.manifest.value_types import is_device
 from regstream.output.record import is_published, published_commits
-from regstream.output.unchanged import is_unchanged
+from regstream.output.unchanged_result import is_unchanged
 from regstream.storage.journal import Journal
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from regstream.device import memory
-from regstream.device.accelerators import is_available
+from regstream.device.accelerator_kinds import is_available
 from regstream.device.memory import measured_peak
 from regstream.device.process_memory import resident_bytes
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from regstream.device.accelerators import accelerator_of
+from regstream.device.accelerator_kinds import accelerator_of
 from regstream.device.matmul_precision import MatmulPrecision, add_product, default_precision
 from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.planning import make_plan

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from regstream import __version__
-from regstream.device.accelerators import accelerator_of, is_available
+from regstream.device.accelerator_kinds import accelerator_of, is_available
 from regstream.units import format_bytes
 
 _CUDA: Any = torch.cuda  # largely untyped

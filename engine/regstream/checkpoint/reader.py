@@ -86,6 +86,11 @@ class TensorReader:
             with self._open(spec.file) as descriptor:
                 os.posix_fadvise(descriptor, spec.begin, spec.num_bytes, os.POSIX_FADV_WILLNEED)
 
+    def ensure_local(self, names: Iterable[str]) -> None:
+        """Wait until the files of these tensors are on disk."""
+        for file in {self.tensors[name].file for name in names}:
+            self.source.ensure_local(file)
+
     def describe(self, name: str) -> str:
         """A tensor, its file and the label, for an error."""
         return f"{self.label}: {self.tensors[name].file}: tensor {name}"

@@ -1,8 +1,8 @@
 """The machine: memory, accelerators, timing, and how a matrix product is formed.
 
 accelerator.py: what a merge asks of an accelerator
-accelerators.py: the kinds of them, and the one of a device
-collector.py: Python's garbage collector, paused while libraries are imported
+accelerator_kinds.py: the kinds of them, and the one of a device
+garbage_collector.py: Python's garbage collector, paused while libraries are imported
 cuda.py: CUDA
 malloc.py: how glibc keeps and returns freed memory
 matmul_precision.py: products of narrower values by faster units into float32 sums, exactly

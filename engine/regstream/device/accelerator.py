@@ -109,5 +109,5 @@ class Accelerator(ABC):
         """Host memory, uint8, that it can copy from and to while the host does something else."""
 
     @abstractmethod
-    def copies(self) -> Copies:
-        """A queue of copies."""
+    def copies(self, purpose: str) -> Copies:
+        """The queue of copies for a purpose, always the same: memory that one queue frees is of no use to another."""

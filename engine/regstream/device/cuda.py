@@ -15,14 +15,18 @@ _MATMUL, _CUDNN = _BACKENDS.cuda.matmul, _BACKENDS.cudnn
 #: What may round float32 to TF32's 11 bits; convolutions do by default.
 _FLOAT32_USERS = (_MATMUL, _CUDNN.conv, _CUDNN.rnn)
 #: What may add parts of a long sum in the narrower dtype of its terms.
-_REDUCTIONS = ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
+_REDUCTIONS = (
+    "allow_bf16_reduced_precision_reduction",
+    "allow_fp16_reduced_precision_reduction",
+    "allow_fp16_accumulation",
+)
 
 
 class CudaMark:
     """An event."""
 
     def __init__(self, stream: Any) -> None:
-        self.event = _CUDA.Event(enable_timing=True)
+        self.event = _CUDA.Event(enable_timing=True, blocking=True)  # the host sleeps while it waits
         self.event.record(stream)
 
     def wait(self) -> None:
@@ -77,6 +81,7 @@ class Cuda(Accelerator):
     def __init__(self, device: torch.device) -> None:
         # Half of what takes a device refuses one without an index.
         super().__init__(torch.device("cuda", _CUDA.current_device() if device.index is None else device.index))
+        self._copies: dict[str, CudaCopies] = {}
 
     @classmethod
     def count(cls) -> int:
@@ -86,6 +91,7 @@ class Cuda(Accelerator):
     @contextmanager
     def float32_products(cls) -> Iterator[None]:
         precisions = [user.fp32_precision for user in _FLOAT32_USERS]
+        for_all = _precision_for_all()
         reductions = [getattr(_MATMUL, name) for name in _REDUCTIONS]
         try:
             _allow_tf32(matmul=False, cudnn=False)
@@ -100,6 +106,8 @@ class Cuda(Accelerator):
             for user, precision in zip(_FLOAT32_USERS, precisions, strict=True):
                 if user.fp32_precision != precision:
                     user.fp32_precision = precision
+            if for_all is not None:
+                torch.set_float32_matmul_precision(for_all)
             for name, is_allowed in zip(_REDUCTIONS, reductions, strict=True):
                 setattr(_MATMUL, name, is_allowed)
 
@@ -142,8 +150,18 @@ class Cuda(Accelerator):
     def page_locked(self, num_bytes: int) -> Tensor:
         return torch.empty(num_bytes, dtype=torch.uint8, pin_memory=True)
 
-    def copies(self) -> Copies:
-        return CudaCopies(self.device)
+    def copies(self, purpose: str) -> Copies:
+        if purpose not in self._copies:
+            self._copies[purpose] = CudaCopies(self.device)
+        return self._copies[purpose]
+
+
+def _precision_for_all() -> str | None:
+    """The setting for matrix products of all devices; None where torch cannot tell since others differ from it."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
 
 
 def _allow_tf32(*, matmul: bool, cudnn: bool) -> None:

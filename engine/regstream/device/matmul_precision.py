@@ -7,18 +7,19 @@ multiplies the narrower tensors themselves.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from regstream.device.accelerators import KINDS
+from regstream.device.accelerator_kinds import KINDS
 
 _BACKENDS: Any = torch.backends  # untyped
 #: The processor's setting for float32 products, and its value for tensors that hold values of a dtype.
 _PROCESSOR: Any = _BACKENDS.mkldnn.matmul
+_PROCESSOR_USERS = (_PROCESSOR, _BACKENDS.mkldnn.conv)
 _PROCESSOR_UNITS = {torch.bfloat16: "bf16"}
 _NARROW = (torch.bfloat16, torch.float16)
 
@@ -81,6 +82,18 @@ def add_product(into_NP: Tensor, left_NK: Tensor, right_KP: Tensor, *, scale: fl
         into_NP.addmm_(left_NK.to(dtype), right_KP.to(dtype), alpha=scale, beta=beta)
 
 
-def float32_products(device: torch.device) -> AbstractContextManager[None]:
+@contextmanager
+def float32_products(device: torch.device) -> Iterator[None]:
     """Have float32 products and convolutions, and sums of narrower products, keep float32's digits: for a whole run."""
-    return KINDS[device.type].float32_products() if device.type in KINDS else nullcontext()
+    if device.type in KINDS:
+        with KINDS[device.type].float32_products():
+            yield
+        return
+    before = [user.fp32_precision for user in _PROCESSOR_USERS]
+    try:
+        for user in _PROCESSOR_USERS:
+            user.fp32_precision = "ieee"
+        yield
+    finally:
+        for user, precision in zip(_PROCESSOR_USERS, before, strict=True):
+            user.fp32_precision = precision

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from regstream.device.accelerators import accelerator_of
+from regstream.device.accelerator_kinds import accelerator_of
 from regstream.device.process_memory import resident_bytes
 
 _CLEAR = Path("/proc/self/clear_refs")

@@ -10,12 +10,12 @@ from functools import cache
 
 import torch
 
-from regstream.device.accelerators import accelerator_of
+from regstream.device.accelerator_kinds import accelerator_of
 
 #: Rows and columns of the matrices that a processor multiplies: enough to reach its rate, and a few milliseconds' work.
 _WIDTH = 512
-#: Values that an operation without products reads and writes: more than caches hold.
-_VALUES = 8 << 20
+#: What an operation without products reads and writes: more than caches hold, an accelerator's too.
+_MOVED_BYTES, _MOVED_BY_ACCELERATORS = 8 << 20, 256 << 20
 _TIMES = 5
 
 
@@ -32,7 +32,8 @@ def product_rate(dtype: torch.dtype, device: torch.device) -> float:
 @cache
 def copy_rate(dtype: torch.dtype, device: torch.device) -> float:
     """Bytes a second that are read and written, together, by an operation that multiplies no matrices."""
-    values = torch.ones(_VALUES // dtype.itemsize, dtype=dtype).to(device)
+    num_bytes = _MOVED_BYTES if accelerator_of(device) is None else _MOVED_BY_ACCELERATORS
+    values = torch.ones(num_bytes // dtype.itemsize, dtype=dtype).to(device)
     return 2.0 * values.nbytes / _best_seconds(lambda: torch.nn.functional.silu(values), device)
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from regstream.device.accelerator import Mark
-from regstream.device.accelerators import accelerator_of
+from regstream.device.accelerator_kinds import accelerator_of
 
 _BYTES = 4 << 20
 #: A bus is used fully from some MiB on, and each copy is asked for by the host.

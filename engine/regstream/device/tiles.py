@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from regstream.device.accelerators import KINDS
+from regstream.device.accelerator_kinds import KINDS
 
 
 @dataclass(frozen=True, kw_only=True)

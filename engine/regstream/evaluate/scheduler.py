@@ -1,6 +1,7 @@
 """The main loop: runs each remaining step of an evaluation and commits it."""
 
 import time
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -81,6 +82,7 @@ def _run_step(plan: EvaluationPlan, step: EvaluationStep, forwards: Forwards, li
     try:
         return run(step)
     except CorruptActivations as damage:
+        traceback.clear_frames(damage.__traceback__)  # what the attempt holds
         listener(Warned(message=f"{damage}; recomputing what enters {step.name} from the stem on"))
         for earlier in plan.steps[: step.index]:
             _reset_step(forwards, earlier)

@@ -38,7 +38,7 @@ class Batch:
 
     def attention_mask(self, device: torch.device) -> Tensor | None:
         """The mask for transformers, (B, L) int64; None without padding."""
-        return self.mask_BL.to(device=device, dtype=torch.long) if self.is_padded else None
+        return self.mask_BL.long().to(device, non_blocking=True) if self.is_padded else None
 
     def pack(self, padded_BLD: Tensor) -> Tensor:
         """Return the valid tokens, (T, D), of a padded tensor, (B, L, D) or (N, D)."""

@@ -8,8 +8,8 @@ local_paths.py: removes paths of this machine from tokenizer and processor setti
 ownership.py: which files of the output folder a run may overwrite or remove.
 model_files.py: which file names libraries load as parts of a model.
 integrity.py: one file compared with its recorded size and digest; files that are not in the record.
-read_files.py: all files read, several at a time, and compared with the record.
-unchanged.py: whether a finished result and its inputs are provably unchanged, without a plan.
+check_files.py: all files read, several at a time, and compared with the record.
+unchanged_result.py: whether a finished result and its inputs are provably unchanged, without a plan.
 result_identity.py: whether a finished result is that of the current manifest and inputs, unchanged.
 verify.py: reads a result again, every byte of it.
 check_model.py: whether config, index and tensors of a result make the model that the config describes.

@@ -8,8 +8,8 @@ from regstream import __version__
 from regstream.errors import InputError
 from regstream.events import Listener, Progressed, StepStarted, Warned, ignore_event
 from regstream.hub.upload import LocalFile, UploadResult, upload_files
+from regstream.output.check_files import check_files
 from regstream.output.model_files import is_model_file
-from regstream.output.read_files import check_files
 from regstream.output.record import PROVENANCE, read_provenance
 from regstream.storage import digests
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from regstream.events import Listener, StepStarted, ignore_event
-from regstream.output.read_files import check_files
+from regstream.output.check_files import check_files
 from regstream.output.record import read_provenance
 
 

@@ -16,7 +16,7 @@ evaluation_estimate.py: about how long it will take to evaluate the result
 budget.py: whether a plan fits into memory and onto the disks
 downloads.py: shards of the hub: what each step reads, and the disk that they take
 device.py: the device that a merge computes on
-local_inputs.py: proof that the files of a finished result's inputs have not changed
+unchanged_inputs.py: proof that the files of a finished result's inputs have not changed
 run_identity.py: everything that the bytes of a result depend on
 unused_settings.py: warnings of settings without effect
 discarded_changes.py: warnings of changed parameters that a default takes from the base

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from regstream.device.accelerators import accelerator_of
+from regstream.device.accelerator_kinds import accelerator_of
 from regstream.errors import BudgetError, InputError
 from regstream.hub.repository import cache_folder
 from regstream.plan.downloads import DownloadPlan

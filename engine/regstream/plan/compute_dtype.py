@@ -2,7 +2,7 @@
 
 import torch
 
-from regstream.device.accelerators import is_available
+from regstream.device.accelerator_kinds import is_available
 from regstream.device.product_rate import product_rate
 from regstream.manifest.schema import ComputeDtype
 

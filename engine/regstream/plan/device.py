@@ -2,7 +2,7 @@
 
 import torch
 
-from regstream.device.accelerators import KINDS, default_device, is_available
+from regstream.device.accelerator_kinds import KINDS, default_device, is_available
 from regstream.errors import ManifestError
 from regstream.manifest.value_types import parse_device
 

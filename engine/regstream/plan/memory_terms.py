@@ -54,6 +54,8 @@ def memory_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mappi
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
     staged = 3 * forward.hidden_bytes if step.writes_hidden_states or groups else 0
     sums = {**_sums(merge, step, groups), **device_buffers(merge.model)}
+    if merge.device.type != "cpu":
+        sums |= _adapters(merge, step, groups)  # factors and products are there too
     if merge.device.type != "cpu" and merge.exact_dtype != merge.compute_dtype:
         sums["staging"] = 2 * STAGED_BYTES  # pieces of files, before they are converted
     return by_space(merge.device, sums, _activations(merge, step, groups), host, staged_bytes=staged)

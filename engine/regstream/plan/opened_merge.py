@@ -22,8 +22,8 @@ from regstream.methods.method import Method, Prefix
 from regstream.models.batch import Batch
 from regstream.models.layered_model import LayeredModel
 from regstream.plan.forward_memory import ForwardMemory
-from regstream.plan.local_inputs import Signatures
 from regstream.plan.step import Step
+from regstream.plan.unchanged_inputs import Signatures
 from regstream.storage.run_folder import HIDDEN_STATES, RunFolder
 from regstream.storage.shards import ShardPart, layout_parts
 from regstream.validation.ties import Tie

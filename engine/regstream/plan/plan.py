@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from regstream.device.accelerators import is_available
+from regstream.device.accelerator_kinds import is_available
 from regstream.hub.eviction import StepShards
 from regstream.plan.budget import check_disk, check_memory, check_writable, disk_needs, disks, memory_budgets
 from regstream.plan.downloads import UNLIMITED_DISK, DownloadPlan, plan_downloads, shards_by_step

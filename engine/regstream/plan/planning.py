@@ -13,7 +13,7 @@ from regstream.data.dataset_sampler import DatasetSampler
 from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.data.tokenizer_process import SharedTokenizer
 from regstream.device import malloc
-from regstream.device.accelerators import is_available
+from regstream.device.accelerator_kinds import is_available
 from regstream.device.process_memory import resident_bytes
 from regstream.errors import ManifestError, label_boundary
 from regstream.events import Listener, Warned, ignore_event
@@ -25,11 +25,11 @@ from regstream.models.layered_model import LayeredModel
 from regstream.plan.compute_dtype import choose_compute_dtype
 from regstream.plan.device import choose_device
 from regstream.plan.discarded_changes import discarded_changes
-from regstream.plan.local_inputs import read_signatures
 from regstream.plan.make_steps import make_steps
 from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.plan import Plan
 from regstream.plan.step import Step
+from regstream.plan.unchanged_inputs import read_signatures
 from regstream.plan.unused_settings import unused_settings
 from regstream.plan.warmup import WARM_UP_BYTES, warm_up
 from regstream.validation.check_inputs import ValidatedInputs, check_inputs, output_dtype

@@ -33,7 +33,8 @@ def project(merge: OpenedMerge, step: Step, budgets: Mapping[MemorySpace, int]) 
     passes = _passes(merge, step, budgets)
     by_pass = [memory_terms(merge, step, groups) for groups in passes or ((),)]
     ahead = [_with_next_block(merge, step, terms) for terms in by_pass]
-    loads_ahead = bool(passes) and merge.device.type != "cpu" and all(_fits(terms, budgets) for terms in ahead)
+    has_next = bool(passes) and merge.device.type != "cpu" and len(merge.candidates) > 1
+    loads_ahead = has_next and all(_fits(terms, budgets) for terms in ahead)
     by_pass = ahead if loads_ahead else by_pass
     peaks = {
         space: max((terms[space] for terms in by_pass), key=lambda terms: sum(terms.values())) for space in by_pass[0]

@@ -10,7 +10,7 @@ import torch
 
 from regstream import __version__
 from regstream.checkpoint.checkpoint import Checkpoint
-from regstream.device.accelerators import accelerator_of
+from regstream.device.accelerator_kinds import accelerator_of
 from regstream.manifest.canonical import canonical_config
 from regstream.plan.plan import Plan
 from regstream.storage.identity_differences import Identity

@@ -13,7 +13,7 @@ Weights = dict[str, Tensor]
 
 def load_ahead(plan: Plan, buffers: Sequence[Weights], accelerator: Accelerator) -> Iterator[Weights]:
     """Fill the buffers in turns, in a thread and a queue of their own; each is valid until the next one is taken."""
-    copies, used = accelerator.copies(), [accelerator.mark()]  # what the buffers were used for before
+    copies, used = accelerator.copies("weights"), [accelerator.mark()]  # what the buffers were used for before
 
     def loaded() -> Iterator[tuple[Weights, Mark]]:
         for index, candidate in enumerate(plan.candidates):

@@ -1,5 +1,6 @@
 """One step, from its inputs on disk to its artifacts on disk."""
 
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -45,6 +46,7 @@ def run_step(step: Step, context: StepContext) -> Artifacts:
     try:
         return _run(step, context)
     except CorruptActivations as damage:
+        traceback.clear_frames(damage.__traceback__)  # sums and weights of the attempt, which would be held twice
         context.warn(f"{damage}; recomputing the hidden states that enter {step.name} from the stem on")
         rebuild(step, context)
         return _run(step, context)

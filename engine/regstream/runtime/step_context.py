@@ -7,7 +7,7 @@ from torch import Tensor
 from regstream.checkpoint.header import TensorSpec
 from regstream.checkpoint.reader import TensorReader
 from regstream.device import malloc
-from regstream.device.accelerators import accelerator_of
+from regstream.device.accelerator_kinds import accelerator_of
 from regstream.device.profiler import Profiler
 from regstream.device.workspace import Workspace
 from regstream.events import Listener, Progressed, Warned
@@ -79,6 +79,11 @@ class StepContext:
         """Each candidate's weights in turn, the next ones read ahead while these are computed with."""
         accelerator = accelerator_of(self.plan.device)
         if accelerator is not None and self.plan.projections[step.index].loads_ahead:
+            for (
+                candidate
+            ) in self.plan.candidates:  # a download can be waited for, and interrupted, in this thread alone
+                for reader, names in candidate.checkpoint.readers_of(step.shapes):
+                    reader.ensure_local(names)
             buffers = [self.parameter_buffers(step, slot) for slot in (_BLOCK, _NEXT_BLOCK)]
             yield from self.profiler.timed_iter(load_ahead(self.plan, buffers, accelerator))
             return

@@ -18,7 +18,7 @@ from zarr.codecs import Crc32cCodec
 from zarr.storage import LocalStore
 
 from regstream.device.accelerator import Accelerator, Copies, Mark
-from regstream.device.accelerators import accelerator_of
+from regstream.device.accelerator_kinds import accelerator_of
 from regstream.storage import durable
 from regstream.storage.background_io import WriteBehind, read_ahead
 from regstream.storage.run_folder import is_hidden_state
@@ -53,7 +53,7 @@ class HiddenStates:
     def write(self, candidate: str, depth: int) -> Iterator["ActivationWriter"]:
         """Write a candidate's batches of one depth, one batch behind the caller; durable when the context has ended."""
         self._remove(f"{depth}/{candidate}")
-        copies = None if self._accelerator is None else self._accelerator.copies()
+        copies = None if self._accelerator is None else self._accelerator.copies("fetched states")
         with WriteBehind() as behind:
             yield ActivationWriter(self, candidate, depth, behind, copies)
         durable.sync_tree(self.folder / str(depth) / candidate)
@@ -121,7 +121,7 @@ class ActivationWriter:
         """Write the next batch's tokens, which must not change afterwards."""
         index = self._index
         self._index += 1
-        if self._copies is None:
+        if self._copies is None or tokens_TD.device.type == "cpu":
             self._behind.submit(lambda: self._states.write_batch(self._candidate, self._depth, index, tokens_TD))
             return
         fetched_TD, mark = self._copies.fetch(tokens_TD)
@@ -135,7 +135,7 @@ class ActivationWriter:
 
 def _uploaded(stored: Iterator[Tensor], accelerator: Accelerator) -> Iterator[Tensor]:
     """Tensors on a device, one sent ahead of the one in use; the one before that has been used up by then."""
-    copies, used = accelerator.copies(), deque[Mark]()
+    copies, used = accelerator.copies("sent states"), deque[Mark]()
 
     def sent() -> Iterator[tuple[Tensor, Mark]]:
         for tensor in stored:

@@ -7,7 +7,7 @@ import pytest
 
 SCRIPT = """
 import gc, sys, weakref
-from regstream.device.collector import exempt_imports, importing
+from regstream.device.garbage_collector import exempt_imports, importing
 
 class Node:
     def __init__(self):
@@ -37,7 +37,7 @@ def test_collections_pause_and_then_pass_over_what_was_imported(exempts: bool) -
 def test_an_import_that_fails_leaves_collections_on() -> None:
     script = """
 import gc
-from regstream.device.collector import importing
+from regstream.device.garbage_collector import importing
 try:
     with importing():
         raise ImportError
