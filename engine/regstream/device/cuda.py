@@ -106,7 +106,7 @@ class Cuda(Accelerator):
             for user, precision in zip(_FLOAT32_USERS, precisions, strict=True):
                 if user.fp32_precision != precision:
                     user.fp32_precision = precision
-            if for_all is not None:
+            if for_all is not None and _precision_for_all() != for_all:
                 torch.set_float32_matmul_precision(for_all)
             for name, is_allowed in zip(_REDUCTIONS, reductions, strict=True):
                 setattr(_MATMUL, name, is_allowed)
