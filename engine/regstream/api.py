@@ -20,14 +20,14 @@ from dataclasses import replace
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from regstream.device.garbage_collector import importing
 from regstream.events import Listener, RunFinished, ignore_event
 from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.schema import Manifest
 from regstream.manifest.value_types import is_device
-from regstream.output.record import is_published, published_commits
+from regstream.output.record import is_published, published_identity
 from regstream.output.unchanged_result import is_unchanged
 from regstream.storage.journal import Journal
 
@@ -71,13 +71,16 @@ def plan(
     _load_libraries(runs=for_this_machine, of_result=of_result)
     from regstream.plan.planning import make_plan
 
-    begun = {} if of_result or restart else Journal.begun_identity(manifest.workdir)
-    commits = published_commits(manifest.merge.output) if of_result else begun.get("hub", {})
+    begun: Mapping[str, Any] = {}
+    if of_result:
+        begun = published_identity(manifest.merge.output)
+    elif not restart:
+        begun = Journal.begun_identity(manifest.workdir)
     return make_plan(
         manifest,
         device=device,
         for_this_machine=for_this_machine,
-        commits=commits,
+        commits=begun.get("hub", {}),
         begun_dtype=begun.get("dtypes", {}).get("compute"),
         listener=listener,
     )
@@ -221,5 +224,5 @@ def _check_result(plan: "Plan", only: Collection[str]) -> None:
     from regstream.plan.run_identity import identify
 
     if is_published(plan.output) and (not only or plan.method.name in only):
-        advice = "`regstream run` creates this manifest's; `--only NAME` evaluates without it"
+        advice = "`regstream run --restart` replaces it; `--only NAME` evaluates without it"
         check_result(plan, identify(plan, full=False), advice=advice)

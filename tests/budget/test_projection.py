@@ -126,7 +126,7 @@ def test_a_merge_is_planned_from_headers_for_a_device_that_is_not_here(tmp_path:
     # Neither more candidates nor an accelerator's own memory change what it needs; the host holds but little.
     assert plan_of(tmp_path / "more", candidates=8).projected_bytes(plan.peak_step, "device") == blocks[0]
     assert plan.projected_bytes(plan.peak_step) - plan.runtime_bytes < 2**28
-    with pytest.raises(ManifestError, match=r'device "cuda": 0 CUDA devices found; .* setting its device_memory'):
+    with pytest.raises(ManifestError, match=r'device "cuda": 0 CUDA devices found; .* with its device_memory'):
         plan_of(tmp_path / "unknown", memory="")
 
 

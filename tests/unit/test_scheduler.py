@@ -178,3 +178,15 @@ def test_state_can_lie_elsewhere(tmp_path: Path) -> None:
     merge.run()
     assert verify(merge.output).problems == ()
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_result_whose_copies_are_no_longer_the_bases_is_finished_with_a_warning(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, layers=1, hidden=8, candidates=2)
+    (merge.folders.base / "chat_template.jinja").write_text("{{ messages }}")
+    merge.run()
+    assert not any(isinstance(event, Warned) for event in watched(merge))
+    (merge.folders.base / "chat_template.jinja").write_text("{{ messages[0] }}")
+    warned, finished = watched(merge)
+    assert isinstance(warned, Warned)
+    assert warned.message.startswith("base: chat_template.jinja: changed since they were copied; the result has the")
+    assert isinstance(finished, RunFinished)

@@ -14,6 +14,7 @@ from regstream.evaluate.estimate import estimated_seconds
 from regstream.evaluate.layerwise_pass import LayerwisePass
 from regstream.evaluate.projection import EvaluationProjection, project
 from regstream.evaluate.step import EvaluationStep, make_steps
+from regstream.manifest.canonical import canonical_config
 from regstream.plan.budget import check_free, check_memory, free_disks, memory_budgets
 from regstream.plan.memory_terms import DISK_MARGIN, MemorySpace
 from regstream.plan.plan import Plan
@@ -76,7 +77,8 @@ class EvaluationPlan:
         files = Fingerprints()
         fingerprints = {checkpoint: files.of(checkpoint) for layers in self.passes for checkpoint in layers.checkpoints}
         passes = {str(index): layers.identity(fingerprints) for index, layers in enumerate(self.passes)}
-        return {"passes": passes, **machine_identity(self.merge.device)}
+        architecture = canonical_config(self.merge.manifest)["architecture"]
+        return {"passes": passes, "architecture": architecture, **machine_identity(self.merge.device)}
 
     @property
     def key(self) -> str:

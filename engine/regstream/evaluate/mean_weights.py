@@ -25,7 +25,7 @@ class MeanWeights:
 class RunningMean:
     """The mean of some tensors of checkpoints, each of which is added when it is read for itself.
 
-    Checkpoints are added in their order, in float32, as `read_mean` adds them: the mean has the same bits.
+    Checkpoints are added in their order, in float32, as `read_mean` adds them: on the CPU the mean has the same bits.
     """
 
     def __init__(self, mean: MeanWeights, totals: Mapping[str, Tensor]) -> None:

@@ -1,5 +1,6 @@
 """Writes the files beside the shards, in an order in which a partial result never loads."""
 
+import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,15 @@ def result_files(plan: Plan) -> frozenset[str]:
 def copied_files(plan: Plan) -> list[Path]:
     """The base's files that are copied into the result."""
     return [plan.base.folder / name for name in auxiliary_files(plan.base.folder)]
+
+
+def changed_copies(plan: Plan) -> list[str]:
+    """The names of files that a finished result has of the base, and that the base has no longer, or otherwise."""
+    files, base = read_provenance(plan.output)["files"], plan.base.folder
+    names = auxiliary_files(base)
+    found = {name: hashlib.sha256(remove_local_paths(name, (base / name).read_bytes())).hexdigest() for name in names}
+    changed = [name for name, digest in found.items() if files.get(name, {}).get("sha256") != digest]
+    return sorted([*changed, *files.keys() - result_files(plan)])
 
 
 def publish(plan: Plan, identity: Identity, committed: Sequence[CommittedStep]) -> None:

@@ -114,11 +114,11 @@ def file_entries(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]
     return {name: {"bytes": (folder / name).stat().st_size, "sha256": digests.sha256(folder / name)} for name in names}
 
 
-def published_commits(folder: Path) -> dict[str, str]:
-    """The hub commits that the result in a folder was made from; empty where there is no result.
+def published_identity(folder: Path) -> dict[str, Any]:
+    """The identity of the run that made the result in a folder; empty where there is no result.
 
     Raises:
         InputError: its record is damaged.
     """
-    commits: dict[str, str] = read_provenance(folder)["identity"].get("hub", {}) if is_published(folder) else {}
-    return commits
+    identity: dict[str, Any] = read_provenance(folder)["identity"] if is_published(folder) else {}
+    return identity

@@ -25,5 +25,5 @@ def choose_device(name: str | None, *, device_memory: int | None = None) -> torc
     if is_available(device) or device_memory is not None:
         return device
     found = f"{KINDS[device.type].count()} {device.type.upper()} devices"
-    advice = 'set device = "cpu", or plan for another machine by setting its device_memory'
+    advice = 'set [resources] device = "cpu"; `regstream plan` also plans for another machine, with its device_memory'
     raise ManifestError(f'device "{name}": {found} found; {advice}')

@@ -10,7 +10,7 @@ from regstream.device.memory import measured_peak
 from regstream.errors import ResumeError
 from regstream.events import Listener, RunFinished, RunStarted, StepCommitted, StepStarted, Warned, ignore_event
 from regstream.output.ownership import check_output, claim_output, has_state, remove_result, remove_state
-from regstream.output.publish import copied_files, publish
+from regstream.output.publish import changed_copies, copied_files, publish
 from regstream.output.record import is_published
 from regstream.output.result_identity import check_result
 from regstream.plan.plan import Plan
@@ -22,6 +22,7 @@ from regstream.storage import durable
 from regstream.storage.journal import Journal
 from regstream.storage.locking import exclusive_lock
 from regstream.storage.run_folder import LOCK, leftover_message
+from regstream.units import format_names
 
 
 def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listener: Listener = ignore_event) -> None:
@@ -39,6 +40,9 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
     if not restart and is_published(plan.output):
         advice = "use --restart to replace it, or choose another output to keep it"
         check_result(plan, inputs.identity, advice=advice, full=full_digest)
+        if changed := changed_copies(plan):
+            kept = "changed since they were copied; the result has the earlier ones, --restart replaces them"
+            listener(Warned(message=f"base: {format_names(changed, 3)}: {kept}"))
         _remove_state(plan, listener)
         listener(RunFinished(output=str(plan.output), seconds=0.0, peak_bytes=0, was_finished_before=True))
         return
