@@ -63,7 +63,7 @@ def disk_full_boundary(disks: Callable[[], Sequence[tuple[Path, int, int]]]) -> 
 def _classify(error: BaseException) -> BaseException:
     """The regstream error for an exception of Python, the operating system or a library; itself if there is none."""
     if isinstance(error, KeyboardInterrupt):
-        return Interrupted("committed steps are kept")
+        return Interrupted("committed steps are kept; rerun the command to go on")
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         return BudgetError(f"{_file_prefix(error)}{error.strerror}; {_RESUME_ADVICE}")
     if (failure := _allocation_failure(error)) is not None:

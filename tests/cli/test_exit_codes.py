@@ -150,7 +150,7 @@ def test_ctrl_c_before_the_first_step_is_130(invoke: Invoke, fresh: Path, monkey
     monkeypatch.setattr(scheduler, "run", _raising(KeyboardInterrupt()))
     result = invoke("run", fresh)
     assert result.exit_code == 130
-    assert _said(result) == ["regstream: interrupted: committed steps are kept"]
+    assert _said(result) == ["regstream: interrupted: committed steps are kept; rerun the command to go on"]
 
 
 _CPU_ALLOCATION = (
