@@ -1,6 +1,17 @@
-"""`python -m regstream_cli`, the same as `regstream`."""
+"""`python -m regstream_cli`, and what the `regstream` command calls."""
 
-from regstream_cli.app import main
+import sys
+
+
+def main() -> None:
+    """Run the command; Ctrl-C while it is still being imported ends it in one line too."""
+    try:
+        from regstream_cli.app import main as run
+    except KeyboardInterrupt:
+        sys.stderr.write("regstream: interrupted: nothing was begun\n")
+        sys.exit(130)
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -8,7 +8,7 @@ from bench.scale import MODELS, manifest_of, plan_on
 from regstream.errors import BudgetError
 from regstream.plan.memory_terms import hidden_state_bytes
 from regstream.plan.plan import Plan
-from regstream.plan.work import MOVED
+from regstream.plan.work import flops_of
 
 #: Of these kinds of work the factors are bfloat16 and the sums float32.
 _NARROW = ("candidates' forward", "merged forward", "Gram matrices")
@@ -52,9 +52,9 @@ def _line(model: str, card: Card, plan: Plan) -> str:
         plan.check_memory()
     except BudgetError:
         return f"| {model} | {card.name}, {card.memory} GB | does not fit | | | | | |"
-    passes, work = len(plan.passes(step)), plan.work(step)
+    passes, work = len(plan.passes(step)), flops_of(plan.work(step))
     narrow = sum(work[kind] for kind in _NARROW)
-    wide = sum(flops for kind, flops in work.items() if kind not in (*_NARROW, MOVED))
+    wide = sum(flops for kind, flops in work.items() if kind not in _NARROW)
     products = narrow / (card.narrow * 1e12) + wide / (card.wide * 1e12)
     block = sum(math.prod(shape) for shape in step.shapes.values()) * plan.compute_dtype.itemsize
     states = hidden_state_bytes(plan)

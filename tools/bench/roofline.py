@@ -14,7 +14,7 @@ from regstream.device.accelerator_kinds import accelerator_of
 from regstream.device.matmul_precision import MatmulPrecision, add_product, default_precision
 from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.planning import make_plan
-from regstream.plan.work import MOVED
+from regstream.plan.work import flops_of
 
 #: Rows, inner features and columns of the product that is measured on a processor, at most.
 _MOST_MEASURED = 2048
@@ -40,7 +40,7 @@ def product_seconds(manifest: Path, *, narrow_gram: bool = True) -> dict[str, fl
     work: Counter[str] = Counter()
     for step in plan.steps:
         work.update(plan.work(step))
-    return {kind: flop / rates[ways.get(kind, plain)] for kind, flop in work.items() if kind != MOVED}
+    return {kind: flop / rates[ways.get(kind, plain)] for kind, flop in flops_of(work).items()}
 
 
 def _rate(device: torch.device, way: MatmulPrecision, rows: int, inner: int, columns: int) -> float:

@@ -2,7 +2,7 @@
 
 from regstream.evaluate.step import EvaluationStep
 from regstream.plan.rates import Rates
-from regstream.plan.work import FORWARD, MOVED, forward_work
+from regstream.plan.work import BATCHES, FORWARD, MOVED, forward_work
 
 
 def estimated_seconds(rates: Rates, step: EvaluationStep) -> float:
@@ -16,7 +16,7 @@ def estimated_seconds(rates: Rates, step: EvaluationStep) -> float:
     read_bytes = sum(tensor.num_bytes for tensor in tensors if tensor is not None)
     states = layers.depth_bytes
     return rates.seconds(
-        {FORWARD: flops, MOVED: moved},
+        {FORWARD: flops, MOVED: moved, BATCHES: len(batches) * ((step.kind != "stem") + (step.kind != "head"))},
         read_bytes=read_bytes + (0 if step.kind == "stem" else states),
         write_bytes=0 if step.kind == "head" else states,
     )

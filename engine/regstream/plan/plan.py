@@ -15,7 +15,7 @@ from regstream.plan.opened_merge import OpenedMerge
 from regstream.plan.projection import Projection, project
 from regstream.plan.rates import Rates
 from regstream.plan.step import Step
-from regstream.plan.work import MOVED, step_work
+from regstream.plan.work import flops_of, step_work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Plan(OpenedMerge):
     @property
     def flops(self) -> float:
         """The FLOP of all products."""
-        return sum(flops for step in self.steps for kind, flops in self.work(step).items() if kind != MOVED)
+        return sum(flops for step in self.steps for flops in flops_of(self.work(step)).values())
 
     @cached_property
     def rates(self) -> Rates | None:

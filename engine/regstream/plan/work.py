@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
@@ -19,6 +19,8 @@ _HIDDEN_MOVES, _WIDE_MOVES = 160, 32
 FORWARD = "forward"
 #: The key of bytes that are moved, beside the profiler's kinds of work.
 MOVED = "moved"
+#: The key of the number of batches of hidden states that are stored or read.
+BATCHES = "batches"
 
 
 def step_work(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]]) -> Counter[str]:
@@ -64,7 +66,13 @@ def _forward(merge: OpenedMerge, step: Step, name: str, until: str | None = None
     shapes = [parameter.shape for parameter in step.parameters if parameter.name not in later]
     hidden_size, dtype = merge.model.hidden_size, merge.compute_dtype
     flops, moved = forward_work(step.kind, shapes, merge.batches, hidden_size=hidden_size, dtype=dtype)
-    return Counter({name: flops, MOVED: moved})
+    stored = (step.kind != "stem") + (until is None)  # read, and written on
+    return Counter({name: flops, MOVED: moved, BATCHES: len(merge.batches) * stored})
+
+
+def flops_of(work: Mapping[str, float]) -> dict[str, float]:
+    """The part of some work that is FLOP, by kind."""
+    return {kind: count for kind, count in work.items() if kind not in (MOVED, BATCHES)}
 
 
 def token_counts(merge: OpenedMerge) -> TokenCounts:
