@@ -1,9 +1,8 @@
 """The files of the evaluated models, checked for changes before each commit."""
 
-import os
-
 from regstream.errors import InputError, ResumeError
 from regstream.evaluate.evaluation_plan import EvaluationPlan
+from regstream.storage.file_status import FileStatus, file_status_if_any
 from regstream.storage.identity_differences import differences
 
 
@@ -33,9 +32,5 @@ class InputFiles:
             raise ResumeError(f"models changed since the evaluation began: {problems}; rerun the command to start over")
         self._before = now
 
-    def _statuses(self) -> list[tuple[int, ...] | None]:
-        return [_status(path.stat()) if path.exists() else None for path in self._files]
-
-
-def _status(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    def _statuses(self) -> list[FileStatus | None]:
+        return list(map(file_status_if_any, self._files))

@@ -14,9 +14,10 @@ from regstream.checkpoint.auxiliary_names import AUXILIARY_FOLDERS
 from regstream.manifest.references import ModelRef, is_commit
 from regstream.manifest.schema import Calibration, Manifest
 from regstream.storage import digests
+from regstream.storage.file_status import FileStatus, file_status
 
-#: By path, the part of a file's status that changes when it is written to or replaced; None for all: not readable.
-Signatures = Mapping[Path, tuple[int, ...]] | None
+#: By path; None for all: not readable.
+Signatures = Mapping[Path, FileStatus] | None
 
 _BASE = "base"
 _WEIGHTS = ".safetensors"
@@ -35,7 +36,7 @@ class _Unprovable(Exception):
 def read_signatures(manifest: Manifest) -> Signatures:
     """The signatures of all local input files, which tell later whether one was touched since."""
     try:
-        return {path: _signature(path) for path in local_files(manifest)}
+        return {path: file_status(path) for path in local_files(manifest)}
     except (_Unprovable, OSError):
         return None
 
@@ -128,8 +129,3 @@ def _files_in(folder: Path) -> Iterator[Path]:
                 yield from sorted(inner for inner in path.iterdir() if inner.is_file())
         elif path.exists():
             raise _Unprovable  # a pipe, a socket or a device, which a plan refuses
-
-
-def _signature(path: Path) -> tuple[int, ...]:
-    status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -11,10 +11,8 @@ from regstream.events import Listener, Warned
 from regstream.plan.plan import Plan
 from regstream.plan.run_identity import identify
 from regstream.storage import digests
+from regstream.storage.file_status import FileStatus, file_status_if_any
 from regstream.storage.identity_differences import Identity, differences
-
-#: The part of a file's status that changes when it is written to or replaced.
-_Signature = tuple[int, ...] | None
 
 
 class InputFiles:
@@ -57,9 +55,9 @@ class InputFiles:
             listener(Warned(message=f"{written}, --full-digest compares every byte"))
         self._signatures = signatures
 
-    def _read_signatures(self) -> dict[Path, _Signature]:
+    def _read_signatures(self) -> dict[Path, FileStatus | None]:
         paths = (*_checkpoint_files(self._plan), *(file for path in self._other_files for file in _files_in(path)))
-        return {path: _signature(path) for path in dict.fromkeys(paths)}
+        return {path: file_status_if_any(path) for path in dict.fromkeys(paths)}
 
     def _read_digests(self) -> Mapping[str, str]:
         # Of a folder of images, the rows that are read count.
@@ -88,11 +86,3 @@ def _files_in(path: Path) -> Iterator[Path]:
     yield path
     for parent, _, names in os.walk(path):
         yield from (Path(parent, name) for name in names)
-
-
-def _signature(path: Path) -> _Signature:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
