@@ -7,7 +7,7 @@ import torch
 
 from regstream.evaluate.layerwise_pass import OpenedModel
 from regstream.evaluate.step import EvaluationStep
-from regstream.plan.memory_terms import MemorySpace, by_space, host_terms, library_buffer_bytes
+from regstream.plan.memory_terms import MemorySpace, by_space, device_terms, host_terms, library_buffer_bytes
 from regstream.plan.opened_merge import OpenedMerge
 
 #: Tensors in float32 as wide as the hidden states while two models' are compared.
@@ -40,6 +40,8 @@ def memory_terms(
         activations["batch"] = max(activations["batch"], _compared_bytes(step))
     if device.type == "cpu" and step.kind != "stem":
         host["library buffers"] = _library_buffers(step)
+    if device.type != "cpu":
+        weights |= device_terms(layers.model, _adapters(step), is_converted=merge.exact_dtype != dtype)
     staged = (2 + len(group)) * forward.hidden_bytes
     return by_space(device, weights, activations, host, staged_bytes=staged)
 

@@ -12,6 +12,7 @@ from regstream.evaluate.memory_terms import memory_terms
 from regstream.evaluate.step import EvaluationStep
 from regstream.plan.memory_terms import MemorySpace
 from regstream.plan.opened_merge import OpenedMerge
+from regstream.plan.projection import fits
 
 Terms = Mapping[MemorySpace, Mapping[str, int]]
 
@@ -33,11 +34,11 @@ def project(merge: OpenedMerge, step: EvaluationStep, budgets: Mapping[MemorySpa
     """Project a step in as few groups as the budgets, less the runtime, allow, with every candidate read once if they
     allow that."""
     alone = memory_terms(merge, step, step.layers.models[:1], sums_mean=True)
-    sums_mean = step.layers.mean is not None and _fits(alone, budgets)
+    sums_mean = step.layers.mean is not None and fits(alone, budgets)
     groups: list[tuple[OpenedModel, ...]] = []
     for model in step.layers.models:
         joined = (*groups[-1], model) if groups else (model,)
-        if groups and _joins(step) and _fits(memory_terms(merge, step, joined, sums_mean=sums_mean), budgets):
+        if groups and _joins(step) and fits(memory_terms(merge, step, joined, sums_mean=sums_mean), budgets):
             groups[-1] = joined
         else:
             groups.append((model,))
@@ -52,7 +53,3 @@ def _joins(step: EvaluationStep) -> bool:
 
 def _of(space: MemorySpace, terms: list[Terms]) -> Iterator[Mapping[str, int]]:
     return (of_group[space] for of_group in terms)
-
-
-def _fits(terms: Terms, budgets: Mapping[MemorySpace, int]) -> bool:
-    return all(sum(terms[space].values()) <= budgets[space] for space in terms)

@@ -14,7 +14,7 @@ from regstream.evaluate.layerwise_forward import LayerwiseForward, open_forwards
 from regstream.evaluate.step import EvaluationStep
 from regstream.events import Listener, RunFinished, RunStarted, StepStarted, Warned
 from regstream.plan.budget import limit_device_memory
-from regstream.plan.memory_terms import CONTEXT_BYTES
+from regstream.plan.memory_terms import allocated_bytes
 from regstream.storage.evaluation_folder import evaluation_folder
 from regstream.storage.hidden_states import CorruptActivations
 
@@ -63,7 +63,7 @@ def _evaluated_step(
         peak_bytes=peak.num_bytes,
         projected_bytes=plan.projected_bytes(step),
         device_peak_bytes=peak.device_bytes,
-        device_projected_bytes=max(0, plan.projected_bytes(step, "device") - CONTEXT_BYTES),
+        device_projected_bytes=allocated_bytes(plan.projected_bytes(step, "device")),
         found=found,
     )
 

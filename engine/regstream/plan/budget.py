@@ -13,7 +13,7 @@ from regstream.device.accelerator_kinds import accelerator_of
 from regstream.errors import BudgetError, InputError
 from regstream.hub.repository import cache_folder
 from regstream.plan.downloads import DownloadPlan
-from regstream.plan.memory_terms import CONTEXT_BYTES, DISK_MARGIN, MemorySpace, hidden_state_bytes
+from regstream.plan.memory_terms import DISK_MARGIN, MemorySpace, allocated_bytes, hidden_state_bytes
 from regstream.plan.opened_merge import OpenedMerge
 from regstream.storage.durable import TEMPORARY_SUFFIX
 from regstream.units import format_bytes
@@ -41,7 +41,7 @@ def _free_device_bytes(device: torch.device) -> int:
 def limit_device_memory(device: torch.device, budgets: Mapping[MemorySpace, int]) -> None:
     """Have allocations on an accelerator fail beyond the budget, which the driver takes its own memory of."""
     if (accelerator := accelerator_of(device)) is not None:
-        accelerator.limit_memory(budgets["device"] - CONTEXT_BYTES)
+        accelerator.limit_memory(allocated_bytes(budgets["device"]))
 
 
 def check_memory(merge: OpenedMerge, space: MemorySpace, step: str, terms: Mapping[str, int], budget: int) -> None:

@@ -53,12 +53,16 @@ def memory_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mappi
         host |= _library_buffers(merge, step)
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
     staged = 3 * forward.hidden_bytes if step.writes_hidden_states or groups else 0
-    sums = {**_sums(merge, step, groups), **device_buffers(merge.model)}
+    sums = _sums(merge, step, groups)
     if merge.device.type != "cpu":
-        sums |= _adapters(merge, step, groups)  # factors and products are there too
-    if merge.device.type != "cpu" and merge.exact_dtype != merge.compute_dtype:
-        sums["staging"] = 2 * STAGED_BYTES  # pieces of files, before they are converted
+        is_converted = merge.exact_dtype != merge.compute_dtype
+        sums |= device_terms(merge.model, _adapters(merge, step, groups), is_converted=is_converted)
     return by_space(merge.device, sums, _activations(merge, step, groups), host, staged_bytes=staged)
+
+
+def allocated_bytes(device_bytes: int) -> int:
+    """What torch may allocate of some memory on an accelerator: the driver takes its own of it."""
+    return max(0, device_bytes - CONTEXT_BYTES)
 
 
 def by_space(
@@ -84,9 +88,10 @@ def by_space(
     }
 
 
-def device_buffers(model: LayeredModel) -> dict[str, int]:
-    """What a model keeps on an accelerator; on the CPU it is a part of the process."""
-    return {} if model.device.type == "cpu" else {"buffers": model.buffer_bytes}
+def device_terms(model: LayeredModel, adapters: Mapping[str, int], *, is_converted: bool) -> dict[str, int]:
+    """What an accelerator holds beside weights and activations: buffers, adapters at work, what it converts."""
+    staging = {"staging": 2 * STAGED_BYTES} if is_converted else {}  # pieces of files
+    return {"buffers": model.buffer_bytes, **adapters, **staging}
 
 
 def host_terms(merge: OpenedMerge) -> dict[str, int]:

@@ -34,7 +34,7 @@ def project(merge: OpenedMerge, step: Step, budgets: Mapping[MemorySpace, int]) 
     by_pass = [memory_terms(merge, step, groups) for groups in passes or ((),)]
     ahead = [_with_next_block(merge, step, terms) for terms in by_pass]
     has_next = bool(passes) and merge.device.type != "cpu" and len(merge.candidates) > 1
-    loads_ahead = has_next and all(_fits(terms, budgets) for terms in ahead)
+    loads_ahead = has_next and all(fits(terms, budgets) for terms in ahead)
     by_pass = ahead if loads_ahead else by_pass
     peaks = {
         space: max((terms[space] for terms in by_pass), key=lambda terms: sum(terms.values())) for space in by_pass[0]
@@ -53,7 +53,7 @@ def _passes(merge: OpenedMerge, step: Step, budgets: Mapping[MemorySpace, int]) 
     passes: list[Groups] = []
     for group in step.regressed:
         joined = (*passes[-1], group) if passes else (group,)
-        if passes and not merge.method.solves_groups_in_turn() and _fits(memory_terms(merge, step, joined), budgets):
+        if passes and not merge.method.solves_groups_in_turn() and fits(memory_terms(merge, step, joined), budgets):
             passes[-1] = joined
         else:
             passes.append((group,))
@@ -67,7 +67,8 @@ def _with_next_block(
     return {**terms, "device": {**terms.get("device", {}), "next candidate's block": num_bytes}}
 
 
-def _fits(terms: Mapping[MemorySpace, Mapping[str, int]], budgets: Mapping[MemorySpace, int]) -> bool:
+def fits(terms: Mapping[MemorySpace, Mapping[str, int]], budgets: Mapping[MemorySpace, int]) -> bool:
+    """Whether the terms of every memory space add up to no more than its budget."""
     return all(sum(terms[space].values()) <= budget for space, budget in budgets.items())
 
 

@@ -9,7 +9,7 @@ from regstream.device.memory import StepMeasurement
 from regstream.device.profiler import RegionTotals
 from regstream.errors import InputError
 from regstream.linalg.solve_report import SolveReport
-from regstream.plan.memory_terms import CONTEXT_BYTES, MemorySpace
+from regstream.plan.memory_terms import MemorySpace, allocated_bytes
 from regstream.plan.plan import Plan
 from regstream.plan.step import Step
 from regstream.runtime.combine import combine_parameter
@@ -114,6 +114,6 @@ def committed_step(
         peak_bytes=peak.num_bytes,
         projected_bytes=projected["host"],
         device_peak_bytes=peak.device_bytes,
-        device_projected_bytes=projected["device"] - CONTEXT_BYTES if "device" in projected else 0,
+        device_projected_bytes=allocated_bytes(projected.get("device", 0)),
         work={kind: asdict(entry) for kind, entry in artifacts.work.items()},
     )
