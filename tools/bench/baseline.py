@@ -33,9 +33,9 @@ def merge(manifest_path: Path, output: Path) -> None:
     device = torch.device(manifest.resources.device or "cpu")
     assert manifest.merge.base.folder is not None
     base = open_checkpoint("base", manifest.merge.base.folder)
-    model_class: Any = CLIPVisionModel if base.family.modality == "pixel_values" else AutoModelForCausalLM
+    model_class: Any = CLIPVisionModel if base.architecture.modality == "pixel_values" else AutoModelForCausalLM
     merged = _load(model_class, manifest.merge.base.folder, device)
-    path = base.family.blocks
+    path = base.architecture.blocks
     blocks: Any = merged.get_submodule(path)
     widest = max(max(weight.shape) for weight in blocks[0].parameters() if weight.dim() == 2)
     candidates, sets = [], []
@@ -46,13 +46,13 @@ def merge(manifest_path: Path, output: Path) -> None:
         candidates.append(_load(model_class, candidate.model.folder, device))
         sets.append(
             load_calibration(
-                candidate.calibration, family=base.family, config=base.model_config, base=base.folder,
+                candidate.calibration, architecture=base.architecture, config=base.model_config, base=base.folder,
                 seed=manifest.merge.seed, max_features=widest, warn=print,
             )
         )  # fmt: skip
     for name, parameter in merged.named_parameters():
-        part = base.family.part_of(name)
-        if part is not None and base.family.defaults[part] == "average":
+        part = base.architecture.part_of(name)
+        if part is not None and base.architecture.defaults[part] == "average":
             parameter.copy_(_mean(candidates, name))
     states = [_caught(merged, blocks[0], rows) for rows in sets]
     for index, block in enumerate(blocks):

@@ -59,14 +59,14 @@ def _make(arguments: argparse.Namespace) -> None:
 def _write(arguments: argparse.Namespace, config: dict[str, Any]) -> None:
     """One shard for what no block holds, one a block, and the index."""
     dtype: torch.dtype = getattr(torch, arguments.dtype)
-    family = family_of(config["model_type"])
-    assert family is not None
+    architecture = family_of(config["model_type"])
+    assert architecture is not None
     model = LayeredModel(
-        family, build_config(family, config, Path("config.json")), dtype=dtype, device=torch.device("cpu")
+        architecture, build_config(architecture, config, Path("config.json")), dtype=dtype, device=torch.device("cpu")
     )
     parts: dict[int | None, dict[str, tuple[int, ...]]] = {}
     for name, shape in model.shapes.items():
-        parts.setdefault(family.block_of(name), {})[name] = shape
+        parts.setdefault(architecture.block_of(name), {})[name] = shape
     weight_map: dict[str, str] = {}
     for index, (block, shapes) in enumerate(parts.items(), start=1):
         file = f"model-{index:05d}-of-{len(parts):05d}.safetensors"

@@ -34,7 +34,13 @@ class AdaptedCheckpoint(Checkpoint):
         }
         tensor_index = {**model.tensor_index, **replaced}
         super().__init__(
-            label, model.folder, model.source, model.family, config=model.config, tensor_index=tensor_index, notes=notes
+            label,
+            model.folder,
+            model.source,
+            model.architecture,
+            config=model.config,
+            tensor_index=tensor_index,
+            notes=notes,
         )
         self.model = model
         self.adapter = adapter

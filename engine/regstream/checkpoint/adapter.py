@@ -90,7 +90,7 @@ class Adapter(TensorReader):
         for factor, other in ((a, b), (b, a)):
             if factor not in self.tensors:
                 raise InputError(f"{self.file}: holds {other}, and no {factor}")
-        rank, transposed = self.config.rank(module), model.family.is_transposed(name)
+        rank, transposed = self.config.rank(module), model.architecture.is_transposed(name)
         weight = self.tensors[self.replacements[name]] if name in self.replacements else model.tensors[name]
         expected = weight.shape[::-1] if transposed else weight.shape
         a_shape, b_shape = self.tensors[a].shape, self.tensors[b].shape
@@ -119,13 +119,13 @@ class _AdapterNames:
             module = bare.removesuffix(_A).removesuffix(_B)
             factored = module != bare
             parameter = f"{module.removesuffix(_BASE_LAYER)}.weight" if factored or bare.endswith(_BASE_LAYER) else bare
-            own = model.family.model_name(parameter)
+            own = model.architecture.model_name(parameter)
             if own in model.tensors and bare != name:
                 known, entry = (self.adapted, module) if factored else (self.replacements, name)
                 if (first := known.setdefault(own, entry)) != entry:
                     raise InputError(f"{first} and {entry} are both for {own}; remove one")
             elif parameter in model.other_tensors.tensors or (
-                config.saves(parameter) and not model.family.has_parameter(own)
+                config.saves(parameter) and not model.architecture.has_parameter(own)
             ):
                 self.ignored_names.append(name)  # of a whole checkpoint: another tower, a task's own head
             else:
@@ -138,7 +138,7 @@ class _AdapterNames:
 
 def _headless_names(adapted: Mapping[str, str], model: Checkpoint) -> Iterator[str]:
     """A note where the names of modules are those of the model without its head, which peft does not match."""
-    for own, module in adapted.items() if model.family.is_causal_lm else ():
+    for own, module in adapted.items() if model.architecture.is_causal_lm else ():
         if f"{module}.weight" != own:
             yield f"names are those of a model without a head: {module} is read as {own.removesuffix('.weight')}"
             return
@@ -184,11 +184,11 @@ def _advice(name: str, model: Checkpoint) -> str:
     """What to do about a name that matches no weight, where the cause is known."""
     bare = name.removeprefix(_PREFIX)
     module = bare.removesuffix(_A).removesuffix(_B).removesuffix(_BASE_LAYER)
-    own = model.family.model_name(f"{module}.weight")
-    if model.family.part_of(own) == "head" and bare != name:
+    own = model.architecture.model_name(f"{module}.weight")
+    if model.architecture.part_of(own) == "head" and bare != name:
         return "; a head that is tied to the embeddings has none of its own: merge the adapter into its model first"
     for plain in (module.replace("_orig_mod.", "").split("base_model.model.")[-1], f"model.{module}"):
-        if model.family.model_name(f"{plain}.weight") in model.tensors:
+        if model.architecture.model_name(f"{plain}.weight") in model.tensors:
             expected = f"{_PREFIX}{plain}{bare.removeprefix(module)}"
             return f"; peft does not find it either; if {expected} is meant, rename what the file holds"
     return ""

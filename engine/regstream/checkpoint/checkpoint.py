@@ -1,6 +1,6 @@
 """One checkpoint: its config, and its tensors under the model's own names."""
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,23 @@ from regstream.checkpoint.source import LOCAL, Source
 from regstream.checkpoint.tensor_index import read_tensor_index, unindexed_files
 from regstream.checkpoint.wrapper_names import prefix_hint, strip_wrapper_names
 from regstream.errors import InputError, label_boundary
+from regstream.models.architecture.architecture import Architecture
+from regstream.models.architecture.nested_models import MERGED_ALONE
 from regstream.models.config.build import build_config
 from regstream.models.config.config_file import CONFIG, read_config
 from regstream.models.config.nested import nested_config
-from regstream.models.families.family import Family
-from regstream.models.families.registry import FAMILIES, family_of
+from regstream.models.derivation.derive import derive_architecture
 from regstream.units import format_names
+
+#: From the JSON of a config, and its file, to the architecture that it describes.
+Derive = Callable[[Mapping[str, Any], Path], Architecture]
 
 
 class Checkpoint(TensorReader):
     """A folder of safetensors, open for reading.
 
-    `tensors` has what belongs to the family's model, by the model's own parameter names (the files may use others:
-    `stored_name`). `other_tensors` reads the rest, such as the text tower of a whole CLIP, by the names in the files.
+    `tensors` has what belongs to the model, by the model's own parameter names (the files may use others: `stored_name`).
+    `other_tensors` reads the rest, such as the text tower of a whole CLIP, by the names in the files.
     """
 
     #: Parameters that an adapter changes.
@@ -36,7 +40,7 @@ class Checkpoint(TensorReader):
         label: str,
         folder: Path,
         source: Source,
-        family: Family,
+        architecture: Architecture,
         *,
         config: Mapping[str, Any],
         tensor_index: Mapping[str, TensorSpec],
@@ -44,10 +48,10 @@ class Checkpoint(TensorReader):
     ) -> None:
         self.folder = folder
         self.config = config
-        self.family = family
+        self.architecture = architecture
         self.tensor_index = tensor_index  # by the names in the files
         self.notes = tuple(notes)  # warnings about how it was read
-        self._stored = _own_names(family, tensor_index)
+        self._stored = _own_names(architecture, tensor_index)
         super().__init__(label, {own: tensor_index[name] for own, name in self._stored.items()}, source)
         others = {name: tensor_index[name] for name in tensor_index.keys() - self._stored.values()}
         self.other_tensors = TensorReader(label, others, source)
@@ -55,7 +59,8 @@ class Checkpoint(TensorReader):
     def config_with(self, **values: object) -> PreTrainedConfig:
         """Its config with some values replaced, as transformers reads it; raises as `model_config` does."""
         with label_boundary(self.label):
-            return build_config(self.family, {**self.config, **values}, self.folder / CONFIG)
+            model_type = self.architecture.model_type
+            return build_config({**self.config, **values}, self.folder / CONFIG, model_type)
 
     def override_config(self, **values: object) -> None:
         """Replace some values of its config."""
@@ -74,7 +79,7 @@ class Checkpoint(TensorReader):
     @property
     def num_blocks(self) -> int:
         """The number of blocks with tensors in its files."""
-        return len({self.family.block_of(name) for name in self.tensors} - {None})
+        return len({self.architecture.block_of(name) for name in self.tensors} - {None})
 
     @property
     def ignored_names(self) -> tuple[str, ...]:
@@ -102,7 +107,7 @@ class Checkpoint(TensorReader):
 
     def missing_optional(self, names: Iterable[str]) -> set[str]:
         """Which of these parameters are optional and missing."""
-        optional = tuple(f"{module}." for module in self.family.optional)
+        optional = tuple(f"{module}." for module in self.architecture.optional)
         return {name for name in names if name not in self.tensors and name.startswith(optional)}
 
     @property
@@ -132,39 +137,52 @@ class Checkpoint(TensorReader):
 
 
 def open_checkpoint(
-    label: str, folder: Path, source: Source = LOCAL, *, family: Family | None = None, part: Family | None = None
+    label: str,
+    folder: Path,
+    source: Source = LOCAL,
+    *,
+    architecture: Architecture | None = None,
+    derive: Derive = derive_architecture,
 ) -> Checkpoint:
     """Open a checkpoint folder; `label` ("base", "candidate math") goes into every error.
 
-    `family` is one besides the known families. `part` is the family of a model inside a larger one; without it, the
-    config's `model_type` gives the family.
+    `architecture` is the base's, which the folder must have too; without it, `derive` makes it from the config.
 
     Raises:
-        InputError: config or headers are missing or damaged, or the architecture is unknown.
+        InputError: config or headers are missing or damaged, or the architecture is another or cannot be merged.
     """
     with label_boundary(label):
-        config = read_config(folder)
-        family = part or family_of(str(config.get("model_type")), family)
-        if family is None:
-            known = ", ".join(model_type for family in FAMILIES for model_type in family.model_types)
+        config, file = read_config(folder), folder / CONFIG
+        if architecture is None:
+            architecture = derive(config, file)
+        elif not _has_architecture(config, architecture):
             raise InputError(
-                f'{folder}: model_type "{config.get("model_type")}" is not known; known are {known};'
-                " an [architecture] table in the manifest describes any other"
+                f'{folder}: model_type "{config.get("model_type")}", where the base is {architecture.name}; only'
+                " checkpoints of one architecture can be merged"
             )
-        if family.nested_config:
-            config = nested_config(family, config, folder / CONFIG)
-        tensor_index, notes = _strip_wrappers(label, family, read_tensor_index(folder, source))
+        if architecture.nested is not None:
+            config = nested_config(architecture.nested, config, file)
+        tensor_index, notes = _strip_wrappers(label, architecture, read_tensor_index(folder, source))
         if unindexed := unindexed_files(folder, source):
             reason = "its index does not name it; libraries may load it instead"
             notes.append(f"{label}: left out: {format_names(unindexed, 1)}: {reason}")
-        checkpoint = Checkpoint(label, folder, source, family, config=config, tensor_index=tensor_index, notes=notes)
+        checkpoint = Checkpoint(
+            label, folder, source, architecture, config=config, tensor_index=tensor_index, notes=notes
+        )
     _check_blocks(checkpoint)
     return checkpoint
 
 
+def _has_architecture(config: Mapping[str, Any], architecture: Architecture) -> bool:
+    model_type = str(config.get("model_type"))
+    nested = MERGED_ALONE.get(model_type)
+    return model_type == architecture.file_type if nested is None else nested == architecture.nested
+
+
 def _check_blocks(checkpoint: Checkpoint) -> None:
     """Refuse a config with more blocks than the files, before a model is built from it."""
-    expected, blocks = getattr(checkpoint.model_config, "num_hidden_layers", None), checkpoint.family.blocks
+    config, blocks = checkpoint.model_config, checkpoint.architecture.blocks
+    expected = getattr(config.get_text_config(), "num_hidden_layers", None)
     if isinstance(expected, int) and expected > checkpoint.num_blocks:
         raise InputError(
             f"{checkpoint.label}: {checkpoint.folder / CONFIG}: num_hidden_layers is {expected:,}, and the checkpoint's"
@@ -173,12 +191,12 @@ def _check_blocks(checkpoint: Checkpoint) -> None:
 
 
 def _strip_wrappers(
-    label: str, family: Family, tensor_index: Mapping[str, TensorSpec]
+    label: str, architecture: Architecture, tensor_index: Mapping[str, TensorSpec]
 ) -> tuple[Mapping[str, TensorSpec], list[str]]:
     """The tensor_index without wrappers in its names, and a note where there were any."""
 
     def is_known(names: Iterable[str]) -> bool:
-        return any(family.block_of(family.model_name(name)) == 0 for name in names)
+        return any(architecture.block_of(architecture.model_name(name)) == 0 for name in names)
 
     found = strip_wrapper_names(tensor_index, is_known)
     renamed = [f"{stored} is read as {name}" for name, stored in found.items() if name != stored]
@@ -186,19 +204,19 @@ def _strip_wrappers(
     return {name: tensor_index[stored] for name, stored in found.items()}, notes
 
 
-def _own_names(family: Family, stored: Mapping[str, object]) -> dict[str, str]:
-    """The names in the files of the tensors of the family's model, by the model's own."""
+def _own_names(architecture: Architecture, stored: Mapping[str, object]) -> dict[str, str]:
+    """The names in the files of the tensors of the architecture's model, by the model's own."""
     names: dict[str, str] = {}
     for name in stored:
-        own = family.model_name(name)
-        if not family.has_parameter(own):
+        own = architecture.model_name(name)
+        if not architecture.has_parameter(own):
             continue
         if own in names:
-            raise InputError(f"{names[own]} and {name} are the same tensor, {own}, of a {family.model_class}")
+            raise InputError(f"{names[own]} and {name} are the same tensor, {own}, of a {architecture.model_class}")
         names[own] = name
-    first = f"{family.blocks}.0."
+    first = f"{architecture.blocks}.0."
     if not any(own.startswith(first) for own in names):
         found = f"; found {next(iter(stored))} and others" if stored else "; it holds no tensor at all"
-        found = prefix_hint(stored, family.blocks) or found
-        raise InputError(f"no tensor named {first}*, as a {family.name} model has{found}")
+        found = prefix_hint(stored, architecture.blocks) or found
+        raise InputError(f"no tensor named {first}*, as a {architecture.name} model has{found}")
     return names

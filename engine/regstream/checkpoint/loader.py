@@ -1,13 +1,13 @@
 """Opens the checkpoints that a manifest names, in folders of this machine or in repositories of the hub."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.adapter import open_adapter
 from regstream.checkpoint.auxiliary_names import AUXILIARY_PATTERNS
-from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from regstream.checkpoint.checkpoint import Checkpoint, Derive, open_checkpoint
 from regstream.checkpoint.shared_checkpoint import LastReadCache, SharedCheckpoint
 from regstream.checkpoint.source import LOCAL, HubSource, Source
 from regstream.errors import label_boundary
@@ -17,8 +17,9 @@ from regstream.hub.repository import Repository, open_repository, warn_if_moved
 from regstream.manifest.redaction import base_name, is_local_path
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate, Manifest
+from regstream.models.architecture.architecture import Architecture
 from regstream.models.config.config_file import ADAPTER_CONFIG
-from regstream.models.families.family import Family
+from regstream.models.derivation.derive import derive_architecture
 from regstream.storage.run_folder import DOWNLOADS
 
 #: The small files that describe a checkpoint.
@@ -42,23 +43,24 @@ class CheckpointLoader:
         self._models: dict[ModelRef, Checkpoint] = {}
         self._pinned_commits = pinned_commits
         self._listener = listener
-        self._family: Family | None = None
+        self._architecture: Architecture | None = None
         self._repositories: dict[str, Repository] = {}
         self._adapters = {candidate.adapter for candidate in manifest.candidates}
 
-    def open_base(self, describe: Callable[[Path], Family] | None = None) -> Checkpoint:
-        """Open the base; `describe` gives the family of all checkpoints, if it is not a known one, from its folder.
+    def open_base(self, derive: Derive) -> Checkpoint:
+        """Open the base; `derive` gives the architecture of all checkpoints from its config.
 
         Raises:
             InputError: it is not usable, or the hub does not provide it.
         """
         folder, source = self._locate("base", self._base, _BASE_FILES)
-        self._family = None if describe is None else describe(folder)
-        return self._share(self._base, self._open("base", self._base, folder, source))
+        base = self._open("base", self._base, folder, source, derive)
+        self._architecture = base.architecture
+        return self._share(self._base, base)
 
-    def open_auxiliary(self, label: str, reference: ModelRef) -> Checkpoint:
+    def open_auxiliary(self, label: str, reference: ModelRef, derive: Derive) -> Checkpoint:
         """Open a model that is not merged, with its tokenizer; raises as `open_base` does."""
-        return open_checkpoint(label, *self._locate(label, reference, _BASE_FILES))
+        return open_checkpoint(label, *self._locate(label, reference, _BASE_FILES), derive=derive)
 
     def open_candidate(self, candidate: Candidate) -> Checkpoint:
         """Open a candidate, after the base; raises as `open_base` does."""
@@ -82,8 +84,10 @@ class CheckpointLoader:
             notes.insert(0, f"{label}: {purpose}; it is merged into {reference.name}")
         return AdaptedCheckpoint(label, model, adapter, notes)
 
-    def _open(self, label: str, reference: ModelRef, folder: Path, source: Source) -> Checkpoint:
-        checkpoint = open_checkpoint(label, folder, source, family=self._family)
+    def _open(
+        self, label: str, reference: ModelRef, folder: Path, source: Source, derive: Derive = derive_architecture
+    ) -> Checkpoint:
+        checkpoint = open_checkpoint(label, folder, source, architecture=self._architecture, derive=derive)
         names = source.list_files(folder)
         has_adapter = ADAPTER_CONFIG in names or any(name.startswith("adapter_model.") for name in names)
         if has_adapter and reference not in self._adapters:

@@ -23,7 +23,7 @@ class SharedCheckpoint(Checkpoint):
             checkpoint.label,
             checkpoint.folder,
             checkpoint.source,
-            checkpoint.family,
+            checkpoint.architecture,
             config=checkpoint.config,
             tensor_index=checkpoint.tensor_index,
             notes=checkpoint.notes,

@@ -22,10 +22,10 @@ from regstream.data.tokenizer_process import SharedTokenizer
 from regstream.data.tokens import TokenIds, validate_token_ids
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration, HeldOut
+from regstream.models.architecture.architecture import Architecture
 from regstream.models.batch import Batch
 from regstream.models.config.image_sizes import image_shape
 from regstream.models.config.model_sizes import vocab_size
-from regstream.models.families.family import Family
 
 if TYPE_CHECKING:
     from regstream.data.image_processor import ProcessedImages
@@ -43,7 +43,7 @@ class TokenRows:
     def __init__(self, rows: Sequence[TokenIds], batch_policy: BatchPolicy) -> None:
         ordered = sorted(rows, key=len, reverse=True)
         self._batches = list(batch_policy.batches(ordered, len))
-        self.batches = tuple(Batch(tuple(map(len, rows))) for rows in self._batches)
+        self.batches = tuple(Batch(tuple(map(len, rows)), token_ids=rows) for rows in self._batches)
         self.digest = _digest(self._batches)
         #: Bytes of the largest batch in int64.
         self.input_bytes = 8 * max(math.prod(batch.shape) for batch in self.batches)
@@ -52,11 +52,8 @@ class TokenRows:
         """`input_ids`, (B, L), padded with 0 on the right; and `attention_mask` if there is padding."""
         del dtype
         batch = self.batches[index]
-        ids_BL = torch.zeros(batch.shape, dtype=torch.long)
-        for row, ids in enumerate(self._batches[index]):
-            ids_BL[row, : len(ids)] = torch.from_numpy(ids)
         mask = batch.attention_mask(device)
-        return {"input_ids": ids_BL.to(device)} | ({} if mask is None else {"attention_mask": mask})
+        return {"input_ids": batch.input_ids(device)} | ({} if mask is None else {"attention_mask": mask})
 
     def token_ids(self, index: int) -> list[Tensor]:
         """The ids of each row of a batch, without padding."""
@@ -70,7 +67,7 @@ CalibrationSet = TokenRows | PixelRows
 def load_calibration(
     calibration: Calibration,
     *,
-    family: Family,
+    architecture: Architecture,
     config: PreTrainedConfig,
     base: Path,
     seed: int,
@@ -90,13 +87,13 @@ def load_calibration(
         InputError: the set cannot be read or has no rows, or a row is empty, of the wrong type, or has a token id
             outside the vocabulary.
     """
-    field = "image" if calibration.field == "text" and family.modality == "pixel_values" else calibration.field
+    field = "image" if calibration.field == "text" and architecture.modality == "pixel_values" else calibration.field
     path = calibration.path or (sampler or DatasetSampler()).sample(calibration, field, seed, label)
     batch_policy = BatchPolicy(calibration.batch_rows, max_features)
-    if family.modality == "pixel_values":
+    if architecture.modality == "pixel_values":
         images = _pixel_source(path, field, label, config, base)
         indices = sample_indices(len(images), calibration.rows, seed)
-        pixels = PixelRows(images, family, config, indices, batch_policy)
+        pixels = PixelRows(images, architecture, config, indices, batch_policy)
         _warn_if_few(path, len(pixels), calibration, warn)
         _warn_if_many(path, len(pixels), calibration, warn)
         return pixels

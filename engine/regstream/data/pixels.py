@@ -13,9 +13,9 @@ from transformers import PreTrainedConfig
 from regstream.data.batch_policy import BatchPolicy
 from regstream.data.tensor_rows import open_tensor
 from regstream.errors import InputError
+from regstream.models.architecture.architecture import Architecture
 from regstream.models.batch import Batch
 from regstream.models.config.image_sizes import image_shape
-from regstream.models.families.family import Family
 
 if TYPE_CHECKING:
     from regstream.data.image_processor import ProcessedImages
@@ -78,15 +78,15 @@ class PixelRows:
     def __init__(
         self,
         source: "StoredPixels | ProcessedImages",
-        family: Family,
+        architecture: Architecture,
         config: PreTrainedConfig,
         indices: Sequence[int],
         batch_policy: BatchPolicy,
     ) -> None:
-        assert family.tokens_per_row is not None
+        assert architecture.row_tokens is not None
         self._source = source
         self.class_folders = source.class_folders
-        num_tokens = family.tokens_per_row(config)
+        num_tokens = architecture.row_tokens
         self._batches = list(batch_policy.batches(indices, lambda _: num_tokens))
         self.batches = tuple(Batch((num_tokens,) * len(rows)) for rows in self._batches)
         #: Bytes of the largest batch in float32.

@@ -57,7 +57,7 @@ def _result(plan: Plan, name: str, folder: Path, listener: Listener) -> Evaluate
     def open_result() -> Weights:
         if folder == plan.output and not (folder / CONFIG).exists():
             raise InputError(f"{folder}: there is no result yet; `regstream run` makes it")
-        checkpoint = open_checkpoint(name, folder, family=plan.base.family)
+        checkpoint = open_checkpoint(name, folder, architecture=plan.base.architecture)
         refuse_unusable(checkpoint, plan.model)
         unexpected = classify_unexpected(checkpoint, plan.model)
         for line in unexpected.warnings(of_base=False) if folder != plan.output else ():

@@ -141,10 +141,11 @@ class LayerwisePass:
         """The names of the parameters of a part."""
         if kind == "head":
             return () if self.metric is None else tuple(self.metric.parameters(self.model))
-        family = self.model.family
+        architecture = self.model.architecture
         if kind == "stem":
-            return tuple(name for name in self.model.shapes if family.part_of(name) == "embeddings")
-        return tuple(name for name in self.model.shapes if family.block_of(name) == block)
+            return tuple(name for name in self.model.shapes if architecture.part_of(name) == "embeddings")
+        assert block is not None
+        return tuple(self.model.parameters_of_block(block))
 
     def identity(self, fingerprints: Mapping[Checkpoint, Identity]) -> Identity:
         """Everything that decides the values: which models on which rows, and the metric."""

@@ -27,7 +27,7 @@ class HeldOutLoss:
 
     def parameters(self, model: LayeredModel) -> list[str]:
         """Final norm and head, or the embeddings that the head is tied to."""
-        names = [name for name in model.shapes if model.family.part_of(name) in ("final_norm", "head")]
+        names = [name for name in model.shapes if model.architecture.part_of(name) in ("final_norm", "head")]
         return names + [source for source in model.tied.values() if source not in names]
 
     @property

@@ -27,12 +27,12 @@ def make_metric(plan: Plan, listener: Listener) -> HeldOutLoss | Accuracy:
     """
     if all(candidate.evaluation is None for candidate in plan.manifest.candidates):
         raise ManifestError("evaluate: no candidate has a [candidates.evaluation] table")
-    family = plan.base.family
-    if family.is_causal_lm:
+    architecture = plan.base.architecture
+    if architecture.is_causal_lm:
         return HeldOutLoss({name: _check_texts(name, rows) for name, rows in held_out_rows(plan, listener).items()})
-    if family.pooled_norm:
+    if architecture.pooled_norm:
         return _accuracy(plan, listener)
-    raise ManifestError(f"evaluate: a {family.name} model cannot be evaluated; language and vision models can")
+    raise ManifestError(f"evaluate: a {architecture.name} model cannot be evaluated; language and vision models can")
 
 
 def held_out_rows(plan: Plan, listener: Listener) -> dict[str, CalibrationSet]:
@@ -48,7 +48,7 @@ def held_out_rows(plan: Plan, listener: Listener) -> dict[str, CalibrationSet]:
             with _error_context(candidate.name):
                 datasets[candidate.name] = load_calibration(
                     candidate.evaluation,
-                    family=plan.base.family,
+                    architecture=plan.base.architecture,
                     config=plan.base.model_config,
                     base=plan.base.folder,
                     seed=plan.manifest.merge.seed,

@@ -5,6 +5,7 @@ Shape suffixes: P projected features, D features.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,7 +20,8 @@ from regstream.data.tokens import TokenIds
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate.class_names import ClassNames
 from regstream.events import Listener
-from regstream.models.families.clip import CLIP_TEXT, CLIP_VISION
+from regstream.models.architecture.nested_models import CLIP_TEXT, CLIP_VISION
+from regstream.models.derivation.derive import derive_architecture
 from regstream.models.layered_model import LayeredModel
 from regstream.plan.plan import Plan
 from regstream.validation.compatibility import check_base
@@ -88,22 +90,23 @@ def open_text_tower(plan: Plan, listener: Listener) -> TextTower:
         ManifestError: the base is not a CLIP.
         InputError: there is none, it cannot be downloaded, or it does not fit the base.
     """
-    if plan.base.family is not CLIP_VISION:
+    if plan.base.architecture.nested is not CLIP_VISION:
         raise ManifestError(
-            f"evaluate: classes: only a CLIP can classify by class names, and the base is {plan.base.family.name};"
+            f"evaluate: classes: only a CLIP can classify by class names, and the base is {plan.base.architecture.name};"
             " set head instead"
         )
     reference = plan.manifest.evaluation.text_tower
     loader = CheckpointLoader(plan.manifest, plan.commits, listener)
-    whole = plan.base if reference is None else loader.open_auxiliary("text tower", reference)
+    whole = plan.base if reference is None else loader.open_auxiliary("text tower", reference, derive_architecture)
     for name in (TEXT_PROJECTION, VISUAL_PROJECTION):
         if name not in whole.other_tensors.tensors:
             raise InputError(
                 f"{whole.label}: {whole.folder} holds no {name}, so it is no whole CLIP, and heads cannot be made from"
                 ' class names; name the folder of one: [evaluation] text_tower = "…"'
             )
-    text = open_checkpoint(whole.label, whole.folder, whole.source, part=CLIP_TEXT)
-    model = LayeredModel(CLIP_TEXT, text.model_config, dtype=torch.float32, device=plan.device)
+    derive = partial(derive_architecture, part=CLIP_TEXT)
+    text = open_checkpoint(whole.label, whole.folder, whole.source, derive=derive)
+    model = LayeredModel(text.architecture, text.model_config, dtype=torch.float32, device=plan.device)
     check_base(text, model)
     _check_projections(whole, model.hidden_size, plan.model.hidden_size)
     return TextTower(

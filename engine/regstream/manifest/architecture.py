@@ -1,4 +1,4 @@
-"""The `[architecture]` table: where an architecture that regstream does not know has its blocks, inputs and parts."""
+"""The `[architecture]` table: what it says of a model takes the place of what is derived from the model."""
 
 from typing import Annotated, Any, Literal
 
@@ -13,44 +13,43 @@ def _filled(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-class Architecture(Table):
-    """Where an architecture that is not known has what. Module names are those of the transformers class."""
+def _filled_if_any(values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    return None if values is None else _filled(values)
 
-    model_class: Text = "AutoModelForCausalLM"
-    """a class of transformers; builds the model from the base's config"""
-    rows: Literal["input_ids", "pixel_values"] = "input_ids"
-    """what the model reads: token ids or images"""
-    blocks: Annotated[Text, Field(examples=["gpt_neox.layers"])]
+
+class ArchitectureTable(Table):
+    """What is not to be derived from the model. Module names are those of the transformers class."""
+
+    model_class: Text | None = None
+    """a class of transformers; builds the model from the base's config; default: the class that the config names"""
+    rows: Literal["input_ids", "pixel_values"] | None = None
+    """what the model reads: token ids or images; default: the class's main input"""
+    blocks: Annotated[Text | None, Field(examples=["gpt_neox.layers"])] = None
     """the name of the list of blocks, such as "model.layers"; the module list of the blocks"""
     body: Annotated[str | None, Field(examples=["gpt_neox"])] = None
-    """a module name, or "" for the model itself; the module whose forward runs the blocks; default: what holds them"""
+    """a module name, or "" for the model itself; the module whose forward runs the blocks"""
     inputs: Annotated[
-        tuple[Annotated[Names, AfterValidator(_filled)], ...], Field(strict=False), AfterValidator(_filled)
-    ]
-    """a list of lists of a block's linears that read the same tensor; each list shares one Gram matrix"""
-    transposed: bool = False
+        tuple[Annotated[Names, AfterValidator(_filled)], ...] | None,
+        Field(strict=False),
+        AfterValidator(_filled_if_any),
+    ] = None
+    """a list of lists of a block's linears that read the same tensor; each list shares one Gram matrix, and linears in
+    no list are averaged"""
+    transposed: bool | None = None
     """true or false; whether weights are (in, out), as in Conv1D"""
-    embeddings: Annotated[Names, AfterValidator(_filled)]
+    embeddings: Annotated[Names | None, AfterValidator(_filled_if_any)] = None
     """a list of module names; what runs before the blocks"""
-    final_norm: Names = ()
+    final_norm: Names | None = None
     """a list of module names; what runs after the blocks, before the head"""
-    head: Names = ()
-    """a list of module names; the head. Embeddings, final norm and head together are all that is outside the blocks"""
+    head: Names | None = None
+    """a list of module names; the head"""
+    towers: Names | None = None
+    """a list of module names; what a row of the main input does not run through"""
     optional: Names = ()
     """a list of module names; modules that a checkpoint may lack"""
     renames: Annotated[tuple[Rename, ...], Field(strict=False)] = ()
     r"""pairs such as ["^model\\.", ""]: expression, replacement; applied in order to the names in checkpoints"""
     pooled: Text | None = None
     """the name of a norm; with rows = "pixel_values": the norm of the first token, for `regstream evaluate`"""
-    class_tokens: Annotated[int, Field(ge=0)] = 1
+    class_tokens: Annotated[int | None, Field(ge=0)] = None
     """a whole number; with rows = "pixel_values": tokens of an image besides its patches"""
-
-    @property
-    def running_body(self) -> str:
-        """The module whose forward runs the blocks: by default the one that holds them."""
-        return self.blocks.rpartition(".")[0] if self.body is None else self.body
-
-    @property
-    def parts(self) -> dict[Literal["embeddings", "final_norm", "head"], tuple[str, ...]]:
-        """The modules outside the blocks, part by part."""
-        return {"embeddings": self.embeddings, "final_norm": self.final_norm, "head": self.head}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from regstream.manifest.architecture import Architecture
+from regstream.manifest.architecture import ArchitectureTable
 from regstream.manifest.blocks import parse_blocks
 from regstream.manifest.schema import Candidate, Manifest, Rule
 
@@ -29,9 +29,9 @@ def canonical_config(manifest: Manifest, *, device: str | None = None) -> dict[s
     }
 
 
-def _architecture(architecture: Architecture) -> dict[str, Any]:
+def _architecture(architecture: ArchitectureTable) -> dict[str, Any]:
     # Verifying a result parses this table again. Only an evaluation reads `pooled`.
-    return architecture.model_dump(mode="json", exclude={"pooled"}) | {"body": architecture.running_body}
+    return architecture.model_dump(mode="json", exclude={"pooled"}, exclude_none=True)
 
 
 def _rule(rule: Rule) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def _architecture(architecture: Draft) -> Iterator[Problem]:
     if blocks and body and not blocks.startswith(f"{body}."):
         text = f'expected a module that contains the blocks "{blocks}", or "" for the model itself, found "{body}"'
         yield Problem(("architecture", "body"), text)
-    if architecture.get("rows", "input_ids") == "input_ids":
+    if architecture.get("rows") == "input_ids":
         for key in sorted({"pooled", "class_tokens"} & architecture.keys()):
             yield Problem(("architecture", key), 'only valid with rows = "pixel_values"; remove it')
 
@@ -82,7 +82,7 @@ def _overlapping_modules(architecture: Draft) -> Iterator[Problem]:
     """Each module outside the blocks may belong to one part only."""
     modules: list[tuple[Location, str | None]] = [
         (("architecture", part, index), name)
-        for part in ("embeddings", "final_norm", "head")
+        for part in ("embeddings", "final_norm", "head", "towers")
         for index, name in enumerate(architecture.get(part) or [])
     ]
     blocks = architecture.get("blocks")

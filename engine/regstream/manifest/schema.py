@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, PlainValidator, PrivateAttr, SerializeAsAny, model_validator
 
-from regstream.manifest.architecture import Architecture
+from regstream.manifest.architecture import ArchitectureTable
 from regstream.manifest.method_options import OPTIONS, method_options, registered, separate_options
 from regstream.manifest.references import resolve_links
 from regstream.manifest.shares import shares
@@ -37,7 +37,7 @@ def _not_empty(candidates: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class NonBlockParameters(Table):
-    """The parts that no block holds. None: as published for the family."""
+    """The parts that no block holds. None: as published for the architecture."""
 
     embeddings: Annotated[OtherUse | None, Field(examples=["base"])] = None
     """token, position or patch embeddings; default: "base" in regressed language models, else as the rest of a block"""
@@ -45,6 +45,9 @@ class NonBlockParameters(Table):
     """the norm after the last block; default: "base" in regressed CLIPs, else as the rest of a block"""
     head: Annotated[OtherUse | None, Field(examples=["base"])] = None
     """the head, or an encoder's pooler; default: "base" in regressed language models, else as the rest of a block"""
+    towers: Annotated[OtherUse | None, Field(examples=["average"])] = None
+    """what a row of the model's main input does not run through: vision and audio towers with their projectors;
+    default: as the rest of a block"""
     vocabulary: Literal["same", "base"] = "same"
     """"same" refuses candidates with additional vocabulary rows, "base" drops these rows"""
     tied_head: Literal["refuse", "untie"] = "refuse"
@@ -180,7 +183,7 @@ class Manifest(Table):
 
     merge: Merge
     """a [merge] table; what is merged, how, and where the result goes"""
-    architecture: Architecture | None = None
+    architecture: ArchitectureTable | None = None
     """an [architecture] table; describes a base whose model_type is not known"""
     rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
     """[[rules]] tables; the first match wins; default: regress linears, average the rest of a block"""

@@ -3,18 +3,22 @@
 Shape suffixes: B rows, L positions, N = B·L, T valid tokens, D features.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The lengths of the rows of a batch, which is padded on the right to the longest."""
+    """The lengths of the rows of a batch, which is padded on the right to the longest, and their token ids, if any."""
 
     lengths: tuple[int, ...]
+    token_ids: Sequence[NDArray[np.int32]] | None = field(default=None, compare=False, repr=False)
 
     @property
     def num_tokens(self) -> int:
@@ -35,6 +39,13 @@ class Batch:
     def mask_BL(self) -> Tensor:
         """True at tokens, False at padding."""
         return torch.arange(self.shape[1]) < torch.tensor(self.lengths)[:, None]
+
+    def input_ids(self, device: torch.device) -> Tensor:
+        """The token ids, (B, L) int64, padded with 0; all 0 where there are none."""
+        ids_BL = torch.zeros(self.shape, dtype=torch.long)
+        for row, ids in enumerate(self.token_ids or ()):
+            ids_BL[row, : len(ids)] = torch.from_numpy(ids)
+        return ids_BL.to(device)
 
     def attention_mask(self, device: torch.device) -> Tensor | None:
         """The mask for transformers, (B, L) int64; None without padding."""

@@ -8,6 +8,8 @@ from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
+from regstream.models.architecture.architecture import BlockCall
+
 
 class StopForward(Exception):
     """Ends a forward pass early; `value` is the tensor it was run for."""
@@ -19,57 +21,69 @@ class StopForward(Exception):
 class _BlockWrapper(nn.Module):
     """Exposes the attributes of the block it replaces: some models ask a layer for its attention type."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: nn.Module, call: BlockCall) -> None:
         super().__init__()
         self.__dict__["block"] = block  # not a submodule, so that the names of parameters stay
+        self.__dict__["call"] = call
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["block"], name)
 
+    def _hidden(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        key = self.__dict__["call"].hidden_argument
+        hidden_BLD: Tensor = args[key] if isinstance(key, int) else kwargs[key]
+        return hidden_BLD
+
+    def _as_output(self, hidden_BLD: Tensor) -> Tensor | tuple[Tensor | None, ...]:
+        """What the block returns, with these hidden states and nothing else."""
+        num_outputs = self.__dict__["call"].num_outputs
+        return hidden_BLD if num_outputs is None else (hidden_BLD, *[None] * (num_outputs - 1))
+
 
 class SkipBlock(_BlockWrapper):
-    """The identity; `returns_tuple` for models that take the first element of a block's output."""
+    """The identity."""
 
-    def __init__(self, block: nn.Module, *, returns_tuple: bool = False) -> None:
-        super().__init__(block)
-        self.__dict__["returns_tuple"] = returns_tuple
-
-    def forward(self, hidden_states: Tensor, *_args: object, **_kwargs: object) -> Tensor | tuple[Tensor]:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor | tuple[Tensor | None, ...]:
         """Return the hidden states."""
-        return (hidden_states,) if self.__dict__["returns_tuple"] else hidden_states
+        return self._as_output(self._hidden(args, kwargs))
 
 
 class CaptureInput(_BlockWrapper):
-    """Ends the pass with the first block's input."""
+    """Ends the pass with what enters the block."""
 
-    def forward(self, hidden_states: Tensor, *_args: object, **_kwargs: object) -> NoReturn:
-        """Raise `StopForward` with the stem's output."""
-        raise StopForward(hidden_states)
+    def forward(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise `StopForward` with the hidden states."""
+        raise StopForward(self._hidden(args, kwargs))
 
 
 class RunBlock(_BlockWrapper):
-    """Runs its block on the given hidden states with the model's other arguments, and ends the pass."""
+    """Runs its block on the given hidden states with the model's other arguments; `is_last` ends the pass with them."""
 
-    def __init__(self, block: nn.Module, hidden_BLD: Tensor) -> None:
-        super().__init__(block)
+    def __init__(self, block: nn.Module, call: BlockCall, hidden_BLD: Tensor, *, is_last: bool) -> None:
+        super().__init__(block, call)
         self.__dict__["hidden_BLD"] = hidden_BLD
+        self.__dict__["is_last"] = is_last
 
-    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> NoReturn:
-        """Raise `StopForward` with the block's output."""
-        del hidden_states
-        output = self.__dict__["block"](self.__dict__["hidden_BLD"], *args, **kwargs)
-        # Blocks of transformers 5 return a tensor; of older versions and some families, a tuple that starts with it.
-        raise StopForward(output if isinstance(output, Tensor) else output[0])
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the block's output, or raise `StopForward` with its hidden states."""
+        key, hidden_BLD = self.__dict__["call"].hidden_argument, self.__dict__["hidden_BLD"]
+        if isinstance(key, int):
+            args = (*args[:key], hidden_BLD, *args[key + 1 :])
+        else:
+            kwargs = {**kwargs, key: hidden_BLD}
+        output = self.__dict__["block"](*args, **kwargs)
+        if self.__dict__["is_last"]:
+            raise StopForward(output if isinstance(output, Tensor) else output[0])
+        return output
 
 
-class InjectHidden(SkipBlock):
+class InjectHidden(_BlockWrapper):
     """Returns the given hidden states, as the last block's output for the head, and lets the pass continue."""
 
-    def __init__(self, block: nn.Module, hidden_BLD: Tensor, *, returns_tuple: bool = False) -> None:
-        super().__init__(block, returns_tuple=returns_tuple)
+    def __init__(self, block: nn.Module, call: BlockCall, hidden_BLD: Tensor) -> None:
+        super().__init__(block, call)
         self.__dict__["hidden_BLD"] = hidden_BLD
 
-    def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> Tensor | tuple[Tensor]:
+    def forward(self, *_args: object, **_kwargs: object) -> Tensor | tuple[Tensor | None, ...]:
         """Return the given hidden states."""
-        del hidden_states
-        return super().forward(self.__dict__["hidden_BLD"], *args, **kwargs)
+        return self._as_output(self.__dict__["hidden_BLD"])

@@ -17,7 +17,6 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from regstream.errors import InputError, error_boundary
-from regstream.models.families.family import Family
 
 #: More than any published model has, and built in a few seconds.
 _MAX_PARAMETERS = 40_000
@@ -25,15 +24,15 @@ _MAX_PARAMETERS = 40_000
 _MAX_BUFFER_BYTES = 512 << 20
 
 
-def empty_model(family: Family, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """Build the family's model with its parameters on the meta device and its buffers in memory.
+def empty_model(class_name: str, config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """Build the model of a transformers class with its parameters on the meta device and its buffers in memory.
 
     Raises:
         InputError: the class cannot build a model from the config, or the model is implausibly large.
     """
-    model_class = getattr(transformers, family.model_class)
+    model_class = getattr(transformers, class_name)
     build = getattr(model_class, "from_config", None) or model_class._from_config
-    with error_boundary(f"config.json describes no {family.model_class}"):
+    with error_boundary(f"config.json describes no {class_name}"):
         # First entirely on the meta device: buffers of a wrong size would fill memory.
         with _size_limits(), no_init_weights(), torch.device("meta"):
             build(config, dtype=dtype)

@@ -6,19 +6,21 @@ Shape suffixes: B rows, L positions, D features, V vocabulary.
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from regstream.models.architecture.architecture import Architecture, BlockCall
 from regstream.models.batch import Batch
 from regstream.models.block_wrappers import CaptureInput, InjectHidden, RunBlock, SkipBlock, StopForward
 from regstream.models.chunked_activation import chunk_activations
 from regstream.models.config.image_sizes import image_shape
-from regstream.models.config.model_sizes import hidden_size, vocab_size
+from regstream.models.config.model_sizes import vocab_size
 from regstream.models.empty_model import empty_model
-from regstream.models.families.family import Family
 from regstream.models.known_masks import known_masks
 
 #: Names of modules with learned positions: `position_embeddings`, `embed_positions`, `wpe`.
@@ -28,18 +30,26 @@ _POSITIONS = re.compile(r"(position[^.]*|\bwpe)$")
 class LayeredModel:
     """The model of a config. It owns no weights: `bind_parameters` provides those of the part that runs."""
 
-    def __init__(self, family: Family, config: PreTrainedConfig, *, dtype: torch.dtype, device: torch.device) -> None:
-        self.family = family
+    def __init__(
+        self,
+        architecture: Architecture,
+        config: PreTrainedConfig,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        model: PreTrainedModel | None = None,
+    ) -> None:
+        self.architecture = architecture
         self.dtype = dtype
         self.device = device
-        self.model = empty_model(family, config, dtype)
+        self.model = empty_model(architecture.model_class, config, dtype) if model is None else model
         for module in self.model.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, buffer.to(device))
-        blocks = self.model.get_submodule(family.blocks)
+        blocks = self.model.get_submodule(architecture.blocks)
         assert isinstance(blocks, nn.ModuleList)
         self.blocks = list(blocks)
-        for block in self.blocks if family.activates_in_place and device.type == "cpu" else ():
+        for block in self.blocks if architecture.call.activates_in_place and device.type == "cpu" else ():
             chunk_activations(block)
         #: Parameter shapes by name. Tied parameters appear once, under the name of their source.
         self.shapes = {name: tuple(parameter.shape) for name, parameter in self.model.named_parameters()}
@@ -51,23 +61,17 @@ class LayeredModel:
         )
         #: The source of each tied parameter that is not in `shapes`.
         self.tied: Mapping[str, str] = dict(getattr(self.model, "all_tied_weights_keys", None) or {})
-        #: NaN, expanded without memory, for the parameters of modules whose output is discarded.
-        nan = torch.full((), torch.nan, dtype=dtype, device=device)
-        prefixes = tuple(f"{module}." for module in family.body_stem_modules)
-        self._placeholders = {n: nan.expand(shape) for n, shape in self.shapes.items() if n.startswith(prefixes)}
-        self._blocks_return_tuples = False
-        self._skip_blocks = [SkipBlock(block) for block in self.blocks]
-        self._set_blocks(self._skip_blocks)
+        self.set_block_call(architecture.call)
 
     @property
     def hidden_size(self) -> int:
         """D."""
-        return hidden_size(self.model.config)
+        return self.architecture.hidden_size
 
     @property
     def max_features(self) -> int:
         """Features of the widest activation that a linear of a block reads or writes."""
-        of_blocks = (shape for name, shape in self.shapes.items() if self.family.block_of(name) is not None)
+        of_blocks = (shape for name, shape in self.shapes.items() if self.architecture.block_of(name) is not None)
         return max(max(shape) for shape in of_blocks if len(shape) == 2)
 
     @property
@@ -88,7 +92,11 @@ class LayeredModel:
         Rows of the table that stand for no position do not count: OPT's `offset`, RoBERTa's up to the padding index.
         """
         for name, module in self.model.named_modules():
-            if isinstance(module, nn.Embedding) and _POSITIONS.search(name) and self.family.block_of(name) is None:
+            if (
+                isinstance(module, nn.Embedding)
+                and _POSITIONS.search(name)
+                and self.architecture.block_of(name) is None
+            ):
                 padding = -1 if module.padding_idx is None else module.padding_idx
                 return module.num_embeddings - int(getattr(module, "offset", padding + 1))
         return None
@@ -106,6 +114,20 @@ class LayeredModel:
         if not (is_padded or self.num_unfused_heads or (window is not None and length >= window)):
             return 0
         return len(set(getattr(config, "layer_types", None) or ("full_attention",)))
+
+    def parameters_of_block(self, index: int) -> list[str]:
+        """The parameters that a block runs with: its own, and those it borrows."""
+        own = [name for name in self.shapes if self.architecture.block_of(name) == index]
+        return [*own, *self.architecture.call.borrowed]
+
+    def set_block_call(self, call: BlockCall) -> None:
+        """Run blocks in this way."""
+        self.architecture = replace(self.architecture, call=call)
+        #: NaN, expanded without memory, for parameters that a forward reads and no block depends on.
+        self.placeholders = {name: self._nan(name) for name in call.unused}
+        self._body_arguments = signature(self.model.get_submodule(call.body).forward).parameters
+        self._skip_blocks = [SkipBlock(block, call) for block in self.blocks]
+        self._set_blocks(self._skip_blocks)
 
     @contextmanager
     def bind_parameters(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
@@ -126,69 +148,85 @@ class LayeredModel:
     @torch.no_grad()
     def run_stem(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the input of block 0, (B, L, D). The stem's parameters must be bound."""
-        with known_masks(), self._swapped_blocks([CaptureInput(self.blocks[0]), *self._skip_blocks[1:]]):
+        blocks = [CaptureInput(self.blocks[0], self.architecture.call), *self._skip_blocks[1:]]
+        with known_masks(), self._swapped_blocks(blocks):
             return _stopped_value(lambda: self.model(**inputs))
 
     @torch.no_grad()
     def run_block(self, index: int, hidden_BLD: Tensor, batch: Batch) -> Tensor:
-        """Return the output of block `index`, (B, L, D). The block's parameters must be bound."""
-        run_block = RunBlock(self.blocks[index], hidden_BLD)
-        body = self.model.get_submodule(self.family.body)
-        blocks = [*self._skip_blocks[:index], run_block, *self._skip_blocks[index + 1 :]]
-        with known_masks(), self._swapped_blocks(blocks), self.bind_parameters(self._placeholder_parameters()):
+        """Return what leaves block `index` for the next one, (B, L, D), from what enters it.
+
+        The block's parameters, and those it borrows, must be bound.
+        """
+        call = self.architecture.call
+        following: list[nn.Module] = [*self._skip_blocks[index + 1 :]]
+        if following:  # up to the next block: some models change hidden states in between
+            following = [CaptureInput(self.blocks[index + 1], call), *following[1:]]
+        run_block = RunBlock(self.blocks[index], call, hidden_BLD, is_last=not following)
+        body = self.model.get_submodule(call.body)
+        with (
+            known_masks(),
+            self._swapped_blocks([*self._skip_blocks[:index], run_block, *following]),
+            self.bind_parameters(self._placeholder_parameters()),
+        ):
             return _stopped_value(lambda: body(**self._body_inputs(hidden_BLD, batch)))
 
     @torch.no_grad()
     def run_head(self, hidden_BLD: Tensor, positions: slice) -> Tensor:
         """Return logits, (B, positions, V), of the last block's output without padding. The head must be bound."""
-        inject_hidden = InjectHidden(self.blocks[-1], hidden_BLD, returns_tuple=self._blocks_return_tuples)
+        inject_hidden = InjectHidden(self.blocks[-1], self.architecture.call, hidden_BLD)
         inputs = self._body_inputs(hidden_BLD, Batch((hidden_BLD.shape[1],) * hidden_BLD.shape[0]))
         kept_positions = torch.arange(positions.start, positions.stop, device=hidden_BLD.device)
         blocks = [*self._skip_blocks[:-1], inject_hidden]
         with known_masks(), self._swapped_blocks(blocks), self.bind_parameters(self._placeholder_parameters()):
-            logits: Tensor = self.model(**inputs, logits_to_keep=kept_positions).logits
+            if "logits_to_keep" in signature(self.model.forward).parameters:
+                logits: Tensor = self.model(**inputs, logits_to_keep=kept_positions).logits
+            else:
+                logits = self.model(**inputs).logits[:, positions]
         return logits
 
     @property
     def pooled_norm_parameters(self) -> list[str]:
         """The parameters of the norm that `run_pooled_norm` applies."""
-        return [name for name in self.shapes if name.startswith(f"{self.family.pooled_norm}.")]
+        return [name for name in self.shapes if name.startswith(f"{self.architecture.pooled_norm}.")]
 
     @torch.no_grad()
     def run_pooled_norm(self, token_BD: Tensor) -> Tensor:
         """Apply the final norm to the token that represents each row, (B, D). Its parameters must be bound."""
-        pooled_BD: Tensor = self.model.get_submodule(self.family.pooled_norm)(token_BD)
+        pooled_BD: Tensor = self.model.get_submodule(self.architecture.pooled_norm)(token_BD)
         return pooled_BD
-
-    def make_blocks_return_tuples(self) -> None:
-        """Make the wrappers of skipped blocks return tuples, for a model whose blocks do."""
-        self._blocks_return_tuples = True
-        self._skip_blocks = [SkipBlock(block, returns_tuple=True) for block in self.blocks]
 
     def drop_parameters(self, names: Collection[str]) -> None:
         """Remove optional parameters that the checkpoint lacks from `shapes`."""
         self.shapes = {name: shape for name, shape in self.shapes.items() if name not in names}
 
     def _body_inputs(self, hidden_BLD: Tensor, batch: Batch) -> dict[str, Any]:
-        if self.family.body_input == "pixel_values":
-            shape = image_shape(self.model.config)
-            return {"pixel_values": torch.zeros(hidden_BLD.shape[0], *shape, device="meta")}
-        # The body needs only shape, dtype and device: `RunBlock` and `InjectHidden` supply the values. NaN makes it
-        # evident if the body's own input reaches a block.
-        if self.family.body_input == "input_ids":
-            dummy = torch.zeros(hidden_BLD.shape[:2], dtype=torch.long, device=hidden_BLD.device)
-        else:
-            dummy = hidden_BLD.new_full((1,), torch.nan).expand(hidden_BLD.shape)
-        return {self.family.body_input: dummy, "attention_mask": batch.attention_mask(hidden_BLD.device)}
+        """What the body is called with: only shapes, dtype and device of floating-point inputs matter.
+
+        `RunBlock` and `InjectHidden` supply the values. NaN makes it evident if the body's own input reaches a block.
+        """
+        call, masks = self.architecture.call, dict[str, Tensor | None]()
+        if self.architecture.reads_tokens and "attention_mask" in self._body_arguments:
+            masks["attention_mask"] = batch.attention_mask(hidden_BLD.device)
+        if call.body_input == "input_ids":
+            return {call.body_input: batch.input_ids(hidden_BLD.device), **masks}
+        if call.body_input == self.architecture.modality:
+            shape = (hidden_BLD.shape[0], *image_shape(self.model.config))
+            device = torch.device("meta") if call.is_shapeless else hidden_BLD.device
+            return {call.body_input: torch.zeros(shape, dtype=hidden_BLD.dtype, device=device)}
+        return {call.body_input: hidden_BLD.new_full((1,), torch.nan).expand(hidden_BLD.shape), **masks}
 
     def _placeholder_parameters(self) -> dict[str, Tensor]:
         """The placeholders of unbound parameters; with a tied head, the embeddings are bound."""
-        owners = {name: self._owner(name) for name in self._placeholders}
+        owners = {name: self._owner(name) for name in self.placeholders}
         return {
-            name: self._placeholders[name]
+            name: self.placeholders[name]
             for name, (module, leaf) in owners.items()
             if (parameter := module._parameters[leaf]) is not None and parameter.is_meta
         }
+
+    def _nan(self, name: str) -> Tensor:
+        return torch.full((), torch.nan, dtype=self.dtype, device=self.device).expand(self.shapes[name])
 
     @contextmanager
     def _swapped_blocks(self, blocks: Sequence[nn.Module]) -> Iterator[None]:
@@ -200,15 +238,15 @@ class LayeredModel:
             self._set_blocks(self._skip_blocks)
 
     def _set_blocks(self, blocks: Sequence[nn.Module]) -> None:
-        parent, _, leaf = self.family.blocks.rpartition(".")
+        parent, _, leaf = self.architecture.blocks.rpartition(".")
         setattr(self.model.get_submodule(parent), leaf, nn.ModuleList(blocks))
 
     def _owner(self, name: str) -> tuple[nn.Module, str]:
         """The module of a parameter, and the parameter's name in it."""
-        index = self.family.block_of(name)
+        index = self.architecture.block_of(name)
         root: nn.Module = self.model
         if index is not None:  # the model's own tree has wrappers in the place of blocks
-            root, name = self.blocks[index], name.removeprefix(self.family.block_prefix(index))
+            root, name = self.blocks[index], name.removeprefix(self.architecture.block_prefix(index))
         path, _, leaf = name.rpartition(".")
         return root.get_submodule(path), leaf
 
@@ -218,4 +256,4 @@ def _stopped_value(forward: Callable[[], object]) -> Tensor:
         forward()
     except StopForward as stop:
         return stop.value
-    raise RuntimeError("the forward pass never reached the block; the family's description is wrong")
+    raise RuntimeError("the forward pass never reached the block; the architecture's description is wrong")

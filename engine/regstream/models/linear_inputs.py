@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from regstream.models.architecture.architecture import InputGroup
 from regstream.models.block_wrappers import StopForward
-from regstream.models.families.family import InputGroup
 
 
 @contextmanager

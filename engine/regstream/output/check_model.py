@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,10 +10,8 @@ import torch
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.checkpoint.tensor_index import INDEX
 from regstream.errors import InputError, error_boundary
-from regstream.manifest.architecture import Architecture
-from regstream.models.architecture.table import family_from_table
-from regstream.models.config.config_file import read_config
-from regstream.models.families.family import Family
+from regstream.manifest.architecture import ArchitectureTable
+from regstream.models.derivation.derive import derive_architecture
 from regstream.models.layered_model import LayeredModel
 from regstream.output.record import read_provenance
 from regstream.validation.compatibility import check_base
@@ -26,8 +25,9 @@ def check_model(folder: Path) -> Iterator[str]:
     """
     architecture = read_provenance(folder)["identity"]["manifest"].get("architecture")
     try:
-        result = open_checkpoint("result", folder, family=_recorded_family(folder, architecture))
-        model = LayeredModel(result.family, result.model_config, dtype=torch.float32, device=torch.device("cpu"))
+        derive = partial(derive_architecture, table=_recorded_table(folder, architecture))
+        result = open_checkpoint("result", folder, derive=derive)
+        model = LayeredModel(result.architecture, result.model_config, dtype=torch.float32, device=torch.device("cpu"))
         model.drop_parameters(result.missing_optional(model.shapes))
         result.add_outside_tensors(check_base(result, model).prediction_layers)
         _check_index(folder, result)
@@ -35,11 +35,11 @@ def check_model(folder: Path) -> Iterator[str]:
         yield str(error)
 
 
-def _recorded_family(folder: Path, architecture: object) -> Family | None:
+def _recorded_table(folder: Path, architecture: object) -> ArchitectureTable | None:
     if architecture is None:
         return None
     with error_boundary(f"{folder}: the architecture in its record"):
-        return family_from_table(Architecture.model_validate(architecture), str(read_config(folder).get("model_type")))
+        return ArchitectureTable.model_validate(architecture)
 
 
 def _check_index(folder: Path, result: Checkpoint) -> None:

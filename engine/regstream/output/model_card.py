@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from regstream.manifest.redaction import redact_paths
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate
-from regstream.models.families.family import Family
+from regstream.models.architecture.architecture import Architecture
 from regstream.plan.plan import Plan
 
 _TEXT = """
@@ -36,7 +36,7 @@ def model_card(plan: Plan, *, results: str | None) -> str:
         datasets=_datasets(plan),
         library_name="transformers",
         license=_license(plan),
-        pipeline_tag=_pipeline_tag(plan.base.family),
+        pipeline_tag=_pipeline_tag(plan.base.architecture),
         tags=["merge", "regstream", plan.method.name],
     )
     lines = [f"- **{c.name}**: {_describe(plan, c)}, weight {c.weight:g}" for c in plan.manifest.candidates]
@@ -85,7 +85,7 @@ def _license(plan: Plan) -> str | None:
     return license_name if isinstance(license_name, str) else None
 
 
-def _pipeline_tag(family: Family) -> str:
-    if family.modality == "pixel_values":
+def _pipeline_tag(architecture: Architecture) -> str:
+    if architecture.modality == "pixel_values":
         return "image-feature-extraction"
-    return "text-generation" if family.is_causal_lm else "feature-extraction"
+    return "text-generation" if architecture.is_causal_lm else "feature-extraction"

@@ -134,6 +134,9 @@ def _config(plan: Plan) -> dict[str, Any]:
     config: dict[str, Any] = redact_json(published_config(plan.base.config), dropped=("name_or_path",))
     # The class of the merged model: the base's config may name one with a head, or one of its own code.
     config["architectures"] = [type(plan.model.model).__name__]
-    if plan.base.family.nested_config:
-        config["model_type"] = plan.base.family.model_types[0]
+    if (
+        plan.base.architecture.nested is not None
+        or plan.base.architecture.file_type != plan.base.architecture.model_type
+    ):
+        config["model_type"] = plan.base.architecture.model_type
     return {**config, "dtype": str(plan.output_dtype).removeprefix("torch.")}

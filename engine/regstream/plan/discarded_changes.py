@@ -42,7 +42,7 @@ def discarded_changes(
                 f"{labels}: the {title} differs from the base's, which the result takes by default; [merge.others]"
                 f' {part} = "average" takes the mean, {part} = "base" confirms the default'
             )
-    for checkpoint in checkpoints if base.family.modality == "input_ids" else ():
+    for checkpoint in checkpoints if base.architecture.modality == "input_ids" else ():
         yield from _tokenizer_warnings(checkpoint, base)
 
 
@@ -56,7 +56,7 @@ def _defaults_to_base(manifest: Manifest, base: Checkpoint, steps: Sequence[Step
         for step in steps
         for tensor in step.parameters
         if tensor.rule == "base"
-        and base.family.part_of(tensor.name) == part
+        and base.architecture.part_of(tensor.name) == part
         and match_rule(manifest.rules, tensor.name, None, num_blocks) is None
     ]
 

@@ -30,7 +30,7 @@ def evaluation_seconds(merge: OpenedMerge, rates: Rates) -> float | None:
     for step in merge.steps:
         shapes = step.shapes.values()
         flops, moved = forward_work(step.kind, shapes, seen, hidden_size=hidden_size, dtype=merge.compute_dtype)
-        if step.kind == "head" and merge.base.family.is_causal_lm:
+        if step.kind == "head" and merge.base.architecture.is_causal_lm:
             flops = 2.0 * sum(batch.num_tokens for batch in seen) * merge.model.vocab_size * hidden_size
         tensors = (merge.base.tensors.get(parameter.name) for parameter in step.parameters)
         read_bytes = num_models * sum(tensor.num_bytes for tensor in tensors if tensor is not None)

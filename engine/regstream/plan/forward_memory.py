@@ -61,8 +61,8 @@ class ForwardMemory:
         rows, length = batch.shape
         widths = [max(shape) for shape in shapes.values() if len(shape) == 2]
         # Of two linears that wide, one writes what the other reads, activated in place.
-        in_place = self.model.family.activates_in_place and self.device.type == "cpu" and widths.count(max(widths)) == 2
-        num_wide = 1 if in_place else _WIDE_TENSORS
+        in_place = self.model.architecture.call.activates_in_place and self.device.type == "cpu"
+        num_wide = 1 if in_place and widths.count(max(widths)) == 2 else _WIDE_TENSORS
         values = rows * length * (num_wide * max(widths) + _HIDDEN_TENSORS * self.model.hidden_size)
         itemsize = self.dtype.itemsize
         # Scores of every head where attention is not fused, normalised from a copy in float32 into another.
@@ -74,7 +74,7 @@ class ForwardMemory:
         the fused kernel converts one."""
         rows, length = batch.shape
         num_masks, itemsize = self.model.num_masks(length, is_padded=batch.is_padded), self.dtype.itemsize
-        if not num_masks or self.model.family.modality == "pixel_values":
+        if not num_masks or not self.model.architecture.reads_tokens:
             return 0
         is_eager = bool(self.model.num_unfused_heads)
         of_position = num_masks * (1 + itemsize) if is_eager else num_masks + 1 + itemsize * in_block

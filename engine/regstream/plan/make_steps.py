@@ -8,7 +8,7 @@ from regstream.errors import ManifestError
 from regstream.manifest.rules import match_rule, rule_problems
 from regstream.manifest.schema import Manifest, Rule
 from regstream.methods.method import MergeRule, Method
-from regstream.models.families.family import Family
+from regstream.models.architecture.architecture import Architecture
 from regstream.models.parameter import Parameter
 from regstream.plan.step import Kind, PlannedParameter, Step
 
@@ -18,7 +18,7 @@ ParameterShapes = Mapping[str, tuple[int, ...]]
 def make_steps(
     manifest: Manifest,
     method: Method,
-    family: Family,
+    architecture: Architecture,
     shapes: ParameterShapes,
     itemsize: int = 4,
     *,
@@ -33,18 +33,18 @@ def make_steps(
     Raises:
         ManifestError: a rule matches nothing or names blocks that do not exist.
     """
-    num_blocks = 1 + max(block for name in shapes if (block := family.block_of(name)) is not None)
+    num_blocks = 1 + max(block for name in shapes if (block := architecture.block_of(name)) is not None)
     all_shapes = {**shapes, **copied_from_base}
-    _check_rules(manifest.rules, family, all_shapes, num_blocks)
-    rules = _Rules(manifest, method, family, num_blocks)
-    parameters = {name: _parameter(name, shape, family, stored_name) for name, shape in all_shapes.items()}
+    _check_rules(manifest.rules, architecture, all_shapes, num_blocks)
+    rules = _Rules(manifest, method, architecture, num_blocks)
+    parameters = {name: _parameter(name, shape, architecture, stored_name) for name, shape in all_shapes.items()}
     steps: list[tuple[Kind, int | None, list[PlannedParameter]]] = []
     for kind, block in _kinds(num_blocks):
-        found = [rules.planned(parameters[name]) for name in shapes if _belongs(family, name, kind, block)]
+        found = [rules.planned(parameters[name]) for name in shapes if _belongs(architecture, name, kind, block)]
         if kind == "head":
             found += [_planned(parameters[name], "base") for name in copied_from_base]
         if found:
-            steps.append((kind, block, _in_group_order(found, family)))
+            steps.append((kind, block, _in_group_order(found, architecture, block)))
     regresses = [any(p.rule == "regress" for p in found) for _, _, found in steps]
     last = len(steps) - 1 - regresses[::-1].index(True) if method.needs_calibration() and any(regresses) else -1
     sizes = [sum(math.prod(p.shape) for p in found) * itemsize for _, _, found in steps]
@@ -57,6 +57,7 @@ def make_steps(
             parameters=tuple(found),
             shard=shards[index],
             writes_hidden_states=index < last,
+            borrowed=tuple(parameters[name] for name in architecture.call.borrowed) if kind == "block" else (),
         )
         for index, (kind, block, found) in enumerate(steps)
     )
@@ -79,15 +80,17 @@ def _kinds(num_blocks: int) -> Iterator[tuple[Kind, int | None]]:
     yield "head", None
 
 
-def _belongs(family: Family, name: str, kind: Kind, block: int | None) -> bool:
-    if block is not None or family.block_of(name) is not None:
-        return family.block_of(name) == block
-    return (family.part_of(name) == "embeddings") == (kind == "stem")
+def _belongs(architecture: Architecture, name: str, kind: Kind, block: int | None) -> bool:
+    if block is not None or architecture.block_of(name) is not None:
+        return architecture.block_of(name) == block
+    return (architecture.part_of(name) == "embeddings") == (kind == "stem")
 
 
-def _parameter(name: str, shape: tuple[int, ...], family: Family, stored_name: Callable[[str], str]) -> Parameter:
-    block = family.block_of(name)
-    block_name = name if block is None else name.removeprefix(family.block_prefix(block))
+def _parameter(
+    name: str, shape: tuple[int, ...], architecture: Architecture, stored_name: Callable[[str], str]
+) -> Parameter:
+    block = architecture.block_of(name)
+    block_name = name if block is None else name.removeprefix(architecture.block_prefix(block))
     return Parameter(name=name, block_name=block_name, stored_name=stored_name(name), shape=shape)
 
 
@@ -103,34 +106,37 @@ def _planned(
     return PlannedParameter(**names, rule=rule, group=group, linear=linear, transposed=transposed)
 
 
-def _in_group_order(parameters: list[PlannedParameter], family: Family) -> list[PlannedParameter]:
+def _in_group_order(
+    parameters: list[PlannedParameter], architecture: Architecture, block: int | None
+) -> list[PlannedParameter]:
     """Groups one after another, the rest behind them: the order in which a block's step comes to them."""
-    groups = [group.name for group in family.groups]
+    groups = [] if block is None else [group.name for group in architecture.groups[block]]
     return sorted(parameters, key=lambda p: len(groups) if p.group is None else groups.index(p.group))
 
 
-def _check_rules(rules: Sequence[Rule], family: Family, shapes: ParameterShapes, num_blocks: int) -> None:
-    problems = rule_problems(rules, ((name, family.block_of(name)) for name in shapes), num_blocks)
+def _check_rules(rules: Sequence[Rule], architecture: Architecture, shapes: ParameterShapes, num_blocks: int) -> None:
+    problems = rule_problems(rules, ((name, architecture.block_of(name)) for name in shapes), num_blocks)
     if problems:
         raise ManifestError(problems)
 
 
 class _Rules:
-    """What becomes of each parameter: the first of `[[rules]]`, else `[merge.others]`, else the family's default or the
+    """What becomes of each parameter: the first of `[[rules]]`, else `[merge.others]`, else the architecture's default or the
     method's own rule."""
 
-    def __init__(self, manifest: Manifest, method: Method, family: Family, num_blocks: int) -> None:
-        self._manifest, self._method, self._family, self._num_blocks = manifest, method, family, num_blocks
-        self._groups = {linear: group for group in family.groups for linear in group.linears}
+    def __init__(self, manifest: Manifest, method: Method, architecture: Architecture, num_blocks: int) -> None:
+        self._manifest, self._method, self._architecture, self._num_blocks = manifest, method, architecture, num_blocks
+        self._groups = [{linear: g for g in groups for linear in g.linears} for groups in architecture.groups]
 
     def planned(self, parameter: Parameter) -> PlannedParameter:
-        block = self._family.block_of(parameter.name)
+        block = self._architecture.block_of(parameter.name)
         linear = parameter.block_name.removesuffix(".weight")
-        is_linear = block is not None and linear in self._groups and parameter.block_name.endswith(".weight")
+        groups = {} if block is None else self._groups[block]
+        is_linear = linear in groups and parameter.block_name.endswith(".weight")
         rule = self._rule(parameter.name, block, is_linear=is_linear)
         if rule != "regress":
             return _planned(parameter, rule)
-        group = self._groups[linear]
+        group = groups[linear]
         return _planned(parameter, rule, group.name, linear, transposed=group.transposed)
 
     def _rule(self, name: str, block: int | None, *, is_linear: bool) -> MergeRule:
@@ -140,9 +146,13 @@ class _Rules:
             return "average" if rule.use == "regress" and not is_linear else rule.use
         if block is not None:
             return self._method.rule(is_linear=is_linear)
-        part = self._family.part_of(name)
+        part = self._architecture.part_of(name)
         assert part is not None
         other = getattr(self._manifest.merge.others, part)
         if other is not None:
             return "average" if other == "average" else "base"
-        return self._family.defaults[part] if self._method.needs_calibration() else self._method.rule(is_linear=False)
+        return (
+            self._architecture.defaults[part]
+            if self._method.needs_calibration()
+            else self._method.rule(is_linear=False)
+        )

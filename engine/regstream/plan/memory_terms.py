@@ -14,8 +14,9 @@ from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.device import malloc
 from regstream.device.staging import STAGED_BYTES
 from regstream.models.layered_model import LayeredModel
+from regstream.models.parameter import Parameter
 from regstream.plan.opened_merge import OpenedMerge
-from regstream.plan.step import PlannedParameter, Step
+from regstream.plan.step import Step
 from regstream.plan.work import token_counts
 
 Groups = tuple[str, ...]
@@ -141,13 +142,15 @@ def _adapters(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str
 def _sums(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, int]:
     """Weights, and what a block keeps until it is solved."""
     block = _count(step.parameters) * merge.compute_dtype.itemsize
+    borrowed = _count(step.borrowed) * merge.compute_dtype.itemsize * len(merge.method.prefixes())
     if not groups:
-        return {"weights": block} if step.writes_hidden_states else {}
+        return {"weights": block, **_if_any("borrowed", borrowed)} if step.writes_hidden_states else {}
     linears = [parameter for group in groups for parameter in step.regressed[group]]
     all_linears = [parameter for group in step.regressed.values() for parameter in group]
     tokens = token_counts(merge)
     terms = {
         "candidate's block": block,
+        **_if_any("borrowed", borrowed),
         "reference": block if merge.shared is not None else _count(linears) * merge.compute_dtype.itemsize,
         "means": _count(parameter for parameter in step.not_regressed if parameter.rule != "base") * 4,
         **merge.method.memory_terms([step.linear_group(group) for group in groups], tokens),
@@ -171,5 +174,9 @@ def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[
     return {"batch": batch} if batch >= solve else {"solve": solve}
 
 
-def _count(parameters: Iterable[PlannedParameter]) -> int:
+def _if_any(name: str, num_bytes: int) -> dict[str, int]:
+    return {name: num_bytes} if num_bytes else {}
+
+
+def _count(parameters: Iterable[Parameter]) -> int:
     return sum(math.prod(parameter.shape) for parameter in parameters)

@@ -137,6 +137,8 @@ class OpenedMerge:
             yield [checkpoint.tensors[name] for name in tied]
         is_loaded = bool(step.regressed or (step.writes_hidden_states and "own" in self.method.prefixes()))
         names = [tensor.name for tensor in step.parameters if is_loaded or tensor.rule != "base"]
+        if is_loaded and "own" in self.method.prefixes():
+            names += [parameter.name for parameter in step.borrowed]
         of_base = [tensor.name for tensor in step.parameters if tensor.rule in ("base", "combine")]
         is_cached = bool(step.regressed) or not is_loaded
         for index in range(num_passes):

@@ -20,7 +20,7 @@ from regstream.events import Listener, Warned, ignore_event
 from regstream.manifest.schema import Manifest
 from regstream.methods import make_method
 from regstream.methods.method import Method
-from regstream.models.architecture.modules import family_from_manifest
+from regstream.models.derivation.derive import derive_architecture
 from regstream.models.layered_model import LayeredModel
 from regstream.plan.compute_dtype import choose_compute_dtype
 from regstream.plan.device import choose_device
@@ -60,7 +60,7 @@ def make_plan(
     sets = _load_calibration_sets(manifest, method, base, inputs.model, sampler, warn=warnings.add)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     steps = _steps(manifest, method, base, inputs, result_dtype)
-    warnings.extend(unused_settings(manifest, base.family, chosen.type, steps, tuple(inputs.model.shapes)))
+    warnings.extend(unused_settings(manifest, base.architecture, chosen.type, steps, tuple(inputs.model.shapes)))
     warnings.extend(merge_warnings(discarded_changes(manifest, base, opened, steps), labels))
     return Plan(
         manifest=manifest,
@@ -95,9 +95,7 @@ def _choose_devices(
 
 def _open_checkpoints(manifest: Manifest, loader: CheckpointLoader) -> tuple[Checkpoint, list[Checkpoint], list[str]]:
     """The base, the candidates, and the labels of all models that warnings may name."""
-    table = manifest.architecture
-    describe = None if table is None else partial(family_from_manifest, table, source=manifest.source)
-    base = loader.open_base(describe)
+    base = loader.open_base(partial(derive_architecture, table=manifest.architecture, source=manifest.source))
     opened = [loader.open_candidate(candidate) for candidate in manifest.candidates]
     models = [candidate.model for candidate in opened if isinstance(candidate, AdaptedCheckpoint)]
     return base, opened, [checkpoint.label for checkpoint in (base, *opened, *models)]
@@ -123,7 +121,13 @@ def _steps(
     model, names, copied = inputs.model, base.stored_name, inputs.copied_from_base
     try:
         return make_steps(
-            manifest, method, model.family, model.shapes, dtype.itemsize, copied_from_base=copied, stored_name=names
+            manifest,
+            method,
+            model.architecture,
+            model.shapes,
+            dtype.itemsize,
+            copied_from_base=copied,
+            stored_name=names,
         )
     except ManifestError as error:
         raise ManifestError([f"{manifest.source}: {problem}" for problem in error.problems]) from error
@@ -184,7 +188,7 @@ def _load_calibration_sets(
             with label_boundary(f"{label}: calibration"):
                 loaded = load_calibration(
                     candidate.calibration,
-                    family=base.family,
+                    architecture=base.architecture,
                     config=base.model_config,
                     base=base.folder,
                     seed=manifest.merge.seed,

@@ -35,6 +35,7 @@ class Step:
     parameters: tuple[PlannedParameter, ...]
     shard: str
     writes_hidden_states: bool  # a later step's statistics need the hidden states that leave this one
+    borrowed: tuple[Parameter, ...] = ()  # of the stem, which a block's forward reads too
 
     @property
     def name(self) -> str:

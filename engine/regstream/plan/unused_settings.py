@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from regstream.manifest.rules import match_rule
 from regstream.manifest.schema import Calibration, Candidate, Manifest
 from regstream.manifest.shares import NEGLIGIBLE
-from regstream.models.families.family import Family
+from regstream.models.architecture.architecture import Architecture
 from regstream.plan.step import Step
 
 
@@ -18,13 +18,13 @@ class _Context:
     """Everything that decides whether a setting is read."""
 
     manifest: Manifest
-    family: Family
+    architecture: Architecture
     device_type: str
     steps: Sequence[Step]
 
     @property
     def reads_images(self) -> bool:
-        return self.family.modality == "pixel_values"
+        return self.architecture.modality == "pixel_values"
 
     @property
     def regresses(self) -> bool:
@@ -37,7 +37,7 @@ class _Context:
     def lacks(self, part: str) -> bool:
         """Whether the model has no parameters of its own in a part outside the blocks."""
         names = [tensor.name for step in self.steps for tensor in step.parameters]
-        return not any(self.family.part_of(name) == part for name in names)
+        return not any(self.architecture.part_of(name) == part for name in names)
 
     @property
     def samples_rows(self) -> bool:
@@ -76,16 +76,16 @@ _ROWS: dict[str, Callable[[_Context, Calibration], str | None]] = {
 
 
 def unused_settings(
-    manifest: Manifest, family: Family, device_type: str, steps: Sequence[Step], names: Sequence[str]
+    manifest: Manifest, architecture: Architecture, device_type: str, steps: Sequence[Step], names: Sequence[str]
 ) -> Iterator[str]:
     """Yield a line for each setting without effect; candidates for which it is the same share one.
 
     `names` are those of all parameters that the model has.
     """
-    context = _Context(manifest=manifest, family=family, device_type=device_type, steps=steps)
+    context = _Context(manifest=manifest, architecture=architecture, device_type=device_type, steps=steps)
     yield from _unused_in_table("[merge]", manifest.merge, _MERGE, context)
     yield from _unused_in_table("[merge.others]", manifest.merge.others, _OTHERS, context)
-    yield from _unused_rules(manifest, family, steps, names)
+    yield from _unused_rules(manifest, architecture, steps, names)
     unused = [entry for candidate in manifest.candidates for entry in _unused_in_candidate(candidate, context)]
     for (key, reason), entries in groupby(sorted(unused), key=lambda entry: entry[:2]):
         labels = ", ".join(f'"{label}"' for _, _, label in entries)
@@ -133,8 +133,10 @@ def _negligible_weights(manifest: Manifest) -> Iterator[str]:
             )
 
 
-def _unused_rules(manifest: Manifest, family: Family, steps: Sequence[Step], names: Sequence[str]) -> Iterator[str]:
-    blocks = {name: family.block_of(name) for name in names}
+def _unused_rules(
+    manifest: Manifest, architecture: Architecture, steps: Sequence[Step], names: Sequence[str]
+) -> Iterator[str]:
+    blocks = {name: architecture.block_of(name) for name in names}
     num_blocks = 1 + max((block for block in blocks.values() if block is not None), default=0)
     regressed = {tensor.name for step in steps for tensor in step.parameters if tensor.rule == "regress"}
     matched = {name: match_rule(manifest.rules, name, block, num_blocks) for name, block in blocks.items()}

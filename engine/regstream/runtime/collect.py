@@ -47,6 +47,7 @@ def _open_stream(
 ) -> Iterator[_StreamState]:
     step, context = current.step, current.context
     used = {**weights, **current.solved} if stream is Stream.MERGED_BLOCK else weights
+    used = {**used, **context.borrow(step, stream.prefix, candidate)}
     hidden = context.read_hidden(stream.prefix, candidate, step.depth)
     if stream is Stream.OWN and step.writes_hidden_states and current.is_first:
         with context.hidden["own"].write(candidate.name, step.depth + 1) as following:
@@ -59,7 +60,7 @@ def _run_batch(current: BlockPass, streams: Sequence[_StreamState], batch: Batch
     """One batch through every stream; a group's statistics get the inputs of all streams at once, in their order."""
     context, statistics, depth = current.context, current.statistics, current.step.depth
     model, profiler = context.model, context.profiler
-    groups = [group for group in model.family.groups if group.name in statistics]
+    groups = [group for group in model.architecture.groups[depth] if group.name in statistics]
     inputs: dict[str, list[Tensor]] = {group.name: [] for group in groups}
 
     def keep(group: str, x_BLI: Tensor) -> None:

@@ -14,7 +14,7 @@ def propagate(step: Step, context: StepContext, prefix: Prefix) -> None:
     merged = context.load(step, context.result_reader(step)) if prefix == "merged" else {}
     for candidate in context.plan.candidates:
         weights = merged or context.load(step, candidate.checkpoint)
-        with context.model.bind_parameters(weights):
+        with context.model.bind_parameters({**weights, **context.borrow(step, prefix, candidate)}):
             _propagate_candidate(step, context, candidate, prefix)
         context.trim()
 

@@ -15,12 +15,14 @@ from regstream.methods.method import GroupStatistics, Prefix
 from regstream.plan.budget import limit_device_memory
 from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.plan import Plan
-from regstream.plan.step import PlannedParameter, Step
+from regstream.models.parameter import Parameter
+from regstream.plan.step import Step
 from regstream.runtime.load_ahead import load_ahead
 from regstream.storage.hidden_states import HiddenStates
 from regstream.storage.shards import Shards
 
 _BLOCK, _NEXT_BLOCK, _REFERENCE, _SOLVED = "block", "next block", "reference", "merged linears"
+_BORROWED = "borrowed"
 
 
 class StepContext:
@@ -74,6 +76,16 @@ class StepContext:
         with self.profiler.region("reading", num_bytes=sum(weight.nbytes for weight in weights.values())):
             reader.read(weights)
         return weights
+
+    def borrow(self, step: Step, prefix: Prefix, candidate: PlannedCandidate) -> dict[str, Tensor]:
+        """The parameters of the stem that a block's forward reads too: the merged ones, or the candidate's own."""
+        if not step.borrowed:
+            return {}
+        buffers = self._compute_buffers(f"{_BORROWED} {prefix}", step.borrowed)
+        reader = self.result_reader(self.plan.steps[0]) if prefix == "merged" else candidate.checkpoint
+        with self.profiler.region("reading", num_bytes=sum(buffer.nbytes for buffer in buffers.values())):
+            reader.read(buffers)
+        return buffers
 
     def load_each(self, step: Step) -> Iterator[dict[str, Tensor]]:
         """Each candidate's weights in turn, the next ones read ahead while these are computed with."""
@@ -140,7 +152,7 @@ class StepContext:
         for hidden in self.hidden.values():
             hidden.drop_before(depth)
 
-    def _compute_buffers(self, slot: str, parameters: Sequence[PlannedParameter]) -> dict[str, Tensor]:
+    def _compute_buffers(self, slot: str, parameters: Sequence[Parameter]) -> dict[str, Tensor]:
         """Buffers in the compute dtype, by the model's names; blocks of one shape share them."""
         shapes = {parameter.block_name: parameter.shape for parameter in parameters}
         buffers = self.workspace.buffers(slot, shapes, self.plan.compute_dtype)

@@ -8,7 +8,7 @@ from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.adapter import Adapter
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import LOCAL
-from regstream.models.families.family import Family
+from regstream.models.architecture.architecture import Architecture
 from regstream.models.layered_model import LayeredModel
 from regstream.validation.summaries import summarize_names
 
@@ -64,7 +64,7 @@ def _is_zero(reader: TensorReader, factor: str) -> bool:
 
 def _missing_targets(adapter: Adapter, candidate: AdaptedCheckpoint, model: LayeredModel) -> list[str]:
     """Weights that the adapter's config targets and that its file has no factors for."""
-    config, family = adapter.config, model.family
+    config, architecture = adapter.config, model.architecture
     linears = [name for name, shape in model.shapes.items() if len(shape) == 2 and name.endswith(".weight")]
     if isinstance(config.target_modules, list) and not config.exclude_modules:
         # As peft matches: the whole name of a module, or its end.
@@ -75,14 +75,16 @@ def _missing_targets(adapter: Adapter, candidate: AdaptedCheckpoint, model: Laye
             if f".{name}".endswith(suffixes) or f".{candidate.model.stored_name(name)}".endswith(suffixes)
         ]
     else:  # a pattern: the linears that some block has adapted
-        adapted = {_name_in_block(name, family) for name in adapter.deltas} - {None}
-        targets = [name for name in linears if _name_in_block(name, family) in adapted]
+        adapted = {_name_in_block(name, architecture) for name in adapter.deltas} - {None}
+        targets = [name for name in linears if _name_in_block(name, architecture) in adapted]
     layers = config.layers_to_transform
     blocks = {layers} if isinstance(layers, int) else set(layers) if isinstance(layers, list) else None
     changed = adapter.deltas.keys() | adapter.replacements.keys()
-    return [name for name in targets if name not in changed and (blocks is None or family.block_of(name) in blocks)]
+    return [
+        name for name in targets if name not in changed and (blocks is None or architecture.block_of(name) in blocks)
+    ]
 
 
-def _name_in_block(name: str, family: Family) -> str | None:
-    block = family.block_of(name)
-    return None if block is None else name.removeprefix(family.block_prefix(block))
+def _name_in_block(name: str, architecture: Architecture) -> str | None:
+    block = architecture.block_of(name)
+    return None if block is None else name.removeprefix(architecture.block_prefix(block))

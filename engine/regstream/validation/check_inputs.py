@@ -13,14 +13,13 @@ from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.header import FLOAT_DTYPES
 from regstream.errors import label_boundary
 from regstream.manifest.schema import Manifest, NonBlockParameters
-from regstream.models.architecture.input_groups import check_input_groups
-from regstream.models.architecture.modules import ungrouped_weights
 from regstream.models.layered_model import LayeredModel
 from regstream.validation.adapter_effect import adapter_warnings
 from regstream.validation.auxiliary_files import check_auxiliary_files, config_warnings
-from regstream.validation.compatibility import check_adapter, check_architecture, check_base, check_candidate
+from regstream.validation.compatibility import check_adapter, check_base, check_candidate
 from regstream.validation.configs import ConfigComparison
 from regstream.validation.duplicates import duplicate_weights
+from regstream.validation.left_out_matrices import left_out_matrices
 from regstream.validation.summaries import summarize_names
 from regstream.validation.ties import Tie, check_adapted_ties, check_tie, is_local, resolve_ties, untie
 from regstream.validation.unexpected_tensors import UnexpectedTensors, classify_unexpected, refuse_unusable
@@ -69,7 +68,6 @@ class _InputChecks:
 
     def check_candidate(self, candidate: Checkpoint) -> None:
         plain = candidate.model if isinstance(candidate, AdaptedCheckpoint) else candidate
-        check_architecture(candidate, self.base)
         is_new = id(plain) not in self.checked
         if is_new:
             refuse_unusable(plain, self.model)
@@ -120,10 +118,13 @@ def check_inputs(
     ties = tuple(resolve_ties(base, candidates, model, make))
     model.drop_parameters(base.missing_optional(model.shapes))
     checks = _InputChecks(base, model, configs, manifest.merge.others, warn)
-    base_only = {name for c in candidates if c.family is base.family for name in c.missing_optional(model.shapes)}
+    base_only = {
+        name for c in candidates if c.architecture is base.architecture for name in c.missing_optional(model.shapes)
+    }
     copied_from_base = checks.check_base(base_only)
     model.drop_parameters(base_only)
-    _check_description(manifest, model, warn)
+    if manifest.merge.regresses:
+        checks.warn_each(left_out_matrices(model))
     for candidate in candidates:
         checks.check_candidate(candidate)
         if lacking := candidate.missing_optional(base_only):
@@ -161,15 +162,6 @@ def output_dtype(manifest: Manifest, base: Checkpoint, inputs: ValidatedInputs, 
     return dtype
 
 
-def _check_description(manifest: Manifest, model: LayeredModel, warn: Warn) -> None:
-    """Check an [architecture] table against the model, whose sizes are those of the files by now."""
-    if manifest.architecture is None:
-        return
-    check_input_groups(manifest.architecture, model, manifest.source)
-    if manifest.merge.regresses and (warning := ungrouped_weights(model)):
-        warn(warning)
-
-
 def _model_in_compute_dtype(
     base: Checkpoint, candidates: Sequence[Checkpoint], device: torch.device, choose_dtype: ChooseDtype, warn: Warn
 ) -> LayeredModel:
@@ -197,7 +189,7 @@ def _build_tied(base: Checkpoint, dtype: torch.dtype, device: torch.device, *, t
 
 def _build_model(base: Checkpoint, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device) -> LayeredModel:
     with label_boundary(base.label):
-        return LayeredModel(base.family, config, dtype=dtype, device=device)
+        return LayeredModel(base.architecture, config, dtype=dtype, device=device)
 
 
 def _narrowest(dtypes: Iterable[torch.dtype]) -> torch.dtype:

@@ -22,19 +22,6 @@ def check_base(base: Checkpoint, model: LayeredModel) -> UnexpectedTensors:
     return classify_unexpected(base, model)
 
 
-def check_architecture(candidate: Checkpoint, base: Checkpoint) -> None:
-    """Check that a candidate has the base's architecture.
-
-    Raises:
-        InputError: it has another.
-    """
-    if candidate.family is not base.family:
-        raise InputError(
-            f"{candidate.label}: {candidate.folder}: architecture {candidate.family.name},"
-            f" where the base is {base.family.name}; only checkpoints of one architecture can be merged"
-        )
-
-
 def check_candidate(
     candidate: Checkpoint, base: Checkpoint, shapes: Mapping[str, tuple[int, ...]], others: NonBlockParameters
 ) -> list[str]:
@@ -43,8 +30,10 @@ def check_candidate(
     Raises:
         InputError: a tensor is missing or of another shape, or the vocabulary has another size.
     """
-    is_text = base.family.modality == "input_ids"
-    vocabulary = {name for name in base.tensors if is_text and base.family.part_of(name) in ("embeddings", "head")}
+    is_text = base.architecture.modality == "input_ids"
+    vocabulary = {
+        name for name in base.tensors if is_text and base.architecture.part_of(name) in ("embeddings", "head")
+    }
     expected = dict(shapes)
     for name, shape in shapes.items():
         if name in vocabulary and name in candidate.tensors:

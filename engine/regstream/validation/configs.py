@@ -20,9 +20,9 @@ from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.errors import InputError
 from regstream.models.config.config_file import CONFIG
 from regstream.models.config.difference import ROPE, Difference, config_differences, unused_keys
-from regstream.models.config.keys_read import KeysRead, keys_read_by_model
 from regstream.models.config.remote_code import unused_implementations
 from regstream.models.config.same_model import same_model
+from regstream.models.derivation.keys_read import KeysRead, keys_read_by_model
 from regstream.models.empty_model import empty_model
 from regstream.models.layered_model import LayeredModel
 
@@ -138,7 +138,7 @@ class ConfigComparison:
 
     @cached_property
     def _reads(self) -> KeysRead | None:
-        return keys_read_by_model(self._model.family, self._base.model_config, self._model.dtype)
+        return keys_read_by_model(self._model.architecture.model_class, self._base.model_config)
 
     def _equals_base_with(self, attribute: str, candidate: Checkpoint) -> bool:
         """Whether the base's config with this one value of the candidate's builds the base's model."""
@@ -151,21 +151,21 @@ class ConfigComparison:
                 setattr(owner, name, deepcopy(vars(theirs)[name]))
             else:
                 del vars(owner)[name]
-            model = empty_model(self._model.family, changed, self._model.dtype)
+            model = empty_model(self._model.architecture.model_class, changed, self._model.dtype)
             return same_model(model, self._empty_base_model)
         except Exception:  # the model's code may fail on a value that does not fit the others
             return False
 
     @cached_property
     def _empty_base_model(self) -> torch.nn.Module:
-        return empty_model(self._model.family, deepcopy(self._base.model_config), self._model.dtype)
+        return empty_model(self._model.architecture.model_class, deepcopy(self._base.model_config), self._model.dtype)
 
     @cached_property
     def _ignores_padding_id(self) -> bool:
         """Whether nothing computed depends on the padding token's id. Text encoders read it in their stem."""
-        if self._model.family.modality == "pixel_values":
+        if self._model.architecture.modality == "pixel_values":
             return True
-        if not self._model.family.is_causal_lm:
+        if not self._model.architecture.is_causal_lm:
             return False
         modules = {type(module) for module in self._model.model.modules()}
         owners = [*modules, *(sys.modules[module.__module__] for module in modules)]

@@ -65,7 +65,7 @@ def resolve_ties(
         InputError: a candidate ties the head and the base does not, or a file lacks a head that its config unties.
     """
     tied: Mapping[str, str] = model.tied
-    for checkpoint in (base, *(c for c in candidates if c.family is base.family)):
+    for checkpoint in (base, *candidates):
         only_here = not model.tied and _is_tied(checkpoint)
         if only_here and not tied:
             tied = make(tied=True).tied

@@ -75,7 +75,7 @@ def classify_unexpected(checkpoint: Checkpoint, model: LayeredModel) -> Unexpect
     ignored, refused = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     prediction_layers: list[str] = []
     for name, spec in sorted(checkpoint.tensor_index.items()):
-        own = checkpoint.family.model_name(name)
+        own = checkpoint.architecture.model_name(name)
         if own in model.shapes or own in model.tied:
             continue
         if rules.is_prediction_layer(name, own):
@@ -104,7 +104,7 @@ def refuse_unusable(checkpoint: Checkpoint, model: LayeredModel) -> None:
     rules = _Rules(checkpoint, model)
     refused = defaultdict[str, list[str]](list)
     for name, spec in sorted(checkpoint.tensor_index.items()):
-        if reason := rules.unusable(name, checkpoint.family.model_name(name), spec):
+        if reason := rules.unusable(name, checkpoint.architecture.model_name(name), spec):
             refused[reason].append(name)
     _refuse(checkpoint, refused)
 
@@ -120,7 +120,7 @@ class _Rules:
     """What a tensor is, by its name in the file (`name`), its name in the model (`own`) and its header entry."""
 
     def __init__(self, checkpoint: Checkpoint, model: LayeredModel) -> None:
-        self._checkpoint, self._model, self._family = checkpoint, model, checkpoint.family
+        self._checkpoint, self._model, self._architecture = checkpoint, model, checkpoint.architecture
         self._configured_method = _quantization_method(checkpoint)
         ignored = getattr(model.model, "_keys_to_ignore_on_load_unexpected", None) or ()
         self._ignored = [re.compile(pattern) for pattern in ignored]
@@ -132,7 +132,7 @@ class _Rules:
                 "of an adapter that was never merged into the checkpoint; merge it with peft (merge_and_unload), or"
                 " name the plain model as `model` and the adapter's folder as `adapter`"
             )
-        if self._family.has_parameter(own) and (method := self._quantization(name, own, spec)):
+        if self._architecture.has_parameter(own) and (method := self._quantization(name, own, spec)):
             return (
                 f"of weights quantized with {self._configured_method or method}; dequantize the checkpoint first: only"
                 " floating-point weights of 16 bits or more can be merged"
@@ -149,7 +149,7 @@ class _Rules:
 
     def is_prediction_layer(self, name: str, own: str) -> bool:
         """Whether a tensor is of a layer for multi-token prediction: after the model's last block, or named so."""
-        block, num_blocks = self._family.block_of(own), len(self._model.blocks)
+        block, num_blocks = self._architecture.block_of(own), len(self._model.blocks)
         count = self._checkpoint.config.get("num_nextn_predict_layers")
         is_after_last = block is not None and isinstance(count, int) and num_blocks <= block < num_blocks + count
         return is_after_last or bool(_PREDICTION.search(name))
@@ -161,18 +161,18 @@ class _Rules:
             return _BUFFER_REASON
         if any(pattern.search(own) for pattern in self._ignored):
             return f"{type(self._model.model).__name__} ignores it"
-        if self._family.nested_config and own == name and _CLIP_REST.match(name):
+        if self._architecture.nested is not None and own == name and _CLIP_REST.match(name):
             return "another part of a whole CLIP"
-        if own.startswith(tuple(f"{module}." for module in self._family.optional)):
+        if own.startswith(tuple(f"{module}." for module in self._architecture.optional)):
             return "not every checkpoint has it; the result has the base's, if any"
         return None
 
     def reason_to_refuse(self, name: str, own: str) -> str | None:
         """Why an unknown tensor must not be ignored."""
-        block, num_blocks = self._family.block_of(own), len(self._model.blocks)
+        block, num_blocks = self._architecture.block_of(own), len(self._model.blocks)
         if block is not None and block >= num_blocks:
             return f"not in the model that config.json describes, which has {num_blocks} layers"
-        if self._family.has_parameter(own) or self._is_inside(name, own):
+        if self._architecture.has_parameter(own) or self._is_inside(name, own):
             return "not in the model that config.json describes: merged without it, the model would be another"
         if copied := self._copied_parameter(name):
             return (
@@ -183,14 +183,14 @@ class _Rules:
 
     def _is_inside(self, name: str, own: str) -> bool:
         """Whether a tensor is named like those inside the model's body."""
-        if self._family.body:
-            return name.startswith(f"{self._family.body}.")
+        if body := self._architecture.call.body:
+            return name.startswith(f"{body}.")
         return own != name and name.endswith(own)
 
     def _copied_parameter(self, name: str) -> str | None:
         """The parameter whose name is left when leading parts of the tensor's name are removed."""
         parts = name.split(".")
-        tails = (self._family.model_name(".".join(parts[begin:])) for begin in range(1, len(parts)))
+        tails = (self._architecture.model_name(".".join(parts[begin:])) for begin in range(1, len(parts)))
         return next((tail for tail in tails if tail in self._model.shapes), None)
 
 

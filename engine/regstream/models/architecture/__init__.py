@@ -1,7 +1,6 @@
-"""An architecture that the manifest's `[architecture]` table describes, validated against the model.
+"""What the engine knows of an architecture: where its blocks, stem and head are, and which linears share an input.
 
-table.py: builds the `Family`
-modules.py: checks that its modules are in the model
-input_groups.py: checks by forward passes that linears share their inputs as the table says
-messages.py: messages about what does not fit
+architecture.py: the description, field by field
+default_policy.py: what becomes of the parameters outside the blocks, as published for a model family
+nested_models.py: models inside larger ones that are merged by themselves
 """

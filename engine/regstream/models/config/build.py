@@ -1,7 +1,7 @@
 """A config object of transformers, built from the JSON of a config file."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 from regstream.errors import InputError, error_boundary
 from regstream.models.config.limits import check_limits
 from regstream.models.config.remote_code import refuse_remote_code, without_implementations
-from regstream.models.families.family import Family
 
 #: How transformers writes floats that JSON has no number for: {"__float__": "Infinity"}.
 _FLOAT_TAG = "__float__"
@@ -22,21 +21,24 @@ _SIZES = ("image_size", "patch_size")
 _SUB_CONFIGS = ("text_config", "text_encoder", "decoder", "generator")
 
 
-def build_config(family: Family, content: Mapping[str, Any], file: Path) -> PreTrainedConfig:
-    """Build the config of a family's model from `content`, the JSON of `file`. Code that it names is not run.
+def build_config(content: Mapping[str, Any], file: Path, model_type: str | None = None) -> PreTrainedConfig:
+    """Build a config from `content`, the JSON of `file`. Code that it names is not run.
+
+    `model_type` is the type of a config that does not say it, or not the one of a class in transformers.
 
     Raises:
         InputError: it asks for code of the hub, a size is implausible, or its class refuses it.
     """
     check_limits(content, file)
     refuse_remote_code(content, file)
-    model_type = family.model_types[0] if family.nested_config else str(content.get("model_type"))
+    model_type = model_type or str(content.get("model_type"))
     # A copy: transformers writes into tables of a config (rope_theta into rope_scaling).
     copied = without_implementations(_normalize(content))
     with error_boundary(f'{file}: not a valid config of model_type "{model_type}"'):
         config: PreTrainedConfig = CONFIG_MAPPING[model_type].from_dict(copied)
         # Passes run one block and reuse no cache, and their outputs have names.
-        config.use_cache, config.return_dict, config.output_hidden_states = False, True, False
+        for part in _with_sub_configs(config):
+            part.use_cache, part.return_dict, part.output_hidden_states = False, True, False
     for key in _SUB_CONFIGS:
         if isinstance(getattr(config, key, None), dict):
             raise InputError(
@@ -44,6 +46,13 @@ def build_config(family: Family, content: Mapping[str, Any], file: Path) -> PreT
                 " transformers does not load it, remove it"
             )
     return config
+
+
+def _with_sub_configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
+    yield config
+    for value in list(vars(config).values()):
+        if isinstance(value, PreTrainedConfig):
+            yield from _with_sub_configs(value)
 
 
 def _normalize(content: Any) -> Any:

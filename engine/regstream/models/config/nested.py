@@ -5,17 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from regstream.errors import InputError
+from regstream.models.architecture.nested_models import NestedModel
 from regstream.models.config.build import build_config
-from regstream.models.families.family import Family
 
 
-def nested_config(family: Family, content: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Return the table of a larger model's config that describes the family's model, or the whole config without one.
+def nested_config(nested: NestedModel, content: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Return the table of a larger model's config that describes a model inside, or the whole config without one.
 
     Raises:
         InputError: the value is not a table, or its two copies describe different models.
     """
-    key = str(family.nested_config)
+    key = nested.config_key
     second_key = f"{key}_dict"  # a copy that older versions of transformers wrote and CLIPModel reads
     second = content.get(second_key)
     if second is None:
@@ -24,7 +24,7 @@ def nested_config(family: Family, content: Mapping[str, Any], file: Path) -> dic
     if key not in content:
         return second
     first = _table(content[key], key, file)
-    both, one = (build_config(family, keys, file).to_dict() for keys in ({**first, **second}, first))
+    both, one = (build_config(keys, file, nested.model_type).to_dict() for keys in ({**first, **second}, first))
     for name in both:
         if both[name] != one.get(name):
             raise InputError(

@@ -1,14 +1,11 @@
 """Messages about an `[architecture]` table that does not fit the model: one line a problem."""
 
-import textwrap
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 from regstream.errors import ManifestError
 from regstream.manifest.rules import nearest_names
 
 _MAX_NAMES = 4
-_MAX_CHARS = 300
 
 
 def refuse(source: str, problems: Iterable[str]) -> None:
@@ -16,20 +13,6 @@ def refuse(source: str, problems: Iterable[str]) -> None:
     lines = [f"{source}: [architecture] {problem}" for problem in problems]
     if lines:
         raise ManifestError(lines)
-
-
-@contextmanager
-def attempt(source: str, what: str) -> Iterator[None]:
-    """Surrounds calls that run a model's code.
-
-    Raises:
-        ManifestError: in place of any exception; the message starts with `what`.
-    """
-    try:
-        yield
-    except Exception as error:  # a forward may raise anything when it is run in a way that does not fit it
-        text = textwrap.shorten(f"{type(error).__name__}: {error}", _MAX_CHARS, placeholder=" …")
-        raise ManifestError(f"{source}: [architecture] {what}: {text}") from error
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from regstream.models.families.family import Family
-from regstream.models.layered_model import LayeredModel
-from regstream.models.random_forward import probe_block, probe_head, probe_stem
+from regstream.models.derivation.model_inputs import LENGTHS, batch_inputs, example_row, token_batch
+from regstream.models.derivation.stand_ins import stand_in_parameters
+from regstream.models.derivation.trace import run_traced
+from regstream.models.empty_model import empty_model
 
 
 @dataclass(frozen=True)
@@ -20,23 +21,22 @@ class KeysRead:
     forward: frozenset[str]
 
 
-def keys_read_by_model(family: Family, config: PreTrainedConfig, dtype: torch.dtype) -> KeysRead | None:
-    """Build a model from the config and run its stem, blocks and, for a causal language model, head on random inputs.
+def keys_read_by_model(class_name: str, config: PreTrainedConfig) -> KeysRead | None:
+    """Build a model from the config and run it on a few rows, padded if they are texts.
 
     Configs that agree in these keys make the code take the same path. None where the model does not run this way.
     """
     try:
         recorded, keys = deepcopy(config), set[str]()
         _record_reads(recorded, keys, "")
-        model = LayeredModel(family, recorded, dtype=dtype, device=torch.device("cpu"))
+        model = empty_model(class_name, recorded, torch.float32)
         construction = frozenset(keys)
+        row, parameters = example_row(model), stand_in_parameters(model)
         keys.clear()
-        _, batch = probe_stem(model)
-        for index in range(len(model.blocks)):
-            probe_block(model, index, batch)
-        if family.is_causal_lm:
-            probe_head(model)
-    except Exception:  # the model's code may raise anything on random inputs
+        run_traced(model, parameters, row)
+        if model.main_input_name == "input_ids":
+            run_traced(model, parameters, batch_inputs(token_batch(model, LENGTHS)))
+    except Exception:  # the model's code may raise anything
         return None
     return KeysRead(construction, frozenset(keys))
 

@@ -1,0 +1,100 @@
+"""The description of an architecture: where its blocks, stem and head are, and which linears share an input."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from regstream.models.architecture.nested_models import NestedModel
+
+NonBlockPart = Literal["embeddings", "final_norm", "head", "towers"]
+#: How regression merging treats the parameters outside the blocks unless the manifest says otherwise.
+DefaultPolicy = Mapping[NonBlockPart, Literal["base", "average"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputGroup:
+    """The linears of a block that read the same tensor, hence one Gram matrix and one factorisation."""
+
+    name: str
+    linears: tuple[str, ...]  # module names inside a block
+    transposed: bool = False  # weights are (in, out), as in GPT-2's Conv1D
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockCall:
+    """How a single block runs: by the model's own forward, with other blocks replaced."""
+
+    body: str  # the module whose forward runs the blocks; "" is the model itself
+    body_input: str = "inputs_embeds"  # the argument of that forward which determines the shape of hidden states
+    is_shapeless: bool = False  # that input may lie on the meta device: it is an image, and only its shape counts
+    hidden_argument: int | str = 0  # position or name of a block's argument that takes the hidden states
+    num_outputs: int | None = None  # values of the tuple that a block returns; None: it returns a tensor
+    unused: frozenset[str] = frozenset()  # parameters that the forward reads besides, and that no block depends on
+    borrowed: tuple[str, ...] = ()  # parameters outside the blocks that blocks depend on
+    activates_in_place: bool = False  # nothing else in a block reads the input of its activation function
+    mixes_rows: bool = False  # padding or other rows of a batch change what a row gives: rows run one by one
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Architecture:
+    """One architecture. Module names are those of the transformers class, without a checkpoint's prefix."""
+
+    name: str  # in messages
+    model_type: str  # of the config class
+    file_type: str  # `model_type` in config.json, which may be of code that transformers has not
+    model_class: str  # the transformers class; configs build it, and the result is saved for it
+    modality: str  # the model's main input: input_ids, pixel_values, …
+    blocks: str  # the ModuleList of blocks
+    call: BlockCall
+    hidden_size: int
+    groups: tuple[tuple[InputGroup, ...], ...]  # of each block, in the order in which they run
+    #: Matrices of each block that are not regressed, by their name in the block, and why.
+    not_regressed: tuple[Mapping[str, str], ...] = ()
+    parts: Mapping[NonBlockPart, tuple[str, ...]]  # modules outside the blocks; the embeddings form the stem
+    defaults: DefaultPolicy  # as published for the model family
+    is_causal_lm: bool  # predicts the next token
+    pooled_norm: str = ""  # the norm of the one token that represents a row: an image's first, a text's last
+    optional: tuple[str, ...] = ()  # modules that a checkpoint may lack
+    row_tokens: int | None = None  # tokens of a row, where all rows have the same: an image's
+    model_name: Callable[[str], str] = str  # the model's name of the parameter that a checkpoint stores under a name
+    nested: NestedModel | None = None  # this model, if it is a part of a larger one whose config may describe it
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether rows are texts."""
+        return self.modality == "input_ids"
+
+    def part_of(self, parameter: str) -> NonBlockPart | None:
+        """The part outside the blocks that a parameter belongs to; None for a block's."""
+        if self.block_of(parameter) is not None:
+            return None
+        for part, modules in self.parts.items():
+            if any(parameter == module or parameter.startswith(f"{module}.") for module in modules):
+                return part
+        return None
+
+    def has_parameter(self, parameter: str) -> bool:
+        """Whether the model has a parameter of this name, in a block or outside."""
+        return self.block_of(parameter) is not None or self.part_of(parameter) is not None
+
+    def is_transposed(self, parameter: str) -> bool:
+        """Whether a block's weight is stored (in, out); a weight in no input group is stored as the others are."""
+        block = self.block_of(parameter)
+        if block is None:
+            return False
+        groups = self.groups[block] if block < len(self.groups) else ()
+        linear = parameter.removeprefix(self.block_prefix(block)).removesuffix(".weight")
+        of_linear = [group.transposed for group in groups if linear in group.linears]
+        return any(of_linear or [group.transposed for group in groups])
+
+    def block_of(self, parameter: str) -> int | None:
+        """The index of the block that a parameter belongs to; None outside the blocks."""
+        name = parameter.removeprefix(f"{self.blocks}.")
+        if name == parameter:
+            return None
+        number = name.split(".", 1)[0]
+        return int(number) if number.isdecimal() else None
+
+    def block_prefix(self, block: int) -> str:
+        """The prefix of the names of a block's parameters, such as `model.layers.3.`."""
+        return f"{self.blocks}.{block}."

@@ -1,0 +1,175 @@
+"""How a block runs alone: found by trying, and verified against the pass of the whole model.
+
+Shape suffixes: B rows, L positions, D features.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from inspect import signature
+
+import torch
+from torch import Tensor
+
+from regstream.errors import InputError
+from regstream.models.architecture.architecture import BlockCall
+from regstream.models.batch import Batch
+from regstream.models.chunked_activation import chunk_activations
+from regstream.models.derivation.stand_ins import StandIns
+from regstream.models.derivation.trace import MemberCall
+from regstream.models.layered_model import LayeredModel
+
+#: Rounding of attention with a mask and without.
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholePass:
+    """What entered each block, and what left the last, as the whole model ran a batch."""
+
+    batch: Batch
+    states: Sequence[Tensor]  # (B, L, D) each
+
+    @classmethod
+    def of(cls, batch: Batch, calls: Sequence[MemberCall]) -> "WholePass":
+        """Of the calls of the blocks in a trace."""
+        states = [call.hidden for call in calls] + [calls[-1].output_hidden]
+        return cls(batch=batch, states=[state for state in states if state is not None])
+
+
+def find_block_call(
+    model: LayeredModel,
+    parameters: Mapping[str, Tensor],
+    passes: Sequence[WholePass],
+    once: frozenset[str],
+    chosen_body: str | None = None,
+) -> BlockCall:
+    """The innermost body that runs each block as the whole model does, with as few other parameters as possible.
+
+    `once` are the modules that the whole pass called once; `chosen_body` is the only one to try.
+
+    Raises:
+        InputError: no body does.
+    """
+    options = [call for call in _options(model, once) if chosen_body in (None, call.body)]
+    verifier = Verifier(model, parameters, passes)
+    for borrows in (False, True):
+        for option in options:
+            call = _with_outside(option, model, parameters, borrows=borrows)
+            if verifier.agrees(call):
+                return _activations(model, verifier, verifier.with_fewest(call))
+    raise InputError(
+        f"block {verifier.worst_block} computes something else alone than in the whole model"
+        f" ({verifier.last_problem}); blocks that pass more than hidden states to each other cannot be merged one by one"
+    )
+
+
+def hidden_argument(calls: Sequence[MemberCall]) -> int | str:
+    """Where blocks take their hidden states: the position or the name of an argument."""
+    arguments = {call.argument for call in calls}
+    (argument,) = arguments if len(arguments) == 1 else (None,)
+    if argument is None:
+        raise InputError("its blocks take hidden states in different arguments, which is not supported")
+    return argument
+
+
+def num_outputs(calls: Sequence[MemberCall]) -> int | None:
+    """How many values blocks return; None where it is a tensor alone."""
+    lengths = {len(call.output) if isinstance(call.output, tuple | list) else None for call in calls}
+    if len(lengths) > 1:
+        raise InputError("its blocks return different numbers of values, which is not supported")
+    return lengths.pop()
+
+
+def _options(model: LayeredModel, once: frozenset[str]) -> Iterator[BlockCall]:
+    body = model.architecture.blocks
+    while body:
+        body = body.rpartition(".")[0]
+        arguments = signature(model.model.get_submodule(body).forward).parameters
+        inputs = ("inputs_embeds", "hidden_states", model.architecture.modality)
+        for name in dict.fromkeys(inputs) if body in once else ():
+            if name not in arguments:
+                continue
+            call = replace(model.architecture.call, body=body, body_input=name)
+            if name == model.architecture.modality and not model.architecture.reads_tokens:
+                yield replace(call, is_shapeless=True)
+            yield call
+
+
+def _with_outside(option: BlockCall, model: LayeredModel, parameters: Iterable[str], *, borrows: bool) -> BlockCall:
+    """The option, with all parameters outside the blocks borrowed, or with none."""
+    outside = tuple(name for name in parameters if model.architecture.block_of(name) is None)
+    if borrows:
+        return replace(option, borrowed=outside)
+    # An image on the meta device goes through a stem on the meta device: shapes are all that is computed.
+    return replace(option, unused=frozenset(() if option.is_shapeless else outside))
+
+
+class Verifier:
+    """Runs single blocks and compares what leaves them with the whole pass."""
+
+    def __init__(self, model: LayeredModel, parameters: Mapping[str, Tensor], passes: Sequence[WholePass]) -> None:
+        self._model, self._parameters, self._passes = model, parameters, passes
+        self._used: set[str] = set()
+        self.worst_block, self.last_problem = 0, "it does not run"
+
+    def agrees(self, call: BlockCall) -> bool:
+        """Whether every block gives what it gave in the whole model."""
+        self._model.set_block_call(call)
+        self._used = set()
+        for index in range(len(self._model.blocks)):
+            for whole in self._passes:
+                problem = self._problem(index, whole)
+                if problem is not None:
+                    if index >= self.worst_block:
+                        self.worst_block, self.last_problem = index, problem
+                    return False
+        return True
+
+    def with_fewest(self, call: BlockCall) -> BlockCall:
+        """The call with only those parameters that its forward reads; borrowed are those that change the result."""
+        self.agrees(call)
+        read = frozenset(self._used)
+        if not call.borrowed:
+            return replace(call, unused=call.unused & read)
+        borrowed = [name for name in call.borrowed if name in read]
+        call = replace(call, borrowed=tuple(borrowed), unused=frozenset())
+        for name in borrowed:
+            fewer = tuple(other for other in call.borrowed if other != name)
+            without = replace(call, borrowed=fewer, unused=call.unused | {name})
+            call = without if self.agrees(without) else call
+        return call
+
+    def _problem(self, index: int, whole: WholePass) -> str | None:
+        model = self._model
+        bound = {name: self._parameters[name] for name in model.parameters_of_block(index)}
+        stand_ins = StandIns(bound, on_use=self._used.add, unknown=model.placeholders)
+        try:
+            with model.bind_parameters(bound), stand_ins:
+                output_BLD = model.run_block(index, whole.states[index], whole.batch)
+        except Exception as error:  # a forward may raise anything when it is run in a way that does not fit it
+            return f"{type(error).__name__}: {error}".split("\n")[0][:200]
+        expected_BLD = whole.states[index + 1]
+        if not isinstance(output_BLD, Tensor) or output_BLD.shape != expected_BLD.shape:
+            return "other shapes"
+        output_TD, expected_TD = whole.batch.pack(output_BLD), whole.batch.pack(expected_BLD)
+        if output_TD.isnan().any():
+            return "it reads parameters outside the blocks, or the embeddings again"
+        difference = (output_TD - expected_TD).norm() / expected_TD.norm().clamp_min(1e-12)
+        return None if difference <= TOLERANCE else f"relative difference {difference:.1e}"
+
+
+def _activations(model: LayeredModel, verifier: Verifier, call: BlockCall) -> BlockCall:
+    """The call, with activation functions in place where that changes nothing."""
+    for block in model.blocks:
+        chunk_activations(block)
+    return replace(call, activates_in_place=verifier.agrees(call))
+
+
+def mixes_rows(padded: WholePass, rows: Sequence[WholePass]) -> bool:
+    """Whether a row in a padded batch gives something else than alone."""
+    for together_BLD, *alone in zip(padded.states, *(whole.states for whole in rows), strict=True):
+        for row, (alone_1LD, length) in enumerate(zip(alone, padded.batch.lengths, strict=True)):
+            own_LD = together_BLD[row, :length]
+            if not torch.allclose(own_LD, alone_1LD[0], rtol=TOLERANCE, atol=TOLERANCE * float(own_LD.abs().max())):
+                return True
+    return False

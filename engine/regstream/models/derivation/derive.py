@@ -1,0 +1,198 @@
+"""From a config to an `Architecture`, by running the model without its weights."""
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
+
+from regstream.errors import InputError, ManifestError
+from regstream.manifest.architecture import ArchitectureTable
+from regstream.models.architecture.architecture import Architecture, BlockCall
+from regstream.models.architecture.default_policy import OPTIONAL_MODULES, POOLED_NORMS, default_policy
+from regstream.models.architecture.nested_models import MERGED_ALONE, NestedModel
+from regstream.models.batch import Batch
+from regstream.models.config.build import build_config
+from regstream.models.config.nested import nested_config
+from regstream.models.derivation.block_call import WholePass, find_block_call, hidden_argument, mixes_rows, num_outputs
+from regstream.models.derivation.block_list import find_block_list
+from regstream.models.derivation.input_groups import input_groups, without
+from regstream.models.derivation.model_class import class_of_config, predicts_tokens, type_of_class
+from regstream.models.derivation.model_inputs import LENGTHS, batch_inputs, example_row, token_batch
+from regstream.models.derivation.parameter_names import ParameterNames
+from regstream.models.derivation.parts import find_parts
+from regstream.models.derivation.stand_ins import stand_in_parameters
+from regstream.models.derivation.trace import Trace, run_traced
+from regstream.models.derivation.verify import check_owners, check_stem, misread_linears
+from regstream.models.empty_model import empty_model
+from regstream.models.layered_model import LayeredModel
+from regstream.models.overrides.apply import groups_of_table, parts_of_table
+from regstream.models.overrides.messages import refuse
+from regstream.models.overrides.modules import check_class, check_image_tokens, check_modules
+
+_MAX_CHARS = 300
+
+
+def derive_architecture(
+    content: Mapping[str, Any],
+    file: Path,
+    *,
+    part: NestedModel | None = None,
+    table: ArchitectureTable | None = None,
+    source: str = "",
+) -> Architecture:
+    """Derive the architecture of the model that a config describes, or of a `part` of it.
+
+    What the manifest's `table` says takes the place of what is derived; `source` names the manifest.
+
+    Raises:
+        ManifestError: the table does not fit the model.
+        InputError: transformers has no such model, it does not run, or its blocks cannot be merged one by one.
+    """
+    part = part or MERGED_ALONE.get(str(content.get("model_type")))
+    if table is not None:
+        check_class(table, source)
+    config, class_name = _config_and_class(content, file, part, table)
+    model = empty_model(class_name, config, torch.float32)
+    if table is not None:
+        check_modules(table, model, source)
+    try:
+        file_type = str(content.get("model_type"))
+        return _Derivation(model, config, file_type, part=part, table=table, source=source).architecture()
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def _config_and_class(
+    content: Mapping[str, Any], file: Path, part: NestedModel | None, table: ArchitectureTable | None
+) -> tuple[PreTrainedConfig, str]:
+    if table is not None and table.model_class is not None:
+        # Another type is of code that comes with the checkpoint, for a model that transformers also has.
+        known = str(content.get("model_type")) in CONFIG_MAPPING
+        return build_config(content, file, None if known else type_of_class(table.model_class)), table.model_class
+    if part is not None:
+        return build_config(nested_config(part, content, file), file, part.model_type), part.model_class
+    class_name = class_of_config(content, file)
+    return build_config(content, file), class_name
+
+
+class _Derivation:
+    """The passes of one model, and what follows from them."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        config: PreTrainedConfig,
+        file_type: str,
+        *,
+        part: NestedModel | None,
+        table: ArchitectureTable | None,
+        source: str,
+    ) -> None:
+        self._model, self._config, self._file_type, self._part, self._source = model, config, file_type, part, source
+        self._table = table or ArchitectureTable()
+        self._parameters = stand_in_parameters(model)
+        self._reads_tokens = model.main_input_name == "input_ids"
+
+    def architecture(self) -> Architecture:
+        """Describe the model, and verify the description against it."""
+        row = example_row(self._model)
+        trace = self._run(row)
+        blocks = find_block_list(self._model, trace, self._table.blocks)
+        check_owners(self._model, blocks, trace)
+        described = self._describe(blocks, trace)
+        once = frozenset(path for path, count in trace.calls.items() if count == 1)
+        length = trace.members[blocks][0].hidden_shape[1]
+        batch = token_batch(self._model, LENGTHS[:1]) if self._reads_tokens else Batch((length,))
+        passes, mixes = self._passes(blocks, WholePass.of(batch, trace.members[blocks]))
+        device = torch.device("cpu")
+        layered = LayeredModel(described, self._config, dtype=torch.float32, device=device, model=self._model)
+        with self._blames("embeddings"):
+            check_stem(layered, self._parameters, row, passes[0])
+        with self._blames("body"):
+            call = find_block_call(layered, self._parameters, passes, once, self._table.body)
+        layered.set_block_call(replace(call, mixes_rows=mixes))
+        return self._without_misread(layered, passes)
+
+    def _describe(self, blocks: str, trace: Trace) -> Architecture:
+        """The description, but for how a block runs alone."""
+        calls, part, table = trace.members[blocks], self._part, self._table
+        class_name, model_type = type(self._model).__name__, str(self._config.model_type)
+        is_causal_lm = predicts_tokens(class_name)
+        _, length, hidden_size = calls[0].hidden_shape
+        found = [
+            input_groups(block, f"{blocks}.{index}.", trace, length if self._reads_tokens else None)
+            for index, block in enumerate(self._model.get_submodule(blocks).children())
+        ]
+        found = groups_of_table(table, found, self._model, blocks, self._source)
+        check_image_tokens(table, self._model, length, self._source)
+        return Architecture(
+            name=part.name if part else model_type,
+            model_type=model_type,
+            file_type=self._file_type,
+            model_class=class_name,
+            modality=self._model.main_input_name,
+            blocks=blocks,
+            call=BlockCall(body="", hidden_argument=hidden_argument(calls), num_outputs=num_outputs(calls)),
+            hidden_size=hidden_size,
+            groups=tuple(groups for groups, _ in found),
+            not_regressed=tuple(reasons for _, reasons in found),
+            parts=parts_of_table(table, find_parts(self._model, blocks, trace), self._model, blocks, self._source),
+            defaults=default_policy(model_type, is_causal_lm=is_causal_lm),
+            is_causal_lm=is_causal_lm,
+            pooled_norm=table.pooled or POOLED_NORMS.get(model_type, ""),
+            optional=table.optional or tuple(n for n, _ in self._model.named_children() if n in OPTIONAL_MODULES),
+            row_tokens=None if self._reads_tokens else length,
+            model_name=ParameterNames(self._model, table.renames),
+            nested=part,
+        )
+
+    def _passes(self, blocks: str, whole: WholePass) -> tuple[list[WholePass], bool]:
+        """The passes that single blocks are compared with, and whether rows of a batch change each other."""
+        if not self._reads_tokens:
+            return [whole], False
+        second = self._whole_pass(LENGTHS[1:], blocks)
+        try:
+            padded = self._whole_pass(LENGTHS, blocks)
+        except InputError:  # it takes no padding
+            return [whole, second], True
+        mixes = mixes_rows(padded, [whole, second])
+        return [whole, second] if mixes else [whole, second, padded], mixes
+
+    def _whole_pass(self, lengths: tuple[int, ...], blocks: str) -> WholePass:
+        batch = token_batch(self._model, lengths)
+        return WholePass.of(batch, self._run(batch_inputs(batch), until=blocks).members[blocks])
+
+    def _run(self, inputs: Mapping[str, Tensor], until: str | None = None) -> Trace:
+        try:
+            return run_traced(self._model, self._parameters, inputs, until=until)
+        except Exception as error:  # a forward may raise anything
+            text = textwrap.shorten(f"{type(error).__name__}: {error}", _MAX_CHARS, placeholder=" …")
+            raise InputError(f"a {type(self._model).__name__} does not run on {', '.join(inputs)}: {text}") from error
+
+    def _without_misread(self, layered: LayeredModel, passes: Sequence[WholePass]) -> Architecture:
+        """The description without linears that do not read each token once, as it turns out block by block."""
+        architecture, problems = layered.architecture, misread_linears(layered, self._parameters, passes)
+        if problems and self._table.inputs:
+            refuse(self._source, (f"inputs: {problem} in block {block}" for (block, _), problem in problems.items()))
+        groups, reasons = list(architecture.groups), [dict(reasons) for reasons in architecture.not_regressed]
+        for (block, linear), problem in problems.items():
+            groups[block] = tuple(without(group, linear) for group in groups[block])
+            groups[block] = tuple(group for group in groups[block] if group.linears)
+            reasons[block][f"{linear}.weight"] = problem
+        return replace(architecture, groups=tuple(groups), not_regressed=tuple(reasons))
+
+    @contextmanager
+    def _blames(self, key: str) -> Iterator[None]:
+        """Name a key of the table, where it has that key, in an error about what the key says."""
+        try:
+            yield
+        except InputError as error:
+            if getattr(self._table, key) is None or not getattr(self._table, key):
+                raise
+            raise ManifestError(f"{self._source}: [architecture] {key}: {error}") from error

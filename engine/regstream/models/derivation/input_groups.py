@@ -1,0 +1,85 @@
+"""Which linears of a block read the same tensor, and which matrices are not regressed, and why."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+from transformers.pytorch_utils import Conv1D
+
+from regstream.models.architecture.architecture import InputGroup
+from regstream.models.derivation.trace import Trace, is_linear, is_transposed
+
+
+def input_groups(
+    block: nn.Module, prefix: str, trace: Trace, num_tokens: int | None
+) -> tuple[tuple[InputGroup, ...], Mapping[str, str]]:
+    """The input groups of a block in the order in which they run, and the matrices that are in none, with the reason.
+
+    `prefix` comes before the names of its parameters. `num_tokens` is the length of the row; None where its tokens need
+    not be told apart: images have no padding.
+    """
+    reasons = {name: _reason(name, block, prefix, trace, num_tokens) for name in _matrices(block)}
+    regressed = [name.removesuffix(".weight") for name, reason in reasons.items() if reason is None]
+    times = {linear: trace.linear_inputs[prefix + linear][0][0] for linear in regressed}
+    linears_of: dict[tuple[object, bool], list[str]] = {}
+    for linear in sorted(regressed, key=times.__getitem__):
+        operand = trace.linear_inputs[prefix + linear][0][1]
+        linears_of.setdefault((operand, is_transposed(block.get_submodule(linear))), []).append(linear)
+    in_order = [name.removesuffix(".weight") for name in reasons]
+    groups = tuple(
+        group_of(tuple(sorted(linears, key=in_order.index)), transposed=transposed)
+        for (_, transposed), linears in linears_of.items()
+    )
+    return groups, {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _matrices(block: nn.Module) -> Iterator[str]:
+    for name, parameter in block.named_parameters():
+        if parameter.dim() > 1:
+            yield name
+
+
+def group_of(linears: tuple[str, ...], *, transposed: bool) -> InputGroup:
+    """A group, named after its first linear."""
+    return InputGroup(name=f"input of {linears[0]}", linears=linears, transposed=transposed)
+
+
+def without(group: InputGroup, linear: str) -> InputGroup:
+    """The group without a linear; it may be left with none."""
+    return replace(group, linears=tuple(other for other in group.linears if other != linear))
+
+
+def _reason(name: str, block: nn.Module, prefix: str, trace: Trace, num_tokens: int | None) -> str | None:
+    """Why a matrix is not regressed; None for a linear's weight that multiplies each token once."""
+    path, _, leaf = name.rpartition(".")
+    module = block.get_submodule(path)
+    if not is_linear(module) or leaf != "weight":
+        return _kind(module, block.get_parameter(name).dim(), trace.products.get(prefix + name, ()))
+    products, inputs = trace.products.get(prefix + name, []), trace.linear_inputs.get(prefix + path, [])
+    if not products and not inputs:
+        return "not used in a pass"
+    if len(inputs) > 1 or len(products) > 1:
+        return f"used {max(len(products), len(inputs))} times in a pass"
+    if not products or not inputs:
+        return f"multiplied by other code than that of {type(module).__name__}"
+    shape, operand = products[0]
+    if operand.digest != inputs[0][1].digest or sorted(shape[-2:]) != sorted(block.get_parameter(name).shape):
+        return f"multiplied by the code of {type(module).__name__} with another tensor than its input"
+    leading = inputs[0][1].leading
+    if num_tokens is not None and math.prod(leading) != num_tokens:
+        return f"reads {math.prod(leading)} rows, not each of {num_tokens} tokens once"
+    return None
+
+
+def _kind(module: nn.Module, num_dims: int, products: object) -> str:
+    if isinstance(module, _ConvNd):
+        return "a convolution"
+    if isinstance(module, nn.Embedding):
+        return "a table of embeddings"
+    if num_dims > 2:
+        return "several matrices in one parameter, as of experts"
+    if isinstance(module, nn.Linear | Conv1D):
+        return "no weight of a linear"
+    return f"a matrix of {type(module).__name__}, not of a linear" if products else "not multiplied as a matrix"

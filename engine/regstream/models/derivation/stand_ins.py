@@ -1,0 +1,145 @@
+"""Small parameters and products in place of a model's own, so that its forward runs at any width in little memory.
+
+Each parameter is one random row, expanded without memory, and its product with an activation is one with a random
+matrix of rank two. Both are fixed by the parameter's name: a pass is a deterministic function of its input, in which
+two tensors are equal only if they are the same tensor.
+"""
+
+import math
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import PreTrainedModel
+
+_RANK = 2
+_PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten._grouped_mm}
+_ADDED_PRODUCTS = {torch.ops.aten.addmm, torch.ops.aten.baddbmm}
+
+
+def stand_in_parameters(model: PreTrainedModel) -> dict[str, Tensor]:
+    """A random row for each parameter of a model, expanded to its shape. A tied parameter has that of its source."""
+    return {name: _row(name, parameter) for name, parameter in model.named_parameters()}
+
+
+@contextmanager
+def bind_stand_ins(model: PreTrainedModel, parameters: Mapping[str, Tensor]) -> Iterator[None]:
+    """Use these tensors as a model's parameters within the context, by their name."""
+    tied: dict[str, str] = dict(getattr(model, "all_tied_weights_keys", None) or {})
+    before: list[tuple[nn.Module, str, nn.Parameter | None]] = []
+    for name in (*parameters, *tied):
+        source = name if name in parameters else tied[name]
+        path, _, leaf = name.rpartition(".")
+        module = model.get_submodule(path)
+        before.append((module, leaf, module._parameters[leaf]))
+        if source in parameters:
+            module._parameters[leaf] = nn.Parameter(parameters[source], requires_grad=False)
+    try:
+        yield
+    finally:
+        for module, leaf, parameter in reversed(before):
+            module._parameters[leaf] = parameter
+
+
+class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class
+    """Computes products with stand-in parameters, and reports them.
+
+    `on_use(name, operation)` is called for every operation on a parameter, `on_product(name, shape, operand)` for every
+    product with an activation: the shape of the matrix as (…, in, out), and the activation as (…, rows, in). Parameters
+    in `unknown` are NaN, and so are their products.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        on_use: Callable[[str], object] = lambda *_: None,
+        on_product: Callable[[str, torch.Size, Tensor], object] = lambda *_: None,
+        unknown: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        named = [*parameters.items(), *unknown.items()]
+        self._names = {tensor.untyped_storage().data_ptr(): name for name, tensor in named}
+        self._unknown = unknown.keys()
+        self._vectors: dict[tuple[str, int, int], Tensor] = {}
+        self._on_use, self._on_product = on_use, on_product
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation, or its stand-in."""
+        del types
+        keywords, operation = kwargs or {}, func.overloadpacket
+        used = [name for leaf in tree_leaves((args, keywords)) if (name := self._name(leaf)) is not None]
+        if not used:
+            return func(*args, **keywords)
+        if not _is_view(func):
+            for name in used:
+                self._on_use(name)
+        if operation is torch.ops.aten.embedding and self._name(args[0]) is not None:
+            return self._embedding(*args[:2])
+        if operation in _PRODUCTS and (product := self._product(*args[:2])) is not None:
+            return product
+        if operation in _ADDED_PRODUCTS and (product := self._product(*args[1:3])) is not None:
+            return product * keywords.get("alpha", 1) + args[0] * keywords.get("beta", 1)
+        return func(*args, **keywords)
+
+    def _name(self, value: object) -> str | None:
+        """The parameter that a tensor is, or is a view of."""
+        if not isinstance(value, Tensor) or value.is_meta:
+            return None
+        return self._names.get(value.untyped_storage().data_ptr())
+
+    def _product(self, left: Tensor, right: Tensor) -> Tensor | None:
+        """The product of an activation and a parameter in either order; None where both or neither are parameters."""
+        left_name, right_name = self._name(left), self._name(right)
+        if right_name is not None and left_name is None:
+            self._on_product(right_name, right.shape, left)
+            return self._low_rank(right_name, right.shape, left)
+        if left_name is not None and right_name is None:
+            shape, operand = left.mT.shape, right.mT
+            self._on_product(left_name, shape, operand)
+            return self._low_rank(left_name, shape, operand).mT
+        return None
+
+    def _low_rank(self, name: str, shape: torch.Size, operand: Tensor) -> Tensor:
+        inner, outer = self._random(name, 0, shape[-2]), self._random(name, 1, shape[-1])
+        product: Tensor = operand.float() @ (inner.T / math.sqrt(shape[-2])) @ outer
+        return product.to(operand.dtype)
+
+    def _embedding(self, weight: Tensor, ids: Tensor) -> Tensor:
+        """A row for each id, different for different ids."""
+        first, second = self._random(str(self._name(weight)), 2, weight.shape[-1])
+        angles = ids.unsqueeze(-1).float()
+        rows: Tensor = first * torch.sin(0.7 * angles + 1) + second * torch.cos(1.3 * angles)
+        return rows.to(weight.dtype)
+
+    def _random(self, name: str, side: int, size: int) -> Tensor:
+        """Random numbers, (rank, size), fixed by the arguments."""
+        key = name, side, size
+        if key not in self._vectors:
+            numbers = torch.randn(_RANK, size, generator=_generator(f"{name} {side}"))
+            self._vectors[key] = numbers.fill_(math.nan) if name in self._unknown else numbers
+        return self._vectors[key]
+
+
+def _row(name: str, parameter: Tensor) -> Tensor:
+    """Uniform numbers from 0.5 to 1.5, which keep a pass finite."""
+    row = torch.rand(parameter.shape[-1:] or (1,), generator=_generator(name)).add_(0.5).to(parameter.dtype)
+    return row.expand(parameter.shape) if parameter.dim() else row[0]
+
+
+def _generator(text: str) -> torch.Generator:
+    return torch.Generator().manual_seed(zlib.crc32(text.encode()))
+
+
+def _is_view(func: Any) -> bool:
+    """Whether an operation reads no values: only its result's use counts."""
+    return any(
+        returned.alias_info is not None and not returned.alias_info.is_write for returned in func._schema.returns
+    )

@@ -1,0 +1,154 @@
+"""What a forward pass does, in the order in which it happens.
+
+Shape suffixes: N rows of an operand, I inputs of a linear.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from regstream.models.block_wrappers import StopForward
+from regstream.models.derivation.stand_ins import StandIns, bind_stand_ins
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operand:
+    """What a matrix is multiplied with, known by a digest of its values."""
+
+    digest: bytes
+    leading: tuple[int, ...]  # the shape before the last axis
+
+    @classmethod
+    def of(cls, x_NI: Tensor) -> "Operand":
+        """Of a tensor, whose leading axes count as one."""
+        values = x_NI.detach().float().contiguous().numpy()
+        digest = hashlib.blake2b(values.data, digest_size=16, salt=str(x_NI.shape[-1]).encode()[:16]).digest()
+        return cls(digest=digest, leading=tuple(x_NI.shape[:-1]))
+
+
+@dataclass(kw_only=True)
+class MemberCall:
+    """A call of a module that is in a list of modules."""
+
+    index: int  # in the list
+    began: int
+    ended: int = -1
+    argument: int | str | None  # where the first floating-point tensor came in
+    hidden: Tensor | None
+    output: Any = None
+
+    @property
+    def hidden_shape(self) -> tuple[int, ...]:
+        """Of what came in; empty if no hidden states did."""
+        return () if self.hidden is None else tuple(self.hidden.shape)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Of what went out; empty if no hidden states did."""
+        return () if self.output_hidden is None else tuple(self.output_hidden.shape)
+
+    @property
+    def output_hidden(self) -> Tensor | None:
+        """The tensor that the module returns, or the first value of its tuple."""
+        first = self.output[0] if isinstance(self.output, tuple | list) and len(self.output) else self.output
+        return first if isinstance(first, Tensor) else None
+
+
+@dataclass(kw_only=True)
+class Trace:
+    """A pass. Times count what happened before."""
+
+    inputs: Mapping[str, Any]
+    members: dict[str, list[MemberCall]] = field(default_factory=lambda: defaultdict(list))  # by the path of the list
+    calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # of each module
+    uses: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))  # times, by parameter
+    products: dict[str, list[tuple[torch.Size, Operand]]] = field(default_factory=lambda: defaultdict(list))
+    linear_inputs: dict[str, list[tuple[int, Operand]]] = field(default_factory=lambda: defaultdict(list))
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer: `nn.Linear`, or GPT-2's `Conv1D`."""
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def is_transposed(linear: nn.Module) -> bool:
+    """Whether a linear stores its weight as (in, out)."""
+    return isinstance(linear, Conv1D)
+
+
+def run_traced(
+    model: PreTrainedModel, parameters: Mapping[str, Tensor], inputs: Mapping[str, Any], *, until: str | None = None
+) -> Trace:
+    """Run a model with stand-in parameters, or only up to the end of the blocks in the list `until`.
+
+    Raises whatever its forward raises.
+    """
+    trace, clock = Trace(inputs=inputs), count()
+    stand_ins = StandIns(
+        parameters,
+        on_use=lambda name: trace.uses[name].append(next(clock)),
+        on_product=lambda name, shape, operand: trace.products[name].append((shape, Operand.of(operand))),
+    )
+    with ExitStack() as stack:
+        stack.enter_context(bind_stand_ins(model, parameters))
+        for path, module in model.named_modules():
+            hook = module.register_forward_pre_hook(_count_calls(trace, path))
+            stack.callback(hook.remove)
+            if is_linear(module):
+                stack.callback(module.register_forward_pre_hook(_record_input(trace, path, clock)).remove)
+            if isinstance(module, nn.ModuleList):
+                for index, member in enumerate(module):
+                    began, ended = _record_member(trace, path, index, clock)
+                    stack.callback(member.register_forward_pre_hook(began, with_kwargs=True, prepend=True).remove)
+                    stack.callback(member.register_forward_hook(ended).remove)
+        if until is not None:
+            stack.callback(list(model.get_submodule(until).children())[-1].register_forward_hook(_stop).remove)
+        with torch.no_grad(), stand_ins, suppress(StopForward):
+            model(**inputs)
+    return trace
+
+
+def _count_calls(trace: Trace, path: str) -> Any:
+    def hook(_module: nn.Module, _args: object) -> None:
+        trace.calls[path] += 1
+
+    return hook
+
+
+def _record_input(trace: Trace, path: str, clock: "count[int]") -> Any:
+    def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and isinstance(args[0], Tensor):
+            trace.linear_inputs[path].append((next(clock), Operand.of(args[0])))
+
+    return hook
+
+
+def _record_member(trace: Trace, path: str, index: int, clock: "count[int]") -> tuple[Any, Any]:
+    def began(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+        found = next(((key, value) for key, value in given if _is_hidden(value)), None)
+        argument, hidden = (None, None) if found is None else (found[0], found[1].clone())
+        trace.members[path].append(MemberCall(index=index, began=next(clock), argument=argument, hidden=hidden))
+
+    def ended(_module: nn.Module, _args: object, output: Any) -> None:
+        call = next(call for call in reversed(trace.members[path]) if call.index == index)
+        call.ended, call.output = next(clock), output
+
+    return began, ended
+
+
+def _stop(_module: nn.Module, _args: object, output: Any) -> None:
+    raise StopForward(output)
+
+
+def _is_hidden(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()

@@ -1,0 +1,119 @@
+"""Holds the description of an architecture against its model: what is wrong is refused, or left out by name.
+
+Shape suffixes: B rows, L positions, T valid tokens, I inputs of a linear.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from regstream.errors import InputError
+from regstream.models.derivation.block_call import TOLERANCE, WholePass
+from regstream.models.derivation.stand_ins import StandIns
+from regstream.models.derivation.trace import Trace
+from regstream.models.layered_model import LayeredModel
+
+
+def check_owners(model: PreTrainedModel, blocks: str, trace: Trace) -> None:
+    """Refuse blocks that read parameters of other blocks, which are merged at another time.
+
+    Raises:
+        InputError: names the parameter.
+    """
+    calls = trace.members[blocks]
+    for name, times in trace.uses.items():
+        if not name.startswith(f"{blocks}."):
+            continue
+        owner = calls[int(name.removeprefix(f"{blocks}.").split(".", 1)[0])]
+        if any(not owner.began <= time <= owner.ended for time in times):
+            raise InputError(
+                f"a {type(model).__name__} reads {name} outside its block; models whose blocks share parameters are"
+                " not merged"
+            )
+
+
+def check_stem(
+    model: LayeredModel, parameters: Mapping[str, Tensor], row: Mapping[str, Tensor], whole: WholePass
+) -> None:
+    """Check that the embeddings alone make what reaches the blocks.
+
+    Raises:
+        InputError: they do not.
+    """
+    names = [name for name in model.shapes if model.architecture.part_of(name) == "embeddings"]
+    bound = {name: parameters[name] for name in names}
+    try:
+        with model.bind_parameters(bound), StandIns(bound):
+            hidden_BLD = model.run_stem(row)
+    except Exception as error:  # a forward may raise anything when it is run in a way that does not fit it
+        text = f"{type(error).__name__}: {error}".split("\n")[0][:200]
+        raise InputError(f"the model does not run up to its blocks: {text}") from error
+    if hidden_BLD.is_meta or not torch.allclose(hidden_BLD, whole.states[0], rtol=TOLERANCE, atol=TOLERANCE):
+        raise InputError("the model does not run up to its blocks: what reaches them is made without some embeddings")
+
+
+def misread_linears(
+    model: LayeredModel, parameters: Mapping[str, Tensor], passes: Sequence[WholePass]
+) -> dict[tuple[int, str], str]:
+    """The linears of input groups that do not read the group's tensor, token by token, and what they do instead.
+
+    Keys are the block and the linear.
+    """
+    problems: dict[tuple[int, str], str] = {}
+    for index, groups in enumerate(model.architecture.groups):
+        linears = [linear for group in groups for linear in group.linears]
+        seen = [_inputs_of_block(model, index, parameters, whole, linears) for whole in passes]
+        for group in groups:
+            for linear in group.linears:
+                if problem := _problem(linear, group.linears[0], seen, passes):
+                    problems[index, linear] = problem
+    return problems
+
+
+def _problem(
+    linear: str, first: str, seen: Sequence[Mapping[str, list[Tensor]]], passes: Sequence[WholePass]
+) -> str | None:
+    for inputs, whole in zip(seen, passes, strict=True):
+        if len(inputs[linear]) != 1:
+            return f'"{linear}" runs {len(inputs[linear])} times in a pass'
+        if inputs[first] and not torch.equal(inputs[linear][0], inputs[first][0]):
+            return f'"{first}" and "{linear}" do not read the same tensor'
+        if whole.batch.token_ids is not None and inputs[linear][0].numel() // inputs[linear][0].shape[-1] != (
+            whole.batch.shape[0] * whole.batch.shape[1]
+        ):
+            return f'"{linear}" reads {list(inputs[linear][0].shape)}, not each token once'
+    if len(passes) < 3:  # rows are never padded
+        return None
+    *alone, together = (whole.batch.pack(inputs[linear][0]) for inputs, whole in zip(seen, passes, strict=True))
+    alone_TI = torch.cat(alone)
+    scale = float(alone_TI.abs().max())
+    if not torch.allclose(together, alone_TI, rtol=TOLERANCE, atol=TOLERANCE * scale):
+        return f'"{linear}" does not read the tokens of a batch row by row'
+    return None
+
+
+def _inputs_of_block(
+    model: LayeredModel, index: int, parameters: Mapping[str, Tensor], whole: WholePass, linears: Sequence[str]
+) -> Mapping[str, list[Tensor]]:
+    """What each linear of a block reads in a pass of the block alone, a tensor for each call."""
+    block, inputs = model.blocks[index], defaultdict[str, list[Tensor]](list)
+    bound = {name: parameters[name] for name in model.parameters_of_block(index)}
+
+    def hook(linear: str) -> Any:
+        def record(_module: nn.Module, args: tuple[Any, ...]) -> None:
+            inputs[linear].append(args[0].clone())  # the block may overwrite it
+
+        return record
+
+    with ExitStack() as stack:
+        for linear in linears:
+            stack.callback(block.get_submodule(linear).register_forward_pre_hook(hook(linear)).remove)
+        stack.enter_context(model.bind_parameters(bound))
+        stack.enter_context(StandIns(bound, unknown=model.placeholders))
+        model.run_block(index, whole.states[index], whole.batch)
+    return inputs
