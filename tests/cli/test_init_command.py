@@ -14,6 +14,7 @@ from typing import Any, get_args
 import pytest
 from click.testing import Result
 from pydantic import BaseModel
+from regstream.models.families.family import LANGUAGE_MODEL_POLICY
 
 from regstream.manifest.architecture import Architecture
 from regstream.manifest.canonical import canonical_config
@@ -21,7 +22,6 @@ from regstream.manifest.method_options import fields_of
 from regstream.manifest.read_manifest import parse_manifest, read_manifest
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Manifest
-from regstream.models.families.family import LANGUAGE_MODEL_POLICY
 
 Invoke = Callable[..., Result]
 

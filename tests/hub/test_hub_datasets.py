@@ -18,6 +18,8 @@ import torch
 from huggingface_hub import ModelCard, constants
 from huggingface_hub.utils import WeakFileLock
 from PIL import Image
+from regstream.models.families.clip import CLIP_VISION
+from regstream.models.families.decoders import LLAMA
 from transformers import CLIPVisionConfig, LlamaConfig
 
 import checkpoints
@@ -31,8 +33,6 @@ from regstream.data.loading import load_calibration
 from regstream.errors import InputError, Interrupted, ResumeError
 from regstream.events import Event, StepStarted, Warned
 from regstream.manifest.schema import Calibration
-from regstream.models.families.clip import CLIP_VISION
-from regstream.models.families.decoders import LLAMA
 from regstream.output.record import read_provenance
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from regstream.models.architecture.input_groups import check_input_groups
+from regstream.models.architecture.modules import family_from_manifest, ungrouped_weights
+from regstream.models.architecture.table import family_from_table
 from torch import nn
 from transformers import RoFormerConfig
 
@@ -15,9 +18,6 @@ from architectures import TABLES
 from merging import Merge, make_merge
 from regstream.errors import InputError, ManifestError
 from regstream.manifest.architecture import Architecture
-from regstream.models.architecture.input_groups import check_input_groups
-from regstream.models.architecture.modules import family_from_manifest, ungrouped_weights
-from regstream.models.architecture.table import family_from_table
 from regstream.models.config.build import build_config
 from regstream.models.layered_model import LayeredModel
 

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from regstream.models.families.clip import CLIP_VISION
+from regstream.models.families.decoders import LLAMA
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig
 
@@ -17,8 +19,6 @@ import checkpoints
 from regstream.data.loading import CalibrationSet, TokenRows, load_calibration
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration
-from regstream.models.families.clip import CLIP_VISION
-from regstream.models.families.decoders import LLAMA
 
 CPU = torch.device("cpu")
 TEXTS = [*checkpoints.SENTENCES]

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from regstream.models.families.clip import CLIP_VISION
 from torch import Tensor
 from transformers import AutoImageProcessor, CLIPVisionConfig
 
@@ -19,7 +20,6 @@ from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.data.pixels import PixelRows
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration
-from regstream.models.families.clip import CLIP_VISION
 
 CPU = torch.device("cpu")
 

@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from regstream.models.families.decoders import LLAMA
 from safetensors.torch import save_file
 from transformers import LlamaConfig
 
 from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration
-from regstream.models.families.decoders import LLAMA
 
 PADDED = {"input_ids": [[5, 6, 7, 0], [0, 0, 8, 9]], "attention_mask": [[1, 1, 1, 0], [0, 0, 1, 1]]}
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from regstream.models.families.clip import CLIP_VISION
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPVisionConfig
@@ -13,7 +14,6 @@ from checkpoints import IMAGE_SIZE, IMAGE_TOKENS, PATCH_SIZE, random_images, wri
 from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration
-from regstream.models.families.clip import CLIP_VISION
 
 CPU = torch.device("cpu")
 

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from regstream.models.families.clip import CLIP_TEXT
+from regstream.models.families.decoders import GPT2, LLAMA
+from regstream.models.families.encoders import BERT, ROBERTA
 from torch import nn
 
 import checkpoints
 from merging import make_merge
 from regstream.data.loading import load_calibration
 from regstream.manifest.schema import Calibration
-from regstream.models.families.clip import CLIP_TEXT
-from regstream.models.families.decoders import GPT2, LLAMA
-from regstream.models.families.encoders import BERT, ROBERTA
 from regstream.models.layered_model import LayeredModel
 
 SHAPE: dict[str, Any] = {

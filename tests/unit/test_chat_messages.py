@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from regstream.models.families.decoders import LLAMA
 from transformers import LlamaConfig
 
 import checkpoints
 from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration
-from regstream.models.families.decoders import LLAMA
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},

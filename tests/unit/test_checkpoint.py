@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from regstream.models.families.registry import family_of
 from safetensors.torch import load_file, save_file
 
 import checkpoints
 from parametrize import slow
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError
-from regstream.models.families.registry import family_of
 
 MODEL_TYPES = {"llama-tied": "llama", "gemma3": "gemma3_text", "clip": "clip_vision_model"}
 PREFIXES = {"clip": "vision_model.", "clip-full": "vision_model."}

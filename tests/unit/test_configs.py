@@ -10,6 +10,7 @@ from typing import Any, Self
 import pytest
 import torch
 import transformers
+from regstream.models.architecture.table import family_from_table
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -19,7 +20,6 @@ from parametrize import slow
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.checkpoint.source import LOCAL
 from regstream.errors import InputError
-from regstream.models.architecture.table import family_from_table
 from regstream.models.config.build import build_config
 from regstream.models.layered_model import LayeredModel
 from regstream.validation.configs import ConfigComparison

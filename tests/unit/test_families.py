@@ -5,12 +5,12 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from regstream.models.families.family import Family, NonBlockPart
+from regstream.models.families.registry import FAMILIES, family_of
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 import checkpoints
-from regstream.models.families.family import Family, NonBlockPart
-from regstream.models.families.registry import FAMILIES, family_of
 
 DESCRIBED: dict[checkpoints.Family, str] = {
     "llama": "llama", "llama-tied": "llama", "mistral": "mistral", "qwen2": "qwen2", "qwen3": "qwen3",

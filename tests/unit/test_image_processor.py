@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image
+from regstream.models.families.clip import CLIP_VISION
 from transformers import AutoImageProcessor, CLIPVisionConfig
 from transformers.image_utils import load_image
 
@@ -18,7 +19,6 @@ from regstream.device.memory import measured_peak
 from regstream.device.process_memory import resident_bytes
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration
-from regstream.models.families.clip import CLIP_VISION
 
 
 @pytest.fixture

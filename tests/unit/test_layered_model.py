@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from regstream.models.families.decoders import LLAMA
 from torch import Tensor, nn
 
 import checkpoints
@@ -17,7 +18,6 @@ from regstream.errors import InputError
 from regstream.models.batch import Batch
 from regstream.models.block_wrappers import CaptureInput, InjectHidden, RunBlock, SkipBlock
 from regstream.models.config.build import build_config
-from regstream.models.families.decoders import LLAMA
 from regstream.models.layered_model import LayeredModel
 from regstream.models.linear_inputs import observe
 

@@ -6,14 +6,14 @@ from itertools import groupby, pairwise
 from typing import Any
 
 import pytest
+from regstream.models.families.clip import CLIP_VISION
+from regstream.models.families.decoders import LLAMA
+from regstream.models.families.family import Family
 
 from regstream.errors import ManifestError
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate, Manifest, Merge, NonBlockParameters, Rule
 from regstream.methods import make_method
-from regstream.models.families.clip import CLIP_VISION
-from regstream.models.families.decoders import LLAMA
-from regstream.models.families.family import Family
 from regstream.plan.make_steps import make_steps
 from regstream.plan.step import Step
 

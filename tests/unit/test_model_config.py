@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from regstream.models.families.clip import CLIP_VISION
+from regstream.models.families.decoders import LLAMA
+from regstream.models.families.encoders import BERT
+from regstream.models.families.family import Family
 from transformers import CLIPConfig, CLIPVisionConfig, Gemma3Config, LlamaConfig, SiglipVisionConfig, ViTConfig
 
 import checkpoints
@@ -18,10 +22,6 @@ from regstream.models.config.image_sizes import image_shape, num_image_tokens
 from regstream.models.config.model_sizes import hidden_size, vocab_size
 from regstream.models.config.nested import nested_config
 from regstream.models.empty_model import empty_model
-from regstream.models.families.clip import CLIP_VISION
-from regstream.models.families.decoders import LLAMA
-from regstream.models.families.encoders import BERT
-from regstream.models.families.family import Family
 
 FILE = Path("model/config.json")
 SMALL = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 32}

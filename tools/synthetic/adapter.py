@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path)
     chosen = parser.parse_args(arguments)
     model = open_checkpoint("model", chosen.model)
-    linears = [linear for group in model.architecture.groups for linear in group.linears]
+    linears = [linear for group in model.architecture.groups[0] for linear in group.linears]
     config = {
         "peft_type": "LORA",
         "r": chosen.rank,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from regstream.models.config.build import build_config
-from regstream.models.families.registry import family_of
+from regstream.models.derivation.derive import derive_architecture
 from regstream.models.layered_model import LayeredModel
 from regstream.storage.shards import encode_header, shard_bytes, write_shard
 from synthetic.shapes import SHAPES
@@ -59,11 +59,9 @@ def _make(arguments: argparse.Namespace) -> None:
 def _write(arguments: argparse.Namespace, config: dict[str, Any]) -> None:
     """One shard for what no block holds, one a block, and the index."""
     dtype: torch.dtype = getattr(torch, arguments.dtype)
-    architecture = family_of(config["model_type"])
-    assert architecture is not None
-    model = LayeredModel(
-        architecture, build_config(architecture, config, Path("config.json")), dtype=dtype, device=torch.device("cpu")
-    )
+    config_file = Path("config.json")
+    architecture = derive_architecture(config, config_file)
+    model = LayeredModel(architecture, build_config(config, config_file), dtype=dtype, device=torch.device("cpu"))
     parts: dict[int | None, dict[str, tuple[int, ...]]] = {}
     for name, shape in model.shapes.items():
         parts.setdefault(architecture.block_of(name), {})[name] = shape

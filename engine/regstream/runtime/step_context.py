@@ -12,10 +12,10 @@ from regstream.device.profiler import Profiler
 from regstream.device.workspace import Workspace
 from regstream.events import Listener, Progressed, Warned
 from regstream.methods.method import GroupStatistics, Prefix
+from regstream.models.parameter import Parameter
 from regstream.plan.budget import limit_device_memory
 from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.plan import Plan
-from regstream.models.parameter import Parameter
 from regstream.plan.step import Step
 from regstream.runtime.load_ahead import load_ahead
 from regstream.storage.hidden_states import HiddenStates
