@@ -4,10 +4,12 @@ loading.py: from a manifest's `[candidates.calibration]` to batches
 dataset_sampler.py: rows of a data set of the hub, sampled once and cached
 row_reader.py, row_writer.py: rows of text files and parquet tables
 chat_messages.py: conversations for chat templates
+bounded_process.py: a process with bounded time and memory
 tokens.py: rows to token ids
-tokenizer_process.py: the tokenizer in a process with bounded time and memory
+tokenizer_process.py: the tokenizer in such a process
 tensor_rows.py: token ids in a safetensors file
 encoded_images.py: image files of a folder, or of a parquet column
+decode_image.py: one image decoded
 image_processor.py: those images decoded and preprocessed for the model
 pixels.py: images in batches of `pixel_values`
 batch_policy.py: how many rows form a batch
