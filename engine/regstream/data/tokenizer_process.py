@@ -4,6 +4,7 @@ import json
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -12,9 +13,14 @@ from regstream.data.chat_messages import MESSAGES
 from regstream.data.row_reader import Row
 from regstream.data.tokens import TokenIds, row_tokenizer
 
+if TYPE_CHECKING:
+    from regstream.data.multimodal_processor import MultimodalProcessor
+    from regstream.data.processor_process import ProcessorProcess
+
 #: Limits in CPU time.
 _ROW_SECONDS = 2
 _BYTES_PER_SECOND = 50_000  # long rows get more time
+_Process = TypeVar("_Process", "TokenizerProcess", "ProcessorProcess")
 _WHAT = "the tokenizer or its chat template"
 
 
@@ -41,19 +47,31 @@ class TokenizerProcess(AbstractContextManager["TokenizerProcess"]):
 
 
 class SharedTokenizer(AbstractContextManager["SharedTokenizer"]):
-    """Starts tokenizer processes. Each stays for the next set of rows that needs the same: loading takes a while."""
+    """Starts processes of tokenizers and processors, one at a time. Each stays for the next set of rows that needs the
+    same: loading takes a while."""
 
     def __init__(self) -> None:
-        self._key: tuple[str, Path, int] | None = None
-        self._process: TokenizerProcess | None = None
+        self._key: tuple[object, ...] = ()
+        self._process: TokenizerProcess | ProcessorProcess | None = None
+        self._processors: dict[Path, MultimodalProcessor] = {}
 
     def get(self, field: str, folder: Path, max_length: int) -> TokenizerProcess:
         """The process for rows of `field`; raises as a new one does. It is valid until the next call."""
-        key = (field if field == MESSAGES else "text", folder, max_length)
-        if self._process is None or key != self._key:
-            self.close()
-            self._process, self._key = TokenizerProcess(*key), key
-        return self._process
+        return self._shared(TokenizerProcess, field, folder, max_length)
+
+    def get_processor(self, field: str, folder: Path, max_length: int) -> "ProcessorProcess":
+        """The process for rows of `field` with images; raises as a new one does. It is valid until the next call."""
+        from regstream.data.processor_process import ProcessorProcess
+
+        return self._shared(ProcessorProcess, field, folder, max_length)
+
+    def processor(self, folder: Path) -> "MultimodalProcessor":
+        """The processor in this process, one for all sets of rows. Its own process has shown that it can be loaded."""
+        from regstream.data.multimodal_processor import MultimodalProcessor
+
+        if folder not in self._processors:
+            self._processors[folder] = MultimodalProcessor(folder)
+        return self._processors[folder]
 
     def close(self) -> None:
         """End the process."""
@@ -63,6 +81,15 @@ class SharedTokenizer(AbstractContextManager["SharedTokenizer"]):
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _shared(self, kind: type[_Process], field: str, folder: Path, max_length: int) -> _Process:
+        key = (field if field == MESSAGES else "text", folder, max_length)
+        if not isinstance(self._process, kind) or key != self._key:
+            self.close()
+            process = kind(*key)
+            self._process, self._key = process, key
+            return process
+        return self._process
 
 
 def _load(field: str, folder: Path, max_length: int) -> Answer:
