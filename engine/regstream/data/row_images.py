@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from regstream.data.chat_messages import MESSAGES, chat_messages
 from regstream.data.encoded_images import MAX_IMAGE_BYTES, TableColumn
 from regstream.data.row_reader import Row, open_table, read_rows
-from regstream.errors import InputError, error_boundary
+from regstream.errors import InputError, error_boundary, label_boundary
 from regstream.storage.regular_file import check_regular
 
 #: Kinds of parts of a message's content, and the keys under which a part names an image.
@@ -45,7 +45,7 @@ class ImageFile:
     def read(self) -> tuple[str, bytes]:
         """The file's name as the row has it, and its bytes."""
         where = f"{self.row}: image {self.name}"
-        with error_boundary(f"{where}: cannot be read from {self.path.parent}"):
+        with label_boundary(where), error_boundary(f"cannot be read from {self.path.parent}"):
             return where, check_regular(self.path, MAX_IMAGE_BYTES).read_bytes()
 
 
