@@ -389,7 +389,9 @@ def test_a_template_that_never_ends_is_stopped(base: Path, rows_folder: Path, mo
 def test_a_package_that_a_processor_needs_is_named(base: Path, rows_folder: Path) -> None:
     (base / "processor_config.json").write_text('{"processor_class": "SmolVLMProcessor"}')
     (base / "preprocessor_config.json").write_text('{"image_processor_type": "SmolVLMImageProcessor"}')
-    with pytest.raises(InputError, match=r"base: its processor needs a missing package: ImportError: .*; install it"):
+    with pytest.raises(
+        InputError, match=r"base: its processor needs a package that is missing: ImportError: .*; install"
+    ):
         load(write_jsonl(rows_folder / "rows.jsonl", [asks("0.png")]), base, field="messages")
 
 
