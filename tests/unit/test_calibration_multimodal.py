@@ -1,9 +1,10 @@
 """Rows of text and images: what the processor makes of them, which images belong to them, and what is refused."""
 
+import copy
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoProcessor, LlamaConfig
+from transformers import AutoProcessor, LlamaConfig, PreTrainedTokenizerFast
 
 from checkpoints import SENTENCES, VOCABULARY, make_tokenizer
 from multimodal import (
@@ -86,6 +87,49 @@ def test_a_model_of_transformers_runs_on_the_rows_of_its_processor(tmp_path: Pat
             logits = model(**row).logits
         assert logits.shape[:2] == batch.shape == (1, batch.num_tokens)
         assert bool(torch.isfinite(logits).all())
+
+
+QWEN = {"mm_token_type_ids", "image_grid_thw"}
+#: By the processor's class: its image processor's class, settings, special tokens with the image's first, and inputs.
+OTHER_PROCESSORS: dict[str, tuple[str, dict[str, Any], dict[str, str], set[str]]] = {
+    "Qwen2VLProcessor": ("Qwen2VLImageProcessor", {}, {"image": "<|image_pad|>"}, QWEN),
+    "Qwen3VLProcessor": ("Qwen2VLImageProcessorFast", {}, {"image": "<|image_pad|>"}, QWEN),
+    "Idefics3Processor": (
+        "Idefics3ImageProcessor",
+        {"size": {"longest_edge": 32}, "max_image_size": {"longest_edge": 16}, "image_seq_len": 4},
+        {"image": "<image>", "fake": "<fake_token_around_image>"},
+        {"pixel_attention_mask"},
+    ),
+    "PaliGemmaProcessor": (
+        "SiglipImageProcessor",
+        {"size": {"height": 16, "width": 16}, "image_seq_length": 4},
+        {"image": "<image>"},
+        {"token_type_ids"},
+    ),
+    "InternVLProcessor": (
+        "GotOcr2ImageProcessor",
+        {"size": {"height": 16, "width": 16}, "max_patches": 3, "image_seq_length": 4},
+        {"context_image": "<IMG>", "start_image": "<img>", "end_image": "</img>", "video": "<video>"},
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize("processor", OTHER_PROCESSORS)
+def test_processors_of_other_models_make_their_own_inputs(rows_folder: Path, processor: str) -> None:
+    image_processor, settings, tokens, names = OTHER_PROCESSORS[processor]
+    base, make = rows_folder.parent / "base", cast("Any", PreTrainedTokenizerFast)  # untyped
+    named_tokens = {f"{name}_token": token for name, token in tokens.items()}
+    backend = copy.deepcopy(make_tokenizer()).backend_tokenizer
+    tokenizer = make(tokenizer_object=backend, pad_token="<pad>", bos_token="<s>", extra_special_tokens=named_tokens)
+    tokenizer.save_pretrained(base)
+    classes = {"image_processor_type": image_processor, "processor_class": processor}
+    (base / "preprocessor_config.json").write_text(json.dumps(classes | settings))
+    (base / "processor_config.json").write_text(json.dumps({"processor_class": processor} | settings))
+    image = next(iter(tokens.values()))
+    path = write_jsonl(rows_folder / "rows.jsonl", [{"text": f"{image}What is it?", "image": "0.png"}])
+    (inputs,) = inputs_of(load_multimodal(path, base, images="image"))
+    assert inputs.keys() == {"input_ids", "pixel_values"} | names
 
 
 def test_rows_are_what_the_processor_itself_makes_of_them_longest_first(tmp_path: Path) -> None:
@@ -361,7 +405,7 @@ def test_a_missing_chat_template_is_refused(base: Path, rows_folder: Path) -> No
     [
         ("preprocessor_config.json", {"size": {"height": 200_000, "width": 200_000}}, "more than 2 GiB of memory"),
         ("preprocessor_config.json", {"image_std": [0, 0, 0]}, "NaN or infinite values of it, in pixel_values"),
-        ("preprocessor_config.json", {"image_mean": [0.5]}, "line 1: the processor refused it"),
+        ("preprocessor_config.json", {"image_mean": [0.5, 0.5]}, "line 1: the processor refused it"),
         ("preprocessor_config.json", {"image_processor_type": "NoSuch"}, "no processor that transformers can load"),
         ("processor_config.json", {"processor_class": "NoSuch"}, "base: "),
     ],

@@ -146,21 +146,19 @@ class MultimodalProcessor:
 
 
 def _load(folder: Path) -> Any:
-    load: Any = AutoProcessor.from_pretrained  # untyped
     try:
+        load: Any = (_class_without_videos(folder) or AutoProcessor).from_pretrained  # untyped
         return load(folder, local_files_only=True, trust_remote_code=False)
     except ImportError as error:
         reason = error_reason(error).split(". ")[0]
-        processor_class = _class_without_videos(folder) if "torchvision" in reason.lower() else None
-        if processor_class is None:
-            raise InputError(
-                f"{folder}: its processor needs a package that is missing: {reason}; install it"
-            ) from error
-        return processor_class.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        raise InputError(f"{folder}: its processor needs a package that is missing: {reason}; install it") from error
 
 
 def _class_without_videos(folder: Path) -> Any:
-    """The processor class that the settings name, without its part for videos, which needs torchvision; else None."""
+    """The processor class that the settings name, without its part for videos, which needs torchvision: rows have none.
+
+    None where the class has no such part, or does not go without it.
+    """
     names = [_processor_class(folder / name) for name in _CLASS_FILES if (folder / name).exists()]
     found: Any = getattr(transformers, next(filter(None, names), ""), None)
     if not (isinstance(found, type) and issubclass(found, ProcessorMixin)):
