@@ -452,6 +452,18 @@ def test_an_id_outside_the_vocabulary_is_refused(base: Path, rows_folder: Path) 
         )
 
 
+@pytest.mark.parametrize("key", ["image_token_id", "image_token_index"])
+def test_a_place_for_an_image_without_one_is_refused(tmp_path: Path, rows_folder: Path, key: str) -> None:
+    base = write_processor(tmp_path / "base", "llava")
+    config = LlamaConfig(vocab_size=VOCABULARY + 8)
+    setattr(config, key, VOCABULARY)
+    path = write_jsonl(rows_folder / "rows.jsonl", [{"text": "Hm."}, {"text": "<image>What?", "picture": "0.png"}])
+    options: dict[str, Any] = {"family": LLAMA, "config": config, "base": base, "seed": 0, "warn": print}
+    with pytest.raises(InputError, match=r"rows.jsonl, line 2: the token of an image \(id 288\), but no image; name"):
+        load_calibration(Calibration(path=path), **options)
+    assert len(load_calibration(Calibration(path=path, images="picture"), **options).batches) == 2
+
+
 def test_memory_follows_the_largest_row(base: Path, rows_folder: Path) -> None:
     write_image(rows_folder / "large.png", 0, size=(400, 300))
     small = load(write_jsonl(rows_folder / "a.jsonl", [asks("0.png")]), base, field="messages")

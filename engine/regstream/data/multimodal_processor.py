@@ -71,6 +71,8 @@ class MultimodalProcessor:
                 " a text; remove the images from the rows"
             )
         check_vocabulary(folder, tokenizer)
+        # With torchvision, transformers resizes with another class, and to slightly different numbers.
+        self.settings += type(self._processor.image_processor).__name__.encode()
         self._folder = folder
 
     def render(self, row: Row, field: str) -> str:

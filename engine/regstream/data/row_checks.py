@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from transformers import PreTrainedConfig
+
 from regstream.data.tokens import TokenIds
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration, HeldOut
@@ -53,7 +55,7 @@ class RowWarnings:
             )
 
 
-def check_vocabulary(path: Path, rows: Sequence[tuple[str, TokenIds]], num_ids: int) -> None:
+def check_token_ids(path: Path, rows: Sequence[tuple[str, TokenIds]], num_ids: int) -> None:
     """Refuse token ids that the model has no embedding for.
 
     Raises:
@@ -62,5 +64,25 @@ def check_vocabulary(path: Path, rows: Sequence[tuple[str, TokenIds]], num_ids: 
     for location, ids in rows:
         outside = ids[(ids < 0) | (ids >= num_ids)]
         if len(outside):
-            where = f"{path.parent / location}" if location.startswith(path.name) else f"{path}: {location}"
-            raise InputError(f"{where}: token id {outside[0]} is outside the vocabulary of {num_ids:,}")
+            raise InputError(
+                f"{_where(path, location)}: token id {outside[0]} is outside the vocabulary of {num_ids:,}"
+            )
+
+
+def check_no_image_tokens(path: Path, rows: Sequence[tuple[str, TokenIds]], config: PreTrainedConfig) -> None:
+    """Refuse places for images in rows that have none: their embedding is never read where an image is.
+
+    Raises:
+        InputError: names the row.
+    """
+    token = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
+    for location, ids in rows if isinstance(token, int) else ():
+        if (ids == token).any():
+            raise InputError(
+                f"{_where(path, location)}: the token of an image (id {token}), but no image; name the field of images in"
+                ' images, or give each {"type": "image"} of messages its path'
+            )
+
+
+def _where(path: Path, location: str) -> str:
+    return f"{path.parent / location}" if location.startswith(path.name) else f"{path}: {location}"
