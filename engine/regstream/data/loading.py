@@ -17,7 +17,7 @@ from regstream.data.dataset_sampler import DatasetSampler
 from regstream.data.encoded_images import EncodedImages, FolderImages, TableImages
 from regstream.data.multimodal import MultimodalRows, load_multimodal_rows
 from regstream.data.pixels import PixelRows, StoredPixels
-from regstream.data.row_checks import RowWarnings, check_no_image_tokens, check_token_ids
+from regstream.data.row_checks import RowWarnings, check_token_ids
 from regstream.data.row_images import has_image_parts
 from regstream.data.row_reader import ATTENTION_MASK, INPUT_IDS, count_rows, read_rows, sample_indices
 from regstream.data.stored_inputs import ForwardInputs, InputRows, StoredInputs, stored_names
@@ -28,7 +28,6 @@ from regstream.errors import InputError
 from regstream.manifest.schema import Calibration
 from regstream.models.batch import Batch
 from regstream.models.config.image_sizes import image_shape
-from regstream.models.config.model_sizes import vocab_size
 from regstream.models.families.family import Family
 
 if TYPE_CHECKING:
@@ -111,11 +110,8 @@ def load_calibration(
     with SharedTokenizer() if tokenizer is None else nullcontext(tokenizer) as shared:
         rows, located_ids = _text_rows(calibration, warnings, base, max_length, seed=seed, tokenizer=shared)
     warnings.of_truncated([ids for _, ids in located_ids], max_length)
-    check_token_ids(path, located_ids, vocab_size(config))
-    if rows is not None:
-        return rows
-    check_no_image_tokens(path, located_ids, config)
-    return TokenRows([ids for _, ids in located_ids], batch_policy)
+    check_token_ids(path, located_ids, config, have_images=rows is not None)
+    return TokenRows([ids for _, ids in located_ids], batch_policy) if rows is None else rows
 
 
 def _indices(num_rows: int, calibration: Calibration, seed: int, warnings: RowWarnings) -> list[int]:

@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig
 from regstream.data.tokens import TokenIds
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration, HeldOut
+from regstream.models.config.model_sizes import vocab_size
 
 #: More rows than any published merge takes of a candidate.
 _MANY_ROWS = 2048
@@ -55,34 +56,23 @@ class RowWarnings:
             )
 
 
-def check_token_ids(path: Path, rows: Sequence[tuple[str, TokenIds]], num_ids: int) -> None:
-    """Refuse token ids that the model has no embedding for.
+def check_token_ids(
+    path: Path, rows: Sequence[tuple[str, TokenIds]], config: PreTrainedConfig, *, have_images: bool
+) -> None:
+    """Refuse token ids that the model has no embedding for, and places for images in rows that have none.
 
     Raises:
         InputError: names the row and the id.
     """
+    num_ids = vocab_size(config)
+    image = None if have_images else getattr(config, "image_token_id", getattr(config, "image_token_index", None))
     for location, ids in rows:
+        where = f"{path.parent / location}" if location.startswith(path.name) else f"{path}: {location}"
         outside = ids[(ids < 0) | (ids >= num_ids)]
         if len(outside):
+            raise InputError(f"{where}: token id {outside[0]} is outside the vocabulary of {num_ids:,}")
+        if image is not None and (ids == image).any():
             raise InputError(
-                f"{_where(path, location)}: token id {outside[0]} is outside the vocabulary of {num_ids:,}"
+                f"{where}: the token of an image (id {image}), but no image; name the images' field in images, or give"
+                ' each {"type": "image"} of messages its path'
             )
-
-
-def check_no_image_tokens(path: Path, rows: Sequence[tuple[str, TokenIds]], config: PreTrainedConfig) -> None:
-    """Refuse places for images in rows that have none: their embedding is never read where an image is.
-
-    Raises:
-        InputError: names the row.
-    """
-    token = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
-    for location, ids in rows if isinstance(token, int) else ():
-        if (ids == token).any():
-            raise InputError(
-                f"{_where(path, location)}: the token of an image (id {token}), but no image; name the field of images in"
-                ' images, or give each {"type": "image"} of messages its path'
-            )
-
-
-def _where(path: Path, location: str) -> str:
-    return f"{path.parent / location}" if location.startswith(path.name) else f"{path}: {location}"
