@@ -158,5 +158,7 @@ DECODERS: tuple[TinyModel, ...] = (
     _decoder("minicpm3", "MiniCPM3", _ALL_HEADS | _LATENT),
     tiny("ctrl", "CTRLLMHeadModel", "transformer.h", GPT, dff=INTERMEDIATE),
     tiny("openai-gpt", "OpenAIGPTLMHeadModel", "transformer.h", GPT),
-    _decoder("modernbert-decoder", "ModernBertDecoder", ENCODER, cls_token_id=1, sep_token_id=2),
+    _decoder(
+        "modernbert-decoder", "ModernBertDecoder", ENCODER, cls_token_id=1, sep_token_id=2, local_attention=2 * WINDOW
+    ),
 )

@@ -15,6 +15,7 @@ from tiny_models.model import (
     POSITIONS,
     VOCABULARY,
     WIDE_HEADS,
+    WINDOW,
     TinyModel,
     tiny,
 )
@@ -45,7 +46,7 @@ LLAMA_4 = {
     "num_local_experts": 4,
     "num_experts_per_tok": 1,
     "interleave_moe_layer_step": 1,
-    "attention_chunk_size": 32,
+    "attention_chunk_size": WINDOW,
 }
 _JAMBA = {
     "mamba_d_state": 8,

@@ -2,7 +2,7 @@
 
 from tiny_models.decoders import LAYERS
 from tiny_models.encoders import LAYER
-from tiny_models.model import DECODER, ENCODER, GPT, IMAGE, WIDE_HEADS, TinyModel, tiny
+from tiny_models.model import DECODER, ENCODER, GPT, IMAGE, WIDE_HEADS, WINDOW, TinyModel, tiny
 
 HEADED: tuple[TinyModel, ...] = (
     tiny("llama-seqcls", "LlamaForSequenceClassification", LAYERS, DECODER, model_type="llama", num_labels=3),
@@ -46,6 +46,7 @@ HEADED: tuple[TinyModel, ...] = (
         LAYERS,
         ENCODER,
         model_type="modernbert",
+        local_attention=2 * WINDOW,
         num_labels=3,
     ),
     tiny(

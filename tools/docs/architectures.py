@@ -6,6 +6,7 @@
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from transformers.utils import logging
 
@@ -22,8 +23,9 @@ _PLACE = re.compile(r"^(?:base: |base(?:/config\.json)?: |manifest\.toml: )+")
 
 def architectures() -> str:
     """How many architectures are merged, and a row for each."""
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    quiet: Any = logging  # untyped
+    quiet.set_verbosity_error()
+    quiet.disable_progress_bar()
     rows = [_row(model) for model in TINY_MODELS.values()]
     merged = sum(is_merged for is_merged, _ in rows)
     lines = [
