@@ -22,19 +22,19 @@ EVERYDAY = {
     *[("llama",), ("gemma2",), ("bert",), ("vit",), ("llama-seqcls",), ("qwen2_vl",), ("lfm2",)],
     ("bart",),
 }
-#: What a refusal of a kind says, where models of that kind may be refused.
+#: What a refusal of a kind says, where models of that kind may be refused. A tensor's name is no reason.
 REFUSALS: dict[Kind, str] = {
-    "experts": "expert",
-    "several stacks": "encoder-decoder|tower|stack|stage|lists? of blocks",
-    "repeated block": "share|repeat|more than once|several times|twice",
-    "passed state": "more than (its )?hidden states|(another|earlier|first|previous) block|state",
+    "experts": r"(?<![\w.])experts?(?![\w.])",
+    "several stacks": r"encoder-decoder|towers|(stacks|lists) of blocks|change the shape of hidden states",
+    "repeated block": r"shares? (their |its )?(parameters|weights)|times in a pass|more than once",
+    "passed state": r"more than (its )?hidden states|(another|earlier|first|previous) block|not one vector a token",
 }
-#: The same for single models with one stack.
+#: The same for single models with one stack, or with reasons of their own.
 SINGLE_REFUSALS = {
     "siglip2_vision": "pixel_attention_mask|spatial_shapes",
     "vit_mae": "random",
-    "mllama": "cross|never runs?|does not run",
-    "longformer": "window|pads?|positions",
+    "mllama": "cross-attention|never runs|does not run",
+    "longformer": "window|pads|not one a token",
     "wav2vec2": "input_values",
     "hubert": "input_values",
     "wavlm": f"input_values|{REFUSALS['passed state']}",
