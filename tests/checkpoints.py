@@ -283,6 +283,7 @@ def _new_model(family: Family, *, layers: int, hidden: int) -> PreTrainedModel:
 
 @torch.no_grad()
 def randomise(model: PreTrainedModel, generator: torch.Generator) -> None:
+    """Draw every parameter: around its value where it starts at a constant, else around zero."""
     for parameter in model.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         if torch.all(
@@ -295,6 +296,7 @@ def randomise(model: PreTrainedModel, generator: torch.Generator) -> None:
 
 @torch.no_grad()
 def perturb(model: PreTrainedModel, spread: float, generator: torch.Generator) -> None:
+    """Add noise to every parameter: `spread` × its RMS."""
     for parameter in model.parameters():
         rms = parameter.square().mean().sqrt()
         parameter.add_(spread * rms * torch.randn(parameter.shape, generator=generator))
