@@ -29,6 +29,7 @@ from regstream.manifest.schema import Calibration
 from regstream.models.architecture.architecture import Architecture
 from regstream.models.batch import Batch
 from regstream.models.config.image_sizes import image_shape
+from regstream.models.row_mixing import reason_to_run_alone
 
 if TYPE_CHECKING:
     from regstream.data.image_processor import ProcessedImages
@@ -109,7 +110,13 @@ def load_calibration(
         rows, located_ids = _text_rows(calibration, warnings, base, max_length, seed=seed, tokenizer=shared)
     warnings.of_truncated([ids for _, ids in located_ids], max_length)
     check_token_ids(path, located_ids, config, have_images=rows is not None)
-    return TokenRows([ids for _, ids in located_ids], batch_policy) if rows is None else rows
+    if rows is not None:
+        return rows
+    longest = max(len(ids) for _, ids in located_ids)
+    if reason := reason_to_run_alone(architecture, config, longest):
+        warnings.of_batch_rows(reason)
+        batch_policy = BatchPolicy(1)
+    return TokenRows([ids for _, ids in located_ids], batch_policy)
 
 
 def _indices(num_rows: int, calibration: Calibration, seed: int, warnings: RowWarnings) -> list[int]:
@@ -175,7 +182,7 @@ def _text_rows(
         raise InputError(f"{path}: no rows")
     indices = _indices(num_rows, calibration, seed, warnings)
     if images is not None or has_image_parts(path, field, indices):
-        warnings.of_batch_rows()
+        warnings.of_batch_rows("rows have images")
         multimodal = load_multimodal_rows(
             path, field, images, indices, base=base, max_length=max_length, tokenizer=tokenizer
         )
