@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from checkpoints import SENTENCES, VOCABULARY, make_tokenizer
+from merging import make_merge
 from multimodal import (
     IMAGE_TOKENS,
     VISION_LANGUAGE,
@@ -32,9 +34,11 @@ from multimodal import (
 from regstream.data.loading import CalibrationSet, TokenRows, load_calibration
 from regstream.data.multimodal import MultimodalRows
 from regstream.data.tokenizer_process import SharedTokenizer
-from regstream.errors import InputError
+from regstream.errors import InputError, ResumeError
+from regstream.events import Event
 from regstream.manifest.schema import Calibration
 from regstream.models.families.decoders import LLAMA
+from regstream.runtime.input_files import InputFiles
 
 CPU = torch.device("cpu")
 ASK = {"type": "text", "text": "What is it?"}
@@ -472,3 +476,19 @@ def test_a_manifest_of_a_merge_with_images_is_valid(tmp_path: Path) -> None:
     rows = load_multimodal(tmp_path / "task1" / "rows.jsonl", merge.folders.base, field=calibration.field)
     lengths = sorted((row["input_ids"].shape[1] for row in merge.rows[1]), reverse=True)
     assert [batch.num_tokens for batch in rows.batches] == lengths
+
+
+def test_a_run_notices_an_image_that_changed(tmp_path: Path, base: Path) -> None:
+    plan = make_merge(tmp_path / "merge", layers=1, hidden=8, candidates=2, num_rows=2).plan()
+    rows = load_multimodal(write_rows_with_images(tmp_path / "rows" / "rows.jsonl", 2), base, field="messages")
+    candidates = (replace(plan.candidates[0], calibration=rows), plan.candidates[1])
+    files = InputFiles(replace(plan, candidates=candidates), full=False)
+    warnings: list[Event] = []
+    (image,) = rows.image_files
+    files.check(warnings.append)
+    os.utime(image)
+    files.check(warnings.append)
+    assert len(warnings) == 1
+    write_image(image, 99)
+    with pytest.raises(ResumeError, match=r"inputs changed since the run began: .*calibration task0.*1-0.png"):
+        files.check(warnings.append)
