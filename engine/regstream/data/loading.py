@@ -92,17 +92,16 @@ def load_calibration(
             outside the vocabulary.
     """
     is_of_images = architecture.modality == "pixel_values"
-    field = calibration.images or "image" if calibration.field == "text" and is_of_images else calibration.field
+    field = "image" if calibration.field == "text" and is_of_images else calibration.field
     path = calibration.path or (sampler or DatasetSampler()).sample(calibration, field, seed, label)
     batch_policy, warnings = BatchPolicy(calibration.batch_rows, max_features), RowWarnings(path, calibration, warn)
     if forward is not None and (forward.main != INPUT_IDS or _has_other_inputs(path)):
-        stored = _stored_inputs(path, forward)
-        indices = _indices(len(stored), calibration, seed, warnings)
-        return InputRows(stored, indices, forward, batch_policy)
+        stored = _stored_inputs(path, forward, calibration.images)
+        return InputRows(stored, _indices(len(stored), calibration, seed, warnings), forward, batch_policy)
     if is_of_images:
-        images = _pixel_source(path, field, label, config, base)
-        indices = _indices(len(images), calibration, seed, warnings)
-        return PixelRows(images, architecture, config, indices, batch_policy)
+        _refuse_images_key(path, calibration.images)
+        pixels = _pixel_source(path, field, label, config, base)
+        return PixelRows(pixels, architecture, config, _indices(len(pixels), calibration, seed, warnings), batch_policy)
     if path.is_dir():
         raise InputError(f"{path}: expected a file of rows; a folder of images is for a model that reads images")
     max_length = min(calibration.max_length, max_positions or calibration.max_length)
@@ -131,7 +130,16 @@ def _has_other_inputs(path: Path) -> bool:
     return path.suffix == ".safetensors" and path.is_file() and bool(stored_names(path) - {INPUT_IDS, ATTENTION_MASK})
 
 
-def _stored_inputs(path: Path, forward: ForwardInputs) -> StoredInputs:
+def _refuse_images_key(path: Path, images: str | None) -> None:
+    if images is not None:
+        raise InputError(
+            f'{path}: images = "{images}" names the images of rows of text, and these rows are no text; remove images'
+            " (field names the column of a table of images)"
+        )
+
+
+def _stored_inputs(path: Path, forward: ForwardInputs, images: str | None) -> StoredInputs:
+    _refuse_images_key(path, images)
     if path.suffix != ".safetensors" or path.is_dir():
         raise InputError(
             f"{path}: expected a .safetensors of {forward.main}, with a row in each place of the first dimension; the"
@@ -171,8 +179,7 @@ def _text_rows(
     """The sampled rows, if any has images, and the token ids of each with its location."""
     path, field, images = warnings.path, calibration.field, calibration.images
     if path.suffix == ".safetensors":
-        if images is not None:
-            raise InputError(f'{path}: images = "{images}" names a field, and a .safetensors has none; remove images')
+        _refuse_images_key(path, images)
         rows_of_ids = read_token_rows(path, calibration.rows, max_length, seed)
         warnings.of_few(len(rows_of_ids))
         warnings.of_many(len(rows_of_ids))

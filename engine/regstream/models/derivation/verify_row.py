@@ -35,7 +35,9 @@ def verify_row(architecture: Architecture, config: PreTrainedConfig, row: Mappin
         text = f"{type(error).__name__}: {error}".split("\n")[0][:200]
         raise InputError(f"{title} does not run on a row of {', '.join(row)}: {text}") from error
     _check_blocks_run(architecture, trace)
-    whole = WholePass.of(Batch((trace.members[architecture.blocks][0].hidden_shape[1],)), trace.members[architecture.blocks])
+    whole = WholePass.of(
+        Batch((trace.members[architecture.blocks][0].hidden_shape[1],)), trace.members[architecture.blocks]
+    )
     layered = LayeredModel(architecture, config, dtype=torch.float32, device=torch.device("cpu"), model=model)
     try:
         arguments = _run_stem(layered, parameters, row, whole)
