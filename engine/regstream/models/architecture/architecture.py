@@ -32,6 +32,7 @@ class BlockCall:
     unused: frozenset[str] = frozenset()  # parameters that the forward reads besides, and that no block depends on
     borrowed: tuple[str, ...] = ()  # parameters outside the blocks that blocks depend on
     activates_in_place: bool = False  # nothing else in a block reads the input of its activation function
+    max_features: int = 0  # values a token of the widest activation, where it grows with the tokens
     mixes_rows: bool = False  # padding or other rows of a batch change what a row gives: rows run one by one
 
 

@@ -28,7 +28,7 @@ from regstream.models.derivation.parameter_names import ParameterNames
 from regstream.models.derivation.parts import find_parts
 from regstream.models.derivation.stand_ins import stand_in_parameters
 from regstream.models.derivation.trace import Trace, run_traced
-from regstream.models.derivation.verify import check_owners, check_stem, misread_linears
+from regstream.models.derivation.verify import check_owners, check_stem, max_features, misread_linears
 from regstream.models.empty_model import empty_model
 from regstream.models.layered_model import LayeredModel
 from regstream.models.overrides.apply import groups_of_table, parts_of_table
@@ -117,6 +117,8 @@ class _Derivation:
         with self._blames("body"):
             call = find_block_call(layered, self._parameters, passes, once, self._table.body)
         layered.set_block_call(replace(call, mixes_rows=mixes))
+        widest = max_features(layered, self._parameters, passes)
+        layered.set_block_call(replace(call, mixes_rows=mixes, max_features=widest))
         return self._without_misread(layered, passes)
 
     def _describe(self, blocks: str, trace: Trace) -> Architecture:

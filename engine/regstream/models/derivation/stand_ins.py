@@ -70,13 +70,20 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's c
         self._unknown = unknown.keys()
         self._vectors: dict[tuple[str, int, int], Tensor] = {}
         self._on_use, self._on_product = on_use, on_product
+        self.max_values = 0  # of the largest tensor that any operation returned
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run an operation, or its stand-in."""
         del types
-        keywords, operation = kwargs or {}, func.overloadpacket
+        result = self._run(func, args, kwargs or {})
+        values = (leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor) and not _is_view(func))
+        self.max_values = max(self.max_values, *values, 0)
+        return result
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        keywords, operation = kwargs, func.overloadpacket
         used = [name for leaf in tree_leaves((args, keywords)) if (name := self._name(leaf)) is not None]
         if not used:
             return func(*args, **keywords)
