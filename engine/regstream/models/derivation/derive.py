@@ -151,6 +151,7 @@ class _Derivation:
             optional=table.optional or tuple(n for n, _ in self._model.named_children() if n in OPTIONAL_MODULES),
             row_tokens=None if self._reads_tokens else length,
             model_name=names,
+            pieces=names.pieces,
             conversion=names.conversion,
             nested=part,
         )
