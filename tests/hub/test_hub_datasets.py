@@ -208,7 +208,7 @@ def test_images_with_their_labels(rows: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_images_with_their_texts(rows: str, tmp_path: Path) -> None:
     base, asked_for = write_processor(tmp_path / "base", "llava"), {"field": "<image>{text}", "images": "image"}
-    options: dict[str, Any] = {"family": LLAMA, "config": LlamaConfig(vocab_size=320), "base": base, "seed": 5}
+    options: dict[str, Any] = {"architecture": llama(), "config": LlamaConfig(vocab_size=320), "base": base, "seed": 5}
     loaded: Any = load_calibration(asked(**asked_for), **options, warn=lambda _: None)
     assert len(loaded) == 12
     assert loaded.image_files == ()

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from regstream.models.families.registry import family_of
 from safetensors.torch import load_file, save_file
 
 import checkpoints
@@ -24,7 +23,7 @@ def test_tensors_come_by_the_models_own_names(tmp_path: Path, family: checkpoint
     folder = checkpoints.make_family(tmp_path, family, candidates=1, layers=2, sharded=sharded).base
     checkpoint = open_checkpoint("base", folder)
     model_type = "clip_vision_model" if family.startswith("clip") else MODEL_TYPES.get(family, family)
-    assert checkpoint.family is family_of(model_type)
+    assert checkpoint.architecture.model_type == model_type
     if family in PREFIXES:
         assert all(checkpoint.stored_name(name) == PREFIXES[family] + name for name in checkpoint.tensors)
     assert (len(checkpoint.files) > 1) == sharded

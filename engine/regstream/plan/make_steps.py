@@ -125,8 +125,8 @@ def _check_rules(rules: Sequence[Rule], architecture: Architecture, shapes: Para
 
 
 class _Rules:
-    """What becomes of each parameter: the first of `[[rules]]`, else `[merge.others]`, else the architecture's default or the
-    method's own rule."""
+    """What becomes of each parameter: the first of `[[rules]]`, else `[merge.others]`, else the architecture's default
+    or the method's own rule."""
 
     def __init__(self, manifest: Manifest, method: Method, architecture: Architecture, num_blocks: int) -> None:
         self._manifest, self._method, self._architecture, self._num_blocks = manifest, method, architecture, num_blocks

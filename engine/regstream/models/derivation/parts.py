@@ -28,7 +28,7 @@ def find_parts(model: PreTrainedModel, blocks: str, trace: Trace) -> dict[NonBlo
     read = dict(parts)
     for name in outside.keys() - read.keys():
         parts[name] = _part_of_siblings(name, read, blocks)
-    return {part: _modules(model, [n for n in outside if parts[n] == part], parts, blocks) for part in _PARTS}
+    return {part: _modules([n for n in outside if parts[n] == part], parts, blocks) for part in _PARTS}
 
 
 _PARTS: tuple[NonBlockPart, ...] = ("embeddings", "final_norm", "head", "towers")
@@ -48,7 +48,7 @@ def _part_of_siblings(name: str, read: Mapping[str, NonBlockPart], blocks: str) 
     return "towers"
 
 
-def _modules(model: nn.Module, names: Iterable[str], parts: Mapping[str, NonBlockPart], blocks: str) -> tuple[str, ...]:
+def _modules(names: Iterable[str], parts: Mapping[str, NonBlockPart], blocks: str) -> tuple[str, ...]:
     """The outermost modules that hold these parameters and no others."""
     found: dict[str, None] = {}
     for name in names:

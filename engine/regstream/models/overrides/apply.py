@@ -40,7 +40,8 @@ def groups_of_table(
                 if (reason := reasons.get(f"{linear}.weight"))
             ),
         )
-        left_out = [f"{linear}.weight" for group in groups for linear in group.linears if linear not in sum(listed, [])]
+        kept_linears = {linear for linears in listed for linear in linears}
+        left_out = [f"{linear}.weight" for group in groups for linear in group.linears if linear not in kept_linears]
         kept = tuple(group_of(tuple(linears), transposed=own[linears[0]]) for linears in listed if linears)
         found.append((kept, {**reasons, **dict.fromkeys(left_out, _NOT_LISTED)}))
     return found
