@@ -93,7 +93,7 @@ def test_buffers_that_older_versions_stored_are_let_through(folders: checkpoints
 
 def test_another_architecture_is_refused_by_both_names(folders: checkpoints.Folders, tmp_path: Path) -> None:
     other = checkpoints.make_family(tmp_path, "gemma2", candidates=0).base
-    with pytest.raises(InputError, match='^candidate "math": .*model_type "gemma2", where the base is llama'):
+    with pytest.raises(InputError, match=r'^candidate "math": .*model_type "gemma2", where the base is llama'):
         check(folders.base, other)
 
 

@@ -22,7 +22,11 @@ def class_of_config(content: Mapping[str, Any], file: Path) -> str:
     Raises:
         InputError: transformers has no model of this type.
     """
-    model_type = str(content.get("model_type"))
+    model_type = content.get("model_type")
+    if model_type is None:
+        raise InputError(f"{file}: has no model_type, which says what architecture it describes")
+    if not isinstance(model_type, str):
+        raise InputError(f"{file}: model_type is {model_type}, expected the name of an architecture")
     if model_type not in CONFIG_MAPPING:
         raise InputError(
             f'{file}: model_type "{model_type}" is not in transformers {transformers.__version__}, and code that comes'
