@@ -3,6 +3,7 @@
 import json
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from transformers import CLIPVisionConfig, LlamaConfig, PreTrainedConfig
 
@@ -11,7 +12,7 @@ from regstream.models.architecture.architecture import Architecture
 from regstream.models.architecture.nested_models import NestedModel
 from regstream.models.derivation.derive import derive_architecture
 
-_SMALL = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2}
+_SMALL: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2}
 
 
 def derived(config: PreTrainedConfig, part: NestedModel | None = None) -> Architecture:

@@ -86,7 +86,7 @@ WRONG: dict[str, tuple[checkpoints.Family, tuple[str, str], str]] = {
     "no linear of that name": (
         "olmo2",
         ("mlp.up_proj", "mlp.upp_proj"),
-        'inputs[2][1]: block 0 has no "mlp.upp_proj"; the nearest: "mlp.up_proj"',
+        'inputs[2][1]: no block has "mlp.upp_proj"; the nearest: "mlp.up_proj"',
     ),
     "a norm for a linear": (
         "olmo2",
@@ -122,17 +122,22 @@ WRONG: dict[str, tuple[checkpoints.Family, tuple[str, str], str]] = {
     "norm and embeddings swapped": (
         "olmo2",
         ('["model.embed_tokens"]\nfinal_norm = ["model.norm"]', '["model.norm"]\nfinal_norm = ["model.embed_tokens"]'),
-        "embeddings: the model does not run up to its blocks: ",
+        "embeddings: what reaches the blocks is made without some of the embeddings",
     ),
-    "a body that does not run the blocks": (
+    "a body that makes other masks": (
         "megatron-bert",
-        ('body        = ""', 'body        = "embeddings"'),
-        "body: ",
+        ('body        = ""', 'body        = "encoder"'),
+        "body: block 0 computes something else alone than in the whole model (",
     ),
-    "a body that is no module": (
-        "megatron-bert",
-        ('body        = ""', 'body        = "encode"'),
-        'body: the model has no module "encode"; the nearest: "encoder"',
+    "tokens of images in texts": (
+        "olmo2",
+        ("[architecture]", "[architecture]\nclass_tokens = 0"),
+        "class_tokens: for models of images, and a Olmo2ForCausalLM reads input_ids; remove it",
+    ),
+    "the norm of an image's token in texts": (
+        "olmo2",
+        ("[architecture]", '[architecture]\npooled = "model.norm"'),
+        "pooled: for models of images, and a Olmo2ForCausalLM reads input_ids; remove it",
     ),
     "rows of another kind": (
         "olmo2",
@@ -213,10 +218,10 @@ def test_a_table_that_says_everything_says_what_is_derived(
 ) -> None:
     folder = merges[family].folders.base
     described, without = derived(folder, TABLES[family]), derived(folder)
-    for name in ("model_class", "blocks", "call", "hidden_size", "groups", "row_tokens", "is_causal_lm", "modality"):
+    for name in ("model_class", "blocks", "call", "hidden_size", "parts", "row_tokens", "is_causal_lm", "modality"):
         assert getattr(described, name) == getattr(without, name), name
-    if family != "opt":  # its table has the tied head, which is no parameter
-        assert described.parts == without.parts
+    for listed, found in zip(described.groups, without.groups, strict=True):
+        assert [set(group.linears) for group in listed] == [set(group.linears) for group in found]
 
 
 def test_a_table_may_describe_what_would_be_derived_alike(merges: dict[str, Merge]) -> None:
@@ -256,7 +261,10 @@ def test_a_class_for_other_configs_is_refused(merges: dict[str, Merge]) -> None:
 
 def test_a_class_of_any_architecture_needs_a_type_that_transformers_has(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "olmo9", "hidden_size": 8}')
-    with pytest.raises(ManifestError, match=r'model_class: "AutoModelForCausalLM" is a class of many architectures'):
+    with pytest.raises(
+        ManifestError,
+        match=r'^merge.toml: \[architecture\] model_class: "AutoModelForCausalLM" is a class of many architectures',
+    ):
         derived(tmp_path, '[architecture]\nmodel_class = "AutoModelForCausalLM"')
 
 

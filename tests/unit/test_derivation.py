@@ -52,7 +52,7 @@ _FUSED = groups("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "m
 _CLIP = groups("self_attn.q_proj self_attn.k_proj self_attn.v_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
 
 
-def decoder(model_class: str, linears: tuple[set[str], ...] = _LLAMA, *, tied: bool = False) -> Known:
+def decoder(model_class: str, linears: tuple[set[str], ...] = _LLAMA) -> Known:
     return Known(
         model_class=model_class,
         blocks="model.layers",
@@ -60,7 +60,7 @@ def decoder(model_class: str, linears: tuple[set[str], ...] = _LLAMA, *, tied: b
         groups=linears,
         embeddings=("model.embed_tokens",),
         final_norm=("model.norm",),
-        head=() if tied else ("lm_head",),
+        head=("lm_head",),
         defaults=LANGUAGE_MODEL,
     )
 
@@ -95,12 +95,12 @@ CLIP_VISION = Known(
 )
 KNOWN: dict[checkpoints.Family, Known] = {
     "llama": decoder("LlamaForCausalLM"),
-    "llama-tied": decoder("LlamaForCausalLM", tied=True),
+    "llama-tied": decoder("LlamaForCausalLM"),
     "mistral": decoder("MistralForCausalLM"),
-    "qwen2": decoder("Qwen2ForCausalLM", tied=True),
+    "qwen2": decoder("Qwen2ForCausalLM"),
     "qwen3": decoder("Qwen3ForCausalLM"),
-    "gemma2": decoder("Gemma2ForCausalLM", tied=True),
-    "gemma3": decoder("Gemma3ForCausalLM", tied=True),
+    "gemma2": decoder("Gemma2ForCausalLM"),
+    "gemma3": decoder("Gemma3ForCausalLM"),
     "phi3": decoder("Phi3ForCausalLM", _FUSED),
     "gpt2": Known(
         model_class="GPT2LMHeadModel",
@@ -110,6 +110,7 @@ KNOWN: dict[checkpoints.Family, Known] = {
         transposed=True,
         embeddings=("transformer.wte", "transformer.wpe"),
         final_norm=("transformer.ln_f",),
+        head=("lm_head",),
         defaults=LANGUAGE_MODEL,
     ),
     "bert": bert("BertModel"),
@@ -146,6 +147,7 @@ KNOWN: dict[checkpoints.Family, Known] = {
         groups=groups("self_attn.q_proj self_attn.k_proj self_attn.v_proj", "self_attn.out_proj", "fc1", "fc2"),
         embeddings=("model.decoder.embed_tokens", "model.decoder.embed_positions"),
         final_norm=("model.decoder.final_layer_norm",),
+        head=("lm_head",),
         defaults=LANGUAGE_MODEL,
     ),
     "siglip": Known(

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from regstream.models.architecture.architecture import NonBlockPart
-from regstream.models.derivation.trace import Trace
+from regstream.models.derivation.trace import Trace, is_linear
 
 
 def find_parts(model: PreTrainedModel, blocks: str, trace: Trace) -> dict[NonBlockPart, tuple[str, ...]]:
@@ -14,7 +14,7 @@ def find_parts(model: PreTrainedModel, blocks: str, trace: Trace) -> dict[NonBlo
 
     What is first read before the last block has ended is the stem. What comes after it is the final norm, as long as it
     has no matrix, and the head. A parameter that the pass does not read is of the part that the rest of its module is
-    of; else of the towers, which are for other inputs.
+    of; else of the towers, which are for other inputs. A linear that is tied to a parameter is a head.
     """
     calls = trace.members[blocks]
     outside = {name: p for name, p in model.named_parameters() if not name.startswith(f"{blocks}.")}
@@ -28,10 +28,22 @@ def find_parts(model: PreTrainedModel, blocks: str, trace: Trace) -> dict[NonBlo
     read = dict(parts)
     for name in outside.keys() - read.keys():
         parts[name] = _part_of_siblings(name, read, blocks)
-    return {part: _modules([n for n in outside if parts[n] == part], parts, blocks) for part in _PARTS}
+    parts |= {
+        name: _part_of_tied(model, name, parts[source]) for name, source in _tied(model).items() if source in parts
+    }
+    return {part: _modules([name for name in parts if parts[name] == part], parts, blocks) for part in _PARTS}
 
 
 _PARTS: tuple[NonBlockPart, ...] = ("embeddings", "final_norm", "head", "towers")
+
+
+def _tied(model: PreTrainedModel) -> Mapping[str, str]:
+    """Names that are no parameters of their own, with the parameter that each stands for."""
+    return dict(getattr(model, "all_tied_weights_keys", None) or {})
+
+
+def _part_of_tied(model: nn.Module, name: str, source: NonBlockPart) -> NonBlockPart:
+    return "head" if is_linear(_owner(model, name)) else source
 
 
 def _owner(model: nn.Module, name: str) -> nn.Module:
