@@ -107,7 +107,7 @@ def test_activations_that_overflow_are_refused_by_candidate_and_group(tmp_path: 
     tensors["model.layers.0.mlp.up_proj.weight"].fill_(6e4)
     save_file(tensors, enlarge_norm / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
-        InputError, match='candidate "task1": block 0, input of mlp.down_proj: activations are NaN or infinite'
+        InputError, match=r'candidate "task1": block 0, input of mlp\.down_proj: activations are NaN or infinite'
     ):
         merge.run()
 

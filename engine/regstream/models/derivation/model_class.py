@@ -66,8 +66,8 @@ def type_of_class(name: str) -> str:
     model_type = _config_type(name)
     if model_type is None:
         raise InputError(
-            f'[architecture] model_class: "{name}" is a class of many architectures, and the model_type in config.json is'
-            " of none in transformers; name the class of one architecture"
+            f'[architecture] model_class: "{name}" is a class of many architectures, and the model_type in'
+            " config.json is of none in transformers; name the class of one architecture"
         )
     return model_type
 
