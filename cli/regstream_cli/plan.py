@@ -1,5 +1,6 @@
 """`regstream plan`: the steps of a merge, and the memory, disk and transfers that they need."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,7 @@ import click
 
 from regstream import api
 from regstream.errors import BudgetError, RegstreamError
+from regstream.events import Event, Listener, Warned
 from regstream.manifest.read_manifest import read_manifest
 from regstream_cli.observers import observe_progress
 from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
@@ -48,7 +50,7 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
     manifest = read_manifest(path)
     with observe_progress() as listener:
         # A plan can be for a device that this machine does not have.
-        merge_plan = api.plan(manifest, device=device, for_this_machine=False, listener=listener)
+        merge_plan = api.plan(manifest, device=device, for_this_machine=False, listener=_without_own_lines(listener))
     refusal = None
     try:
         api.check(merge_plan)
@@ -57,15 +59,29 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
     if as_json:
         write_json(_record(merge_plan, refusal))
     else:
+        from regstream_cli.architecture_lines import architecture_lines
         from regstream_cli.tables import plan_summary, plan_table
 
         console = stdout_console()
         with stdout_boundary():
+            for line in architecture_lines(merge_plan.architecture):
+                console.print(line, soft_wrap=not console.is_terminal)
+            console.print()
             console.print(plan_table(merge_plan))
             for line in plan_summary(merge_plan, fits=not isinstance(refusal, BudgetError)):
                 console.print(line, soft_wrap=not console.is_terminal)
     if refusal is not None:
         raise refusal
+
+
+def _without_own_lines(listener: Listener) -> Listener:
+    """A listener that leaves out what the plan itself shows."""
+
+    def listen(event: Event) -> None:
+        if not (isinstance(event, Warned) and event.in_plan):
+            listener(event)
+
+    return listen
 
 
 def _record(merge_plan: "Plan", refusal: RegstreamError | None) -> dict[str, Any]:
@@ -74,6 +90,7 @@ def _record(merge_plan: "Plan", refusal: RegstreamError | None) -> dict[str, Any
         "method": merge_plan.method.name,
         "device": str(merge_plan.device),
         "candidates": [candidate.name for candidate in merge_plan.candidates],
+        "architecture": asdict(merge_plan.architecture),
         "steps": [_step_record(merge_plan, step) for step in merge_plan.steps],
         "widest": merge_plan.peak_step.name,
         "runtime_bytes": merge_plan.runtime_bytes,

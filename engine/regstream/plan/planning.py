@@ -22,6 +22,7 @@ from regstream.methods import make_method
 from regstream.methods.method import Method
 from regstream.models.derivation.derive import derive_architecture
 from regstream.models.layered_model import LayeredModel
+from regstream.plan.architecture_summary import summarize_architecture
 from regstream.plan.compute_dtype import choose_compute_dtype
 from regstream.plan.device import choose_device
 from regstream.plan.discarded_changes import discarded_changes
@@ -60,6 +61,8 @@ def make_plan(
     sets = _load_calibration_sets(manifest, method, base, inputs.model, sampler, warn=warnings.add)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     steps = _steps(manifest, method, base, inputs, result_dtype)
+    found = summarize_architecture(base.architecture, steps, regresses=method.needs_calibration())
+    warnings.extend(found.warnings(), in_plan=True)
     warnings.extend(unused_settings(manifest, base.architecture, chosen.type, steps, tuple(inputs.model.shapes)))
     warnings.extend(merge_warnings(discarded_changes(manifest, base, opened, steps), labels))
     return Plan(
@@ -148,15 +151,15 @@ class _Warnings:
         self.lines: list[str] = []
         self._listener = listener
 
-    def add(self, line: str) -> None:
-        """Give one warning."""
+    def add(self, line: str, *, in_plan: bool = False) -> None:
+        """Give one warning; `in_plan` says that a plan shows it anyway."""
         self.lines.append(line)
-        self._listener(Warned(message=line))
+        self._listener(Warned(message=line, in_plan=in_plan))
 
-    def extend(self, lines: Iterable[str]) -> None:
+    def extend(self, lines: Iterable[str], *, in_plan: bool = False) -> None:
         """Give several."""
         for line in lines:
-            self.add(line)
+            self.add(line, in_plan=in_plan)
 
     @contextmanager
     def merged(self, labels: Sequence[str]) -> Iterator[Callable[[str], None]]:
