@@ -21,8 +21,8 @@ from transformers import PreTrainedModel
 from regstream.errors import InputError
 
 _RANK = 2
-#: Numbers that all random vectors are taken from, each from its own place: 8 MiB.
-_POOL = 1 << 21
+#: Numbers that all random vectors are taken from, each from its own place: 2 MiB.
+_POOL = 1 << 19
 _PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten._grouped_mm}
 _ADDED_PRODUCTS = {torch.ops.aten.addmm, torch.ops.aten.baddbmm}
 
@@ -78,7 +78,7 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's c
         """Run an operation, or its stand-in."""
         del types
         keywords, operation = kwargs or {}, func.overloadpacket
-        used = [name for value in _tensors((args, keywords.values())) if (name := self._name(value)) is not None]
+        used = [name for value in _tensors((*args, *keywords.values())) if (name := self._name(value)) is not None]
         if not used:
             return func(*args, **keywords)
         if func._schema.is_mutable and self._name(args[0]) is not None:
@@ -139,11 +139,11 @@ def _pool() -> Tensor:
 
 
 def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
-    """The tensors among an operation's arguments, which hold lists, and no dictionaries."""
+    """The tensors among an operation's arguments, alone or in lists."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
-        elif isinstance(value, Iterable) and not isinstance(value, str):
+        elif isinstance(value, list | tuple):
             yield from _tensors(value)
 
 
