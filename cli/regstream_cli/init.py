@@ -54,8 +54,8 @@ def init(
 
     The manifest can be run as it is; comments show every other key with its default. A base that cannot be merged, as
     its config tells, is refused at once. A MODEL or ADAPTER is a folder or a hub id, "org/name" or "org/name@revision".
-    A colon separates the two, so write a colon in a path twice ("runs/12::30"). NAME=:ADAPTER is an adapter on the base.
-    Give folders relative to the current folder; the manifest has them relative to FILE.
+    A colon separates the two, so write a colon in a path twice ("runs/12::30"). NAME=:ADAPTER is an adapter on the
+    base. Give folders relative to the current folder; the manifest has them relative to FILE.
 
     \b
     Example:

@@ -126,7 +126,7 @@ class Verifier:
         return True
 
     def with_fewest(self, call: BlockCall) -> BlockCall:
-        """The call, found to agree, with only those parameters that its forward reads; borrowed are those that matter."""
+        """A call that just agreed, with only those parameters that it reads; borrowed are those that change it."""
         read = frozenset(self._used)
         if not call.borrowed:
             return replace(call, unused=call.unused & read)
