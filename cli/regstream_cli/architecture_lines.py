@@ -29,7 +29,7 @@ def architecture_lines(summary: "ArchitectureSummary") -> Iterator[str]:
     if summary.borrowed:
         yield f"every block also reads, of the stem: {format_names(summary.borrowed, _MAX_NAMES)}"
     if summary.runs_rows_alone:
-        yield "rows run one by one: in a batch, padding or other rows would change what a row gives"
+        yield "rows run one by one: padding changes what the model makes of a row"
 
 
 def _kind_line(kind: "BlockKind") -> str:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 def plan(path: Path, device: str | None, as_json: bool) -> None:
     """Show the steps of a merge, and what they need.
 
-    Shows for each step of MANIFEST's merge how much it reads, writes and holds in memory, and whether all steps fit.
+    Shows what was found in the model and what becomes of it, then for each step of MANIFEST's merge how much it reads,
+    writes and holds in memory, and whether all steps fit.
     Reads configs, headers and calibration sets, and at most samples of the weights. Writes nothing, except that small
     files of models on the hub go into the hub's cache. Exits with code 3 if memory or disk do not suffice, and with 4
     if the output folder cannot be written to or holds files that are not a run's.
@@ -36,6 +37,7 @@ def plan(path: Path, device: str | None, as_json: bool) -> None:
     Example:
       regstream plan merge.toml
       regstream plan merge.toml --json | jq .disk_bytes
+      regstream plan merge.toml --json | jq .architecture.not_regressed
     """
     show_plan(path, device, as_json=as_json)
 
