@@ -19,7 +19,6 @@ from regstream.validation.auxiliary_files import check_auxiliary_files, config_w
 from regstream.validation.compatibility import check_adapter, check_base, check_candidate
 from regstream.validation.configs import ConfigComparison
 from regstream.validation.duplicates import duplicate_weights
-from regstream.validation.left_out_matrices import left_out_matrices
 from regstream.validation.summaries import summarize_names
 from regstream.validation.ties import Tie, check_adapted_ties, check_tie, is_local, resolve_ties, untie
 from regstream.validation.unexpected_tensors import UnexpectedTensors, classify_unexpected, refuse_unusable
@@ -123,8 +122,6 @@ def check_inputs(
     }
     copied_from_base = checks.check_base(base_only)
     model.drop_parameters(base_only)
-    if manifest.merge.regresses:
-        checks.warn_each(left_out_matrices(model))
     for candidate in candidates:
         checks.check_candidate(candidate)
         if lacking := candidate.missing_optional(base_only):
