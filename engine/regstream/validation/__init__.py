@@ -1,7 +1,9 @@
 """Checks, before any work, that base and candidates belong together.
 
 check_inputs.py: all checks of a merge's inputs, in order, and the model that they agree on.
+merge_rules.py: what becomes of each parameter, and so which checkpoints it is read from.
 compatibility.py: refuses tensors, shapes, vocabularies and adapters that do not fit the base.
+class_labels.py: classifiers whose candidates number their classes differently.
 configs.py: whether two config.json files describe models that compute the same.
 unexpected_tensors.py: tensors that are no parameters of the model, ignored with a reason or refused.
 ties.py: heads tied to the embeddings, compared and untied.
