@@ -23,7 +23,7 @@ BERT: dict[str, Any] = {
 
 
 def bert(num_labels: int = 3, **config: Any) -> PreTrainedModel:
-    return BertForSequenceClassification(BertConfig(**{**BERT, **config}, num_labels=num_labels))
+    return BertForSequenceClassification(BertConfig(**{**BERT, **config, "num_labels": num_labels}))
 
 
 @pytest.fixture(scope="module")

@@ -61,7 +61,7 @@ def make_plan(
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     steps = _steps(manifest, method, base, inputs, result_dtype)
     warnings.extend(unused_settings(manifest, base.architecture, chosen.type, steps, tuple(inputs.model.shapes)))
-    warnings.extend(merge_warnings(discarded_changes(manifest, base, opened, steps), labels))
+    warnings.extend(merge_warnings(discarded_changes(manifest, method, base, opened, steps), labels))
     return Plan(
         manifest=manifest,
         method=method,
