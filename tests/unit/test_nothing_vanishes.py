@@ -42,7 +42,8 @@ def clip() -> PreTrainedModel:
 def llava() -> PreTrainedModel:
     vision = {**VISION, "model_type": "clip_vision_model"}
     text = {**parts.LLAMA, "model_type": "llama"}
-    return LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=text, image_token_id=60))
+    config: dict[str, Any] = {"vision_config": vision, "text_config": text, "image_token_id": 60}
+    return LlavaForConditionalGeneration(LlavaConfig(**config))
 
 
 def lines(plan: Plan) -> list[str]:
@@ -74,7 +75,8 @@ def check_every_tensor(plan: Plan) -> None:
 
 def test_a_classifiers_head_that_nobody_asked_for(tmp_path: Path) -> None:
     base = parts.save(tmp_path / "base", LlamaForCausalLM(parts.llama()), 0)
-    scored = parts.save(tmp_path / "scored", LlamaForSequenceClassification(parts.llama(num_labels=3)), 1)
+    make: Any = LlamaForSequenceClassification  # untyped
+    scored = parts.save(tmp_path / "scored", make(parts.llama(num_labels=3)), 1)
     plan = parts.plan_of(parts.manifest(tmp_path, base, {"scored": scored}, others={"head": "base"}))
     check_every_tensor(plan)
     assert any(line.startswith('candidate "scored": left out: score.weight: ') for line in plan.warnings)

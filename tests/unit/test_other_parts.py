@@ -10,6 +10,8 @@ from transformers import BertConfig, BertForSequenceClassification, LlamaForCaus
 import parts_of_models as parts
 from altered_checkpoints import write_adapter
 from regstream.errors import InputError, ManifestError
+from regstream.evaluate.evaluation import evaluate
+from regstream.events import Warned
 from regstream.manifest.canonical import canonical_config
 from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.schema import NonBlockParameters
@@ -157,3 +159,15 @@ def test_classes_in_another_order_are_named_where_the_head_is_averaged(tmp_path:
     assert line.startswith('candidate "turned": config.json: class 0 is "positive", and "negative" in base')
     plan = parts.plan_of(parts.manifest(tmp_path, folders[0], candidates, others={"head": "base"}))
     assert not any("class 0" in line for line in plan.warnings)
+
+
+def test_a_candidate_without_its_head_is_not_evaluated_nor_is_the_mean(llamas: dict[str, Path], tmp_path: Path) -> None:
+    bare = parts.save(tmp_path / "bare", LlamaModel(parts.llama()), 5)
+    path = parts.manifest(tmp_path, llamas["base"], {"bare": bare, "math": llamas["math"]}, method="regmean++")
+    rows = f'[candidates.evaluation]\npath = "{tmp_path / "math.jsonl"}"\nfield = "input_ids"\n'
+    path.write_text(path.read_text().replace("[resources]", f"{rows}[resources]"))
+    plan, told = parts.plan_of(path), list[str]()
+    parts.run_to_tensors(plan)
+    found = evaluate(plan, listener=lambda event: told.append(event.message) if isinstance(event, Warned) else None)
+    assert [row.model for row in found.rows] == ["base", "math", "regmean++"]
+    assert f'mean is not evaluated: candidate "bare" has no {HEAD}' in told
