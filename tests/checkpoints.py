@@ -125,13 +125,13 @@ def make_family(
     """
     generator = torch.Generator().manual_seed(seed)
     base = _new_model(family, layers=layers or (4 if family in ("gemma2", "gemma3") else 3), hidden=hidden)
-    _randomise(base, generator)
+    randomise(base, generator)
     folders = Folders(base=folder / "base", candidates=[folder / f"candidate-{i}" for i in range(candidates)])
     origin = {name: tensor.clone() for name, tensor in base.state_dict().items()}
     _save(base, folders.base, family, dtype=dtype, sharded=sharded)
     for path in folders.candidates:
         nn.Module.to(base, torch.float32).load_state_dict(origin)
-        _perturb(base, spread, generator)
+        perturb(base, spread, generator)
         tuned = base.vision_model if isinstance(base, CLIPModel) else base
         _save(tuned, path, family, dtype=dtype, sharded=sharded)
     return folders
@@ -282,7 +282,8 @@ def _new_model(family: Family, *, layers: int, hidden: int) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def _randomise(model: PreTrainedModel, generator: torch.Generator) -> None:
+def randomise(model: PreTrainedModel, generator: torch.Generator) -> None:
+    """Draw every parameter: around its value where it starts at a constant, else around zero."""
     for parameter in model.parameters():
         noise = torch.randn(parameter.shape, generator=generator)
         if torch.all(
@@ -294,7 +295,8 @@ def _randomise(model: PreTrainedModel, generator: torch.Generator) -> None:
 
 
 @torch.no_grad()
-def _perturb(model: PreTrainedModel, spread: float, generator: torch.Generator) -> None:
+def perturb(model: PreTrainedModel, spread: float, generator: torch.Generator) -> None:
+    """Add noise to every parameter: `spread` × its RMS."""
     for parameter in model.parameters():
         rms = parameter.square().mean().sqrt()
         parameter.add_(spread * rms * torch.randn(parameter.shape, generator=generator))

@@ -13,6 +13,7 @@ from merging import Merge, make_merge
 from regstream import api
 from regstream.events import Event, RunFinished
 from regstream.output.record import read_provenance, write_provenance
+from regstream.plan.unchanged_inputs import input_digests
 from regstream.storage.run_folder import MARKER
 
 FINISHED = "already finished"
@@ -162,6 +163,21 @@ def test_every_byte_of_what_rows_are_made_from_counts(tmp_path: Path) -> None:
             assert not is_finished(merge.manifest)
             file.write_bytes(before)
             assert is_finished(merge.manifest)
+
+
+def test_images_that_rows_name_prove_nothing(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, layers=1, hidden=8, candidates=2, num_rows=4)
+    rows, manifest = tmp_path / "task0.jsonl", tmp_path / "manifest.toml"
+    replaced(manifest, 'path = "task0.jsonl"\nfield = "input_ids"', 'path = "task0.jsonl"\nfield = "messages"')
+    message = {"role": "user", "content": [{"type": "text", "text": "hi"}]}
+    rows.write_text(json.dumps({"messages": [message]}))
+    assert input_digests(merge.read()) is not None
+    message["content"] = [{"type": "image", "path": "a.png"}]
+    rows.write_text(json.dumps({"messages": [message]}))
+    assert input_digests(merge.read()) is None
+    replaced(manifest, 'field = "messages"', 'images = "picture"')
+    rows.write_text(json.dumps({"text": "hi", "picture": "a.png"}))
+    assert input_digests(merge.read()) is None
 
 
 def test_an_input_that_was_touched_while_the_merge_was_made_proves_nothing(tmp_path: Path) -> None:

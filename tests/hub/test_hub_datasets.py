@@ -25,6 +25,7 @@ from transformers import CLIPVisionConfig, LlamaConfig
 import checkpoints
 from hub_server import Hub, stop
 from merging import Merge, make_merge
+from multimodal import write_processor
 from parametrize import slow
 from regstream.data import dataset_sampler as drawing
 from regstream.data import row_writer as pieces
@@ -201,6 +202,18 @@ def test_images_with_their_labels(rows: str, tmp_path: Path) -> None:
     assert labels == [place % 3 for place in places]
     pixels = loaded.inputs(0, dtype=torch.float32, device=CPU)["pixel_values"]
     assert pixels.shape[1:] == (3, checkpoints.IMAGE_SIZE, checkpoints.IMAGE_SIZE)
+
+
+@pytest.mark.slow
+def test_images_with_their_texts(rows: str, tmp_path: Path) -> None:
+    base, asked_for = write_processor(tmp_path / "base", "llava"), {"field": "<image>{text}", "images": "image"}
+    options: dict[str, Any] = {"family": LLAMA, "config": LlamaConfig(vocab_size=320), "base": base, "seed": 5}
+    loaded: Any = load_calibration(asked(**asked_for), **options, warn=lambda _: None)
+    assert len(loaded) == 12
+    assert loaded.image_files == ()
+    assert all("pixel_values" in loaded.inputs(index, dtype=torch.float32, device=CPU) for index in range(12))
+    with pytest.raises(InputError, match='no column "picture"; there are text'):
+        load_calibration(asked(images="picture"), **options, warn=lambda _: None)
 
 
 @pytest.mark.slow

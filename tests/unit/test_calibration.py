@@ -250,7 +250,8 @@ def test_a_file_that_is_no_safetensors_file_is_refused(tmp_path: Path, load: Loa
 
 @pytest.mark.parametrize("field", ["text", "messages"])
 def test_a_missing_tokenizer_is_refused_by_folder(tmp_path: Path, load: Load, field: str) -> None:
-    path = write(tmp_path, "jsonl", TEXTS)
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"text": "hi", "messages": [{"role": "user", "content": "hi"}]}))
     with pytest.raises(InputError, match=r"no tokenizer in it: there is no tokenizer\.json") as caught:
         load(path, field=field, folder=tmp_path)
     assert str(caught.value).startswith(f"{tmp_path}: ")

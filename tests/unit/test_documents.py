@@ -11,7 +11,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from docs.generated import ROOT, documents
+from docs.generated import ROOT, documents, slow_documents
 from regstream import __version__
 from regstream.manifest.architecture import Architecture
 from regstream.manifest.read_manifest import read_manifest
@@ -46,6 +46,12 @@ SHOWN = [(page, words) for page in PAGES for words in commands(page)]
 def test_the_generated_parts_are_current() -> None:
     outdated = [path for path, text in documents().items() if path.read_text() != text]
     assert not outdated, "tools/docs/run writes them"
+
+
+@pytest.mark.slow
+def test_the_table_of_architectures_is_current() -> None:
+    outdated = [path for path, text in slow_documents().items() if path.read_text() != text]
+    assert not outdated, "tools/docs/run writes it"
 
 
 def test_the_first_page_is_short() -> None:

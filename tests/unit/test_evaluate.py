@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 import checkpoints
 from merging import Merge, make_merge
+from multimodal import write_jsonl, write_processor
 from parametrize import slow
 from regstream.errors import InputError, ManifestError
 from regstream.evaluate import loss, mean_weights
@@ -130,6 +131,17 @@ def test_rows_that_predict_nothing_are_refused(tmp_path: Path) -> None:
     merge = make(tmp_path, "llama")
     checkpoints.write_token_rows(tmp_path / "held-out-1.jsonl", [[5], [6]])
     with pytest.raises(InputError, match='candidate "task1": evaluation: no row has a second token'):
+        evaluate(merge.plan())
+
+
+def test_rows_with_images_have_no_loss(tmp_path: Path) -> None:
+    merge = make(tmp_path, "llama")
+    write_processor(merge.folders.base, "llava")
+    manifest = merge.manifest.read_text()
+    table = '[candidates.evaluation]\npath = "held-out-1.jsonl"\n'
+    merge.manifest.write_text(manifest.replace(f'{table}field = "input_ids"', f'{table}images = "image"'))
+    write_jsonl(tmp_path / "held-out-1.jsonl", [{"text": "hi there", "image": []}])
+    with pytest.raises(InputError, match='candidate "task1": evaluation: the rows have images, and the loss'):
         evaluate(merge.plan())
 
 

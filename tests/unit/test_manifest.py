@@ -314,6 +314,10 @@ ONE_PROBLEM = {
         ('path = "math.jsonl"', 'path = "math.jsonl"\nsplit = "train"'),
         'candidates[0] "math": calibration.split: only valid with "dataset"',
     ),
+    "images of token ids": (
+        ('path = "math.jsonl"', 'path = "math.jsonl"\nfield = "input_ids"\nimages = "image"'),
+        'candidates[0] "math": calibration.images: only valid with a field of text or "messages"; remove it',
+    ),
     "no data set's id": (
         ('"org/rows"', '"org/rows@main"'),
         'candidates[1] "code": calibration.dataset: expected a data set\'s hub id',

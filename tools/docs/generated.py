@@ -8,10 +8,7 @@ from docs.commands import commands
 from docs.keys import keys_of_architecture, keys_of_manifest
 
 ROOT = Path(__file__).parents[2]
-_PARTS: dict[str, dict[str, Callable[[], str]]] = {
-    "manifests/README.md": {"keys": keys_of_manifest, "architecture": keys_of_architecture},
-    "cli/README.md": {"commands": commands},
-}
+_Parts = dict[str, dict[str, Callable[[], str]]]
 
 
 def documents() -> dict[Path, str]:
@@ -20,8 +17,24 @@ def documents() -> dict[Path, str]:
     Raises:
         ValueError: a document has not exactly one place for a part.
     """
+    manifest = {"keys": keys_of_manifest, "architecture": keys_of_architecture}
+    return _generate({"manifests/README.md": manifest, "cli/README.md": {"commands": commands}})
+
+
+def slow_documents() -> dict[Path, str]:
+    """The same for documents that take more than a few seconds; imports the tests' models.
+
+    Raises:
+        ValueError: a document has not exactly one place for a part.
+    """
+    from docs.architectures import architectures
+
+    return _generate({"manifests/architectures.md": {"architectures": architectures}})
+
+
+def _generate(documents: _Parts) -> dict[Path, str]:
     texts = {}
-    for name, parts in _PARTS.items():
+    for name, parts in documents.items():
         text = (ROOT / name).read_text()
         for part, generate in parts.items():
             text = _replace(name, text, part, generate())

@@ -39,9 +39,9 @@ def _sentence(table: Key) -> str:
 def _row(key: Key) -> str:
     default = "required" if key.is_required else f"`{key.value}`" if key.value else key.default
     choices = " \\| ".join(f'`"{choice}"`' for choice in key.choices)
-    return f"| `{key.name}` | {choices or _cell(key.expected)} | {_cell(default)} | {_cell(key.meaning)} |"
+    return f"| `{key.name}` | {choices or cell(key.expected)} | {cell(default)} | {cell(key.meaning)} |"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text of a cell, where a bar would end it and an asterisk set it in italics."""
     return text if text.startswith("`") else re.sub(r"[\\|*]", r"\\\g<0>", text)

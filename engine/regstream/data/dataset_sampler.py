@@ -35,7 +35,7 @@ class DatasetSampler:
         self._listener = listener
 
     def sample(self, calibration: Calibration, field: str, seed: int, label: str = "label") -> Path:
-        """Return a parquet file of the sampled rows: the columns of `field`, and `label` where it exists.
+        """Return a parquet file of the sampled rows: the columns of `field` and of images, and `label` where it exists.
 
         Raises:
             InputError: the data set, configuration, split or column does not exist or cannot be read, or the package
@@ -44,6 +44,8 @@ class DatasetSampler:
         assert calibration.dataset is not None
         commit = self._commit(calibration.dataset, calibration.revision)
         columns = field_columns(field)
+        if calibration.images is not None and calibration.images not in columns:
+            columns += (calibration.images,)
         settings = [commit, calibration.config, calibration.split, columns, label, calibration.rows, seed]
         key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
         name = "-".join(filter(None, (calibration.dataset.replace("/", "-"), calibration.split, key)))

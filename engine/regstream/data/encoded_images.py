@@ -11,7 +11,7 @@ from regstream.errors import InputError, error_boundary
 from regstream.storage.regular_file import check_regular
 
 #: Size of one image file.
-_MAX_IMAGE_BYTES = 256 << 20
+MAX_IMAGE_BYTES = 256 << 20
 _BATCH_ROWS = 16
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -34,7 +34,7 @@ class FolderImages:
         """The file's path relative to the folder, and its bytes."""
         path = self._folder / self._files[index]
         with error_boundary(f"{path}"):
-            return self._files[index].as_posix(), check_regular(path, _MAX_IMAGE_BYTES).read_bytes()
+            return self._files[index].as_posix(), check_regular(path, MAX_IMAGE_BYTES).read_bytes()
 
     def label(self, index: int) -> int:
         """The index of the file's top-level folder among all of them, sorted by name.
@@ -55,7 +55,7 @@ class TableImages:
 
     def __init__(self, path: Path, field: str, label: str = "label") -> None:
         self._file = open_table(path, (field,))
-        self._images, self._labels = _Column(path, self._file, field), _Column(path, self._file, label)
+        self._images, self._labels = TableColumn(path, self._file, field), TableColumn(path, self._file, label)
         self._field, self._label = field, label
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class TableImages:
 EncodedImages = FolderImages | TableImages
 
 
-class _Column:
+class TableColumn:
     """A parquet column, indexed by row. Reads forward from the last row, or from the start of the row's group."""
 
     def __init__(self, path: Path, file: Any, name: str) -> None:

@@ -1,36 +1,23 @@
 """Images decoded, and preprocessed for the model with the image processor of the base, one at a time."""
 
 import hashlib
-import io
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor
 
+from regstream.data.decode_image import PIXEL_BYTES, decode_image
 from regstream.data.encoded_images import EncodedImages
 from regstream.errors import InputError, error_boundary
 from regstream.storage.regular_file import check_folder, check_regular
 
 _SETTINGS = ("preprocessor_config.json", "processor_config.json")
 _SIZES = ("size", "crop_size", "pad_size")
-#: Formats that PIL decodes itself. For others it runs programs, such as a PostScript interpreter.
-_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-_WIDE_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")
-#: By EXIF orientation.
-_TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
-#: PIL warns of decompression bombs above this.
-_MAX_PIXELS = 89_478_485
-#: Memory of a pixel decoded, converted to RGB, copied for the processor, and resized: measured at most 19 (CMYK).
-_PIXEL_BYTES = 20
 _MAX_SETTINGS_BYTES = 16 << 20
 #: Processors resize to slightly more than the model's size, then crop.
 _MAX_ENLARGEMENT = 8
@@ -80,7 +67,7 @@ class ProcessedImages:
             location, encoded = self._images.encoded(row)
             width, height = self._decode(location, encoded).size
             num_pixels = max(width * height, self._resized_pixels(width, height))
-            self.decoding_bytes = max(self.decoding_bytes, num_pixels * _PIXEL_BYTES)
+            self.decoding_bytes = max(self.decoding_bytes, num_pixels * PIXEL_BYTES)
             digest.update(hashlib.sha256(encoded).digest())
         return digest.digest()
 
@@ -93,19 +80,7 @@ class ProcessedImages:
         return [self._images.label(row) for row in rows]
 
     def _decode(self, location: str, encoded: bytes) -> Image.Image:
-        with error_boundary(f"{self._path}, {location}: not a readable image"):
-            Image.init()  # registers plugins; builds of PIL differ in which they have
-            formats = [name for name in _FORMATS if name in Image.OPEN]
-            image = _open_image(encoded, formats)
-            width, height = image.size
-            num_pixels = max(width * height, self._resized_pixels(width, height))
-            if num_pixels > _MAX_PIXELS:
-                raise InputError(
-                    f"{self._path}, {location}: {width:,} x {height:,} pixels, up to {num_pixels:,} resized; expected"
-                    f" at most {_MAX_PIXELS:,}; scale or crop the image"
-                )
-            _check_value_range(image)
-            return _upright(image.convert("RGB"), image)
+        return decode_image(f"{self._path}, {location}", encoded, self._resized_pixels)
 
     def _resized_pixels(self, width: int, height: int) -> int:
         """Pixels after its shorter side is resized to the largest size in the settings, as before a crop."""
@@ -122,33 +97,6 @@ class ProcessedImages:
                 f" {list(self._expected)} (channels, height, width)"
             )
         return prepared[0].to(torch.float32)
-
-
-def _open_image(encoded: bytes, formats: list[str]) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(encoded), formats=formats)
-    except UnidentifiedImageError:  # its message names an object in memory
-        size = f"{len(encoded):,} bytes of another format" if encoded else "an empty file"
-        raise ValueError(f"expected one of {', '.join(formats)}, found {size}") from None
-
-
-def _check_value_range(image: Image.Image) -> None:
-    """Refuse values that conversion to 8 bits would clip at 255 or, as fractions of 1, truncate to 0."""
-    if image.mode in _WIDE_MODES:
-        extrema: Any = image.getextrema()
-        low, high = extrema
-        if low < 0 or high > 255 or (image.mode == "F" and 0 < high <= 1):
-            raise ValueError(f"values from {low:g} to {high:g}; expected 8 bits a channel, 0 to 255: convert it")
-
-
-def _upright(converted: Image.Image, image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation, as transformers and datasets do when they load an image."""
-    try:
-        orientation: Any = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF data is ignored
-        return converted
-    transpose = _TRANSPOSES.get(orientation)
-    return converted if transpose is None else converted.transpose(transpose)
 
 
 def _largest_size(settings: Path, content: Any, expected: Sequence[int]) -> int:

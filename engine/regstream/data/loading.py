@@ -15,23 +15,23 @@ from transformers import PreTrainedConfig
 from regstream.data.batch_policy import BatchPolicy
 from regstream.data.dataset_sampler import DatasetSampler
 from regstream.data.encoded_images import EncodedImages, FolderImages, TableImages
+from regstream.data.multimodal import MultimodalRows, load_multimodal_rows
 from regstream.data.pixels import PixelRows, StoredPixels
-from regstream.data.row_reader import INPUT_IDS, count_rows, read_rows, sample_indices
+from regstream.data.row_checks import RowWarnings, check_token_ids
+from regstream.data.row_images import has_image_parts
+from regstream.data.row_reader import ATTENTION_MASK, INPUT_IDS, count_rows, read_rows, sample_indices
+from regstream.data.stored_inputs import ForwardInputs, InputRows, StoredInputs, stored_names
 from regstream.data.tensor_rows import read_token_rows
 from regstream.data.tokenizer_process import SharedTokenizer
 from regstream.data.tokens import TokenIds, validate_token_ids
 from regstream.errors import InputError
-from regstream.manifest.schema import Calibration, HeldOut
+from regstream.manifest.schema import Calibration
 from regstream.models.architecture.architecture import Architecture
 from regstream.models.batch import Batch
 from regstream.models.config.image_sizes import image_shape
-from regstream.models.config.model_sizes import vocab_size
 
 if TYPE_CHECKING:
     from regstream.data.image_processor import ProcessedImages
-
-#: More rows than any published merge takes of a candidate.
-_MANY_ROWS = 2048
 
 
 class TokenRows:
@@ -39,6 +39,7 @@ class TokenRows:
 
     decoding_bytes = 0
     is_in_memory = True
+    records_arguments = False
 
     def __init__(self, rows: Sequence[TokenIds], batch_policy: BatchPolicy) -> None:
         ordered = sorted(rows, key=len, reverse=True)
@@ -61,7 +62,7 @@ class TokenRows:
 
 
 #: Rows in batches; which rows share a batch is part of a run's identity.
-CalibrationSet = TokenRows | PixelRows
+CalibrationSet = TokenRows | PixelRows | InputRows | MultimodalRows
 
 
 def load_calibration(
@@ -77,35 +78,59 @@ def load_calibration(
     sampler: DatasetSampler | None = None,
     tokenizer: SharedTokenizer | None = None,
     label: str = "label",
+    forward: ForwardInputs | None = None,
 ) -> CalibrationSet:
-    """Read a calibration set. `base` is the folder of the tokenizer or the image processor.
+    """Read a calibration set. `base` is the folder of the tokenizer or the processor.
 
     `max_features`, of the blocks' widest activation, decides the size of batches without `batch_rows`. `max_positions`
     is the longest row that the model's learned positions allow, None for any. `label` is the column of image labels.
+    `forward` is what a model reads that takes stored inputs other than token ids and images of one size.
 
     Raises:
         InputError: the set cannot be read or has no rows, or a row is empty, of the wrong type, or has a token id
             outside the vocabulary.
     """
-    field = "image" if calibration.field == "text" and architecture.modality == "pixel_values" else calibration.field
+    is_of_images = architecture.modality == "pixel_values"
+    field = calibration.images or "image" if calibration.field == "text" and is_of_images else calibration.field
     path = calibration.path or (sampler or DatasetSampler()).sample(calibration, field, seed, label)
-    batch_policy = BatchPolicy(calibration.batch_rows, max_features)
-    if architecture.modality == "pixel_values":
+    batch_policy, warnings = BatchPolicy(calibration.batch_rows, max_features), RowWarnings(path, calibration, warn)
+    if forward is not None and (forward.main != INPUT_IDS or _has_other_inputs(path)):
+        stored = _stored_inputs(path, forward)
+        indices = _indices(len(stored), calibration, seed, warnings)
+        return InputRows(stored, indices, forward, batch_policy)
+    if is_of_images:
         images = _pixel_source(path, field, label, config, base)
-        indices = sample_indices(len(images), calibration.rows, seed)
-        pixels = PixelRows(images, architecture, config, indices, batch_policy)
-        _warn_if_few(path, len(pixels), calibration, warn)
-        _warn_if_many(path, len(pixels), calibration, warn)
-        return pixels
+        indices = _indices(len(images), calibration, seed, warnings)
+        return PixelRows(images, architecture, config, indices, batch_policy)
     if path.is_dir():
         raise InputError(f"{path}: expected a file of rows; a folder of images is for a model that reads images")
     max_length = min(calibration.max_length, max_positions or calibration.max_length)
-    located_rows = _token_rows(calibration, path, base, max_length, seed=seed, tokenizer=tokenizer, warn=warn)
-    rows = [ids for _, ids in located_rows]
-    _warn_if_few(path, len(rows), calibration, warn)
-    _warn_if_truncated(path, rows, max_length, calibration.max_length, warn)
-    _check_vocabulary(path, located_rows, vocab_size(config))
-    return TokenRows(rows, batch_policy)
+    with SharedTokenizer() if tokenizer is None else nullcontext(tokenizer) as shared:
+        rows, located_ids = _text_rows(calibration, warnings, base, max_length, seed=seed, tokenizer=shared)
+    warnings.of_truncated([ids for _, ids in located_ids], max_length)
+    check_token_ids(path, located_ids, config, have_images=rows is not None)
+    return TokenRows([ids for _, ids in located_ids], batch_policy) if rows is None else rows
+
+
+def _indices(num_rows: int, calibration: Calibration, seed: int, warnings: RowWarnings) -> list[int]:
+    """The sampled indices. Warns before the rows are prepared, which takes its time."""
+    warnings.of_few(num_rows)
+    warnings.of_many(num_rows)
+    return sample_indices(num_rows, calibration.rows, seed)
+
+
+def _has_other_inputs(path: Path) -> bool:
+    """Whether a file holds tensors beside those of token ids."""
+    return path.suffix == ".safetensors" and path.is_file() and bool(stored_names(path) - {INPUT_IDS, ATTENTION_MASK})
+
+
+def _stored_inputs(path: Path, forward: ForwardInputs) -> StoredInputs:
+    if path.suffix != ".safetensors" or path.is_dir():
+        raise InputError(
+            f"{path}: expected a .safetensors of {forward.main}, with a row in each place of the first dimension; the"
+            " model reads neither text nor images of one size"
+        )
+    return StoredInputs(path, forward.main, forward.arguments)
 
 
 def _pixel_source(
@@ -127,63 +152,39 @@ def _pixel_source(
     return ProcessedImages(path, images, base, image_shape(config))
 
 
-def _token_rows(
+def _text_rows(
     calibration: Calibration,
-    path: Path,
+    warnings: RowWarnings,
     base: Path,
     max_length: int,
     *,
     seed: int,
-    tokenizer: SharedTokenizer | None,
-    warn: Callable[[str], None],
-) -> list[tuple[str, TokenIds]]:
-    """The sampled rows, each with its location."""
+    tokenizer: SharedTokenizer,
+) -> tuple[MultimodalRows | None, list[tuple[str, TokenIds]]]:
+    """The sampled rows, if any has images, and the token ids of each with its location."""
+    path, field, images = warnings.path, calibration.field, calibration.images
     if path.suffix == ".safetensors":
+        if images is not None:
+            raise InputError(f'{path}: images = "{images}" names a field, and a .safetensors has none; remove images')
         rows_of_ids = read_token_rows(path, calibration.rows, max_length, seed)
-        _warn_if_many(path, len(rows_of_ids), calibration, warn)
-        return rows_of_ids
+        warnings.of_few(len(rows_of_ids))
+        warnings.of_many(len(rows_of_ids))
+        return None, rows_of_ids
     num_rows = count_rows(path)
     if num_rows == 0:
         raise InputError(f"{path}: no rows")
-    _warn_if_many(path, num_rows, calibration, warn)  # before they are tokenized, which takes its time
-    rows = read_rows(path, calibration.field, sample_indices(num_rows, calibration.rows, seed))
-    if calibration.field == INPUT_IDS:
-        return [(row.location, validate_token_ids(row, max_length)) for row in rows]
-    with SharedTokenizer() if tokenizer is None else nullcontext(tokenizer) as shared:
-        tokenize = shared.get(calibration.field, base, max_length)
-        return [(row.location, tokenize(row)) for row in rows]
-
-
-def _warn_if_truncated(
-    path: Path, rows: list[TokenIds], max_length: int, requested_length: int, warn: Callable[[str], None]
-) -> None:
-    """Warn of rows that learned positions make shorter than `max_length` in the manifest."""
-    num_truncated = sum(len(ids) >= max_length for ids in rows)
-    if num_truncated and max_length < requested_length:
-        warn(
-            f"{path.name}: {num_truncated} of {len(rows)} rows are cut to {max_length:,} tokens, the positions that the"
-            f" model has learned; max_length is {requested_length:,}"
+    indices = _indices(num_rows, calibration, seed, warnings)
+    if images is not None or has_image_parts(path, field, indices):
+        warnings.of_batch_rows()
+        multimodal = load_multimodal_rows(
+            path, field, images, indices, base=base, max_length=max_length, tokenizer=tokenizer
         )
-
-
-def _warn_if_few(path: Path, num_rows: int, calibration: Calibration, warn: Callable[[str], None]) -> None:
-    if calibration.rows is not None and num_rows < calibration.rows:
-        # Without the folder: warnings are published, and must not reveal paths of this machine.
-        warn(f"{path.name}: has {num_rows} rows, fewer than rows = {calibration.rows}; using all {num_rows}")
-
-
-def _warn_if_many(path: Path, num_rows: int, calibration: Calibration, warn: Callable[[str], None]) -> None:
-    """Warn of a calibration set that is large only because nobody limited it; held-out rows are often many."""
-    if calibration.rows is None and num_rows > _MANY_ROWS and not isinstance(calibration, HeldOut):
-        warn(f"{path.name}: rows is not set, so all {num_rows:,} rows are used; rows = 256 samples as many as is usual")
-
-
-def _check_vocabulary(path: Path, rows: list[tuple[str, TokenIds]], num_ids: int) -> None:
-    for location, ids in rows:
-        outside = ids[(ids < 0) | (ids >= num_ids)]
-        if len(outside):
-            where = f"{path.parent / location}" if location.startswith(path.name) else f"{path}: {location}"
-            raise InputError(f"{where}: token id {outside[0]} is outside the vocabulary of {num_ids:,}")
+        return multimodal, multimodal.located_ids()
+    rows = read_rows(path, field, indices)
+    if field == INPUT_IDS:
+        return None, [(row.location, validate_token_ids(row, max_length)) for row in rows]
+    tokenize = tokenizer.get(field, base, max_length)
+    return None, [(row.location, tokenize(row)) for row in rows]
 
 
 def _digest(batches: Sequence[Sequence[TokenIds]]) -> str:

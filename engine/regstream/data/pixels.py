@@ -74,6 +74,7 @@ class PixelRows:
     """Images in batches. All have the model's size, so batches have no padding."""
 
     is_in_memory = False
+    records_arguments = False
 
     def __init__(
         self,

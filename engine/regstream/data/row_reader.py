@@ -31,10 +31,11 @@ _COLUMN = re.compile(r"\{([^{}]+)\}")
 
 @dataclass(frozen=True)
 class Row:
-    """A row's value, and its location, such as "math.jsonl, line 7"."""
+    """A row's value, and its location, such as "math.jsonl, line 7"; `images` is the field of that name, if any."""
 
     location: str
     value: Any
+    images: Any = None
 
 
 def sample_indices(num_rows: int, num_samples: int | None, seed: int) -> list[int]:
@@ -63,10 +64,11 @@ def field_columns(field: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_COLUMN.findall(field))) or (field,)
 
 
-def read_rows(path: Path, field: str, indices: list[int]) -> Iterator[Row]:
+def read_rows(path: Path, field: str, indices: list[int], images: str | None = None) -> Iterator[Row]:
     """Read `field` of the rows at these indices, in the file's order; a line of a .txt file is a row.
 
-    `field` may be a template with fields in braces, such as "{question}\\n{answer}".
+    `field` may be a template with fields in braces, such as "{question}\\n{answer}". `images` is a field that rows of a
+    text file may have.
 
     Raises:
         InputError: the file cannot be read, a line is not a JSON object, a row lacks the field, or a field of a
@@ -77,7 +79,10 @@ def read_rows(path: Path, field: str, indices: list[int]) -> Iterator[Row]:
         selected = set(indices)
         for index, (location, row) in enumerate(rows):
             if index in selected:
-                yield Row(f"{path.name}, {location}", _value(f"{path}, {location}", field, row))
+                where = f"{path}, {location}"
+                entry = _parse_json(where, row) if isinstance(row, bytes) else row
+                value = _value(where, field, entry)
+                yield Row(f"{path.name}, {location}", value, entry.get(images) if images else None)
 
 
 def _text_rows(path: Path, field: str) -> Iterator[tuple[str, Any]]:
@@ -127,8 +132,7 @@ def _table_rows(path: Path, field: str) -> Iterator[tuple[str, Any]]:
         yield f"row {number}", entry
 
 
-def _value(where: str, field: str, row: Any) -> Any:
-    entry = _parse_json(where, row) if isinstance(row, bytes) else row
+def _value(where: str, field: str, entry: Any) -> Any:
     columns = field_columns(field)
     if not isinstance(entry, dict):
         raise InputError(f'{where}: expected an object with a "{columns[0]}", found {str(entry)[:40]}')

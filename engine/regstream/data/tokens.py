@@ -19,6 +19,7 @@ TokenIds = NDArray[np.int32]
 
 #: Files of any kind of tokenizer.
 _TOKENIZER_FILES = ("*token*", "vocab*", "merges*", "*.model", "*.tiktoken", "tekken*", "chat_template*")
+WITHOUT_CODE = " without the code that its auto_map names, which is never run"
 #: No tokenizer has more special tokens, so a larger one has a vocabulary.
 _MAX_SPECIAL = 2000
 _START_BYTES = 1 << 20
@@ -43,30 +44,52 @@ def row_tokenizer(field: str, folder: Path, max_length: int) -> Callable[[Row], 
 
 
 def _load_tokenizer(folder: Path) -> Any:
+    only = check_tokenizer_files(folder)
+    with error_boundary(f"{folder}: no tokenizer that transformers can load{only}"):
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        check_vocabulary(folder, tokenizer)
+    return tokenizer
+
+
+def check_tokenizer_files(folder: Path) -> str:
+    """Check the files of a tokenizer before it is loaded. Returns what to add to a message that it cannot be.
+
+    Raises:
+        InputError: there are none; or one is no regular file, too large, or a git-lfs pointer.
+    """
     with error_boundary(f"{folder}"):
         check_folder(folder)
         files = [path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)]
         if not files:
             raise InputError(f"{folder}: no tokenizer in it: there is no tokenizer.json, and no other vocabulary")
-        has_code = any(_has_remote_code(check_regular(path, _MAX_FILE_BYTES)) for path in files)
-    only = " without the code that its auto_map names, which is never run" if has_code else ""
-    with error_boundary(f"{folder}: no tokenizer that transformers can load{only}"):
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        # transformers loads a tokenizer class without its files as one with an empty vocabulary.
-        if len(tokenizer) < _MAX_SPECIAL and len({*tokenizer.get_vocab()} - {*tokenizer.all_special_tokens}) <= 1:
-            raise InputError(
-                f"{folder}: its tokenizer, a {type(tokenizer).__name__}, has no vocabulary: a file is missing, such as"
-                f" {' or '.join(sorted(set(tokenizer.vocab_files_names.values())) or ['tokenizer.json'])}"
-            )
-    return tokenizer
+        has_code = any(has_remote_code(check_regular(path, _MAX_FILE_BYTES)) for path in files)
+    return WITHOUT_CODE if has_code else ""
 
 
-def _has_remote_code(path: Path) -> bool:
+def check_vocabulary(folder: Path, tokenizer: Any) -> None:
+    """Refuse an empty vocabulary, with which transformers loads a tokenizer class without its files.
+
+    Raises:
+        InputError: the tokenizer has special tokens at most.
+    """
+    if len(tokenizer) < _MAX_SPECIAL and len({*tokenizer.get_vocab()} - {*tokenizer.all_special_tokens}) <= 1:
+        raise InputError(
+            f"{folder}: its tokenizer, a {type(tokenizer).__name__}, has no vocabulary: a file is missing, such as"
+            f" {' or '.join(sorted(set(tokenizer.vocab_files_names.values())) or ['tokenizer.json'])}"
+        )
+
+
+def has_remote_code(path: Path) -> bool:
+    """Whether a file of settings names code of its own.
+
+    Raises:
+        InputError: the file is a git-lfs pointer.
+    """
     with path.open("rb") as stream:
         start = stream.read(_START_BYTES)
     if is_pointer(start):
         raise InputError(f"{path}: {POINTER_MESSAGE}")
-    return path.name == "tokenizer_config.json" and b'"auto_map"' in start
+    return path.name.endswith("config.json") and b'"auto_map"' in start
 
 
 def validate_token_ids(row: Row, max_length: int) -> TokenIds:
@@ -96,13 +119,17 @@ def token_array(row: Row, ids: list[int]) -> TokenIds:
 
 def _apply_template(tokenizer: Any, row: Row) -> list[int]:
     messages = chat_messages(row.location, row.value)
-    _check_encodable(row)
+    check_encodable(row)
     with error_boundary(f"{row.location}: the chat template refused it"):
         return list(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False))
 
 
-def _check_encodable(row: Row) -> None:
-    """Refuse a lone surrogate, which JSON can express but UTF-8 cannot encode."""
+def check_encodable(row: Row) -> None:
+    """Refuse a lone surrogate, which JSON can express but UTF-8 cannot encode.
+
+    Raises:
+        InputError: the row's value has one.
+    """
     try:
         json.dumps(row.value, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError as error:
@@ -116,6 +143,6 @@ def _tokenize(tokenizer: Any, row: Row, max_length: int) -> list[int]:
         raise InputError(f"{row.location}: expected text, found {str(row.value)[:40]}")
     if not row.value.strip():
         raise InputError(f"{row.location}: empty text; remove the row")
-    _check_encodable(row)
+    check_encodable(row)
     with error_boundary(f"{row.location}: the tokenizer refused it"):
         return list(tokenizer(row.value, truncation=True, max_length=max_length)["input_ids"])

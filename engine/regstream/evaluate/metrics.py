@@ -62,8 +62,9 @@ def held_out_rows(plan: Plan, listener: Listener) -> dict[str, CalibrationSet]:
 
 
 def _check_texts(name: str, rows: CalibrationSet) -> TokenRows:
-    assert isinstance(rows, TokenRows)
     with _error_context(name):
+        if not isinstance(rows, TokenRows):
+            raise InputError("the rows have images, and the loss is of texts alone; name rows without images")
         if not any(length > 1 for batch in rows.batches for length in batch.lengths):
             raise InputError("no row has a second token to predict")
     return rows

@@ -42,6 +42,6 @@ def _rule(rule: Rule) -> dict[str, Any]:
 def _candidate(candidate: Candidate, share: float, regresses: bool) -> dict[str, Any]:
     # A method without regressions does not read calibration sets.
     rows = candidate.calibration if regresses else None
-    keys = {"field", "rows", "max_length", "batch_rows"}
+    keys = {"field", "images", "rows", "max_length", "batch_rows"}
     calibration = None if rows is None else rows.model_dump(include=keys)
     return {"name": candidate.name, "weight": share, "calibration": calibration}

@@ -158,3 +158,5 @@ def _rows_source(location: Location, rows: Draft) -> Iterator[Problem]:
     if "path" in rows and "dataset" not in rows:
         for key in sorted({"config", "split", "revision"} & rows.keys()):
             yield Problem((*location, key), 'only valid with "dataset", but the rows come from "path"; remove it')
+    if rows.get("images") is not None and rows.get("field") == "input_ids":
+        yield Problem((*location, "images"), 'only valid with a field of text or "messages"; remove it')

@@ -116,6 +116,9 @@ class Calibration(Table):
     field: Text = "text"
     """the name of a field, "input_ids", "messages", or a text with fields in {braces}; a text field, token ids
     (input_ids), a chat (messages), or several fields, such as "{question}\\n{answer}\""""
+    images: Annotated[Text | None, Field(examples=["image"])] = None
+    """the name of a field; the images of rows of text: paths in a .jsonl, encoded images in a table; default: those
+    that messages name"""
     rows: Annotated[int | None, Field(gt=0, examples=[256])] = None
     """a whole number above 0; the number of rows, sampled with the seed; default: all"""
     max_length: Annotated[int, Field(gt=0)] = 2048

@@ -17,9 +17,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from regstream.models.architecture.architecture import Architecture, BlockCall
 from regstream.models.batch import Batch
 from regstream.models.block_wrappers import CaptureInput, InjectHidden, RunBlock, SkipBlock, StopForward
+from regstream.models.body_arguments import BodyArguments, recorded_arguments, without_hidden
 from regstream.models.chunked_activation import chunk_activations
 from regstream.models.config.image_sizes import image_shape
-from regstream.models.config.model_sizes import vocab_size
+from regstream.models.config.model_sizes import text_config, vocab_size
 from regstream.models.empty_model import empty_model
 from regstream.models.known_masks import known_masks
 
@@ -92,11 +93,8 @@ class LayeredModel:
         Rows of the table that stand for no position do not count: OPT's `offset`, RoBERTa's up to the padding index.
         """
         for name, module in self.model.named_modules():
-            if (
-                isinstance(module, nn.Embedding)
-                and _POSITIONS.search(name)
-                and self.architecture.block_of(name) is None
-            ):
+            is_in_stem = self.architecture.part_of(f"{name}.weight") == "embeddings"
+            if isinstance(module, nn.Embedding) and _POSITIONS.search(name) and is_in_stem:
                 padding = -1 if module.padding_idx is None else module.padding_idx
                 return module.num_embeddings - int(getattr(module, "offset", padding + 1))
         return None
@@ -104,12 +102,12 @@ class LayeredModel:
     @property
     def num_unfused_heads(self) -> int:
         """Attention heads whose full score matrices are in memory; 0 for fused attention."""
-        config = self.model.config
-        return 0 if config._attn_implementation == "sdpa" else int(config.num_attention_heads)
+        config = text_config(self.model.config)
+        return 0 if config._attn_implementation == "sdpa" else int(getattr(config, "num_attention_heads", 1))
 
     def num_masks(self, length: int, *, is_padded: bool) -> int:
         """The number of attention masks that a pass creates for rows of `length` positions; 0 where it needs none."""
-        config = self.model.config
+        config = text_config(self.model.config)
         window = getattr(config, "sliding_window", None)
         if not (is_padded or self.num_unfused_heads or (window is not None and length >= window)):
             return 0
@@ -152,11 +150,23 @@ class LayeredModel:
         with known_masks(), self._swapped_blocks(blocks):
             return _stopped_value(lambda: self.model(**inputs))
 
+    def run_stem_recorded(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, BodyArguments]:
+        """Return the input of block 0, (B, L, D), and what the body was called with, for `run_block`.
+
+        The parameters of the stem and of the towers must be bound.
+
+        Raises:
+            ValueError: the body is called in a way that cannot be repeated.
+        """
+        with recorded_arguments(self.model.get_submodule(self.architecture.call.body)) as arguments:
+            return self.run_stem(inputs), arguments
+
     @torch.no_grad()
-    def run_block(self, index: int, hidden_BLD: Tensor, batch: Batch) -> Tensor:
+    def run_block(self, index: int, hidden_BLD: Tensor, batch: Batch, arguments: BodyArguments | None = None) -> Tensor:
         """Return what leaves block `index` for the next one, (B, L, D), from what enters it.
 
-        The block's parameters, and those it borrows, must be bound.
+        The block's parameters, and those it borrows, must be bound. `arguments` are those of the body in the stem's
+        pass, for rows of more than token ids.
         """
         call = self.architecture.call
         following: list[nn.Module] = [*self._skip_blocks[index + 1 :]]
@@ -169,7 +179,8 @@ class LayeredModel:
             self._swapped_blocks([*self._skip_blocks[:index], run_block, *following]),
             self.bind_parameters(self._placeholder_parameters()),
         ):
-            return _stopped_value(lambda: body(**self._body_inputs(hidden_BLD, batch)))
+            inputs = self._body_inputs(hidden_BLD, batch) if arguments is None else _repeated(arguments, hidden_BLD)
+            return _stopped_value(lambda: body(**inputs))
 
     @torch.no_grad()
     def run_head(self, hidden_BLD: Tensor, positions: slice) -> Tensor:
@@ -249,6 +260,12 @@ class LayeredModel:
             root, name = self.blocks[index], name.removeprefix(self.architecture.block_prefix(index))
         path, _, leaf = name.rpartition(".")
         return root.get_submodule(path), leaf
+
+
+def _repeated(arguments: BodyArguments, hidden_BLD: Tensor) -> dict[str, Any]:
+    """A call of a body as before, with NaN for hidden states."""
+    name, others = without_hidden(arguments)
+    return {name: hidden_BLD.new_full((1,), torch.nan).expand(hidden_BLD.shape), **others}
 
 
 def _stopped_value(forward: Callable[[], object]) -> Tensor:

@@ -8,9 +8,11 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from fnmatch import fnmatch
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 from regstream.checkpoint.auxiliary_names import AUXILIARY_FOLDERS
+from regstream.data.chat_messages import MESSAGES
 from regstream.manifest.references import ModelRef, is_commit
 from regstream.manifest.schema import Calibration, Manifest
 from regstream.storage import digests
@@ -44,7 +46,8 @@ def read_signatures(manifest: Manifest) -> Signatures:
 def input_digests(manifest: Manifest) -> Mapping[str, str] | None:
     """A digest of each input by its label; None where an input may change unseen, or cannot be read.
 
-    Branches and tags of the hub may move, folders of images may gain some, and large sets of rows take too long.
+    Branches and tags of the hub may move, folders of images may gain some, images that rows name may change, and large
+    sets of rows take too long.
     """
     try:
         models = {label: _model_digest(label, reference) for label, reference in _models(manifest).items()}
@@ -105,7 +108,17 @@ def _rows_digest(rows: Calibration) -> str:
         return json.dumps([rows.dataset, rows.config, rows.split, rows.revision])
     if not rows.path.is_file() or rows.path.stat().st_size > _MAX_ROWS_BYTES:
         raise _Unprovable
+    if rows.path.suffix == ".jsonl" and (rows.images is not None or _may_name_images(rows)):
+        raise _Unprovable
     return digests.sha256(rows.path) + rows.path.suffix  # which says how to read it
+
+
+def _may_name_images(rows: Calibration) -> bool:
+    """Whether messages may have parts that are images, in files of their own; errs on the side of yes."""
+    if rows.field != MESSAGES or rows.path is None or not rows.path.stat().st_size:
+        return False
+    with rows.path.open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as content:
+        return content.find(b'"image') >= 0
 
 
 def _architecture_digest(manifest: Manifest) -> dict[str, str]:

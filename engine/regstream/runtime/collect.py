@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from regstream.methods.method import Stream
+from regstream.methods.method import Prefix, Stream
 from regstream.models.batch import Batch
 from regstream.models.linear_inputs import observe
 from regstream.plan.opened_merge import PlannedCandidate
@@ -18,6 +18,7 @@ from regstream.storage.hidden_states import ActivationWriter
 class _StreamState:
     """One stream of a candidate through a block; `following` takes what leaves the block, where it is needed."""
 
+    prefix: Prefix
     weights: Mapping[str, Tensor]
     hidden: Iterator[Tensor]
     following: ActivationWriter | None
@@ -36,8 +37,8 @@ def collect_statistics(current: BlockPass, candidate: PlannedCandidate, weights:
             stack.enter_context(_open_stream(current, candidate, stream, weights))
             for stream in context.plan.method.streams
         ]
-        for batch in batches:
-            _run_batch(current, streams, batch)
+        for index, batch in enumerate(batches):
+            _run_batch(current, candidate, streams, index, batch)
             context.progress(f"{candidate.name}: statistics")
 
 
@@ -51,12 +52,14 @@ def _open_stream(
     hidden = context.read_hidden(stream.prefix, candidate, step.depth)
     if stream is Stream.OWN and step.writes_hidden_states and current.is_first:
         with context.hidden["own"].write(candidate.name, step.depth + 1) as following:
-            yield _StreamState(used, hidden, following)
+            yield _StreamState(stream.prefix, used, hidden, following)
     else:
-        yield _StreamState(used, hidden, None)
+        yield _StreamState(stream.prefix, used, hidden, None)
 
 
-def _run_batch(current: BlockPass, streams: Sequence[_StreamState], batch: Batch) -> None:
+def _run_batch(
+    current: BlockPass, candidate: PlannedCandidate, streams: Sequence[_StreamState], number: int, batch: Batch
+) -> None:
     """One batch through every stream; a group's statistics get the inputs of all streams at once, in their order."""
     context, statistics, depth = current.context, current.statistics, current.step.depth
     model, profiler = context.model, context.profiler
@@ -71,7 +74,7 @@ def _run_batch(current: BlockPass, streams: Sequence[_StreamState], batch: Batch
             statistics[group].add_tokens(*inputs.pop(group), batch.pack(x_BLI))
 
     for index, stream in enumerate(streams):
-        tokens_TD = next(stream.hidden)
+        tokens_TD, arguments = next(stream.hidden), context.read_arguments(stream.prefix, candidate, number)
         observer: Callable[[str, Tensor], None] = add if index == len(streams) - 1 else keep
         # Where nothing goes on to the next block, what comes after the last group's input is not computed.
         with (
@@ -79,7 +82,7 @@ def _run_batch(current: BlockPass, streams: Sequence[_StreamState], batch: Batch
             profiler.region("candidates' forward"),
             observe(model.blocks[depth], groups, observer, stop_early=stream.following is None),
         ):
-            output_BLD = model.run_block(depth, batch.unpack(tokens_TD), batch)
+            output_BLD = model.run_block(depth, batch.unpack(tokens_TD), batch, arguments)
         if stream.following is not None:
             with profiler.region("writing"):
                 stream.following.append(batch.pack(output_BLD))

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from regstream.checkpoint.source import LOCAL
+from regstream.data.multimodal import MultimodalRows
 from regstream.data.pixels import PixelRows
+from regstream.data.stored_inputs import InputRows
 from regstream.errors import InputError, ResumeError
 from regstream.events import Listener, Warned
 from regstream.plan.plan import Plan
@@ -40,7 +42,7 @@ class InputFiles:
             identity, digests_now = identify(self._plan, full=self._full), self._read_digests()
             problems = [
                 *differences(self.identity, identity),
-                *self._changed_images(),
+                *self._changed_rows(),
                 *differences(self._digests, digests_now),
             ]
         except (InputError, OSError) as error:
@@ -63,10 +65,10 @@ class InputFiles:
         # Of a folder of images, the rows that are read count.
         return {str(path): digests.sample_sha256(path) for path in self._other_files if path.is_file()}
 
-    def _changed_images(self) -> Iterator[str]:
+    def _changed_rows(self) -> Iterator[str]:
         for candidate in self._plan.candidates:
             rows = candidate.calibration
-            if isinstance(rows, PixelRows) and rows.read_digest() != rows.digest:
+            if isinstance(rows, PixelRows | InputRows | MultimodalRows) and rows.read_digest() != rows.digest:
                 yield f"calibration {candidate.name}"
 
 
@@ -80,6 +82,8 @@ def _row_files(plan: Plan) -> Iterator[Path]:
         rows = candidate.calibration
         if planned.calibration is not None and rows is not None and rows.path is not None:
             yield rows.path
+        if isinstance(planned.calibration, MultimodalRows):
+            yield from planned.calibration.image_files
 
 
 def _files_in(path: Path) -> Iterator[Path]:

@@ -1,4 +1,9 @@
-"""From the hidden states that enter a step to those that leave it."""
+"""From the hidden states that enter a step to those that leave it.
+
+Shape suffixes: B rows, L positions, T tokens, D features.
+"""
+
+from torch import Tensor
 
 from regstream.methods.method import Prefix
 from regstream.plan.opened_merge import PlannedCandidate
@@ -30,17 +35,28 @@ def rebuild(step: Step, context: StepContext) -> None:
 
 
 def _propagate_candidate(step: Step, context: StepContext, candidate: PlannedCandidate, prefix: Prefix) -> None:
-    batches, profiler, plan = candidate.rows.batches, context.profiler, context.plan
+    batches, profiler = candidate.rows.batches, context.profiler
     hidden = None if step.kind == "stem" else context.read_hidden(prefix, candidate, step.depth)
     with context.hidden[prefix].write(candidate.name, step.depth + 1) as following:
         for index, batch in enumerate(batches):
             if hidden is None:
-                inputs = candidate.rows.inputs(index, dtype=plan.compute_dtype, device=plan.device)
-                output_TD = batch.pack(context.model.run_stem(inputs))
+                output_TD = batch.pack(_run_stem(context, candidate, index, prefix))
             else:
-                tokens_TD = next(hidden)
+                tokens_TD, arguments = next(hidden), context.read_arguments(prefix, candidate, index)
                 with profiler.region("merged forward" if prefix == "merged" else "candidates' forward"):
-                    output_TD = batch.pack(context.model.run_block(step.depth, batch.unpack(tokens_TD), batch))
+                    output_BLD = context.model.run_block(step.depth, batch.unpack(tokens_TD), batch, arguments)
+                    output_TD = batch.pack(output_BLD)
             with profiler.region("writing", num_bytes=output_TD.nbytes):
                 following.append(output_TD)
             context.progress(f"{candidate.name}: {'stem' if hidden is None else 'forward'}")
+
+
+def _run_stem(context: StepContext, candidate: PlannedCandidate, index: int, prefix: Prefix) -> Tensor:
+    """What reaches the blocks of a batch, (B, L, D); what they are called with besides is stored where they need it."""
+    rows, plan = candidate.rows, context.plan
+    inputs = rows.inputs(index, dtype=plan.compute_dtype, device=plan.device)
+    if not rows.records_arguments:
+        return context.model.run_stem(inputs)
+    hidden_BLD, arguments = context.model.run_stem_recorded(inputs)
+    context.store_arguments(prefix, candidate, index, arguments)
+    return hidden_BLD

@@ -12,12 +12,14 @@ from regstream.device.profiler import Profiler
 from regstream.device.workspace import Workspace
 from regstream.events import Listener, Progressed, Warned
 from regstream.methods.method import GroupStatistics, Prefix
+from regstream.models.body_arguments import BodyArguments, decode_arguments, encode_arguments
 from regstream.models.parameter import Parameter
 from regstream.plan.budget import limit_device_memory
 from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.plan import Plan
 from regstream.plan.step import Step
 from regstream.runtime.load_ahead import load_ahead
+from regstream.storage.argument_store import ArgumentStore
 from regstream.storage.hidden_states import HiddenStates
 from regstream.storage.shards import Shards
 
@@ -36,6 +38,7 @@ class StepContext:
             prefix: HiddenStates(folder, plan.compute_dtype, plan.device)
             for prefix, folder in plan.hidden_folders.items()
         }
+        self._arguments = {prefix: ArgumentStore(folder) for prefix, folder in plan.hidden_folders.items()}
         self.workspace = Workspace(plan.device)
         self.profiler = Profiler(plan.device)
         self._listener = listener
@@ -146,6 +149,22 @@ class StepContext:
         """A candidate's tokens (T, D) at a depth, batch by batch; the time until each has arrived counts as reading."""
         counts = [batch.num_tokens for batch in candidate.rows.batches]
         return self.profiler.timed_iter(self.hidden[prefix].read(candidate.name, depth, counts))
+
+    def store_arguments(
+        self, prefix: Prefix, candidate: PlannedCandidate, index: int, arguments: BodyArguments
+    ) -> None:
+        """Store what the body was called with for a batch."""
+        tensors: dict[str, Tensor] = {}
+        structure = encode_arguments(arguments, tensors)
+        self._arguments[prefix].write(candidate.name, index, structure, tensors)
+
+    def read_arguments(self, prefix: Prefix, candidate: PlannedCandidate, index: int) -> BodyArguments | None:
+        """What the body was called with for a batch; None for rows whose blocks need no record of it."""
+        if not candidate.rows.records_arguments:
+            return None
+        structure, tensors = self._arguments[prefix].read(candidate.name, index)
+        arguments: BodyArguments = decode_arguments(structure, tensors, self.plan.device)
+        return arguments
 
     def drop_hidden_before(self, depth: int) -> None:
         """Remove hidden states that are less deep."""

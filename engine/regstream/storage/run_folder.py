@@ -24,6 +24,8 @@ JOURNAL = "journal.jsonl"
 DOWNLOADS = "downloads"
 #: Folders of hidden states; those beside the first are of methods that follow two kinds of them.
 HIDDEN_STATES = ("hidden", "hidden-own", "hidden-merged")
+#: The folder within those that holds what blocks are called with beside hidden states.
+ARGUMENTS = "arguments"
 #: The name of a file of the result until it is complete.
 STAGED = "staged"
 _FORMAT = 2
@@ -32,8 +34,11 @@ _ATTEMPTS = 100
 _EVALUATION = re.compile(r"evaluate-[a-z0-9_]{8}")
 _UUID = r"\.[0-9a-f]{32}\.partial"
 #: zarr's layout: a group a depth, in it a group a candidate, in it an array a batch.
-_STATE_FOLDERS = re.compile(r"\d+(/[^/]+(/\d+(/c(/\d+)?)?)?)?")
-_STATE_FILES = re.compile(rf"(\d+/([^/]+/(\d+/)?)?)?zarr(\.json|{_UUID})|\d+/[^/]+/\d+/c/\d+/\d+({_UUID})?")
+_STATE_FOLDERS = re.compile(rf"\d+(/[^/]+(/\d+(/c(/\d+)?)?)?)?|{ARGUMENTS}(/[^/]+)?")
+_STATE_FILES = re.compile(
+    rf"(\d+/([^/]+/(\d+/)?)?)?zarr(\.json|{_UUID})|\d+/[^/]+/\d+/c/\d+/\d+({_UUID})?"
+    rf"|{ARGUMENTS}/[^/]+/\d+\.safetensors({re.escape(durable.TEMPORARY_SUFFIX)})?"
+)
 _OWN = re.compile(
     rf"({re.escape(JOURNAL)}|{re.escape(MARKER)}|{STAGED})({re.escape(durable.TEMPORARY_SUFFIX)})?|{DOWNLOADS}|{LOCK}"
     rf"|[^/]+\.safetensors{re.escape(durable.TEMPORARY_SUFFIX)}|{'|'.join(HIDDEN_STATES)}"

@@ -13,7 +13,7 @@ def vocab_size(config: PreTrainedConfig) -> int:
     Raises:
         InputError: the config lacks it, or it is invalid.
     """
-    return _size(_text_config(config), "vocab_size")
+    return _size(text_config(config), "vocab_size")
 
 
 def hidden_size(config: PreTrainedConfig) -> int:
@@ -22,15 +22,16 @@ def hidden_size(config: PreTrainedConfig) -> int:
     Raises:
         InputError: the config lacks it, or it is invalid.
     """
-    return _size(_text_config(config), "hidden_size")
+    return _size(text_config(config), "hidden_size")
 
 
-def _text_config(config: PreTrainedConfig) -> Any:
+def text_config(config: PreTrainedConfig) -> Any:
+    """The config of a model's text part, which is the config itself for most."""
     try:
-        text_config = config.get_text_config(decoder=True)
+        nested = config.get_text_config(decoder=True)
     except Exception:  # raised where there are several text configs, or one that is not a config
         return config
-    return text_config if isinstance(text_config, PreTrainedConfig) else config
+    return nested if isinstance(nested, PreTrainedConfig) else config
 
 
 def _size(config: Any, key: str) -> int:

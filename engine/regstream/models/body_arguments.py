@@ -1,0 +1,79 @@
+"""What a body is called with beside hidden states: positions, masks and features of images that its outer model made.
+
+Rows of token ids alone need no record of them: the body makes its own from the mask.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+BodyArguments = Mapping[str, Any]
+_HIDDEN = ("inputs_embeds", "hidden_states")
+
+
+@contextmanager
+def recorded_arguments(body: nn.Module) -> Iterator[dict[str, Any]]:
+    """Record the keyword arguments of a body's call within the context.
+
+    Raises:
+        ValueError: it is called with positional arguments.
+    """
+    recorded: dict[str, Any] = {}
+
+    def record(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if args:
+            raise ValueError(f"{type(body).__name__} is called with positional arguments")
+        recorded.update(kwargs)
+
+    hook = body.register_forward_pre_hook(record, with_kwargs=True)
+    try:
+        yield recorded
+    finally:
+        hook.remove()
+
+
+def without_hidden(recorded: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The name of the argument that takes hidden states, and all others.
+
+    Raises:
+        ValueError: there is none.
+    """
+    name = next((name for name in _HIDDEN if isinstance(recorded.get(name), Tensor)), None)
+    if name is None:
+        raise ValueError(f"it is called with {', '.join(recorded)}, and no hidden states")
+    return name, {key: value for key, value in recorded.items() if key != name}
+
+
+def encode_arguments(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Arguments as JSON; their tensors go into `tensors`, by the keys that stand for them.
+
+    Raises:
+        ValueError: a value is of a type that cannot be stored.
+    """
+    match value:
+        case Tensor():
+            key = str(len(tensors))
+            tensors[key] = value.detach().cpu().contiguous()
+            return {"tensor": key}
+        case None | bool() | int() | float() | str():
+            return {"value": value}
+        case list() | tuple():
+            return {"list": [encode_arguments(entry, tensors) for entry in value]}
+        case dict():
+            return {"table": {str(key): encode_arguments(entry, tensors) for key, entry in value.items()}}
+    raise ValueError(f"a {type(value).__name__} among its arguments cannot be stored")
+
+
+def decode_arguments(encoded: Mapping[str, Any], tensors: Mapping[str, Tensor], device: torch.device) -> Any:
+    """The value that `encode_arguments` encoded, its tensors on a device."""
+    match encoded:
+        case {"tensor": key}:
+            return tensors[key].to(device)
+        case {"list": entries}:
+            return [decode_arguments(entry, tensors, device) for entry in entries]
+        case {"table": entries}:
+            return {key: decode_arguments(entry, tensors, device) for key, entry in entries.items()}
+    return encoded["value"]

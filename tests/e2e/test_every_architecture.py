@@ -1,0 +1,92 @@
+"""Every architecture without a table: merged as the dense reference does, or refused for a reason that is named."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import merging
+from merging import worst_difference
+from parametrize import grid
+from regstream.errors import InputError
+from regstream.plan.plan import Plan
+from tiny_merge import TinyMerge, make_tiny_merge
+from tiny_models.model import Kind
+from tiny_models.registry import TINY_MODELS
+
+TOLERANCE = 1e-4
+#: A decoder, one with windows, a text and an image encoder, a task's head, a language model with images, a hybrid; and
+#: one that is refused.
+EVERYDAY = {
+    *[("llama",), ("gemma2",), ("bert",), ("vit",), ("llama-seqcls",), ("qwen2_vl",), ("lfm2",)],
+    ("bart",),
+}
+#: What a refusal of a kind says, where models of that kind may be refused. A tensor's name is no reason.
+REFUSALS: dict[Kind, str] = {
+    "experts": r"(?<![\w.])experts?(?![\w.])",
+    "several stacks": r"encoder-decoder|towers|(stacks|lists) of blocks|change the shape of hidden states",
+    "repeated block": r"shares? (their |its )?(parameters|weights)|times in a pass|more than once",
+    "passed state": r"more than (its )?hidden states|(another|earlier|first|previous) block|not one vector a token",
+}
+#: The same for single models with one stack, or with reasons of their own.
+SINGLE_REFUSALS = {
+    "siglip2_vision": "pixel_attention_mask|spatial_shapes",
+    "vit_mae": "random",
+    "mllama": "cross-attention|never runs|does not run",
+    "longformer": "window|pads|not one a token",
+    "wav2vec2": "input_values",
+    "hubert": "input_values",
+    "wavlm": f"input_values|{REFUSALS['passed state']}",
+    "whisper": f"input_features|{REFUSALS['several stacks']}",
+}
+#: Of a model of two towers, the one that may be merged instead.
+TOWERS = {"clip": "clip_vision"}
+
+
+@pytest.fixture(autouse=True, params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """On a simulated device other tests run: this one is about architectures."""
+    monkeypatch.setattr(merging, "device", request.param)
+    return str(request.param)
+
+
+@pytest.mark.parametrize("name", grid(EVERYDAY, TINY_MODELS))
+def test_it_is_merged_or_refused_for_a_reason(tmp_path: Path, name: str) -> None:
+    model = TINY_MODELS[name]
+    if model.needs_package:
+        pytest.importorskip(model.needs_package)
+    merge = make_tiny_merge(tmp_path, model)
+    planned = plan_or_refusal(merge)
+    reasons = SINGLE_REFUSALS.get(name) or REFUSALS.get(model.kind)
+    if isinstance(planned, str):
+        assert reasons, f"may not be refused: {planned}"
+        assert re.search(reasons, planned), planned
+        assert len(planned.splitlines()) == 1
+        return
+    if name in TOWERS:
+        images = [[{"pixel_values": row["pixel_values"]} for row in rows] for rows in merge.rows]
+        merge = replace(merge, model=TINY_MODELS[TOWERS[name]], rows=images)
+    expected = merge.expected()
+    assert {in_block(each) for each in regressed(planned)} == {in_block(each) for each in expected.regressed}
+    merge.run()
+    difference, worst = worst_difference(merge.result(), expected.tensors)
+    assert difference <= TOLERANCE, f"{worst}: {difference:.1e}"
+
+
+def plan_or_refusal(merge: TinyMerge) -> Plan | str:
+    """The plan of a merge, or the message with which it is refused."""
+    try:
+        return merge.plan()
+    except InputError as error:
+        return str(error)
+
+
+def regressed(plan: Plan) -> set[str]:
+    """The names of what a plan regresses."""
+    return {each.name for step in plan.steps for group in step.regressed.values() for each in group}
+
+
+def in_block(name: str) -> str:
+    """A block's parameter by the block's number and its name there, wherever the list of blocks is."""
+    return re.sub(r"^.*?(?<!\w)(?=\d+\.)", "", name)

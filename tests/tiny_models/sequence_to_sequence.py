@@ -1,0 +1,113 @@
+"""Encoders with decoders, and speech encoders."""
+
+from typing import Any
+
+import torch
+
+from tiny_models.model import (
+    BLOCKS,
+    ENDS,
+    HEADS,
+    HIDDEN,
+    INTERMEDIATE,
+    POSITIONS,
+    VOCABULARY,
+    TinyModel,
+    tiny,
+)
+
+_T5 = {
+    "vocab_size": VOCABULARY,
+    "d_model": HIDDEN,
+    "d_kv": 8,
+    "d_ff": INTERMEDIATE,
+    "num_layers": BLOCKS,
+    "num_decoder_layers": BLOCKS,
+    "num_heads": HEADS,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "decoder_start_token_id": 0,
+}
+_BART = {
+    "vocab_size": VOCABULARY,
+    "d_model": HIDDEN,
+    "encoder_layers": BLOCKS,
+    "decoder_layers": BLOCKS,
+    "encoder_attention_heads": HEADS,
+    "decoder_attention_heads": HEADS,
+    "encoder_ffn_dim": INTERMEDIATE,
+    "decoder_ffn_dim": INTERMEDIATE,
+    "max_position_embeddings": POSITIONS,
+    "pad_token_id": 0,
+    "decoder_start_token_id": 2,
+    "forced_eos_token_id": 2,
+    **ENDS,
+}
+_WHISPER: dict[str, Any] = {
+    "num_mel_bins": 8,
+    "max_source_positions": 32,
+    "max_target_positions": 64,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+}
+_SPEECH: dict[str, Any] = {
+    "hidden_size": HIDDEN,
+    "intermediate_size": INTERMEDIATE,
+    "num_hidden_layers": BLOCKS,
+    "num_attention_heads": HEADS,
+    "vocab_size": VOCABULARY,
+    "conv_dim": (16, 16),
+    "conv_stride": (2, 2),
+    "conv_kernel": (3, 3),
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 2,
+}
+
+
+def _with_decoder(name: str, model_class: str, keys: dict[str, Any], **options: Any) -> TinyModel:
+    return tiny(
+        name,
+        model_class,
+        None,
+        keys,
+        kind="several stacks",
+        extra_inputs=lambda rows: {"decoder_input_ids": torch.tensor([[2, 5, 9]])},
+        **options,
+    )
+
+
+def _speech(name: str, model_class: str, **options: Any) -> TinyModel:
+    return tiny(name, model_class, "encoder.layers", _SPEECH, reads="input_values", **options)
+
+
+ENCODER_DECODERS: tuple[TinyModel, ...] = (
+    _with_decoder("t5", "T5ForConditionalGeneration", _T5),
+    _with_decoder("mt5", "MT5ForConditionalGeneration", _T5),
+    tiny(
+        "t5-encoder",
+        "T5EncoderModel",
+        "encoder.block",
+        _T5 | {"is_encoder_decoder": False},
+        model_type="t5",
+        kind="passed state",  # the first block's position bias
+    ),
+    _with_decoder("bart", "BartForConditionalGeneration", _BART),
+    _with_decoder("m2m_100", "M2M100ForConditionalGeneration", _BART),
+    _with_decoder("marian", "MarianMTModel", _BART),
+    _with_decoder("whisper", "WhisperForConditionalGeneration", _BART | _WHISPER, reads="input_features"),
+)
+SPEECH_ENCODERS: tuple[TinyModel, ...] = (
+    _speech("wav2vec2", "Wav2Vec2Model"),
+    _speech("hubert", "HubertModel"),
+    _speech(
+        "wavlm",
+        "WavLMModel",
+        kind="passed state",  # the first block's position bias
+        averaged={
+            "*.attention.[kqv]_proj": "one function reads the weights of all three, without a call of the linears",
+            "*.attention.out_proj": "a function reads its weight, without a call of the linear",
+            "*.attention.gru_rel_pos_linear": "reads each head of a token, not each token",
+        },
+    ),
+)
