@@ -3,6 +3,7 @@
 families/: the known architectures; a new one is a description there
 architecture/: an architecture that the manifest's `[architecture]` table describes, validated against the model
 config/: configs as transformers reads them: loaded, bounded, compared
+stored_buffers.py: buffers that checkpoints store as they store parameters
 parameter.py: one parameter under each of its names, with its shape
 layered_model.py: runs the stem, one block, or the head of a model whose other parameters stay on the meta device
 empty_model.py: builds a model without weights

@@ -3,6 +3,7 @@
 check_inputs.py: all checks of a merge's inputs, in order, and the model that they agree on.
 merge_rules.py: what becomes of each parameter, and so which checkpoints it is read from.
 compatibility.py: refuses tensors, shapes, vocabularies and adapters that do not fit the base.
+buffers.py: buffers that checkpoints store, named or left to the model.
 class_labels.py: classifiers whose candidates number their classes differently.
 configs.py: whether two config.json files describe models that compute the same.
 unexpected_tensors.py: tensors that are no parameters of the model, ignored with a reason or refused.

@@ -17,6 +17,7 @@ from regstream.methods import make_method
 from regstream.models.layered_model import LayeredModel
 from regstream.validation.adapter_effect import adapter_warnings
 from regstream.validation.auxiliary_files import check_auxiliary_files, config_warnings
+from regstream.validation.buffers import settle_stored_buffers
 from regstream.validation.class_labels import label_warnings
 from regstream.validation.compatibility import check_adapter, check_base, check_candidate
 from regstream.validation.configs import ConfigComparison
@@ -126,6 +127,8 @@ def check_inputs(
     unread = [rules.unread(model.shapes, index) for index in range(len(candidates))]
     ties = tuple(resolve_ties(base, candidates, model, make, unread))
     model.drop_parameters(base.missing_optional(model.shapes))
+    for line in settle_stored_buffers(base, model):
+        warn(line)
     checks = _InputChecks(base, model, configs, manifest.merge.others, rules, warn)
     base_only = {
         name
