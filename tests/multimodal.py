@@ -9,7 +9,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 from transformers import (
+    AutoProcessor,
     Gemma3Config,
     Gemma3ForConditionalGeneration,
     LlavaConfig,
@@ -18,9 +20,11 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
 )
 
 from checkpoints import INITIALIZER_RANGE, SENTENCES, VOCABULARY, Folders, make_tokenizer, perturb, randomise
+from merging import Merge
 
 VisionLanguage = Literal["qwen2_5_vl", "gemma3", "llava"]
 VISION_LANGUAGE: tuple[VisionLanguage, ...] = ("qwen2_5_vl", "gemma3", "llava")
@@ -66,6 +70,32 @@ def make_vision_language(
         model.save_pretrained(path)
         write_processor(path, kind)
     return folders
+
+
+def make_vision_language_merge(
+    folder: Path,
+    kind: VisionLanguage,
+    *,
+    candidates: int = 2,
+    num_rows: int = 4,
+    merge: str = "",
+    calibration: str = "",
+    **options: Any,
+) -> Merge:
+    """Write a base, candidates, chats with images for each, and `manifest.toml`; further TOML of two of its tables.
+
+    The rows of the result are what transformers makes of the chats.
+    """
+    folders = make_vision_language(folder, kind, candidates=candidates, **options)
+    text = f'[merge]\nmethod = "regmean++"\nbase = "base"\noutput = "merged"\n{merge}\n'
+    rows = []
+    for index, path in enumerate(folders.candidates):
+        source = write_rows_with_images(folder / f"task{index}" / "rows.jsonl", num_rows, seed=index)
+        rows.append(processor_inputs(folders.base, source))
+        text += f'\n[[candidates]]\nname = "task{index}"\nmodel = "{path.name}"\n[candidates.calibration]\n'
+        text += f'path = "task{index}/rows.jsonl"\nfield = "messages"\n{calibration}\n'
+    (folder / "manifest.toml").write_text(text + '\n[resources]\ndevice = "cpu"\n')
+    return Merge(folder / "manifest.toml", folders, rows)
 
 
 def write_processor(folder: Path, kind: VisionLanguage) -> Path:
@@ -115,9 +145,43 @@ def load_model(folder: Path, kind: VisionLanguage, dtype: torch.dtype = torch.fl
         "gemma3": Gemma3ForConditionalGeneration,
         "llava": LlavaForConditionalGeneration,
     }
-    model: PreTrainedModel = loaders[kind].from_pretrained(folder, dtype=dtype)
+    loaded: tuple[PreTrainedModel, dict[str, Any]] = loaders[kind].from_pretrained(
+        folder, dtype=dtype, output_loading_info=True
+    )
+    model, info = loaded
+    assert not info["missing_keys"], info["missing_keys"]
     model.train(False)
     return model
+
+
+def processor_inputs(base: Path, path: Path) -> list[dict[str, Tensor]]:
+    """What transformers alone makes of each row of a .jsonl of messages, in its order, with padding masks left out."""
+    processor, inputs = _load_processor(base), []
+    for line in path.read_text().splitlines():
+        messages = json.loads(line)["messages"]
+        parts = [part for message in messages for part in message["content"] if part["type"] == "image"]
+        images = [Image.open(path.parent / part["path"]).convert("RGB") for part in parts]
+        text = processor.apply_chat_template(messages, tokenize=False)
+        has_bos = text.startswith(processor.tokenizer.bos_token)
+        row = processor(text=[text], images=images or None, return_tensors="pt", add_special_tokens=not has_bos)
+        assert bool(row.pop("attention_mask").all())
+        inputs.append(dict(row))
+    return inputs
+
+
+def _load_processor(folder: Path) -> Any:
+    """Without a part for videos, for which transformers needs torchvision."""
+    settings: Any = json.loads((folder / "preprocessor_config.json").read_text())
+    if settings.get("processor_class") != "Qwen2_5_VLProcessor":
+        load: Any = AutoProcessor.from_pretrained
+        return load(folder)
+
+    class WithoutVideos(Qwen2_5_VLProcessor):
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return ["image_processor", "tokenizer"]
+
+    return WithoutVideos.from_pretrained(folder)
 
 
 def _tokenizer(kind: VisionLanguage) -> PreTrainedTokenizerFast:

@@ -73,6 +73,13 @@ def prepared(base: Path, images: list[Image.Image]) -> Tensor:
     return pixels
 
 
+def test_a_table_of_images_alone_has_them_in_a_field(tmp_path: Path, base: Path) -> None:
+    pq.write_table(pa.table({"picture": [encoded(picture(0))]}), tmp_path / "rows.parquet")
+    assert len(load(tmp_path / "rows.parquet", base, field="picture").batches) == 1
+    with pytest.raises(InputError, match=r'images = "picture" names the images of rows of text, .*; remove images'):
+        load(tmp_path / "rows.parquet", base, images="picture")
+
+
 def test_a_folders_images_come_by_class_and_name_as_the_processor_prepares_them(tmp_path: Path, base: Path) -> None:
     rows = load(write_folder(tmp_path / "images"), base, batch_rows=2)
     assert [len(batch.lengths) for batch in rows.batches] == [2, 2, 1]

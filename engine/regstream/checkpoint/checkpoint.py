@@ -211,6 +211,11 @@ def _own_names(architecture: Architecture, stored: Mapping[str, object]) -> dict
         own = architecture.model_name(name)
         if not architecture.has_parameter(own):
             continue
+        if conversion := architecture.conversion(name):
+            what = "files that hold experts apart" if ".experts." in own else "files in this form"
+            raise InputError(
+                f"{name}: transformers converts it when it loads it ({conversion}); {what} cannot be merged yet"
+            )
         if own in names:
             raise InputError(f"{names[own]} and {name} are the same tensor, {own}, of a {architecture.model_class}")
         names[own] = name

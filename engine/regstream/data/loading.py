@@ -29,6 +29,7 @@ from regstream.manifest.schema import Calibration
 from regstream.models.architecture.architecture import Architecture
 from regstream.models.batch import Batch
 from regstream.models.config.image_sizes import image_shape
+from regstream.models.row_mixing import reason_to_run_alone
 
 if TYPE_CHECKING:
     from regstream.data.image_processor import ProcessedImages
@@ -91,17 +92,16 @@ def load_calibration(
             outside the vocabulary.
     """
     is_of_images = architecture.modality == "pixel_values"
-    field = calibration.images or "image" if calibration.field == "text" and is_of_images else calibration.field
+    field = "image" if calibration.field == "text" and is_of_images else calibration.field
     path = calibration.path or (sampler or DatasetSampler()).sample(calibration, field, seed, label)
     batch_policy, warnings = BatchPolicy(calibration.batch_rows, max_features), RowWarnings(path, calibration, warn)
     if forward is not None and (forward.main != INPUT_IDS or _has_other_inputs(path)):
-        stored = _stored_inputs(path, forward)
-        indices = _indices(len(stored), calibration, seed, warnings)
-        return InputRows(stored, indices, forward, batch_policy)
+        stored = _stored_inputs(path, forward, calibration.images)
+        return InputRows(stored, _indices(len(stored), calibration, seed, warnings), forward, batch_policy)
     if is_of_images:
-        images = _pixel_source(path, field, label, config, base)
-        indices = _indices(len(images), calibration, seed, warnings)
-        return PixelRows(images, architecture, config, indices, batch_policy)
+        _refuse_images_key(path, calibration.images)
+        pixels = _pixel_source(path, field, label, config, base)
+        return PixelRows(pixels, architecture, config, _indices(len(pixels), calibration, seed, warnings), batch_policy)
     if path.is_dir():
         raise InputError(f"{path}: expected a file of rows; a folder of images is for a model that reads images")
     max_length = min(calibration.max_length, max_positions or calibration.max_length)
@@ -109,7 +109,13 @@ def load_calibration(
         rows, located_ids = _text_rows(calibration, warnings, base, max_length, seed=seed, tokenizer=shared)
     warnings.of_truncated([ids for _, ids in located_ids], max_length)
     check_token_ids(path, located_ids, config, have_images=rows is not None)
-    return TokenRows([ids for _, ids in located_ids], batch_policy) if rows is None else rows
+    if rows is not None:
+        return rows
+    longest = max(len(ids) for _, ids in located_ids)
+    if reason := reason_to_run_alone(architecture, config, longest):
+        warnings.of_batch_rows(reason)
+        batch_policy = BatchPolicy(1)
+    return TokenRows([ids for _, ids in located_ids], batch_policy)
 
 
 def _indices(num_rows: int, calibration: Calibration, seed: int, warnings: RowWarnings) -> list[int]:
@@ -124,7 +130,16 @@ def _has_other_inputs(path: Path) -> bool:
     return path.suffix == ".safetensors" and path.is_file() and bool(stored_names(path) - {INPUT_IDS, ATTENTION_MASK})
 
 
-def _stored_inputs(path: Path, forward: ForwardInputs) -> StoredInputs:
+def _refuse_images_key(path: Path, images: str | None) -> None:
+    if images is not None:
+        raise InputError(
+            f'{path}: images = "{images}" names the images of rows of text, and these rows are no text; remove images'
+            " (field names the column of a table of images)"
+        )
+
+
+def _stored_inputs(path: Path, forward: ForwardInputs, images: str | None) -> StoredInputs:
+    _refuse_images_key(path, images)
     if path.suffix != ".safetensors" or path.is_dir():
         raise InputError(
             f"{path}: expected a .safetensors of {forward.main}, with a row in each place of the first dimension; the"
@@ -164,8 +179,7 @@ def _text_rows(
     """The sampled rows, if any has images, and the token ids of each with its location."""
     path, field, images = warnings.path, calibration.field, calibration.images
     if path.suffix == ".safetensors":
-        if images is not None:
-            raise InputError(f'{path}: images = "{images}" names a field, and a .safetensors has none; remove images')
+        _refuse_images_key(path, images)
         rows_of_ids = read_token_rows(path, calibration.rows, max_length, seed)
         warnings.of_few(len(rows_of_ids))
         warnings.of_many(len(rows_of_ids))
@@ -175,7 +189,7 @@ def _text_rows(
         raise InputError(f"{path}: no rows")
     indices = _indices(num_rows, calibration, seed, warnings)
     if images is not None or has_image_parts(path, field, indices):
-        warnings.of_batch_rows()
+        warnings.of_batch_rows("rows have images")
         multimodal = load_multimodal_rows(
             path, field, images, indices, base=base, max_length=max_length, tokenizer=tokenizer
         )

@@ -47,12 +47,12 @@ class RowWarnings:
                 f" that the model has learned; max_length is {self.calibration.max_length:,}"
             )
 
-    def of_batch_rows(self) -> None:
-        """Warn of `batch_rows` where each row is a batch."""
+    def of_batch_rows(self, reason: str) -> None:
+        """Warn of `batch_rows` where each row is a batch of its own, for a reason."""
         if self.calibration.batch_rows not in (None, 1):
             self.warn(
-                f"{self.path.name}: batch_rows = {self.calibration.batch_rows} has no effect, since each row with"
-                " images is a batch of its own"
+                f"{self.path.name}: batch_rows = {self.calibration.batch_rows} has no effect, each row is a batch of"
+                f" its own: {reason}"
             )
 
 

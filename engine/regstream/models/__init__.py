@@ -1,7 +1,8 @@
 """A transformers model that runs one block at a time, and the descriptions of architectures.
 
-families/: the known architectures; a new one is a description there
-architecture/: an architecture that the manifest's `[architecture]` table describes, validated against the model
+architecture/: the description of an architecture, and defaults by model family
+derivation/: an architecture derived from its model, which is run without weights and watched
+overrides/: what the manifest's `[architecture]` table says instead
 config/: configs as transformers reads them: loaded, bounded, compared
 stored_buffers.py: buffers that checkpoints store as they store parameters
 parameter.py: one parameter under each of its names, with its shape
@@ -12,5 +13,6 @@ known_masks.py: masks prepared without waiting for a device
 chunked_activation.py: activation functions applied in place, chunk by chunk
 linear_inputs.py: hooks on the inputs of a block's linears
 batch.py: rows padded to one length, and their valid tokens
-random_forward.py: forward passes on random inputs
+body_arguments.py: what blocks depend on beside hidden states, recorded and stored
+row_mixing.py: models whose rows run one by one
 """

@@ -127,6 +127,8 @@ class LayeredModel:
         self.architecture = replace(self.architecture, call=call)
         #: NaN, expanded without memory, for parameters that a forward reads and no block depends on.
         self.placeholders = {name: self._nan(name) for name in call.unused}
+        in_towers = (name for name in self.shapes if self.architecture.part_of(name) == "towers")
+        self.tower_placeholders = {name: self._nan(name) for name in in_towers}
         self._body_arguments = signature(self.model.get_submodule(call.body).forward).parameters
         self._skip_blocks = [SkipBlock(block, call) for block in self.blocks]
         self._set_blocks(self._skip_blocks)
@@ -151,7 +153,8 @@ class LayeredModel:
     def run_stem(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the input of block 0, (B, L, D). The stem's parameters must be bound."""
         blocks = [CaptureInput(self.blocks[0], self.architecture.call), *self._skip_blocks[1:]]
-        with known_masks(), self._swapped_blocks(blocks):
+        # Some models ask their first parameter for its device, and that may be a tower's.
+        with known_masks(), self._swapped_blocks(blocks), self._bind_unbound(self.tower_placeholders):
             return _stopped_value(lambda: self.model(**inputs))
 
     def run_stem_recorded(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, BodyArguments]:
@@ -181,7 +184,7 @@ class LayeredModel:
         with (
             known_masks(),
             self._swapped_blocks([*self._skip_blocks[:index], run_block, *following]),
-            self.bind_parameters(self._placeholder_parameters()),
+            self._bind_unbound(self.placeholders),
         ):
             inputs = self._body_inputs(hidden_BLD, batch) if arguments is None else _repeated(arguments, hidden_BLD)
             return _stopped_value(lambda: body(**inputs))
@@ -193,7 +196,7 @@ class LayeredModel:
         inputs = self._body_inputs(hidden_BLD, Batch((hidden_BLD.shape[1],) * hidden_BLD.shape[0]))
         kept_positions = torch.arange(positions.start, positions.stop, device=hidden_BLD.device)
         blocks = [*self._skip_blocks[:-1], inject_hidden]
-        with known_masks(), self._swapped_blocks(blocks), self.bind_parameters(self._placeholder_parameters()):
+        with known_masks(), self._swapped_blocks(blocks), self._bind_unbound(self.placeholders):
             if "logits_to_keep" in signature(self.model.forward).parameters:
                 logits: Tensor = self.model(**inputs, logits_to_keep=kept_positions).logits
             else:
@@ -231,14 +234,17 @@ class LayeredModel:
             return {call.body_input: torch.zeros(shape, dtype=hidden_BLD.dtype, device=device)}
         return {call.body_input: hidden_BLD.new_full((1,), torch.nan).expand(hidden_BLD.shape), **masks}
 
-    def _placeholder_parameters(self) -> dict[str, Tensor]:
-        """The placeholders of unbound parameters; with a tied head, the embeddings are bound."""
-        owners = {name: self._owner(name) for name in self.placeholders}
-        return {
-            name: self.placeholders[name]
+    @contextmanager
+    def _bind_unbound(self, placeholders: Mapping[str, Tensor]) -> Iterator[None]:
+        """Use placeholders for those parameters that are not bound; with a tied head, the embeddings are."""
+        owners = {name: self._owner(name) for name in placeholders}
+        unbound = {
+            name: placeholders[name]
             for name, (module, leaf) in owners.items()
             if (parameter := slots_of(module, leaf)[leaf]) is not None and parameter.is_meta
         }
+        with self.bind_parameters(unbound):
+            yield
 
     def _nan(self, name: str) -> Tensor:
         return torch.full((), torch.nan, dtype=self.dtype, device=self.device).expand(self.shapes[name])

@@ -57,6 +57,8 @@ class Architecture:
     optional: tuple[str, ...] = ()  # modules that a checkpoint may lack
     row_tokens: int | None = None  # tokens of a row, where all rows have the same: an image's
     model_name: Callable[[str], str] = str  # the model's name of the parameter that a checkpoint stores under a name
+    #: What transformers does with the values of a tensor of this name in a checkpoint; None where it takes them as is.
+    conversion: Callable[[str], str | None] = lambda _name: None
     nested: NestedModel | None = None  # this model, if it is a part of a larger one whose config may describe it
 
     @property

@@ -23,9 +23,14 @@ def find_block_list(model: PreTrainedModel, trace: Trace, chosen: str | None = N
     problems = {path: next(_problems(path, module, trace), None) for path, module in lists.items()}
     found: list[str] = [path for path, problem in problems.items() if problem is None and chosen in (None, path)]
     outermost = [path for path in found if not any(path.startswith(f"{other}.") for other in found)]
-    if len(outermost) == 1:
-        return outermost[0]
     title = type(model).__name__
+    if len(outermost) == 1:
+        length, ids = trace.members[outermost[0]][0].hidden_shape[1], trace.inputs.get("input_ids")
+        if ids is not None and ids.shape[1] != length:
+            raise InputError(
+                f"a {title} makes {length} hidden states of a row of {ids.shape[1]} tokens, not one a token"
+            )
+        return outermost[0]
     if outermost:
         listed = ", ".join(f"{path} of {len(lists[path])}" for path in outermost[:_MAX_NAMES])
         raise InputError(f"a {title} has {len(outermost)} lists of blocks ({listed}); only models with one are merged")
@@ -57,9 +62,6 @@ def _problems(path: str, members: nn.ModuleList, trace: Trace) -> Iterator[str]:
         yield f"the members of {path} change the shape of hidden states ({listed})"
     if (shape := next(iter(shapes), ())) and (len(shape) != 3 or shape[0] != 1):
         yield f"hidden states in {path} are {list(shape)}, not one vector a token"
-    inputs = trace.inputs.get("input_ids")
-    if inputs is not None and len(shape) == 3 and shape[1] != inputs.shape[1]:
-        yield f"a row of {inputs.shape[1]} tokens has {shape[1]} hidden states in {path}, not one a token"
 
 
 def _has_linear(member: nn.Module) -> bool:

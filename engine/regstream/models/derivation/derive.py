@@ -123,7 +123,7 @@ class _Derivation:
         """The description, but for how a block runs alone."""
         calls, part, table = trace.members[blocks], self._part, self._table
         class_name, model_type = type(self._model).__name__, str(self._config.model_type)
-        is_causal_lm = predicts_tokens(class_name)
+        is_causal_lm, names = predicts_tokens(class_name), ParameterNames(self._model, table.renames)
         _, length, hidden_size = calls[0].hidden_shape
         found = [
             input_groups(block, f"{blocks}.{index}.", trace, length if self._reads_tokens else None)
@@ -148,7 +148,8 @@ class _Derivation:
             pooled_norm=table.pooled or POOLED_NORMS.get(model_type, ""),
             optional=table.optional or tuple(n for n, _ in self._model.named_children() if n in OPTIONAL_MODULES),
             row_tokens=None if self._reads_tokens else length,
-            model_name=ParameterNames(self._model, table.renames),
+            model_name=names,
+            conversion=names.conversion,
             nested=part,
         )
 
@@ -171,6 +172,8 @@ class _Derivation:
     def _run(self, inputs: Mapping[str, Tensor], until: str | None = None) -> Trace:
         try:
             return run_traced(self._model, self._parameters, inputs, until=until)
+        except InputError as error:
+            raise InputError(f"a {type(self._model).__name__} cannot be merged block by block: {error}") from error
         except Exception as error:  # a forward may raise anything
             text = textwrap.shorten(f"{type(error).__name__}: {error}", _MAX_CHARS, placeholder=" …")
             raise InputError(f"a {type(self._model).__name__} does not run on {', '.join(inputs)}: {text}") from error

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
+from regstream.errors import InputError
 from regstream.models.stored_buffers import in_slot, slots_of, stored_buffers
 
 _RANK = 2
@@ -83,6 +84,8 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's c
         used = [name for leaf in tree_leaves((args, keywords)) if (name := self._name(leaf)) is not None]
         if not used:
             return func(*args, **keywords)
+        if func._schema.is_mutable and self._name(args[0]) is not None:
+            raise InputError(f"its forward changes its own parameters: {operation} of {self._name(args[0])}")
         if not _is_view(func):
             for name in used:
                 self._on_use(name)

@@ -1,0 +1,103 @@
+"""Holds a description that was derived from token ids against a row of more: text with images, or a stored sound."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from regstream.errors import InputError
+from regstream.models.architecture.architecture import Architecture
+from regstream.models.batch import Batch
+from regstream.models.body_arguments import BodyArguments, encode_arguments
+from regstream.models.derivation.block_call import TOLERANCE, WholePass
+from regstream.models.derivation.stand_ins import StandIns, stand_in_parameters
+from regstream.models.derivation.trace import Trace, run_traced
+from regstream.models.empty_model import empty_model
+from regstream.models.layered_model import LayeredModel
+
+
+def verify_row(architecture: Architecture, config: PreTrainedConfig, row: Mapping[str, Tensor]) -> int:
+    """Run one row through the whole model and through single blocks, with stand-in parameters, and compare.
+
+    Returns the bytes of what the blocks depend on beside hidden states, with floating-point values in float32.
+
+    Raises:
+        InputError: the model does not run on the row, or a block computes something else alone.
+    """
+    model = empty_model(architecture.model_class, config, torch.float32)
+    parameters = stand_in_parameters(model)
+    title = f"a {architecture.model_class}"
+    try:
+        trace = run_traced(model, parameters, row, until=architecture.blocks)
+    except Exception as error:  # a forward may raise anything
+        text = f"{type(error).__name__}: {error}".split("\n")[0][:200]
+        raise InputError(f"{title} does not run on a row of {', '.join(row)}: {text}") from error
+    _check_blocks_run(architecture, trace)
+    whole = WholePass.of(
+        Batch((trace.members[architecture.blocks][0].hidden_shape[1],)), trace.members[architecture.blocks]
+    )
+    layered = LayeredModel(architecture, config, dtype=torch.float32, device=torch.device("cpu"), model=model)
+    try:
+        arguments = _run_stem(layered, parameters, row, whole)
+        num_bytes = _stored_bytes(arguments)
+        for index in range(len(layered.blocks)):
+            _check_block(layered, index, parameters, whole, arguments)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}".split("\n")[0][:200]
+        raise InputError(f"{title} cannot be merged from rows of {', '.join(row)}: {text}") from error
+    return num_bytes
+
+
+def count_tokens(architecture: Architecture, config: PreTrainedConfig, row: Mapping[str, Tensor]) -> int:
+    """The hidden states that the stem makes of a row.
+
+    Raises:
+        InputError: the model does not run on the row.
+    """
+    model = empty_model(architecture.model_class, config, torch.float32)
+    try:
+        trace = run_traced(model, stand_in_parameters(model), row, until=architecture.blocks)
+    except Exception as error:  # a forward may raise anything
+        text = f"{type(error).__name__}: {error}".split("\n")[0][:200]
+        raise InputError(f"a {architecture.model_class} does not run on a row of {', '.join(row)}: {text}") from error
+    return trace.members[architecture.blocks][0].hidden_shape[1]
+
+
+def _check_blocks_run(architecture: Architecture, trace: Trace) -> None:
+    calls = trace.members[architecture.blocks]
+    if [call.index for call in calls] != list(range(len(architecture.groups))):
+        raise InputError(
+            f"the blocks in {architecture.blocks} of a {architecture.model_class} do not each run once on such a row"
+        )
+
+
+def _run_stem(
+    model: LayeredModel, parameters: Mapping[str, Tensor], row: Mapping[str, Tensor], whole: WholePass
+) -> BodyArguments:
+    parts = ("embeddings", "towers")
+    bound = {name: parameters[name] for name in model.shapes if model.architecture.part_of(name) in parts}
+    with model.bind_parameters(bound), StandIns(bound):
+        hidden_BLD, arguments = model.run_stem_recorded(row)
+    if not torch.allclose(hidden_BLD, whole.states[0], rtol=TOLERANCE, atol=TOLERANCE):
+        raise ValueError("what reaches the blocks depends on more than embeddings and towers")
+    return arguments
+
+
+def _check_block(
+    model: LayeredModel, index: int, parameters: Mapping[str, Tensor], whole: WholePass, arguments: BodyArguments
+) -> None:
+    bound = {name: parameters[name] for name in model.parameters_of_block(index)}
+    with model.bind_parameters(bound), StandIns(bound, unknown=model.placeholders):
+        output_BLD = model.run_block(index, whole.states[index], whole.batch, arguments)
+    expected_BLD = whole.states[index + 1]
+    difference = (output_BLD - expected_BLD).norm() / expected_BLD.norm().clamp_min(1e-12)
+    if not difference <= TOLERANCE:
+        raise ValueError(f"block {index} computes something else alone than in the whole model")
+
+
+def _stored_bytes(arguments: Any) -> int:
+    tensors: dict[str, Tensor] = {}
+    encode_arguments(arguments, tensors)
+    return sum(tensor.nbytes for tensor in tensors.values())
