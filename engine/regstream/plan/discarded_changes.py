@@ -44,9 +44,11 @@ def discarded_changes(
     rules = MergeRules(manifest, method, base.architecture, num_blocks)
     for part, title in _PARTS.items():
         chosen, default = rules.chosen(part), rules.default(part)
-        if chosen == default:
+        if chosen == default or (chosen or default).rule not in ("base", "candidate"):
             continue
-        tensors = [tensor for tensor in _of_part(manifest, base, steps, part) if tensor.rule in ("base", "candidate")]
+        tensors = [
+            tensor for tensor in _of_part(manifest, base, steps, part) if tensor.rule == (chosen or default).rule
+        ]
         changed = [
             checkpoint
             for index, checkpoint in enumerate(checkpoints)

@@ -1,7 +1,7 @@
 """The steps of a merge, in order: stem, each block, head; and what becomes of each parameter."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from regstream.errors import ManifestError
@@ -48,8 +48,7 @@ def make_steps(
             steps.append((kind, block, _in_group_order(found, architecture, block)))
     regresses = [any(p.rule == "regress" for p in found) for _, _, found in steps]
     last = len(steps) - 1 - regresses[::-1].index(True) if method.needs_calibration() and any(regresses) else -1
-    sizes = [sum(math.prod(p.shape) for p in found) * itemsize for _, _, found in steps]
-    shards = _shard_names(sizes, manifest.merge.shard_size)
+    shards = _shard_names([_num_values(found) * itemsize for _, _, found in steps], manifest.merge.shard_size)
     return tuple(
         Step(
             index=index,
@@ -62,6 +61,10 @@ def make_steps(
         )
         for index, (kind, block, found) in enumerate(steps)
     )
+
+
+def _num_values(parameters: Iterable[Parameter]) -> int:
+    return sum(math.prod(parameter.shape) for parameter in parameters)
 
 
 def _shard_names(sizes: Sequence[int], shard_size: int | None) -> list[str]:

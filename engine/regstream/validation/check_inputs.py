@@ -1,7 +1,7 @@
 """Checks base and candidates against one model, and collects what they hold beyond it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
 
@@ -71,7 +71,7 @@ class _InputChecks:
         self.warn_each(check_auxiliary_files(base.label, base.folder, base.source.list_files(base.folder)))
         return base.add_outside_tensors((*unexpected.prediction_layers, *map(base.stored_name, sorted(base_only))))
 
-    def check_candidate(self, index: int, candidate: Checkpoint) -> None:
+    def check_candidate(self, index: int, candidate: Checkpoint, base_only: Collection[str]) -> None:
         plain = candidate.model if isinstance(candidate, AdaptedCheckpoint) else candidate
         is_new = id(plain) not in self.checked
         if is_new:
@@ -88,6 +88,8 @@ class _InputChecks:
             lines = [*candidate.notes, *adapter_warnings(candidate, self.model), *lines]
             self._ignore(candidate, [*candidate.adapter.ignored_names, *candidate.adapter.duplicates])
         self.warn_each(lines)
+        if lacking := candidate.missing_optional(base_only):
+            self.warn(f"{candidate.label}: lacks {summarize_names(sorted(lacking))}; the result takes the base's")
 
     def _report(self, checkpoint: Checkpoint, unexpected: UnexpectedTensors, *, of_base: bool = False) -> None:
         self.checked.add(id(checkpoint))
@@ -121,34 +123,23 @@ def check_inputs(
         model = untie(base, candidates, model, make)
     configs = ConfigComparison(base, model)
     configs.check_untied_weights(base)
-    rules = MergeRules(
-        manifest, make_method(manifest.merge.method, manifest.merge.options), model.architecture, len(model.blocks)
-    )
+    method = make_method(manifest.merge.method, manifest.merge.options)
+    rules = MergeRules(manifest, method, model.architecture, len(model.blocks))
     unread = [rules.unread(model.shapes, index) for index in range(len(candidates))]
     ties = tuple(resolve_ties(base, candidates, model, make, unread))
     model.drop_parameters(base.missing_optional(model.shapes))
-    for line in settle_stored_buffers(base, model):
-        warn(line)
     checks = _InputChecks(base, model, configs, manifest.merge.others, rules, warn)
-    base_only = {
-        name
-        for candidate, names in zip(candidates, unread, strict=True)
-        if candidate.architecture is base.architecture
-        for name in candidate.missing_optional(model.shapes.keys() - names.keys())
-    }
+    checks.warn_each(settle_stored_buffers(base, model))
+    base_only = _missing_optional(base, candidates, model, unread)
     copied_from_base = checks.check_base(base_only)
     model.drop_parameters(base_only)
     if manifest.merge.regresses:
         checks.warn_each(left_out_matrices(model))
     for index, candidate in enumerate(candidates):
-        checks.check_candidate(index, candidate)
-        if lacking := candidate.missing_optional(base_only):
-            warn(f"{candidate.label}: lacks {summarize_names(sorted(lacking))}; the result takes the base's")
+        checks.check_candidate(index, candidate, base_only)
     for tie in filter(is_local, ties):
         check_tie(tie)
-    read_of_all = [name for name in model.shapes if not any(name in names for names in unread)]
-    checks.warn_each(duplicate_weights(base, candidates, read_of_all))
-    checks.warn_each(_label_warnings(base, candidates, model, rules))
+    checks.warn_each(_comparisons(base, candidates, model, rules, unread))
     return ValidatedInputs(
         model=model,
         exact_dtype=_exact_dtype(model, base, candidates),
@@ -158,14 +149,33 @@ def check_inputs(
     )
 
 
-def _label_warnings(
-    base: Checkpoint, candidates: Sequence[Checkpoint], model: LayeredModel, rules: MergeRules
-) -> Iterable[str]:
-    """Lines about the classes of a classifier whose head is averaged."""
+def _missing_optional(
+    base: Checkpoint, candidates: Sequence[Checkpoint], model: LayeredModel, unread: Sequence[Collection[str]]
+) -> set[str]:
+    """The optional parameters that a candidate lacks from which the result would take them."""
+    return {
+        name
+        for candidate, names in zip(candidates, unread, strict=True)
+        if candidate.architecture is base.architecture
+        for name in candidate.missing_optional(model.shapes.keys() - set(names))
+    }
+
+
+def _comparisons(
+    base: Checkpoint,
+    candidates: Sequence[Checkpoint],
+    model: LayeredModel,
+    rules: MergeRules,
+    unread: Sequence[Collection[str]],
+) -> Iterator[str]:
+    """Lines about equal weights, and about the classes of a classifier whose head is averaged."""
+    read_of_all = [name for name in model.shapes if not any(name in names for names in unread)]
+    yield from duplicate_weights(base, candidates, read_of_all)
     names = [name for name in model.shapes if model.architecture.part_of(name) == "head"]
     averaged = [name for name in names if rules.rule_of(name).rule in ("average", "combine")]
     is_classifier = model.architecture.model_class.endswith("Classification")
-    return label_warnings(base, candidates, summarize_names(averaged)) if averaged and is_classifier else ()
+    if averaged and is_classifier:
+        yield from label_warnings(base, candidates, summarize_names(averaged))
 
 
 def output_dtype(manifest: Manifest, base: Checkpoint, inputs: ValidatedInputs, warn: Warn) -> torch.dtype:

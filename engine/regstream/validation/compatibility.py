@@ -85,9 +85,10 @@ def _check_parts(candidate: Checkpoint, base: Checkpoint, expected: Mapping[str,
         part, own = base.architecture.part_of(name), candidate.tensors.get(name)
         if part not in ("final_norm", "head", "towers") or (own is not None and own.shape == shape):
             continue
-        found = f"tensor {name} is missing" if own is None else f"{name} has shape {list(own.shape)}, not {list(shape)}"
+        missing = f"{candidate.label}: {candidate.folder}: tensor {name} is missing"
+        found = missing if own is None else f"{candidate.describe(name)} has shape {list(own.shape)}"
         raise InputError(
-            f"{candidate.label}: {candidate.folder}: {found}, as in the base, whose class and config the result has;"
+            f"{found}, expected {list(shape)} as in the base, whose class and config the result has;"
             f' [merge.others] {part} = "base", or the name of a candidate that has it so, takes it from one checkpoint'
         )
 
