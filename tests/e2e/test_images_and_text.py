@@ -9,7 +9,7 @@ from torch import Tensor
 
 import dense_any
 from merging import Merge, worst_difference
-from multimodal import VisionLanguage, load_model, make_vision_language_merge, processor_inputs
+from multimodal import VisionLanguage, load_model, make_vision_language_merge
 from parametrize import grid
 from regstream.api import verify
 from tiny_models.model import TinyModel

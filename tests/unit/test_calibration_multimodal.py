@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from regstream.models.families.decoders import LLAMA
 from torch import Tensor
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
@@ -37,7 +38,6 @@ from regstream.data.tokenizer_process import SharedTokenizer
 from regstream.errors import InputError, ResumeError
 from regstream.events import Event
 from regstream.manifest.schema import Calibration
-from regstream.models.families.decoders import LLAMA
 from regstream.runtime.input_files import InputFiles
 
 CPU = torch.device("cpu")

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from regstream.models.families.clip import CLIP_VISION
+from regstream.models.families.decoders import LLAMA
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import (
@@ -21,8 +23,6 @@ from regstream.data.loading import TokenRows, load_calibration
 from regstream.data.stored_inputs import ForwardInputs, InputRows
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration
-from regstream.models.families.clip import CLIP_VISION
-from regstream.models.families.decoders import LLAMA
 
 CPU = torch.device("cpu")
 AUDIO = ForwardInputs(

@@ -66,7 +66,7 @@ def make_plan(
     found = summarize_architecture(base.architecture, steps, regresses=method.needs_calibration())
     warnings.extend(found.warnings(), in_plan=True)
     warnings.extend(unused_settings(manifest, base.architecture, chosen.type, steps, tuple(inputs.model.shapes)))
-    warnings.extend(merge_warnings(discarded_changes(manifest, base, opened, steps), labels))
+    warnings.extend(merge_warnings(discarded_changes(manifest, method, base, opened, steps), labels))
     return Plan(
         manifest=manifest,
         method=method,

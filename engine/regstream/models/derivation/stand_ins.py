@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from regstream.errors import InputError
+from regstream.models.stored_buffers import in_slot, slots_of, stored_buffers
 
 _RANK = 2
 #: Numbers that all random vectors are taken from, each from its own place: 2 MiB.
@@ -28,27 +29,30 @@ _ADDED_PRODUCTS = {torch.ops.aten.addmm, torch.ops.aten.baddbmm}
 
 
 def stand_in_parameters(model: PreTrainedModel) -> dict[str, Tensor]:
-    """A random row for each parameter of a model, expanded to its shape. A tied parameter has that of its source."""
-    return {name: _row(name, parameter) for name, parameter in model.named_parameters()}
+    """A random row for each parameter of a model, expanded to its shape. A tied parameter has that of its source.
+
+    Buffers that checkpoints store are as the model makes them.
+    """
+    return {name: _row(name, parameter) for name, parameter in model.named_parameters()} | stored_buffers(model)
 
 
 @contextmanager
 def bind_stand_ins(model: PreTrainedModel, parameters: Mapping[str, Tensor]) -> Iterator[None]:
     """Use these tensors as a model's parameters within the context, by their name."""
     tied: dict[str, str] = dict(getattr(model, "all_tied_weights_keys", None) or {})
-    before: list[tuple[nn.Module, str, nn.Parameter | None]] = []
+    before: list[tuple[nn.Module, str, Tensor | None]] = []
     for name in (*parameters, *tied):
         source = name if name in parameters else tied[name]
         path, _, leaf = name.rpartition(".")
         module = model.get_submodule(path)
-        before.append((module, leaf, module._parameters[leaf]))
+        before.append((module, leaf, slots_of(module, leaf)[leaf]))
         if source in parameters:
-            module._parameters[leaf] = nn.Parameter(parameters[source], requires_grad=False)
+            slots_of(module, leaf)[leaf] = in_slot(module, leaf, parameters[source])
     try:
         yield
     finally:
         for module, leaf, parameter in reversed(before):
-            module._parameters[leaf] = parameter
+            slots_of(module, leaf)[leaf] = parameter
 
 
 class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class
