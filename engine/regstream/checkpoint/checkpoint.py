@@ -29,8 +29,8 @@ Derive = Callable[[Mapping[str, Any], Path], Architecture]
 class Checkpoint(TensorReader):
     """A folder of safetensors, open for reading.
 
-    `tensors` has what belongs to the model, by the model's own parameter names (the files may use others: `stored_name`).
-    `other_tensors` reads the rest, such as the text tower of a whole CLIP, by the names in the files.
+    `tensors` has what belongs to the model, by the model's own parameter names (the files may use others:
+    `stored_name`). `other_tensors` reads the rest, such as the text tower of a whole CLIP, by the names in the files.
     """
 
     #: Parameters that an adapter changes.

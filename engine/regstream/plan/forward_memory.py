@@ -13,7 +13,7 @@ from regstream.models.layered_model import LayeredModel
 #: Activations of a block as wide as its widest linear (a gate, what it multiplies, and their product), and as wide as
 #: the hidden states.
 _WIDE_TENSORS, _HIDDEN_TENSORS = 3, 6
-#: The activations of a tower, as multiples of its largest: a wide one and its gate, and hidden states a quarter as wide.
+#: The activations of a tower, as multiples of its largest: a wide one, its gate, and hidden states a quarter as wide.
 _TOWER_TENSORS = 5
 
 

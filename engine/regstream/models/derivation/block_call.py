@@ -59,7 +59,8 @@ def find_block_call(
                 return _activations(model, verifier, verifier.with_fewest(call))
     raise InputError(
         f"block {verifier.worst_block} computes something else alone than in the whole model"
-        f" ({verifier.last_problem}); blocks that pass more than hidden states to each other cannot be merged one by one"
+        f" ({verifier.last_problem}); blocks that pass more than hidden states to each other cannot be merged one by"
+        " one"
     )
 
 

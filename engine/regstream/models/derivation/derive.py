@@ -33,7 +33,7 @@ from regstream.models.empty_model import empty_model
 from regstream.models.layered_model import LayeredModel
 from regstream.models.overrides.apply import groups_of_table, parts_of_table
 from regstream.models.overrides.messages import refuse
-from regstream.models.overrides.modules import check_class, check_image_tokens, check_modules
+from regstream.models.overrides.modules import check_class, check_image_tokens, check_modules, misread_problems
 
 _MAX_CHARS = 300
 
@@ -185,7 +185,7 @@ class _Derivation:
         """The description without linears that do not read each token once, as it turns out block by block."""
         architecture, problems = layered.architecture, misread_linears(layered, self._parameters, passes)
         if problems and self._table.inputs:
-            refuse(self._source, (f"inputs: {problem} in block {block}" for (block, _), problem in problems.items()))
+            refuse(self._source, misread_problems(self._table, problems))
         groups, reasons = list(architecture.groups), [dict(reasons) for reasons in architecture.not_regressed]
         for (block, linear), problem in problems.items():
             groups[block] = tuple(without(group, linear) for group in groups[block])
