@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from regstream.validation.left_out_matrices import left_out_matrices
 from transformers import RoFormerConfig
 
 import checkpoints
@@ -17,7 +18,6 @@ from regstream.manifest.architecture import ArchitectureTable
 from regstream.models.architecture.architecture import Architecture
 from regstream.models.config.config_file import read_config
 from regstream.models.derivation.derive import derive_architecture
-from regstream.validation.left_out_matrices import left_out_matrices
 
 
 def read(table: str) -> ArchitectureTable:

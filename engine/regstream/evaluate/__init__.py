@@ -14,6 +14,7 @@ estimate.py: the time of a step.
 memory_terms.py: what a step holds, term by term.
 journal.py: committed steps and what they found.
 input_files.py: the models' files, checked for changes before each commit.
+complete_models.py: leaves out models that lack what an evaluation runs.
 evaluated_model.py: the models: base, candidates, their mean, the result and others.
 metrics.py: chooses the metric and opens its rows.
 loss.py: a language model's loss on held-out text.

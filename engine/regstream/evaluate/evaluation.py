@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regstream.data.loading import CalibrationSet
+from regstream.errors import InputError
 from regstream.evaluate.accuracy import Accuracy
+from regstream.evaluate.complete_models import complete_models
 from regstream.evaluate.evaluated_model import EvaluatedModel, evaluated_models
 from regstream.evaluate.evaluation_plan import EvaluationPlan
 from regstream.evaluate.layerwise_pass import LayerwisePass, OpenedModel
@@ -59,7 +61,8 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate base, mean, result and `also` others on all datasets, each candidate on its own or, if `cross`, on all.
 
-    Language models are evaluated by loss, vision models by accuracy. `only` selects some of the models.
+    Language models are evaluated by loss, vision models by accuracy. `only` selects some of the models. A model that
+    lacks its head is left out with a warning.
 
     Raises:
         ManifestError: no candidate has a [candidates.evaluation] table, no metric fits the model, or `only` names an
@@ -72,14 +75,19 @@ def evaluate(
     zero_shot = metric.zero_shot if isinstance(metric, Accuracy) else None
     passes = [] if zero_shot is None else [zero_shot.layers]
     opened = _open_models(models, metric.datasets, first_number=len(passes), cross=cross)
+    stem = [name for name in plan.model.shapes if plan.model.architecture.part_of(name) == "embeddings"]
+    names = dict.fromkeys([*stem, *metric.parameters(plan.model)])
+    opened = tuple(complete_models(opened, plan.model, names, listener))
+    if not opened:
+        raise InputError("evaluate: no model that was chosen has what the evaluation runs")
     passes.append(LayerwisePass(model=plan.model, models=opened, dtype=plan.compute_dtype, metric=metric))
     head = run_evaluation(EvaluationPlan.of(plan, passes), listener)[-1]
-    names = [model.name for model in opened if model.datasets]
+    evaluated = [model.name for model in opened if model.datasets]
     return Evaluation(
         metric=metric.title,
         higher_is_better=metric.higher_is_better,
         datasets=tuple(metric.datasets),
-        rows=tuple(EvaluationRow(model=name, scores=found) for name, found in zip(names, head.found, strict=True)),
+        rows=tuple(EvaluationRow(model=name, scores=found) for name, found in zip(evaluated, head.found, strict=True)),
     )
 
 

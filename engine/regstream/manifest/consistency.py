@@ -9,11 +9,14 @@ from copy import deepcopy
 from itertools import combinations
 from typing import Any
 
-from regstream.manifest.messages import Location, Problem, element_label
+from regstream.manifest.messages import Location, Problem, element_label, format_value, nearest_word
 from regstream.methods import METHODS
 
 Draft = Mapping[str, Any]
 ROW_TABLES = ("calibration", "evaluation")
+#: The keys of `[merge.others]` that name a part of the model, and what they say besides a candidate's name.
+PARTS = ("embeddings", "final_norm", "head", "towers")
+PART_USES = ("base", "average")
 
 
 def draft_without(raw: Draft, locations: Iterable[Location]) -> Draft:
@@ -44,6 +47,7 @@ def consistency_problems(draft: Draft) -> Iterator[Problem]:
     yield from _rules_without_regression(draft, method)
     yield from _architecture(table(draft, "architecture"))
     yield from _repeated_names(draft)
+    yield from _other_parts(draft)
     for index, candidate in enumerate(tables(draft, "candidates")):
         yield from _candidate(("candidates", index), candidate, method)
 
@@ -82,7 +86,7 @@ def _overlapping_modules(architecture: Draft) -> Iterator[Problem]:
     """Each module outside the blocks may belong to one part only."""
     modules: list[tuple[Location, str | None]] = [
         (("architecture", part, index), name)
-        for part in ("embeddings", "final_norm", "head", "towers")
+        for part in PARTS
         for index, name in enumerate(architecture.get(part) or [])
     ]
     blocks = architecture.get("blocks")
@@ -114,6 +118,22 @@ def _repeated_names(draft: Draft) -> Iterator[Problem]:
             other = element_label("candidates", earlier, draft)
             text = f"found the name of {other}; names must differ in more than case"
             yield Problem(("candidates", index, "name"), text)
+
+
+def _other_parts(draft: Draft) -> Iterator[Problem]:
+    """Parts outside the blocks that are neither the base's nor the mean nor those of a candidate."""
+    names = [name for candidate in tables(draft, "candidates") if (name := candidate.get("name"))]
+    for index, candidate in enumerate(tables(draft, "candidates")):
+        if candidate.get("name") in PART_USES:
+            text = f'"{candidate["name"]}" has a meaning of its own in [merge.others]; choose another name'
+            yield Problem(("candidates", index, "name"), text)
+    for part, use in table(table(draft, "merge"), "others").items():
+        if part not in PARTS or use is None or use in (*PART_USES, *names):
+            continue
+        guess = nearest_word(use, (*PART_USES, *names))
+        correction = f'; did you mean "{guess}"?' if guess else ""
+        text = f'expected "base", "average" or a candidate\'s name, found {format_value(use)}{correction}'
+        yield Problem(("merge", "others", part), text)
 
 
 def _candidate(location: Location, candidate: Draft, method: str | None) -> Iterator[Problem]:

@@ -21,7 +21,6 @@ from regstream.methods.method import MethodOptions
 
 Use = Literal["regress", "average", "base"]
 Dtype = Literal["float32", "float16", "bfloat16"]
-OtherUse = Literal["base", "average"]
 ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 STATE: Final = ".regstream"
@@ -37,17 +36,20 @@ def _not_empty(candidates: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 class NonBlockParameters(Table):
-    """The parts that no block holds. None: as published for the architecture."""
+    """The parts that no block holds: the base's, the mean, or those of a named candidate. None: as published."""
 
-    embeddings: Annotated[OtherUse | None, Field(examples=["base"])] = None
-    """token, position or patch embeddings; default: "base" in regressed language models, else as the rest of a block"""
-    final_norm: Annotated[OtherUse | None, Field(examples=["average"])] = None
-    """the norm after the last block; default: "base" in regressed CLIPs, else as the rest of a block"""
-    head: Annotated[OtherUse | None, Field(examples=["base"])] = None
-    """the head, or an encoder's pooler; default: "base" in regressed language models, else as the rest of a block"""
-    towers: Annotated[OtherUse | None, Field(examples=["average"])] = None
-    """what a row of the model's main input does not run through: vision and audio towers with their projectors;
-    default: as the rest of a block"""
+    embeddings: Annotated[Name | None, Field(examples=["base"])] = None
+    """"base", "average" or a candidate's name; token, position or patch embeddings;
+    default: "base" in regressed language models, else as the rest of a block"""
+    final_norm: Annotated[Name | None, Field(examples=["average"])] = None
+    """"base", "average" or a candidate's name; the norm after the last block;
+    default: "base" in regressed CLIPs, else as the rest of a block"""
+    head: Annotated[Name | None, Field(examples=["base"])] = None
+    """"base", "average" or a candidate's name; the head, or an encoder's pooler;
+    default: "base" in regressed language models, else as the rest of a block"""
+    towers: Annotated[Name | None, Field(examples=["average"])] = None
+    """"base", "average" or a candidate's name; what a row of the model's main input does not run through: vision and
+    audio towers with their projectors; default: as the rest of a block"""
     vocabulary: Literal["same", "base"] = "same"
     """"same" refuses candidates with additional vocabulary rows, "base" drops these rows"""
     tied_head: Literal["refuse", "untie"] = "refuse"
@@ -187,7 +189,7 @@ class Manifest(Table):
     merge: Merge
     """a [merge] table; what is merged, how, and where the result goes"""
     architecture: ArchitectureTable | None = None
-    """an [architecture] table; describes a base whose model_type is not known"""
+    """an [architecture] table; says of the base's model what is to differ from what is derived from it"""
     rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
     """[[rules]] tables; the first match wins; default: regress linears, average the rest of a block"""
     candidates: Annotated[tuple[Candidate, ...], Field(strict=False), AfterValidator(_not_empty)]

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from regstream.linalg.iterated_tikhonov import MeanRows
     from regstream.linalg.solve_report import SolveReport
 
-#: What becomes of a parameter. `combine` is the method's own formula for parameters that it does not regress.
-MergeRule = Literal["regress", "average", "base", "combine"]
+#: What becomes of a parameter. `candidate` takes one candidate's tensor; `combine` is the method's own formula for
+#: parameters that it does not regress.
+MergeRule = Literal["regress", "average", "base", "candidate", "combine"]
 #: The blocks that hidden states passed on their way to a block: the merged ones, or each candidate's own.
 Prefix = Literal["merged", "own"]
 

@@ -4,6 +4,7 @@ architecture/: the description of an architecture, and defaults by model family
 derivation/: an architecture derived from its model, which is run without weights and watched
 overrides/: what the manifest's `[architecture]` table says instead
 config/: configs as transformers reads them: loaded, bounded, compared
+stored_buffers.py: buffers that checkpoints store as they store parameters
 parameter.py: one parameter under each of its names, with its shape
 layered_model.py: runs the stem, one block, or the head of a model whose other parameters stay on the meta device
 empty_model.py: builds a model without weights

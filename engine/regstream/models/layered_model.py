@@ -23,6 +23,7 @@ from regstream.models.config.image_sizes import image_shape
 from regstream.models.config.model_sizes import text_config, vocab_size
 from regstream.models.empty_model import empty_model
 from regstream.models.known_masks import known_masks
+from regstream.models.stored_buffers import in_slot, slots_of, stored_buffers
 
 #: Names of modules with learned positions: `position_embeddings`, `embed_positions`, `wpe`.
 _POSITIONS = re.compile(r"(position[^.]*|\bwpe)$")
@@ -52,8 +53,11 @@ class LayeredModel:
         self.blocks = list(blocks)
         for block in self.blocks if architecture.call.activates_in_place and device.type == "cpu" else ():
             chunk_activations(block)
-        #: Parameter shapes by name. Tied parameters appear once, under the name of their source.
-        self.shapes = {name: tuple(parameter.shape) for name, parameter in self.model.named_parameters()}
+        #: Names of buffers that are stored and merged as parameters are.
+        self.stored_buffers = frozenset(stored_buffers(self.model))
+        #: Shapes by name, of parameters and stored buffers. Tied parameters appear once, under their source's name.
+        named = {**dict(self.model.named_parameters()), **stored_buffers(self.model)}
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
         #: Names of the non-persistent buffers, which the model computes and checkpoints need not contain.
         self.buffers = frozenset(
             f"{path}.{name}" if path else name
@@ -131,19 +135,19 @@ class LayeredModel:
 
     @contextmanager
     def bind_parameters(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
-        """Use these tensors as the named parameters within the context, without a copy."""
+        """Use these tensors as the named parameters and stored buffers within the context, without a copy."""
         before = {}
         tied = {name: weights[source] for name, source in self.tied.items() if source in weights}
         for name, tensor in (dict(weights) | tied).items():
             module, leaf = self._owner(name)
-            before[name] = module._parameters[leaf]
-            module._parameters[leaf] = nn.Parameter(tensor, requires_grad=False)
+            before[name] = slots_of(module, leaf)[leaf]
+            slots_of(module, leaf)[leaf] = in_slot(module, leaf, tensor)
         try:
             yield
         finally:
             for name, parameter in before.items():
                 module, leaf = self._owner(name)
-                module._parameters[leaf] = parameter
+                slots_of(module, leaf)[leaf] = parameter
 
     @torch.no_grad()
     def run_stem(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -237,7 +241,7 @@ class LayeredModel:
         unbound = {
             name: placeholders[name]
             for name, (module, leaf) in owners.items()
-            if (parameter := module._parameters[leaf]) is not None and parameter.is_meta
+            if (parameter := slots_of(module, leaf)[leaf]) is not None and parameter.is_meta
         }
         with self.bind_parameters(unbound):
             yield

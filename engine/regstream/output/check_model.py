@@ -14,6 +14,7 @@ from regstream.manifest.architecture import ArchitectureTable
 from regstream.models.derivation.derive import derive_architecture
 from regstream.models.layered_model import LayeredModel
 from regstream.output.record import read_provenance
+from regstream.validation.buffers import settle_stored_buffers
 from regstream.validation.compatibility import check_base
 
 
@@ -29,6 +30,8 @@ def check_model(folder: Path) -> Iterator[str]:
         result = open_checkpoint("result", folder, derive=derive)
         model = LayeredModel(result.architecture, result.model_config, dtype=torch.float32, device=torch.device("cpu"))
         model.drop_parameters(result.missing_optional(model.shapes))
+        for _ in settle_stored_buffers(result, model):
+            pass  # the plan said it of the base
         result.add_outside_tensors(check_base(result, model).prediction_layers)
         _check_index(folder, result)
     except InputError as error:

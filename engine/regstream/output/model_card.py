@@ -9,6 +9,7 @@ from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate
 from regstream.models.architecture.architecture import Architecture
 from regstream.plan.plan import Plan
+from regstream.validation.summaries import summarize_names
 
 _TEXT = """
 # {name}
@@ -20,7 +21,7 @@ every solve.
 ## Candidates
 
 {candidates}
-{results}
+{parts}{results}
 ## Manifest
 
 ```toml
@@ -46,10 +47,25 @@ def model_card(plan: Plan, *, results: str | None) -> str:
         base=_title(plan, plan.manifest.merge.base),
         method=plan.method.name,
         candidates="\n".join(lines),
+        parts=_parts(plan),
         results=f"\n## Results\n\n{results}\n" if results else "",
         manifest=redact_paths(plan.manifest.text).strip(),
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{text}"))
+
+
+def _parts(plan: Plan) -> str:
+    """What is not the candidates' merge: parts of the model from one checkpoint, and tensors without a place in it."""
+    sources: dict[str, list[str]] = {}
+    for step in plan.steps:
+        for tensor in step.parameters:
+            if tensor.rule == "base":
+                sources.setdefault("the base", []).append(tensor.stored_name)
+            elif tensor.candidate is not None:
+                sources.setdefault(plan.candidates[tensor.candidate].name, []).append(tensor.stored_name)
+    lines = [f"- of {source} alone: {summarize_names(names)}" for source, names in sources.items()]
+    lines += [f"- left out of {label}: {summarize_names(names)}" for label, names in plan.ignored.items()]
+    return "\n## Tensors that are not merged\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
 def _base_models(plan: Plan) -> list[str] | None:

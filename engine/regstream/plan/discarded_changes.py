@@ -1,4 +1,4 @@
-"""Warns of fine-tuned changes that have no effect: parts that the result takes from the base by default, tokenizers.
+"""Warns of fine-tuned changes that have no effect: parts that the result takes from one checkpoint, tokenizers.
 
 Only local checkpoints are compared: no weight is downloaded for a warning.
 """
@@ -17,53 +17,81 @@ from regstream.checkpoint.source import HubSource
 from regstream.errors import InputError
 from regstream.manifest.rules import match_rule
 from regstream.manifest.schema import Manifest
-from regstream.plan.step import Step
+from regstream.methods.method import Method
+from regstream.models.architecture.architecture import NonBlockPart
+from regstream.plan.step import PlannedParameter, Step
 from regstream.storage.json_file import parse_json
+from regstream.validation.merge_rules import ChosenRule, MergeRules
 
 #: How many samples of a tensor are compared, and of how many values: few changed rows may go unnoticed.
 _NUM_SAMPLES, _SAMPLE_SIZE = 64, 64
-_PARTS = {"embeddings": "embedding", "final_norm": "final norm", "head": "head"}
+_PARTS: Mapping[NonBlockPart, str] = {
+    "embeddings": "embedding", "final_norm": "final norm", "head": "head", "towers": "towers",
+}  # fmt: skip
 #: The part of tokenizer.json that is read: added tokens come before the vocabulary.
 _TOKENIZER_BYTES = 1 << 22
 _MAX_NAMES = 3
 
 
 def discarded_changes(
-    manifest: Manifest, base: Checkpoint, checkpoints: Sequence[Checkpoint], steps: Sequence[Step]
+    manifest: Manifest, method: Method, base: Checkpoint, checkpoints: Sequence[Checkpoint], steps: Sequence[Step]
 ) -> Iterator[str]:
-    """Yield a warning for each part that candidates changed and a default takes from the base, and each tokenizer."""
+    """Yield a line for each part that candidates changed and the result takes from elsewhere, and each tokenizer.
+
+    Nothing is said of a part for which the manifest confirms the default.
+    """
+    num_blocks = 1 + max((step.block for step in steps if step.block is not None), default=0)
+    rules = MergeRules(manifest, method, base.architecture, num_blocks)
     for part, title in _PARTS.items():
-        defaults = _defaults_to_base(manifest, base, steps, part)
-        names = [name for name in defaults if all(name in checkpoint.tensors for checkpoint in checkpoints)]
-        changed = [checkpoint for checkpoint in checkpoints if any(_differs(checkpoint, base, name) for name in names)]
+        chosen, default = rules.chosen(part), rules.default(part)
+        if chosen == default or (chosen or default).rule not in ("base", "candidate"):
+            continue
+        tensors = [
+            tensor for tensor in _of_part(manifest, base, steps, part) if tensor.rule == (chosen or default).rule
+        ]
+        changed = [
+            checkpoint
+            for index, checkpoint in enumerate(checkpoints)
+            if any(_differs(checkpoint, base, tensor.name) for tensor in tensors if tensor.candidate != index)
+        ]
         if changed:
-            labels = ", ".join(checkpoint.label for checkpoint in changed)
-            yield (
-                f"{labels}: the {title} differs from the base's, which the result takes by default; [merge.others]"
-                f' {part} = "average" takes the mean, {part} = "base" confirms the default'
-            )
+            labels, verb = ", ".join(checkpoint.label for checkpoint in changed), "differ" + "s" * (part != "towers")
+            yield f"{labels}: the {title} {verb} from the base's, {_advice(manifest, part, chosen)}"
     for checkpoint in checkpoints if base.architecture.modality == "input_ids" else ():
         yield from _tokenizer_warnings(checkpoint, base)
 
 
-def _defaults_to_base(manifest: Manifest, base: Checkpoint, steps: Sequence[Step], part: str) -> list[str]:
-    """The parameters of a part that the result takes from the base though no setting says so."""
-    if getattr(manifest.merge.others, part) is not None:
-        return []
+def _advice(manifest: Manifest, part: NonBlockPart, chosen: ChosenRule | None) -> str:
+    """What becomes of a part that candidates changed, and how to have it otherwise."""
+    if chosen is not None:
+        use = getattr(manifest.merge.others, part)
+        source = "the base's" if chosen.candidate is None else f'candidate "{use}"\'s'
+        return f'and is left out: the result has {source}, as [merge.others] {part} = "{use}" says'
+    return (
+        f'which the result takes by default; [merge.others] {part} = "average" takes the mean, the name of a candidate'
+        f' takes its own, {part} = "base" confirms the default'
+    )
+
+
+def _of_part(
+    manifest: Manifest, base: Checkpoint, steps: Sequence[Step], part: NonBlockPart
+) -> Iterator[PlannedParameter]:
+    """The parameters of a part that no rule names."""
     num_blocks = 1 + max((step.block for step in steps if step.block is not None), default=0)
-    return [
-        tensor.name
+    return (
+        tensor
         for step in steps
         for tensor in step.parameters
-        if tensor.rule == "base"
-        and base.architecture.part_of(tensor.name) == part
+        if base.architecture.part_of(tensor.name) == part
         and match_rule(manifest.rules, tensor.name, None, num_blocks) is None
-    ]
+    )
 
 
 def _differs(checkpoint: Checkpoint, base: Checkpoint, name: str) -> bool:
     """Whether a sampled value differs, in the narrower of both dtypes."""
-    own, other = checkpoint.tensors[name], base.tensors[name]
+    own, other = checkpoint.tensors.get(name), base.tensors[name]
+    if own is None or own.shape[1:] != other.shape[1:]:  # which another line names
+        return False
     if _is_remote(checkpoint) or _is_remote(base) or (name not in checkpoint.adapted_names and own == other):
         return False
     size = min(math.prod(own.shape), math.prod(other.shape))

@@ -1,16 +1,17 @@
 """The steps of a merge, in order: stem, each block, head; and what becomes of each parameter."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from regstream.errors import ManifestError
-from regstream.manifest.rules import match_rule, rule_problems
+from regstream.manifest.rules import rule_problems
 from regstream.manifest.schema import Manifest, Rule
-from regstream.methods.method import MergeRule, Method
-from regstream.models.architecture.architecture import Architecture
+from regstream.methods.method import Method
+from regstream.models.architecture.architecture import Architecture, InputGroup
 from regstream.models.parameter import Parameter
 from regstream.plan.step import Kind, PlannedParameter, Step
+from regstream.validation.merge_rules import ChosenRule, MergeRules
 
 ParameterShapes = Mapping[str, tuple[int, ...]]
 
@@ -38,20 +39,19 @@ def make_steps(
     num_blocks = 1 + max(block for name in shapes if (block := architecture.block_of(name)) is not None)
     all_shapes = {**shapes, **copied_from_base}
     _check_rules(manifest.rules, architecture, all_shapes, num_blocks)
-    rules = _Rules(manifest, method, architecture, num_blocks)
+    rules = MergeRules(manifest, method, architecture, num_blocks)
     parameters = {name: _parameter(name, shape, architecture, stored_name) for name, shape in all_shapes.items()}
     steps: list[tuple[Kind, int | None, list[PlannedParameter]]] = []
     for kind, block in _kinds(num_blocks):
         names = (name for name in shapes if _belongs(architecture, name, kind, block, runs_towers=runs_towers))
-        found = [rules.planned(parameters[name]) for name in names]
+        found = [_planned(rules, parameters[name]) for name in names]
         if kind == "head":
-            found += [_planned(parameters[name], "base") for name in copied_from_base]
+            found += [_with_rule(parameters[name], ChosenRule("base")) for name in copied_from_base]
         if found:
             steps.append((kind, block, _in_group_order(found, architecture, block)))
     regresses = [any(p.rule == "regress" for p in found) for _, _, found in steps]
     last = len(steps) - 1 - regresses[::-1].index(True) if method.needs_calibration() and any(regresses) else -1
-    sizes = [sum(math.prod(p.shape) for p in found) * itemsize for _, _, found in steps]
-    shards = _shard_names(sizes, manifest.merge.shard_size)
+    shards = _shard_names([_num_values(found) * itemsize for _, _, found in steps], manifest.merge.shard_size)
     return tuple(
         Step(
             index=index,
@@ -64,6 +64,10 @@ def make_steps(
         )
         for index, (kind, block, found) in enumerate(steps)
     )
+
+
+def _num_values(parameters: Iterable[Parameter]) -> int:
+    return sum(math.prod(parameter.shape) for parameter in parameters)
 
 
 def _shard_names(sizes: Sequence[int], shard_size: int | None) -> list[str]:
@@ -98,16 +102,21 @@ def _parameter(
     return Parameter(name=name, block_name=block_name, stored_name=stored_name(name), shape=shape)
 
 
-def _planned(
-    parameter: Parameter,
-    rule: MergeRule,
-    group: str | None = None,
-    linear: str | None = None,
-    *,
-    transposed: bool = False,
-) -> PlannedParameter:
-    names = vars(parameter)
-    return PlannedParameter(**names, rule=rule, group=group, linear=linear, transposed=transposed)
+def _planned(rules: MergeRules, parameter: Parameter) -> PlannedParameter:
+    group = rules.group_of(parameter)
+    chosen = rules.rule_of(parameter.name, is_linear=group is not None)
+    return _with_rule(parameter, chosen, group if chosen.rule == "regress" else None)
+
+
+def _with_rule(parameter: Parameter, chosen: ChosenRule, group: InputGroup | None = None) -> PlannedParameter:
+    return PlannedParameter(
+        **vars(parameter),
+        rule=chosen.rule,
+        candidate=chosen.candidate,
+        group=None if group is None else group.name,
+        linear=None if group is None else parameter.block_name.removesuffix(".weight"),
+        transposed=group is not None and group.transposed,
+    )
 
 
 def _in_group_order(
@@ -122,41 +131,3 @@ def _check_rules(rules: Sequence[Rule], architecture: Architecture, shapes: Para
     problems = rule_problems(rules, ((name, architecture.block_of(name)) for name in shapes), num_blocks)
     if problems:
         raise ManifestError(problems)
-
-
-class _Rules:
-    """What becomes of each parameter: the first of `[[rules]]`, else `[merge.others]`, else the architecture's default
-    or the method's own rule."""
-
-    def __init__(self, manifest: Manifest, method: Method, architecture: Architecture, num_blocks: int) -> None:
-        self._manifest, self._method, self._architecture, self._num_blocks = manifest, method, architecture, num_blocks
-        self._groups = [{linear: g for g in groups for linear in g.linears} for groups in architecture.groups]
-
-    def planned(self, parameter: Parameter) -> PlannedParameter:
-        block = self._architecture.block_of(parameter.name)
-        linear = parameter.block_name.removesuffix(".weight")
-        groups = {} if block is None else self._groups[block]
-        is_linear = linear in groups and parameter.block_name.endswith(".weight")
-        rule = self._rule(parameter.name, block, is_linear=is_linear)
-        if rule != "regress":
-            return _planned(parameter, rule)
-        group = groups[linear]
-        return _planned(parameter, rule, group.name, linear, transposed=group.transposed)
-
-    def _rule(self, name: str, block: int | None, *, is_linear: bool) -> MergeRule:
-        rule = match_rule(self._manifest.rules, name, block, self._num_blocks)
-        if rule is not None:
-            # A glob such as "*" matches norms and biases too; what cannot be regressed is averaged, as without rules.
-            return "average" if rule.use == "regress" and not is_linear else rule.use
-        if block is not None:
-            return self._method.rule(is_linear=is_linear)
-        part = self._architecture.part_of(name)
-        assert part is not None
-        other = getattr(self._manifest.merge.others, part)
-        if other is not None:
-            return "average" if other == "average" else "base"
-        return (
-            self._architecture.defaults[part]
-            if self._method.needs_calibration()
-            else self._method.rule(is_linear=False)
-        )

@@ -152,7 +152,7 @@ def _sums(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, in
         "candidate's block": block,
         **_if_any("borrowed", borrowed),
         "reference": block if merge.shared is not None else _count(linears) * merge.compute_dtype.itemsize,
-        "means": _count(parameter for parameter in step.not_regressed if parameter.rule != "base") * 4,
+        "means": _count(parameter for parameter in step.not_regressed if parameter.is_mean) * 4,
         **merge.method.memory_terms([step.linear_group(group) for group in groups], tokens),
     }
     if merge.method.solves_groups_in_turn():

@@ -136,17 +136,20 @@ class OpenedMerge:
         for checkpoint, *tied in self.ties if step.index == 0 else ():
             yield [checkpoint.tensors[name] for name in tied]
         is_loaded = bool(step.regressed or (step.writes_hidden_states and "own" in self.method.prefixes()))
-        names = [tensor.name for tensor in step.parameters if is_loaded or tensor.rule != "base"]
-        if is_loaded and "own" in self.method.prefixes():
-            names += [parameter.name for parameter in step.borrowed]
+        borrows = is_loaded and "own" in self.method.prefixes()
+        borrowed = [parameter.name for parameter in step.borrowed] if borrows else []
+        names = [tensor.name for tensor in step.parameters] + borrowed
         of_base = [tensor.name for tensor in step.parameters if tensor.rule in ("base", "combine")]
         is_cached = bool(step.regressed) or not is_loaded
-        for index in range(num_passes):
+        for number in range(num_passes):
             cached: set[tuple[TensorReader, str]] = set()
-            reads: list[tuple[Checkpoint, list[str]]] = [(c.checkpoint, names) for c in self.candidates]
+            reads = [
+                (c.checkpoint, names if is_loaded else [p.name for p in step.parameters if p.is_taken_from(index)])
+                for index, c in enumerate(self.candidates)
+            ]
             if self.shared is not None and step.regressed:
                 reads.insert(0, (self.shared, names))
-            reads += [(self.base, of_base)] if index == num_passes - 1 else []
+            reads += [(self.base, of_base)] if number == num_passes - 1 else []
             for checkpoint, read in reads:
                 for reader, stored in checkpoint.readers_of(read):
                     yield [reader.tensors[name] for name in stored if (reader, name) not in cached]

@@ -20,6 +20,7 @@ from regstream.manifest.schema import Manifest
 from regstream.methods import make_method
 from regstream.methods.method import Method
 from regstream.models.derivation.derive import derive_architecture
+from regstream.plan.architecture_summary import summarize_architecture
 from regstream.plan.calibration_sets import load_calibration_sets
 from regstream.plan.compute_dtype import choose_compute_dtype
 from regstream.plan.device import choose_device
@@ -62,8 +63,10 @@ def make_plan(
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     runs_towers = any(rows is not None and rows.records_arguments for rows in sets)
     steps = _steps(manifest, method, base, inputs, result_dtype, runs_towers=runs_towers)
+    found = summarize_architecture(base.architecture, steps, regresses=method.needs_calibration())
+    warnings.extend(found.warnings(), in_plan=True)
     warnings.extend(unused_settings(manifest, base.architecture, chosen.type, steps, tuple(inputs.model.shapes)))
-    warnings.extend(merge_warnings(discarded_changes(manifest, base, opened, steps), labels))
+    warnings.extend(merge_warnings(discarded_changes(manifest, method, base, opened, steps), labels))
     return Plan(
         manifest=manifest,
         method=method,
@@ -157,15 +160,15 @@ class _Warnings:
         self.lines: list[str] = []
         self._listener = listener
 
-    def add(self, line: str) -> None:
-        """Give one warning."""
+    def add(self, line: str, *, in_plan: bool = False) -> None:
+        """Give one warning; `in_plan` says that a plan shows it anyway."""
         self.lines.append(line)
-        self._listener(Warned(message=line))
+        self._listener(Warned(message=line, in_plan=in_plan))
 
-    def extend(self, lines: Iterable[str]) -> None:
+    def extend(self, lines: Iterable[str], *, in_plan: bool = False) -> None:
         """Give several."""
         for line in lines:
-            self.add(line)
+            self.add(line, in_plan=in_plan)
 
     @contextmanager
     def merged(self, labels: Sequence[str]) -> Iterator[Callable[[str], None]]:

@@ -14,6 +14,7 @@ class PlannedParameter(Parameter):
     """A parameter of the result, and what becomes of it. `group` and `linear` are set where it is regressed."""
 
     rule: MergeRule
+    candidate: int | None = None  # with the rule "candidate": the index of the one whose tensor it is
     group: str | None = None
     linear: str | None = None
     transposed: bool = False  # stored as (in, out)
@@ -23,6 +24,15 @@ class PlannedParameter(Parameter):
         """(out, in) features of a linear's weight, however it is stored."""
         rows, columns = self.shape
         return (columns, rows) if self.transposed else (rows, columns)
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether its value follows from the candidates' mean."""
+        return self.rule in ("average", "combine")
+
+    def is_taken_from(self, candidate: int) -> bool:
+        """Whether its value follows from the tensor of the candidate of an index."""
+        return self.rule == "regress" or self.is_mean or self.candidate == candidate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,5 +88,5 @@ class Step:
 
     @property
     def not_regressed(self) -> tuple[PlannedParameter, ...]:
-        """Parameters that are averaged, copied from the base, or combined by the method's formula."""
+        """Parameters that are averaged, copied from one checkpoint, or combined by the method's formula."""
         return tuple(parameter for parameter in self.parameters if parameter.group is None)

@@ -56,6 +56,7 @@ _OTHERS: dict[str, _Reason] = {
     "embeddings": lambda c: "the model has none outside its blocks" if c.lacks("embeddings") else None,
     "final_norm": lambda c: "the model has none" if c.lacks("final_norm") else None,
     "head": lambda c: "the model has none of its own" if c.lacks("head") else None,
+    "towers": lambda c: "the model has none" if c.lacks("towers") else None,
     "vocabulary": lambda c: "the model reads images" if c.reads_images else None,
 }
 _RESOURCES: dict[str, _Reason] = {

@@ -1,10 +1,11 @@
-"""What is not regressed: means, the base's own, or a method's combination of both, a chunk of a tensor at a time."""
+"""What is not regressed: means, tensors of one checkpoint, or a method's combination of both, chunk by chunk."""
 
 import math
 
 import torch
 from torch import Tensor
 
+from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.mean import CHUNK_VALUES, read_mean
 from regstream.plan.step import PlannedParameter
 from regstream.runtime.step_context import StepContext
@@ -21,20 +22,21 @@ def combine_parameter(
         length = min(CHUNK_VALUES, size - start)
         with profiler.region("reading"):
             if parameter.rule == "base":
-                values = _read_base(parameter, context, start, length)
+                values = _read(plan.base, parameter, start, length)
+            elif parameter.candidate is not None:
+                values = _read(checkpoints[parameter.candidate], parameter, start, length)
             elif mean is not None:
                 values = mean.view(-1)[start : start + length].cpu()
             else:
                 values = read_mean(checkpoints, parameter.name, start, length, plan.shares)
             if parameter.rule == "combine":
-                values = plan.method.combine(
-                    values, _read_base(parameter, context, start, length), len(plan.candidates)
-                )
+                base = _read(plan.base, parameter, start, length)
+                values = plan.method.combine(values, base, len(plan.candidates))
         with profiler.region("writing", num_bytes=length * plan.output_dtype.itemsize):
             writer.write(parameter.stored_name, values)
 
 
-def _read_base(parameter: PlannedParameter, context: StepContext, start: int, length: int) -> Tensor:
+def _read(checkpoint: Checkpoint, parameter: PlannedParameter, start: int, length: int) -> Tensor:
     values = torch.empty(length, dtype=torch.float32)
-    context.plan.base.read_range(parameter.name, start, values)
+    checkpoint.read_range(parameter.name, start, values)
     return values

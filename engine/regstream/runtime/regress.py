@@ -29,9 +29,7 @@ def regress(step: Step, context: StepContext, writer: ShardWriter) -> tuple[Solv
     """
     plan = context.plan
     means = {
-        p.name: torch.zeros(p.shape, dtype=torch.float32, device=plan.device)
-        for p in step.not_regressed
-        if p.rule != "base"
+        p.name: torch.zeros(p.shape, dtype=torch.float32, device=plan.device) for p in step.not_regressed if p.is_mean
     }
     solved: dict[str, Tensor] = {}
     reports: list[SolveReport] = []

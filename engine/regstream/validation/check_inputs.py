@@ -1,7 +1,7 @@
 """Checks base and candidates against one model, and collects what they hold beyond it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial, reduce
 
@@ -13,13 +13,16 @@ from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.header import FLOAT_DTYPES
 from regstream.errors import label_boundary
 from regstream.manifest.schema import Manifest, NonBlockParameters
+from regstream.methods import make_method
 from regstream.models.layered_model import LayeredModel
 from regstream.validation.adapter_effect import adapter_warnings
 from regstream.validation.auxiliary_files import check_auxiliary_files, config_warnings
+from regstream.validation.buffers import settle_stored_buffers
+from regstream.validation.class_labels import label_warnings
 from regstream.validation.compatibility import check_adapter, check_base, check_candidate
 from regstream.validation.configs import ConfigComparison
 from regstream.validation.duplicates import duplicate_weights
-from regstream.validation.left_out_matrices import left_out_matrices
+from regstream.validation.merge_rules import MergeRules
 from regstream.validation.summaries import summarize_names
 from regstream.validation.ties import Tie, check_adapted_ties, check_tie, is_local, resolve_ties, untie
 from regstream.validation.unexpected_tensors import UnexpectedTensors, classify_unexpected, refuse_unusable
@@ -48,6 +51,7 @@ class _InputChecks:
     model: LayeredModel
     configs: ConfigComparison
     others: NonBlockParameters
+    rules: MergeRules
     warn: Warn
     ignored: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     checked: set[int] = field(default_factory=set)
@@ -66,15 +70,16 @@ class _InputChecks:
         self.warn_each(check_auxiliary_files(base.label, base.folder, base.source.list_files(base.folder)))
         return base.add_outside_tensors((*unexpected.prediction_layers, *map(base.stored_name, sorted(base_only))))
 
-    def check_candidate(self, candidate: Checkpoint) -> None:
+    def check_candidate(self, index: int, candidate: Checkpoint, base_only: Collection[str]) -> None:
         plain = candidate.model if isinstance(candidate, AdaptedCheckpoint) else candidate
         is_new = id(plain) not in self.checked
         if is_new:
             refuse_unusable(plain, self.model)
         self.warn_each(self.configs.check(candidate))
-        self.configs.check_untied_weights(candidate)
+        unread = self.rules.unread(self.model.shapes, index)
+        self.configs.check_untied_weights(candidate, unread)
         check_adapted_ties(candidate, self.model.tied)
-        lines = check_candidate(candidate, self.base, self.model.shapes, self.others)
+        lines = check_candidate(candidate, self.base, self.model.shapes, self.others, unread)
         if is_new:
             self._report(plain, classify_unexpected(plain, self.model))
         if isinstance(candidate, AdaptedCheckpoint):
@@ -82,6 +87,8 @@ class _InputChecks:
             lines = [*candidate.notes, *adapter_warnings(candidate, self.model), *lines]
             self._ignore(candidate, [*candidate.adapter.ignored_names, *candidate.adapter.duplicates])
         self.warn_each(lines)
+        if lacking := candidate.missing_optional(base_only):
+            self.warn(f"{candidate.label}: lacks {summarize_names(sorted(lacking))}; the result takes the base's")
 
     def _report(self, checkpoint: Checkpoint, unexpected: UnexpectedTensors, *, of_base: bool = False) -> None:
         self.checked.add(id(checkpoint))
@@ -115,23 +122,21 @@ def check_inputs(
         model = untie(base, candidates, model, make)
     configs = ConfigComparison(base, model)
     configs.check_untied_weights(base)
-    ties = tuple(resolve_ties(base, candidates, model, make))
+    method = make_method(manifest.merge.method, manifest.merge.options)
+    rules = MergeRules(manifest, method, model.architecture, len(model.blocks))
+    unread = [rules.unread(model.shapes, index) for index in range(len(candidates))]
+    ties = tuple(resolve_ties(base, candidates, model, make, unread))
     model.drop_parameters(base.missing_optional(model.shapes))
-    checks = _InputChecks(base, model, configs, manifest.merge.others, warn)
-    base_only = {
-        name for c in candidates if c.architecture is base.architecture for name in c.missing_optional(model.shapes)
-    }
+    checks = _InputChecks(base, model, configs, manifest.merge.others, rules, warn)
+    checks.warn_each(settle_stored_buffers(base, model))
+    base_only = _missing_optional(base, candidates, model, unread)
     copied_from_base = checks.check_base(base_only)
     model.drop_parameters(base_only)
-    if manifest.merge.regresses:
-        checks.warn_each(left_out_matrices(model))
-    for candidate in candidates:
-        checks.check_candidate(candidate)
-        if lacking := candidate.missing_optional(base_only):
-            warn(f"{candidate.label}: lacks {summarize_names(sorted(lacking))}; the result takes the base's")
+    for index, candidate in enumerate(candidates):
+        checks.check_candidate(index, candidate, base_only)
     for tie in filter(is_local, ties):
         check_tie(tie)
-    checks.warn_each(duplicate_weights(base, candidates, list(model.shapes)))
+    checks.warn_each(_comparisons(base, candidates, model, rules, unread))
     return ValidatedInputs(
         model=model,
         exact_dtype=_exact_dtype(model, base, candidates),
@@ -139,6 +144,35 @@ def check_inputs(
         ignored=dict(checks.ignored),
         ties=tuple(tie for tie in ties if not is_local(tie)),
     )
+
+
+def _missing_optional(
+    base: Checkpoint, candidates: Sequence[Checkpoint], model: LayeredModel, unread: Sequence[Collection[str]]
+) -> set[str]:
+    """The optional parameters that a candidate lacks from which the result would take them."""
+    return {
+        name
+        for candidate, names in zip(candidates, unread, strict=True)
+        if candidate.architecture is base.architecture
+        for name in candidate.missing_optional(model.shapes.keys() - set(names))
+    }
+
+
+def _comparisons(
+    base: Checkpoint,
+    candidates: Sequence[Checkpoint],
+    model: LayeredModel,
+    rules: MergeRules,
+    unread: Sequence[Collection[str]],
+) -> Iterator[str]:
+    """Lines about equal weights, and about the classes of a classifier whose head is averaged."""
+    read_of_all = [name for name in model.shapes if not any(name in names for names in unread)]
+    yield from duplicate_weights(base, candidates, read_of_all)
+    names = [name for name in model.shapes if model.architecture.part_of(name) == "head"]
+    averaged = [name for name in names if rules.rule_of(name).rule in ("average", "combine")]
+    is_classifier = model.architecture.model_class.endswith("Classification")
+    if averaged and is_classifier:
+        yield from label_warnings(base, candidates, summarize_names(averaged))
 
 
 def output_dtype(manifest: Manifest, base: Checkpoint, inputs: ValidatedInputs, warn: Warn) -> torch.dtype:

@@ -1,12 +1,14 @@
 """Refuses base and candidates that differ in architecture, tensors or shapes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.header import FLOAT_DTYPES
 from regstream.errors import InputError
 from regstream.manifest.schema import NonBlockParameters
+from regstream.models.config.model_sizes import vocab_size
 from regstream.models.layered_model import LayeredModel
 from regstream.validation.unexpected_tensors import UnexpectedTensors, classify_unexpected, refuse_unusable
 
@@ -23,27 +25,72 @@ def check_base(base: Checkpoint, model: LayeredModel) -> UnexpectedTensors:
 
 
 def check_candidate(
-    candidate: Checkpoint, base: Checkpoint, shapes: Mapping[str, tuple[int, ...]], others: NonBlockParameters
+    candidate: Checkpoint,
+    base: Checkpoint,
+    shapes: Mapping[str, tuple[int, ...]],
+    others: NonBlockParameters,
+    unread: Mapping[str, str] = MappingProxyType({}),
 ) -> list[str]:
     """Check a candidate's tensors against the base's `shapes`. Returns a warning for each tensor with ignored rows.
+
+    Those in `unread`, with whose tensor the result has instead, may be missing or of another shape: a warning each.
 
     Raises:
         InputError: a tensor is missing or of another shape, or the vocabulary has another size.
     """
-    is_text = base.architecture.modality == "input_ids"
-    vocabulary = {
-        name for name in base.tensors if is_text and base.architecture.part_of(name) in ("embeddings", "head")
-    }
-    expected = dict(shapes)
+    read = {name: shape for name, shape in shapes.items() if name not in unread}
+    expected = dict(read)
     for name, shape in shapes.items():
-        if name in vocabulary and name in candidate.tensors:
-            expected[name] = _expected_rows(candidate, name, shape, others)
-    _check_shapes(candidate, expected, shapes)
-    return [
+        if _has_vocabulary(base, name, shape) and name in candidate.tensors:
+            if name in read:
+                expected[name] = _expected_rows(candidate, name, shape, others)
+            elif candidate.tensors[name].shape[0] > shape[0]:
+                _expected_rows(candidate, name, shape, others)
+    _check_parts(candidate, base, expected)
+    _check_shapes(candidate, expected, read)
+    left_out = [
         f"{candidate.label}: tensor {name}: rows {shape[0]:,} to {expected[name][0] - 1:,} of vocabulary are left out"
-        for name, shape in shapes.items()
+        for name, shape in read.items()
         if expected[name] != shape
     ]
+    return [*left_out, *_unread_lines(candidate, shapes, unread)]
+
+
+def _has_vocabulary(base: Checkpoint, name: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor's rows are tokens, as those of the embeddings and of a language model's head are."""
+    if base.architecture.modality != "input_ids":
+        return False
+    part = base.architecture.part_of(name)
+    return part == "embeddings" or (part == "head" and shape[:1] == (vocab_size(base.model_config),))
+
+
+def _unread_lines(
+    candidate: Checkpoint, shapes: Mapping[str, tuple[int, ...]], unread: Mapping[str, str]
+) -> Iterator[str]:
+    """A line for each tensor of the model that a candidate lacks or has in another shape, and that is not read."""
+    for name, source in unread.items():
+        if name not in shapes:
+            continue
+        own, shape = candidate.tensors.get(name), shapes[name]
+        if own is None:
+            yield f"{candidate.label}: lacks {name}; the result has {source}"
+        elif own.shape != shape:
+            sizes = f"has shape {list(own.shape)}, the base's {list(shape)}"
+            yield f"{candidate.label}: left out: tensor {name} {sizes}; the result has {source}"
+
+
+def _check_parts(candidate: Checkpoint, base: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse what a candidate lacks, or has in another shape, of a part that may be taken from another checkpoint."""
+    for name, shape in expected.items():
+        part, own = base.architecture.part_of(name), candidate.tensors.get(name)
+        if part not in ("final_norm", "head", "towers") or (own is not None and own.shape == shape):
+            continue
+        missing = f"{candidate.label}: {candidate.folder}: tensor {name} is missing"
+        found = missing if own is None else f"{candidate.describe(name)} has shape {list(own.shape)}"
+        raise InputError(
+            f"{found}, expected {list(shape)} as in the base, whose class and config the result has;"
+            f' [merge.others] {part} = "base", or the name of a candidate that has it so, takes it from one checkpoint'
+        )
 
 
 def check_adapter(candidate: AdaptedCheckpoint, model: LayeredModel) -> None:

@@ -89,14 +89,14 @@ class ConfigComparison:
         names = ", ".join(key for key in keys if not _IGNORED_KEYS.fullmatch(key))
         return [f"{candidate.label}: {CONFIG}: keys that differ and change nothing here: {names}"] if names else []
 
-    def check_untied_weights(self, checkpoint: Checkpoint) -> None:
-        """Check that a checkpoint holds its head, unless its config ties it.
+    def check_untied_weights(self, checkpoint: Checkpoint, unread: Collection[str] = ()) -> None:
+        """Check that a checkpoint holds its head, unless its config ties it or its head is in `unread`.
 
         Raises:
             InputError: it does not, and transformers would initialise the head at random.
         """
         tied: Any = getattr(type(self._model.model), "_tied_weights_keys", None) or {}
-        for name in self._model.shapes.keys() & set(tied):
+        for name in (self._model.shapes.keys() & set(tied)) - set(unread):
             if name not in checkpoint.tensors:
                 key = "tie_word_embeddings"
                 value = json.dumps(checkpoint.config[key]) if key in checkpoint.config else "absent, which is false"

@@ -4,7 +4,7 @@ A file may hold a head of its own although the config ties it; some libraries lo
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -57,19 +57,27 @@ def untie(base: Checkpoint, candidates: Sequence[Checkpoint], model: LayeredMode
 
 
 def resolve_ties(
-    base: Checkpoint, candidates: Sequence[Checkpoint], model: LayeredModel, make: MakeModel
+    base: Checkpoint,
+    candidates: Sequence[Checkpoint],
+    model: LayeredModel,
+    make: MakeModel,
+    unread: Sequence[Collection[str]],
 ) -> Iterator[Tie]:
     """Check that base and candidates agree on ties. Yields the pairs that `check_tie` must compare.
+
+    `unread` are names of tensors that are not read from each candidate: whether they are tied is no matter.
 
     Raises:
         InputError: a candidate ties the head and the base does not, or a file lacks a head that its config unties.
     """
     tied: Mapping[str, str] = model.tied
-    for checkpoint in (base, *candidates):
+    for checkpoint, ignored in zip((base, *candidates), ((), *unread), strict=True):
         only_here = not model.tied and _is_tied(checkpoint)
         if only_here and not tied:
             tied = make(tied=True).tied
         for name, source in tied.items() if model.tied or only_here else ():
+            if only_here and name in ignored:
+                continue
             if name in checkpoint.tensors and source in checkpoint.tensors:
                 yield Tie(checkpoint, name, source)
             elif only_here:

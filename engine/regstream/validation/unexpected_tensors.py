@@ -157,7 +157,7 @@ class _Rules:
     def reason_to_ignore(self, name: str, own: str, spec: TensorSpec) -> str | None:
         """Why a merge can go without a tensor that is no parameter but known."""
         is_buffer = any(pattern.search(name) and len(spec.shape) >= fewest for pattern, fewest in _BUFFERS)
-        if is_buffer or own in self._model.buffers:
+        if is_buffer or own in self._model.buffers or own in self._model.stored_buffers:
             return _BUFFER_REASON
         if any(pattern.search(own) for pattern in self._ignored):
             return f"{type(self._model.model).__name__} ignores it"

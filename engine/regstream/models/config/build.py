@@ -55,10 +55,16 @@ def _with_sub_configs(config: PreTrainedConfig) -> Iterator[PreTrainedConfig]:
             yield from _with_sub_configs(value)
 
 
+def tagged_float(content: Mapping[str, Any]) -> float | None:
+    """The number that transformers wrote as a table, since JSON has none for it; None for any other table."""
+    name = content.get(_FLOAT_TAG) if content.keys() == {_FLOAT_TAG} else None
+    return _FLOATS.get(name) if isinstance(name, str) else None
+
+
 def _normalize(content: Any) -> Any:
     if isinstance(content, Mapping):
-        if content.keys() == {_FLOAT_TAG} and content[_FLOAT_TAG] in tuple(_FLOATS):
-            return _FLOATS[content[_FLOAT_TAG]]
+        if (number := tagged_float(content)) is not None:
+            return number
         return {key: _normalize(_replace_spelling(key, value)) for key, value in content.items()}
     return [_normalize(value) for value in content] if isinstance(content, list) else content
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from regstream.models.config.build import tagged_float
+
 #: Names of the same activation function, up to rounding.
 _SAME_ACTIVATIONS = (
     {"silu", "swish"},
@@ -138,6 +140,8 @@ def _rope_leaves(table: Mapping[str, Any], defaults: Mapping[str, Any] = _ROPE_D
 def _normalize(key: str, value: Any) -> Any:
     """A value for comparisons, the same for all spellings."""
     if isinstance(value, Mapping):
+        if (number := tagged_float(value)) is not None:
+            return _normalize(key, number)
         return {str(name): _normalize(str(name), entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_normalize(key, entry) for entry in value]

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from regstream.models.architecture.architecture import NonBlockPart
 from regstream.models.derivation.trace import Trace, is_linear
+from regstream.models.stored_buffers import stored_buffers
 
 
 def find_parts(model: PreTrainedModel, blocks: str, trace: Trace) -> dict[NonBlockPart, tuple[str, ...]]:
@@ -17,7 +18,8 @@ def find_parts(model: PreTrainedModel, blocks: str, trace: Trace) -> dict[NonBlo
     of; else of the towers, which are for other inputs. A linear that is tied to a parameter is a head.
     """
     calls = trace.members[blocks]
-    outside = {name: p for name, p in model.named_parameters() if not name.startswith(f"{blocks}.")}
+    named = {**dict(model.named_parameters()), **stored_buffers(model)}
+    outside = {name: tensor for name, tensor in named.items() if not name.startswith(f"{blocks}.")}
     first_use = {name: trace.uses[name][0] for name in outside if trace.uses.get(name)}
     parts: dict[str, NonBlockPart] = {name: "embeddings" for name, time in first_use.items() if time < calls[-1].ended}
     part: NonBlockPart = "final_norm"
