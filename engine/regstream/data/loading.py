@@ -113,11 +113,10 @@ def load_calibration(
     check_token_ids(path, located_ids, config, have_images=rows is not None)
     if rows is not None:
         return rows
-    longest = max(len(ids) for _, ids in located_ids)
-    if reason := reason_to_run_alone(architecture, config, longest):
+    reason = reason_to_run_alone(architecture, config, max(len(ids) for _, ids in located_ids))
+    if reason is not None:
         warnings.of_batch_rows(reason)
-        batch_policy = BatchPolicy(1)
-    return TokenRows([ids for _, ids in located_ids], batch_policy)
+    return TokenRows([ids for _, ids in located_ids], batch_policy if reason is None else BatchPolicy(1))
 
 
 def _indices(num_rows: int, calibration: Calibration, seed: int, warnings: RowWarnings) -> list[int]:

@@ -41,6 +41,7 @@ def make_steps(
     _check_rules(manifest.rules, architecture, all_shapes, num_blocks)
     rules = MergeRules(manifest, method, architecture, num_blocks)
     parameters = {name: _parameter(name, shape, architecture, stored_name) for name, shape in all_shapes.items()}
+    borrowed = tuple(parameters[name] for name in architecture.call.borrowed)
     steps: list[tuple[Kind, int | None, list[PlannedParameter]]] = []
     for kind, block in _kinds(num_blocks):
         names = (name for name in shapes if _belongs(architecture, name, kind, block, runs_towers=runs_towers))
@@ -60,7 +61,7 @@ def make_steps(
             parameters=tuple(found),
             shard=shards[index],
             writes_hidden_states=index < last,
-            borrowed=tuple(parameters[name] for name in architecture.call.borrowed) if kind == "block" else (),
+            borrowed=borrowed if kind == "block" else (),
         )
         for index, (kind, block, found) in enumerate(steps)
     )
