@@ -1,4 +1,4 @@
-"""What it takes to derive an architecture from a config; as a command, of one shape: `python -m bench.derivation SHAPE`."""
+"""What it takes to derive an architecture from a config; as a command, of one: `python -m bench.derivation SHAPE`."""
 
 import sys
 import time
