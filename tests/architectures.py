@@ -1,6 +1,39 @@
-"""[architecture] tables for the checkpoints of architectures that are not known."""
+"""Architectures that small configs give, and [architecture] tables that say in full what is derived without them."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from transformers import CLIPVisionConfig, LlamaConfig, PreTrainedConfig
 
 import checkpoints
+from regstream.models.architecture.architecture import Architecture
+from regstream.models.architecture.nested_models import NestedModel
+from regstream.models.derivation.derive import derive_architecture
+
+_SMALL: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2}
+
+
+def derived(config: PreTrainedConfig, part: NestedModel | None = None) -> Architecture:
+    """The architecture of the model with this config, or of a part of it."""
+    return _derived(config.to_json_string(use_diff=False), part)
+
+
+@cache
+def _derived(content: str, part: NestedModel | None) -> Architecture:
+    return derive_architecture(json.loads(content), Path("config.json"), part=part)
+
+
+def llama(layers: int = 1) -> Architecture:
+    """That of a small Llama."""
+    return derived(LlamaConfig(**_SMALL, num_hidden_layers=layers, vocab_size=checkpoints.VOCABULARY))
+
+
+def clip_vision(image_size: int = checkpoints.IMAGE_SIZE, patch_size: int = checkpoints.PATCH_SIZE) -> Architecture:
+    """That of a small CLIP vision encoder."""
+    return derived(CLIPVisionConfig(**_SMALL, num_hidden_layers=1, image_size=image_size, patch_size=patch_size))
+
 
 TABLES: dict[checkpoints.Family, str] = {
     "olmo2": """

@@ -182,4 +182,6 @@ def _check_averaged(model: TinyModel, index: int, block: nn.Module, regressed: I
 
 
 def _storage(tensor: Tensor) -> int:
+    if torch._C._functorch.is_batchedtensor(tensor):  # of a mask that `vmap` makes: no weight
+        return 0
     return tensor.untyped_storage().data_ptr()

@@ -11,7 +11,6 @@ from torch import Tensor
 
 import checkpoints
 import reference
-from architectures import TABLES
 from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.schema import Manifest
 from regstream.plan.plan import Plan
@@ -64,6 +63,7 @@ def make_merge(
     candidates: int = 3,
     merge: Mapping[str, Any] | None = None,
     rules: str = "",
+    architecture: str = "",
     candidate: Callable[[int], str] = lambda index: "",
     calibration: str = "batch_rows = 4",
     resources: str | None = None,
@@ -72,12 +72,13 @@ def make_merge(
 ) -> Merge:
     """Write checkpoints, calibration sets and `manifest.toml` into `folder`.
 
-    `merge` holds further keys of [merge]; `candidate(i)`, `calibration`, `rules` and `resources` are further TOML.
+    `merge` holds further keys of [merge]; `candidate(i)`, `calibration`, `rules`, `architecture` and
+    `resources` are further TOML.
     """
     folders = checkpoints.make_family(folder, family, candidates=candidates, **options)
     keys = {"method": "regmean++", "base": _relative(folders.base, folder), "output": "merged"} | dict(merge or {})
     text = "[merge]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in keys.items()) + rules
-    text += TABLES.get(family, "")
+    text += architecture
     all_rows = []
     for index, path in enumerate(folders.candidates):
         source, rows = _calibration(folder, family, index, num_rows)

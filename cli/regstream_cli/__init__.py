@@ -11,6 +11,7 @@ progress_lines.py: one log line per step
 interrupt.py: Ctrl-C and SIGTERM
 error_reporting.py: exceptions to messages and exit codes
 streams.py: stdout for data, stderr for messages
+architecture_lines.py: what was found in a model, for people
 tables.py: tables for people
 logging_setup.py: silences library logs
 """

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from regstream import api
 from regstream.errors import ManifestError
 from regstream.manifest.read_manifest import parse_manifest
 from regstream.manifest.references import rebase_reference
@@ -51,10 +52,10 @@ def init(
 ) -> None:
     """Write a first manifest.
 
-    The manifest can be run as it is; comments show every other key with its default. A MODEL or ADAPTER is a folder or
-    a hub id, "org/name" or "org/name@revision". A colon separates the two, so write a colon in a path twice
-    ("runs/12::30"). NAME=:ADAPTER is an adapter on the base. Give folders relative to the current folder; the manifest
-    has them relative to FILE.
+    The manifest can be run as it is; comments show every other key with its default. A base that cannot be merged, as
+    its config tells, is refused at once. A MODEL or ADAPTER is a folder or a hub id, "org/name" or "org/name@revision".
+    A colon separates the two, so write a colon in a path twice ("runs/12::30"). NAME=:ADAPTER is an adapter on the
+    base. Give folders relative to the current folder; the manifest has them relative to FILE.
 
     \b
     Example:
@@ -66,10 +67,15 @@ def init(
     try:
         folder = Path.cwd() if file is None else file.absolute().parent
         candidates = _rebase(candidates, calibration, folder)
-        text = manifest_template(rebase_reference(base, Path.cwd(), folder, may_be_hub=True), candidates)
+        rebased = rebase_reference(base, Path.cwd(), folder, may_be_hub=True)
+        text = manifest_template(rebased, candidates)
     except ValueError as error:
         raise ManifestError(f"a manifest cannot express this: {error}") from error
-    parse_manifest(text, str(file or _STDOUT_NAME))
+    manifest = parse_manifest(text, str(file or _STDOUT_NAME))
+    found = api.check_base(manifest.merge.base)
+    if found is not None:
+        offered = [key for key, has in {"towers": found.has_towers, "images": found.reads_images}.items() if has]
+        text = manifest_template(rebased, candidates, offered)
     if file is not None:
         _write(file, text)
     if as_json:
@@ -77,6 +83,8 @@ def init(
     else:
         with stdout_boundary():
             click.echo(text if file is None else file, nl=file is not None)
+    if found is not None and found.note:
+        write_message(f"warning: {found.note}")
     if not all_have_calibration(candidates):
         write_message(
             'the method is "average"; for "regmean++", set it and fill in [candidates.calibration] for every candidate'

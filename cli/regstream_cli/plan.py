@@ -1,5 +1,6 @@
 """`regstream plan`: the steps of a merge, and the memory, disk and transfers that they need."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,7 @@ import click
 
 from regstream import api
 from regstream.errors import BudgetError, RegstreamError
+from regstream.events import Event, Listener, Warned
 from regstream.manifest.read_manifest import read_manifest
 from regstream_cli.observers import observe_progress
 from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 def plan(path: Path, device: str | None, as_json: bool) -> None:
     """Show the steps of a merge, and what they need.
 
-    Shows for each step of MANIFEST's merge how much it reads, writes and holds in memory, and whether all steps fit.
+    Shows what was found in the model and what becomes of it, then for each step of MANIFEST's merge how much it reads,
+    writes and holds in memory, and whether all steps fit.
     Reads configs, headers and calibration sets, and at most samples of the weights. Writes nothing, except that small
     files of models on the hub go into the hub's cache. Exits with code 3 if memory or disk do not suffice, and with 4
     if the output folder cannot be written to or holds files that are not a run's.
@@ -34,6 +37,7 @@ def plan(path: Path, device: str | None, as_json: bool) -> None:
     Example:
       regstream plan merge.toml
       regstream plan merge.toml --json | jq .disk_bytes
+      regstream plan merge.toml --json | jq .architecture.not_regressed
     """
     show_plan(path, device, as_json=as_json)
 
@@ -48,7 +52,7 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
     manifest = read_manifest(path)
     with observe_progress() as listener:
         # A plan can be for a device that this machine does not have.
-        merge_plan = api.plan(manifest, device=device, for_this_machine=False, listener=listener)
+        merge_plan = api.plan(manifest, device=device, for_this_machine=False, listener=_without_own_lines(listener))
     refusal = None
     try:
         api.check(merge_plan)
@@ -57,15 +61,29 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
     if as_json:
         write_json(_record(merge_plan, refusal))
     else:
+        from regstream_cli.architecture_lines import architecture_lines
         from regstream_cli.tables import plan_summary, plan_table
 
         console = stdout_console()
         with stdout_boundary():
+            for line in architecture_lines(merge_plan.architecture):
+                console.print(line, soft_wrap=not console.is_terminal)
+            console.print()
             console.print(plan_table(merge_plan))
             for line in plan_summary(merge_plan, fits=not isinstance(refusal, BudgetError)):
                 console.print(line, soft_wrap=not console.is_terminal)
     if refusal is not None:
         raise refusal
+
+
+def _without_own_lines(listener: Listener) -> Listener:
+    """A listener that leaves out what the plan itself shows."""
+
+    def listen(event: Event) -> None:
+        if not (isinstance(event, Warned) and event.in_plan):
+            listener(event)
+
+    return listen
 
 
 def _record(merge_plan: "Plan", refusal: RegstreamError | None) -> dict[str, Any]:
@@ -74,6 +92,7 @@ def _record(merge_plan: "Plan", refusal: RegstreamError | None) -> dict[str, Any
         "method": merge_plan.method.name,
         "device": str(merge_plan.device),
         "candidates": [candidate.name for candidate in merge_plan.candidates],
+        "architecture": asdict(merge_plan.architecture),
         "steps": [_step_record(merge_plan, step) for step in merge_plan.steps],
         "widest": merge_plan.peak_step.name,
         "runtime_bytes": merge_plan.runtime_bytes,

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from regstream.device.garbage_collector import importing
 from regstream.events import Listener, RunFinished, ignore_event
 from regstream.manifest.read_manifest import read_manifest
+from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Manifest
 from regstream.manifest.value_types import is_device
 from regstream.output.record import is_published, published_identity
@@ -32,11 +33,15 @@ from regstream.output.unchanged_result import is_unchanged
 from regstream.storage.journal import Journal
 
 if TYPE_CHECKING:
+    from regstream.checkpoint.base_check import BaseCheck
     from regstream.evaluate.evaluation import Evaluation
     from regstream.evaluate.representation_bias import RepresentationBias
     from regstream.hub.upload import UploadResult
     from regstream.output.verify import Verification
     from regstream.plan.plan import Plan
+
+#: The config of a model, and that of an adapter, which is no base.
+_CONFIGS = ("config.json", "adapter_config.json")
 
 
 def load_manifest(path: str | PathLike[str]) -> Manifest:
@@ -46,6 +51,20 @@ def load_manifest(path: str | PathLike[str]) -> Manifest:
         ManifestError: one line for every error in it.
     """
     return read_manifest(path)
+
+
+def check_base(base: ModelRef) -> "BaseCheck | None":
+    """Check by its config alone whether a base can be merged; None for a folder without one. Reads no weights.
+
+    Raises:
+        InputError: it cannot; `plan` would refuse it too.
+    """
+    if base.folder is not None and not any((base.folder / name).exists() for name in _CONFIGS):
+        return None
+    with importing():
+        from regstream.checkpoint.base_check import check_base_config
+
+    return check_base_config(base)
 
 
 def plan(

@@ -65,9 +65,10 @@ class StepCommitted:
 
 @dataclass(frozen=True, kw_only=True)
 class Warned:
-    """A problem that does not stop the work."""
+    """A problem that does not stop the work. `in_plan`: a plan shows it as one of its own lines."""
 
     message: str
+    in_plan: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

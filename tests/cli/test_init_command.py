@@ -14,14 +14,14 @@ from typing import Any, get_args
 import pytest
 from click.testing import Result
 from pydantic import BaseModel
-from regstream.models.families.family import LANGUAGE_MODEL_POLICY
 
-from regstream.manifest.architecture import Architecture
+from regstream.manifest.architecture import ArchitectureTable
 from regstream.manifest.canonical import canonical_config
 from regstream.manifest.method_options import fields_of
 from regstream.manifest.read_manifest import parse_manifest, read_manifest
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Manifest
+from regstream.models.architecture.default_policy import LANGUAGE_MODEL_POLICY
 
 Invoke = Callable[..., Result]
 
@@ -130,7 +130,7 @@ def keys_of(table: type[BaseModel]) -> Iterator[str]:
     """The keys of a table of the schema and of those within it, but for what describes an architecture."""
     for key, field in fields_of(table).items():
         yield key
-        for part in {field.annotation, *get_args(field.annotation)} - {Architecture}:
+        for part in {field.annotation, *get_args(field.annotation)} - {ArchitectureTable}:
             if isinstance(part, type) and issubclass(part, BaseModel):
                 yield from keys_of(part)
 

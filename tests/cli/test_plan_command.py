@@ -12,7 +12,8 @@ Invoke = Callable[..., Result]
 
 
 def test_neighbours_that_take_the_same_share_a_row(invoke: Invoke, fresh: Path) -> None:
-    lines = invoke("plan", fresh).stdout.splitlines()
+    text = invoke("plan", fresh).stdout
+    lines = text[text.index("step ") :].splitlines()
     assert lines[0].split() == ["step", "tensors", "regressed", "reads", "writes", "memory"]
     assert lines[2].startswith("stem ")
     assert lines[3].startswith("block 0 to 3, each ")

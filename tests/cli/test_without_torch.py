@@ -72,3 +72,11 @@ def test_a_run_that_is_finished(command: Command, finished: Path) -> None:
     done = command("run", finished)
     assert (done.returncode, done.stdout) == (0, f"{finished.parent / 'merged'}\n")
     assert "already finished" in done.stderr
+
+
+def test_a_first_manifest_of_a_base_without_a_config(command: Command, tmp_path: Path) -> None:
+    for name in ("base", "math"):
+        (tmp_path / name).mkdir()
+    done = command("init", "--base", tmp_path / "base", "--candidate", f"math={tmp_path / 'math'}")
+    assert (done.returncode, done.stdout.count("[merge]\n")) == (0, 1)
+    assert command("init", "--help").returncode == 0

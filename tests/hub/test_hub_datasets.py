@@ -18,11 +18,10 @@ import torch
 from huggingface_hub import ModelCard, constants
 from huggingface_hub.utils import WeakFileLock
 from PIL import Image
-from regstream.models.families.clip import CLIP_VISION
-from regstream.models.families.decoders import LLAMA
 from transformers import CLIPVisionConfig, LlamaConfig
 
 import checkpoints
+from architectures import clip_vision, llama
 from hub_server import Hub, stop
 from merging import Merge, make_merge
 from multimodal import write_processor
@@ -175,7 +174,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("field", ["messages", *map(slow, ["text", "input_ids", "Q: {text}\nA: {text}"])])
 def test_the_same_set_as_from_a_file_of_the_rows(rows: str, tokenizer: Path, tmp_path: Path, field: str) -> None:
     config = LlamaConfig(vocab_size=checkpoints.VOCABULARY)
-    options: dict[str, Any] = {"family": LLAMA, "config": config, "base": tokenizer, "seed": 5}
+    options: dict[str, Any] = {"architecture": llama(), "config": config, "base": tokenizer, "seed": 5}
     warnings: list[str] = []
     drawn = load_calibration(asked(field=field), **options, warn=warnings.append)
     kept = DatasetSampler().sample(asked(field=field), field, 5)
@@ -193,7 +192,9 @@ def test_images_with_their_labels(rows: str, tmp_path: Path) -> None:
     base.mkdir()
     checkpoints.write_image_processor(base)
     config = CLIPVisionConfig(image_size=checkpoints.IMAGE_SIZE, patch_size=checkpoints.PATCH_SIZE)
-    loaded: Any = load_calibration(asked(), family=CLIP_VISION, config=config, base=base, seed=0, warn=lambda _: None)
+    loaded: Any = load_calibration(
+        asked(), architecture=clip_vision(), config=config, base=base, seed=0, warn=lambda _: None
+    )
     assert len(loaded) == 12
     kept = pq.read_table(DatasetSampler().sample(asked(), "image", 0)).to_pylist()
     pictures = {picture(index): index for index in range(COUNT)}
@@ -207,7 +208,7 @@ def test_images_with_their_labels(rows: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_images_with_their_texts(rows: str, tmp_path: Path) -> None:
     base, asked_for = write_processor(tmp_path / "base", "llava"), {"field": "<image>{text}", "images": "image"}
-    options: dict[str, Any] = {"family": LLAMA, "config": LlamaConfig(vocab_size=320), "base": base, "seed": 5}
+    options: dict[str, Any] = {"architecture": llama(), "config": LlamaConfig(vocab_size=320), "base": base, "seed": 5}
     loaded: Any = load_calibration(asked(**asked_for), **options, warn=lambda _: None)
     assert len(loaded) == 12
     assert loaded.image_files == ()
@@ -221,7 +222,7 @@ def test_fewer_rows_than_were_asked_for_are_told(rows: str, tokenizer: Path) -> 
     warnings: list[str] = []
     load_calibration(
         asked(split="test", field="input_ids"),
-        family=LLAMA,
+        architecture=llama(),
         config=LlamaConfig(vocab_size=checkpoints.VOCABULARY),
         base=tokenizer,
         seed=0,

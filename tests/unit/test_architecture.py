@@ -1,4 +1,4 @@
-"""A described architecture held against its model: everything that is wrong is told in a line, before any work."""
+"""An [architecture] table held against its model: everything that is wrong is told in a line, before any work."""
 
 import json
 import tomllib
@@ -7,32 +7,42 @@ from typing import Any
 
 import pytest
 import torch
-from regstream.models.architecture.input_groups import check_input_groups
-from regstream.models.architecture.modules import family_from_manifest, ungrouped_weights
-from regstream.models.architecture.table import family_from_table
-from torch import nn
+from regstream.validation.left_out_matrices import left_out_matrices
 from transformers import RoFormerConfig
 
 import checkpoints
 from architectures import TABLES
 from merging import Merge, make_merge
 from regstream.errors import InputError, ManifestError
-from regstream.manifest.architecture import Architecture
-from regstream.models.config.build import build_config
-from regstream.models.layered_model import LayeredModel
+from regstream.manifest.architecture import ArchitectureTable
+from regstream.models.architecture.architecture import Architecture
+from regstream.models.config.config_file import read_config
+from regstream.models.derivation.derive import derive_architecture
 
-CPU = torch.device("cpu")
+
+def read(table: str) -> ArchitectureTable:
+    return ArchitectureTable.model_validate(tomllib.loads(table)["architecture"])
 
 
-def read(table: str) -> Architecture:
-    return Architecture.model_validate(tomllib.loads(table)["architecture"])
+def derived(folder: Path, table: str | None = None) -> Architecture:
+    """The architecture of the config in a folder."""
+    given = None if table is None else read(table)
+    return derive_architecture(read_config(folder), folder / "config.json", table=given, source="merge.toml")
 
 
 @pytest.fixture(scope="module")
 def merges(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Merge]:
-    families: tuple[checkpoints.Family, ...] = (*checkpoints.DESCRIBED_FAMILIES, "gpt2", "llama")
+    families: tuple[checkpoints.Family, ...] = (*TABLES, "llama")
     return {
-        family: make_merge(tmp_path_factory.mktemp(family), family, layers=2, hidden=8, candidates=1, num_rows=2)
+        family: make_merge(
+            tmp_path_factory.mktemp(family),
+            family,
+            layers=2,
+            hidden=8,
+            candidates=1,
+            num_rows=2,
+            architecture=TABLES.get(family, ""),
+        )
         for family in families
     }
 
@@ -76,7 +86,7 @@ WRONG: dict[str, tuple[checkpoints.Family, tuple[str, str], str]] = {
     "no linear of that name": (
         "olmo2",
         ("mlp.up_proj", "mlp.upp_proj"),
-        'inputs[2][1]: block 0 has no "mlp.upp_proj"; the nearest: "mlp.up_proj"',
+        'inputs[2][1]: no block has "mlp.upp_proj"; the nearest: "mlp.up_proj"',
     ),
     "a norm for a linear": (
         "olmo2",
@@ -112,22 +122,32 @@ WRONG: dict[str, tuple[checkpoints.Family, tuple[str, str], str]] = {
     "norm and embeddings swapped": (
         "olmo2",
         ('["model.embed_tokens"]\nfinal_norm = ["model.norm"]', '["model.norm"]\nfinal_norm = ["model.embed_tokens"]'),
-        "embeddings: the model does not run up to its blocks: ",
+        "embeddings: what reaches the blocks is made without some of the embeddings",
     ),
-    "a body that starts from something else": (
+    "a body that makes other masks": (
         "megatron-bert",
-        ('body        = ""\n', ""),
-        "body: block 0 does not run alone: TypeError: ",
+        ('body        = ""', 'body        = "encoder"'),
+        "body: block 0 computes something else alone than in the whole model (",
+    ),
+    "tokens of images in texts": (
+        "olmo2",
+        ("[architecture]", "[architecture]\nclass_tokens = 0"),
+        "class_tokens: for models of images, and a Olmo2ForCausalLM reads input_ids; remove it",
+    ),
+    "the norm of an image's token in texts": (
+        "olmo2",
+        ("[architecture]", '[architecture]\npooled = "model.norm"'),
+        "pooled: for models of images, and a Olmo2ForCausalLM reads input_ids; remove it",
+    ),
+    "rows of another kind": (
+        "olmo2",
+        ("[architecture]", '[architecture]\nrows = "pixel_values"'),
+        "rows: a Olmo2ForCausalLM reads input_ids, not pixel_values",
     ),
     "tokens beside the patches": (
         "siglip",
         ("class_tokens = 0", "class_tokens = 1"),
         "class_tokens: an image has 9 tokens, expected were 10; write class_tokens = 0",
-    ),
-    "an architecture that is known": (
-        "llama",
-        ("[[candidates]]", f"{TABLES['olmo2']}\n[[candidates]]"),
-        'the base\'s model_type "llama" is known and needs no table; remove it',
     ),
 }
 
@@ -156,83 +176,107 @@ def test_a_table_that_does_not_fit_is_told_with_its_key(
 def test_all_modules_that_are_not_there_are_told_at_once(merges: dict[str, Merge]) -> None:
     table = TABLES["olmo2"].replace("model.embed", "model.embedd").replace("_proj", "_project")
     with pytest.raises(ManifestError) as caught:
-        family_from_manifest(read(table), merges["olmo2"].folders.base, "merge.toml")
-    # The embeddings that are not there, the ones that are and are in no part, and seven linears.
-    assert len(caught.value.problems) == 9
+        derived(merges["olmo2"].folders.base, table)
+    # The embeddings that are not there, and seven linears.
+    assert len(caught.value.problems) == 8
 
 
 def test_a_class_of_another_task_is_refused(merges: dict[str, Merge]) -> None:
     table = TABLES["olmo2"].replace("[architecture]", '[architecture]\nmodel_class = "AutoModelForImageClassification"')
     with pytest.raises(InputError, match=r"config.json describes no AutoModelForImageClassification: ") as caught:
-        family_from_manifest(read(table), merges["olmo2"].folders.base, "merge.toml")
+        derived(merges["olmo2"].folders.base, table)
     assert len(str(caught.value)) < 500
 
 
 def test_a_model_type_that_transformers_does_not_have_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "olmo9", "auto_map": {"AutoModelForCausalLM": "m.Model"}}')
     with pytest.raises(InputError, match=r'model_type "olmo9" is not in transformers .*checkpoint is not run'):
-        family_from_manifest(read(TABLES["olmo2"]), tmp_path, "merge.toml")
+        derived(tmp_path, TABLES["olmo2"])
 
 
 @pytest.mark.parametrize("config", [{"model_type": "t5"}, {"model_type": "own", "is_encoder_decoder": True}])
 def test_no_table_makes_an_encoder_decoder_model_one_that_is_merged(tmp_path: Path, config: dict[str, Any]) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=rf'^base: .*model_type "{config["model_type"]}" is an encoder-decoder model'):
-        family_from_manifest(read(TABLES["olmo2"]), tmp_path, "merge.toml")
+    with pytest.raises(InputError, match=rf'model_type "{config["model_type"]}" is an encoder-decoder model'):
+        derived(tmp_path, TABLES["olmo2"])
 
 
-@pytest.mark.parametrize("family", checkpoints.DESCRIBED_FAMILIES)
+@pytest.mark.parametrize("family", TABLES)
 def test_a_table_that_fits_passes_and_leaves_the_model_as_it_was(
     merges: dict[str, Merge], family: checkpoints.Family
 ) -> None:
     model = merges[family].plan().model
-    assert ungrouped_weights(model) is None
+    assert list(left_out_matrices(model)) == []
     for root in (model.model, *model.blocks):
         assert all(parameter.is_meta for parameter in root.parameters())
         assert not any("forward" in module.__dict__ for module in root.modules())
 
 
-@pytest.mark.parametrize(
-    ("table", "model_type", "key"), [("olmo2", "siglip_vision_model", "vocab_size"), ("siglip", "olmo2", "patch_size")]
-)
-def test_a_config_without_what_rows_are_checked_by_is_refused(
-    tmp_path: Path, table: checkpoints.Family, model_type: str, key: str
+@pytest.mark.parametrize("family", TABLES)
+def test_a_table_that_says_everything_says_what_is_derived(
+    merges: dict[str, Merge], family: checkpoints.Family
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, "image_size": 24}))
-    with pytest.raises(InputError, match=f"base: config.json: {key} is None, expected a whole number"):
-        family_from_manifest(read(TABLES[table]), tmp_path, "merge.toml")
+    folder = merges[family].folders.base
+    described, without = derived(folder, TABLES[family]), derived(folder)
+    for name in ("model_class", "blocks", "call", "hidden_size", "parts", "row_tokens", "is_causal_lm", "modality"):
+        assert getattr(described, name) == getattr(without, name), name
+    for listed, found in zip(described.groups, without.groups, strict=True):
+        assert [set(group.linears) for group in listed] == [set(group.linears) for group in found]
 
 
-def layered(config: dict[str, Any], architecture: Architecture) -> LayeredModel:
-    family = family_from_table(architecture, config["model_type"])
-    built = build_config(family, config, Path("config.json"))
-    return LayeredModel(family, built, dtype=torch.float32, device=CPU)
+def test_a_table_may_describe_what_would_be_derived_alike(merges: dict[str, Merge]) -> None:
+    folder = merges["llama"].folders.base
+    described, without = derived(folder, TABLES["olmo2"]), derived(folder)
+    assert (described.groups, described.parts) == (without.groups, without.parts)
 
 
-def test_blocks_that_read_parameters_from_outside_are_refused() -> None:
+def test_any_key_alone_takes_the_place_of_what_is_derived(merges: dict[str, Merge]) -> None:
+    folder = merges["llama"].folders.base
+    found = derived(folder, '[architecture]\nhead = ["model.norm", "lm_head"]\ninputs = [["mlp.down_proj"]]')
+    assert dict(found.parts) == {
+        "embeddings": ("model.embed_tokens",), "final_norm": (), "head": ("model.norm", "lm_head"), "towers": ()
+    }  # fmt: skip
+    assert [[group.linears for group in groups] for groups in found.groups] == [[("mlp.down_proj",)]] * 2
+    for reasons in found.not_regressed:
+        assert reasons["mlp.up_proj.weight"] == "in no list of [architecture] inputs"
+        assert len(reasons) == 6
+
+
+@pytest.mark.parametrize(("table", "of", "expected"), [
+    ("olmo2", "siglip", 'blocks: the model has no list of blocks "model.layers"; the nearest: "encoder.layers"'),
+    ("megatron-bert", "olmo2", 'blocks: the model has no list of blocks "encoder.layer"; the nearest: "layers"'),
+])  # fmt: skip
+def test_a_table_for_another_model_is_refused(
+    merges: dict[str, Merge], table: checkpoints.Family, of: checkpoints.Family, expected: str
+) -> None:
+    with pytest.raises(ManifestError) as caught:
+        derived(merges[of].folders.base, TABLES[table])
+    assert caught.value.problems == (f"merge.toml: [architecture] {expected}",)
+
+
+def test_a_class_for_other_configs_is_refused(merges: dict[str, Merge]) -> None:
+    with pytest.raises(InputError, match=r"describes no SiglipVisionModel|not a valid config"):
+        derived(merges["olmo2"].folders.base, TABLES["siglip"])
+
+
+def test_a_class_of_any_architecture_needs_a_type_that_transformers_has(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "olmo9", "hidden_size": 8}')
+    with pytest.raises(
+        ManifestError,
+        match=r'^merge.toml: \[architecture\] model_class: "AutoModelForCausalLM" is a class of many architectures',
+    ):
+        derived(tmp_path, '[architecture]\nmodel_class = "AutoModelForCausalLM"')
+
+
+def test_parameters_from_outside_that_blocks_read_are_borrowed_and_belong_to_a_part(tmp_path: Path) -> None:
     # A position's rotation is looked up in an embedding of the encoder and handed to every block.
     config = RoFormerConfig(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8)
-    table = TABLES["megatron-bert"].replace('["embeddings"]', '["embeddings", "encoder.embed_positions"]')
-    architecture = read(table.replace('final_norm  = ["encoder.ln"]\nhead        = ["pooler"]\n', ""))
-    with pytest.raises(ManifestError, match=r"block 0 does not run alone: .*parameters outside the blocks"):
-        check_input_groups(architecture, layered(config.to_dict(), architecture), "merge.toml")
-
-
-@pytest.mark.parametrize("times", [0, 2])
-def test_a_linear_that_does_not_run_once_is_refused(merges: dict[str, Merge], times: int) -> None:
-    model = merges["olmo2"].plan().model
-    for block, runs in zip(model.blocks, (1, times), strict=True):
-        extra = nn.Linear(8, 8, bias=False, device="meta")
-        block.add_module("extra", extra)
-
-        def run(_: nn.Module, args: Any, extra: nn.Module = extra, runs: int = runs) -> None:
-            for _run in range(runs):
-                extra(args[0])
-
-        block.register_forward_pre_hook(run)
-    table = TABLES["olmo2"].replace("inputs = [", 'inputs = [\n    ["extra"],')
-    with pytest.raises(ManifestError, match=rf'inputs\[0\]: "extra" runs {times} times in a pass through block 1;'):
-        check_input_groups(read(table), model, "merge.toml")
+    config.save_pretrained(tmp_path)
+    table = TABLES["megatron-bert"].replace('final_norm  = ["encoder.ln"]\nhead        = ["pooler"]\n', "")
+    with pytest.raises(ManifestError, match=r"in none of them, and in no block: encoder.embed_positions.weight"):
+        derived(tmp_path, table)
+    both = table.replace('["embeddings"]', '["embeddings", "encoder.embed_positions"]')
+    assert derived(tmp_path, both).call.borrowed == ("encoder.embed_positions.weight",)
 
 
 def test_a_table_takes_no_memory_of_the_models_size() -> None:
@@ -240,8 +284,8 @@ def test_a_table_takes_no_memory_of_the_models_size() -> None:
     from regstream.device.process_memory import resident_bytes
 
     config = {"model_type": "olmo2", "hidden_size": 4096, "intermediate_size": 16384, "num_hidden_layers": 2}
-    model = layered(config | {"num_attention_heads": 32, "vocab_size": 100_000}, read(TABLES["olmo2"]))
+    config |= {"num_attention_heads": 32, "vocab_size": 100_000}
     before = resident_bytes()
-    with measured_peak(CPU) as peak:
-        check_input_groups(read(TABLES["olmo2"]), model, "merge.toml")
+    with measured_peak(torch.device("cpu")) as peak:
+        derive_architecture(config, Path("config.json"), table=read(TABLES["olmo2"]))
     assert peak.num_bytes - before < 64 << 20  # one linear of a block would be 256 MiB

@@ -10,12 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from regstream.models.families.clip import CLIP_VISION
-from regstream.models.families.decoders import LLAMA
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, CLIPVisionConfig, LlamaConfig
 
 import checkpoints
+from architectures import clip_vision, llama
 from regstream.data.loading import CalibrationSet, TokenRows, load_calibration
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration
@@ -43,7 +42,7 @@ def load(tokenizer: Path) -> Load:
     ) -> CalibrationSet:
         return load_calibration(
             Calibration(path=path, **settings),
-            family=LLAMA,
+            architecture=llama(),
             config=LlamaConfig(vocab_size=checkpoints.VOCABULARY),
             base=folder,
             seed=seed,
@@ -273,7 +272,7 @@ def test_rows_of_the_wrong_kind_for_the_model_are_refused(tmp_path: Path) -> Non
     with pytest.raises(InputError, match=r"expected a folder of images, a .parquet of them"):
         load_calibration(
             Calibration(path=path),
-            family=CLIP_VISION,
+            architecture=clip_vision(),
             config=CLIPVisionConfig(),
             base=tmp_path,
             seed=0,
@@ -286,7 +285,9 @@ def test_what_cannot_be_read_here_is_refused(tmp_path: Path, settings: dict[str,
     if "path" in settings:
         settings = {"path": tmp_path}
     with pytest.raises(InputError, match=r"HF_HUB_OFFLINE=1 forbids network access|expected a file of rows"):
-        load_calibration(Calibration(**settings), family=LLAMA, config=LlamaConfig(), base=tmp_path, seed=0, warn=print)
+        load_calibration(
+            Calibration(**settings), architecture=llama(), config=LlamaConfig(), base=tmp_path, seed=0, warn=print
+        )
 
 
 def test_rows_are_kept_in_four_bytes_a_token(tmp_path: Path, load: Load) -> None:

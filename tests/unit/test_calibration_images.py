@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from regstream.models.families.clip import CLIP_VISION
 from torch import Tensor
 from transformers import AutoImageProcessor, CLIPVisionConfig
 
+from architectures import clip_vision
 from checkpoints import IMAGE_SIZE, PATCH_SIZE, write_image_processor
 from regstream.data.encoded_images import TableImages
 from regstream.data.loading import CalibrationSet, load_calibration
@@ -57,7 +57,7 @@ def load(path: Path, base: Path, *, seed: int = 0, label: str = "label", **setti
     config = CLIPVisionConfig(image_size=IMAGE_SIZE, patch_size=PATCH_SIZE)
     calibration = Calibration(path=path, **settings)
     return load_calibration(
-        calibration, family=CLIP_VISION, config=config, base=base, seed=seed, warn=lambda _: None, label=label
+        calibration, architecture=clip_vision(), config=config, base=base, seed=seed, warn=lambda _: None, label=label
     )
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
+from architectures import llama
 from checkpoints import SENTENCES, VOCABULARY, make_tokenizer
 from merging import make_merge
 from multimodal import (
@@ -37,7 +38,6 @@ from regstream.data.tokenizer_process import SharedTokenizer
 from regstream.errors import InputError, ResumeError
 from regstream.events import Event
 from regstream.manifest.schema import Calibration
-from regstream.models.families.decoders import LLAMA
 from regstream.runtime.input_files import InputFiles
 
 CPU = torch.device("cpu")
@@ -48,7 +48,7 @@ def load(path: Path, base: Path, *, warnings: list[str] | None = None, **setting
     warn = (warnings if warnings is not None else []).append
     config = LlamaConfig(vocab_size=VOCABULARY + 8)
     return load_calibration(
-        Calibration(path=path, **settings), family=LLAMA, config=config, base=base, seed=0, warn=warn
+        Calibration(path=path, **settings), architecture=llama(), config=config, base=base, seed=0, warn=warn
     )
 
 
@@ -441,7 +441,7 @@ def test_an_id_outside_the_vocabulary_is_refused(base: Path, rows_folder: Path) 
     with pytest.raises(InputError, match=r"rows.jsonl, line 1: token id \d+ is outside the vocabulary of 288"):
         load_calibration(
             Calibration(path=path, field="messages"),
-            family=LLAMA,
+            architecture=llama(),
             config=LlamaConfig(vocab_size=VOCABULARY),
             base=base,
             seed=0,
@@ -455,7 +455,7 @@ def test_a_place_for_an_image_without_one_is_refused(tmp_path: Path, rows_folder
     config = LlamaConfig(vocab_size=VOCABULARY + 8)
     setattr(config, key, VOCABULARY)
     path = write_jsonl(rows_folder / "rows.jsonl", [{"text": "Hm."}, {"text": "<image>What?", "picture": "0.png"}])
-    options: dict[str, Any] = {"family": LLAMA, "config": config, "base": base, "seed": 0, "warn": print}
+    options: dict[str, Any] = {"architecture": llama(), "config": config, "base": base, "seed": 0, "warn": print}
     with pytest.raises(InputError, match=r"rows.jsonl, line 2: the token of an image \(id 288\), but no image; name"):
         load_calibration(Calibration(path=path), **options)
     assert len(load_calibration(Calibration(path=path, images="picture"), **options).batches) == 2

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from regstream.models.families.decoders import LLAMA
 from safetensors.torch import save_file
 from transformers import LlamaConfig
 
+from architectures import llama
 from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration
@@ -22,7 +22,7 @@ PADDED = {"input_ids": [[5, 6, 7, 0], [0, 0, 8, 9]], "attention_mask": [[1, 1, 1
 def load(path: Path, max_length: int = 8) -> CalibrationSet:
     calibration = Calibration(path=path, field="input_ids", max_length=max_length)
     config = LlamaConfig(vocab_size=16)
-    return load_calibration(calibration, family=LLAMA, config=config, base=path, seed=0, warn=lambda _: None)
+    return load_calibration(calibration, architecture=llama(), config=config, base=path, seed=0, warn=lambda _: None)
 
 
 def write(path: Path, columns: dict[str, Any]) -> Path:

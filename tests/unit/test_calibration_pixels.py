@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from regstream.models.families.clip import CLIP_VISION
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPVisionConfig
 
+from architectures import clip_vision
 from checkpoints import IMAGE_SIZE, IMAGE_TOKENS, PATCH_SIZE, random_images, write_images
 from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.errors import InputError
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 def load(path: Path, *, seed: int = 0, warnings: list[str] | None = None, **settings: Any) -> CalibrationSet:
     return load_calibration(
         Calibration(path=path, **settings),
-        family=CLIP_VISION,
+        architecture=clip_vision(),
         config=CLIPVisionConfig(image_size=IMAGE_SIZE, patch_size=PATCH_SIZE),
         base=path.parent,
         seed=seed,

@@ -6,12 +6,10 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from regstream.models.families.clip import CLIP_TEXT
-from regstream.models.families.decoders import GPT2, LLAMA
-from regstream.models.families.encoders import BERT, ROBERTA
 from torch import nn
 
 import checkpoints
+from architectures import derived, llama
 from merging import make_merge
 from regstream.data.loading import load_calibration
 from regstream.manifest.schema import Calibration
@@ -27,18 +25,19 @@ SHAPE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("family", "config", "expected"),
+    ("config", "expected"),
     [
-        (GPT2, transformers.GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=40, n_positions=20), 20),
-        (BERT, transformers.BertConfig(**SHAPE, max_position_embeddings=20), 20),
-        (ROBERTA, transformers.RobertaConfig(**SHAPE, max_position_embeddings=20), 18),
-        (CLIP_TEXT, transformers.CLIPTextConfig(**SHAPE, max_position_embeddings=20), 20),
+        (transformers.GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=40, n_positions=20), 20),
+        (transformers.BertConfig(**SHAPE, max_position_embeddings=20), 20),
+        (transformers.RobertaConfig(**SHAPE, max_position_embeddings=20), 18),
+        (transformers.CLIPTextConfig(**SHAPE, max_position_embeddings=20), 20),
     ],
 )
-def test_as_many_positions_as_the_model_takes(family: Any, config: Any, expected: int) -> None:
-    layered = LayeredModel(family, config, dtype=torch.float32, device=torch.device("cpu"))
+def test_as_many_positions_as_the_model_takes(config: Any, expected: int) -> None:
+    architecture = derived(config)
+    layered = LayeredModel(architecture, config, dtype=torch.float32, device=torch.device("cpu"))
     assert layered.max_positions == expected
-    model: Any = getattr(transformers, family.model_class)
+    model: Any = getattr(transformers, architecture.model_class)
     whole: nn.Module = (getattr(model, "from_config", None) or model._from_config)(config)
     whole(input_ids=torch.full((1, expected), 5))
     with pytest.raises((IndexError, RuntimeError, ValueError)):
@@ -47,7 +46,7 @@ def test_as_many_positions_as_the_model_takes(family: Any, config: Any, expected
 
 def test_rotary_positions_are_not_counted() -> None:
     config = transformers.LlamaConfig(**SHAPE, max_position_embeddings=20)
-    assert LayeredModel(LLAMA, config, dtype=torch.float32, device=torch.device("cpu")).max_positions is None
+    assert LayeredModel(derived(config), config, dtype=torch.float32, device=torch.device("cpu")).max_positions is None
 
 
 @pytest.mark.parametrize(("length", "told"), [(30, True), (19, False)])
@@ -56,7 +55,7 @@ def test_longer_rows_are_cut_and_that_is_told(tmp_path: Path, length: int, *, to
     warnings: list[str] = []
     rows = load_calibration(
         Calibration(path=path, field="input_ids"),
-        family=GPT2, config=transformers.GPT2Config(vocab_size=40), base=tmp_path, seed=0, max_positions=20,
+        architecture=llama(), config=transformers.GPT2Config(vocab_size=40), base=tmp_path, seed=0, max_positions=20,
         warn=warnings.append,
     )  # fmt: skip
     assert rows.batches[0].lengths == (min(length, 20), 3)

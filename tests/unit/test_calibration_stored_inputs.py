@@ -17,12 +17,11 @@ from transformers import (
     Wav2Vec2Model,
 )
 
+from architectures import clip_vision, llama
 from regstream.data.loading import TokenRows, load_calibration
 from regstream.data.stored_inputs import ForwardInputs, InputRows
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration
-from regstream.models.families.clip import CLIP_VISION
-from regstream.models.families.decoders import LLAMA
 
 CPU = torch.device("cpu")
 AUDIO = ForwardInputs(
@@ -42,7 +41,7 @@ def load(
 ) -> InputRows:
     rows = load_calibration(
         Calibration(path=path, **settings),
-        family=CLIP_VISION,
+        architecture=clip_vision(),
         config=LlamaConfig(),
         base=path.parent,
         seed=seed,
@@ -220,7 +219,13 @@ def test_a_model_of_text_reads_token_ids_alone_and_other_inputs_beside_them(tmp_
         path = write(tmp_path / "rows.safetensors", tensors)
         config = LlamaConfig()
         return load_calibration(
-            Calibration(path=path), family=LLAMA, config=config, base=tmp_path, seed=0, warn=print, forward=forward
+            Calibration(path=path),
+            architecture=llama(),
+            config=config,
+            base=tmp_path,
+            seed=0,
+            warn=print,
+            forward=forward,
         )
 
     ids = {"input_ids": torch.ones(2, 5, dtype=torch.int64)}

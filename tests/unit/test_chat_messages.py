@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from regstream.models.families.decoders import LLAMA
 from transformers import LlamaConfig
 
 import checkpoints
+from architectures import llama
 from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration
@@ -37,7 +37,9 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
     def load(path: Path, field: str = "messages") -> CalibrationSet:
         config = LlamaConfig(vocab_size=checkpoints.VOCABULARY)
         calibration = Calibration(path=path, field=field)
-        return load_calibration(calibration, family=LLAMA, config=config, base=folder, seed=0, warn=lambda _: None)
+        return load_calibration(
+            calibration, architecture=llama(), config=config, base=folder, seed=0, warn=lambda _: None
+        )
 
     return load
 

@@ -10,7 +10,6 @@ from typing import Any, Self
 import pytest
 import torch
 import transformers
-from regstream.models.architecture.table import family_from_table
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -55,10 +54,7 @@ class ConfigCase:
     def of(cls, folder: Path, family: checkpoints.Family) -> Self:
         """The case of a small checkpoint."""
         merge = make_merge(folder, family, candidates=1, layers=2, num_rows=2)
-        table = merge.read().architecture
-        model_type = json.loads((merge.folders.base / "config.json").read_text())["model_type"]
-        described = None if table is None else family_from_table(table, model_type)
-        base = open_checkpoint("base", merge.folders.base, family=described)
+        base = open_checkpoint("base", merge.folders.base)
         return cls(base, comparison(base), checkpoints.load(merge.folders.base, dtype=torch.float32))
 
     def check(self, config: Mapping[str, Any], *, base: Mapping[str, Any] | None = None) -> list[str] | str:
@@ -73,14 +69,19 @@ class ConfigCase:
         """The base's tensors under another config."""
         folder = self.base.folder.with_name(name)
         return Checkpoint(
-            label, folder, config=config, family=self.base.family, source=LOCAL, tensor_index=self.base.tensor_index
+            label,
+            folder,
+            config=config,
+            architecture=self.base.architecture,
+            source=LOCAL,
+            tensor_index=self.base.tensor_index,
         )
 
     def computed(self, config: Mapping[str, Any]) -> Tensor | None:
         """What transformers computes with the base's weights and a config; None where they do not go together."""
         try:
-            built = build_config(self.base.family, config, Path("config.json"))
-            made = getattr(transformers, self.base.family.model_class)
+            built = build_config(config, Path("config.json"), self.base.architecture.model_type)
+            made = getattr(transformers, self.base.architecture.model_class)
             model = (getattr(made, "from_config", None) or made._from_config)(built, dtype=torch.float32)
             found = model.load_state_dict(self.model.state_dict(), strict=False)
             return None if found.missing_keys or found.unexpected_keys else output_of(model)
@@ -89,7 +90,7 @@ class ConfigCase:
 
 
 def comparison(base: Checkpoint) -> ConfigComparison:
-    model = LayeredModel(base.family, base.model_config, dtype=torch.float32, device=torch.device("cpu"))
+    model = LayeredModel(base.architecture, base.model_config, dtype=torch.float32, device=torch.device("cpu"))
     return ConfigComparison(base, model)
 
 

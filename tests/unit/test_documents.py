@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from docs.generated import ROOT, documents, slow_documents
 from regstream import __version__
-from regstream.manifest.architecture import Architecture
+from regstream.manifest.architecture import ArchitectureTable
 from regstream.manifest.read_manifest import read_manifest
 from regstream_cli.app import cli
 
@@ -112,7 +112,7 @@ def test_every_manifest_shown_is_valid(page: Path, tmp_path: Path) -> None:
     for text in shown:
         raw = tomllib.loads(text)
         if "merge" not in raw:
-            Architecture.model_validate(raw["architecture"])
+            ArchitectureTable.model_validate(raw["architecture"])
             continue
         for candidate in raw["candidates"]:
             rows = [candidate[key]["path"] for key in ("calibration", "evaluation") if "path" in candidate.get(key, {})]

@@ -50,9 +50,9 @@ def inputs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     made = checkpoints.make_family(folder, family, candidates=1, layers=1, hidden=16)
     table = TABLES.get(family, "")
     manifest = write_manifest(folder, made.base, made.candidates[0], table=table)
-    described = make_plan(read_manifest(manifest)).base.family
-    candidate = open_checkpoint("candidate", made.candidates[0], family=described)
-    linear = f"{described.block_prefix(0)}{described.groups[0].linears[0]}.weight"
+    described = make_plan(read_manifest(manifest)).base.architecture
+    candidate = open_checkpoint("candidate", made.candidates[0], architecture=described)
+    linear = f"{described.block_prefix(0)}{described.groups[0][0].linears[0]}.weight"
     rows, columns = candidate.tensors[linear].shape
     out_in = (columns, rows) if described.is_transposed(linear) else (rows, columns)
     module = linear.removesuffix(".weight")

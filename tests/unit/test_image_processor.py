@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image
-from regstream.models.families.clip import CLIP_VISION
 from transformers import AutoImageProcessor, CLIPVisionConfig
 from transformers.image_utils import load_image
 
+from architectures import clip_vision
 from checkpoints import IMAGE_SIZE, PATCH_SIZE, write_image_processor
 from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.device.memory import measured_peak
@@ -39,7 +39,9 @@ def images(tmp_path: Path) -> Path:
 def load(path: Path, base: Path, **settings: Any) -> CalibrationSet:
     config = CLIPVisionConfig(image_size=IMAGE_SIZE, patch_size=PATCH_SIZE)
     calibration = Calibration(path=path, **settings)
-    return load_calibration(calibration, family=CLIP_VISION, config=config, base=base, seed=0, warn=lambda _: None)
+    return load_calibration(
+        calibration, architecture=clip_vision(), config=config, base=base, seed=0, warn=lambda _: None
+    )
 
 
 @pytest.mark.slow

@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 import torch
-from regstream.models.families.decoders import LLAMA
 from torch import Tensor, nn
 
 import checkpoints
+from architectures import llama
 from regstream.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from regstream.errors import InputError
 from regstream.models.batch import Batch
 from regstream.models.block_wrappers import CaptureInput, InjectHidden, RunBlock, SkipBlock
 from regstream.models.config.build import build_config
+from regstream.models.derivation.derive import derive_architecture
 from regstream.models.layered_model import LayeredModel
 from regstream.models.linear_inputs import observe
 
@@ -39,11 +40,11 @@ class Pair:
 
     def weights(self, *, block: int | None = None, parts: Sequence[str] = ()) -> dict[str, Tensor]:
         """Weights of a block, or of parts, as read from the files."""
-        family = self.layered.family
+        architecture = self.layered.architecture
         names = [
             name
             for name in self.layered.shapes
-            if (family.part_of(name) in parts if block is None else family.block_of(name) == block)
+            if (architecture.part_of(name) in parts if block is None else architecture.block_of(name) == block)
         ]
         buffers = {name: torch.empty(self.layered.shapes[name], dtype=self.layered.dtype) for name in names}
         self.checkpoint.read(buffers)
@@ -52,7 +53,7 @@ class Pair:
     def passed(self, **inputs: Any) -> tuple[list[Tensor], Tensor]:
         """What enters each block and leaves the last in the whole model's own forward, and the logits or the like."""
         states: list[Tensor] = []
-        blocks = self.whole.get_submodule(self.layered.family.blocks)
+        blocks = self.whole.get_submodule(self.layered.architecture.blocks)
         handles = [
             block.register_forward_pre_hook(lambda _, args: states.append(args[0])) for block in blocks.children()
         ]
@@ -72,7 +73,7 @@ def make_pair(folder: Any, family: checkpoints.Family, dtype: torch.dtype = torc
     base = checkpoints.make_family(folder, family, candidates=0, dtype=dtype).base
     checkpoint = open_checkpoint("base", base)
     return Pair(
-        layered=LayeredModel(checkpoint.family, checkpoint.model_config, dtype=dtype, device=CPU),
+        layered=LayeredModel(checkpoint.architecture, checkpoint.model_config, dtype=dtype, device=CPU),
         checkpoint=checkpoint,
         whole=checkpoints.load(base, dtype),
     )
@@ -84,7 +85,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def inputs_for(pair: Pair, lengths: tuple[int, ...]) -> tuple[dict[str, Tensor], Batch]:
-    if pair.layered.family.modality == "pixel_values":
+    if pair.layered.architecture.modality == "pixel_values":
         pixels = checkpoints.random_images(len(lengths), seed=0)
         return {"pixel_values": pixels}, Batch((checkpoints.IMAGE_TOKENS,) * len(lengths))
     batch = Batch(lengths)
@@ -120,7 +121,7 @@ def test_the_head_is_the_whole_models_at_the_positions_asked_for(pair: Pair) -> 
 def test_parameters_are_those_of_the_whole_model_with_tied_ones_once(pair: Pair) -> None:
     expected = {name: tuple(parameter.shape) for name, parameter in pair.whole.named_parameters()}
     assert pair.layered.shapes == expected
-    causal = pair.layered.family.model_class == "AutoModelForCausalLM"
+    causal = pair.layered.architecture.is_causal_lm
     (embedding,) = (
         (name for name in expected if name.endswith(("embed_tokens.weight", "wte.weight"))) if causal else ("",)
     )
@@ -176,7 +177,9 @@ def test_hidden_states_go_with_the_pass(tmp_path: Any, ends: bool) -> None:
     gone = weakref.ref(hidden_BLD)
     with (
         pair.layered.bind_parameters(pair.weights(block=0)),
-        observe(pair.layered.blocks[0], pair.layered.family.groups, lambda group, x_BLI: None, stop_early=ends),
+        observe(
+            pair.layered.blocks[0], pair.layered.architecture.groups[0], lambda group, x_BLI: None, stop_early=ends
+        ),
     ):
         pair.layered.run_block(0, hidden_BLD, batch)
     del hidden_BLD
@@ -185,12 +188,13 @@ def test_hidden_states_go_with_the_pass(tmp_path: Any, ends: bool) -> None:
 
 def test_stand_ins_have_the_attributes_of_the_block_whose_place_they_take() -> None:
     block = nn.Identity()
+    call = llama().call
     block.attention_type = "sliding_attention"  # type: ignore[assignment]
     for stand_in in (
-        SkipBlock(block),
-        CaptureInput(block),
-        RunBlock(block, torch.zeros(1)),
-        InjectHidden(block, torch.zeros(1)),
+        SkipBlock(block, call),
+        CaptureInput(block, call),
+        RunBlock(block, call, torch.zeros(1), is_last=False),
+        InjectHidden(block, call, torch.zeros(1)),
     ):
         assert stand_in.attention_type == "sliding_attention"
         assert list(stand_in.children()) == []
@@ -199,12 +203,12 @@ def test_stand_ins_have_the_attributes_of_the_block_whose_place_they_take() -> N
 def test_observers_see_each_group_once_a_pass_and_then_no_more(pair: Pair) -> None:
     inputs, batch = inputs_for(pair, (5, 5))
     states, _ = pair.passed(**inputs)
-    groups, seen = pair.layered.family.groups, list[tuple[str, int]]()
+    groups, seen = pair.layered.architecture.groups[1], list[tuple[str, int]]()
     with pair.layered.bind_parameters(pair.weights(block=1)):
         with observe(pair.layered.blocks[1], groups, lambda group, x_BLI: seen.append((group, x_BLI.shape[-1]))):
             pair.layered.run_block(1, states[1], batch)
         pair.layered.run_block(1, states[1], batch)
-    block = pair.layered.family.block_prefix(1)
+    block = pair.layered.architecture.block_prefix(1)
     weights = [pair.whole.get_parameter(f"{block}{group.linears[0]}.weight") for group in groups]
     inputs_of = [weight.shape[0 if group.transposed else 1] for group, weight in zip(groups, weights, strict=True)]
     assert seen == [(group.name, in_features) for group, in_features in zip(groups, inputs_of, strict=True)]
@@ -215,11 +219,11 @@ def test_observers_see_each_group_once_a_pass_and_then_no_more(pair: Pair) -> No
 def test_a_pass_that_ends_early_computes_nothing_after_the_last_groups_input(pair: Pair, last: int) -> None:
     inputs, batch = inputs_for(pair, (5, 5))
     states, _ = pair.passed(**inputs)
-    groups, seen, ran = pair.layered.family.groups[last : last + 1], list[Tensor](), list[str]()
+    groups, seen, ran = pair.layered.architecture.groups[1][last : last + 1], list[Tensor](), list[str]()
     block = pair.layered.blocks[1]
     handles = [
         block.get_submodule(linear).register_forward_hook(lambda *_, name=linear: ran.append(name))
-        for group in pair.layered.family.groups
+        for group in pair.layered.architecture.groups[1]
         for linear in group.linears
     ]
     with (
@@ -231,7 +235,7 @@ def test_a_pass_that_ends_early_computes_nothing_after_the_last_groups_input(pai
     for handle in handles:
         handle.remove()
     assert len(seen) == 2
-    before = [linear for group in pair.layered.family.groups[:last] for linear in group.linears]
+    before = [linear for group in pair.layered.architecture.groups[1][:last] for linear in group.linears]
     assert sorted(ran) == sorted(2 * before)
 
 
@@ -240,9 +244,9 @@ def test_a_pass_that_ends_early_computes_nothing_after_the_last_groups_input(pai
 def test_a_config_that_makes_no_model_is_refused_in_one_line(key: str, value: object) -> None:
     config = {"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 1, key: value}
     with pytest.raises(
-        InputError, match=r"config.json(: not a valid config of| describes no AutoModelForCausalLM)"
+        InputError, match=r"config.json(: not a valid config of| describes no LlamaForCausalLM)"
     ) as caught:
-        LayeredModel(LLAMA, build_config(LLAMA, config, Path("config.json")), dtype=torch.float32, device=CPU)
+        derive_architecture(config, Path("config.json"))
     assert "\n" not in str(caught.value)
 
 
@@ -254,6 +258,8 @@ def test_a_config_stays_as_it_was_read() -> None:
         "rope_scaling": scaling | {"original_max_position_embeddings": 32},
     }  # fmt: skip
     before = copy.deepcopy(config)
-    layered = LayeredModel(LLAMA, build_config(LLAMA, config, Path("config.json")), dtype=torch.float32, device=CPU)
+    file = Path("config.json")
+    architecture = derive_architecture(config, file)
+    layered = LayeredModel(architecture, build_config(config, file), dtype=torch.float32, device=CPU)
     assert layered.model.config.rope_parameters["rope_theta"] == 500000.0
     assert config == before

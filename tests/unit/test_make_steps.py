@@ -6,14 +6,13 @@ from itertools import groupby, pairwise
 from typing import Any
 
 import pytest
-from regstream.models.families.clip import CLIP_VISION
-from regstream.models.families.decoders import LLAMA
-from regstream.models.families.family import Family
 
+from architectures import clip_vision, llama
 from regstream.errors import ManifestError
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate, Manifest, Merge, NonBlockParameters, Rule
 from regstream.methods import make_method
+from regstream.models.architecture.architecture import Architecture
 from regstream.plan.make_steps import make_steps
 from regstream.plan.step import Step
 
@@ -23,6 +22,7 @@ BLOCK = {
     "mlp.down_proj.weight": (8, 16), "input_layernorm.weight": (8,), "self_attn.q_proj.bias": (8,),
 }  # fmt: skip
 LINEARS = 7
+MAX_BLOCKS = 11
 
 
 def shapes(num_blocks: int, *, tied: bool = False) -> dict[str, tuple[int, ...]]:
@@ -38,7 +38,7 @@ def steps(
     *,
     num_blocks: int = 6,
     others: NonBlockParameters | None = None,
-    family: Family = LLAMA,
+    architecture: Architecture | None = None,
     names: dict[str, tuple[int, ...]] | None = None,
     shard_size: str | None = None,
 ) -> tuple[Step, ...]:
@@ -46,7 +46,8 @@ def steps(
     output: Any = "/out"
     merge = Merge(method=method, base=base, output=output, others=others or NonBlockParameters(), shard_size=shard_size)  # type: ignore[arg-type]
     manifest = Manifest(merge=merge, rules=tuple(rules), candidates=(Candidate(name="a", model=base),))
-    return make_steps(manifest, make_method(merge.method, merge.options), family, names or shapes(num_blocks))
+    made = make_method(merge.method, merge.options)
+    return make_steps(manifest, made, architecture or llama(MAX_BLOCKS), names or shapes(num_blocks))
 
 
 def rule(parameters: str, use: str, blocks: str | None = None) -> Rule:
@@ -90,12 +91,12 @@ def test_every_parameter_is_in_exactly_one_step(method: str) -> None:
 
 def test_a_block_begins_with_its_groups_and_ends_with_the_rest() -> None:
     block = steps()[3]
-    assert list(block.regressed) == [group.name for group in LLAMA.groups]
+    assert list(block.regressed) == [group.name for group in llama(MAX_BLOCKS).groups[2]]
     assert [tensor.group is None for tensor in block.parameters] == [False] * LINEARS + [True] * 2
     assert {tensor.name for tensor in block.not_regressed} == {
         "model.layers.2.input_layernorm.weight", "model.layers.2.self_attn.q_proj.bias"
     }  # fmt: skip
-    assert {t.linear for t in block.regressed["mlp input"]} == {"mlp.gate_proj", "mlp.up_proj"}
+    assert {t.linear for t in block.regressed["input of mlp.gate_proj"]} == {"mlp.gate_proj", "mlp.up_proj"}
     assert block.num_regressed == LINEARS
 
 
@@ -185,6 +186,6 @@ def test_a_tied_head_leaves_the_norm_alone_in_its_step() -> None:
 
 def test_a_model_without_anything_behind_its_blocks_has_no_head_step() -> None:
     names = {"embeddings.class_embedding": (8,), "encoder.layers.0.mlp.fc1.weight": (16, 8)}
-    made = steps(family=CLIP_VISION, names=names)
+    made = steps(architecture=clip_vision(), names=names)
     assert [step.name for step in made] == ["stem", "block 0"]
     assert made[-1].shard == "model-00002-of-00002.safetensors"

@@ -167,23 +167,22 @@ inputs = [["q", "k"], ["o"]]
     return "[merge]", f"{text}\n[merge]"
 
 
-def test_an_architecture_comes_out_with_defaults(write: Write) -> None:
+def test_an_architecture_says_what_is_not_to_be_derived(write: Write) -> None:
     described = read_manifest(write(good(architecture()))).architecture
     assert described is not None
-    assert (described.model_class, described.rows, described.running_body) == (
-        *("AutoModelForCausalLM", "input_ids"),
-        "model",
-    )
+    assert (described.model_class, described.rows, described.body) == (None, None, None)
     assert described.inputs == (("q", "k"), ("o",))
-    assert described.parts == {"embeddings": ("model.embed",), "final_norm": (), "head": ("head",)}
+    assert (described.embeddings, described.final_norm, described.head) == (("model.embed",), None, ("head",))
     assert read_manifest(write(GOOD)).architecture is None
 
 
+def test_any_key_of_an_architecture_may_be_left_out(write: Write) -> None:
+    without = read_manifest(write(good(architecture(('blocks = "model.layers"\n', ""))))).architecture
+    assert without is not None
+    assert (without.blocks, without.head) == (None, ("head",))
+
+
 ONE_PROBLEM = {
-    "no blocks": (
-        architecture(('blocks = "model.layers"\n', "")),
-        '[architecture] blocks: missing; expected the name of the list of blocks, such as "model.layers"',
-    ),
     "no inputs": (architecture(('[["q", "k"], ["o"]]', "[]")), "[architecture] inputs: expected at least one name"),
     "an input of none": (architecture(('["o"]', "[]")), "[architecture] inputs[1]: expected at least one name"),
     "a linear for a list": (
@@ -211,10 +210,6 @@ ONE_PROBLEM = {
     "a body beside the blocks": (
         architecture(("head =", 'body = "decoder"\nhead =')),
         '[architecture] body: expected a module that contains the blocks "model.layers", or "" for the model itself',
-    ),
-    "a key for images": (
-        architecture(("head =", "class_tokens = 0\nhead =")),
-        '[architecture] class_tokens: only valid with rows = "pixel_values"; remove it',
     ),
     "no rows of that kind": (
         architecture(("head =", 'rows = "pixels"\nhead =')),

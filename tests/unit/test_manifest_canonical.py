@@ -87,7 +87,7 @@ def test_what_the_result_depends_on_matters(way: tuple[Any, ...], to: Any) -> No
 DESCRIBED = {"blocks": "model.layers", "inputs": [["q", "k"], ["o"]], "embeddings": ["embed"], "rows": "pixel_values"}
 
 
-@pytest.mark.parametrize("other", [{"body": "model"}, {"class_tokens": 1}, {"renames": []}, {"pooled": "norm"}])
+@pytest.mark.parametrize("other", [{"renames": []}, {"optional": []}, {"body": None}, {"pooled": "norm"}])
 def test_an_architectures_defaults_do_not_matter(other: dict[str, Any]) -> None:
     assert meant({**RAW, "architecture": DESCRIBED | other}) == meant({**RAW, "architecture": DESCRIBED})
 
@@ -96,6 +96,8 @@ def test_an_architectures_defaults_do_not_matter(other: dict[str, Any]) -> None:
     "other",
     [
         {"body": ""},
+        {"body": "model"},
+        {"class_tokens": 1},
         {"inputs": [["q"], ["k"], ["o"]]},
         {"head": ["head"]},
         {"transposed": True},

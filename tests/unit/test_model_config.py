@@ -8,15 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from regstream.models.families.clip import CLIP_VISION
-from regstream.models.families.decoders import LLAMA
-from regstream.models.families.encoders import BERT
-from regstream.models.families.family import Family
 from transformers import CLIPConfig, CLIPVisionConfig, Gemma3Config, LlamaConfig, SiglipVisionConfig, ViTConfig
 
 import checkpoints
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError
+from regstream.models.architecture.nested_models import CLIP_VISION
 from regstream.models.config.build import build_config
 from regstream.models.config.image_sizes import image_shape, num_image_tokens
 from regstream.models.config.model_sizes import hidden_size, vocab_size
@@ -27,8 +24,8 @@ FILE = Path("model/config.json")
 SMALL = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 32}
 
 
-def build(family: Family = LLAMA, **keys: Any) -> Any:
-    return build_config(family, {"model_type": family.model_types[0], **SMALL, **keys}, FILE)
+def build(model_type: str = "llama", **keys: Any) -> Any:
+    return build_config({"model_type": model_type, **SMALL, **keys}, FILE)
 
 
 CODE: dict[str, dict[str, Any]] = {
@@ -55,7 +52,7 @@ def test_a_config_that_asks_for_code_of_the_hub_is_refused_by_its_key(keys: dict
 @pytest.mark.parametrize("name", ["eager", "sdpa", None, "flash_attention_2", {"": "sdpa"}])
 def test_attention_that_is_built_in_is_taken_and_packages_are_done_without(name: Any) -> None:
     config = build(_attn_implementation=name, use_kernels=False)
-    model = empty_model(LLAMA, config, torch.float32)
+    model = empty_model("LlamaForCausalLM", config, torch.float32)
     assert model.config._attn_implementation == ("eager" if name == "eager" else "sdpa")
 
 
@@ -87,28 +84,33 @@ def test_tables_without_end_are_refused() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("family", "keys", "expected"),
+    ("model_type", "keys", "expected"),
     [
-        (BERT, {"max_position_embeddings": 10**10}, "with a buffer position_ids beyond 512 MiB; are its sizes right?"),
-        (LLAMA, {"num_hidden_layers": 500, "attention_bias": True, "mlp_bias": True}, None),
-        (LLAMA, {"vocab_size": 10**12}, None),
-        (LLAMA, {"hidden_size": 2 * 10**5, "intermediate_size": 10**9}, None),
+        (
+            "bert",
+            {"max_position_embeddings": 10**10},
+            "with a buffer position_ids beyond 512 MiB; are its sizes",
+        ),
+        ("llama", {"num_hidden_layers": 500, "attention_bias": True, "mlp_bias": True}, None),
+        ("llama", {"vocab_size": 10**12}, None),
+        ("llama", {"hidden_size": 2 * 10**5, "intermediate_size": 10**9}, None),
     ],
 )
 def test_a_model_of_false_sizes_takes_no_memory_and_no_minutes(
-    family: Family, keys: dict[str, Any], expected: str | None
+    model_type: str, keys: dict[str, Any], expected: str | None
 ) -> None:
     from regstream.device.memory import measured_peak
     from regstream.device.process_memory import resident_bytes
 
-    config = build(family, **keys)
+    config = build(model_type, **keys)
+    class_name = {"bert": "BertModel", "llama": "LlamaForCausalLM"}[model_type]
     before = resident_bytes()
     with measured_peak(torch.device("cpu")) as peak:
         if expected is None:
-            empty_model(family, config, torch.float32)
+            empty_model(class_name, config, torch.float32)
         else:
             with pytest.raises(InputError, match=expected):
-                empty_model(family, config, torch.float32)
+                empty_model(class_name, config, torch.float32)
     assert peak.num_bytes - before < 512 << 20
 
 
@@ -136,18 +138,18 @@ def test_what_its_class_refuses_is_told_in_one_line(keys: dict[str, Any], expect
 
 
 def test_what_a_file_leaves_out_is_its_classs_default(tmp_path: Path) -> None:
-    config = build_config(LLAMA, {"model_type": "llama"}, FILE)
+    config = build_config({"model_type": "llama"}, FILE)
     assert (vocab_size(config), hidden_size(config)) == (LlamaConfig().vocab_size, LlamaConfig().hidden_size)
-    vision = build_config(CLIP_VISION, {"hidden_size": 48}, FILE)
+    vision = build_config({"hidden_size": 48}, FILE, "clip_vision_model")
     assert image_shape(vision) == (3, 224, 224)
     assert num_image_tokens(vision) == 50
 
 
 def test_sizes_of_images_may_be_lists_where_the_class_takes_one_number() -> None:
     keys = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    config = build_config(CLIP_VISION, {**keys, "image_size": [24, 24], "patch_size": [8]}, FILE)
+    config = build_config({**keys, "image_size": [24, 24], "patch_size": [8]}, FILE, "clip_vision_model")
     assert num_image_tokens(config) == 10
-    model: Any = empty_model(CLIP_VISION, config, torch.float32)
+    model: Any = empty_model("CLIPVisionModel", config, torch.float32)
     assert model.embeddings.position_embedding.weight.shape == (10, 8)
 
 

@@ -106,7 +106,9 @@ def test_activations_that_overflow_are_refused_by_candidate_and_group(tmp_path: 
     tensors = {key: tensor.clone() for key, tensor in load_file(enlarge_norm / "model.safetensors").items()}
     tensors["model.layers.0.mlp.up_proj.weight"].fill_(6e4)
     save_file(tensors, enlarge_norm / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(InputError, match='candidate "task1": block 0, mlp output: activations are NaN or infinite'):
+    with pytest.raises(
+        InputError, match=r'candidate "task1": block 0, input of mlp\.down_proj: activations are NaN or infinite'
+    ):
         merge.run()
 
 

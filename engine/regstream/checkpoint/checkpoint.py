@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from regstream.checkpoint.header import TensorSpec
+from regstream.checkpoint.joined_tensors import split_joined
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.checkpoint.tensor_index import read_tensor_index, unindexed_files
@@ -28,8 +29,8 @@ Derive = Callable[[Mapping[str, Any], Path], Architecture]
 class Checkpoint(TensorReader):
     """A folder of safetensors, open for reading.
 
-    `tensors` has what belongs to the model, by the model's own parameter names (the files may use others: `stored_name`).
-    `other_tensors` reads the rest, such as the text tower of a whole CLIP, by the names in the files.
+    `tensors` has what belongs to the model, by the model's own parameter names (the files may use others:
+    `stored_name`). `other_tensors` reads the rest, such as the text tower of a whole CLIP, by the names in the files.
     """
 
     #: Parameters that an adapter changes.
@@ -163,6 +164,10 @@ def open_checkpoint(
         if architecture.nested is not None:
             config = nested_config(architecture.nested, config, file)
         tensor_index, notes = _strip_wrappers(label, architecture, read_tensor_index(folder, source))
+        tensor_index, joined = split_joined(architecture, tensor_index)
+        if joined:
+            pieces = " and ".join(architecture.pieces(joined[0]))
+            notes.append(f"{label}: {joined[0]} and others like it are read as {pieces}; the result holds them apart")
         if unindexed := unindexed_files(folder, source):
             reason = "its index does not name it; libraries may load it instead"
             notes.append(f"{label}: left out: {format_names(unindexed, 1)}: {reason}")

@@ -29,6 +29,7 @@ from regstream.manifest.schema import Calibration
 from regstream.models.architecture.architecture import Architecture
 from regstream.models.batch import Batch
 from regstream.models.config.image_sizes import image_shape
+from regstream.models.row_costs import RowCosts
 from regstream.models.row_mixing import reason_to_run_alone
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class TokenRows:
     decoding_bytes = 0
     is_in_memory = True
     records_arguments = False
+    costs = RowCosts()
 
     def __init__(self, rows: Sequence[TokenIds], batch_policy: BatchPolicy) -> None:
         ordered = sorted(rows, key=len, reverse=True)

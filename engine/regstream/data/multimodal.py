@@ -15,6 +15,7 @@ from regstream.data.tokenizer_process import SharedTokenizer
 from regstream.data.tokens import TokenIds
 from regstream.errors import InputError
 from regstream.models.batch import Batch
+from regstream.models.row_costs import RowCosts
 
 if TYPE_CHECKING:  # with PIL and what transformers reads images with, which no other rows need
     from regstream.data.multimodal_processor import MultimodalProcessor, PreparedRow
@@ -29,6 +30,7 @@ class MultimodalRows:
 
     is_in_memory = False
     records_arguments = True  # blocks depend on positions and features that the outer model makes of images
+    costs = RowCosts()  # of the longest row, measured when a merge is planned
 
     def __init__(
         self, rows: Sequence[tuple[RowWithImages, "MeasuredRow"]], processor: "MultimodalProcessor", max_length: int

@@ -16,6 +16,7 @@ from regstream.errors import InputError
 from regstream.models.architecture.architecture import Architecture
 from regstream.models.batch import Batch
 from regstream.models.config.image_sizes import image_shape
+from regstream.models.row_costs import RowCosts
 
 if TYPE_CHECKING:
     from regstream.data.image_processor import ProcessedImages
@@ -75,6 +76,7 @@ class PixelRows:
 
     is_in_memory = False
     records_arguments = False
+    costs = RowCosts()
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from regstream.data.row_reader import ATTENTION_MASK, INPUT_IDS
 from regstream.data.tensor_rows import open_tensor
 from regstream.errors import InputError, error_boundary
 from regstream.models.batch import Batch
+from regstream.models.row_costs import RowCosts
 from regstream.storage.regular_file import check_regular
 
 #: Names the class of each row, for evaluations.
@@ -112,6 +113,7 @@ class InputRows:
 
     is_in_memory = False
     decoding_bytes = 0
+    costs = RowCosts()  # of the longest batch, measured when a merge is planned
 
     def __init__(
         self, source: StoredInputs, indices: Sequence[int], forward: ForwardInputs, batch_policy: BatchPolicy

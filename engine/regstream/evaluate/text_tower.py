@@ -92,8 +92,8 @@ def open_text_tower(plan: Plan, listener: Listener) -> TextTower:
     """
     if plan.base.architecture.nested is not CLIP_VISION:
         raise ManifestError(
-            f"evaluate: classes: only a CLIP can classify by class names, and the base is {plan.base.architecture.name};"
-            " set head instead"
+            "evaluate: classes: only a CLIP can classify by class names, and the base is"
+            f" {plan.base.architecture.name}; set head instead"
         )
     reference = plan.manifest.evaluation.text_tower
     loader = CheckpointLoader(plan.manifest, plan.commits, listener)

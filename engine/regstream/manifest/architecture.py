@@ -25,26 +25,26 @@ class ArchitectureTable(Table):
     rows: Literal["input_ids", "pixel_values"] | None = None
     """what the model reads: token ids or images; default: the class's main input"""
     blocks: Annotated[Text | None, Field(examples=["gpt_neox.layers"])] = None
-    """the name of the list of blocks, such as "model.layers"; the module list of the blocks"""
+    """the name of the list of blocks, such as "model.layers"; the module list of the blocks; default: derived"""
     body: Annotated[str | None, Field(examples=["gpt_neox"])] = None
-    """a module name, or "" for the model itself; the module whose forward runs the blocks"""
+    """a module name, or "" for the model itself; the module whose forward runs the blocks; default: derived"""
     inputs: Annotated[
         tuple[Annotated[Names, AfterValidator(_filled)], ...] | None,
         Field(strict=False),
         AfterValidator(_filled_if_any),
     ] = None
     """a list of lists of a block's linears that read the same tensor; each list shares one Gram matrix, and linears in
-    no list are averaged"""
+    no list are averaged; default: derived"""
     transposed: bool | None = None
-    """true or false; whether weights are (in, out), as in Conv1D"""
+    """true or false; whether weights are (in, out), as in Conv1D; default: derived"""
     embeddings: Annotated[Names | None, AfterValidator(_filled_if_any)] = None
-    """a list of module names; what runs before the blocks"""
+    """a list of module names; what runs before the blocks; default: derived"""
     final_norm: Names | None = None
-    """a list of module names; what runs after the blocks, before the head"""
+    """a list of module names; what runs after the blocks, before the head; default: derived"""
     head: Names | None = None
-    """a list of module names; the head"""
+    """a list of module names; the head; default: derived"""
     towers: Names | None = None
-    """a list of module names; what a row of the main input does not run through"""
+    """a list of module names; what a row of the main input does not run through; default: derived"""
     optional: Names = ()
     """a list of module names; modules that a checkpoint may lack"""
     renames: Annotated[tuple[Rename, ...], Field(strict=False)] = ()
@@ -52,4 +52,4 @@ class ArchitectureTable(Table):
     pooled: Text | None = None
     """the name of a norm; with rows = "pixel_values": the norm of the first token, for `regstream evaluate`"""
     class_tokens: Annotated[int | None, Field(ge=0)] = None
-    """a whole number; with rows = "pixel_values": tokens of an image besides its patches"""
+    """a whole number; with rows = "pixel_values": tokens of an image besides its patches; default: derived"""

@@ -189,7 +189,7 @@ class Manifest(Table):
     merge: Merge
     """a [merge] table; what is merged, how, and where the result goes"""
     architecture: ArchitectureTable | None = None
-    """an [architecture] table; describes a base whose model_type is not known"""
+    """an [architecture] table; says of the base's model what is to differ from what is derived from it"""
     rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
     """[[rules]] tables; the first match wins; default: regress linears, average the rest of a block"""
     candidates: Annotated[tuple[Candidate, ...], Field(strict=False), AfterValidator(_not_empty)]

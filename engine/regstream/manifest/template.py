@@ -19,7 +19,8 @@ _INTRODUCTION: Final = """\
 # default in words. Comments further in show keys that replace another one, or that only some methods or models have.
 """
 _ALTERNATIVES: Final[Mapping[str, Collection[str]]] = {
-    "[candidates.calibration]": {"dataset", "config", "split", "revision"},
+    "[merge.others]": {"towers"},
+    "[candidates.calibration]": {"dataset", "config", "split", "revision", "images"},
     "[candidates.evaluation]": {"head", "classes"},
     "[evaluation]": {"text_tower"},
 }
@@ -38,8 +39,10 @@ class CandidateDraft:
     calibration: str | None = None
 
 
-def manifest_template(base: str, candidates: Sequence[CandidateDraft]) -> str:
+def manifest_template(base: str, candidates: Sequence[CandidateDraft], offered: Collection[str] = ()) -> str:
     """The text of a manifest. Where a candidate has no calibration set, it averages, and says what is to be filled in.
+
+    `offered` are keys that only some models have, and this base has: they stand at the margin.
 
     Whether the names are good ones, and what they name is there, is for whoever reads the manifest to say.
 
@@ -53,9 +56,9 @@ def manifest_template(base: str, candidates: Sequence[CandidateDraft]) -> str:
     sections = [
         _INTRODUCTION.format(count=count).splitlines(),
         _section("[merge]", {"method": method, "base": base, "output": "merged"}),
-        _section("[merge.others]", examples=others),
+        _section("[merge.others]", examples=others, offered=offered),
         _section("[[rules]]"),
-        *(section for candidate in candidates for section in _candidate(candidate)),
+        *(section for candidate in candidates for section in _candidate(candidate, offered)),
         _section("[evaluation]"),
         [_line("#   [architecture]", f"{_TABLES['[architecture]'][0].meaning}; manifests/README.md has its keys")],
         _section("[resources]"),
@@ -70,11 +73,11 @@ def all_have_calibration(candidates: Sequence[CandidateDraft]) -> bool:
     return all(candidate.calibration is not None for candidate in candidates)
 
 
-def _candidate(candidate: CandidateDraft) -> Iterator[list[str]]:
+def _candidate(candidate: CandidateDraft, offered: Collection[str]) -> Iterator[list[str]]:
     named = {"name": candidate.name, "model": candidate.model, "adapter": candidate.adapter}
     yield _section("[[candidates]]", {key: value for key, value in named.items() if value is not None})
     rows = {} if candidate.calibration is None else {"path": candidate.calibration}
-    yield _section("[candidates.calibration]", rows, {"path": f"{candidate.name}.jsonl"})
+    yield _section("[candidates.calibration]", rows, {"path": f"{candidate.name}.jsonl"}, offered=offered)
     held_out = {"path": f"{candidate.name}.heldout.jsonl"}
     shared = _TABLES["[candidates.calibration]"][1].model_fields.keys() - held_out.keys()
     yield _section("[candidates.evaluation]", examples=held_out, without=shared)
@@ -85,11 +88,12 @@ def _section(
     settings: Mapping[str, str] | None = None,
     examples: Mapping[str, str] | None = None,
     without: Collection[str] = (),
+    offered: Collection[str] = (),
 ) -> list[str]:
     """A table with its keys; commented out where there are no `settings`. `examples` go before the schema's."""
     settings, examples = settings or {}, examples or {}
     described, table = _TABLES[header]
-    alternatives = _ALTERNATIVES.get(header, ())
+    alternatives = set(_ALTERNATIVES.get(header, ())) - set(offered)
     if header == "[merge]":  # the options of other methods
         alternatives = option_fields().keys() - METHODS[settings["method"]].Options.model_fields.keys()
     keys = [key for key in keys_of(table) if key.name not in without]

@@ -72,7 +72,8 @@ def check_memory(merge: OpenedMerge, space: MemorySpace, step: str, terms: Mappi
 def disk_needs(merge: OpenedMerge, shards: DownloadPlan) -> Iterator[tuple[Path, int]]:
     """What a run still has to take where: its own shards, hidden states of two depths, and shards of the hub."""
     yield merge.output, int(sum(_missing_bytes(merge)) * DISK_MARGIN)
-    yield merge.workdir, int(2 * hidden_state_bytes(merge) * DISK_MARGIN)
+    arguments = merge.forward_memory.stored_argument_bytes * len(merge.method.prefixes())
+    yield merge.workdir, int((2 * hidden_state_bytes(merge) + arguments) * DISK_MARGIN)
     if shards.peak_shard_bytes > shards.downloaded_bytes:
         yield cache_folder(), int((shards.peak_shard_bytes - shards.downloaded_bytes) * DISK_MARGIN)
 

@@ -13,6 +13,8 @@ from regstream.models.layered_model import LayeredModel
 #: Activations of a block as wide as its widest linear (a gate, what it multiplies, and their product), and as wide as
 #: the hidden states.
 _WIDE_TENSORS, _HIDDEN_TENSORS = 3, 6
+#: The activations of a tower, as multiples of its largest: a wide one, its gate, and hidden states a quarter as wide.
+_TOWER_TENSORS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +43,24 @@ class ForwardMemory:
         # Embedding pixels takes two more layouts of them.
         inputs = max((rows.input_bytes for rows in self.rows), default=0)
         masks = max((self._mask_bytes(batch) for batch in self._batches()), default=0)
-        return self.hidden_bytes * 4 + inputs * 3 + masks
+        in_towers = max((rows.costs.max_stem_values for rows in self.rows), default=0) * self.dtype.itemsize
+        return self.hidden_bytes * 4 + inputs * 3 + masks + in_towers * _TOWER_TENSORS + self.argument_bytes
+
+    @property
+    def argument_bytes(self) -> int:
+        """What blocks depend on beside the hidden states of a batch."""
+        return max((rows.costs.argument_bytes for rows in self.rows), default=0)
+
+    @property
+    def stored_argument_bytes(self) -> int:
+        """What blocks depend on beside the hidden states, of all rows."""
+        return sum(rows.costs.argument_bytes * len(rows.batches) for rows in self.rows)
 
     def block_bytes(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """A batch in a block whose parameters have these shapes."""
-        return max((self._batch_in_block_bytes(shapes, batch) for batch in self._batches()), default=0)
+        return self.argument_bytes + max(
+            (self._batch_in_block_bytes(shapes, batch) for batch in self._batches()), default=0
+        )
 
     @property
     def depth_bytes(self) -> int:
@@ -60,6 +75,8 @@ class ForwardMemory:
         """A batch in a block: its activations, attention scores where they are formed whole, and masks."""
         rows, length = batch.shape
         widths = [max(shape) for shape in shapes.values() if len(shape) == 2]
+        if (widest := self.model.architecture.call.max_features) > max(widths):
+            widths.append(widest)
         # Of two linears that wide, one writes what the other reads, activated in place.
         in_place = self.model.architecture.call.activates_in_place and self.device.type == "cpu"
         num_wide = 1 if in_place and widths.count(max(widths)) == 2 else _WIDE_TENSORS

@@ -25,11 +25,13 @@ def make_steps(
     *,
     copied_from_base: ParameterShapes = MappingProxyType({}),
     stored_name: Callable[[str], str] = str,
+    runs_towers: bool = False,
 ) -> tuple[Step, ...]:
     """Lay out the steps for a model's parameters, each value of which takes `itemsize` bytes in the result.
 
     `copied_from_base` are tensors that the model does not have; the result gets the base's, with the head.
-    `stored_name` gives a parameter's name in the files of base and result.
+    `stored_name` gives a parameter's name in the files of base and result. `runs_towers`: rows of images go through the
+    towers, which are then of the stem.
 
     Raises:
         ManifestError: a rule matches nothing or names blocks that do not exist.
@@ -41,7 +43,8 @@ def make_steps(
     parameters = {name: _parameter(name, shape, architecture, stored_name) for name, shape in all_shapes.items()}
     steps: list[tuple[Kind, int | None, list[PlannedParameter]]] = []
     for kind, block in _kinds(num_blocks):
-        found = [_planned(rules, parameters[name]) for name in shapes if _belongs(architecture, name, kind, block)]
+        names = (name for name in shapes if _belongs(architecture, name, kind, block, runs_towers=runs_towers))
+        found = [_planned(rules, parameters[name]) for name in names]
         if kind == "head":
             found += [_with_rule(parameters[name], ChosenRule("base")) for name in copied_from_base]
         if found:
@@ -84,10 +87,11 @@ def _kinds(num_blocks: int) -> Iterator[tuple[Kind, int | None]]:
     yield "head", None
 
 
-def _belongs(architecture: Architecture, name: str, kind: Kind, block: int | None) -> bool:
+def _belongs(architecture: Architecture, name: str, kind: Kind, block: int | None, *, runs_towers: bool) -> bool:
     if block is not None or architecture.block_of(name) is not None:
         return architecture.block_of(name) == block
-    return (architecture.part_of(name) == "embeddings") == (kind == "stem")
+    in_stem = ("embeddings", "towers") if runs_towers else ("embeddings",)
+    return (architecture.part_of(name) in in_stem) == (kind == "stem")
 
 
 def _parameter(

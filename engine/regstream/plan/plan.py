@@ -7,6 +7,7 @@ from pathlib import Path
 
 from regstream.device.accelerator_kinds import is_available
 from regstream.hub.eviction import StepShards
+from regstream.plan.architecture_summary import ArchitectureSummary, summarize_architecture
 from regstream.plan.budget import check_disk, check_memory, check_writable, disk_needs, disks, memory_budgets
 from regstream.plan.downloads import UNLIMITED_DISK, DownloadPlan, plan_downloads, shards_by_step
 from regstream.plan.evaluation_estimate import evaluation_seconds
@@ -23,6 +24,12 @@ class Plan(OpenedMerge):
     """A merge and its costs."""
 
     runtime_bytes: int  # the memory of the process before any work, its libraries warm
+
+    @cached_property
+    def architecture(self) -> ArchitectureSummary:
+        """What was found in the model, and what becomes of it."""
+        regresses = self.method.needs_calibration()
+        return summarize_architecture(self.base.architecture, self.steps, regresses=regresses)
 
     @cached_property
     def projections(self) -> tuple[Projection, ...]:

@@ -10,18 +10,18 @@ from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.loader import CheckpointLoader
 from regstream.data.dataset_sampler import DatasetSampler
-from regstream.data.loading import CalibrationSet, load_calibration
-from regstream.data.tokenizer_process import SharedTokenizer
+from regstream.data.loading import CalibrationSet
 from regstream.device import malloc
 from regstream.device.accelerator_kinds import is_available
 from regstream.device.process_memory import resident_bytes
-from regstream.errors import ManifestError, label_boundary
+from regstream.errors import ManifestError
 from regstream.events import Listener, Warned, ignore_event
 from regstream.manifest.schema import Manifest
 from regstream.methods import make_method
 from regstream.methods.method import Method
 from regstream.models.derivation.derive import derive_architecture
-from regstream.models.layered_model import LayeredModel
+from regstream.plan.architecture_summary import summarize_architecture
+from regstream.plan.calibration_sets import load_calibration_sets
 from regstream.plan.compute_dtype import choose_compute_dtype
 from regstream.plan.device import choose_device
 from regstream.plan.discarded_changes import discarded_changes
@@ -57,9 +57,14 @@ def make_plan(
     loader, sampler = CheckpointLoader(manifest, commits or {}, listener), DatasetSampler(commits, listener)
     base, opened, labels = _open_checkpoints(manifest, loader)
     inputs = _check(manifest, base, opened, device_here, labels=labels, choose_dtype=choose_dtype, warnings=warnings)
-    sets = _load_calibration_sets(manifest, method, base, inputs.model, sampler, warn=warnings.add)
+    sets: list[CalibrationSet | None] = [None] * len(opened)
+    if method.needs_calibration():
+        sets = load_calibration_sets(manifest, base, inputs.model, sampler, warnings.add)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
-    steps = _steps(manifest, method, base, inputs, result_dtype)
+    runs_towers = any(rows is not None and rows.records_arguments for rows in sets)
+    steps = _steps(manifest, method, base, inputs, result_dtype, runs_towers=runs_towers)
+    found = summarize_architecture(base.architecture, steps, regresses=method.needs_calibration())
+    warnings.extend(found.warnings(), in_plan=True)
     warnings.extend(unused_settings(manifest, base.architecture, chosen.type, steps, tuple(inputs.model.shapes)))
     warnings.extend(merge_warnings(discarded_changes(manifest, method, base, opened, steps), labels))
     return Plan(
@@ -116,7 +121,13 @@ def _check(
 
 
 def _steps(
-    manifest: Manifest, method: Method, base: Checkpoint, inputs: ValidatedInputs, dtype: torch.dtype
+    manifest: Manifest,
+    method: Method,
+    base: Checkpoint,
+    inputs: ValidatedInputs,
+    dtype: torch.dtype,
+    *,
+    runs_towers: bool,
 ) -> tuple[Step, ...]:
     model, names, copied = inputs.model, base.stored_name, inputs.copied_from_base
     try:
@@ -128,6 +139,7 @@ def _steps(
             dtype.itemsize,
             copied_from_base=copied,
             stored_name=names,
+            runs_towers=runs_towers,
         )
     except ManifestError as error:
         raise ManifestError([f"{manifest.source}: {problem}" for problem in error.problems]) from error
@@ -148,15 +160,15 @@ class _Warnings:
         self.lines: list[str] = []
         self._listener = listener
 
-    def add(self, line: str) -> None:
-        """Give one warning."""
+    def add(self, line: str, *, in_plan: bool = False) -> None:
+        """Give one warning; `in_plan` says that a plan shows it anyway."""
         self.lines.append(line)
-        self._listener(Warned(message=line))
+        self._listener(Warned(message=line, in_plan=in_plan))
 
-    def extend(self, lines: Iterable[str]) -> None:
+    def extend(self, lines: Iterable[str], *, in_plan: bool = False) -> None:
         """Give several."""
         for line in lines:
-            self.add(line)
+            self.add(line, in_plan=in_plan)
 
     @contextmanager
     def merged(self, labels: Sequence[str]) -> Iterator[Callable[[str], None]]:
@@ -166,37 +178,3 @@ class _Warnings:
             yield found.append
         finally:
             self.extend(merge_warnings(found, labels))
-
-
-def _load_calibration_sets(
-    manifest: Manifest,
-    method: Method,
-    base: Checkpoint,
-    model: LayeredModel,
-    sampler: DatasetSampler,
-    *,
-    warn: Callable[[str], None],
-) -> list[CalibrationSet | None]:
-    """The calibration set of each candidate; None where the method needs none."""
-    sets: list[CalibrationSet | None] = []
-    with SharedTokenizer() as tokenizer:
-        for candidate in manifest.candidates:
-            if not method.needs_calibration() or candidate.calibration is None:
-                sets.append(None)
-                continue
-            label = f'candidate "{candidate.name}"'
-            with label_boundary(f"{label}: calibration"):
-                loaded = load_calibration(
-                    candidate.calibration,
-                    architecture=base.architecture,
-                    config=base.model_config,
-                    base=base.folder,
-                    seed=manifest.merge.seed,
-                    max_features=model.max_features,
-                    max_positions=model.max_positions,
-                    warn=lambda message, label=label: warn(f"{label}: {message}"),  # type: ignore[misc]
-                    sampler=sampler,
-                    tokenizer=tokenizer,
-                )
-            sets.append(loaded)
-    return sets

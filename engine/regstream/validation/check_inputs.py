@@ -22,7 +22,6 @@ from regstream.validation.class_labels import label_warnings
 from regstream.validation.compatibility import check_adapter, check_base, check_candidate
 from regstream.validation.configs import ConfigComparison
 from regstream.validation.duplicates import duplicate_weights
-from regstream.validation.left_out_matrices import left_out_matrices
 from regstream.validation.merge_rules import MergeRules
 from regstream.validation.summaries import summarize_names
 from regstream.validation.ties import Tie, check_adapted_ties, check_tie, is_local, resolve_ties, untie
@@ -133,8 +132,6 @@ def check_inputs(
     base_only = _missing_optional(base, candidates, model, unread)
     copied_from_base = checks.check_base(base_only)
     model.drop_parameters(base_only)
-    if manifest.merge.regresses:
-        checks.warn_each(left_out_matrices(model))
     for index, candidate in enumerate(candidates):
         checks.check_candidate(index, candidate, base_only)
     for tie in filter(is_local, ties):

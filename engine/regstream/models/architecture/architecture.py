@@ -32,6 +32,7 @@ class BlockCall:
     unused: frozenset[str] = frozenset()  # parameters that the forward reads besides, and that no block depends on
     borrowed: tuple[str, ...] = ()  # parameters outside the blocks that blocks depend on
     activates_in_place: bool = False  # nothing else in a block reads the input of its activation function
+    max_features: int = 0  # values a token of the widest activation, where it grows with the tokens
     mixes_rows: bool = False  # padding or other rows of a batch change what a row gives: rows run one by one
 
 
@@ -57,7 +58,9 @@ class Architecture:
     optional: tuple[str, ...] = ()  # modules that a checkpoint may lack
     row_tokens: int | None = None  # tokens of a row, where all rows have the same: an image's
     model_name: Callable[[str], str] = str  # the model's name of the parameter that a checkpoint stores under a name
-    #: What transformers does with the values of a tensor of this name in a checkpoint; None where it takes them as is.
+    #: The parameters whose rows, one after another, a tensor of this name in a checkpoint holds; empty for a single one.
+    pieces: Callable[[str], tuple[str, ...]] = lambda _name: ()
+    #: What transformers does with the values of any other tensor; None where it takes them as they are.
     conversion: Callable[[str], str | None] = lambda _name: None
     nested: NestedModel | None = None  # this model, if it is a part of a larger one whose config may describe it
 

@@ -59,7 +59,8 @@ def find_block_call(
                 return _activations(model, verifier, verifier.with_fewest(call))
     raise InputError(
         f"block {verifier.worst_block} computes something else alone than in the whole model"
-        f" ({verifier.last_problem}); blocks that pass more than hidden states to each other cannot be merged one by one"
+        f" ({verifier.last_problem}); blocks that pass more than hidden states to each other cannot be merged one by"
+        " one"
     )
 
 
@@ -112,12 +113,12 @@ class Verifier:
         self._used: set[str] = set()
         self.worst_block, self.last_problem = 0, "it does not run"
 
-    def agrees(self, call: BlockCall) -> bool:
-        """Whether every block gives what it gave in the whole model."""
+    def agrees(self, call: BlockCall, *, num_passes: int | None = None) -> bool:
+        """Whether every block gives what it gave in the whole model, in all passes or the first `num_passes`."""
         self._model.set_block_call(call)
         self._used = set()
         for index in range(len(self._model.blocks)):
-            for whole in self._passes:
+            for whole in self._passes[:num_passes]:
                 problem = self._problem(index, whole)
                 if problem is not None:
                     if index >= self.worst_block:
@@ -126,8 +127,7 @@ class Verifier:
         return True
 
     def with_fewest(self, call: BlockCall) -> BlockCall:
-        """The call with only those parameters that its forward reads; borrowed are those that change the result."""
-        self.agrees(call)
+        """A call that just agreed, with only those parameters that it reads; borrowed are those that change it."""
         read = frozenset(self._used)
         if not call.borrowed:
             return replace(call, unused=call.unused & read)
@@ -162,7 +162,7 @@ def _activations(model: LayeredModel, verifier: Verifier, call: BlockCall) -> Bl
     """The call, with activation functions in place where that changes nothing."""
     for block in model.blocks:
         chunk_activations(block)
-    return replace(call, activates_in_place=verifier.agrees(call))
+    return replace(call, activates_in_place=verifier.agrees(call, num_passes=1))
 
 
 def mixes_rows(padded: WholePass, rows: Sequence[WholePass]) -> bool:

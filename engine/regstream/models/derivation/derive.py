@@ -28,12 +28,12 @@ from regstream.models.derivation.parameter_names import ParameterNames
 from regstream.models.derivation.parts import find_parts
 from regstream.models.derivation.stand_ins import stand_in_parameters
 from regstream.models.derivation.trace import Trace, run_traced
-from regstream.models.derivation.verify import check_owners, check_stem, misread_linears
+from regstream.models.derivation.verify import check_owners, check_stem, max_features, misread_linears
 from regstream.models.empty_model import empty_model
 from regstream.models.layered_model import LayeredModel
 from regstream.models.overrides.apply import groups_of_table, parts_of_table
 from regstream.models.overrides.messages import refuse
-from regstream.models.overrides.modules import check_class, check_image_tokens, check_modules
+from regstream.models.overrides.modules import check_class, check_image_tokens, check_modules, misread_problems
 
 _MAX_CHARS = 300
 
@@ -117,6 +117,8 @@ class _Derivation:
         with self._blames("body"):
             call = find_block_call(layered, self._parameters, passes, once, self._table.body)
         layered.set_block_call(replace(call, mixes_rows=mixes))
+        widest = max_features(layered, self._parameters, passes)
+        layered.set_block_call(replace(call, mixes_rows=mixes, max_features=widest))
         return self._without_misread(layered, passes)
 
     def _describe(self, blocks: str, trace: Trace) -> Architecture:
@@ -149,6 +151,7 @@ class _Derivation:
             optional=table.optional or tuple(n for n, _ in self._model.named_children() if n in OPTIONAL_MODULES),
             row_tokens=None if self._reads_tokens else length,
             model_name=names,
+            pieces=names.pieces,
             conversion=names.conversion,
             nested=part,
         )
@@ -182,7 +185,7 @@ class _Derivation:
         """The description without linears that do not read each token once, as it turns out block by block."""
         architecture, problems = layered.architecture, misread_linears(layered, self._parameters, passes)
         if problems and self._table.inputs:
-            refuse(self._source, (f"inputs: {problem} in block {block}" for (block, _), problem in problems.items()))
+            refuse(self._source, misread_problems(self._table, problems))
         groups, reasons = list(architecture.groups), [dict(reasons) for reasons in architecture.not_regressed]
         for (block, linear), problem in problems.items():
             groups[block] = tuple(without(group, linear) for group in groups[block])

@@ -4,12 +4,15 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 from transformers.pytorch_utils import Conv1D
 
 from regstream.models.architecture.architecture import InputGroup
-from regstream.models.derivation.trace import Trace, is_linear, is_transposed
+from regstream.models.derivation.trace import Operand, Trace, is_linear, is_transposed
+
+Product = tuple[torch.Size, Operand]
 
 
 def input_groups(
@@ -64,12 +67,18 @@ def _reason(name: str, block: nn.Module, prefix: str, trace: Trace, num_tokens: 
         return f"used {max(len(products), len(inputs))} times in a pass"
     if not products or not inputs:
         return f"multiplied by other code than that of {type(module).__name__}"
-    shape, operand = products[0]
-    if operand.digest != inputs[0][1].digest or sorted(shape[-2:]) != sorted(block.get_parameter(name).shape):
+    return _reason_of_product(module, block.get_parameter(name).shape, products[0], inputs[0][1], num_tokens)
+
+
+def _reason_of_product(
+    module: nn.Module, expected: torch.Size, product: Product, read: Operand, num_tokens: int | None
+) -> str | None:
+    """Why a matrix that is multiplied once is not regressed; `read` is its linear's input."""
+    shape, operand = product
+    if operand.digest != read.digest or sorted(shape[-2:]) != sorted(expected):
         return f"multiplied by the code of {type(module).__name__} with another tensor than its input"
-    leading = inputs[0][1].leading
-    if num_tokens is not None and math.prod(leading) != num_tokens:
-        return f"reads {math.prod(leading)} rows, not each of {num_tokens} tokens once"
+    if num_tokens is not None and math.prod(read.leading) != num_tokens:
+        return f"reads {math.prod(read.leading)} rows, not each of {num_tokens} tokens once"
     return None
 
 

@@ -22,7 +22,11 @@ def class_of_config(content: Mapping[str, Any], file: Path) -> str:
     Raises:
         InputError: transformers has no model of this type.
     """
-    model_type = str(content.get("model_type"))
+    model_type = content.get("model_type")
+    if model_type is None:
+        raise InputError(f"{file}: has no model_type, which says what architecture it describes")
+    if not isinstance(model_type, str):
+        raise InputError(f"{file}: model_type is {model_type}, expected the name of an architecture")
     if model_type not in CONFIG_MAPPING:
         raise InputError(
             f'{file}: model_type "{model_type}" is not in transformers {transformers.__version__}, and code that comes'
@@ -54,8 +58,18 @@ def is_model_class(name: str) -> bool:
 
 
 def type_of_class(name: str) -> str:
-    """The `model_type` of a class's configs."""
-    return str(_config_type(name))
+    """The `model_type` of a class's configs.
+
+    Raises:
+        InputError: it has none.
+    """
+    model_type = _config_type(name)
+    if model_type is None:
+        raise InputError(
+            f'[architecture] model_class: "{name}" is a class of many architectures, and the model_type in'
+            " config.json is of none in transformers; name the class of one architecture"
+        )
+    return model_type
 
 
 def predicts_tokens(name: str) -> bool:
@@ -64,4 +78,4 @@ def predicts_tokens(name: str) -> bool:
 
 
 def _config_type(name: str) -> str | None:
-    return getattr(getattr(transformers, name).config_class, "model_type", None)
+    return getattr(getattr(getattr(transformers, name), "config_class", None), "model_type", None)

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.core_model_loading import Chunk, WeightConverter, WeightRenaming, rename_source_key
 
 from regstream.manifest.bounded_regex import substitute
 
@@ -28,9 +28,23 @@ class ParameterNames:
 
     def conversion(self, stored_name: str) -> str | None:
         """What transformers does with the values of a tensor when it loads them; None where it takes them as they are."""
-        return self._find(stored_name)[1]
+        converter = self._find(stored_name)[1]
+        if converter is None or self.pieces(stored_name):
+            return None
+        operations = dict.fromkeys(type(operation).__name__ for operation in converter.operations)
+        return f"{', '.join(operations)} into {' and '.join(converter.target_patterns)}"
 
-    def _uncached(self, stored_name: str) -> tuple[str, str | None]:
+    def pieces(self, stored_name: str) -> tuple[str, ...]:
+        """The parameters whose rows, one after another, a tensor holds; empty for a single one."""
+        own, converter = self._find(stored_name)
+        if converter is None or len(converter.source_patterns) != 1 or len(converter.operations) != 1:
+            return ()
+        first, *others = converter.target_patterns
+        if not isinstance(converter.operations[0], Chunk) or converter.operations[0].dim != 0 or not others:
+            return ()
+        return (own, *(own.replace(first, other, 1) for other in others))
+
+    def _uncached(self, stored_name: str) -> tuple[str, WeightConverter | None]:
         for pattern, replacement in self._renames:
             stored_name = substitute(pattern, replacement, stored_name)
         if stored_name in self._own:
@@ -40,9 +54,4 @@ class ParameterNames:
             own_as_is, _ = rename_source_key(stored_name, [], [], self._prefix, self._own)
             if own_as_is in self._own:
                 return own_as_is, None
-        return own, None if source is None else self._operations(source)
-
-    def _operations(self, source: str) -> str:
-        converter = next(rule for rule in self._converters if source in rule.source_patterns)
-        names = dict.fromkeys(type(operation).__name__ for operation in converter.operations)
-        return f"{', '.join(names)} into {' and '.join(converter.target_patterns)}"
+        return own, next((rule for rule in self._converters if source in rule.source_patterns), None)

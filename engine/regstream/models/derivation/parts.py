@@ -6,7 +6,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from regstream.models.architecture.architecture import NonBlockPart
-from regstream.models.derivation.trace import Trace
+from regstream.models.derivation.trace import Trace, is_linear
 from regstream.models.stored_buffers import stored_buffers
 
 
@@ -15,7 +15,7 @@ def find_parts(model: PreTrainedModel, blocks: str, trace: Trace) -> dict[NonBlo
 
     What is first read before the last block has ended is the stem. What comes after it is the final norm, as long as it
     has no matrix, and the head. A parameter that the pass does not read is of the part that the rest of its module is
-    of; else of the towers, which are for other inputs.
+    of; else of the towers, which are for other inputs. A linear that is tied to a parameter is a head.
     """
     calls = trace.members[blocks]
     named = {**dict(model.named_parameters()), **stored_buffers(model)}
@@ -30,10 +30,22 @@ def find_parts(model: PreTrainedModel, blocks: str, trace: Trace) -> dict[NonBlo
     read = dict(parts)
     for name in outside.keys() - read.keys():
         parts[name] = _part_of_siblings(name, read, blocks)
-    return {part: _modules(model, [n for n in outside if parts[n] == part], parts, blocks) for part in _PARTS}
+    parts |= {
+        name: _part_of_tied(model, name, parts[source]) for name, source in _tied(model).items() if source in parts
+    }
+    return {part: _modules([name for name in parts if parts[name] == part], parts, blocks) for part in _PARTS}
 
 
 _PARTS: tuple[NonBlockPart, ...] = ("embeddings", "final_norm", "head", "towers")
+
+
+def _tied(model: PreTrainedModel) -> Mapping[str, str]:
+    """Names that are no parameters of their own, with the parameter that each stands for."""
+    return dict(getattr(model, "all_tied_weights_keys", None) or {})
+
+
+def _part_of_tied(model: nn.Module, name: str, source: NonBlockPart) -> NonBlockPart:
+    return "head" if is_linear(_owner(model, name)) else source
 
 
 def _owner(model: nn.Module, name: str) -> nn.Module:
@@ -50,7 +62,7 @@ def _part_of_siblings(name: str, read: Mapping[str, NonBlockPart], blocks: str) 
     return "towers"
 
 
-def _modules(model: nn.Module, names: Iterable[str], parts: Mapping[str, NonBlockPart], blocks: str) -> tuple[str, ...]:
+def _modules(names: Iterable[str], parts: Mapping[str, NonBlockPart], blocks: str) -> tuple[str, ...]:
     """The outermost modules that hold these parameters and no others."""
     found: dict[str, None] = {}
     for name in names:

@@ -7,21 +7,23 @@ two tensors are equal only if they are the same tensor.
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import PreTrainedModel
 
 from regstream.errors import InputError
 from regstream.models.stored_buffers import in_slot, slots_of, stored_buffers
 
 _RANK = 2
+#: Numbers that all random vectors are taken from, each from its own place: 2 MiB.
+_POOL = 1 << 19
 _PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten._grouped_mm}
 _ADDED_PRODUCTS = {torch.ops.aten.addmm, torch.ops.aten.baddbmm}
 
@@ -72,16 +74,22 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's c
         named = [*parameters.items(), *unknown.items()]
         self._names = {tensor.untyped_storage().data_ptr(): name for name, tensor in named}
         self._unknown = unknown.keys()
-        self._vectors: dict[tuple[str, int, int], Tensor] = {}
         self._on_use, self._on_product = on_use, on_product
+        self.max_values = 0  # of the largest tensor that any operation returned
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run an operation, or its stand-in."""
         del types
-        keywords, operation = kwargs or {}, func.overloadpacket
-        used = [name for leaf in tree_leaves((args, keywords)) if (name := self._name(leaf)) is not None]
+        result = self._run(func, args, kwargs or {})
+        if not _is_view(func):
+            self.max_values = max(self.max_values, *(value.numel() for value in _tensors((result,))), 0)
+        return result
+
+    def _run(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        operation = func.overloadpacket
+        used = [name for value in _tensors((*args, *keywords.values())) if (name := self._name(value)) is not None]
         if not used:
             return func(*args, **keywords)
         if func._schema.is_mutable and self._name(args[0]) is not None:
@@ -97,11 +105,9 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's c
             return product * keywords.get("alpha", 1) + args[0] * keywords.get("beta", 1)
         return func(*args, **keywords)
 
-    def _name(self, value: object) -> str | None:
+    def _name(self, value: Tensor) -> str | None:
         """The parameter that a tensor is, or is a view of."""
-        if not isinstance(value, Tensor) or value.is_meta:
-            return None
-        return self._names.get(value.untyped_storage().data_ptr())
+        return None if value.is_meta else self._names.get(value.untyped_storage().data_ptr())
 
     def _product(self, left: Tensor, right: Tensor) -> Tensor | None:
         """The product of an activation and a parameter in either order; None where both or neither are parameters."""
@@ -117,7 +123,7 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's c
 
     def _low_rank(self, name: str, shape: torch.Size, operand: Tensor) -> Tensor:
         inner, outer = self._random(name, 0, shape[-2]), self._random(name, 1, shape[-1])
-        product: Tensor = operand.float() @ (inner.T / math.sqrt(shape[-2])) @ outer
+        product: Tensor = (operand.float() @ inner.T / math.sqrt(shape[-2])) @ outer
         return product.to(operand.dtype)
 
     def _embedding(self, weight: Tensor, ids: Tensor) -> Tensor:
@@ -129,11 +135,27 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's c
 
     def _random(self, name: str, side: int, size: int) -> Tensor:
         """Random numbers, (rank, size), fixed by the arguments."""
-        key = name, side, size
-        if key not in self._vectors:
-            numbers = torch.randn(_RANK, size, generator=_generator(f"{name} {side}"))
-            self._vectors[key] = numbers.fill_(math.nan) if name in self._unknown else numbers
-        return self._vectors[key]
+        if name in self._unknown:
+            return torch.full((1, 1), math.nan).expand(_RANK, size)
+        count, key = _RANK * size, f"{name} {side}"
+        if count > _POOL // 2:
+            return torch.randn(_RANK, size, generator=_generator(key))
+        start = zlib.crc32(key.encode()) % (_POOL - count)
+        return _pool()[start : start + count].view(_RANK, size)
+
+
+@cache
+def _pool() -> Tensor:
+    return torch.randn(_POOL, generator=torch.Generator().manual_seed(0))
+
+
+def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
+    """The tensors among an operation's arguments, alone or in lists."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
 
 
 def _row(name: str, parameter: Tensor) -> Tensor:

@@ -35,6 +35,32 @@ class Operand:
         return cls(digest=digest, leading=tuple(x_NI.shape[:-1]))
 
 
+class _Operands:
+    """Operands, whose digest is computed once for a tensor that several products in a row read."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Tensor, int] | None = None
+        self._digest = b""
+
+    def of(self, x_NI: Tensor) -> Operand:
+        """What a product reads; its leading axes count as one."""
+        if self._last is None or not _is_same(x_NI, *self._last):
+            # The tensor is kept, so that no other takes its place in memory.
+            self._last, self._digest = (x_NI.detach(), x_NI._version), Operand.of(x_NI).digest
+        return Operand(digest=self._digest, leading=tuple(x_NI.shape[:-1]))
+
+
+def _is_same(x_NI: Tensor, last_NI: Tensor, version: int) -> bool:
+    """Whether a tensor has the values of the last one, as far as their places in memory tell."""
+    return (
+        x_NI.data_ptr() == last_NI.data_ptr()
+        and x_NI._version == version
+        and (x_NI.dtype, x_NI.numel(), x_NI.shape[-1]) == (last_NI.dtype, last_NI.numel(), last_NI.shape[-1])
+        and x_NI.is_contiguous()
+        and last_NI.is_contiguous()
+    )
+
+
 @dataclass(kw_only=True)
 class MemberCall:
     """A call of a module that is in a list of modules."""
@@ -88,24 +114,26 @@ def is_transposed(linear: nn.Module) -> bool:
 def run_traced(
     model: PreTrainedModel, parameters: Mapping[str, Tensor], inputs: Mapping[str, Any], *, until: str | None = None
 ) -> Trace:
-    """Run a model with stand-in parameters, or only up to the end of the blocks in the list `until`.
+    """Run a model with stand-in parameters; or only up to the end of the blocks in the list `until`, to record these.
 
     Raises whatever its forward raises.
     """
-    trace, clock = Trace(inputs=inputs), count()
-    stand_ins = StandIns(
-        parameters,
-        on_use=lambda name: trace.uses[name].append(next(clock)),
-        on_product=lambda name, shape, operand: trace.products[name].append((shape, Operand.of(operand))),
-    )
+    trace, clock, operands = Trace(inputs=inputs), count(), _Operands()
+    stand_ins = StandIns(parameters)
+    if until is None:
+        stand_ins = StandIns(
+            parameters,
+            on_use=lambda name: trace.uses[name].append(next(clock)),
+            on_product=lambda name, shape, operand: trace.products[name].append((shape, operands.of(operand))),
+        )
     with ExitStack() as stack:
         stack.enter_context(bind_stand_ins(model, parameters))
         for path, module in model.named_modules():
             hook = module.register_forward_pre_hook(_count_calls(trace, path))
             stack.callback(hook.remove)
-            if is_linear(module):
-                stack.callback(module.register_forward_pre_hook(_record_input(trace, path, clock)).remove)
-            if isinstance(module, nn.ModuleList):
+            if is_linear(module) and until is None:
+                stack.callback(module.register_forward_pre_hook(_record_input(trace, path, clock, operands)).remove)
+            if isinstance(module, nn.ModuleList) and until in (None, path):
                 for index, member in enumerate(module):
                     began, ended = _record_member(trace, path, index, clock)
                     stack.callback(member.register_forward_pre_hook(began, with_kwargs=True, prepend=True).remove)
@@ -124,10 +152,10 @@ def _count_calls(trace: Trace, path: str) -> Any:
     return hook
 
 
-def _record_input(trace: Trace, path: str, clock: "count[int]") -> Any:
+def _record_input(trace: Trace, path: str, clock: "count[int]", operands: "_Operands") -> Any:
     def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
         if args and isinstance(args[0], Tensor):
-            trace.linear_inputs[path].append((next(clock), Operand.of(args[0])))
+            trace.linear_inputs[path].append((next(clock), operands.of(args[0])))
 
     return hook
 

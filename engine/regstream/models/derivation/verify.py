@@ -78,6 +78,28 @@ def misread_linears(
     return problems
 
 
+def max_features(model: LayeredModel, parameters: Mapping[str, Tensor], passes: Sequence[WholePass]) -> int:
+    """Values a token of the widest activation of any block; what does not grow with the tokens does not count."""
+    widest, seen = 0, set[object]()
+    for index, groups in enumerate(model.architecture.groups):
+        if groups in seen:
+            continue
+        seen.add(groups)
+        sizes = [_largest_activation(model, index, parameters, whole) for whole in passes[:2]]
+        tokens = [whole.batch.num_tokens for whole in passes[:2]]
+        growth = sizes[0] / tokens[0] if len(sizes) == 1 else (sizes[0] - sizes[1]) / (tokens[0] - tokens[1])
+        widest = max(widest, math.ceil(growth))
+    return widest
+
+
+def _largest_activation(model: LayeredModel, index: int, parameters: Mapping[str, Tensor], whole: WholePass) -> int:
+    bound = {name: parameters[name] for name in model.parameters_of_block(index)}
+    with model.bind_parameters(bound), StandIns(bound, unknown=model.placeholders) as stand_ins:
+        model.run_block(index, whole.states[index], whole.batch)
+    num_values: int = stand_ins.max_values
+    return num_values
+
+
 def _problem(
     linear: str, first: str, seen: Sequence[Mapping[str, list[Tensor]]], passes: Sequence[WholePass]
 ) -> str | None:

@@ -16,12 +16,11 @@ from regstream.models.derivation.stand_ins import StandIns, stand_in_parameters
 from regstream.models.derivation.trace import Trace, run_traced
 from regstream.models.empty_model import empty_model
 from regstream.models.layered_model import LayeredModel
+from regstream.models.row_costs import RowCosts
 
 
-def verify_row(architecture: Architecture, config: PreTrainedConfig, row: Mapping[str, Tensor]) -> int:
+def verify_row(architecture: Architecture, config: PreTrainedConfig, row: Mapping[str, Tensor]) -> RowCosts:
     """Run one row through the whole model and through single blocks, with stand-in parameters, and compare.
-
-    Returns the bytes of what the blocks depend on beside hidden states, with floating-point values in float32.
 
     Raises:
         InputError: the model does not run on the row, or a block computes something else alone.
@@ -40,14 +39,14 @@ def verify_row(architecture: Architecture, config: PreTrainedConfig, row: Mappin
     )
     layered = LayeredModel(architecture, config, dtype=torch.float32, device=torch.device("cpu"), model=model)
     try:
-        arguments = _run_stem(layered, parameters, row, whole)
+        arguments, max_stem_values = _run_stem(layered, parameters, row, whole)
         num_bytes = _stored_bytes(arguments)
         for index in range(len(layered.blocks)):
             _check_block(layered, index, parameters, whole, arguments)
     except Exception as error:
         text = f"{type(error).__name__}: {error}".split("\n")[0][:200]
         raise InputError(f"{title} cannot be merged from rows of {', '.join(row)}: {text}") from error
-    return num_bytes
+    return RowCosts(argument_bytes=num_bytes, max_stem_values=max_stem_values)
 
 
 def count_tokens(architecture: Architecture, config: PreTrainedConfig, row: Mapping[str, Tensor]) -> int:
@@ -75,14 +74,14 @@ def _check_blocks_run(architecture: Architecture, trace: Trace) -> None:
 
 def _run_stem(
     model: LayeredModel, parameters: Mapping[str, Tensor], row: Mapping[str, Tensor], whole: WholePass
-) -> BodyArguments:
+) -> tuple[BodyArguments, int]:
     parts = ("embeddings", "towers")
     bound = {name: parameters[name] for name in model.shapes if model.architecture.part_of(name) in parts}
-    with model.bind_parameters(bound), StandIns(bound):
+    with model.bind_parameters(bound), StandIns(bound) as stand_ins:
         hidden_BLD, arguments = model.run_stem_recorded(row)
     if not torch.allclose(hidden_BLD, whole.states[0], rtol=TOLERANCE, atol=TOLERANCE):
         raise ValueError("what reaches the blocks depends on more than embeddings and towers")
-    return arguments
+    return arguments, stand_ins.max_values
 
 
 def _check_block(

@@ -9,7 +9,7 @@ from regstream.models.architecture.architecture import InputGroup, NonBlockPart
 from regstream.models.derivation.input_groups import group_of
 from regstream.models.derivation.trace import is_linear, is_transposed
 from regstream.models.overrides.messages import refuse
-from regstream.models.overrides.modules import check_linears, check_outside, unassigned_problem
+from regstream.models.overrides.modules import check_names, unassigned_problem
 
 _NOT_LISTED = "in no list of [architecture] inputs"
 BlockGroups = tuple[tuple[InputGroup, ...], Mapping[str, str]]
@@ -21,12 +21,12 @@ def groups_of_table(
     """The groups of each block, and the matrices that are in none, with the reason.
 
     Raises:
-        ManifestError: a name is no linear's, or the linear cannot be regressed.
+        ManifestError: the model lacks a module that the table names, or a linear cannot be regressed.
     """
+    check_names(table, model, blocks, source)
     if table.inputs is None:
         return list(derived)
     members = model.get_submodule(blocks)
-    check_linears(table, members, source)
     found: list[BlockGroups] = []
     for index, (block, (groups, reasons)) in enumerate(zip(members.children(), derived, strict=True)):
         own = {path: is_transposed(module) for path, module in block.named_modules() if is_linear(module)}
@@ -40,7 +40,8 @@ def groups_of_table(
                 if (reason := reasons.get(f"{linear}.weight"))
             ),
         )
-        left_out = [f"{linear}.weight" for group in groups for linear in group.linears if linear not in sum(listed, [])]
+        kept_linears = {linear for linears in listed for linear in linears}
+        left_out = [f"{linear}.weight" for group in groups for linear in group.linears if linear not in kept_linears]
         kept = tuple(group_of(tuple(linears), transposed=own[linears[0]]) for linears in listed if linears)
         found.append((kept, {**reasons, **dict.fromkeys(left_out, _NOT_LISTED)}))
     return found
@@ -56,9 +57,8 @@ def parts_of_table(
     """The modules of each part.
 
     Raises:
-        ManifestError: the model lacks a module, or a parameter is in no part.
+        ManifestError: a parameter is in no part.
     """
-    check_outside(table, model, blocks, source)
     given: dict[NonBlockPart, tuple[str, ...]] = {
         part: getattr(table, part) for part in derived if getattr(table, part) is not None
     }

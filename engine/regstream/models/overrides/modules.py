@@ -1,6 +1,6 @@
 """Checks that the class and the modules in the table exist."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import transformers
 from torch import nn
@@ -33,9 +33,14 @@ def check_modules(table: ArchitectureTable, model: PreTrainedModel, source: str)
     Raises:
         ManifestError: it does not.
     """
-    problems = []
+    problems, title = [], type(model).__name__
     if table.rows not in (None, model.main_input_name):
-        problems.append(f"rows: a {type(model).__name__} reads {model.main_input_name}, not {table.rows}")
+        problems.append(f"rows: a {title} reads {model.main_input_name}, not {table.rows}")
+    elif model.main_input_name != "pixel_values":
+        keys = [key for key in ("pooled", "class_tokens") if getattr(table, key) is not None]
+        problems += [
+            f"{key}: for models of images, and a {title} reads {model.main_input_name}; remove it" for key in keys
+        ]
     lists = {
         name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module)
     }
@@ -44,43 +49,15 @@ def check_modules(table: ArchitectureTable, model: PreTrainedModel, source: str)
     refuse(source, problems)
 
 
-def check_outside(table: ArchitectureTable, model: PreTrainedModel, blocks: str, source: str) -> None:
-    """Check that the table's modules outside the blocks are there.
+def check_names(table: ArchitectureTable, model: PreTrainedModel, blocks: str, source: str) -> None:
+    """Check that the table's modules outside the blocks are there, and that the linears of its input groups are.
 
     Raises:
-        ManifestError: names those that are not.
+        ManifestError: names all that are not.
     """
-    all_names = dict([*model.named_modules(), *model.named_parameters()])
-    outside = [name for name in all_names if name and not f"{name}.".startswith(f"{blocks}.")]
-    keyed = [(key, name) for key in (*PARTS, "optional") for name in getattr(table, key) or ()]
-    keyed += [("pooled", table.pooled)] if table.pooled else []
-    refuse(
-        source,
-        (
-            f'{key}: the model has no module "{name}" outside its blocks{suggestion(name, outside)}'
-            for key, name in keyed
-            if name not in outside
-        ),
-    )
-
-
-def check_linears(table: ArchitectureTable, members: nn.Module, source: str) -> None:
-    """Check that the linears of the table's input groups are linears of some block, stored as the table says.
-
-    Raises:
-        ManifestError: names those that are not.
-    """
-    blocks = list(members.children())
-    refuse(
-        source,
-        (
-            f"inputs[{group}][{position}]: {problem}"
-            for group, linears in enumerate(table.inputs or ())
-            for position, linear in enumerate(linears)
-            if (problem := _linear_problem(linear, blocks))
-        ),
-    )
-    refuse(source, _transposed_problems(table, blocks))
+    members = list(model.get_submodule(blocks).children())
+    problems = [*_linear_problems(table, members), *_outside_problems(table, model, blocks)]
+    refuse(source, problems or _transposed_problems(table, members))
 
 
 def check_image_tokens(table: ArchitectureTable, model: PreTrainedModel, length: int, source: str) -> None:
@@ -102,6 +79,34 @@ def unassigned_problem(names: list[str]) -> Iterator[str]:
     """What is wrong if parameters are in no part."""
     if names:
         yield f"embeddings, final_norm, head: in none of them, and in no block: {shortlist(names)}"
+
+
+def misread_problems(table: ArchitectureTable, misread: Mapping[tuple[int, str], str]) -> Iterator[str]:
+    """What is wrong with linears of the table's input groups, of each in the first block where it is wrong."""
+    first: dict[str, tuple[int, str]] = {}
+    for (block, linear), problem in misread.items():
+        first.setdefault(linear, (block, problem))
+    for linear, (block, problem) in first.items():
+        group = next(index for index, linears in enumerate(table.inputs or ()) if linear in linears)
+        advice = "put them into lists of their own" if "the same tensor" in problem else "leave it out"
+        yield f"inputs[{group}]: {problem} in block {block}; {advice}"
+
+
+def _outside_problems(table: ArchitectureTable, model: PreTrainedModel, blocks: str) -> Iterator[str]:
+    all_names = dict([*model.named_modules(), *model.named_parameters()])
+    outside = [name for name in all_names if name and not f"{name}.".startswith(f"{blocks}.")]
+    keyed = [(key, name) for key in (*PARTS, "optional") for name in getattr(table, key) or ()]
+    keyed += [("pooled", table.pooled)] if table.pooled else []
+    for key, name in keyed:
+        if name not in outside:
+            yield f'{key}: the model has no module "{name}" outside its blocks{suggestion(name, outside)}'
+
+
+def _linear_problems(table: ArchitectureTable, blocks: list[nn.Module]) -> Iterator[str]:
+    for group, linears in enumerate(table.inputs or ()):
+        for position, linear in enumerate(linears):
+            if problem := _linear_problem(linear, blocks):
+                yield f"inputs[{group}][{position}]: {problem}"
 
 
 def _linear_problem(name: str, blocks: list[nn.Module]) -> str | None:

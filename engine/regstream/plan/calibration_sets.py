@@ -1,0 +1,77 @@
+"""The calibration set of each candidate, read, and tried on the model where rows are more than token ids."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from inspect import signature
+
+import torch
+
+from regstream.checkpoint.checkpoint import Checkpoint
+from regstream.data.dataset_sampler import DatasetSampler
+from regstream.data.loading import CalibrationSet, load_calibration
+from regstream.data.stored_inputs import ForwardInputs
+from regstream.data.tokenizer_process import SharedTokenizer
+from regstream.errors import label_boundary
+from regstream.manifest.schema import Candidate, Manifest
+from regstream.models.derivation.verify_row import count_tokens, verify_row
+from regstream.models.layered_model import LayeredModel
+
+
+def load_calibration_sets(
+    manifest: Manifest,
+    base: Checkpoint,
+    model: LayeredModel,
+    sampler: DatasetSampler,
+    warn: Callable[[str], None],
+) -> list[CalibrationSet | None]:
+    """Read the calibration set of each candidate; None for one that has none.
+
+    Raises:
+        InputError: a set cannot be used, or the model does not run on its rows block by block.
+    """
+    sets: list[CalibrationSet | None] = []
+    forward = forward_inputs(base, model)
+    with SharedTokenizer() as tokenizer:
+        for candidate in manifest.candidates:
+            if candidate.calibration is None:
+                sets.append(None)
+                continue
+            label = f'candidate "{candidate.name}"'
+            with label_boundary(f"{label}: calibration"):
+                loaded = load_calibration(
+                    candidate.calibration,
+                    architecture=base.architecture,
+                    config=base.model_config,
+                    base=base.folder,
+                    seed=manifest.merge.seed,
+                    max_features=model.max_features,
+                    max_positions=model.max_positions,
+                    warn=lambda message, label=label: warn(f"{label}: {message}"),  # type: ignore[misc]
+                    sampler=sampler,
+                    tokenizer=tokenizer,
+                    forward=forward,
+                )
+            sets.append(loaded)
+    _try_longest_rows(manifest.candidates, sets, base)
+    return sets
+
+
+def forward_inputs(base: Checkpoint, model: LayeredModel) -> ForwardInputs | None:
+    """What a model reads that takes stored inputs beside token ids or images of one size; None for any other."""
+    architecture = base.architecture
+    if architecture.modality == "pixel_values" or (architecture.reads_tokens and not architecture.parts["towers"]):
+        return None
+    return ForwardInputs(
+        main=architecture.modality,
+        arguments=signature(model.model.forward).parameters.keys(),
+        count_tokens=partial(count_tokens, architecture, base.model_config),
+    )
+
+
+def _try_longest_rows(candidates: Sequence[Candidate], sets: Sequence[CalibrationSet | None], base: Checkpoint) -> None:
+    """Verify that blocks can run alone on rows of images, and measure what they depend on beside hidden states."""
+    for candidate, rows in zip(candidates, sets, strict=True):
+        if rows is not None and rows.records_arguments:
+            with label_boundary(f'candidate "{candidate.name}": calibration'):
+                row = rows.inputs(0, dtype=torch.float32, device=torch.device("cpu"))
+                rows.costs = verify_row(base.architecture, base.model_config, row)
