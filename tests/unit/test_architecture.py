@@ -173,6 +173,13 @@ def test_a_table_that_does_not_fit_is_told_with_its_key(
     assert any(expected in problem for problem in found), found
 
 
+@pytest.mark.parametrize("body", ["model.norm", "mode", "lm_head"])
+def test_a_body_that_does_not_hold_the_derived_blocks_is_refused(merges: dict[str, Merge], body: str) -> None:
+    expected = f'body: expected a module that holds the blocks model.layers, runs once in a pass, .*; found "{body}"'
+    with pytest.raises(ManifestError, match=rf"^merge.toml: \[architecture\] {expected}"):
+        derived(merges["llama"].folders.base, f'[architecture]\nbody = "{body}"')
+
+
 def test_all_modules_that_are_not_there_are_told_at_once(merges: dict[str, Merge]) -> None:
     table = TABLES["olmo2"].replace("model.embed", "model.embedd").replace("_proj", "_project")
     with pytest.raises(ManifestError) as caught:
@@ -261,10 +268,7 @@ def test_a_class_for_other_configs_is_refused(merges: dict[str, Merge]) -> None:
 
 def test_a_class_of_any_architecture_needs_a_type_that_transformers_has(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "olmo9", "hidden_size": 8}')
-    with pytest.raises(
-        ManifestError,
-        match=r'^merge.toml: \[architecture\] model_class: "AutoModelForCausalLM" is a class of many architectures',
-    ):
+    with pytest.raises(InputError, match=r'model_class: "AutoModelForCausalLM" is a class of many architectures'):
         derived(tmp_path, '[architecture]\nmodel_class = "AutoModelForCausalLM"')
 
 

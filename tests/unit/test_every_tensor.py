@@ -8,7 +8,6 @@ import torch
 
 import checkpoints
 from altered_checkpoints import edited, write_adapter, write_manifest
-from architectures import TABLES
 from parametrize import slow
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError
@@ -26,7 +25,6 @@ class Inputs:
     base: Path
     candidate: Path
     adapter: Path
-    table: str
     block: str  # what stands before names of the first block in the candidate's file
     module: str  # the linear
 
@@ -37,19 +35,18 @@ class Inputs:
             return edited(source, folder / source.name, lambda t: t.update({name: torch.ones(3)}))
 
         if which == "base":
-            return write_manifest(folder, bad(self.base), self.candidate, table=self.table)
+            return write_manifest(folder, bad(self.base), self.candidate)
         if which == "candidate":
-            return write_manifest(folder, self.base, bad(self.candidate), table=self.table)
+            return write_manifest(folder, self.base, bad(self.candidate))
         path = bad(self.candidate)
-        return write_manifest(folder, self.base, path, table=self.table, adapters={path.name: self.adapter})
+        return write_manifest(folder, self.base, path, adapters={path.name: self.adapter})
 
 
 @pytest.fixture(scope="module", params=[f if f in ("gpt2", "clip-full", "olmo2") else slow(f) for f in FAMILIES])
 def inputs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Inputs:
     folder, family = tmp_path_factory.mktemp("every"), request.param
     made = checkpoints.make_family(folder, family, candidates=1, layers=1, hidden=16)
-    table = TABLES.get(family, "")
-    manifest = write_manifest(folder, made.base, made.candidates[0], table=table)
+    manifest = write_manifest(folder, made.base, made.candidates[0])
     described = make_plan(read_manifest(manifest)).base.architecture
     candidate = open_checkpoint("candidate", made.candidates[0], architecture=described)
     linear = f"{described.block_prefix(0)}{described.groups[0][0].linears[0]}.weight"
@@ -60,7 +57,6 @@ def inputs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         base=made.base,
         candidate=made.candidates[0],
         adapter=write_adapter(folder / "adapter", module, out_in[1], out_in[0]),
-        table=table,
         block=candidate.stored_name(linear).partition(".0.")[0] + ".0.",
         module=module,
     )

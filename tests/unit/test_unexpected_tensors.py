@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM
 
 import checkpoints
 from altered_checkpoints import Change, Tensors, edited, write_adapter, write_manifest
-from architectures import TABLES
 from merging import make_merge, read_result
 from regstream.api import verify
 from regstream.errors import InputError
@@ -173,7 +172,7 @@ def test_buffers_that_the_model_makes_are_left_out_in_one_line_each(made: Made, 
     folders = made(family)
     base = edited(folders.base, tmp_path / "base", lambda t: t.update(buffers))
     tuned = edited(folders.candidates[0], tmp_path / "tuned", lambda t: t.update(buffers))
-    plan = planned(tmp_path, base, tuned, table=TABLES.get(family, ""))
+    plan = planned(tmp_path, base, tuned)
     lines = [line for line in plan.warnings if "such buffers" in line]
     assert [line.split(":")[0] for line in lines] == ['base, candidate "task0"']
     assert plan.ignored == {"base": sorted(buffers), 'candidate "task0"': sorted(buffers)}
@@ -184,7 +183,7 @@ def test_a_bias_of_attention_is_no_mask(made: Made, tmp_path: Path) -> None:
     name = "gpt_neox.layers.0.attention.dense_bias.bias"
     bad = edited(folders.candidates[0], tmp_path / "bad", lambda t: t.update({name: torch.ones(16)}))
     with pytest.raises(InputError, match=f"tensor {name} is not in the model"):
-        planned(tmp_path, folders.base, bad, table=TABLES["gpt_neox"])
+        planned(tmp_path, folders.base, bad)
 
 
 def test_a_stored_buffer_in_float32_does_not_make_the_merge_float32(tmp_path: Path) -> None:

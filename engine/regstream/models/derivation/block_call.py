@@ -51,6 +51,11 @@ def find_block_call(
         InputError: no body does.
     """
     options = [call for call in _options(model, once) if chosen_body in (None, call.body)]
+    if chosen_body is not None and not options:
+        raise InputError(
+            f"expected a module that holds the blocks {model.architecture.blocks}, runs once in a pass, and takes"
+            f' hidden states or the model\'s own input; found "{chosen_body}"'
+        )
     verifier = Verifier(model, parameters, passes)
     for borrows in (False, True):
         for option in options:
