@@ -16,6 +16,12 @@ def test_a_part_is_split_where_a_rule_splits_it(tmp_path: Path) -> None:
     assert embeddings == {"average": ("transformer.wpe.weight",), "base": ("transformer.wte.weight",)}
 
 
+def test_a_part_of_one_candidate_has_its_name(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, "llama", layers=2, candidates=2, rules='others.head = "task1"\n')
+    rules = {part.part: part.rule for part in merge.plan().architecture.parts}
+    assert rules == {"embeddings": "base", "final_norm": "average", "head": "task1"}
+
+
 def test_a_rule_that_takes_the_base_is_said(tmp_path: Path) -> None:
     merge = make_tiny_merge(tmp_path, TINY_MODELS["lfm2"])
     text = merge.manifest.read_text()

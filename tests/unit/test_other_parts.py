@@ -171,3 +171,13 @@ def test_a_candidate_without_its_head_is_not_evaluated_nor_is_the_mean(llamas: d
     found = evaluate(plan, listener=lambda event: told.append(event.message) if isinstance(event, Warned) else None)
     assert [row.model for row in found.rows] == ["base", "math", "regmean++"]
     assert f'mean is not evaluated: candidate "bare" has no {HEAD}' in told
+
+
+def test_where_candidates_run_from_their_own_embeddings_these_are_read(llamas: dict[str, Path], tmp_path: Path) -> None:
+    without = parts.save(tmp_path / "without", LlamaForCausalLM(parts.llama()), 5, lambda t: t.pop(EMBEDDINGS))
+    candidates = {"without": without, "math": llamas["math"]}
+    plan = parts.plan_of(parts.manifest(tmp_path, llamas["base"], candidates, method="regmean++"))
+    assert any(f'"without": lacks {EMBEDDINGS}; the result has the base\'s' in line for line in plan.warnings)
+    assert parts.run_to_tensors(plan)[EMBEDDINGS].equal(parts.tensors_of(llamas["base"])[EMBEDDINGS])
+    with pytest.raises(InputError, match=f"tensor {EMBEDDINGS} is missing"):
+        parts.plan_of(parts.manifest(tmp_path, llamas["base"], candidates, method="regmean"))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 import checkpoints
 from merging import worst_difference
@@ -29,7 +30,7 @@ def _buffers_differ(monkeypatch: pytest.MonkeyPatch) -> None:
         perturb(model, spread, generator)
         kept = model.state_dict().keys()
         for name, buffer in model.named_buffers():
-            if name in kept:
+            if name in kept and buffer.is_floating_point():
                 buffer.add_(0.3 * torch.rand(buffer.shape, generator=generator).to(buffer.dtype))
 
     def save_as_it_is(model: PreTrainedModel, path: Any, **options: Any) -> None:
@@ -83,3 +84,43 @@ def test_a_candidate_without_them_is_refused(merge: TinyMerge) -> None:
     without(merge.folders.candidates[1], BUFFERS[merge.model.name])
     with pytest.raises(InputError, match=rf'"task1".*{BUFFERS[merge.model.name]} is missing'):
         merge.plan()
+
+
+@pytest.fixture
+def llama_with_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> TinyMerge:
+    """A merge of Llamas whose norms store a buffer of whole numbers."""
+    make = LlamaRMSNorm.__init__
+
+    def make_with_index(norm: LlamaRMSNorm, *args: Any, **options: Any) -> None:
+        make(norm, *args, **options)
+        norm.register_buffer("index", torch.arange(3))
+
+    monkeypatch.setattr(LlamaRMSNorm, "__init__", make_with_index)
+    return make_tiny_merge(tmp_path, TINY_MODELS["llama"])
+
+
+def with_index(folder: Path, values: list[int]) -> None:
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    indices = {name: torch.tensor(values) for name in tensors if name.endswith(".index")}
+    assert indices
+    save_file(tensors | indices, file, metadata={"format": "pt"})
+
+
+def test_whole_numbers_as_the_model_makes_them_are_left_to_it(llama_with_index: TinyMerge) -> None:
+    for folder in (llama_with_index.folders.base, *llama_with_index.folders.candidates):
+        with_index(folder, [0, 1, 2])
+    told = [line for line in llama_with_index.plan().warnings if ".index" in line]
+    assert told
+    assert all(line.endswith("the model makes such buffers itself") for line in told)
+
+
+@pytest.mark.parametrize("which", ["base", "candidate"])
+def test_other_whole_numbers_are_refused_rather_than_lost(llama_with_index: TinyMerge, which: str) -> None:
+    folders = llama_with_index.folders
+    for folder in (folders.base, *folders.candidates):
+        with_index(folder, [0, 1, 2])
+    with_index(folders.base if which == "base" else folders.candidates[1], [0, 2, 1])
+    label = "base: " if which == "base" else 'candidate "task1": '
+    with pytest.raises(InputError, match=rf"^{label}.*index.* of whole numbers, and not as the model makes it"):
+        llama_with_index.plan()

@@ -23,7 +23,7 @@ from regstream.models.config.image_sizes import image_shape
 from regstream.models.config.model_sizes import text_config, vocab_size
 from regstream.models.empty_model import empty_model
 from regstream.models.known_masks import known_masks
-from regstream.models.stored_buffers import in_slot, slots_of, stored_buffers
+from regstream.models.stored_buffers import in_slot, integer_buffers, slots_of, stored_buffers
 
 #: Names of modules with learned positions: `position_embeddings`, `embed_positions`, `wpe`.
 _POSITIONS = re.compile(r"(position[^.]*|\bwpe)$")
@@ -55,6 +55,8 @@ class LayeredModel:
             chunk_activations(block)
         #: Names of buffers that are stored and merged as parameters are.
         self.stored_buffers = frozenset(stored_buffers(self.model))
+        #: Stored buffers of whole numbers, as the model makes them: blocks run with these.
+        self.integer_buffers = integer_buffers(self.model)
         #: Shapes by name, of parameters and stored buffers. Tied parameters appear once, under their source's name.
         named = {**dict(self.model.named_parameters()), **stored_buffers(self.model)}
         self.shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}

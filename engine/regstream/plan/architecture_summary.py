@@ -19,7 +19,7 @@ class BlockKind:
 
 @dataclass(frozen=True, kw_only=True)
 class PartRule:
-    """What becomes of a part outside the blocks, or of some of it: "base", "average", "combine" or other rules."""
+    """What becomes of a part outside the blocks, or of some of it: "base", "average", "combine", a candidate's name."""
 
     part: NonBlockPart
     rule: str
@@ -59,11 +59,11 @@ class ArchitectureSummary:
 
 
 def summarize_architecture(
-    architecture: Architecture, steps: Sequence[Step], *, regresses: bool
+    architecture: Architecture, steps: Sequence[Step], candidates: Sequence[str], *, regresses: bool
 ) -> ArchitectureSummary:
     """Summarize an architecture together with what the steps make of its parameters.
 
-    `regresses` says whether the method solves regressions.
+    `candidates` are their names. `regresses` says whether the method solves regressions.
     """
     parameters = {parameter.name: parameter for step in steps for parameter in step.parameters}
     return ArchitectureSummary(
@@ -71,7 +71,9 @@ def summarize_architecture(
         blocks=architecture.blocks,
         num_blocks=sum(step.kind == "block" for step in steps),
         kinds=tuple(_kinds(architecture)),
-        parts=tuple(rule for part in architecture.parts for rule in _part_rules(architecture, part, parameters)),
+        parts=tuple(
+            rule for part in architecture.parts for rule in _part_rules(architecture, part, parameters, candidates)
+        ),
         not_regressed=tuple(_not_regressed(architecture, parameters)) if regresses else (),
         borrowed=architecture.call.borrowed,
         runs_rows_alone=architecture.call.mixes_rows,
@@ -88,12 +90,16 @@ def _kinds(architecture: Architecture) -> Iterator[BlockKind]:
 
 
 def _part_rules(
-    architecture: Architecture, part: NonBlockPart, parameters: Mapping[str, PlannedParameter]
+    architecture: Architecture,
+    part: NonBlockPart,
+    parameters: Mapping[str, PlannedParameter],
+    candidates: Sequence[str],
 ) -> Iterator[PartRule]:
     names_of: dict[str, list[str]] = defaultdict(list)
     for name, parameter in parameters.items():
         if architecture.part_of(name) == part:
-            names_of[parameter.rule].append(name)
+            taken = parameter.rule if parameter.candidate is None else candidates[parameter.candidate]
+            names_of[taken].append(name)
     for rule, names in names_of.items():
         # Modules that hold nothing of their own are no news: a head that is tied to the embeddings.
         modules = [m for m in architecture.parts[part] if any(f"{name}.".startswith(f"{m}.") for name in names)]

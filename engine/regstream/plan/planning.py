@@ -63,7 +63,8 @@ def make_plan(
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     runs_towers = any(rows is not None and rows.records_arguments for rows in sets)
     steps = _steps(manifest, method, base, inputs, result_dtype, runs_towers=runs_towers)
-    found = summarize_architecture(base.architecture, steps, regresses=method.needs_calibration())
+    names = [candidate.name for candidate in manifest.candidates]
+    found = summarize_architecture(base.architecture, steps, names, regresses=method.needs_calibration())
     warnings.extend(found.warnings(), in_plan=True)
     warnings.extend(unused_settings(manifest, base.architecture, chosen.type, steps, tuple(inputs.model.shapes)))
     warnings.extend(merge_warnings(discarded_changes(manifest, method, base, opened, steps), labels))

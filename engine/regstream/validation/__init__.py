@@ -11,6 +11,5 @@ ties.py: heads tied to the embeddings, compared and untied.
 duplicates.py: candidates whose weights equal the base's or each other's.
 adapter_effect.py: adapters that change less than their config says.
 auxiliary_files.py: the base's files beside its weights that go into the result.
-left_out_matrices.py: matrices of blocks that are not regressed, with the reason.
 summaries.py: long lists of tensor names, and repeated warnings, in few words.
 """

@@ -1,10 +1,26 @@
-"""Buffers that checkpoints store: named where they are merged, and left to the model where the base has none."""
+"""Buffers that checkpoints store: which are merged, and which are left to the model."""
 
 from collections.abc import Iterator
 
+import numpy as np
+import torch
+
 from regstream.checkpoint.checkpoint import Checkpoint
+from regstream.checkpoint.header import TensorSpec
+from regstream.errors import os_error_boundary
 from regstream.models.layered_model import LayeredModel
 from regstream.validation.summaries import summarize_names
+
+
+def equals_made(spec: TensorSpec, name: str, model: LayeredModel) -> bool:
+    """Whether a buffer of whole numbers in a local file is as the model makes it; False where that cannot be read."""
+    made = model.integer_buffers[name].cpu()
+    if spec.shape != made.shape or not spec.file.is_file():
+        return False
+    with os_error_boundary(str(spec.file)):
+        content = np.fromfile(spec.file, dtype=np.uint8, count=spec.num_bytes, offset=spec.begin)
+    stored = torch.from_numpy(content).view(spec.dtype).view(spec.shape)
+    return torch.equal(stored.to(made.dtype), made)
 
 
 def settle_stored_buffers(base: Checkpoint, model: LayeredModel) -> Iterator[str]:

@@ -62,13 +62,14 @@ class MergeRules:
     def unread(self, names: Iterable[str], candidate: int) -> dict[str, str]:
         """The parameters that are not read from a candidate, and whose tensor the result has instead.
 
-        A candidate's block is always read, and its stem where the candidate's own hidden states start from it.
+        A candidate's block is always read, and its stem where the candidate's own hidden states start from it: its
+        embeddings, and the towers that images of its rows may go through.
         """
         runs_own_stem = "own" in self._method.prefixes()
         unread: dict[str, str] = {}
         for name in names:
             part = self._architecture.part_of(name)
-            if part is None or (part == "embeddings" and runs_own_stem):
+            if part is None or (part in ("embeddings", "towers") and runs_own_stem):
                 continue
             rule, source = self.rule_of(name)
             if rule == "base":

@@ -10,6 +10,7 @@ from regstream.checkpoint.header import FLOAT_DTYPES, TensorSpec
 from regstream.errors import InputError
 from regstream.models.layered_model import LayeredModel
 from regstream.units import format_names
+from regstream.validation.buffers import equals_made
 from regstream.validation.summaries import summarize_names
 
 #: Names of buffers that models compute from the config and older files store, and their fewest dimensions: a causal
@@ -17,6 +18,7 @@ from regstream.validation.summaries import summarize_names
 _BUFFERS = (
     (re.compile(r"rotary\w*\.\w*inv_freq$|rotary\w*\.(cos|sin)_cached$"), 0),
     (re.compile(r"(^|\.)(position_ids|token_type_ids)$"), 0),
+    (re.compile(r"\.num_batches_tracked$"), 0),
     (re.compile(r"\.(attn|attention)\.masked_bias$"), 0),
     (re.compile(r"\.(attn|attention)\.bias$"), 4),
 )
@@ -157,7 +159,8 @@ class _Rules:
     def reason_to_ignore(self, name: str, own: str, spec: TensorSpec) -> str | None:
         """Why a merge can go without a tensor that is no parameter but known."""
         is_buffer = any(pattern.search(name) and len(spec.shape) >= fewest for pattern, fewest in _BUFFERS)
-        if is_buffer or own in self._model.buffers or own in self._model.stored_buffers:
+        is_made = own in self._model.buffers or own in self._model.stored_buffers
+        if is_buffer or is_made or (own in self._model.integer_buffers and equals_made(spec, own, self._model)):
             return _BUFFER_REASON
         if any(pattern.search(own) for pattern in self._ignored):
             return f"{type(self._model.model).__name__} ignores it"
@@ -170,6 +173,11 @@ class _Rules:
     def reason_to_refuse(self, name: str, own: str) -> str | None:
         """Why an unknown tensor must not be ignored."""
         block, num_blocks = self._architecture.block_of(own), len(self._model.blocks)
+        if own in self._model.integer_buffers:
+            return (
+                "of whole numbers, and not as the model makes it from config.json; results hold floating-point tensors"
+                " alone, so that this one would be lost"
+            )
         if block is not None and block >= num_blocks:
             return f"not in the model that config.json describes, which has {num_blocks} layers"
         if self._architecture.has_parameter(own) or self._is_inside(name, own):

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -70,7 +71,7 @@ class MemberCall:
     ended: int = -1
     argument: int | str | None  # where the first floating-point tensor came in
     hidden: Tensor | None
-    output: Any = None
+    output: Any = None  # its tensors are on the meta device, but for the last call's
 
     @property
     def hidden_shape(self) -> tuple[int, ...]:
@@ -165,6 +166,8 @@ def _record_member(trace: Trace, path: str, index: int, clock: "count[int]") -> 
         given: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
         found = next(((key, value) for key, value in given if _is_hidden(value)), None)
         argument, hidden = (None, None) if found is None else (found[0], found[1].clone())
+        if calls := trace.members[path]:  # only what leaves the last member is compared; of others the shape is enough
+            calls[-1].output = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), calls[-1].output)
         trace.members[path].append(MemberCall(index=index, began=next(clock), argument=argument, hidden=hidden))
 
     def ended(_module: nn.Module, _args: object, output: Any) -> None:
