@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from architectures import TABLES
 from merging import Merge, make_merge
 from regstream import api
 from regstream.events import Event, RunFinished
@@ -204,7 +205,9 @@ def test_adapters_and_weights_alone(tmp_path: Path) -> None:
 
 
 def test_a_key_of_an_architecture_that_only_a_plan_checks(invoke: Invoke, tmp_path: Path) -> None:
-    merge = make_merge(tmp_path, "siglip", layers=1, candidates=2, merge={"method": "average"})
+    merge = make_merge(
+        tmp_path, "siglip", layers=1, candidates=2, merge={"method": "average"}, architecture=TABLES["siglip"]
+    )
     merge.run()
     assert is_finished(merge.manifest)
     replaced(merge.manifest, '= "post_layernorm"', '= "post_layer_norm"')

@@ -246,7 +246,7 @@ def test_the_seed_samples_rows(base: Path, rows_folder: Path) -> None:
     assert len(load_multimodal(path, base, field="messages", rows=10, batch_rows=8, warnings=warnings)) == 9
     assert warnings == [
         "rows.jsonl: has 9 rows, fewer than rows = 10; using all 9",
-        "rows.jsonl: batch_rows = 8 has no effect, since each row with images is a batch of its own",
+        "rows.jsonl: batch_rows = 8 has no effect, each row is a batch of its own: rows have images",
     ]
 
 
