@@ -71,7 +71,7 @@ def outcome(manifest: Path) -> str:
 
 
 def test_nothing_is_said_of_what_is_all_used(inputs: Inputs, tmp_path: Path) -> None:
-    manifest = write_manifest(tmp_path, inputs.base, inputs.candidate, table=inputs.table)
+    manifest = write_manifest(tmp_path, inputs.base, inputs.candidate)
     told = outcome(manifest)
     assert told == "" or told.endswith("another part of a whole CLIP")
 
@@ -110,9 +110,7 @@ def test_another_copy_under_an_unknown_prefix_is_refused(inputs: Inputs, tmp_pat
 def test_what_an_adapter_holds_for_no_weight_is_refused(inputs: Inputs, tmp_path: Path) -> None:
     name = f"base_model.model.{inputs.module}.unheard_of"
     bad = edited(inputs.adapter, tmp_path / "bad", lambda t: t.update({name: torch.ones(3)}))
-    manifest = write_manifest(
-        tmp_path, inputs.base, inputs.candidate, table=inputs.table, adapters={inputs.candidate.name: bad}
-    )
+    manifest = write_manifest(tmp_path, inputs.base, inputs.candidate, adapters={inputs.candidate.name: bad})
     told = outcome(manifest)
     assert told.startswith('refused: candidate "task0": ')
     assert name in told

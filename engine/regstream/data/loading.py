@@ -98,8 +98,8 @@ def load_calibration(
     path = calibration.path or (sampler or DatasetSampler()).sample(calibration, field, seed, label)
     batch_policy, warnings = BatchPolicy(calibration.batch_rows, max_features), RowWarnings(path, calibration, warn)
     if forward is not None and (forward.main != INPUT_IDS or _has_other_inputs(path)):
-        stored = _stored_inputs(path, forward, calibration.images)
-        return InputRows(stored, _indices(len(stored), calibration, seed, warnings), forward, batch_policy)
+        inputs = _stored_inputs(path, forward, calibration.images)
+        return InputRows(inputs, _indices(len(inputs), calibration, seed, warnings), forward, batch_policy)
     if is_of_images:
         _refuse_images_key(path, calibration.images)
         pixels = _pixel_source(path, field, label, config, base)
@@ -113,11 +113,11 @@ def load_calibration(
     check_token_ids(path, located_ids, config, have_images=rows is not None)
     if rows is not None:
         return rows
-    longest = max(len(ids) for _, ids in located_ids)
-    if reason := reason_to_run_alone(architecture, config, longest):
+    all_ids = [ids for _, ids in located_ids]
+    reason = reason_to_run_alone(architecture, config, longest=max(map(len, all_ids)))
+    if reason is not None:
         warnings.of_batch_rows(reason)
-        batch_policy = BatchPolicy(1)
-    return TokenRows([ids for _, ids in located_ids], batch_policy)
+    return TokenRows(all_ids, batch_policy if reason is None else BatchPolicy(1))
 
 
 def _indices(num_rows: int, calibration: Calibration, seed: int, warnings: RowWarnings) -> list[int]:

@@ -41,7 +41,7 @@ def make_steps(
     _check_rules(manifest.rules, architecture, all_shapes, num_blocks)
     rules = MergeRules(manifest, method, architecture, num_blocks)
     parameters = {name: _parameter(name, shape, architecture, stored_name) for name, shape in all_shapes.items()}
-    steps: list[tuple[Kind, int | None, list[PlannedParameter]]] = []
+    steps = list[tuple[Kind, int | None, list[PlannedParameter]]]()
     for kind, block in _kinds(num_blocks):
         names = (name for name in shapes if _belongs(architecture, name, kind, block, runs_towers=runs_towers))
         found = [_planned(rules, parameters[name]) for name in names]
@@ -49,9 +49,8 @@ def make_steps(
             found += [_with_rule(parameters[name], ChosenRule("base")) for name in copied_from_base]
         if found:
             steps.append((kind, block, _in_group_order(found, architecture, block)))
-    regresses = [any(p.rule == "regress" for p in found) for _, _, found in steps]
-    last = len(steps) - 1 - regresses[::-1].index(True) if method.needs_calibration() and any(regresses) else -1
     shards = _shard_names([_num_values(found) * itemsize for _, _, found in steps], manifest.merge.shard_size)
+    last = _last_regression([found for _, _, found in steps]) if method.needs_calibration() else -1
     return tuple(
         Step(
             index=index,
@@ -64,6 +63,12 @@ def make_steps(
         )
         for index, (kind, block, found) in enumerate(steps)
     )
+
+
+def _last_regression(steps: Sequence[Sequence[PlannedParameter]]) -> int:
+    """The index of the last step that regresses something; -1 without one."""
+    regressing = [i for i, parameters in enumerate(steps) if any(p.rule == "regress" for p in parameters)]
+    return regressing[-1] if regressing else -1
 
 
 def _num_values(parameters: Iterable[Parameter]) -> int:

@@ -1,5 +1,6 @@
 """Files that a run writes and that survive a kill, and checks on files before they are opened.
 
+argument_store.py: what blocks are called with beside hidden states.
 background_io.py: read-ahead and write-behind in a thread. digests.py: SHA-256 of files, prefixes and samples.
 durable.py: atomic writes, appends and removals, fsynced. evaluation_folder.py: the folder of an evaluation's state.
 file_scan.py: a file's digest, and its tensors that are not finite, from one read. file_status.py: what tells a change.
