@@ -212,7 +212,7 @@ def test_a_table_that_fits_passes_and_leaves_the_model_as_it_was(
     merges: dict[str, Merge], family: checkpoints.Family
 ) -> None:
     model = merges[family].plan().model
-    assert [dict(reasons) for reasons in model.architecture.not_regressed] == [{}, {}]
+    assert not any(model.architecture.not_regressed)
     for root in (model.model, *model.blocks):
         assert all(parameter.is_meta for parameter in root.parameters())
         assert not any("forward" in module.__dict__ for module in root.modules())

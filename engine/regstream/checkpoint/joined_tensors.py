@@ -1,4 +1,4 @@
-"""Tensors that files hold joined and the model apart, such as fused queries, keys and values: read as their pieces."""
+"""Tensors that files hold joined and the model has apart, such as queries, keys and values: read piece by piece."""
 
 from collections.abc import Mapping
 from dataclasses import replace

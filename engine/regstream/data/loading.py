@@ -98,13 +98,14 @@ def load_calibration(
     path = calibration.path or (sampler or DatasetSampler()).sample(calibration, field, seed, label)
     batch_policy, warnings = BatchPolicy(calibration.batch_rows, max_features), RowWarnings(path, calibration, warn)
     if forward is not None and (forward.main != INPUT_IDS or _has_other_inputs(path)):
-        stored = _stored_inputs(path, forward, calibration.images)
-        return InputRows(stored, _indices(len(stored), calibration, seed, warnings), forward, batch_policy)
+        inputs = _stored_inputs(path, forward, calibration.images)
+        return InputRows(inputs, _indices(len(inputs), calibration, seed, warnings), forward, batch_policy)
     if is_of_images:
         _refuse_images_key(path, calibration.images)
         pixels = _pixel_source(path, field, label, config, base)
         return PixelRows(pixels, architecture, config, _indices(len(pixels), calibration, seed, warnings), batch_policy)
-    _refuse_folder(path)
+    if path.is_dir():
+        raise InputError(f"{path}: expected a file of rows; a folder of images is for a model that reads images")
     max_length = min(calibration.max_length, max_positions or calibration.max_length)
     with SharedTokenizer() if tokenizer is None else nullcontext(tokenizer) as shared:
         rows, located_ids = _text_rows(calibration, warnings, base, max_length, seed=seed, tokenizer=shared)
@@ -112,22 +113,11 @@ def load_calibration(
     check_token_ids(path, located_ids, config, have_images=rows is not None)
     if rows is not None:
         return rows
-    return _token_rows([ids for _, ids in located_ids], architecture, config, batch_policy, warnings)
-
-
-def _token_rows(
-    rows: Sequence[TokenIds],
-    architecture: Architecture,
-    config: PreTrainedConfig,
-    batch_policy: BatchPolicy,
-    warnings: RowWarnings,
-) -> TokenRows:
-    """The rows in batches; each is a batch of its own where they would change each other."""
-    reason = reason_to_run_alone(architecture, config, max(map(len, rows)))
-    if reason is None:
-        return TokenRows(rows, batch_policy)
-    warnings.of_batch_rows(reason)
-    return TokenRows(rows, BatchPolicy(1))
+    all_ids = [ids for _, ids in located_ids]
+    reason = reason_to_run_alone(architecture, config, longest=max(map(len, all_ids)))
+    if reason is not None:
+        warnings.of_batch_rows(reason)
+    return TokenRows(all_ids, batch_policy if reason is None else BatchPolicy(1))
 
 
 def _indices(num_rows: int, calibration: Calibration, seed: int, warnings: RowWarnings) -> list[int]:
@@ -140,11 +130,6 @@ def _indices(num_rows: int, calibration: Calibration, seed: int, warnings: RowWa
 def _has_other_inputs(path: Path) -> bool:
     """Whether a file holds tensors beside those of token ids."""
     return path.suffix == ".safetensors" and path.is_file() and bool(stored_names(path) - {INPUT_IDS, ATTENTION_MASK})
-
-
-def _refuse_folder(path: Path) -> None:
-    if path.is_dir():
-        raise InputError(f"{path}: expected a file of rows; a folder of images is for a model that reads images")
 
 
 def _refuse_images_key(path: Path, images: str | None) -> None:

@@ -219,6 +219,11 @@ class Manifest(Table):
         return manifest
 
     @property
+    def candidate_names(self) -> tuple[str, ...]:
+        """The names of the candidates."""
+        return tuple(candidate.name for candidate in self.candidates)
+
+    @property
     def shares(self) -> tuple[float, ...]:
         """Each candidate's weight over the mean of all: what multiplies it in sums and means."""
         return shares([candidate.weight for candidate in self.candidates])

@@ -38,6 +38,14 @@ def chunk_activations(block: nn.Module) -> None:
                 setattr(module, name, ChunkedActivation(child))
 
 
+def restore_activations(block: nn.Module) -> None:
+    """Undo `chunk_activations`."""
+    for module in list(block.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, ChunkedActivation):
+                setattr(module, name, child.function)
+
+
 def _is_elementwise(module: nn.Module) -> bool:
     if next(module.parameters(), None) is not None:
         return False

@@ -4,8 +4,8 @@ planning.py: from a manifest to a plan
 compute_dtype.py: the dtype of weights and activations while merging
 opened_merge.py: checkpoints, rows, model and steps of a merge, opened and validated
 plan.py: an opened merge with its projections, budgets and disk needs
+calibration_sets.py: the calibration sets, read, and tried on the model
 architecture_summary.py: what was found in the model, and what becomes of it
-calibration_sets.py: the calibration set of each candidate, read and tried
 step.py: one step, and what becomes of each parameter
 make_steps.py: the steps in order, with their shards
 memory_terms.py: the memory model: what a step holds, term by term

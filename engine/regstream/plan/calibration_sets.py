@@ -13,18 +13,21 @@ from regstream.data.stored_inputs import ForwardInputs
 from regstream.data.tokenizer_process import SharedTokenizer
 from regstream.errors import label_boundary
 from regstream.manifest.schema import Candidate, Manifest
+from regstream.methods.method import Method
 from regstream.models.derivation.verify_row import count_tokens, verify_row
 from regstream.models.layered_model import LayeredModel
 
 
 def load_calibration_sets(
     manifest: Manifest,
+    method: Method,
     base: Checkpoint,
     model: LayeredModel,
     sampler: DatasetSampler,
+    *,
     warn: Callable[[str], None],
 ) -> list[CalibrationSet | None]:
-    """Read the calibration set of each candidate; None for one that has none.
+    """Read the calibration set of each candidate; None for one that has none, and where the method needs none.
 
     Raises:
         InputError: a set cannot be used, or the model does not run on its rows block by block.
@@ -33,7 +36,7 @@ def load_calibration_sets(
     forward = forward_inputs(base, model)
     with SharedTokenizer() as tokenizer:
         for candidate in manifest.candidates:
-            if candidate.calibration is None:
+            if candidate.calibration is None or not method.needs_calibration():
                 sets.append(None)
                 continue
             label = f'candidate "{candidate.name}"'
@@ -54,6 +57,11 @@ def load_calibration_sets(
             sets.append(loaded)
     _try_longest_rows(manifest.candidates, sets, base)
     return sets
+
+
+def records_arguments(rows: CalibrationSet | None) -> bool:
+    """Whether blocks depend on more of a set's rows than hidden states: images go through the towers."""
+    return rows is not None and rows.records_arguments
 
 
 def forward_inputs(base: Checkpoint, model: LayeredModel) -> ForwardInputs | None:

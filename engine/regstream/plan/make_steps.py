@@ -29,26 +29,28 @@ def make_steps(
 ) -> tuple[Step, ...]:
     """Lay out the steps for a model's parameters, each value of which takes `itemsize` bytes in the result.
 
-    `copied_from_base` are tensors that the model lacks: the result gets the base's, with the head. `stored_name` gives
-    names in the files of base and result. `runs_towers`: rows of images go through the towers, then of the stem.
+    `copied_from_base` are tensors that the model does not have; the result gets the base's, with the head.
+    `stored_name` gives a parameter's name in the files of base and result. `runs_towers`: rows of images go through the
+    towers, which are then of the stem.
 
     Raises:
         ManifestError: a rule matches nothing or names blocks that do not exist.
     """
     num_blocks = 1 + max(block for name in shapes if (block := architecture.block_of(name)) is not None)
-    all_shapes = {**shapes, **copied_from_base}.items()
-    parameters = {name: _parameter(name, shape, architecture, stored_name) for name, shape in all_shapes}
-    _check_rules(manifest.rules, architecture, parameters, num_blocks)
+    all_shapes = {**shapes, **copied_from_base}
+    _check_rules(manifest.rules, architecture, all_shapes, num_blocks)
     rules = MergeRules(manifest, method, architecture, num_blocks)
-    steps: list[tuple[Kind, int | None, list[PlannedParameter]]] = []
+    parameters = {name: _parameter(name, shape, architecture, stored_name) for name, shape in all_shapes.items()}
+    steps = list[tuple[Kind, int | None, list[PlannedParameter]]]()
     for kind, block in _kinds(num_blocks):
         names = (name for name in shapes if _belongs(architecture, name, kind, block, runs_towers=runs_towers))
         found = [_planned(rules, parameters[name]) for name in names]
-        found += [_with_rule(parameters[name], ChosenRule("base")) for name in copied_from_base if kind == "head"]
+        if kind == "head":
+            found += [_with_rule(parameters[name], ChosenRule("base")) for name in copied_from_base]
         if found:
             steps.append((kind, block, _in_group_order(found, architecture, block)))
-    last = _last_regressed([found for _, _, found in steps]) if method.needs_calibration() else -1
     shards = _shard_names([_num_values(found) * itemsize for _, _, found in steps], manifest.merge.shard_size)
+    last = _last_regression([found for _, _, found in steps]) if method.needs_calibration() else -1
     return tuple(
         Step(
             index=index,
@@ -63,9 +65,10 @@ def make_steps(
     )
 
 
-def _last_regressed(steps: Sequence[Iterable[PlannedParameter]]) -> int:
-    """The index of the last step that regresses; -1 if none does."""
-    return max((index for index, found in enumerate(steps) if any(p.rule == "regress" for p in found)), default=-1)
+def _last_regression(steps: Sequence[Sequence[PlannedParameter]]) -> int:
+    """The index of the last step that regresses something; -1 without one."""
+    regressing = [i for i, parameters in enumerate(steps) if any(p.rule == "regress" for p in parameters)]
+    return regressing[-1] if regressing else -1
 
 
 def _num_values(parameters: Iterable[Parameter]) -> int:
@@ -129,7 +132,7 @@ def _in_group_order(
     return sorted(parameters, key=lambda p: len(groups) if p.group is None else groups.index(p.group))
 
 
-def _check_rules(rules: Sequence[Rule], architecture: Architecture, names: Iterable[str], num_blocks: int) -> None:
-    problems = rule_problems(rules, ((name, architecture.block_of(name)) for name in names), num_blocks)
+def _check_rules(rules: Sequence[Rule], architecture: Architecture, shapes: ParameterShapes, num_blocks: int) -> None:
+    problems = rule_problems(rules, ((name, architecture.block_of(name)) for name in shapes), num_blocks)
     if problems:
         raise ManifestError(problems)

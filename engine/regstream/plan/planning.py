@@ -10,7 +10,6 @@ from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.loader import CheckpointLoader
 from regstream.data.dataset_sampler import DatasetSampler
-from regstream.data.loading import CalibrationSet
 from regstream.device import malloc
 from regstream.device.accelerator_kinds import is_available
 from regstream.device.process_memory import resident_bytes
@@ -21,7 +20,7 @@ from regstream.methods import make_method
 from regstream.methods.method import Method
 from regstream.models.derivation.derive import derive_architecture
 from regstream.plan.architecture_summary import summarize_architecture
-from regstream.plan.calibration_sets import load_calibration_sets
+from regstream.plan.calibration_sets import load_calibration_sets, records_arguments
 from regstream.plan.compute_dtype import choose_compute_dtype
 from regstream.plan.device import choose_device
 from regstream.plan.discarded_changes import discarded_changes
@@ -57,14 +56,12 @@ def make_plan(
     loader, sampler = CheckpointLoader(manifest, commits or {}, listener), DatasetSampler(commits, listener)
     base, opened, labels = _open_checkpoints(manifest, loader)
     inputs = _check(manifest, base, opened, device_here, labels=labels, choose_dtype=choose_dtype, warnings=warnings)
-    sets: list[CalibrationSet | None] = [None] * len(opened)
-    if method.needs_calibration():
-        sets = load_calibration_sets(manifest, base, inputs.model, sampler, warnings.add)
+    sets = load_calibration_sets(manifest, method, base, inputs.model, sampler, warn=warnings.add)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
-    runs_towers = any(rows is not None and rows.records_arguments for rows in sets)
-    steps = _steps(manifest, method, base, inputs, result_dtype, runs_towers=runs_towers)
-    names = [candidate.name for candidate in manifest.candidates]
-    found = summarize_architecture(base.architecture, steps, names, regresses=method.needs_calibration())
+    steps = _steps(manifest, method, base, inputs, result_dtype, runs_towers=any(map(records_arguments, sets)))
+    found = summarize_architecture(
+        base.architecture, steps, manifest.candidate_names, regresses=method.needs_calibration()
+    )
     warnings.extend(found.warnings(), in_plan=True)
     warnings.extend(unused_settings(manifest, base.architecture, chosen.type, steps, tuple(inputs.model.shapes)))
     warnings.extend(merge_warnings(discarded_changes(manifest, method, base, opened, steps), labels))

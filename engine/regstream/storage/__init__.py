@@ -1,12 +1,12 @@
 """Files that a run writes and that survive a kill, and checks on files before they are opened.
 
+argument_store.py: what blocks are called with beside hidden states.
 background_io.py: read-ahead and write-behind in a thread. digests.py: SHA-256 of files, prefixes and samples.
 durable.py: atomic writes, appends and removals, fsynced. evaluation_folder.py: the folder of an evaluation's state.
 file_scan.py: a file's digest, and its tensors that are not finite, from one read. file_status.py: what tells a change.
 hidden_states.py: layer activations in a zarr store.
 identity_differences.py: compares two run identities. journal.py: committed steps; journal_lines.py: its line format.
 json_file.py: reads one JSON object. lfs_pointer.py: recognises git-lfs pointers. locking.py: one process at a time.
-regular_file.py: refuses pipes and devices. argument_store.py: what blocks read beside hidden states, kept between steps
-run_folder.py: the folder of a run's state. shards.py: safetensors shards
+regular_file.py: refuses pipes and devices. run_folder.py: the folder of a run's state. shards.py: safetensors shards
 of the result, written step by step.
 """

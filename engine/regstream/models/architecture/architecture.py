@@ -58,7 +58,7 @@ class Architecture:
     optional: tuple[str, ...] = ()  # modules that a checkpoint may lack
     row_tokens: int | None = None  # tokens of a row, where all rows have the same: an image's
     model_name: Callable[[str], str] = str  # the model's name of the parameter that a checkpoint stores under a name
-    #: The parameters whose rows, one after another, a checkpoint's tensor of this name holds; empty for a single one.
+    #: The parameters whose rows, one after another, a tensor of this name in a checkpoint holds; empty for one alone.
     pieces: Callable[[str], tuple[str, ...]] = lambda _name: ()
     #: What transformers does with the values of any other tensor; None where it takes them as they are.
     conversion: Callable[[str], str | None] = lambda _name: None

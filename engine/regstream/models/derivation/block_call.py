@@ -13,7 +13,7 @@ from torch import Tensor
 from regstream.errors import InputError
 from regstream.models.architecture.architecture import BlockCall
 from regstream.models.batch import Batch
-from regstream.models.chunked_activation import chunk_activations
+from regstream.models.chunked_activation import chunk_activations, restore_activations
 from regstream.models.derivation.stand_ins import StandIns
 from regstream.models.derivation.trace import MemberCall
 from regstream.models.layered_model import LayeredModel
@@ -167,7 +167,10 @@ def _activations(model: LayeredModel, verifier: Verifier, call: BlockCall) -> Bl
     """The call, with activation functions in place where that changes nothing."""
     for block in model.blocks:
         chunk_activations(block)
-    return replace(call, activates_in_place=verifier.agrees(call, num_passes=1))
+    in_place = verifier.agrees(call, num_passes=1)
+    for block in model.blocks:
+        restore_activations(block)
+    return replace(call, activates_in_place=in_place)
 
 
 def mixes_rows(padded: WholePass, rows: Sequence[WholePass]) -> bool:

@@ -27,7 +27,7 @@ class ParameterNames:
         return self._find(stored_name)[0]
 
     def conversion(self, stored_name: str) -> str | None:
-        """What transformers does with a tensor's values when it loads them; None where it takes them as they are."""
+        """What transformers does with the values of a tensor when it loads it; None where it takes them as they are."""
         converter = self._find(stored_name)[1]
         if converter is None or self.pieces(stored_name):
             return None
