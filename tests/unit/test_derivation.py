@@ -331,3 +331,32 @@ def test_what_checkpoints_call_otherwise_is_found(case: Case, request: pytest.Fi
     for stored, own in ((stored, own) for of, stored, own in STORED if of == family):
         assert own in own_names
         assert (to_own(stored), to_own(own)) == (own, own)
+
+
+@pytest.mark.parametrize(
+    ("family", "model_class", "final_norm", "head"),
+    [
+        ("bert", "BertForMaskedLM", (), ("cls",)),
+        ("bert", "BertForSequenceClassification", (), ("bert.pooler", "classifier")),
+        ("llama", "LlamaForSequenceClassification", ("model.norm",), ("score",)),
+        ("llama", "LlamaModel", ("norm",), ()),
+        ("clip", "CLIPVisionModel", ("post_layernorm",), ()),
+        ("vit", "ViTForImageClassification", ("vit.layernorm",), ("classifier",)),
+    ],
+)
+def test_a_model_is_of_the_class_that_its_config_names(
+    tmp_path: Path, family: checkpoints.Family, model_class: str, final_norm: tuple[str, ...], head: tuple[str, ...]
+) -> None:
+    folder = checkpoints.make_family(tmp_path, family, candidates=0, layers=1, hidden=8).base
+    content = {**read_config(folder), "architectures": [model_class]}
+    found = derive_architecture(content, folder / "config.json")
+    assert found.model_class == model_class
+    assert (found.parts["final_norm"], found.parts["head"], found.parts["towers"]) == (final_norm, head, ())
+    assert not found.is_causal_lm
+
+
+@pytest.mark.parametrize("named", [["OfRemoteCode"], ["BertModel"], [], None, "LlamaModel", [3]])
+def test_a_config_that_names_no_class_of_its_type_is_of_the_usual_one(tmp_path: Path, named: Any) -> None:
+    folder = checkpoints.make_family(tmp_path, "llama", candidates=0, layers=1, hidden=8).base
+    content = {**read_config(folder), "architectures": named}
+    assert derive_architecture(content, folder / "config.json").model_class == "LlamaForCausalLM"
