@@ -203,7 +203,10 @@ def _strip_wrappers(
     def is_known(names: Iterable[str]) -> bool:
         return any(architecture.block_of(architecture.model_name(name)) == 0 for name in names)
 
-    found = strip_wrapper_names(tensor_index, is_known)
+    def is_exact(names: Iterable[str]) -> bool:
+        return any(architecture.block_of(name) == 0 and architecture.model_name(name) == name for name in names)
+
+    found = strip_wrapper_names(tensor_index, is_known, is_exact)
     renamed = [f"{stored} is read as {name}" for name, stored in found.items() if name != stored]
     notes = [f"{label}: a wrapper changed the names of its tensors: {example}" for example in renamed[:1]]
     return {name: tensor_index[stored] for name, stored in found.items()}, notes

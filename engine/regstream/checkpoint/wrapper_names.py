@@ -4,6 +4,7 @@ No model of transformers has modules of these names, so that the names without t
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 
 from regstream.errors import InputError
 
@@ -13,8 +14,10 @@ _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _PREFIXES = ("module.", "model.")
 
 
-def strip_wrapper_names(names: Iterable[str], is_known: Callable[[Sequence[str]], bool]) -> dict[str, str]:
-    """The stored names by the model's own; `is_known` tells whether names are a model's own.
+def strip_wrapper_names(
+    names: Iterable[str], is_known: Callable[[Sequence[str]], bool], is_exact: Callable[[Sequence[str]], bool]
+) -> dict[str, str]:
+    """The stored names by the model's own; `is_exact` tells whether names are these, `is_known` whether they lead there.
 
     Without wrappers, or where the rest of the names is no model's either, the names stay as they are.
 
@@ -25,7 +28,7 @@ def strip_wrapper_names(names: Iterable[str], is_known: Callable[[Sequence[str]]
     if is_known(stored) and not any(mark in name.split(".") for name in stored for mark in _WRAPPERS):
         return {name: name for name in stored}
     plain = [".".join(part for part in name.split(".") if part not in _WRAPPERS) for name in stored]
-    for prefix in ("", *_PREFIXES):
+    for accepts, prefix in product((is_exact, is_known), ("", *_PREFIXES)):
         if not all(name.startswith(prefix) for name in plain):
             continue
         found = dict[str, str]()
@@ -34,7 +37,7 @@ def strip_wrapper_names(names: Iterable[str], is_known: Callable[[Sequence[str]]
                 raise InputError(
                     f"{found[name]} and {before} are the same tensor, {name}, without the names of wrappers"
                 )
-        if is_known(list(found)):
+        if accepts(list(found)):
             return found
     return {name: name for name in stored}
 

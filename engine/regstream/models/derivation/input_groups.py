@@ -30,11 +30,7 @@ def input_groups(
     for linear in sorted(regressed, key=times.__getitem__):
         operand = trace.linear_inputs[prefix + linear][0][1]
         linears_of.setdefault((operand, is_transposed(block.get_submodule(linear))), []).append(linear)
-    in_order = [name.removesuffix(".weight") for name in reasons]
-    groups = tuple(
-        group_of(tuple(sorted(linears, key=in_order.index)), transposed=transposed)
-        for (_, transposed), linears in linears_of.items()
-    )
+    groups = tuple(group_of(tuple(linears), transposed=transposed) for (_, transposed), linears in linears_of.items())
     return groups, {name: reason for name, reason in reasons.items() if reason is not None}
 
 
