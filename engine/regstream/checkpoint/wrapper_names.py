@@ -17,7 +17,9 @@ _PREFIXES = ("module.", "model.")
 def strip_wrapper_names(
     names: Iterable[str], is_known: Callable[[Sequence[str]], bool], is_exact: Callable[[Sequence[str]], bool]
 ) -> dict[str, str]:
-    """The stored names by the model's own; `is_exact` tells whether names are these, `is_known` whether they lead there.
+    """The stored names by the model's own.
+
+    `is_exact` tells whether names are the model's own, `is_known` whether they are read as such.
 
     Without wrappers, or where the rest of the names is no model's either, the names stay as they are.
 
