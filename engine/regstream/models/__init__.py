@@ -14,5 +14,7 @@ chunked_activation.py: activation functions applied in place, chunk by chunk
 linear_inputs.py: hooks on the inputs of a block's linears
 batch.py: rows padded to one length, and their valid tokens
 body_arguments.py: what blocks depend on beside hidden states, recorded and stored
+described_model.py: a model without weights, by its description
+row_costs.py: what a row of images takes in a pass beside its hidden states
 row_mixing.py: models whose rows run one by one
 """
