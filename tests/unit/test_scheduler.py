@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import merging
 from merging import Merge, make_merge, read_result
 from parametrize import slow
 from regstream.api import verify
@@ -101,7 +102,8 @@ def test_a_weight_beyond_the_results_dtype_is_refused_by_step_and_name(tmp_path:
 
 
 def test_activations_that_overflow_are_refused_by_candidate_and_group(tmp_path: Path) -> None:
-    merge = make_merge(tmp_path, layers=1, hidden=8, candidates=2, dtype=torch.float16)
+    resources = f'device = "{merging.device}"\ncompute_dtype = "float16"'
+    merge = make_merge(tmp_path, layers=1, hidden=8, candidates=2, dtype=torch.float16, resources=resources)
     enlarge_norm = merge.folders.candidates[1]
     tensors = {key: tensor.clone() for key, tensor in load_file(enlarge_norm / "model.safetensors").items()}
     tensors["model.layers.0.mlp.up_proj.weight"].fill_(6e4)

@@ -154,6 +154,8 @@ def open_checkpoint(
     """
     with label_boundary(label):
         config, file = read_config(folder), folder / CONFIG
+        stored = read_tensor_index(folder, source)
+        _check_numbers(config, file, stored)
         if architecture is None:
             architecture = derive(config, file)
         elif not _has_architecture(config, architecture):
@@ -163,7 +165,7 @@ def open_checkpoint(
             )
         if architecture.nested is not None:
             config = nested_config(architecture.nested, config, file)
-        tensor_index, notes = _strip_wrappers(label, architecture, read_tensor_index(folder, source))
+        tensor_index, notes = _strip_wrappers(label, architecture, stored)
         tensor_index, joined = split_joined(architecture, tensor_index)
         if joined:
             pieces = " and ".join(architecture.pieces(joined[0]))
@@ -182,6 +184,18 @@ def _has_architecture(config: Mapping[str, Any], architecture: Architecture) -> 
     model_type = str(config.get("model_type"))
     nested = MERGED_ALONE.get(model_type)
     return model_type == architecture.file_type if nested is None else nested == architecture.nested
+
+
+def _check_numbers(config: Mapping[str, Any], file: Path, stored: Iterable[str]) -> None:
+    """Refuse a config with more blocks than any name in the files has numbers, before a model is built from it."""
+    text = config.get("text_config")
+    tables = (config, text if isinstance(text, Mapping) else {})
+    expected = max((n for table in tables if type(n := table.get("num_hidden_layers")) is int), default=0)
+    found = 1 + max((int(part) for name in stored for part in name.split(".") if part.isdecimal()), default=-1)
+    if expected > found:
+        raise InputError(
+            f"{file}: num_hidden_layers is {expected:,}, and the checkpoint's files hold {found:,} blocks at most"
+        )
 
 
 def _check_blocks(checkpoint: Checkpoint) -> None:

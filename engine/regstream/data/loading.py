@@ -90,11 +90,10 @@ def load_calibration(
     `forward` is what a model reads that takes stored inputs other than token ids and images of one size.
 
     Raises:
-        InputError: the set cannot be read or has no rows, or a row is empty, of the wrong type, or has a token id
-            outside the vocabulary.
+        InputError: the set cannot be read or has no rows, or a row is empty, of the wrong type, or of unknown ids.
     """
-    is_of_images = architecture.modality == "pixel_values"
-    field = "image" if calibration.field == "text" and is_of_images else calibration.field
+    is_of_images, field = architecture.modality == "pixel_values", calibration.field
+    field = "image" if field == "text" and is_of_images else field
     path = calibration.path or (sampler or DatasetSampler()).sample(calibration, field, seed, label)
     batch_policy, warnings = BatchPolicy(calibration.batch_rows, max_features), RowWarnings(path, calibration, warn)
     if forward is not None and (forward.main != INPUT_IDS or _has_other_inputs(path)):
@@ -104,20 +103,15 @@ def load_calibration(
         _refuse_images_key(path, calibration.images)
         pixels = _pixel_source(path, field, label, config, base)
         return PixelRows(pixels, architecture, config, _indices(len(pixels), calibration, seed, warnings), batch_policy)
-    if path.is_dir():
-        raise InputError(f"{path}: expected a file of rows; a folder of images is for a model that reads images")
     max_length = min(calibration.max_length, max_positions or calibration.max_length)
-    with SharedTokenizer() if tokenizer is None else nullcontext(tokenizer) as shared:
+    with nullcontext(tokenizer) if tokenizer else SharedTokenizer() as shared:
         rows, located_ids = _text_rows(calibration, warnings, base, max_length, seed=seed, tokenizer=shared)
-    warnings.of_truncated([ids for _, ids in located_ids], max_length)
+    warnings.of_truncated(all_ids := [ids for _, ids in located_ids], max_length)
     check_token_ids(path, located_ids, config, have_images=rows is not None)
-    if rows is not None:
-        return rows
-    all_ids = [ids for _, ids in located_ids]
-    reason = reason_to_run_alone(architecture, config, longest=max(map(len, all_ids)))
-    if reason is not None:
+    if rows is None and (reason := reason_to_run_alone(architecture, config, longest=max(map(len, all_ids)))):
         warnings.of_batch_rows(reason)
-    return TokenRows(all_ids, batch_policy if reason is None else BatchPolicy(1))
+        batch_policy = BatchPolicy(1)
+    return TokenRows(all_ids, batch_policy) if rows is None else rows
 
 
 def _indices(num_rows: int, calibration: Calibration, seed: int, warnings: RowWarnings) -> list[int]:
@@ -180,6 +174,8 @@ def _text_rows(
 ) -> tuple[MultimodalRows | None, list[tuple[str, TokenIds]]]:
     """The sampled rows, if any has images, and the token ids of each with its location."""
     path, field, images = warnings.path, calibration.field, calibration.images
+    if path.is_dir():
+        raise InputError(f"{path}: expected a file of rows; a folder of images is for a model that reads images")
     if path.suffix == ".safetensors":
         _refuse_images_key(path, images)
         rows_of_ids = read_token_rows(path, calibration.rows, max_length, seed)

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from regstream.manifest.schema import Manifest
 from regstream.models.architecture.architecture import Architecture, NonBlockPart
 from regstream.plan.step import PlannedParameter, Step
 from regstream.validation.summaries import summarize_names
@@ -59,12 +60,10 @@ class ArchitectureSummary:
 
 
 def summarize_architecture(
-    architecture: Architecture, steps: Sequence[Step], candidates: Sequence[str], *, regresses: bool
+    architecture: Architecture, steps: Sequence[Step], manifest: Manifest
 ) -> ArchitectureSummary:
-    """Summarize an architecture together with what the steps make of its parameters.
-
-    `candidates` are their names. `regresses` says whether the method solves regressions.
-    """
+    """Summarize an architecture together with what the steps of a manifest's merge make of its parameters."""
+    candidates, regresses = manifest.candidate_names, manifest.merge.regresses
     parameters = {parameter.name: parameter for step in steps for parameter in step.parameters}
     return ArchitectureSummary(
         model_class=architecture.model_class,

@@ -29,9 +29,8 @@ def make_steps(
 ) -> tuple[Step, ...]:
     """Lay out the steps for a model's parameters, each value of which takes `itemsize` bytes in the result.
 
-    `copied_from_base` are tensors that the model does not have; the result gets the base's, with the head.
-    `stored_name` gives a parameter's name in the files of base and result. `runs_towers`: rows of images go through the
-    towers, which are then of the stem.
+    `copied_from_base` are tensors that the model does not have; the result gets the base's, with the head. The result's
+    files have the names of `stored_name`. `runs_towers`: rows of images go through the towers, as a part of the stem.
 
     Raises:
         ManifestError: a rule matches nothing or names blocks that do not exist.
@@ -45,23 +44,22 @@ def make_steps(
     for kind, block in _kinds(num_blocks):
         names = (name for name in shapes if _belongs(architecture, name, kind, block, runs_towers=runs_towers))
         found = [_planned(rules, parameters[name]) for name in names]
-        if kind == "head":
-            found += [_with_rule(parameters[name], ChosenRule("base")) for name in copied_from_base]
+        found += [_with_rule(parameters[n], ChosenRule("base")) for n in copied_from_base if kind == "head"]
         if found:
             steps.append((kind, block, _in_group_order(found, architecture, block)))
     shards = _shard_names([_num_values(found) * itemsize for _, _, found in steps], manifest.merge.shard_size)
-    last = _last_regression([found for _, _, found in steps]) if method.needs_calibration() else -1
+    last = _last_regression([found for *_, found in steps]) if method.needs_calibration() else -1
     return tuple(
         Step(
             index=index,
             kind=kind,
             block=block,
             parameters=tuple(found),
-            shard=shards[index],
+            shard=shard,
             writes_hidden_states=index < last,
-            borrowed=tuple(parameters[name] for name in architecture.call.borrowed) if kind == "block" else (),
+            borrowed=tuple(parameters[n] for n in architecture.call.borrowed if kind == "block"),
         )
-        for index, (kind, block, found) in enumerate(steps)
+        for index, ((kind, block, found), shard) in enumerate(zip(steps, shards, strict=True))
     )
 
 

@@ -28,9 +28,7 @@ class Plan(OpenedMerge):
     @cached_property
     def architecture(self) -> ArchitectureSummary:
         """What was found in the model, and what becomes of it."""
-        names = [candidate.name for candidate in self.candidates]
-        regresses = self.method.needs_calibration()
-        return summarize_architecture(self.base.architecture, self.steps, names, regresses=regresses)
+        return summarize_architecture(self.base.architecture, self.steps, self.manifest)
 
     @cached_property
     def projections(self) -> tuple[Projection, ...]:

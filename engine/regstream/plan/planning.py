@@ -48,7 +48,6 @@ def make_plan(
 
     `commits` of the hub and `begun_dtype`, which is computed in, are those of the unfinished run.
     """
-    malloc.trim()
     signatures, warnings = read_signatures(manifest), _Warnings(listener)
     chosen, device_here = _choose_devices(manifest, device, for_this_machine=for_this_machine)
     choose_dtype = partial(choose_compute_dtype, manifest.resources.compute_dtype, chosen, begun_dtype)
@@ -59,10 +58,7 @@ def make_plan(
     sets = load_calibration_sets(manifest, method, base, inputs.model, sampler, warn=warnings.add)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     steps = _steps(manifest, method, base, inputs, result_dtype, runs_towers=any(map(records_arguments, sets)))
-    found = summarize_architecture(
-        base.architecture, steps, manifest.candidate_names, regresses=method.needs_calibration()
-    )
-    warnings.extend(found.warnings(), in_plan=True)
+    warnings.extend(summarize_architecture(base.architecture, steps, manifest).warnings(), in_plan=True)
     warnings.extend(unused_settings(manifest, base.architecture, chosen.type, steps, tuple(inputs.model.shapes)))
     warnings.extend(merge_warnings(discarded_changes(manifest, method, base, opened, steps), labels))
     return Plan(

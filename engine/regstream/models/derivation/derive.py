@@ -36,6 +36,8 @@ from regstream.models.overrides.messages import refuse
 from regstream.models.overrides.modules import check_class, check_image_tokens, check_modules, misread_problems
 
 _MAX_CHARS = 300
+#: By what they are derived from: one process may plan, run, verify and evaluate a merge, and Llama 8B takes seconds.
+_DERIVED: dict[str, Architecture] = {}
 
 
 def derive_architecture(
@@ -55,6 +57,15 @@ def derive_architecture(
         InputError: transformers has no such model, it does not run, or its blocks cannot be merged one by one.
     """
     part = part or MERGED_ALONE.get(str(content.get("model_type")))
+    key = repr((sorted(content.items()), part, table))
+    if key not in _DERIVED:
+        _DERIVED[key] = _derive(content, file, part, table, source)
+    return _DERIVED[key]
+
+
+def _derive(
+    content: Mapping[str, Any], file: Path, part: NestedModel | None, table: ArchitectureTable | None, source: str
+) -> Architecture:
     if table is not None:
         check_class(table, source)
     config, class_name = _config_and_class(content, file, part, table)
