@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from regstream.checkpoint.config_checks import check_num_blocks, named_class
 from regstream.checkpoint.header import TensorSpec
 from regstream.checkpoint.joined_tensors import split_joined
 from regstream.checkpoint.reader import TensorReader
@@ -20,6 +21,7 @@ from regstream.models.config.build import build_config
 from regstream.models.config.config_file import CONFIG, read_config
 from regstream.models.config.nested import nested_config
 from regstream.models.derivation.derive import derive_architecture
+from regstream.models.derivation.model_class import is_model_class
 from regstream.units import format_names
 
 #: From the JSON of a config, and its file, to the architecture that it describes.
@@ -155,7 +157,7 @@ def open_checkpoint(
     with label_boundary(label):
         config, file = read_config(folder), folder / CONFIG
         stored = read_tensor_index(folder, source)
-        _check_numbers(config, file, stored)
+        check_num_blocks(config, file, stored)
         if architecture is None:
             architecture = derive(config, file)
         elif not _has_architecture(config, architecture):
@@ -170,6 +172,9 @@ def open_checkpoint(
         if joined:
             pieces = " and ".join(architecture.pieces(joined[0]))
             notes.append(f"{label}: {joined[0]} and others like it are read as {pieces}; the result holds them apart")
+        if (named := named_class(config)) is not None and architecture.nested is None and not is_model_class(named):
+            read_as = f"it is read, and the result saved, as {architecture.model_class}"
+            notes.append(f"{label}: {CONFIG} names {named}, which transformers does not have; {read_as}")
         if unindexed := unindexed_files(folder, source):
             reason = "its index does not name it; libraries may load it instead"
             notes.append(f"{label}: left out: {format_names(unindexed, 1)}: {reason}")
@@ -184,18 +189,6 @@ def _has_architecture(config: Mapping[str, Any], architecture: Architecture) -> 
     model_type = str(config.get("model_type"))
     nested = MERGED_ALONE.get(model_type)
     return model_type == architecture.file_type if nested is None else nested == architecture.nested
-
-
-def _check_numbers(config: Mapping[str, Any], file: Path, stored: Iterable[str]) -> None:
-    """Refuse a config with more blocks than any name in the files has numbers, before a model is built from it."""
-    text = config.get("text_config")
-    tables = (config, text if isinstance(text, Mapping) else {})
-    expected = max((n for table in tables if type(n := table.get("num_hidden_layers")) is int), default=0)
-    found = 1 + max((int(part) for name in stored for part in name.split(".") if part.isdecimal()), default=-1)
-    if expected > found:
-        raise InputError(
-            f"{file}: num_hidden_layers is {expected:,}, and the checkpoint's files hold {found:,} blocks at most"
-        )
 
 
 def _check_blocks(checkpoint: Checkpoint) -> None:
