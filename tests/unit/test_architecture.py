@@ -131,17 +131,17 @@ WRONG: dict[str, tuple[checkpoints.Family, tuple[str, str], str]] = {
     "tokens of images in texts": (
         "olmo2",
         ("[architecture]", "[architecture]\nclass_tokens = 0"),
-        "class_tokens: for models of images, and a Olmo2ForCausalLM reads input_ids; remove it",
+        "class_tokens: for models of images, and Olmo2ForCausalLM reads input_ids; remove it",
     ),
     "the norm of an image's token in texts": (
         "olmo2",
         ("[architecture]", '[architecture]\npooled = "model.norm"'),
-        "pooled: for models of images, and a Olmo2ForCausalLM reads input_ids; remove it",
+        "pooled: for models of images, and Olmo2ForCausalLM reads input_ids; remove it",
     ),
     "rows of another kind": (
         "olmo2",
         ("[architecture]", '[architecture]\nrows = "pixel_values"'),
-        "rows: a Olmo2ForCausalLM reads input_ids, not pixel_values",
+        "rows: Olmo2ForCausalLM reads input_ids, not pixel_values",
     ),
     "tokens beside the patches": (
         "siglip",

@@ -15,6 +15,6 @@ def test_a_class_that_transformers_lacks_is_named(tmp_path: Path) -> None:
     assert opened.architecture.model_class == "LlamaForCausalLM"
     [note] = opened.notes
     assert note == (
-        "base: config.json names MyLlamaForCausalLM, which transformers does not have; it is read, and the result saved,"
-        " as LlamaForCausalLM"
+        "base: config.json names MyLlamaForCausalLM, which transformers does not have; it is read, and the result"
+        " saved, as LlamaForCausalLM"
     )

@@ -27,18 +27,16 @@ def find_block_list(model: PreTrainedModel, trace: Trace, chosen: str | None = N
     if len(outermost) == 1:
         length, ids = trace.members[outermost[0]][0].hidden_shape[1], trace.inputs.get("input_ids")
         if ids is not None and ids.shape[1] != length:
-            raise InputError(
-                f"a {title} makes {length} hidden states of a row of {ids.shape[1]} tokens, not one a token"
-            )
+            raise InputError(f"{title} makes {length} hidden states of a row of {ids.shape[1]} tokens, not one a token")
         return outermost[0]
     if outermost:
         listed = ", ".join(f"{path} of {len(lists[path])}" for path in outermost[:_MAX_NAMES])
-        raise InputError(f"a {title} has {len(outermost)} lists of blocks ({listed}); only models with one are merged")
+        raise InputError(f"{title} has {len(outermost)} lists of blocks ({listed}); only models with one are merged")
     if not lists:
-        raise InputError(f"a {title} has no list of blocks, so that it cannot be merged block by block")
+        raise InputError(f"{title} has no list of blocks, so that it cannot be merged block by block")
     sizes = {path: sum(parameter.numel() for parameter in module.parameters()) for path, module in lists.items()}
     largest = max(sizes, key=lambda path: (path == chosen, sizes[path]))
-    raise InputError(f"a {title} cannot be merged block by block: {problems[largest]}")
+    raise InputError(f"{title} cannot be merged block by block: {problems[largest]}")
 
 
 def _problems(path: str, members: nn.ModuleList, trace: Trace) -> Iterator[str]:

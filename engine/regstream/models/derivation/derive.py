@@ -187,10 +187,10 @@ class _Derivation:
         try:
             return run_traced(self._model, self._parameters, inputs, until=until)
         except InputError as error:
-            raise InputError(f"a {type(self._model).__name__} cannot be merged block by block: {error}") from error
+            raise InputError(f"{type(self._model).__name__} cannot be merged block by block: {error}") from error
         except Exception as error:  # a forward may raise anything
             text = textwrap.shorten(f"{type(error).__name__}: {error}", _MAX_CHARS, placeholder=" …")
-            raise InputError(f"a {type(self._model).__name__} does not run on {', '.join(inputs)}: {text}") from error
+            raise InputError(f"{type(self._model).__name__} does not run on {', '.join(inputs)}: {text}") from error
 
     def _without_misread(self, layered: LayeredModel, passes: Sequence[WholePass]) -> Architecture:
         """The description without linears that do not read each token once, as it turns out block by block."""

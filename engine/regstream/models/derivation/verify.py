@@ -33,7 +33,7 @@ def check_owners(model: PreTrainedModel, blocks: str, trace: Trace) -> None:
         owner = calls[int(name.removeprefix(f"{blocks}.").split(".", 1)[0])]
         if any(not owner.began <= time <= owner.ended for time in times):
             raise InputError(
-                f"a {type(model).__name__} reads {name} outside its block; models whose blocks share parameters are"
+                f"{type(model).__name__} reads {name} outside its block; models whose blocks share parameters are"
                 " not merged"
             )
 

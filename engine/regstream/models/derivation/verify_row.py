@@ -27,7 +27,7 @@ def verify_row(architecture: Architecture, config: PreTrainedConfig, row: Mappin
     """
     model = empty_model(architecture.model_class, config, torch.float32)
     parameters = stand_in_parameters(model)
-    title = f"a {architecture.model_class}"
+    title = architecture.model_class
     try:
         trace = run_traced(model, parameters, row, until=architecture.blocks)
     except Exception as error:  # a forward may raise anything
@@ -60,7 +60,7 @@ def count_tokens(architecture: Architecture, config: PreTrainedConfig, row: Mapp
         trace = run_traced(model, stand_in_parameters(model), row, until=architecture.blocks)
     except Exception as error:  # a forward may raise anything
         text = f"{type(error).__name__}: {error}".split("\n")[0][:200]
-        raise InputError(f"a {architecture.model_class} does not run on a row of {', '.join(row)}: {text}") from error
+        raise InputError(f"{architecture.model_class} does not run on a row of {', '.join(row)}: {text}") from error
     return trace.members[architecture.blocks][0].hidden_shape[1]
 
 

@@ -35,7 +35,7 @@ def check_modules(table: ArchitectureTable, model: PreTrainedModel, source: str)
     """
     problems, title = [], type(model).__name__
     if table.rows not in (None, model.main_input_name):
-        problems.append(f"rows: a {title} reads {model.main_input_name}, not {table.rows}")
+        problems.append(f"rows: {title} reads {model.main_input_name}, not {table.rows}")
     elif model.main_input_name != "pixel_values":
         keys = [key for key in ("pooled", "class_tokens") if getattr(table, key) is not None]
         problems += [
