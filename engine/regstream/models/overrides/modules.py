@@ -39,7 +39,7 @@ def check_modules(table: ArchitectureTable, model: PreTrainedModel, source: str)
     elif model.main_input_name != "pixel_values":
         keys = [key for key in ("pooled", "class_tokens") if getattr(table, key) is not None]
         problems += [
-            f"{key}: for models of images, and a {title} reads {model.main_input_name}; remove it" for key in keys
+            f"{key}: for models of images, and {title} reads {model.main_input_name}; remove it" for key in keys
         ]
     lists = {
         name: module for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module)
