@@ -35,6 +35,7 @@ REFUSALS: dict[Kind, str] = {
 SINGLE_REFUSALS = {
     "siglip2_vision": "pixel_attention_mask|spatial_shapes",
     "vit_mae": "random",
+    "rwkv": "changes its own parameters",
     "mllama": "cross-attention|never runs|does not run",
     "longformer": "window|pads|not one a token",
     "wav2vec2": "input_values",

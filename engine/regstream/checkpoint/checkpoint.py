@@ -227,9 +227,10 @@ def _own_names(architecture: Architecture, stored: Mapping[str, object]) -> dict
         if not architecture.has_parameter(own):
             continue
         if conversion := architecture.conversion(name):
-            what = "files that hold experts apart" if ".experts." in own else "files in this form"
+            what = "mixtures of experts whose files hold experts apart" if ".experts." in own else "files in this form"
             raise InputError(
-                f"{name}: transformers converts it when it loads it ({conversion}); {what} cannot be merged yet"
+                f"tensor {name}: transformers makes {own} of it and others when it loads them ({conversion}); {what}"
+                " cannot be merged yet"
             )
         if own in names:
             raise InputError(f"{names[own]} and {name} are the same tensor, {own}, of a {architecture.model_class}")

@@ -42,6 +42,7 @@ class TokenRows:
     decoding_bytes = 0
     is_in_memory = True
     records_arguments = False
+    largest = (0,)
     costs = RowCosts()
 
     def __init__(self, rows: Sequence[TokenIds], batch_policy: BatchPolicy) -> None:
@@ -86,19 +87,20 @@ def load_calibration(
     """Read a calibration set. `base` is the folder of the tokenizer or the processor.
 
     `max_features`, of the blocks' widest activation, decides the size of batches without `batch_rows`. `max_positions`
-    is the longest row that the model's learned positions allow, None for any. `label` is the column of image labels.
-    `forward` is what a model reads that takes stored inputs other than token ids and images of one size.
+    is the longest row that learned positions allow. `label` is the column of image labels. `forward` is what a model
+    reads that takes stored inputs other than token ids and images of one size.
 
     Raises:
         InputError: the set cannot be read or has no rows, or a row is empty, of the wrong type, or of unknown ids.
     """
-    is_of_images, field = architecture.modality == "pixel_values", calibration.field
-    field = "image" if field == "text" and is_of_images else field
+    is_of_images = architecture.modality == "pixel_values"
+    field = "image" if calibration.field == "text" and is_of_images else calibration.field
     path = calibration.path or (sampler or DatasetSampler()).sample(calibration, field, seed, label)
     batch_policy, warnings = BatchPolicy(calibration.batch_rows, max_features), RowWarnings(path, calibration, warn)
     if forward is not None and (forward.main != INPUT_IDS or _has_other_inputs(path)):
-        inputs = _stored_inputs(path, forward, calibration.images)
-        return InputRows(inputs, _indices(len(inputs), calibration, seed, warnings), forward, batch_policy)
+        policy = BatchPolicy(1) if forward.main == INPUT_IDS else batch_policy  # rows with images are not padded
+        stored = _stored_inputs(path, forward, calibration.images)
+        return InputRows(stored, _indices(len(stored), calibration, seed, warnings), forward, policy)
     if is_of_images:
         _refuse_images_key(path, calibration.images)
         pixels = _pixel_source(path, field, label, config, base)

@@ -30,7 +30,7 @@ class MultimodalRows:
 
     is_in_memory = False
     records_arguments = True  # blocks depend on positions and features that the outer model makes of images
-    costs = RowCosts()  # of the longest row, measured when a merge is planned
+    costs = RowCosts()  # of the largest rows, measured when a merge is planned
 
     def __init__(
         self, rows: Sequence[tuple[RowWithImages, "MeasuredRow"]], processor: "MultimodalProcessor", max_length: int
@@ -46,6 +46,12 @@ class MultimodalRows:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def largest(self) -> tuple[int, ...]:
+        """The rows with the most tokens and with the largest images, which have the most of everything."""
+        indices = range(len(self._rows))
+        return tuple({0, max(indices, key=lambda index: self._rows[index][1].input_bytes)})
 
     @property
     def image_files(self) -> tuple[Path, ...]:

@@ -76,6 +76,7 @@ class PixelRows:
 
     is_in_memory = False
     records_arguments = False
+    largest = (0,)
     costs = RowCosts()
 
     def __init__(

@@ -142,6 +142,7 @@ def _value(where: str, field: str, entry: Any) -> Any:
         if stored not in entry:
             available = ", ".join(map(str, entry))[:200]
             advice = f'; field = "{MESSAGES}" reads conversations' if {MESSAGES, CONVERSATIONS} & entry.keys() else ""
+            advice = f'; field = "{INPUT_IDS}" reads token ids' if INPUT_IDS in entry and not advice else advice
             raise InputError(f'{where}: no field "{column}"; there are {available}{advice}')
         value = entry[stored]
         if value is None:

@@ -113,6 +113,7 @@ class InputRows:
 
     is_in_memory = False
     decoding_bytes = 0
+    largest = (0,)
     costs = RowCosts()  # of the longest batch, measured when a merge is planned
 
     def __init__(

@@ -32,7 +32,9 @@ def make_metric(plan: Plan, listener: Listener) -> HeldOutLoss | Accuracy:
         return HeldOutLoss({name: _check_texts(name, rows) for name, rows in held_out_rows(plan, listener).items()})
     if architecture.pooled_norm:
         return _accuracy(plan, listener)
-    raise ManifestError(f"evaluate: a {architecture.name} model cannot be evaluated; language and vision models can")
+    raise ManifestError(
+        f"evaluate: {architecture.model_class}: only models that predict tokens or encode images can be evaluated"
+    )
 
 
 def held_out_rows(plan: Plan, listener: Listener) -> dict[str, CalibrationSet]:

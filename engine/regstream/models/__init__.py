@@ -1,6 +1,6 @@
 """A transformers model that runs one block at a time, and the descriptions of architectures.
 
-architecture/: the description of an architecture, and defaults by model family
+architecture/: the description of an architecture, and what becomes of its parts by default
 derivation/: an architecture derived from its model, which is run without weights and watched
 overrides/: what the manifest's `[architecture]` table says instead
 config/: configs as transformers reads them: loaded, bounded, compared
@@ -16,5 +16,6 @@ batch.py: rows padded to one length, and their valid tokens
 body_arguments.py: what blocks depend on beside hidden states, recorded and stored
 described_model.py: a model without weights, by its description
 row_costs.py: what a row of images takes in a pass beside its hidden states
+rope_state.py: rotary embeddings that remember the longest row
 row_mixing.py: models whose rows run one by one
 """

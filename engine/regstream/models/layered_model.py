@@ -20,6 +20,7 @@ from regstream.models.body_arguments import BodyArguments, recorded_arguments, w
 from regstream.models.config.image_sizes import image_shape
 from regstream.models.described_model import DescribedModel
 from regstream.models.known_masks import known_masks
+from regstream.models.rope_state import forget_rows, remembering_modules
 
 
 class LayeredModel(DescribedModel):
@@ -35,6 +36,7 @@ class LayeredModel(DescribedModel):
         model: PreTrainedModel | None = None,
     ) -> None:
         super().__init__(architecture, config, dtype=dtype, device=device, model=model)
+        self._remembering = remembering_modules(self.model)
         self.set_block_call(architecture.call)
 
     def set_block_call(self, call: BlockCall) -> None:
@@ -95,7 +97,8 @@ class LayeredModel(DescribedModel):
         inputs = self._body_inputs(hidden_BLD, Batch((hidden_BLD.shape[1],) * hidden_BLD.shape[0]))
         kept_positions = torch.arange(positions.start, positions.stop, device=hidden_BLD.device)
         blocks = [*self._skip_blocks[:-1], inject_hidden]
-        with known_masks(), self._swapped_blocks(blocks), self.bind_unbound(self.placeholders):
+        borrowed = {name: self.nan_parameter(name) for name in self.architecture.call.borrowed}
+        with known_masks(), self._swapped_blocks(blocks), self.bind_unbound({**self.placeholders, **borrowed}):
             if "logits_to_keep" in signature(self.model.forward).parameters:
                 logits: Tensor = self.model(**inputs, logits_to_keep=kept_positions).logits
             else:
@@ -131,7 +134,8 @@ class LayeredModel(DescribedModel):
 
     @contextmanager
     def _swapped_blocks(self, blocks: Sequence[nn.Module]) -> Iterator[None]:
-        """Replace the model's blocks within the context; wrappers and their hidden states are released after it."""
+        """Replace the model's blocks for a pass; wrappers and their hidden states are released after it."""
+        forget_rows(self._remembering)
         self._set_blocks(blocks)
         try:
             yield

@@ -139,4 +139,12 @@ def _config(plan: Plan) -> dict[str, Any]:
         or plan.base.architecture.file_type != plan.base.architecture.model_type
     ):
         config["model_type"] = plan.base.architecture.model_type
+    config |= _classes_of_head(plan)
     return {**config, "dtype": str(plan.output_dtype).removeprefix("torch.")}
+
+
+def _classes_of_head(plan: Plan) -> dict[str, Any]:
+    """The names of a classifier's classes, of the candidate whose head the result has."""
+    named = plan.manifest.merge.others.head
+    owner = next((c.checkpoint.config for c in plan.candidates if c.name == named), {})
+    return {key: owner[key] for key in ("id2label", "label2id", "problem_type") if key in owner}

@@ -55,7 +55,7 @@ def load_calibration_sets(
                     forward=forward,
                 )
             sets.append(loaded)
-    _try_longest_rows(manifest.candidates, sets, base)
+    _try_largest_rows(manifest.candidates, sets, base)
     return sets
 
 
@@ -76,10 +76,11 @@ def forward_inputs(base: Checkpoint, model: LayeredModel) -> ForwardInputs | Non
     )
 
 
-def _try_longest_rows(candidates: Sequence[Candidate], sets: Sequence[CalibrationSet | None], base: Checkpoint) -> None:
+def _try_largest_rows(candidates: Sequence[Candidate], sets: Sequence[CalibrationSet | None], base: Checkpoint) -> None:
     """Verify that blocks can run alone on rows of images, and measure what they depend on beside hidden states."""
     for candidate, rows in zip(candidates, sets, strict=True):
         if rows is not None and rows.records_arguments:
             with label_boundary(f'candidate "{candidate.name}": calibration'):
-                row = rows.inputs(0, dtype=torch.float32, device=torch.device("cpu"))
-                rows.costs = verify_row(base.architecture, base.model_config, row)
+                for index in rows.largest:
+                    row = rows.inputs(index, dtype=torch.float32, device=torch.device("cpu"))
+                    rows.costs = rows.costs.larger(verify_row(base.architecture, base.model_config, row))

@@ -66,7 +66,7 @@ def _advice(manifest: Manifest, part: NonBlockPart, chosen: ChosenRule | None) -
     if chosen is not None:
         use = getattr(manifest.merge.others, part)
         source = "the base's" if chosen.candidate is None else f'candidate "{use}"\'s'
-        return f'and is left out: the result has {source}, as [merge.others] {part} = "{use}" says'
+        return f'without effect: the result has {source}, as [merge.others] {part} = "{use}" says'
     return (
         f'which the result takes by default; [merge.others] {part} = "average" takes the mean, the name of a candidate'
         f' takes its own, {part} = "base" confirms the default'

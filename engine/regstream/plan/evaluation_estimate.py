@@ -22,7 +22,8 @@ def evaluation_seconds(merge: OpenedMerge, rates: Rates) -> float | None:
     tables = [candidate.evaluation for candidate in merge.manifest.candidates]
     sets = [_batch(c, table) for c, table in zip(merge.candidates, tables, strict=True) if table is not None]
     batches = [batch for batch in sets if batch is not None]
-    if not batches or len(batches) < len(sets):
+    architecture = merge.base.architecture
+    if not batches or len(batches) < len(sets) or not (architecture.is_causal_lm or architecture.pooled_norm):
         return None
     seen = [batch for batch in batches for _ in range(4)]  # base, mean, result, and the candidate itself
     num_models = len(merge.candidates) + 2  # the mean is summed while the candidates are read
@@ -30,7 +31,7 @@ def evaluation_seconds(merge: OpenedMerge, rates: Rates) -> float | None:
     for step in merge.steps:
         shapes = step.shapes.values()
         flops, moved = forward_work(step.kind, shapes, seen, hidden_size=hidden_size, dtype=merge.compute_dtype)
-        if step.kind == "head" and merge.base.architecture.is_causal_lm:
+        if step.kind == "head" and architecture.is_causal_lm:
             flops = 2.0 * sum(batch.num_tokens for batch in seen) * merge.model.vocab_size * hidden_size
         tensors = (merge.base.tensors.get(parameter.name) for parameter in step.parameters)
         read_bytes = num_models * sum(tensor.num_bytes for tensor in tensors if tensor is not None)

@@ -1,6 +1,6 @@
-"""What the engine knows of an architecture: where its blocks, stem and head are, and which linears share an input.
+"""The description of an architecture, as it is derived from a model.
 
 architecture.py: the description, field by field
-default_policy.py: what becomes of the parameters outside the blocks, as published for a model family
+default_policy.py: what becomes of the parameters outside the blocks unless the manifest says otherwise
 nested_models.py: models inside larger ones that are merged by themselves
 """

@@ -52,7 +52,7 @@ class Architecture:
     #: Matrices of each block that are not regressed, by their name in the block, and why.
     not_regressed: tuple[Mapping[str, str], ...] = ()
     parts: Mapping[NonBlockPart, tuple[str, ...]]  # modules outside the blocks; the embeddings form the stem
-    defaults: DefaultPolicy  # as published for the model family
+    defaults: DefaultPolicy  # as published
     is_causal_lm: bool  # predicts the next token
     pooled_norm: str = ""  # the norm of the one token that represents a row: an image's first, a text's last
     optional: tuple[str, ...] = ()  # modules that a checkpoint may lack

@@ -1,4 +1,4 @@
-"""What becomes of the parameters outside the blocks unless the manifest says otherwise, by model family."""
+"""What becomes of the parameters outside the blocks unless the manifest says otherwise."""
 
 from regstream.models.architecture.architecture import DefaultPolicy
 
@@ -13,13 +13,7 @@ ENCODER_POLICY: DefaultPolicy = {
 #: As the official code and FusionBench do: patch, class and position embeddings and the first norm are averaged.
 _CLIP_VISION_POLICY: DefaultPolicy = {**ENCODER_POLICY, "final_norm": "base", "head": "base"}
 _CLIP_TEXT_POLICY: DefaultPolicy = dict.fromkeys(ENCODER_POLICY, "base")
-_BY_MODEL_TYPE = {
-    **dict.fromkeys(
-        ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3", "gpt2"), LANGUAGE_MODEL_POLICY
-    ),
-    "clip_vision_model": _CLIP_VISION_POLICY,
-    "clip_text_model": _CLIP_TEXT_POLICY,
-}
+_BY_MODEL_TYPE = {"clip_vision_model": _CLIP_VISION_POLICY, "clip_text_model": _CLIP_TEXT_POLICY}
 #: The norm of the token that represents a row, which `evaluate` reads.
 POOLED_NORMS = {
     "clip_vision_model": "post_layernorm", "clip_text_model": "final_layer_norm", "vit": "layernorm",
@@ -28,6 +22,7 @@ POOLED_NORMS = {
 OPTIONAL_MODULES = ("pooler",)
 
 
-def default_policy(model_type: str, *, is_causal_lm: bool) -> DefaultPolicy:
-    """The policy of a model family; of one without its own, that of language models or of encoders."""
-    return _BY_MODEL_TYPE.get(model_type, LANGUAGE_MODEL_POLICY if is_causal_lm else ENCODER_POLICY)
+def default_policy(model_type: str, *, is_language_model: bool) -> DefaultPolicy:
+    """CLIP's own policy, or that of language models or of encoders. `is_language_model`: it generates, or is the body
+    of a model that does."""
+    return _BY_MODEL_TYPE.get(model_type, LANGUAGE_MODEL_POLICY if is_language_model else ENCODER_POLICY)

@@ -9,5 +9,8 @@ block_list.py: which list of modules holds the blocks
 input_groups.py: which linears of a block read the same tensor, and what is no linear
 parts.py: stem, final norm, head and towers, by the order of execution
 block_call.py: how a block runs alone, verified against the whole model
+verify.py: what a description says, held against the model
+verify_row.py: the same for a row of text and images
+keys_read.py: which keys of its config a model reads
 parameter_names.py: names in files, by transformers' own renaming
 """

@@ -22,7 +22,7 @@ from regstream.models.config.nested import nested_config
 from regstream.models.derivation.block_call import WholePass, find_block_call, hidden_argument, mixes_rows, num_outputs
 from regstream.models.derivation.block_list import find_block_list
 from regstream.models.derivation.input_groups import input_groups, without
-from regstream.models.derivation.model_class import class_of_config, predicts_tokens, type_of_class
+from regstream.models.derivation.model_class import class_of_config, is_language_model, predicts_tokens, type_of_class
 from regstream.models.derivation.model_inputs import LENGTHS, batch_inputs, example_row, token_batch
 from regstream.models.derivation.parameter_names import ParameterNames
 from regstream.models.derivation.parts import find_parts
@@ -69,7 +69,12 @@ def _derive(
     if table is not None:
         check_class(table, source)
     config, class_name = _config_and_class(content, file, part, table)
-    model = empty_model(class_name, config, torch.float32)
+    try:
+        model = empty_model(class_name, config, torch.float32)
+    except InputError as error:
+        if table is None or table.model_class is None:
+            raise
+        raise ManifestError(f"{source}: [architecture] model_class: {error}") from error
     if table is not None:
         check_modules(table, model, source)
     try:
@@ -156,7 +161,7 @@ class _Derivation:
             groups=tuple(groups for groups, _ in found),
             not_regressed=tuple(reasons for _, reasons in found),
             parts=parts_of_table(table, find_parts(self._model, blocks, trace), self._model, blocks, self._source),
-            defaults=default_policy(model_type, is_causal_lm=is_causal_lm),
+            defaults=default_policy(model_type, is_language_model=is_language_model(class_name, model_type)),
             is_causal_lm=is_causal_lm,
             pooled_norm=table.pooled or POOLED_NORMS.get(model_type, ""),
             optional=table.optional or tuple(n for n, _ in self._model.named_children() if n in OPTIONAL_MODULES),

@@ -77,5 +77,11 @@ def predicts_tokens(name: str) -> bool:
     return name in {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values(), *MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.values()}
 
 
+def is_language_model(name: str, model_type: str) -> bool:
+    """Whether a class generates text, or is the body of one that does, such as an embedding model's."""
+    generates = model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return predicts_tokens(name) or (generates and name == MODEL_MAPPING_NAMES.get(model_type))
+
+
 def _config_type(name: str) -> str | None:
     return getattr(getattr(getattr(transformers, name), "config_class", None), "model_type", None)

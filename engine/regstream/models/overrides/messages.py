@@ -17,7 +17,8 @@ def refuse(source: str, problems: Iterable[str]) -> None:
 
 def suggestion(name: str, names: Iterable[str]) -> str:
     """The end of a message: the name that was probably meant."""
-    similar = nearest_names(name, names, limit=1)
+    names = list(names)
+    similar = [other for other in names if other.endswith(f".{name}")] or nearest_names(name, names, limit=1)
     return f'; the nearest: "{similar[0]}"' if similar else ""
 
 

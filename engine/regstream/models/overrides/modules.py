@@ -23,7 +23,8 @@ def check_class(table: ArchitectureTable, source: str) -> None:
     name = table.model_class
     model_class = None if name is None else getattr(transformers, name, None)
     if name is not None and not (hasattr(model_class, "from_config") or hasattr(model_class, "_from_config")):
-        classes = [public for public in dir(transformers) if "Model" in public or "For" in public]
+        models = (public for public in dir(transformers) if "Model" in public or "For" in public)
+        classes = [public for public in models if not public.endswith("Config")]
         refuse(source, [f'model_class: transformers has no model "{name}"{suggestion(name, classes)}'])
 
 

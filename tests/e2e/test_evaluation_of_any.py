@@ -1,0 +1,33 @@
+"""The held-out loss of models that no table describes is the one that transformers computes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+import checkpoints
+from parametrize import slow
+from regstream.evaluate.evaluation import evaluate
+from tiny_merge import load, make_tiny_merge
+from tiny_models.registry import TINY_MODELS
+
+EVALUATION = '[candidates.evaluation]\npath = "held.jsonl"\nfield = "input_ids"\nbatch_rows = 3\n\n[resources]'
+
+
+@pytest.mark.parametrize("name", ["gemma4_text", *map(slow, ["qwen2_vl", "gemma3", "mamba", "falcon_h1"])])
+def test_a_loss_is_that_of_the_whole_model(tmp_path: Path, name: str) -> None:
+    model = TINY_MODELS[name]
+    merge = make_tiny_merge(tmp_path, model)
+    held = checkpoints.random_rows(model.token_ids, [19, 40, 33, 8], seed=200)
+    checkpoints.write_token_rows(tmp_path / "held.jsonl", held)
+    merge.manifest.write_text(merge.manifest.read_text().replace("[resources]", EVALUATION, 1))
+    found = evaluate(merge.plan(), only=["base"])
+    whole, total = load(model, merge.folders.base), 0.0
+    with torch.no_grad():
+        for row in held:
+            ids = torch.tensor(row)
+            logits = whole(input_ids=ids[None]).logits[0, :-1]
+            total += float(cross_entropy(logits, ids[1:], reduction="sum"))
+    [score] = found.rows[0].scores.values()
+    assert score == pytest.approx(total / sum(len(row) - 1 for row in held), rel=1e-5)
