@@ -11,7 +11,7 @@ from regstream.errors import BudgetError
 from regstream.plan.plan import Plan
 from regstream.runtime.scheduler import run
 
-GROUPS = ("attention input", "attention output", "mlp input", "mlp output")
+GROUPS = ("input of self_attn.q_proj", "input of self_attn.o_proj", "input of mlp.gate_proj", "input of mlp.down_proj")
 MEASURED = "regstream.measured.json"
 
 

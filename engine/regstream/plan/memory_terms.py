@@ -22,8 +22,8 @@ from regstream.plan.work import token_counts
 Groups = tuple[str, ...]
 MemorySpace = Literal["host", "device"]
 
-#: Allocated by libraries once they multiply large matrices.
-_LIBRARIES_BYTES = 40 << 20
+#: Allocated by libraries once they multiply large matrices; what small ones need is there since the model was derived.
+_LIBRARIES_BYTES = 16 << 20
 #: Free memory that the heap keeps after a batch, at most: at its end and in holes.
 _HEAP_BYTES = malloc.TRIM_THRESHOLD_BYTES * 3 // 2
 #: Panels of tensors, chunks of a mean, read buffers, and what a matrix product packs.
