@@ -186,6 +186,7 @@ def _load_processor(folder: Path) -> Any:
 
 def _tokenizer(kind: VisionLanguage) -> PreTrainedTokenizerFast:
     tokenizer: Any = copy.deepcopy(make_tokenizer())  # untyped; tokens are added to it
+    tokenizer.backend_tokenizer.no_truncation()  # it keeps the length of the last call of any test
     if kind == "qwen2_5_vl":
         tokenizer.add_special_tokens({"additional_special_tokens": list(_QWEN_TOKENS)})
         made: PreTrainedTokenizerFast = tokenizer

@@ -189,7 +189,8 @@ def test_all_modules_that_are_not_there_are_told_at_once(merges: dict[str, Merge
 
 def test_a_class_of_another_task_is_refused(merges: dict[str, Merge]) -> None:
     table = TABLES["olmo2"].replace("[architecture]", '[architecture]\nmodel_class = "AutoModelForImageClassification"')
-    with pytest.raises(InputError, match=r"config.json describes no AutoModelForImageClassification: ") as caught:
+    expected = r"model_class: config.json describes no AutoModelForImageClassification: "
+    with pytest.raises(ManifestError, match=expected) as caught:
         derived(merges["olmo2"].folders.base, table)
     assert len(str(caught.value)) < 500
 
@@ -261,7 +262,7 @@ def test_a_table_for_another_model_is_refused(
 
 
 def test_a_class_for_other_configs_is_refused(merges: dict[str, Merge]) -> None:
-    with pytest.raises(InputError, match=r"describes no SiglipVisionModel|not a valid config"):
+    with pytest.raises((InputError, ManifestError), match=r"describes no SiglipVisionModel|not a valid config"):
         derived(merges["olmo2"].folders.base, TABLES["siglip"])
 
 

@@ -95,6 +95,16 @@ def test_a_model_of_transformers_runs_on_the_rows_of_its_processor(tmp_path: Pat
         assert bool(torch.isfinite(logits).all())
 
 
+def test_a_length_that_the_tokenizer_stores_cuts_no_row(tmp_path: Path, base: Path, rows_folder: Path) -> None:
+    path = write_jsonl(rows_folder / "rows.jsonl", [asks("0.png")])
+    whole = load_multimodal(path, base, field="messages").batches
+    content = json.loads((base / "tokenizer.json").read_text())
+    content["truncation"] = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    (base / "tokenizer.json").write_text(json.dumps(content))
+    assert load_multimodal(path, base, field="messages").batches == whole
+    assert whole[0].num_tokens > 8
+
+
 QWEN = {"mm_token_type_ids", "image_grid_thw"}
 #: By the processor's class: its image processor's class, settings, special tokens with the image's first, and inputs.
 OTHER_PROCESSORS: dict[str, tuple[str, dict[str, Any], dict[str, str], set[str]]] = {

@@ -109,5 +109,7 @@ def test_what_is_no_language_nor_vision_model_is_not_judged(tmp_path: Path) -> N
         "[candidates.calibration]", '[candidates.evaluation]\npath = "task0.jsonl"\n[candidates.calibration]', 1
     )
     merge.manifest.write_text(text)
-    with pytest.raises(ManifestError, match="a bert model cannot be evaluated"):
+    with pytest.raises(
+        ManifestError, match="BertModel: only models that predict tokens or encode images can be evaluated"
+    ):
         evaluate(merge.plan())

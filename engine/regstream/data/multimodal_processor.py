@@ -71,6 +71,9 @@ class MultimodalProcessor:
                 " a text; remove the images from the rows"
             )
         check_vocabulary(folder, tokenizer)
+        # transformers hands these settings of a tokenizer.json to the processor, which would cut texts in their images.
+        for setting in ("max_length", "truncation", "truncation_strategy", "truncation_side", "stride"):
+            tokenizer.init_kwargs.pop(setting, None)
         # With torchvision, transformers resizes with another class, and to slightly different numbers.
         self.settings += type(self._processor.image_processor).__name__.encode()
         self._folder = folder
