@@ -3,7 +3,7 @@
 Shape suffixes: B rows, L positions, D features.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from regstream.errors import InputError
 from regstream.models.architecture.architecture import BlockCall
 from regstream.models.batch import Batch
+from regstream.models.body_arguments import BodyArguments
 from regstream.models.chunked_activation import chunk_activations, restore_activations
 from regstream.models.derivation.stand_ins import StandIns
 from regstream.models.derivation.trace import MemberCall
@@ -67,6 +68,35 @@ def find_block_call(
         f" ({verifier.last_problem}); blocks that pass more than hidden states to each other cannot be merged one by"
         " one"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockRun:
+    """What a block gave alone, and the values of its largest activation."""
+
+    output_BLD: Tensor
+    max_values: int
+
+
+def run_block_alone(
+    model: LayeredModel,
+    index: int,
+    parameters: Mapping[str, Tensor],
+    whole: WholePass,
+    *,
+    arguments: BodyArguments | None = None,
+    on_use: Callable[[str], object] = lambda _name: None,
+) -> BlockRun:
+    """Run a block on what entered it in a whole pass, with stand-in parameters. Raises whatever its forward raises."""
+    bound = {name: parameters[name] for name in model.parameters_of_block(index)}
+    with model.bind_parameters(bound), StandIns(bound, on_use=on_use, unknown=model.placeholders) as stand_ins:
+        output_BLD = model.run_block(index, whole.states[index], whole.batch, arguments)
+    return BlockRun(output_BLD=output_BLD, max_values=stand_ins.max_values)
+
+
+def first_line(error: Exception) -> str:
+    """An error of a model's code, short enough for a message."""
+    return f"{type(error).__name__}: {error}".split("\n")[0][:200]
 
 
 def hidden_argument(calls: Sequence[MemberCall]) -> int | str:
@@ -145,14 +175,10 @@ class Verifier:
         return call
 
     def _problem(self, index: int, whole: WholePass) -> str | None:
-        model = self._model
-        bound = {name: self._parameters[name] for name in model.parameters_of_block(index)}
-        stand_ins = StandIns(bound, on_use=self._used.add, unknown=model.placeholders)
         try:
-            with model.bind_parameters(bound), stand_ins:
-                output_BLD = model.run_block(index, whole.states[index], whole.batch)
+            output_BLD = run_block_alone(self._model, index, self._parameters, whole, on_use=self._used.add).output_BLD
         except Exception as error:  # a forward may raise anything when it is run in a way that does not fit it
-            return f"{type(error).__name__}: {error}".split("\n")[0][:200]
+            return first_line(error)
         expected_BLD = whole.states[index + 1]
         if not isinstance(output_BLD, Tensor) or output_BLD.shape != expected_BLD.shape:
             return "other shapes"

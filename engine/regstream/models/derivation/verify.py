@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from regstream.errors import InputError
-from regstream.models.derivation.block_call import TOLERANCE, WholePass
+from regstream.models.derivation.block_call import TOLERANCE, WholePass, first_line, run_block_alone
 from regstream.models.derivation.stand_ins import StandIns
 from regstream.models.derivation.trace import Trace
 from regstream.models.layered_model import LayeredModel
@@ -52,8 +52,7 @@ def check_stem(
         with model.bind_parameters(bound), StandIns(bound, unknown=model.tower_placeholders):
             hidden_BLD = model.run_stem(row)
     except Exception as error:  # a forward may raise anything when it is run in a way that does not fit it
-        text = f"{type(error).__name__}: {error}".split("\n")[0][:200]
-        raise InputError(f"the model does not run up to its blocks: {text}") from error
+        raise InputError(f"the model does not run up to its blocks: {first_line(error)}") from error
     if hidden_BLD.is_meta or not torch.allclose(hidden_BLD, whole.states[0], rtol=TOLERANCE, atol=TOLERANCE):
         raise InputError(
             "what reaches the blocks is made without some of the embeddings, or with random numbers, new in each pass"
@@ -85,19 +84,11 @@ def max_features(model: LayeredModel, parameters: Mapping[str, Tensor], passes: 
         if groups in seen:
             continue
         seen.add(groups)
-        sizes = [_largest_activation(model, index, parameters, whole) for whole in passes[:2]]
+        sizes = [run_block_alone(model, index, parameters, whole).max_values for whole in passes[:2]]
         tokens = [whole.batch.num_tokens for whole in passes[:2]]
         growth = sizes[0] / tokens[0] if len(sizes) == 1 else (sizes[0] - sizes[1]) / (tokens[0] - tokens[1])
         widest = max(widest, math.ceil(growth))
     return widest
-
-
-def _largest_activation(model: LayeredModel, index: int, parameters: Mapping[str, Tensor], whole: WholePass) -> int:
-    bound = {name: parameters[name] for name in model.parameters_of_block(index)}
-    with model.bind_parameters(bound), StandIns(bound, unknown=model.placeholders) as stand_ins:
-        model.run_block(index, whole.states[index], whole.batch)
-    num_values: int = stand_ins.max_values
-    return num_values
 
 
 def _problem(
@@ -131,7 +122,6 @@ def _inputs_of_block(
 ) -> Mapping[str, list[Tensor]]:
     """What each linear of a block reads in a pass of the block alone, a tensor for each call."""
     block, inputs = model.blocks[index], defaultdict[str, list[Tensor]](list)
-    bound = {name: parameters[name] for name in model.parameters_of_block(index)}
 
     def hook(linear: str) -> Any:
         def record(_module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -142,7 +132,5 @@ def _inputs_of_block(
     with ExitStack() as stack:
         for linear in linears:
             stack.callback(block.get_submodule(linear).register_forward_pre_hook(hook(linear)).remove)
-        stack.enter_context(model.bind_parameters(bound))
-        stack.enter_context(StandIns(bound, unknown=model.placeholders))
-        model.run_block(index, whole.states[index], whole.batch)
+        run_block_alone(model, index, parameters, whole)
     return inputs

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from regstream.errors import InputError
 from regstream.models.architecture.architecture import Architecture
 from regstream.models.batch import Batch
 from regstream.models.body_arguments import BodyArguments, encode_arguments
-from regstream.models.derivation.block_call import TOLERANCE, WholePass
+from regstream.models.derivation.block_call import TOLERANCE, WholePass, first_line, run_block_alone
 from regstream.models.derivation.stand_ins import StandIns, stand_in_parameters
 from regstream.models.derivation.trace import Trace, run_traced
 from regstream.models.empty_model import empty_model
@@ -27,12 +27,7 @@ def verify_row(architecture: Architecture, config: PreTrainedConfig, row: Mappin
     """
     model = empty_model(architecture.model_class, config, torch.float32)
     parameters = stand_in_parameters(model)
-    title = architecture.model_class
-    try:
-        trace = run_traced(model, parameters, row, until=architecture.blocks)
-    except Exception as error:  # a forward may raise anything
-        text = f"{type(error).__name__}: {error}".split("\n")[0][:200]
-        raise InputError(f"{title} does not run on a row of {', '.join(row)}: {text}") from error
+    trace = _traced(architecture, model, parameters, row)
     _check_blocks_run(architecture, trace)
     whole = WholePass.of(
         Batch((trace.members[architecture.blocks][0].hidden_shape[1],)), trace.members[architecture.blocks]
@@ -44,8 +39,8 @@ def verify_row(architecture: Architecture, config: PreTrainedConfig, row: Mappin
         for index in range(len(layered.blocks)):
             _check_block(layered, index, parameters, whole, arguments)
     except Exception as error:
-        text = f"{type(error).__name__}: {error}".split("\n")[0][:200]
-        raise InputError(f"{title} cannot be merged from rows of {', '.join(row)}: {text}") from error
+        what = f"{architecture.model_class} cannot be merged from rows of {', '.join(row)}"
+        raise InputError(f"{what}: {first_line(error)}") from error
     return RowCosts(argument_bytes=num_bytes, max_stem_values=max_stem_values)
 
 
@@ -56,19 +51,25 @@ def count_tokens(architecture: Architecture, config: PreTrainedConfig, row: Mapp
         InputError: the model does not run on the row.
     """
     model = empty_model(architecture.model_class, config, torch.float32)
-    try:
-        trace = run_traced(model, stand_in_parameters(model), row, until=architecture.blocks)
-    except Exception as error:  # a forward may raise anything
-        text = f"{type(error).__name__}: {error}".split("\n")[0][:200]
-        raise InputError(f"{architecture.model_class} does not run on a row of {', '.join(row)}: {text}") from error
+    trace = _traced(architecture, model, stand_in_parameters(model), row)
     return trace.members[architecture.blocks][0].hidden_shape[1]
+
+
+def _traced(
+    architecture: Architecture, model: PreTrainedModel, parameters: Mapping[str, Tensor], row: Mapping[str, Tensor]
+) -> Trace:
+    try:
+        return run_traced(model, parameters, row, until=architecture.blocks)
+    except Exception as error:  # a forward may raise anything
+        what = f"{architecture.model_class} does not run on a row of {', '.join(row)}"
+        raise InputError(f"{what}: {first_line(error)}") from error
 
 
 def _check_blocks_run(architecture: Architecture, trace: Trace) -> None:
     calls = trace.members[architecture.blocks]
     if [call.index for call in calls] != list(range(len(architecture.groups))):
         raise InputError(
-            f"the blocks in {architecture.blocks} of a {architecture.model_class} do not each run once on such a row"
+            f"the blocks in {architecture.blocks} of {architecture.model_class} do not each run once on such a row"
         )
 
 
@@ -87,9 +88,7 @@ def _run_stem(
 def _check_block(
     model: LayeredModel, index: int, parameters: Mapping[str, Tensor], whole: WholePass, arguments: BodyArguments
 ) -> None:
-    bound = {name: parameters[name] for name in model.parameters_of_block(index)}
-    with model.bind_parameters(bound), StandIns(bound, unknown=model.placeholders):
-        output_BLD = model.run_block(index, whole.states[index], whole.batch, arguments)
+    output_BLD = run_block_alone(model, index, parameters, whole, arguments=arguments).output_BLD
     expected_BLD = whole.states[index + 1]
     difference = (output_BLD - expected_BLD).norm() / expected_BLD.norm().clamp_min(1e-12)
     if not difference <= TOLERANCE:
