@@ -1,11 +1,29 @@
 """The mean of the candidates, by their weights."""
 
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
 
 from regstream.methods.method import Method
+from regstream.methods.tensor_source import FLOAT32_BYTES, PART_VALUES, TensorSource
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Average(Method):
     """Every parameter is the candidates' mean."""
 
     name: ClassVar[str] = "average"
+
+    def combine(self, source: TensorSource) -> "Iterator[Tensor]":
+        """Part by part."""
+        for part in source.parts():
+            merged = source.candidate(0, part).mul_(source.shares[0])
+            for index, share in list(enumerate(source.shares))[1:]:
+                merged.add_(source.candidate(index, part), alpha=share)
+            yield merged.div_(source.num_candidates)
+
+    def combine_bytes(self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool) -> int:
+        """A part of the result and of one candidate."""
+        del shape, num_candidates, is_linear
+        return 2 * PART_VALUES * FLOAT32_BYTES

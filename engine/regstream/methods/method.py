@@ -4,12 +4,14 @@ Loading this file imports no torch, so that a manifest is validated against its 
 """
 
 from abc import ABC
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
+
+from regstream.methods.tensor_source import TensorSource
 
 if TYPE_CHECKING:
     import torch
@@ -147,11 +149,12 @@ class Method(ABC):
         del is_linear
         return "average"
 
-    def combine(self, mean: "Tensor", base: "Tensor", num_candidates: int) -> "Tensor":
-        """The merged values where the rule is "combine", from float32 values of the candidates' mean and the base.
+    def combine(self, source: TensorSource) -> "Iterator[Tensor]":
+        """Yield the merged values of a tensor where the rule is "combine": flat, in pieces one after another."""
+        raise NotImplementedError(f"{self.name} combines nothing")
 
-        The result may overwrite the mean.
-        """
+    def combine_bytes(self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool) -> int:
+        """Bytes that `combine` holds at once, at most, for a tensor of a shape as stored; on the device."""
         raise NotImplementedError(f"{self.name} combines nothing")
 
     def statistics(self, group: LinearGroup, workspace: "Workspace") -> GroupStatistics:

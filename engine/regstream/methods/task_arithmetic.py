@@ -4,11 +4,13 @@ Each difference is multiplied by its candidate's share of the weights; the mean 
 means the same with weights and without.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
 from regstream.methods.method import MergeRule, Method, MethodOptions
+from regstream.methods.tensor_source import FLOAT32_BYTES, PART_VALUES, TensorSource
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +36,16 @@ class TaskArithmetic(Method):
         del is_linear
         return "combine"
 
-    def combine(self, mean: "Tensor", base: "Tensor", num_candidates: int) -> "Tensor":
-        """The sum of differences is K times the difference of the mean, which the result overwrites."""
-        return mean.sub_(base).mul_(self.options.scale * num_candidates).add_(base)
+    def combine(self, source: TensorSource) -> "Iterator[Tensor]":
+        """Part by part."""
+        for part in source.parts():
+            base = source.base(part)
+            merged = base.clone()
+            for index, share in enumerate(source.shares):
+                merged.add_(source.candidate(index, part).sub_(base), alpha=self.options.scale * share)
+            yield merged
+
+    def combine_bytes(self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool) -> int:
+        """A part of base, result and one candidate."""
+        del shape, num_candidates, is_linear
+        return 3 * PART_VALUES * FLOAT32_BYTES

@@ -107,17 +107,18 @@ def _parameter(
 
 def _planned(rules: MergeRules, parameter: Parameter) -> PlannedParameter:
     group = rules.group_of(parameter)
-    chosen = rules.rule_of(parameter.name, is_linear=group is not None)
-    return _with_rule(parameter, chosen, group if chosen.rule == "regress" else None)
+    return _with_rule(parameter, rules.rule_of(parameter.name, is_linear=group is not None), group)
 
 
 def _with_rule(parameter: Parameter, chosen: ChosenRule, group: InputGroup | None = None) -> PlannedParameter:
+    is_linear = group is not None
     return PlannedParameter(
         **vars(parameter),
         rule=chosen.rule,
         candidate=chosen.candidate,
-        group=None if group is None else group.name,
-        linear=None if group is None else parameter.block_name.removesuffix(".weight"),
+        group=group.name if group is not None and chosen.rule == "regress" else None,
+        linear=parameter.block_name.removesuffix(".weight") if is_linear and chosen.rule == "regress" else None,
+        is_linear=is_linear,
         transposed=group is not None and group.transposed,
     )
 

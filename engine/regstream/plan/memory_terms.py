@@ -28,8 +28,6 @@ _LIBRARIES_BYTES = 16 << 20
 _HEAP_BYTES = malloc.TRIM_THRESHOLD_BYTES * 3 // 2
 #: Panels of tensors, chunks of a mean, read buffers, and what a matrix product packs.
 _PANELS_BYTES = 32 << 20
-#: Chunks of a tensor, in addition to the mean's, where a method combines it with the base.
-_COMBINED_CHUNKS = 2
 #: Chunks of a shard while it is downloaded, several times over.
 _DOWNLOAD_BYTES = 48 << 20
 #: A CUDA context and the workspaces of its libraries; from published figures, not measured.
@@ -46,15 +44,13 @@ def memory_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mappi
     """The bytes that a step holds while it regresses some of its input groups, by memory space and term."""
     forward = merge.forward_memory
     host = {**host_terms(merge), **_adapters(merge, step, groups)}
-    if any(parameter.rule == "combine" for parameter in step.parameters):
-        host["base"] = _COMBINED_CHUNKS * CHUNK_VALUES * torch.float32.itemsize
     if step.kind == "stem" and step.writes_hidden_states:
         host["image decoding"] = forward.decoding_bytes
     if merge.device.type == "cpu":
         host |= _library_buffers(merge, step)
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
     staged = 3 * forward.hidden_bytes if step.writes_hidden_states or groups else 0
-    sums = _sums(merge, step, groups)
+    sums = {**_sums(merge, step, groups), **_combined(merge, step)}
     if merge.device.type != "cpu":
         is_converted = merge.exact_dtype != merge.compute_dtype
         sums |= device_terms(merge.model, _adapters(merge, step, groups), is_converted=is_converted)
@@ -161,6 +157,14 @@ def _sums(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, in
         inputs = sum(step.linear_group(group).in_features for group in groups) * tokens.largest_batch
         terms["inputs of other streams"] = num_others * inputs * merge.compute_dtype.itemsize
     return terms
+
+
+def _combined(merge: OpenedMerge, step: Step) -> dict[str, int]:
+    """What the method's own formula holds of one tensor."""
+    method, count = merge.method, len(merge.candidates)
+    combined = [p for p in step.parameters if p.rule == "combine"]
+    most = max((method.combine_bytes(p.shape, count, is_linear=p.is_linear) for p in combined), default=0)
+    return _if_any("combined tensors", most)
 
 
 def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, int]:

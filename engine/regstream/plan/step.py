@@ -17,6 +17,7 @@ class PlannedParameter(Parameter):
     candidate: int | None = None  # with the rule "candidate": the index of the one whose tensor it is
     group: str | None = None
     linear: str | None = None
+    is_linear: bool = False  # the weight of a linear in a block
     transposed: bool = False  # stored as (in, out)
 
     @property

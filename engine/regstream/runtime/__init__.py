@@ -9,6 +9,7 @@ collect.py: a candidate's calibration set through the block, observed at the inp
 solve.py: an input group solved and written
 load_ahead.py: weights on their way to an accelerator while it computes
 combine.py: what is not regressed: means, the base's own, a method's formula
+tensor_source.py: one tensor of base and candidates, read for a method's formula
 propagate.py: hidden states through the merged block, or each candidate's own
 input_files.py: the input files, checked for changes before each commit
 recovery.py: committed shards, checked before a run resumes

@@ -1,0 +1,58 @@
+"""Reads one tensor of base and candidates for a method's formula."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from regstream.checkpoint.checkpoint import Checkpoint
+from regstream.methods.tensor_source import PART_VALUES
+from regstream.plan.opened_merge import OpenedMerge
+from regstream.plan.step import PlannedParameter
+
+
+class TensorFiles:
+    """A `TensorSource` of files. Parts are on the CPU, matrices on the device that computes."""
+
+    def __init__(self, plan: OpenedMerge, parameter: PlannedParameter) -> None:
+        self._plan, self._parameter = plan, parameter
+        self._candidates = [candidate.checkpoint for candidate in plan.candidates]
+        self.num_candidates = len(self._candidates)
+        self.shares: Sequence[float] = plan.shares
+        self.is_linear = parameter.is_linear
+
+    def parts(self) -> Iterator[slice]:
+        """Ranges of flat indices."""
+        size = math.prod(self._parameter.shape)
+        return (slice(start, min(start + PART_VALUES, size)) for start in range(0, size, PART_VALUES))
+
+    def base(self, part: slice) -> Tensor:
+        """A part of the base's values."""
+        return self._part(self._plan.base, part)
+
+    def candidate(self, index: int, part: slice) -> Tensor:
+        """A part of a candidate's values."""
+        return self._part(self._candidates[index], part)
+
+    def base_matrix(self) -> Tensor:
+        """The base's weight of a linear, (O, I)."""
+        return self._matrix(self._plan.base)
+
+    def candidate_matrix(self, index: int) -> Tensor:
+        """A candidate's weight of a linear, (O, I)."""
+        return self._matrix(self._candidates[index])
+
+    def as_stored(self, weight_OI: Tensor) -> Tensor:
+        """The values of a weight, flat, in the order of the files."""
+        return (weight_OI.T if self._parameter.transposed else weight_OI).reshape(-1)
+
+    def _part(self, checkpoint: Checkpoint, part: slice) -> Tensor:
+        values = torch.empty(part.stop - part.start, dtype=torch.float32)
+        checkpoint.read_range(self._parameter.name, part.start, values)
+        return values
+
+    def _matrix(self, checkpoint: Checkpoint) -> Tensor:
+        weight = torch.empty(self._parameter.shape, dtype=torch.float32, device=self._plan.device)
+        checkpoint.read({self._parameter.name: weight})
+        return weight.T if self._parameter.transposed else weight
