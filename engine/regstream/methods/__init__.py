@@ -1,6 +1,7 @@
 """One file a method: its options, what it does with each parameter, its statistics and its solve, its memory.
 
-method.py: what every method is asked; tensor_source.py: what those without statistics read. METHODS below registers them, by the name they have in a manifest.
+method.py: what every method is asked; tensor_source.py: what a method without statistics reads. METHODS below registers
+them, by the name they have in a manifest.
 """
 
 from regstream.methods.average import Average
