@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regstream.device.workspace import Workspace
+from regstream.linalg.cholesky_solver import CholeskySolver
 from regstream.linalg.normal_equations import NormalEquations
 
 
@@ -24,7 +25,7 @@ def test_the_solve_is_the_formula(
     generator = torch.Generator().manual_seed(seed)
     workspace = Workspace(torch.device("cpu"))
     shapes = {f"linear {index}": (out, in_features) for index, out in enumerate(outs)}
-    regression = NormalEquations("group", shapes, alpha=alpha, workspace=workspace)
+    regression = NormalEquations("group", shapes, solver=CholeskySolver(alpha=alpha), workspace=workspace)
     left, right = (
         np.zeros((in_features, in_features)),
         {name: np.zeros((in_features, out)) for name, (out, _) in shapes.items()},

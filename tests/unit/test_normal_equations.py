@@ -15,8 +15,9 @@ from matrices import kept
 from regstream.device import tiles
 from regstream.device.workspace import Workspace
 from regstream.errors import SolveError
+from regstream.linalg import cholesky_solver as system
 from regstream.linalg import factorisation
-from regstream.linalg import normal_equations as system
+from regstream.linalg.cholesky_solver import CholeskySolver
 from regstream.linalg.gram import Gram, accumulation_dtype
 from regstream.linalg.normal_equations import NormalEquations
 from regstream.linalg.solve_report import SolveReport
@@ -42,7 +43,7 @@ class Problem:
         order = order or range(len(self.x_TI))
         workspace = Workspace(CPU)
         shapes = {name: (tensor.shape[0], tensor.shape[1]) for name, tensor in self.own_OI[0].items()}
-        regression = NormalEquations("group", shapes, alpha=alpha, workspace=workspace)
+        regression = NormalEquations("group", shapes, solver=CholeskySolver(alpha=alpha), workspace=workspace)
         first = self.own_OI[order[0]]
         for index in order:
             regression.begin_candidate(len(self.x_TI[index]))
@@ -301,7 +302,7 @@ def test_a_ridge_does_not_move_what_tokens_determine(
     monkeypatch: pytest.MonkeyPatch, alpha: float, ridge: float
 ) -> None:
     problem = make(weights=[0.5, 1.0, 2.0])
-    monkeypatch.setattr(NormalEquations, "_converges", lambda self, factorisation, start: factorisation.ridge == ridge)
+    monkeypatch.setattr(system, "_converges", lambda system, factorisation, start: factorisation.ridge == ridge)
     monkeypatch.setitem(factorisation.RIDGES, accumulation_dtype(alpha), (0.0, 1e-6, 1e-5, 1e-4))
     merged, report = problem.solve(alpha=alpha)
     assert (report.route, report.ridge) == ("ridge", ridge)
@@ -335,7 +336,7 @@ def test_sums_that_are_not_finite_have_no_trustworthy_solution(value: float) -> 
 def test_a_sum_that_is_no_sum_of_squares_is_refused_and_not_regularised_away(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = kept(torch.tensor([[1.0, 2.0], [2.0, 1.0]]))
     workspace = Workspace(CPU)
-    regression = NormalEquations("group", {"q": (3, 2)}, alpha=1.0, workspace=workspace)
+    regression = NormalEquations("group", {"q": (3, 2)}, solver=CholeskySolver(alpha=1.0), workspace=workspace)
     regression.begin_candidate(2)
     regression.add_tokens(torch.eye(2))
     monkeypatch.setattr(Gram, "add_to", lambda self, total, scale: total.add(matrix, scale))
@@ -345,16 +346,16 @@ def test_a_sum_that_is_no_sum_of_squares_is_refused_and_not_regularised_away(mon
 
 
 def test_a_solution_with_a_bad_residual_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(NormalEquations, "_converges", lambda *_: True)
+    monkeypatch.setattr(system, "_converges", lambda *_: True)
     monkeypatch.setattr(system, "MAX_RESIDUAL", 1e-12)
     with pytest.raises(SolveError, match=r"relative residual .* \(limit 1e-12\) with a ridge of"):
         make().solve(alpha=0.95)
 
 
 def test_a_route_that_does_not_converge_goes_down_the_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(NormalEquations, "_converges", lambda self, factorisation, start: factorisation.ridge >= 1e-5)
+    monkeypatch.setattr(system, "_converges", lambda system, factorisation, start: factorisation.ridge >= 1e-5)
     assert make().solve(alpha=0.95)[1].ridge == 1e-5
-    monkeypatch.setattr(NormalEquations, "_converges", lambda *_: False)
+    monkeypatch.setattr(system, "_converges", lambda *_: False)
     with pytest.raises(SolveError, match=r"ridge of 0\.001 of the median diagonal the relative residual is above"):
         make().solve(alpha=0.95)
 
@@ -370,7 +371,7 @@ def test_buffers_of_an_earlier_system_leave_no_trace() -> None:
     problem, workspace = make(), Workspace(CPU)
     solutions = []
     for _ in range(2):
-        regression = NormalEquations("group", LINEARS, alpha=0.95, workspace=workspace)
+        regression = NormalEquations("group", LINEARS, solver=CholeskySolver(alpha=0.95), workspace=workspace)
         for x_TI, own in zip(problem.x_TI, problem.own_OI, strict=True):
             regression.begin_candidate(len(x_TI))
             regression.add_tokens(x_TI)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from regstream.device.workspace import Workspace
+from regstream.linalg.cholesky_solver import CholeskySolver
 from regstream.linalg.normal_equations import NormalEquations
 from regstream.linalg.regression_memory import regression_bytes, solve_bytes
 from simulated_device import NAME, Counts, simulated_device
@@ -56,7 +57,7 @@ def _peaks(
         for _ in range(2)
     )
     before = counts.peak_bytes = counts.held_bytes
-    system = NormalEquations("group", shapes, alpha=alpha, workspace=Workspace(x_TI.device))
+    system = NormalEquations("group", shapes, solver=CholeskySolver(alpha=alpha), workspace=Workspace(x_TI.device))
     for own, reference in ((first, None), (second, first)):
         system.begin_candidate(len(x_TI))
         waits = counts.num_waits

@@ -91,6 +91,17 @@ class Gram:
         else:
             total.add(self._product, scale)
 
+    def norm(self) -> float:
+        """The Frobenius norm of the sum; 1 for one that is zero, which adds nothing whatever it is divided by."""
+        if not self.stores:
+            return self._product.norm() or 1.0
+        tokens_TI = self._tokens_TI
+        product_TT = torch.zeros(self.num_tokens, self.num_tokens, dtype=self.dtype, device=tokens_TI.device)
+        for part_TP in torch.split(tokens_TI, CAST_TOKENS, dim=1):
+            cast_TP = part_TP.to(self.dtype)
+            product_TT.addmm_(cast_TP, cast_TP.T)
+        return float(product_TT.norm()) or 1.0  # ‖XXᵀ‖ = ‖XᵀX‖
+
     def multiply(self, rows_NI: Tensor, into_NI: Tensor, scale: float) -> None:
         """Add `rows_NI` times the sum, times `scale`, to `into_NI`."""
         if self.stores:

@@ -3,6 +3,7 @@
 Shape suffixes: I the width, T tokens, N rows to multiply, P columns of a panel.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -24,6 +25,10 @@ def transpose(rows_NP: Tensor, into_PN: Tensor) -> Tensor:
 def blocks_width(width: int, device: torch.device) -> int:
     """The columns of the tensor that takes the diagonal blocks of a matrix on a device."""
     return min(width, tiles_of(device).panel_columns)
+
+
+def _norm(values: Tensor) -> float:
+    return float(torch.linalg.vector_norm(values, dtype=torch.float64))
 
 
 class PackedSymmetric:
@@ -69,6 +74,12 @@ class PackedSymmetric:
     def diagonal(self) -> Tensor:
         """A copy of the diagonal, (I,)."""
         return torch.cat([block_PP.diagonal() for _, _, block_PP in self._panels()])
+
+    def norm(self) -> float:
+        """The Frobenius norm."""
+        within = [_norm(block_PP) for _, _, block_PP in self._panels()]
+        above = [_norm(self.square_II[above, panel]) for above, panel, _ in self._panels()]
+        return math.hypot(*within, *above, *above)
 
     def set_diagonal(self, values_I: Tensor) -> None:
         for _, panel, block_PP in self._panels():

@@ -1,6 +1,6 @@
-"""The FLOP of a regression's products, from shapes alone: a multiplication and an addition count as two.
+"""The FLOP of a regression's sums, from shapes alone: a multiplication and an addition count as two.
 
-Counted is what has to be done: half of a symmetric product, no refinement.
+Counted is what has to be done: half of a symmetric product.
 """
 
 from collections.abc import Sequence
@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from regstream.linalg.gram import stores_tokens
 
 
-def regression_flops(in_features: int, out_features: int, tokens: Sequence[int]) -> dict[str, float]:
-    """Of one input group, with `out_features` of all its linears, by kind of work; `tokens` by candidate."""
+def regression_flops(
+    in_features: int, out_features: int, tokens: Sequence[int], *, first_is_reference: bool = True
+) -> dict[str, float]:
+    """Of one input group's sums, with `out_features` of all its linears, by kind of work; `tokens` by candidate."""
     grams = right_hand_sides = 0.0
     for index, count in enumerate(tokens):
         is_stored = stores_tokens(count, in_features)
@@ -18,7 +20,6 @@ def regression_flops(in_features: int, out_features: int, tokens: Sequence[int])
             right_hand_sides += triangle
         else:
             grams += triangle
-        if index > 0:  # the first candidate is the reference
+        if index > 0 or not first_is_reference:
             right_hand_sides += (4.0 * count if is_stored else 2.0 * in_features) * out_features * in_features
-    solves = in_features**3 / 3 + 2.0 * out_features * in_features**2
-    return {"Gram matrices": grams, "right-hand sides": right_hand_sides, "solves": solves}
+    return {"Gram matrices": grams, "right-hand sides": right_hand_sides}

@@ -7,7 +7,7 @@ import torch
 from regstream.device.matmul_precision import MatmulPrecision, multiplies_into_float32
 from regstream.device.tiles import tiles_of
 from regstream.device.workspace import ROW_PADDING
-from regstream.linalg.gram import CAST_TOKENS, TOKENS_AT_A_TIME, accumulation_dtype, stores_tokens
+from regstream.linalg.gram import CAST_TOKENS, TOKENS_AT_A_TIME, stores_tokens
 from regstream.linalg.packed_symmetric import blocks_width
 from regstream.linalg.split_products import COLUMNS, INNER, NUM_PIECES
 
@@ -24,14 +24,13 @@ _SPLIT_COPIES, _SPLIT_BYTES = 4, 2 * NUM_PIECES * torch.bfloat16.itemsize
 def regression_bytes(
     groups: Sequence[LinearShapes],
     *,
-    alpha: float,
+    sums: torch.dtype,
     tokens: Sequence[int],
     largest_batch: int,
     dtype: torch.dtype,
     device: torch.device,
 ) -> dict[str, int]:
     """What the normal equations of some groups hold together; `tokens` by candidate, of activations of a dtype."""
-    sums = accumulation_dtype(alpha)
     operands = MatmulPrecision(sums, dtype).operand_dtype(device)
     widths = [_width(shapes) for shapes in groups]
     stored = [max((n for n in tokens if stores_tokens(n, width)), default=0) for width in widths]
@@ -51,24 +50,24 @@ def regression_bytes(
     }
 
 
-def solve_bytes(shapes: LinearShapes, *, alpha: float, transposed: bool, device: torch.device) -> int:
+def substitution_bytes(shapes: LinearShapes, *, sums: torch.dtype, transposed: bool, device: torch.device) -> int:
     """What a factorisation takes, and then rows in refinement or on their way to the solution of a singular system."""
-    refinement = _refinement_bytes(shapes, alpha=alpha, transposed=transposed, device=device)
+    refinement = _refinement_bytes(shapes, sums=sums, transposed=transposed, device=device)
     if device.type == "cpu":
         return refinement  # a factorisation's panels are narrow, and among those of every step
     columns = tiles_of(device).factor_columns
-    factor = 2 * (_width(shapes) + columns) * columns * accumulation_dtype(alpha).itemsize
+    factor = 2 * (_width(shapes) + columns) * columns * sums.itemsize
     return max(factor, refinement)
 
 
-def _refinement_bytes(shapes: LinearShapes, *, alpha: float, transposed: bool, device: torch.device) -> int:
+def _refinement_bytes(shapes: LinearShapes, *, sums: torch.dtype, transposed: bool, device: torch.device) -> int:
     """Rows twice in float64 and once more, and a panel of the matrix in float64, or pieces of it and of the rows.
 
     Sums in float64 may be singular: rows on their way to a solution, and of what is read again for its mean a whole
     tensor where it is stored transposed.
     """
     width, tiles = _width(shapes), tiles_of(device)
-    if accumulation_dtype(alpha) == torch.float64:
+    if sums == torch.float64:
         read_whole = max(out for out, _ in shapes.values()) * width if transposed else 0
         return (_FILTERED_COPIES * tiles.filtered_rows * width + read_whole) * 8
     rows = tiles.refined_rows * width * (2 * 8 + 4)

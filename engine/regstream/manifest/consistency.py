@@ -11,6 +11,7 @@ from typing import Any
 
 from regstream.manifest.messages import Location, Problem, element_label, format_value, nearest_word
 from regstream.methods import METHODS
+from regstream.methods.method import Method
 
 Draft = Mapping[str, Any]
 ROW_TABLES = ("calibration", "evaluation")
@@ -43,7 +44,7 @@ def tables(draft: Draft, key: str) -> list[Draft]:
 
 def consistency_problems(draft: Draft) -> Iterator[Problem]:
     """Every contradiction between keys of the manifest."""
-    method = table(draft, "merge").get("method")
+    method = _method(table(draft, "merge"))
     yield from _rules_without_regression(draft, method)
     yield from _architecture(table(draft, "architecture"))
     yield from _repeated_names(draft)
@@ -52,12 +53,20 @@ def consistency_problems(draft: Draft) -> Iterator[Problem]:
         yield from _candidate(("candidates", index), candidate, method)
 
 
-def _rules_without_regression(draft: Draft, method: str | None) -> Iterator[Problem]:
-    if method not in METHODS or METHODS[method].needs_calibration():
+def _method(merge: Draft) -> Method | None:
+    """The method that the table names, with those of its options that are valid."""
+    if (found := METHODS.get(merge.get("method", ""))) is None:
+        return None
+    given = {key: merge[key] for key in found.Options.model_fields if merge.get(key) is not None}
+    return found(found.Options.model_construct(**given))
+
+
+def _rules_without_regression(draft: Draft, method: Method | None) -> Iterator[Problem]:
+    if method is None or method.needs_calibration():
         return
     for index, rule in enumerate(tables(draft, "rules")):
         if rule.get("use") == "regress":
-            text = f'found "regress", but the method "{method}" regresses nothing; expected "average" or "base"'
+            text = f'found "regress", but the method "{method.name}" regresses nothing; expected "average" or "base"'
             yield Problem(("rules", index, "use"), text)
 
 
@@ -136,13 +145,15 @@ def _other_parts(draft: Draft) -> Iterator[Problem]:
         yield Problem(("merge", "others", part), text)
 
 
-def _candidate(location: Location, candidate: Draft, method: str | None) -> Iterator[Problem]:
+def _candidate(location: Location, candidate: Draft, method: Method | None) -> Iterator[Problem]:
     if not candidate:
         return
     if "model" not in candidate and "adapter" not in candidate:
         yield Problem(location, 'expected "model", "adapter", or both, found neither')
-    if method in METHODS and METHODS[method].needs_calibration() and "calibration" not in candidate:
-        yield Problem((*location, "calibration"), f'missing; "{method}" needs a calibration set for every candidate')
+    if method is not None and method.needs_calibration() and "calibration" not in candidate:
+        yield Problem(
+            (*location, "calibration"), f'missing; "{method.name}" needs a calibration set for every candidate'
+        )
     for key in ROW_TABLES:
         if candidate.get(key) is not None:
             yield from _rows_source((*location, key), candidate[key])

@@ -16,7 +16,7 @@ from regstream.manifest.method_options import OPTIONS, method_options, registere
 from regstream.manifest.references import resolve_links
 from regstream.manifest.shares import shares
 from regstream.manifest.value_types import BlockSelector, DatasetId, Device, Model, Name, Place, SizeBytes, Table, Text
-from regstream.methods import METHODS
+from regstream.methods import METHODS, make_method
 from regstream.methods.method import MethodOptions
 
 Use = Literal["regress", "average", "base"]
@@ -82,7 +82,7 @@ class Merge(Table):
     @property
     def regresses(self) -> bool:
         """Whether the method solves regressions, and so needs calibration sets."""
-        return METHODS[self.method].needs_calibration()
+        return make_method(self.method, self.options).needs_calibration()
 
 
 class Rule(Table):

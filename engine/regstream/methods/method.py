@@ -34,7 +34,7 @@ class Stream(Enum):
     OWN = "own"  # hidden states that passed the candidate's own blocks, through its own block
     MERGED = "merged"  # hidden states that passed the merged blocks, through the candidate's own block
     #: Hidden states that passed the merged blocks, through the merged block as far as it is solved: input groups are
-    #: solved one after another, and linears that are not solved yet are the candidate's own.
+    #: solved one after another, in the order in which they run; what is not regressed is merged before.
     MERGED_BLOCK = "merged block"
 
     @property
@@ -121,28 +121,37 @@ class Method(ABC):
     name: ClassVar[str]
     #: What the method adds to `[merge]`.
     Options: ClassVar[type[MethodOptions]] = MethodOptions
-    #: What is observed for each candidate; empty for a method that looks at weights only.
-    streams: ClassVar[tuple[Stream, ...]] = ()
     #: What to do about a solve that is not well determined.
     advice: ClassVar[str] = "use more calibration rows"
 
     def __init__(self, options: MethodOptions) -> None:
         self.options = options
 
-    @classmethod
-    def needs_calibration(cls) -> bool:
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """What is observed for each candidate; empty for a method that looks at weights only."""
+        return ()
+
+    @property
+    def prior(self) -> "Method | None":
+        """The method whose result is the reference of the regression; None where the reference decides nothing."""
+        return None
+
+    def needs_calibration(self) -> bool:
         """Whether the method runs calibration sets through the blocks."""
-        return bool(cls.streams)
+        return bool(self.streams)
 
-    @classmethod
-    def prefixes(cls) -> tuple[Prefix, ...]:
+    def prefixes(self) -> tuple[Prefix, ...]:
         """The hidden states that are stored from block to block."""
-        return tuple(dict.fromkeys(stream.prefix for stream in cls.streams))
+        return tuple(dict.fromkeys(stream.prefix for stream in self.streams))
 
-    @classmethod
-    def solves_groups_in_turn(cls) -> bool:
+    def solves_groups_in_turn(self) -> bool:
         """Whether the statistics of an input group depend on the solved weights of the groups before it."""
-        return Stream.MERGED_BLOCK in cls.streams
+        return Stream.MERGED_BLOCK in self.streams
+
+    def runs_candidates(self) -> bool:
+        """Whether calibration sets run through candidates' own blocks."""
+        return any(stream is not Stream.MERGED_BLOCK for stream in self.streams)
 
     def rule(self, *, is_linear: bool) -> MergeRule:
         """What becomes of a parameter without a rule in the manifest; `is_linear`: a linear's weight in a block."""

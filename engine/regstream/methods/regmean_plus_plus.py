@@ -10,4 +10,8 @@ class RegMeanPlusPlus(RegMean):
     """The same solve; candidate i's own block runs on hidden states that passed the merged blocks before it."""
 
     name: ClassVar[str] = "regmean++"
-    streams: ClassVar[tuple[Stream, ...]] = (Stream.MERGED,)
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The merged prefix, through the candidate's own block."""
+        return (Stream.MERGED,)

@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 
 from regstream.checkpoint.mean import CHUNK_VALUES
-from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.device import malloc
 from regstream.device.staging import STAGED_BYTES
 from regstream.models.layered_model import LayeredModel
@@ -142,18 +141,15 @@ def _sums(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, in
     borrowed = _count(step.borrowed) * merge.compute_dtype.itemsize * len(merge.method.prefixes())
     if not groups:
         return {"weights": block, **_if_any("borrowed", borrowed)} if step.writes_hidden_states else {}
-    linears = [parameter for group in groups for parameter in step.regressed[group]]
-    all_linears = [parameter for group in step.regressed.values() for parameter in group]
-    tokens = token_counts(merge)
+    linears, tokens = _count(step.linears_of(groups)), token_counts(merge)
+    means = _count(parameter for parameter in step.not_regressed if parameter.is_mean)
+    in_turn = merge.method.solves_groups_in_turn()
     terms = {
-        "candidate's block": block,
+        **_candidate(merge, block, linears),
         **_if_any("borrowed", borrowed),
-        "reference": block if merge.shared is not None else _count(linears) * merge.compute_dtype.itemsize,
-        "means": _count(parameter for parameter in step.not_regressed if parameter.is_mean) * 4,
+        **({"merged block": block} if in_turn else {"means": means * torch.float32.itemsize}),
         **merge.method.memory_terms([step.linear_group(group) for group in groups], tokens),
     }
-    if merge.method.solves_groups_in_turn():
-        terms["solved linears"] = _count(all_linears) * merge.compute_dtype.itemsize
     if (num_others := len(merge.method.streams) - 1) > 0:
         inputs = sum(step.linear_group(group).in_features for group in groups) * tokens.largest_batch
         terms["inputs of other streams"] = num_others * inputs * merge.compute_dtype.itemsize
@@ -162,10 +158,23 @@ def _sums(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, in
 
 def _combined(merge: OpenedMerge, step: Step) -> dict[str, int]:
     """What the method's own formula holds of one tensor."""
-    method, count = merge.method, len(merge.candidates)
-    combined = [p for p in step.parameters if p.rule == "combine"]
-    most = max((method.combine_bytes(p.shape, count, is_linear=p.is_linear) for p in combined), default=0)
+    count = len(merge.candidates)
+    combined = [(merge.method, p) for p in step.parameters if p.rule == "combine"]
+    combined += [(merge.method.prior, p) for p in step.parameters if p.rule == "regress" and merge.method.prior]
+    most = max((m.combine_bytes(p.shape, count, is_linear=p.is_linear) for m, p in combined), default=0)
     return _if_any("combined tensors", most)
+
+
+def _candidate(merge: OpenedMerge, block: int, linears: int) -> dict[str, int]:
+    """A candidate's weights and the reference, of a block of so many bytes, so many of its values of these groups."""
+    itemsize, prior = merge.compute_dtype.itemsize, merge.method.prior
+    own = (
+        {"candidate's block": block} if merge.method.runs_candidates() else {"candidate's linears": linears * itemsize}
+    )
+    shared = {"reference": block} if merge.shared is not None else {}
+    if prior is None:
+        return {**own, **(shared or {"reference": linears * itemsize})}
+    return {**own, **shared, "prior": linears * torch.float32.itemsize}
 
 
 def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, int]:

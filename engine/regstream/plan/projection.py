@@ -4,7 +4,6 @@ One pass over a block regresses all input groups if their sums fit into memory t
 passes, each of which repeats the forward passes for some of the groups.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -32,7 +31,7 @@ def project(merge: OpenedMerge, step: Step, budgets: Mapping[MemorySpace, int]) 
     """Project a step in as few passes as the budgets, less the runtime, allow."""
     passes = _passes(merge, step, budgets)
     by_pass = [memory_terms(merge, step, groups) for groups in passes or ((),)]
-    ahead = [_with_next_block(merge, step, terms) for terms in by_pass]
+    ahead = [_with_next_block(terms) for terms in by_pass]
     has_next = bool(passes) and merge.device.type != "cpu" and len(merge.candidates) > 1
     loads_ahead = has_next and all(fits(terms, budgets) for terms in ahead)
     by_pass = ahead if loads_ahead else by_pass
@@ -60,11 +59,10 @@ def _passes(merge: OpenedMerge, step: Step, budgets: Mapping[MemorySpace, int]) 
     return tuple(passes)
 
 
-def _with_next_block(
-    merge: OpenedMerge, step: Step, terms: Mapping[MemorySpace, Mapping[str, int]]
-) -> Mapping[MemorySpace, Mapping[str, int]]:
-    num_bytes = sum(math.prod(parameter.shape) for parameter in step.parameters) * merge.compute_dtype.itemsize
-    return {**terms, "device": {**terms.get("device", {}), "next candidate's block": num_bytes}}
+def _with_next_block(terms: Mapping[MemorySpace, Mapping[str, int]]) -> Mapping[MemorySpace, Mapping[str, int]]:
+    held = terms.get("device", {})
+    num_bytes = held.get("candidate's block", 0) or held.get("candidate's linears", 0)
+    return {**terms, "device": {**held, "next candidate's block": num_bytes}}
 
 
 def fits(terms: Mapping[MemorySpace, Mapping[str, int]], budgets: Mapping[MemorySpace, int]) -> bool:

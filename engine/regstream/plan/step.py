@@ -1,5 +1,6 @@
 """One step of a merge: what is committed as one, what it writes, and what becomes of each parameter."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,6 +72,10 @@ class Step:
             if parameter.group is not None:
                 groups.setdefault(parameter.group, []).append(parameter)
         return {group: tuple(parameters) for group, parameters in groups.items()}
+
+    def linears_of(self, groups: Sequence[str]) -> tuple[PlannedParameter, ...]:
+        """What is regressed of some input groups."""
+        return tuple(parameter for group in groups for parameter in self.regressed[group])
 
     def linear_group(self, name: str) -> LinearGroup:
         """The linears of an input group that are regressed."""

@@ -5,6 +5,7 @@ step.py: one step: stem, block or head
 step_context.py: what the steps of a run share: stores, buffers, timing, listener
 regress.py: a block's regression
 block_pass.py: what the phases of a pass over a block share
+reference.py: what candidates' weights are differences from: one of them, or the method's prior
 collect.py: a candidate's calibration set through the block, observed at the inputs of linears
 solve.py: an input group solved and written
 load_ahead.py: weights on their way to an accelerator while it computes

@@ -18,5 +18,5 @@ class BlockPass:
     context: StepContext
     statistics: Mapping[str, GroupStatistics]  # by input group
     reference: Mapping[str, Tensor]  # R, of the linears of these groups or of the whole block
-    solved: Mapping[str, Tensor]  # linears that earlier passes solved, where the method reads them
+    merged: Mapping[str, Tensor]  # the merged block as far as it is known, where a stream runs through it
     is_first: bool

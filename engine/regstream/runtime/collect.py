@@ -47,7 +47,7 @@ def _open_stream(
     current: BlockPass, candidate: PlannedCandidate, stream: Stream, weights: Mapping[str, Tensor]
 ) -> Iterator[_StreamState]:
     step, context = current.step, current.context
-    used = {**weights, **current.solved} if stream is Stream.MERGED_BLOCK else weights
+    used = current.merged if stream is Stream.MERGED_BLOCK else weights
     used = {**used, **context.borrow(step, stream.prefix, candidate)}
     hidden = context.read_hidden(stream.prefix, candidate, step.depth)
     if stream is Stream.OWN and step.writes_hidden_states and current.is_first:

@@ -23,6 +23,14 @@ def combine_parameter(
             writer.write(parameter.stored_name, values)
 
 
+def fill_merged(parameter: PlannedParameter, context: StepContext, into: Tensor) -> None:
+    """Fill a buffer with a tensor of the result as files will hold it."""
+    flat = into.view(-1)
+    for values in context.profiler.timed_iter(_values(parameter, context, None)):
+        flat[: values.numel()].copy_(values.to(context.plan.output_dtype))
+        flat = flat[values.numel() :]
+
+
 def _values(parameter: PlannedParameter, context: StepContext, mean: Tensor | None) -> Iterator[Tensor]:
     """The merged values, flat, piece by piece."""
     plan, source = context.plan, TensorFiles(context.plan, parameter)

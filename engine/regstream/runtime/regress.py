@@ -10,7 +10,8 @@ from regstream.linalg.solve_report import SolveReport
 from regstream.plan.step import Step
 from regstream.runtime.block_pass import BlockPass
 from regstream.runtime.collect import collect_statistics
-from regstream.runtime.combine import combine_parameter
+from regstream.runtime.combine import combine_parameter, fill_merged
+from regstream.runtime.reference import load_reference
 from regstream.runtime.solve import solve_and_write, warn_of_ill_posed
 from regstream.runtime.step_context import StepContext
 from regstream.storage.shards import ShardWriter
@@ -28,10 +29,13 @@ def regress(step: Step, context: StepContext, writer: ShardWriter) -> tuple[Solv
         SolveError: an input group has no trustworthy solution.
     """
     plan = context.plan
+    in_turn = plan.method.solves_groups_in_turn()
     means = {
-        p.name: torch.zeros(p.shape, dtype=torch.float32, device=plan.device) for p in step.not_regressed if p.is_mean
+        p.name: torch.zeros(p.shape, dtype=torch.float32, device=plan.device)
+        for p in step.not_regressed
+        if p.is_mean and not in_turn
     }
-    solved: dict[str, Tensor] = {}
+    merged = _merge_the_rest(step, context) if in_turn else {}
     reports: list[SolveReport] = []
     for groups in plan.passes(step):
         statistics = context.statistics(step, groups)  # frees what the pass before held, the reference too
@@ -39,21 +43,26 @@ def regress(step: Step, context: StepContext, writer: ShardWriter) -> tuple[Solv
             step=step,
             context=context,
             statistics=statistics,
-            reference=context.load_reference(step, groups),
-            solved=solved,
+            reference=load_reference(step, groups, context),
+            merged=merged,
             is_first=not reports,
         )
-        for index, weights in enumerate(context.load_each(step)):
+        for index, weights in enumerate(context.load_each(step, groups)):
             _add_candidate(current, index, weights, means)
-        buffers = context.solved_linears(step) if plan.method.solves_groups_in_turn() else {}
-        reports += [solve_and_write(current, group, writer, buffers) for group in groups]
-        if buffers:
-            solved |= {p.name: buffers[p.name] for group in groups for p in step.regressed[group]}
+        reports += [solve_and_write(current, group, writer) for group in groups]
         del current, statistics  # their buffers make room for the next pass
     warn_of_ill_posed(step, context, reports)
     for parameter in step.not_regressed:
         combine_parameter(parameter, context, writer, mean=means.get(parameter.name))
     return tuple(reports)
+
+
+def _merge_the_rest(step: Step, context: StepContext) -> dict[str, Tensor]:
+    """Buffers for the merged block, with all that is not regressed in them."""
+    merged = context.merged_block(step)
+    for parameter in step.not_regressed:
+        fill_merged(parameter, context, merged[parameter.name])
+    return merged
 
 
 def _add_candidate(current: BlockPass, index: int, weights: Mapping[str, Tensor], means: Mapping[str, Tensor]) -> None:
@@ -62,7 +71,7 @@ def _add_candidate(current: BlockPass, index: int, weights: Mapping[str, Tensor]
     candidate = plan.candidates[index]
     collect_statistics(current, candidate, weights)
     context.trim()
-    is_reference = index == 0 and plan.shared is None
+    is_reference = index == 0 and plan.shared is None and plan.method.prior is None
     if is_reference:
         for name, buffer in current.reference.items():
             buffer.copy_(weights[name])

@@ -1,7 +1,7 @@
 """The end of a group's regression: its statistics are solved, and its linears written."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -18,10 +18,10 @@ from regstream.storage.shards import ShardWriter
 _WRITTEN_VALUES = 4 << 20
 
 
-def solve_and_write(current: BlockPass, group: str, writer: ShardWriter, solved: Mapping[str, Tensor]) -> SolveReport:
+def solve_and_write(current: BlockPass, group: str, writer: ShardWriter) -> SolveReport:
     """Solve one group and write its linears: the reference's weight plus the difference solved for.
 
-    Where `solved` has buffers, they get a copy of what is written.
+    Where the pass has buffers for the merged block, they get a copy of what is written.
     """
     step, context, reference = current.step, current.context, current.reference
     statistics = current.statistics[group]
@@ -42,8 +42,8 @@ def solve_and_write(current: BlockPass, group: str, writer: ShardWriter, solved:
             num_bytes = result[rows].numel() * context.plan.output_dtype.itemsize
             with context.profiler.region("writing", num_bytes=num_bytes):
                 writer.write(parameter.stored_name, result[rows].add_(reference[parameter.name][rows]))
-        if parameter.name in solved:
-            solved[parameter.name].copy_(result.to(context.plan.output_dtype))
+        if parameter.name in current.merged:
+            current.merged[parameter.name].copy_(result.to(context.plan.output_dtype))
     context.progress(f"{group}: solve")
     return report
 
@@ -61,17 +61,19 @@ def warn_of_ill_posed(step: Step, context: StepContext, solves: Sequence[SolveRe
 
 def _mean_rows(current: BlockPass, group: str, dtype: torch.dtype, linear: str, rows: slice) -> Tensor:
     """The weighted mean of the candidates' differences from the reference, of some output rows of a linear, reread."""
-    candidates, parameters = current.context.plan.candidates, current.step.regressed[group]
+    plan, parameters = current.context.plan, current.step.regressed[group]
     parameter = next(parameter for parameter in parameters if parameter.linear == linear)
     weight = current.reference[parameter.name]
     reference_PI = (weight.T if parameter.transposed else weight)[rows].to(dtype)
+    if plan.method.prior is not None:
+        return torch.zeros_like(reference_PI)  # there the result is the prior
     start, count = rows.start * reference_PI.shape[1], reference_PI.numel()
     if parameter.transposed:  # its output rows are columns of the file, which is read whole
         start, count = 0, math.prod(parameter.shape)
     values = torch.empty(count, dtype=dtype, device=reference_PI.device)
     total_PI = torch.zeros_like(reference_PI)
-    for candidate in candidates:
+    for candidate in plan.candidates:
         candidate.checkpoint.read_range(parameter.name, start, values)
         own_PI = values.view(parameter.shape).T[rows] if parameter.transposed else values.view_as(total_PI)
         total_PI.add_(own_PI - reference_PI, alpha=candidate.share)
-    return total_PI.div_(len(candidates))
+    return total_PI.div_(len(plan.candidates))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from regstream.checkpoint.header import TensorSpec
@@ -23,7 +24,7 @@ from regstream.storage.argument_store import ArgumentStore
 from regstream.storage.hidden_states import HiddenStates
 from regstream.storage.shards import Shards
 
-_BLOCK, _NEXT_BLOCK, _REFERENCE, _SOLVED = "block", "next block", "reference", "merged linears"
+_BLOCK, _NEXT_BLOCK, _REFERENCE, _PRIOR, _MERGED = "block", "next block", "reference", "prior", "merged block"
 _BORROWED = "borrowed"
 
 
@@ -60,7 +61,7 @@ class StepContext:
             self.workspace.release_all_but()
             self._groups = None
         elif self._previous is None or self._previous.kind != step.kind:
-            self.workspace.release(_BLOCK, _NEXT_BLOCK, _REFERENCE, _SOLVED)
+            self.workspace.release(_BLOCK, _NEXT_BLOCK, _REFERENCE, _MERGED)
         self._previous = step
         self.profiler.begin()
         malloc.trim()
@@ -69,13 +70,12 @@ class StepContext:
         """After a candidate: return what its batches left free to the operating system."""
         malloc.trim()
 
-    def parameter_buffers(self, step: Step, slot: str = _BLOCK) -> dict[str, Tensor]:
-        """Buffers for a step's parameters, in their compute dtype."""
-        return self._compute_buffers(slot, step.parameters)
-
     def load(self, step: Step, reader: TensorReader) -> dict[str, Tensor]:
         """Fill the buffers for a step's parameters from a checkpoint or a result."""
-        weights = self.parameter_buffers(step)
+        return self._read(reader, step.parameters)
+
+    def _read(self, reader: TensorReader, parameters: Sequence[Parameter]) -> dict[str, Tensor]:
+        weights = self._compute_buffers(_BLOCK, parameters)
         with self.profiler.region("reading", num_bytes=sum(weight.nbytes for weight in weights.values())):
             reader.read(weights)
         return weights
@@ -90,48 +90,46 @@ class StepContext:
             reader.read(buffers)
         return buffers
 
-    def load_each(self, step: Step) -> Iterator[dict[str, Tensor]]:
-        """Each candidate's weights in turn, the next ones read ahead while these are computed with."""
-        accelerator = accelerator_of(self.plan.device)
+    def load_each(self, step: Step, groups: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+        """Each candidate's weights in turn, the next ones read ahead while these are computed with.
+
+        They are its whole block, or the linears of these input groups where no stream runs through its block.
+        """
+        parameters = step.parameters if self.plan.method.runs_candidates() else step.linears_of(groups)
+        names, accelerator = [parameter.name for parameter in parameters], accelerator_of(self.plan.device)
         if accelerator is not None and self.plan.projections[step.index].loads_ahead:
             for (
                 candidate
             ) in self.plan.candidates:  # a download can be waited for, and interrupted, in this thread alone
-                for reader, names in candidate.checkpoint.readers_of(step.shapes):
-                    reader.ensure_local(names)
-            buffers = [self.parameter_buffers(step, slot) for slot in (_BLOCK, _NEXT_BLOCK)]
+                for reader, stored in candidate.checkpoint.readers_of(names):
+                    reader.ensure_local(stored)
+            buffers = [self._compute_buffers(slot, parameters) for slot in (_BLOCK, _NEXT_BLOCK)]
             yield from self.profiler.timed_iter(load_ahead(self.plan, buffers, accelerator))
             return
         for index, candidate in enumerate(self.plan.candidates):
-            weights = self.load(step, candidate.checkpoint)
+            weights = self._read(candidate.checkpoint, parameters)
             for following in self.plan.candidates[index + 1 : index + 2]:
-                following.checkpoint.prefetch(step.shapes)  # from the disk, by the operating system
+                following.checkpoint.prefetch(names)  # from the disk, by the operating system
             yield weights
 
-    def load_reference(self, step: Step, groups: Sequence[str]) -> dict[str, Tensor]:
-        """Buffers for the reference R that differences are taken from: of the linears of some input groups.
+    def reference_buffers(self, parameters: Sequence[Parameter]) -> dict[str, Tensor]:
+        """Buffers for a reference of candidates' weights, in their dtype."""
+        return self._compute_buffers(_REFERENCE, parameters)
 
-        Where all candidates are adapters on one model, it is that model's whole block, read here; from it each
-        candidate's block is made.
-        """
-        shared = self.plan.shared
-        parameters = step.parameters if shared is not None else [p for group in groups for p in step.regressed[group]]
-        reference = self._compute_buffers(_REFERENCE, parameters)
-        if shared is not None:
-            with self.profiler.region("reading", num_bytes=sum(weight.nbytes for weight in reference.values())):
-                shared.read_into_cache(reference)
-        return reference
+    def prior_buffers(self, parameters: Sequence[Parameter]) -> dict[str, Tensor]:
+        """Buffers for a reference that is computed, float32."""
+        return self._buffers(_PRIOR, parameters, torch.float32)
 
-    def solved_linears(self, step: Step) -> dict[str, Tensor]:
-        """Buffers for the linears of a block that are solved, as later input groups of the block need them."""
-        return self._compute_buffers(_SOLVED, [p for group in step.regressed.values() for p in group])
+    def merged_block(self, step: Step) -> dict[str, Tensor]:
+        """Buffers for the merged block, where a stream runs through it as far as it is known."""
+        return self._compute_buffers(_MERGED, step.parameters)
 
     def statistics(self, step: Step, groups: Sequence[str]) -> dict[str, GroupStatistics]:
         """Empty statistics for each of some input groups. Those of other groups, and the reference, are freed."""
         described = [step.linear_group(group) for group in groups]
         if described != self._groups:
             # The reference is the same whole block for all groups where the candidates share a model.
-            kept = (_BLOCK, _NEXT_BLOCK, _SOLVED, *([_REFERENCE] if self.plan.shared is not None else ()))
+            kept = (_BLOCK, _NEXT_BLOCK, _MERGED, *([_REFERENCE] if self.plan.shared is not None else ()))
             self.workspace.release_all_but(*kept)
             self._groups = described
         return {group.name: self.plan.method.statistics(group, self.workspace) for group in described}
@@ -173,6 +171,9 @@ class StepContext:
 
     def _compute_buffers(self, slot: str, parameters: Sequence[Parameter]) -> dict[str, Tensor]:
         """Buffers in the compute dtype, by the model's names; blocks of one shape share them."""
+        return self._buffers(slot, parameters, self.plan.compute_dtype)
+
+    def _buffers(self, slot: str, parameters: Sequence[Parameter], dtype: torch.dtype) -> dict[str, Tensor]:
         shapes = {parameter.block_name: parameter.shape for parameter in parameters}
-        buffers = self.workspace.buffers(slot, shapes, self.plan.compute_dtype)
+        buffers = self.workspace.buffers(slot, shapes, dtype)
         return {parameter.name: buffers[parameter.block_name] for parameter in parameters}
