@@ -26,7 +26,10 @@ class FollowTeacher(Method):
     """minimise Σᵢ ‖XᵢW − TᵢWᵢ‖² + λ‖W − W₁‖²: X from the merged block, T from the candidate's own forward pass."""
 
     name: ClassVar[str] = "follow_teacher"
-    streams: ClassVar[tuple[Stream, ...]] = (Stream.OWN, Stream.MERGED_BLOCK)
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        return (Stream.OWN, Stream.MERGED_BLOCK)
 
     def rule(self, *, is_linear: bool) -> MergeRule:
         return "regress" if is_linear else "average"
@@ -102,6 +105,10 @@ def dense(base: nn.Module, candidates: Sequence[nn.Module], rows: Sequence[Seque
             blocks = [deepcopy(reference.blocks_of(candidate)[block]) for candidate in candidates]
             teachers = [reference.linear_inputs(c, block, own) for c, own in zip(candidates, rows, strict=True)]
             prefix = f"model.layers.{block}."
+            for own in blocks:
+                for name, parameter in own.named_parameters():
+                    if not any(name == f"{linear}.weight" for group in GROUPS for linear in group):
+                        parameter.copy_(average[prefix + name])
             for group in GROUPS:
                 students = []
                 for own, data in zip(blocks, rows, strict=True):
@@ -116,9 +123,6 @@ def dense(base: nn.Module, candidates: Sequence[nn.Module], rows: Sequence[Seque
                     solved_OI = torch.linalg.solve(left_II, (sum(terms) + RIDGE * own_OI[0]).T).T
                     for own in blocks:
                         dict(own.named_parameters())[f"{linear}.weight"].copy_(solved_OI)
-            for name, parameter in blocks[0].named_parameters():
-                if not any(name == f"{linear}.weight" for group in GROUPS for linear in group):
-                    parameter.copy_(average[prefix + name])
             reference.blocks_of(merged)[block] = blocks[0]
     return dict(merged.named_parameters())
 

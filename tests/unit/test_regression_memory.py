@@ -7,8 +7,9 @@ import torch
 
 from regstream.device.workspace import Workspace
 from regstream.linalg.cholesky_solver import CholeskySolver
+from regstream.linalg.linear_system import Solver
 from regstream.linalg.normal_equations import NormalEquations
-from regstream.linalg.regression_memory import regression_bytes, solve_bytes
+from regstream.linalg.regression_memory import regression_bytes
 from simulated_device import NAME, Counts, simulated_device
 
 #: What is no wider than a row, and the scalars of a solve.
@@ -34,21 +35,22 @@ def test_a_device_holds_what_is_projected(
     alpha: float, smallest: float, num_tokens: int, dtype: torch.dtype, route: str
 ) -> None:
     shapes = {"up": (1500, 900), "gate": (400, 900)}
+    solver = CholeskySolver(alpha=alpha)
     with simulated_device() as counts:
         device = torch.device(NAME)
         x_TI = graded(smallest)(torch.randn(num_tokens, 900, generator=torch.Generator().manual_seed(0)))
-        sums, solve = _peaks(x_TI.to(device, dtype), shapes, alpha, counts, route)
+        sums, solve = _peaks(x_TI.to(device, dtype), shapes, solver, counts, route)
         terms = regression_bytes(
-            [shapes], alpha=alpha, tokens=[num_tokens] * 2, largest_batch=num_tokens, dtype=dtype, device=device
+            [shapes], sums=solver.dtype, tokens=[num_tokens] * 2, largest_batch=num_tokens, dtype=dtype, device=device
         )
-        limit = solve_bytes(shapes, alpha=alpha, transposed=False, device=device)
+        limit = solver.solve_bytes(shapes, transposed=False, device=device)
     held = sum(terms.values())
     assert 0.6 * held < sums < held + SMALL_BYTES
     assert solve < held + limit + SMALL_BYTES
 
 
 def _peaks(
-    x_TI: torch.Tensor, shapes: dict[str, tuple[int, int]], alpha: float, counts: Counts, route: str
+    x_TI: torch.Tensor, shapes: dict[str, tuple[int, int]], solver: Solver, counts: Counts, route: str
 ) -> tuple[int, int]:
     """The bytes at the peak while sums are formed, and while they are solved, beside tokens and weights."""
     generator = torch.Generator().manual_seed(1)
@@ -57,7 +59,7 @@ def _peaks(
         for _ in range(2)
     )
     before = counts.peak_bytes = counts.held_bytes
-    system = NormalEquations("group", shapes, solver=CholeskySolver(alpha=alpha), workspace=Workspace(x_TI.device))
+    system = NormalEquations("group", shapes, solver=solver, workspace=Workspace(x_TI.device))
     for own, reference in ((first, None), (second, first)):
         system.begin_candidate(len(x_TI))
         waits = counts.num_waits

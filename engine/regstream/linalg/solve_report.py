@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Route = Literal["cholesky", "refined", "ridge"]
+Route = Literal["cholesky", "refined", "ridge", "spectral"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,4 +24,6 @@ class SolveReport:
     condition: float
     residual: float
     ridge: float
-    dead_inputs: int  # zero, or negligible beside the others; they take the mean of the candidates
+    #: Inputs that are zero, or negligible beside the others; by the route "spectral" directions. They keep the mean of
+    #: the candidates, or the prior.
+    dead_inputs: int

@@ -6,12 +6,13 @@ them, by the name they have in a manifest.
 
 from regstream.methods.average import Average
 from regstream.methods.method import Method, MethodOptions
+from regstream.methods.regfilter import RegFilter
 from regstream.methods.regmean import RegMean
 from regstream.methods.regmean_plus_plus import RegMeanPlusPlus
 from regstream.methods.task_arithmetic import TaskArithmetic
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Average, TaskArithmetic, RegMean, RegMeanPlusPlus)
+    method.name: method for method in (Average, TaskArithmetic, RegMean, RegMeanPlusPlus, RegFilter)
 }
 
 
