@@ -7,6 +7,7 @@ from torch import Tensor
 
 from regstream.methods.method import GroupStatistics
 from regstream.plan.step import Step
+from regstream.runtime.group_inputs import GroupInputs
 from regstream.runtime.step_context import StepContext
 
 
@@ -19,4 +20,5 @@ class BlockPass:
     statistics: Mapping[str, GroupStatistics]  # by input group
     reference: Mapping[str, Tensor]  # R, of the linears of these groups or of the whole block
     merged: Mapping[str, Tensor]  # the merged block as far as it is known, where a stream runs through it
+    inputs: GroupInputs | None  # from which a stream through the merged block begins
     is_first: bool

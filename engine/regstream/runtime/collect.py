@@ -1,14 +1,16 @@
 """The statistics of one candidate: its calibration set runs through the block, observed at the inputs of linears."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor
 
 from regstream.methods.method import Prefix, Stream
 from regstream.models.batch import Batch
 from regstream.models.linear_inputs import observe
+from regstream.models.resumed_block import resumed_block
 from regstream.plan.opened_merge import PlannedCandidate
 from regstream.runtime.block_pass import BlockPass
 from regstream.storage.hidden_states import ActivationWriter
@@ -16,12 +18,15 @@ from regstream.storage.hidden_states import ActivationWriter
 
 @dataclass(frozen=True)
 class _StreamState:
-    """One stream of a candidate through a block; `following` takes what leaves the block, where it is needed."""
+    """One stream of a candidate through a block."""
 
     prefix: Prefix
     weights: Mapping[str, Tensor]
     hidden: Iterator[Tensor]
-    following: ActivationWriter | None
+    following: ActivationWriter | None = None  # takes what leaves the block, where it is needed
+    stored: Mapping[str, Iterator[Tensor]] = field(default_factory=dict)  # inputs of groups that it begins from
+    skipped: Collection[str] = ()  # groups whose linears it does not run
+    kept: ActivationWriter | None = None  # takes the inputs of the pass's group, where a later pass begins from them
 
 
 def collect_statistics(current: BlockPass, candidate: PlannedCandidate, weights: Mapping[str, Tensor]) -> None:
@@ -49,12 +54,17 @@ def _open_stream(
     step, context = current.step, current.context
     used = current.merged if stream is Stream.MERGED_BLOCK else weights
     used = {**used, **context.borrow(step, stream.prefix, candidate)}
-    hidden = context.read_hidden(stream.prefix, candidate, step.depth)
+    state = _StreamState(stream.prefix, used, context.read_hidden(stream.prefix, candidate, step.depth))
     if stream is Stream.OWN and step.writes_hidden_states and current.is_first:
         with context.hidden["own"].write(candidate.name, step.depth + 1) as following:
-            yield _StreamState(stream.prefix, used, hidden, following)
+            yield replace(state, following=following)
+    elif stream is Stream.MERGED_BLOCK and current.inputs is not None:
+        (group,) = current.statistics
+        stored = current.inputs.read(candidate, group)
+        with current.inputs.write(candidate, group) as kept:
+            yield replace(state, stored=stored, skipped=current.inputs.skipped(group), kept=kept)
     else:
-        yield _StreamState(stream.prefix, used, hidden, None)
+        yield state
 
 
 def _run_batch(
@@ -75,12 +85,20 @@ def _run_batch(
 
     for index, stream in enumerate(streams):
         tokens_TD, arguments = next(stream.hidden), context.read_arguments(stream.prefix, candidate, number)
-        observer: Callable[[str, Tensor], None] = add if index == len(streams) - 1 else keep
+        known = {group: batch.unpack(next(tokens)) for group, tokens in stream.stored.items()}
+        take: Callable[[str, Tensor], None] = add if index == len(streams) - 1 else keep
+
+        def on_input(group: str, x_BLI: Tensor, take: Any = take, kept: ActivationWriter | None = stream.kept) -> None:
+            take(group, x_BLI)
+            if kept is not None:
+                kept.append(batch.pack(x_BLI))
+
         # Where nothing goes on to the next block, what comes after the last group's input is not computed.
         with (
             model.bind_parameters(stream.weights),
             profiler.region("candidates' forward"),
-            observe(model.blocks[depth], groups, observer, stop_early=stream.following is None),
+            observe(model.blocks[depth], groups, on_input, stop_early=stream.following is None),
+            resumed_block(model, depth, known=known, skipped=stream.skipped),
         ):
             output_BLD = model.run_block(depth, batch.unpack(tokens_TD), batch, arguments)
         if stream.following is not None:

@@ -6,21 +6,24 @@ Shape suffixes: B rows, L positions, T tokens, D features.
 from torch import Tensor
 
 from regstream.methods.method import Prefix
+from regstream.models.resumed_block import OUTPUT, resumed_block
 from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.step import Step
+from regstream.runtime.group_inputs import GroupInputs
 from regstream.runtime.step_context import StepContext
 
 
-def propagate(step: Step, context: StepContext, prefix: Prefix) -> None:
+def propagate(step: Step, context: StepContext, prefix: Prefix, inputs: GroupInputs | None = None) -> None:
     """Run every calibration set through a step's result, or through each candidate's own weights.
 
-    The result is read back from its shard: the hidden states pass exactly what was written.
+    The result is read back from its shard: the hidden states pass exactly what was written. `inputs` are those that
+    passes through the merged block observed, from which its pass begins.
     """
     merged = context.load(step, context.result_reader(step)) if prefix == "merged" else {}
     for candidate in context.plan.candidates:
         weights = merged or context.load(step, candidate.checkpoint)
         with context.model.bind_parameters({**weights, **context.borrow(step, prefix, candidate)}):
-            _propagate_candidate(step, context, candidate, prefix)
+            _propagate_candidate(step, context, candidate, prefix, inputs if prefix == "merged" else None)
         context.trim()
 
 
@@ -34,8 +37,11 @@ def rebuild(step: Step, context: StepContext) -> None:
     context.reset_step(step)
 
 
-def _propagate_candidate(step: Step, context: StepContext, candidate: PlannedCandidate, prefix: Prefix) -> None:
+def _propagate_candidate(
+    step: Step, context: StepContext, candidate: PlannedCandidate, prefix: Prefix, inputs: GroupInputs | None
+) -> None:
     batches, profiler = candidate.rows.batches, context.profiler
+    stored, skipped = ({}, []) if inputs is None else (inputs.read(candidate, OUTPUT), inputs.skipped(OUTPUT))
     hidden = None if step.kind == "stem" else context.read_hidden(prefix, candidate, step.depth)
     with context.hidden[prefix].write(candidate.name, step.depth + 1) as following:
         for index, batch in enumerate(batches):
@@ -43,7 +49,11 @@ def _propagate_candidate(step: Step, context: StepContext, candidate: PlannedCan
                 output_TD = batch.pack(_run_stem(context, candidate, index, prefix))
             else:
                 tokens_TD, arguments = next(hidden), context.read_arguments(prefix, candidate, index)
-                with profiler.region("merged forward" if prefix == "merged" else "candidates' forward"):
+                known = {group: batch.unpack(next(tokens)) for group, tokens in stored.items()}
+                with (
+                    profiler.region("merged forward" if prefix == "merged" else "candidates' forward"),
+                    resumed_block(context.model, step.depth, known=known, skipped=skipped),
+                ):
                     output_BLD = context.model.run_block(step.depth, batch.unpack(tokens_TD), batch, arguments)
                     output_TD = batch.pack(output_BLD)
             with profiler.region("writing", num_bytes=output_TD.nbytes):

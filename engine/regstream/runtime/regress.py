@@ -1,6 +1,7 @@
 """A block's regression: every candidate's statistics are collected and added, then each input group is solved."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,13 +12,22 @@ from regstream.plan.step import Step
 from regstream.runtime.block_pass import BlockPass
 from regstream.runtime.collect import collect_statistics
 from regstream.runtime.combine import combine_parameter, fill_merged
+from regstream.runtime.group_inputs import GroupInputs, find_group_inputs
 from regstream.runtime.reference import load_reference
 from regstream.runtime.solve import solve_and_write, warn_of_ill_posed
 from regstream.runtime.step_context import StepContext
 from regstream.storage.shards import ShardWriter
 
 
-def regress(step: Step, context: StepContext, writer: ShardWriter) -> tuple[SolveReport, ...]:
+@dataclass(frozen=True)
+class Regressed:
+    """How a block's solves went, and the inputs from which its merged forward pass may begin."""
+
+    reports: tuple[SolveReport, ...] = ()
+    inputs: GroupInputs | None = None
+
+
+def regress(step: Step, context: StepContext, writer: ShardWriter) -> Regressed:
     """Write a block of the result: regressed linears first, group by group, then what is combined.
 
     One candidate's block is resident at a time, beside the reference R of all differences: the first candidate's
@@ -36,6 +46,7 @@ def regress(step: Step, context: StepContext, writer: ShardWriter) -> tuple[Solv
         if p.is_mean and not in_turn
     }
     merged = _merge_the_rest(step, context) if in_turn else {}
+    inputs = find_group_inputs(step, context, merged) if in_turn else None
     reports: list[SolveReport] = []
     for groups in plan.passes(step):
         statistics = context.statistics(step, groups)  # frees what the pass before held, the reference too
@@ -45,6 +56,7 @@ def regress(step: Step, context: StepContext, writer: ShardWriter) -> tuple[Solv
             statistics=statistics,
             reference=load_reference(step, groups, context),
             merged=merged,
+            inputs=inputs,
             is_first=not reports,
         )
         for index, weights in enumerate(context.load_each(step, groups)):
@@ -54,7 +66,7 @@ def regress(step: Step, context: StepContext, writer: ShardWriter) -> tuple[Solv
     warn_of_ill_posed(step, context, reports)
     for parameter in step.not_regressed:
         combine_parameter(parameter, context, writer, mean=means.get(parameter.name))
-    return tuple(reports)
+    return Regressed(tuple(reports), inputs)
 
 
 def _merge_the_rest(step: Step, context: StepContext) -> dict[str, Tensor]:

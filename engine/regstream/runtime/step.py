@@ -14,7 +14,7 @@ from regstream.plan.plan import Plan
 from regstream.plan.step import Step
 from regstream.runtime.combine import combine_parameter
 from regstream.runtime.propagate import propagate, rebuild
-from regstream.runtime.regress import regress
+from regstream.runtime.regress import Regressed, regress
 from regstream.runtime.step_context import StepContext
 from regstream.storage.hidden_states import CorruptActivations
 from regstream.storage.journal import CommittedStep
@@ -59,7 +59,7 @@ def _run(step: Step, context: StepContext) -> Artifacts:
     may be, and are overwritten when the step is run again.
     """
     plan = context.plan
-    solves: tuple[SolveReport, ...] = ()
+    regressed = Regressed()
     try:
         with (
             _keep_checkpoints_open(plan),
@@ -69,7 +69,7 @@ def _run(step: Step, context: StepContext) -> Artifacts:
                 for tie in plan.ties:
                     check_tie(tie)
             if step.regressed:
-                solves = regress(step, context, writer)
+                regressed = regress(step, context, writer)
             else:
                 for tensor in step.parameters:
                     combine_parameter(tensor, context, writer)
@@ -78,11 +78,12 @@ def _run(step: Step, context: StepContext) -> Artifacts:
         raise InputError(f'{step.name}: {error}; set a wider [merge] dtype, such as "float32"') from error
     for prefix in context.hidden if step.writes_hidden_states else ():
         if prefix == "merged" or not step.regressed:  # a regressed block writes its own hidden states as it goes
-            propagate(step, context, prefix)
+            propagate(step, context, prefix, regressed.inputs)
+    context.group_inputs.clear()
     return Artifacts(
         shard=step.shard,
         written=context.shards.digest(plan.parts[step.index]),
-        solves=solves,
+        solves=regressed.reports,
         work=context.profiler.finish(),
     )
 

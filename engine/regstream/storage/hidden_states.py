@@ -32,10 +32,16 @@ class CorruptActivations(Exception):
 
 
 class HiddenStates:
-    """The store below `folder`. Depth d is the input of block d."""
+    """The store below `folder`. Depth d is the input of block d.
 
-    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device = _CPU) -> None:
+    What is `within_step` is of use only to the step that writes it, and not made durable; it has groups for depths.
+    """
+
+    def __init__(
+        self, folder: Path, dtype: torch.dtype, device: torch.device = _CPU, *, within_step: bool = False
+    ) -> None:
         self.folder = folder
+        self._within_step = within_step
         self._dtype = dtype
         self._accelerator = accelerator_of(device)
         self._store = LocalStore(folder)
@@ -56,7 +62,8 @@ class HiddenStates:
         copies = None if self._accelerator is None else self._accelerator.copies("fetched states")
         with WriteBehind() as behind:
             yield ActivationWriter(self, candidate, depth, behind, copies)
-        durable.sync_tree(self.folder / str(depth) / candidate)
+        if not self._within_step:
+            durable.sync_tree(self.folder / str(depth) / candidate)
 
     def drop_before(self, depth: int) -> None:
         """Remove the activations of every shallower depth."""

@@ -24,6 +24,8 @@ JOURNAL = "journal.jsonl"
 DOWNLOADS = "downloads"
 #: Folders of hidden states; those beside the first are of methods that follow two kinds of them.
 HIDDEN_STATES = ("hidden", "hidden-own", "hidden-merged")
+#: The same for inputs of linears within a block.
+GROUP_INPUTS = "inputs"
 #: The folder within those that holds what blocks are called with beside hidden states.
 ARGUMENTS = "arguments"
 #: The name of a file of the result until it is complete.
@@ -41,7 +43,7 @@ _STATE_FILES = re.compile(
 )
 _OWN = re.compile(
     rf"({re.escape(JOURNAL)}|{re.escape(MARKER)}|{STAGED})({re.escape(durable.TEMPORARY_SUFFIX)})?|{DOWNLOADS}|{LOCK}"
-    rf"|[^/]+\.safetensors{re.escape(durable.TEMPORARY_SUFFIX)}|{'|'.join(HIDDEN_STATES)}"
+    rf"|[^/]+\.safetensors{re.escape(durable.TEMPORARY_SUFFIX)}|{'|'.join((*HIDDEN_STATES, GROUP_INPUTS))}"
 )
 
 

@@ -1,0 +1,70 @@
+"""Tensors of unknown values, so that a forward pass skips what does not depend on what is asked of it.
+
+An operation on an unknown gives an unknown of the shape that it would give, and computes nothing.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Unknown(Tensor):
+    """A tensor without values. `origins` are the names of the unknowns that it was computed from."""
+
+    origins: frozenset[str]
+
+    @classmethod
+    def like(cls, shaped: Tensor, origins: Iterable[str], device: torch.device | None = None) -> "Unknown":
+        """Of another tensor's shape, strides and dtype, and its device unless one is given."""
+        made: Unknown = Tensor._make_wrapper_subclass(
+            cls, shaped.shape, strides=shaped.stride(), dtype=shaped.dtype, device=device or shaped.device
+        )
+        made.origins = frozenset(origins)
+        return made
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]  # torch declares other arguments than it passes
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run an operation on shapes alone.
+
+        Raises:
+            TypeError: it writes values into a tensor that does not depend on their origins, so that the tensor may be
+                known where the values are not.
+        """
+        del types
+        values = [*args, *(kwargs or {}).values()]
+        unknown = [value for value in _tensors(values) if isinstance(value, cls)]
+        origins = frozenset().union(*(value.origins for value in unknown))
+        if func._schema.is_mutable:
+            if not isinstance(args[0], cls) or args[0].origins != origins:
+                raise TypeError(f"{func} writes unknown values into a tensor of other origins")
+            return args[0]
+        device = unknown[0].device
+        result = func(*map(_on_meta, args), **{key: _on_meta(value) for key, value in (kwargs or {}).items()})
+        return _map(result, lambda tensor: cls.like(tensor, origins, device))
+
+
+def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def _on_meta(value: Any) -> Any:
+    """The same shape on the meta device; a device that is asked for is the meta device too."""
+    if isinstance(value, torch.device):
+        return torch.device("meta")
+    return _map(value, lambda t: torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta"))
+
+
+def _map(value: Any, change: Any) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_map(item, change) for item in value)
+    return value

@@ -1,0 +1,52 @@
+"""RegFilter against the dense float64 reference, and what must hold of any prior and filter."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+import checkpoints
+import filtered_reference as dense
+from merging import Merge, make_merge, read_result, worst_difference
+from parametrize import slow
+
+TOLERANCE = 1e-4
+PRIORS = {"mean": dense.mean, "base": dense.base, "task_arithmetic": dense.task_arithmetic(0.7)}
+FILTERS: dict[str, tuple[dict[str, Any], dense.Filter]] = {
+    "ridge": ({"ridge": 0.02}, dense.ridge(0.02)),
+    "participation": ({}, dense.participation),
+    "exponential": ({"filter_time": 40.0}, dense.exponential(40.0)),
+}
+
+
+def expected(merge: Merge, **options: Any) -> dict[str, Tensor]:
+    base = checkpoints.load(merge.folders.base)
+    return dense.merge(base, [checkpoints.load(folder) for folder in merge.folders.candidates], merge.rows, **options)
+
+
+@pytest.mark.parametrize(
+    ("family", "prior", "statistics", "kind"),
+    [
+        ("llama", "task_arithmetic", "merged block", "ridge"),
+        ("gpt2", "mean", "merged block", "participation"),
+        ("clip", "base", "merged", "exponential"),
+        slow("llama", "mean", "own", "participation"),
+        slow("gemma2", "task_arithmetic", "merged block", "exponential"),
+        slow("bert", "task_arithmetic", "merged block", "ridge"),
+        slow("vit", "base", "own", "ridge"),
+        slow("gpt_neox", "task_arithmetic", "merged block", "ridge"),
+        slow("opt", "mean", "merged", "ridge"),
+    ],
+)
+def test_every_prior_with_every_statistics_and_filter(
+    tmp_path: Path, family: checkpoints.Family, prior: str, statistics: str, kind: str
+) -> None:
+    options, factors = FILTERS[kind]
+    keys = {"method": "regfilter", "prior": prior, "statistics": statistics, "filter": kind, **options}
+    keys |= {"prior_scale": 0.7} if prior == "task_arithmetic" else {}
+    merge = make_merge(tmp_path, family, merge=keys)
+    result = read_result(merge.run())
+    wanted = expected(merge, prior=PRIORS[prior], statistics=statistics, factors=factors)
+    difference, name = worst_difference(result, wanted)
+    assert difference <= TOLERANCE, f"{name}: {difference:.1e}"

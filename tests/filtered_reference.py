@@ -1,0 +1,123 @@
+"""The dense reference of a regression to a prior through a filter: whole models in memory, float64.
+
+With A = Σ wᵢGᵢ/‖Gᵢ‖ = V diag(λ) Vᵀ, W = R + [Σ wᵢ(Wᵢ − R)Gᵢ/‖Gᵢ‖] V diag(f/λ) Vᵀ; what is no linear's weight is the
+mean. Shape suffixes: I inputs of a linear, O outputs, T tokens.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from reference import Row, blocks_of, family_of, linear_inputs, linears_of, mean_of, place_of
+
+#: From the base's weight and the candidates', (O, I), to R.
+Prior = Callable[[Tensor, Sequence[Tensor], Sequence[float]], Tensor]
+#: From eigenvalues, ascending, to factors.
+Filter = Callable[[Tensor], Tensor]
+Statistics = str  # "own", "merged", "merged block"
+
+
+def merge(
+    base: nn.Module,
+    candidates: Sequence[nn.Module],
+    rows: Sequence[Sequence[Row]],
+    *,
+    prior: Prior,
+    factors: Filter,
+    statistics: Statistics = "merged block",
+    weights: Sequence[float] | None = None,
+) -> dict[str, Tensor]:
+    """Every parameter of the merged model by its name in `named_parameters()`."""
+    shares = [weight * len(candidates) / sum(weights) for weight in weights] if weights else [1.0] * len(candidates)
+    merged, family = deepcopy(base), family_of(base)
+    parameters, from_base = dict(merged.named_parameters()), dict(base.named_parameters())
+    own = [dict(candidate.named_parameters()) for candidate in candidates]
+    linears = {f"{name}.weight": isinstance(module, Conv1D) for name, module in linears_of(base)}
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            place = place_of(family, name)
+            if isinstance(place, int) or family.fates.get(place) == "average":
+                parameter.copy_(mean_of([named[name] for named in own], shares))
+        for block in range(len(blocks_of(base))):
+            prefix = f"{family.blocks}.{block}."
+            in_turn = list(linear_inputs(merged, block, rows[0][:1]))  # in the order in which they run
+            observed: list[dict[str, Tensor]] = []
+            for name in in_turn:
+                if not observed or statistics == "merged block":
+                    observed = [
+                        _inputs(merged, candidate, block, data, statistics)
+                        for candidate, data in zip(candidates, rows, strict=True)
+                    ]
+                assert name.startswith(prefix)
+                is_transposed = linears[name]
+                all_OI = [
+                    tensor.T if is_transposed else tensor for tensor in (from_base[name], *(o[name] for o in own))
+                ]
+                prior_OI = prior(all_OI[0], all_OI[1:], shares)
+                solved_OI = regress(prior_OI, all_OI[1:], [x[name] for x in observed], shares, factors)
+                parameters[name].copy_(solved_OI.T if is_transposed else solved_OI)
+    return {name: parameter.detach() for name, parameter in parameters.items()}
+
+
+def _inputs(
+    merged: nn.Module, candidate: nn.Module, block: int, rows: Sequence[Row], statistics: Statistics
+) -> dict[str, Tensor]:
+    if statistics == "own":
+        return linear_inputs(candidate, block, rows)
+    kept = blocks_of(merged)[block]
+    if statistics == "merged":
+        blocks_of(merged)[block] = blocks_of(candidate)[block]
+    try:
+        return linear_inputs(merged, block, rows)
+    finally:
+        blocks_of(merged)[block] = kept
+
+
+def regress(
+    prior_OI: Tensor, own_OI: Sequence[Tensor], x_TI: Sequence[Tensor], shares: Sequence[float], factors: Filter
+) -> Tensor:
+    """The formula above."""
+    grams_II = [share * x.T @ x / (x.T @ x).norm() for x, share in zip(x_TI, shares, strict=True)]
+    values_I, vectors_II = torch.linalg.eigh(torch.stack(grams_II).sum(0))
+    rhs_OI = torch.stack([(own - prior_OI) @ gram for own, gram in zip(own_OI, grams_II, strict=True)]).sum(0)
+    factors_I = factors(values_I)
+    inverse_I = torch.where(factors_I > 0, factors_I / values_I, 0.0)
+    return prior_OI + rhs_OI @ vectors_II * inverse_I @ vectors_II.T
+
+
+def mean(base_OI: Tensor, own_OI: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """The prior "mean"."""
+    del base_OI
+    return mean_of(own_OI, shares)
+
+
+def task_arithmetic(scale: float) -> Prior:
+    """The prior "task_arithmetic"."""
+    return lambda base, own, shares: base + scale * sum(s * (w - base) for w, s in zip(own, shares, strict=True))
+
+
+def base(base_OI: Tensor, own_OI: Sequence[Tensor], shares: Sequence[float]) -> Tensor:
+    """The prior "base"."""
+    del own_OI, shares
+    return base_OI
+
+
+def ridge(strength: float) -> Filter:
+    """λ / (λ + μ)."""
+    return lambda values_I: values_I.clamp(min=0) / (values_I.clamp(min=0) + strength)
+
+
+def participation(values_I: Tensor) -> Tensor:
+    """1 on the largest ⌈(Σ√λ)² / Σλ⌉ eigenvalues."""
+    values_I = values_I.clamp(min=0)
+    count = math.ceil(float(values_I.sqrt().sum() ** 2 / values_I.sum()))
+    return (torch.arange(len(values_I)) >= len(values_I) - count).double()
+
+
+def exponential(time: float) -> Filter:
+    """1 − e^(−λt)."""
+    return lambda values_I: 1 - torch.exp(-time * values_I.clamp(min=0))
