@@ -86,7 +86,8 @@ def regress(
     rhs_OI = torch.stack([(own - prior_OI) @ gram for own, gram in zip(own_OI, grams_II, strict=True)]).sum(0)
     factors_I = factors(values_I)
     inverse_I = torch.where(factors_I > 0, factors_I / values_I, 0.0)
-    return prior_OI + rhs_OI @ vectors_II * inverse_I @ vectors_II.T
+    solved_OI: Tensor = prior_OI + rhs_OI @ vectors_II * inverse_I @ vectors_II.T
+    return solved_OI
 
 
 def mean(base_OI: Tensor, own_OI: Sequence[Tensor], shares: Sequence[float]) -> Tensor:

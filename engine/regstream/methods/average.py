@@ -14,6 +14,7 @@ class Average(Method):
     """Every parameter is the candidates' mean."""
 
     name: ClassVar[str] = "average"
+    reads_base: ClassVar[bool] = False
 
     def combine(self, source: TensorSource) -> "Iterator[Tensor]":
         """Part by part."""

@@ -121,6 +121,8 @@ class Method(ABC):
     name: ClassVar[str]
     #: What the method adds to `[merge]`.
     Options: ClassVar[type[MethodOptions]] = MethodOptions
+    #: Whether `combine` reads the base.
+    reads_base: ClassVar[bool] = True
     #: What to do about a solve that is not well determined.
     advice: ClassVar[str] = "use more calibration rows"
 

@@ -104,6 +104,14 @@ def hidden_state_bytes(merge: OpenedMerge) -> int:
     return merge.forward_memory.depth_bytes * len(merge.method.prefixes())
 
 
+def group_input_bytes(merge: OpenedMerge, step: Step) -> int:
+    """What a block whose groups are solved in turn stores of their inputs, of all calibration sets, in bytes."""
+    if not merge.stores_group_inputs:
+        return 0
+    values = sum(step.linear_group(group).in_features for group in list(step.regressed)[1:])
+    return values * sum(batch.num_tokens for batch in merge.batches) * merge.compute_dtype.itemsize
+
+
 def _rounded(terms: dict[str, int]) -> dict[str, int]:
     """Add the unused ends of huge pages, and holes between batches."""
     return terms | {"rounding": sum(terms.values()) // 48}
@@ -183,9 +191,18 @@ def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[
         return {}
     if step.kind == "stem":
         return {"batch": merge.forward_memory.stem_bytes}
-    batch = merge.forward_memory.block_bytes(step.shapes)
+    batch = merge.forward_memory.block_bytes(step.shapes) + _inputs_read(merge, step)
     solve = max((merge.method.solve_bytes(step.linear_group(group), merge.device) for group in groups), default=0)
     return {"batch": batch} if batch >= solve else {"solve": solve}
+
+
+def _inputs_read(merge: OpenedMerge, step: Step) -> int:
+    """Inputs of two groups that a pass begins from, without padding and with it, and those of one that it stores."""
+    if not merge.stores_group_inputs:
+        return 0
+    widths = sorted(step.linear_group(group).in_features for group in step.regressed)[-2:]
+    positions = max(math.prod(batch.shape) for batch in merge.batches)
+    return (2 * sum(widths) + widths[-1]) * positions * merge.compute_dtype.itemsize if widths else 0
 
 
 def _if_any(name: str, num_bytes: int) -> dict[str, int]:

@@ -7,7 +7,7 @@ passes, each of which repeats the forward passes for some of the groups.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from regstream.plan.memory_terms import Groups, MemorySpace, hidden_state_bytes, memory_terms
+from regstream.plan.memory_terms import Groups, MemorySpace, group_input_bytes, hidden_state_bytes, memory_terms
 from regstream.plan.opened_merge import OpenedMerge
 from regstream.plan.step import Step
 
@@ -73,8 +73,10 @@ def fits(terms: Mapping[MemorySpace, Mapping[str, int]], budgets: Mapping[Memory
 def _read_bytes(merge: OpenedMerge, step: Step, num_passes: int) -> int:
     # A regressed block is read once a pass, everything else once.
     read = sum(spec.num_bytes for specs in merge.reads(step, max(1, num_passes)) for spec in specs)
-    return read + (hidden_state_bytes(merge) if step.kind == "block" and step.regressed else 0)
+    stored = group_input_bytes(merge, step)
+    return read + (hidden_state_bytes(merge) + stored if step.kind == "block" and step.regressed else 0)
 
 
 def _write_bytes(merge: OpenedMerge, step: Step) -> int:
-    return merge.written_bytes(step) + (hidden_state_bytes(merge) if step.writes_hidden_states else 0)
+    hidden = hidden_state_bytes(merge) if step.writes_hidden_states else 0
+    return merge.written_bytes(step) + hidden + group_input_bytes(merge, step)

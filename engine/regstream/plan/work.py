@@ -31,6 +31,8 @@ def step_work(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]]) -
     prefixes = merge.method.prefixes()
     for groups in passes:
         for stream in merge.method.streams:
+            if stream is Stream.MERGED_BLOCK and merge.stores_group_inputs:
+                continue  # each part of the block runs once, as what leaves it is counted below
             is_whole = stream is Stream.OWN and step.writes_hidden_states and groups == passes[0]
             work += _forward(merge, step, "candidates' forward", None if is_whole else groups[-1])
         for group in groups:

@@ -51,12 +51,8 @@ class GroupInputs:
 
 
 def find_group_inputs(step: Step, context: StepContext, merged: Mapping[str, Tensor]) -> GroupInputs | None:
-    """The store for a block; None where its passes begin from the block's own input.
-
-    They do on an accelerator, which multiplies again sooner than a disk gives back: of a block at 8B width, the inputs
-    of 2,048 tokens take 92 MB, and all of its products of them 0.9 TFLOP.
-    """
-    if context.plan.device.type != "cpu":
+    """The store for a block; None where its passes begin from the block's own input."""
+    if not context.plan.stores_group_inputs:
         return None
     candidate = context.plan.candidates[0]
     batch, hidden = candidate.rows.batches[0], context.read_hidden("merged", candidate, step.depth)
