@@ -1,6 +1,7 @@
 """Gram matrices, normal equations, and their solution.
 
 cholesky.py: factorisation, substitution, refinement and a condition estimate
+eigen.py: the eigendecomposition of a symmetric matrix in its own memory
 factorisation.py: the fallback sequence: Cholesky, refinement in float64, a ridge
 finite.py: whether a tensor holds a NaN or an infinity
 gram.py: XᵀX of one candidate's tokens, summed batch by batch
@@ -10,5 +11,6 @@ packed_symmetric.py: a symmetric matrix in one triangle, so that two share a squ
 regression_flops.py: what a regression multiplies
 regression_memory.py: the bytes that these take, from shapes
 solve_report.py: the report of a solve
+spectral_filters.py: how much of each eigenvector a solution takes
 split_products.py: products to nearly float64's accuracy by units for bfloat16
 """

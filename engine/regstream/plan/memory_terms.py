@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 
 from regstream.checkpoint.mean import CHUNK_VALUES
-from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.device import malloc
 from regstream.device.staging import STAGED_BYTES
 from regstream.models.layered_model import LayeredModel
