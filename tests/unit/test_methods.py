@@ -24,6 +24,10 @@ def method(name: str, **options: Any) -> Method:
     [
         ("average", (), "average", "average"),
         ("task_arithmetic", (), "combine", "combine"),
+        ("ties", (), "combine", "combine"),
+        ("ace", (), "combine", "average"),
+        ("swudi", (), "combine", "average"),
+        ("aswudi", (), "combine", "average"),
         ("regmean", (Stream.OWN,), "regress", "average"),
         ("regmean++", (Stream.MERGED,), "regress", "average"),
     ],
@@ -46,10 +50,17 @@ def test_alpha_is_the_manifests(name: str) -> None:
 class Values:
     """A `TensorSource` of tensors in memory, of one part."""
 
-    def __init__(self, base: Tensor, candidates: Sequence[Tensor], shares: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        base: Tensor,
+        candidates: Sequence[Tensor],
+        shares: Sequence[float] | None = None,
+        scales: Sequence[float | None] | None = None,
+    ) -> None:
         self._base, self._candidates = base, candidates
         self.num_candidates = len(candidates)
         self.shares = shares or [1.0] * len(candidates)
+        self.scales = scales or [None] * len(candidates)
         self.is_linear = base.ndim == 2
 
     def parts(self) -> Iterator[slice]:
@@ -81,6 +92,12 @@ def test_task_arithmetic_adds_the_scaled_sum_of_differences() -> None:
     source = Values(base, list(candidates), [0.5, 1.0, 1.5])
     expected = base + 0.5 * (torch.tensor([[0.5], [1.0], [1.5]]) * (candidates - base)).sum(0)
     torch.testing.assert_close(combine(method("task_arithmetic", scale=0.5), source), expected)
+
+
+def test_a_candidate_may_have_a_scale_of_its_own() -> None:
+    base, candidates = torch.zeros(2), [torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])]
+    source = Values(base, candidates, [0.5, 1.5], [None, 0.25])
+    torch.testing.assert_close(combine(method("task_arithmetic", scale=2.0), source), torch.tensor([1.0, 0.375]))
 
 
 @pytest.mark.parametrize("name", ["regmean", "regmean++"])

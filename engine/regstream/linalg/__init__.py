@@ -1,11 +1,13 @@
 """Gram matrices, normal equations, and their solution.
 
 cholesky.py: factorisation, substitution, refinement and a condition estimate
+cubic_product.py: M MᵀM by the smaller Gram matrix
 eigen.py: the eigendecomposition of a symmetric matrix in its own memory
 factorisation.py: the fallback sequence: Cholesky, refinement in float64, a ridge
 finite.py: whether a tensor holds a NaN or an infinity
 gram.py: XᵀX of one candidate's tokens, summed batch by batch
 iterated_tikhonov.py: the solution of a singular system, which keeps the mean where no token goes
+kth_largest.py: the k-th largest of more values than are in memory
 normal_equations.py: the sums of an input group over all candidates, and the solve
 packed_symmetric.py: a symmetric matrix in one triangle, so that two share a square
 regression_flops.py: what a regression multiplies

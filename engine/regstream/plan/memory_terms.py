@@ -6,6 +6,7 @@ with what the operating system counts: never below it, at most 1.25 times as muc
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -163,7 +164,9 @@ def _combined(merge: OpenedMerge, step: Step) -> dict[str, int]:
     """What the method's own formula holds of one tensor."""
     method, count = merge.method, len(merge.candidates)
     combined = [p for p in step.parameters if p.rule == "combine"]
-    most = max((method.combine_bytes(p.shape, count, is_linear=p.is_linear) for p in combined), default=0)
+    shapes = [(p.out_in if p.is_linear else p.shape, p.is_linear) for p in combined]
+    bytes_of = partial(method.combine_bytes, num_candidates=count, device=merge.device)
+    most = max((bytes_of(shape, is_linear=is_linear) for shape, is_linear in shapes), default=0)
     return _if_any("combined tensors", most)
 
 
