@@ -1,22 +1,11 @@
 """Methods: what each does with a parameter, whose hidden states it needs, and its own formula."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor
 
-from regstream.manifest.references import ModelRef
-from regstream.manifest.schema import Merge
-from regstream.methods import make_method
-from regstream.methods.method import Method, Stream
+from in_memory import Values, combine, method
+from regstream.methods.method import Stream
 from regstream.methods.regmean import RegMean
-
-
-def method(name: str, **options: Any) -> Method:
-    merge = Merge(method=name, base=ModelRef(hub_id="org/base"), output="/out", **options)  # type: ignore[arg-type]
-    return make_method(merge.method, merge.options)
 
 
 @pytest.mark.parametrize(
@@ -45,46 +34,6 @@ def test_alpha_is_the_manifests(name: str) -> None:
     made = method(name, alpha=0.25)
     assert isinstance(made, RegMean)
     assert made.options.alpha == 0.25
-
-
-class Values:
-    """A `TensorSource` of tensors in memory, of one part."""
-
-    def __init__(
-        self,
-        base: Tensor,
-        candidates: Sequence[Tensor],
-        shares: Sequence[float] | None = None,
-        scales: Sequence[float | None] | None = None,
-    ) -> None:
-        self._base, self._candidates = base, candidates
-        self.num_candidates = len(candidates)
-        self.shares = shares or [1.0] * len(candidates)
-        self.scales = scales or [None] * len(candidates)
-        self.is_linear = base.ndim == 2
-
-    def parts(self) -> Iterator[slice]:
-        half = self._base.numel() // 2
-        yield from (slice(0, half), slice(half, self._base.numel()))
-
-    def base(self, part: slice) -> Tensor:
-        return self._base.reshape(-1)[part].clone()
-
-    def candidate(self, index: int, part: slice) -> Tensor:
-        return self._candidates[index].reshape(-1)[part].clone()
-
-    def base_matrix(self) -> Tensor:
-        return self._base.clone()
-
-    def candidate_matrix(self, index: int) -> Tensor:
-        return self._candidates[index].clone()
-
-    def as_stored(self, weight_OI: Tensor) -> Tensor:
-        return weight_OI.reshape(-1)
-
-
-def combine(made: Method, source: Values) -> Tensor:
-    return torch.cat(list(made.combine(source)))
 
 
 def test_task_arithmetic_adds_the_scaled_sum_of_differences() -> None:

@@ -142,7 +142,7 @@ class Ace(Method):
     def combine_bytes(
         self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool, device: "torch.device"
     ) -> int:
-        """Of uneven candidates: four matrices and a square while sums are formed; two and three squares for a solve."""
+        """Of uneven candidates: four matrices and a square while sums are formed; two and two squares for a solve."""
         import torch
 
         from regstream.linalg.cubic_product import cubic_product_bytes
@@ -154,7 +154,7 @@ class Ace(Method):
         weights = size * (FLOAT32_BYTES + 2 * FLOAT64_BYTES)
         summed = square + 2 * size * FLOAT64_BYTES + max(size * FLOAT32_BYTES, gram)
         refined = gram + eigh_bytes(min(shape), torch.float64, device)
-        return max(3 * PART_VALUES * FLOAT64_BYTES, weights + max(summed, 3 * square, refined))
+        return max(3 * PART_VALUES * FLOAT64_BYTES, weights + max(summed, 2 * square, refined))
 
 
 def _differing(source: TensorSource) -> Differing:
