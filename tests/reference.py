@@ -11,13 +11,15 @@ Shape suffixes: T tokens, I inputs of a linear, O outputs of a linear, R directi
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-Method = Literal["regmean++", "regmean", "average", "task_arithmetic"]
+from reference_formulas import FORMULAS
+
+Method = Literal["regmean++", "regmean", "average", "task_arithmetic", "ties", "ace", "swudi", "aswudi"]
 Use = Literal["regress", "average", "base"]
 Row = Mapping[str, Tensor]
 
@@ -84,20 +86,22 @@ def merge(
     weights: Sequence[float] | None = None,
     uses: Callable[[str, int], Use] | None = None,
     others: Mapping[str, Use] | None = None,
-    scale: float = 0.3,
+    **options: Any,
 ) -> dict[str, Tensor]:
     """Every parameter of the merged model by its name in `named_parameters()`; a tied weight stands once, as there.
 
     `rows[i]` are candidate i's calibration inputs: forward arguments of one unpadded row, or of one batch of images.
     `weights[i]` multiplies its Gram matrices and its difference from the base, and weighs it in every mean; only their
     ratios count. `uses(name, block)` decides for what
-    lies in a block, `others` for the rest. "regress" asks for the method itself: under `average` and `task_arithmetic`
-    every parameter gets it unless told otherwise; in a regression what is no linear's weight gets the mean.
+    lies in a block, `others` for the rest. "regress" asks for the method itself: every parameter gets it unless told
+    otherwise; where a method is of linears alone, what is no linear's weight gets the mean. `options` are those of a
+    formula of weights alone.
     """
     assert method in get_args(Method), method
     family, regresses = family_of(base), method in ("regmean++", "regmean")
     weights = weights or [1.0] * len(candidates)
     weights = [weight / max(weights) for weight in weights]
+    shares = [weight * len(weights) / sum(weights) for weight in weights]
     fates: dict[str, Use] = {**(family.fates if regresses else {}), **(others or {})}
     linears = {f"{name}.weight": isinstance(module, Conv1D) for name, module in linears_of(base)}
     merged = deepcopy(base)
@@ -109,6 +113,9 @@ def merge(
             return fates.get(place, "regress")
         return uses(name, place) if uses else "regress"
 
+    def is_linear(name: str, place: int | str) -> bool:
+        return name in linears and isinstance(place, int)
+
     def set_merged(place: int | str, grams: Sequence[Mapping[str, Tensor]] = ()) -> None:
         for name, parameter in merged.named_parameters():
             if place_of(family, name) != place:
@@ -118,8 +125,11 @@ def merge(
             average = mean_of(tensors, weights)
             if use == "base":
                 parameter.copy_(from_base[name])
-            elif use == "regress" and method == "task_arithmetic":  # Ilharco et al., ICLR 2023
-                parameter.copy_(from_base[name] + scale * len(tensors) * (average - from_base[name]))
+            elif use == "regress" and method in FORMULAS and (FORMULAS[method][1] or is_linear(name, place)):
+                formula, of_all = FORMULAS[method]
+                turn = Tensor.t if linears.get(name, False) and not of_all else Tensor.clone
+                own = [turn(tensor) for tensor in tensors]
+                parameter.copy_(turn(formula(turn(from_base[name].detach()), own, shares, **options)))
             elif use == "regress" and regresses and name in linears:
                 transposed = linears[name]  # stored as (in, out)
                 own_OI = [tensor.T if transposed else tensor for tensor in tensors]

@@ -93,8 +93,9 @@ def test_masks_and_whole_scores_are_projected(tmp_path: Path, family: checkpoint
 
 
 @pytest.mark.slow
-def test_task_arithmetic_takes_no_more_than_projected(tmp_path: Path) -> None:
-    merge = make_merge(tmp_path, layers=1, hidden=1536, candidates=2, merge={"method": "task_arithmetic"})
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "ace", "swudi"])
+def test_a_method_without_data_takes_no_more_than_projected(tmp_path: Path, method: str) -> None:
+    merge = make_merge(tmp_path, layers=1, hidden=1536, candidates=2, merge={"method": method})
     found = ratios(merge.manifest)
     assert all(1.0 <= ratio <= 1.3 for ratio in found.values()), found
 

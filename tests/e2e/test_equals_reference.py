@@ -13,6 +13,7 @@ import merging
 import reference
 from merging import Merge, cast, make_merge, read_result, worst_difference
 from parametrize import grid, slow
+from reference_formulas import FORMULAS
 from regstream.events import Event, Warned
 
 TOLERANCE = 1e-4
@@ -27,7 +28,7 @@ def assert_equal(merge: Merge, method: reference.Method = "regmean++", **options
 
 EVERYDAY = {
     *product(["regmean++"], ["llama", "gemma2", "clip-full"]),
-    *[("regmean", "bert"), ("average", "llama-tied")],
+    *[("regmean", "bert"), ("average", "llama-tied"), ("ties", "gpt2"), ("swudi", "gpt2"), ("ace", "vit")],
 }
 #: Which families differ is shown by RegMean++; RegMean's streams are the same for families of one kind.
 OF_EACH_KIND: tuple[checkpoints.Family, ...] = ("gemma2", "gpt2", "bert", "vit", "clip-full")
@@ -40,7 +41,7 @@ OF_WEIGHTS_ALONE: tuple[checkpoints.Family, ...] = ("llama-tied", "phi3", "gpt2"
     [
         *grid(EVERYDAY, ["regmean++"], checkpoints.FAMILIES),
         *grid(EVERYDAY, ["regmean"], OF_EACH_KIND),
-        *grid(EVERYDAY, ["average", "task_arithmetic"], OF_WEIGHTS_ALONE),
+        *grid(EVERYDAY, ["average", *FORMULAS], OF_WEIGHTS_ALONE),
     ],
 )
 def test_every_method_on_every_family(tmp_path: Path, family: checkpoints.Family, method: reference.Method) -> None:

@@ -2,6 +2,7 @@
 
 cholesky_solver.py: a system solved by Cholesky factorisation, with a ridge or without
 cholesky.py: factorisation, substitution, refinement and a condition estimate
+cubic_product.py: M MᵀM by the smaller Gram matrix
 eigen.py: the eigendecomposition of a symmetric matrix in its own memory
 factorisation.py: the fallback sequence: Cholesky, refinement in float64, a ridge
 finite.py: whether a tensor holds a NaN or an infinity
@@ -9,6 +10,7 @@ gram.py: XᵀX of one candidate's tokens, summed batch by batch
 iterated_tikhonov.py: the solution of a singular system, which keeps the mean where no token goes
 linear_system.py: what a solver is given, and what is asked of one
 normal_equations.py: the sums of an input group over all candidates
+kth_largest.py: the k-th largest of more values than are in memory
 packed_symmetric.py: a symmetric matrix in one triangle, so that two share a square
 regression_flops.py: what a regression multiplies
 regression_memory.py: the bytes that these take, from shapes

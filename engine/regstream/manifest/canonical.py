@@ -4,7 +4,8 @@ from typing import Any
 
 from regstream.manifest.architecture import ArchitectureTable
 from regstream.manifest.blocks import parse_blocks
-from regstream.manifest.schema import Candidate, Manifest, Rule
+from regstream.manifest.schema import Candidate, Manifest, Merge, Rule
+from regstream.methods import METHODS
 
 
 def canonical_config(manifest: Manifest, *, device: str | None = None) -> dict[str, Any]:
@@ -17,16 +18,27 @@ def canonical_config(manifest: Manifest, *, device: str | None = None) -> dict[s
     merge, architecture = manifest.merge, manifest.architecture
     return {
         "method": merge.method,
-        **merge.options.model_dump(),
+        **_options(merge),
         **merge.model_dump(include={"dtype", "shard_size", "seed", "others"}),
         "device": None if device is None else device.partition(":")[0],
         "architecture": None if architecture is None else _architecture(architecture),
         "rules": [_rule(rule) for rule in manifest.rules],
         "candidates": [
-            _candidate(candidate, share, merge.regresses)
+            {**_candidate(candidate, share, merge.regresses), **_scale(candidate, merge)}
             for candidate, share in zip(manifest.candidates, manifest.shares, strict=True)
         ],
     }
+
+
+def _options(merge: Merge) -> dict[str, Any]:
+    # Where candidates may have scales of their own, each has its scale in effect.
+    return merge.options.model_dump(exclude={"scale"} if METHODS[merge.method].reads_scales else set())
+
+
+def _scale(candidate: Candidate, merge: Merge) -> dict[str, Any]:
+    if not METHODS[merge.method].reads_scales:
+        return {}
+    return {"scale": merge.options.model_dump()["scale"] if candidate.scale is None else candidate.scale}
 
 
 def _architecture(architecture: ArchitectureTable) -> dict[str, Any]:

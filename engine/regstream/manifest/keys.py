@@ -1,7 +1,8 @@
 """What each key of a manifest is, for errors, for `regstream init` and for manifests/README.md, read off the schema.
 
 A key's description is `EXPECTED; MEANING; default: DEFAULT`. A key with fixed choices has no EXPECTED part: the choices
-are expected. DEFAULT is there only where None stands for a default that is not the same for all manifests.
+are expected. DEFAULT is there only where the default is not the same for all manifests: None stands for it, or methods
+that share an option differ in it.
 """
 
 import json

@@ -101,7 +101,8 @@ def _label(location: Location, raw: Mapping[str, Any]) -> str:
 def _unknown_key(location: Location) -> str:
     key, table = str(location[-1]), _table_at(location[:-1])
     if location[:-1] == ("merge",) and methods_with(key):
-        having = " or ".join(f'"{name}"' for name in methods_with(key))
+        *others, last = (f'"{name}"' for name in methods_with(key))
+        having = f"{', '.join(others)} or {last}" if others else last
         return f"only method {having} has this key; remove it, or change the method"
     names = fields_of(table)
     if guess := nearest_word(key, names):

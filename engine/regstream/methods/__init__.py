@@ -1,18 +1,24 @@
 """One file a method: its options, what it does with each parameter, its statistics and its solve, its memory.
 
-method.py: what every method is asked; tensor_source.py: what a method without statistics reads. METHODS below registers
-them, by the name they have in a manifest.
+method.py: what every method is asked; tensor_source.py: what a method without statistics reads; task_vectors.py:
+differences of a linear's weight from the base; scale.py: an option that several methods have; interference.py: what
+swudi.py and aswudi.py share. METHODS below registers methods, by the name they have in a manifest.
 """
 
+from regstream.methods.ace import Ace
+from regstream.methods.aswudi import Aswudi
 from regstream.methods.average import Average
 from regstream.methods.method import Method, MethodOptions
 from regstream.methods.regfilter import RegFilter
 from regstream.methods.regmean import RegMean
 from regstream.methods.regmean_plus_plus import RegMeanPlusPlus
+from regstream.methods.swudi import Swudi
 from regstream.methods.task_arithmetic import TaskArithmetic
+from regstream.methods.ties import Ties
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Average, TaskArithmetic, RegMean, RegMeanPlusPlus, RegFilter)
+    method.name: method
+    for method in (Average, TaskArithmetic, Ties, Ace, Swudi, Aswudi, RegMean, RegMeanPlusPlus, RegFilter)
 }
 
 

@@ -7,6 +7,7 @@ from regstream.methods.method import Method
 from regstream.methods.tensor_source import FLOAT32_BYTES, PART_VALUES, TensorSource
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -24,7 +25,9 @@ class Average(Method):
                 merged.add_(source.candidate(index, part), alpha=share)
             yield merged.div_(source.num_candidates)
 
-    def combine_bytes(self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool) -> int:
+    def combine_bytes(
+        self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool, device: "torch.device"
+    ) -> int:
         """A part of the result and of one candidate."""
-        del shape, num_candidates, is_linear
+        del shape, num_candidates, is_linear, device
         return 2 * PART_VALUES * FLOAT32_BYTES

@@ -7,6 +7,7 @@ from regstream.methods.method import MergeRule, Method
 from regstream.methods.tensor_source import FLOAT32_BYTES, PART_VALUES, TensorSource
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -24,7 +25,9 @@ class Base(Method):
         """Part by part."""
         return map(source.base, source.parts())
 
-    def combine_bytes(self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool) -> int:
+    def combine_bytes(
+        self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool, device: "torch.device"
+    ) -> int:
         """A part of the base."""
-        del shape, num_candidates, is_linear
+        del shape, num_candidates, is_linear, device
         return PART_VALUES * FLOAT32_BYTES

@@ -123,6 +123,8 @@ class Method(ABC):
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     #: Whether `combine` reads the base.
     reads_base: ClassVar[bool] = True
+    #: Whether `combine` multiplies each candidate by a `scale` of its own, where `[[candidates]]` has one.
+    reads_scales: ClassVar[bool] = False
     #: What to do about a solve that is not well determined.
     advice: ClassVar[str] = "use more calibration rows"
 
@@ -164,8 +166,10 @@ class Method(ABC):
         """Yield the merged values of a tensor where the rule is "combine": flat, in pieces one after another."""
         raise NotImplementedError(f"{self.name} combines nothing")
 
-    def combine_bytes(self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool) -> int:
-        """Bytes that `combine` holds at once, at most, for a tensor of a shape as stored; on the device."""
+    def combine_bytes(
+        self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool, device: "torch.device"
+    ) -> int:
+        """Bytes that `combine` holds at once, at most, on a device; the shape of a linear's weight is (out, in)."""
         raise NotImplementedError(f"{self.name} combines nothing")
 
     def statistics(self, group: LinearGroup, workspace: "Workspace") -> GroupStatistics:

@@ -1,33 +1,34 @@
 """Task arithmetic (Ilharco et al., ICLR 2023): the base plus the scaled sum of the candidates' differences from it.
 
 Each difference is multiplied by its candidate's share of the weights; the mean of the shares is 1, so that `scale`
-means the same with weights and without.
+means the same with weights and without. A candidate's own `scale` takes the place of `[merge] scale` for its
+difference.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, ClassVar
-
-from pydantic import Field
+from typing import TYPE_CHECKING, ClassVar
 
 from regstream.methods.method import MergeRule, Method, MethodOptions
+from regstream.methods.scale import Scale
 from regstream.methods.tensor_source import FLOAT32_BYTES, PART_VALUES, TensorSource
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
 class TaskArithmeticOptions(MethodOptions):
     """Options of task arithmetic."""
 
-    scale: Annotated[float, Field(gt=0)] = 0.3
-    """a number above 0; multiplies the sum of task vectors, with method = "task_arithmetic\""""
+    scale: Scale = 0.3
 
 
 class TaskArithmetic(Method):
-    """W = W₀ + scale · Σᵢ wᵢ (Wᵢ − W₀)."""
+    """W = W₀ + Σᵢ scaleᵢ wᵢ (Wᵢ − W₀)."""
 
     name: ClassVar[str] = "task_arithmetic"
     Options: ClassVar[type[MethodOptions]] = TaskArithmeticOptions
+    reads_scales: ClassVar[bool] = True
 
     options: TaskArithmeticOptions
 
@@ -38,14 +39,18 @@ class TaskArithmetic(Method):
 
     def combine(self, source: TensorSource) -> "Iterator[Tensor]":
         """Part by part."""
+        scales = [self.options.scale if scale is None else scale for scale in source.scales]
+        factors = [scale * share for scale, share in zip(scales, source.shares, strict=True)]
         for part in source.parts():
             base = source.base(part)
             merged = base.clone()
-            for index, share in enumerate(source.shares):
-                merged.add_(source.candidate(index, part).sub_(base), alpha=self.options.scale * share)
+            for index, factor in enumerate(factors):
+                merged.add_(source.candidate(index, part).sub_(base), alpha=factor)
             yield merged
 
-    def combine_bytes(self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool) -> int:
+    def combine_bytes(
+        self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool, device: "torch.device"
+    ) -> int:
         """A part of base, result and one candidate."""
-        del shape, num_candidates, is_linear
+        del shape, num_candidates, is_linear, device
         return 3 * PART_VALUES * FLOAT32_BYTES

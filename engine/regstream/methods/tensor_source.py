@@ -27,6 +27,10 @@ class TensorSource(Protocol):
         """Each candidate's weight over the mean of all."""
 
     @property
+    def scales(self) -> Sequence[float | None]:
+        """The `scale` of each candidate that has one of its own."""
+
+    @property
     def is_linear(self) -> bool:
         """Whether it is the weight of a linear in a block, a matrix."""
 

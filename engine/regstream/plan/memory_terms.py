@@ -169,7 +169,10 @@ def _combined(merge: OpenedMerge, step: Step) -> dict[str, int]:
     count = len(merge.candidates)
     combined = [(merge.method, p) for p in step.parameters if p.rule == "combine"]
     combined += [(merge.method.prior, p) for p in step.parameters if p.rule == "regress" and merge.method.prior]
-    most = max((m.combine_bytes(p.shape, count, is_linear=p.is_linear) for m, p in combined), default=0)
+    shapes = [(method, p.out_in if p.is_linear else p.shape, p.is_linear) for method, p in combined]
+    most = max(
+        (m.combine_bytes(shape, count, is_linear=linear, device=merge.device) for m, shape, linear in shapes), default=0
+    )
     return _if_any("combined tensors", most)
 
 

@@ -33,18 +33,21 @@ from regstream.validation.ties import Tie
 class PlannedCandidate:
     """A candidate, opened. `calibration` is None where the method needs none.
 
-    `share` is its weight over the mean of all candidates' weights.
+    `share` is its weight over the mean of all candidates' weights; `scale` its own, in place of the method's.
     """
 
     name: str
     share: float
+    scale: float | None
     checkpoint: Checkpoint
     calibration: CalibrationSet | None
 
     @classmethod
     def of(cls, candidate: Candidate, share: float, checkpoint: Checkpoint, calibration: CalibrationSet | None) -> Self:
         """What a manifest names, opened."""
-        return cls(name=candidate.name, share=share, checkpoint=checkpoint, calibration=calibration)
+        return cls(
+            name=candidate.name, share=share, scale=candidate.scale, checkpoint=checkpoint, calibration=calibration
+        )
 
     @property
     def rows(self) -> CalibrationSet:

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from regstream.manifest.rules import match_rule
 from regstream.manifest.schema import Calibration, Candidate, Manifest
 from regstream.manifest.shares import NEGLIGIBLE
+from regstream.methods import METHODS
 from regstream.models.architecture.architecture import Architecture
 from regstream.plan.step import Step
 
@@ -29,6 +30,16 @@ class _Context:
     @property
     def regresses(self) -> bool:
         return self.manifest.merge.regresses
+
+    @property
+    def reads_scales(self) -> bool:
+        """Whether the method multiplies each candidate by a scale of its own."""
+        return METHODS[self.manifest.merge.method].reads_scales
+
+    @property
+    def all_have_scales(self) -> bool:
+        """Whether no candidate is left to the scale of `[merge]`."""
+        return self.reads_scales and all(candidate.scale is not None for candidate in self.manifest.candidates)
 
     @property
     def method(self) -> str:
@@ -52,6 +63,10 @@ _Reason = Callable[[_Context], str | None]
 _MERGE: dict[str, _Reason] = {
     "seed": lambda c: None if c.samples_rows else "no rows are sampled: no set that is read has `rows`",
 }
+#: The same for the method's options.
+_OPTIONS: dict[str, _Reason] = {
+    "scale": lambda c: "every candidate has its own" if c.all_have_scales else None,
+}
 _OTHERS: dict[str, _Reason] = {
     "embeddings": lambda c: "the model has none outside its blocks" if c.lacks("embeddings") else None,
     "final_norm": lambda c: "the model has none" if c.lacks("final_norm") else None,
@@ -64,6 +79,7 @@ _RESOURCES: dict[str, _Reason] = {
 }
 _CANDIDATE: dict[str, _Reason] = {
     "weight": lambda c: "there is no other candidate" if len(c.manifest.candidates) == 1 else None,
+    "scale": lambda c: None if c.reads_scales else f"{c.method} has no scale of each candidate",
     "calibration": lambda c: None if c.regresses else f"{c.method} reads no rows",
 }
 #: The same for the keys of a calibration or evaluation table.
@@ -85,6 +101,7 @@ def unused_settings(
     """
     context = _Context(manifest=manifest, architecture=architecture, device_type=device_type, steps=steps)
     yield from _unused_in_table("[merge]", manifest.merge, _MERGE, context)
+    yield from _unused_in_table("[merge]", manifest.merge.options, _OPTIONS, context)
     yield from _unused_in_table("[merge.others]", manifest.merge.others, _OTHERS, context)
     yield from _unused_rules(manifest, architecture, steps, names)
     unused = [entry for candidate in manifest.candidates for entry in _unused_in_candidate(candidate, context)]

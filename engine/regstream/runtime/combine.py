@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from regstream.errors import SolveError
 from regstream.methods.average import Average
 from regstream.methods.method import MethodOptions
 from regstream.plan.step import PlannedParameter
@@ -18,7 +19,7 @@ def combine_parameter(
     parameter: PlannedParameter, context: StepContext, writer: ShardWriter, mean: Tensor | None = None
 ) -> None:
     """Write one tensor of the result. `mean` is the candidates' mean in float32; without it, it is read from files."""
-    for values in context.profiler.timed_iter(_values(parameter, context, mean)):
+    for values in context.profiler.timed_iter(_located(parameter, _values(parameter, context, mean))):
         with context.profiler.region("writing", num_bytes=values.numel() * context.plan.output_dtype.itemsize):
             writer.write(parameter.stored_name, values)
 
@@ -29,6 +30,14 @@ def fill_merged(parameter: PlannedParameter, context: StepContext, into: Tensor)
     for values in context.profiler.timed_iter(_values(parameter, context, None)):
         flat[: values.numel()].copy_(values.to(context.plan.output_dtype))
         flat = flat[values.numel() :]
+
+
+def _located(parameter: PlannedParameter, values: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The same values; a method's error says whose formula it is."""
+    try:
+        yield from values
+    except SolveError as error:
+        raise SolveError(f"{parameter.name}: {error}") from error
 
 
 def _values(parameter: PlannedParameter, context: StepContext, mean: Tensor | None) -> Iterator[Tensor]:

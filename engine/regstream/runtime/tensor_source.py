@@ -20,6 +20,7 @@ class TensorFiles:
         self._candidates = [candidate.checkpoint for candidate in plan.candidates]
         self.num_candidates = len(self._candidates)
         self.shares: Sequence[float] = plan.shares
+        self.scales: Sequence[float | None] = [candidate.scale for candidate in plan.candidates]
         self.is_linear = parameter.is_linear
 
     def parts(self) -> Iterator[slice]:

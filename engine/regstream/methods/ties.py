@@ -1,0 +1,107 @@
+"""TIES (Yadav et al., NeurIPS 2023): trim, elect a sign, and average what agrees with it.
+
+Of each candidate's difference from the base the largest magnitudes are kept; each value's sign is that of the weighted
+sum of what is kept; the result is the base plus the scaled weighted mean of the kept values of this sign:
+
+    τᵢ = trim(Wᵢ − W₀),   s = sign Σ wᵢτᵢ,   τ = Σ wᵢτᵢ / Σ wᵢ over the candidates with τᵢ · s > 0,   W = W₀ + scale · τ
+
+The paper trims over all parameters of a model at once. Here each tensor is trimmed by itself, as mergekit does: one
+tensor is read at a time, and a threshold over all would take a pass over the whole of each candidate before the first.
+⌊density · size⌋ values are kept, one at least; values of the same magnitude as the smallest of them stay too, as in the
+paper's code, so that no order decides among equals. Where the sum is zero there is no sign, and the base stays; the
+paper's code takes the most frequent sign of the model instead. Equal weights give the published formula. A candidate of
+tiny weight counts little beside others, but where no other value is kept the mean is its own.
+
+A threshold is found in two passes over a candidate's files, from histograms of the bits of magnitudes: these are
+ordered as the numbers are. Memory grows with neither the tensor nor the number of candidates.
+
+Sums are in float64, where differences are exact: signs do not depend on rounding.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final
+
+from pydantic import Field
+
+from regstream.methods.method import MergeRule, Method, MethodOptions
+from regstream.methods.scale import Scale
+from regstream.methods.tensor_source import PART_VALUES, TensorSource
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+#: Of the 31 bits of a magnitude, those that the second histogram is of; the first is of the others.
+_LOW_BITS: Final = 16
+_HISTOGRAM_BYTES: Final = 8 << _LOW_BITS
+#: Bytes for each value of a part: sums, weights and a candidate's values in float64, and masks; measured.
+_BYTES_A_VALUE: Final = 56
+
+
+class TiesOptions(MethodOptions):
+    """Options of TIES."""
+
+    density: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """a number above 0, at most 1; the fraction of each difference from the base that ties keeps"""
+    scale: Scale = 1.0
+
+
+class Ties(Method):
+    """The formula above, for every parameter."""
+
+    name: ClassVar[str] = "ties"
+    Options: ClassVar[type[MethodOptions]] = TiesOptions
+
+    options: TiesOptions
+
+    def rule(self, *, is_linear: bool) -> MergeRule:
+        """The formula, for every parameter."""
+        del is_linear
+        return "combine"
+
+    def combine(self, source: TensorSource) -> "Iterator[Tensor]":
+        """Each candidate's threshold; then part by part, with the candidates' parts read twice."""
+        thresholds = [self._threshold(source, index) for index in range(source.num_candidates)]
+        for part in source.parts():
+            yield self._merged(source, part, thresholds)
+
+    def combine_bytes(
+        self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool, device: "torch.device"
+    ) -> int:
+        """Parts, and two histograms."""
+        del shape, num_candidates, is_linear, device
+        return PART_VALUES * _BYTES_A_VALUE + 4 * _HISTOGRAM_BYTES
+
+    def _threshold(self, source: TensorSource, index: int) -> float:
+        """The smallest magnitude that is kept of a candidate's difference."""
+        from regstream.linalg.kth_largest import kth_largest
+
+        size = sum(part.stop - part.start for part in source.parts())
+        count = max(1, int(Fraction(repr(self.options.density)) * size))
+        return kth_largest(lambda: (_difference(source, index, part).abs_() for part in source.parts()), count)
+
+    def _merged(self, source: TensorSource, part: slice, thresholds: list[float]) -> "Tensor":
+        import torch
+
+        def kept(index: int) -> "Tensor":
+            difference = _difference(source, index, part)
+            return difference.masked_fill_(difference.abs() < thresholds[index], 0).double()
+
+        base = source.base(part)
+        sign = torch.zeros(base.shape, dtype=torch.float64)
+        for index, share in enumerate(source.shares):
+            sign.add_(kept(index), alpha=share)
+        sign.sign_()
+        merged, weights = torch.zeros_like(sign), torch.zeros_like(sign)
+        for index, share in enumerate(source.shares):
+            values = kept(index)
+            agrees = values * sign > 0
+            merged.add_(values.mul_(agrees), alpha=share)
+            weights.add_(agrees, alpha=share)
+        merged.div_(weights.masked_fill_(weights == 0, 1))
+        return base.double().add_(merged, alpha=self.options.scale).float()
+
+
+def _difference(source: TensorSource, index: int, part: slice) -> "Tensor":
+    return source.candidate(index, part).sub_(source.base(part))
