@@ -242,7 +242,8 @@ ONE_PROBLEM = {
     "unknown table": (("[merge]", "[resource]\n[merge]"), 'resource: unknown key; did you mean "resources"?'),
     "wrong choice": (
         ('"regmean++"', '"regmean+"'),
-        '[merge] method: expected "average", "task_arithmetic", "regmean" or "regmean++", found "regmean+";'
+        '[merge] method: expected "average", "task_arithmetic", "ties", "ace", "swudi", "aswudi", "regmean" or'
+        ' "regmean++", found "regmean+";'
         ' did you mean "regmean++"?',
     ),
     "missing key": (('base = "base"\n', ""), "[merge] base: missing; expected a folder or a hub id: the checkpoint"),
@@ -291,7 +292,8 @@ ONE_PROBLEM = {
     ),
     "scale without task arithmetic": (
         ('output = "merged"', 'output = "merged"\nscale = 0.5'),
-        '[merge] scale: only method "task_arithmetic" has this key; remove it, or change the method',
+        '[merge] scale: only method "task_arithmetic", "ties", "swudi" or "aswudi" has this key; remove it, or'
+        " change the method",
     ),
     "no calibration": (
         ('[candidates.calibration]\npath = "math.jsonl"\n', ""),

@@ -40,7 +40,7 @@ def model_card(plan: Plan, *, results: str | None) -> str:
         pipeline_tag=_pipeline_tag(plan.base.architecture),
         tags=["merge", "regstream", plan.method.name],
     )
-    lines = [f"- **{c.name}**: {_describe(plan, c)}, weight {c.weight:g}" for c in plan.manifest.candidates]
+    lines = [f"- **{c.name}**: {_describe(plan, c)}, {_factors(plan, c)}" for c in plan.manifest.candidates]
     text = _TEXT.format(
         name=plan.output.name,
         num_candidates=len(plan.candidates),
@@ -82,6 +82,12 @@ def _datasets(plan: Plan) -> list[str] | None:
 def _describe(plan: Plan, candidate: Candidate) -> str:
     model = _title(plan, candidate.model or plan.manifest.merge.base)
     return model if candidate.adapter is None else f"adapter {_title(plan, candidate.adapter)} on {model}"
+
+
+def _factors(plan: Plan, candidate: Candidate) -> str:
+    """What multiplies a candidate."""
+    has_scale = plan.method.reads_scales and candidate.scale is not None
+    return f"weight {candidate.weight:g}" + (f", scale {candidate.scale:g}" if has_scale else "")
 
 
 def _title(plan: Plan, reference: ModelRef) -> str:
