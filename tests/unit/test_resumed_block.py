@@ -49,7 +49,7 @@ def test_every_target_is_the_same_from_what_it_depends_on(tmp_path: Path, name: 
             known = {group: batch.unpack(batch.pack(whole[group])) for group in needed}
             skipped = [group.name for group in groups if group.name not in needed]
             with (
-                observe(block, groups, lambda group, x: seen.__setitem__(group, x)),
+                observe(block, groups, seen.__setitem__),
                 resumed_block(model, 0, known=known, skipped=skipped),
             ):
                 seen[OUTPUT] = model.run_block(0, hidden_BLD, batch)
