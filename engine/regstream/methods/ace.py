@@ -110,6 +110,7 @@ class Ace(Method):
 
     name: ClassVar[str] = "ace"
     Options: ClassVar[type[MethodOptions]] = AceOptions
+    combines_matrices: ClassVar[bool] = True
 
     options: AceOptions
 
