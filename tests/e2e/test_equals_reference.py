@@ -1,5 +1,6 @@
 """The streaming result is the dense float64 reference's, for every family, method, number of candidates, and rule."""
 
+import shutil
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -232,6 +233,14 @@ def test_what_no_block_holds(tmp_path: Path, family: checkpoints.Family, method:
 )
 def test_options_of_methods_without_data(tmp_path: Path, method: reference.Method, options: dict[str, Any]) -> None:
     assert_equal(make_merge(tmp_path, "gpt2", merge={"method": method} | options), method, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", FORMULAS)
+def test_a_candidate_that_is_the_base(tmp_path: Path, method: reference.Method) -> None:
+    merge = make_merge(tmp_path, "gpt2", merge={"method": method})
+    shutil.copytree(merge.folders.base, merge.folders.candidates[1], dirs_exist_ok=True)
+    assert_equal(merge, method)
 
 
 def test_a_scale_for_some_candidates(tmp_path: Path) -> None:

@@ -150,8 +150,8 @@ class Candidate(Table):
     weight: Annotated[float, Field(gt=0)] = 1.0
     """a number above 0; multiplies the candidate in sums and means; only the ratios of weights count"""
     scale: Annotated[float | None, Field(gt=0, examples=[0.3])] = None
-    """a number above 0; multiplies the candidate's difference from the base, with task_arithmetic; default: that of
-    [merge]"""
+    """a number above 0; multiplies the candidate's difference from the base, with task_arithmetic; default: the scale
+    of the merge"""
     calibration: Calibration | None = None
     """a table; the rows that regmean and regmean++ compute their statistics from"""
     evaluation: HeldOut | None = None

@@ -125,6 +125,8 @@ class Method(ABC):
     reads_base: ClassVar[bool] = True
     #: Whether `combine` multiplies each candidate by a `scale` of its own, where `[[candidates]]` has one.
     reads_scales: ClassVar[bool] = False
+    #: Whether `combine` reads matrices, which are on the device that computes, and not parts, which are on the host.
+    combines_matrices: ClassVar[bool] = False
     #: What to do about a solve that is not well determined.
     advice: ClassVar[str] = "use more calibration rows"
 
@@ -169,7 +171,7 @@ class Method(ABC):
     def combine_bytes(
         self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool, device: "torch.device"
     ) -> int:
-        """Bytes that `combine` holds at once, at most, on a device; the shape of a linear's weight is (out, in)."""
+        """Bytes that `combine` holds at once, at most; a linear's weight is (out, in). Of parts, bytes of the host."""
         raise NotImplementedError(f"{self.name} combines nothing")
 
     def statistics(self, group: LinearGroup, workspace: "Workspace") -> GroupStatistics:
