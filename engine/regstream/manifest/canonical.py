@@ -5,6 +5,7 @@ from typing import Any
 from regstream.manifest.architecture import ArchitectureTable
 from regstream.manifest.blocks import parse_blocks
 from regstream.manifest.schema import Candidate, Manifest, Rule
+from regstream.methods import AUTO, AUTO_METHOD
 
 
 def canonical_config(manifest: Manifest, *, device: str | None = None) -> dict[str, Any]:
@@ -17,6 +18,7 @@ def canonical_config(manifest: Manifest, *, device: str | None = None) -> dict[s
     merge, architecture = manifest.merge, manifest.architecture
     return {
         "method": merge.method,
+        **({"tuned": AUTO_METHOD.name} if merge.method == AUTO else {}),
         **merge.options.model_dump(),
         **merge.model_dump(include={"dtype", "shard_size", "seed", "others"}),
         "device": None if device is None else device.partition(":")[0],

@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any
 
 from regstream.manifest.messages import Location, Problem, element_label, format_value, nearest_word
-from regstream.methods import METHODS
+from regstream.methods import find_method
 
 Draft = Mapping[str, Any]
 ROW_TABLES = ("calibration", "evaluation")
@@ -53,7 +53,8 @@ def consistency_problems(draft: Draft) -> Iterator[Problem]:
 
 
 def _rules_without_regression(draft: Draft, method: str | None) -> Iterator[Problem]:
-    if method not in METHODS or METHODS[method].needs_calibration():
+    found = find_method(method)
+    if found is None or found.needs_calibration():
         return
     for index, rule in enumerate(tables(draft, "rules")):
         if rule.get("use") == "regress":
@@ -141,7 +142,8 @@ def _candidate(location: Location, candidate: Draft, method: str | None) -> Iter
         return
     if "model" not in candidate and "adapter" not in candidate:
         yield Problem(location, 'expected "model", "adapter", or both, found neither')
-    if method in METHODS and METHODS[method].needs_calibration() and "calibration" not in candidate:
+    found = find_method(method)
+    if found is not None and found.needs_calibration() and "calibration" not in candidate:
         yield Problem((*location, "calibration"), f'missing; "{method}" needs a calibration set for every candidate')
     for key in ROW_TABLES:
         if candidate.get(key) is not None:

@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from regstream.manifest.method_options import fields_of
 from regstream.manifest.schema import Manifest
-from regstream.methods import METHODS
+from regstream.methods import AUTO, METHODS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,4 +85,4 @@ def toml(value: object) -> str:
 def _choices(name: str, field: FieldInfo) -> tuple[str, ...]:
     members = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else (field.annotation,)
     choices = tuple(choice for member in members if get_origin(member) is Literal for choice in get_args(member))
-    return choices or tuple(METHODS if name == "method" else ())
+    return choices or ((*METHODS, AUTO) if name == "method" else ())

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from regstream.methods.search_space import Settings, combinations
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -44,7 +46,8 @@ class Stream(Enum):
 class MethodOptions(BaseModel):
     """The keys of `[merge]` that a method adds, each with its type, range and default.
 
-    The string below a key describes it: what is expected there; what it means.
+    The string below a key describes it: what is expected there; what it means. `Tries` among a key's annotations names
+    the values that `regstream tune` tries.
     """
 
     model_config = ConfigDict(
@@ -126,6 +129,14 @@ class Method(ABC):
 
     def __init__(self, options: MethodOptions) -> None:
         self.options = options
+
+    @classmethod
+    def search_space(cls) -> tuple[Settings, ...]:
+        """The settings that `regstream tune` tries: by default every combination of the values that options name.
+
+        A method whose options exclude one another lists its settings itself, each with the keys that it reads.
+        """
+        return combinations(cls.Options)
 
     @classmethod
     def needs_calibration(cls) -> bool:

@@ -14,6 +14,7 @@ from regstream.methods.method import (
     Stream,
     TokenCounts,
 )
+from regstream.methods.search_space import Tries
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 class RegMeanOptions(MethodOptions):
     """Options of RegMean and RegMean++."""
 
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.95
+    alpha: Annotated[float, Field(ge=0, le=1), Tries(0.1, 0.5, 0.8, 0.9, 0.95, 1.0)] = 0.95
     """a number from 0 to 1; multiplies the off-diagonal elements of the Gram matrices, with regmean and regmean++"""
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from regstream.methods.method import MergeRule, Method, MethodOptions
+from regstream.methods.search_space import Tries
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class TaskArithmeticOptions(MethodOptions):
     """Options of task arithmetic."""
 
-    scale: Annotated[float, Field(gt=0)] = 0.3
+    scale: Annotated[float, Field(gt=0), Tries(0.2, 0.3, 0.5, 0.7, 1.0)] = 0.3
     """a number above 0; multiplies the sum of task vectors, with method = "task_arithmetic\""""
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from regstream.errors import ResumeError
-from regstream.manifest.schema import ComputeDtype
+from regstream.manifest.resources import ComputeDtype
 from regstream.output.integrity import check_file
 from regstream.output.record import CARD, read_provenance
 from regstream.plan.plan import Plan
