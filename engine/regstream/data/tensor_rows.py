@@ -31,9 +31,7 @@ def open_tensor(path: Path, name: str) -> Iterator[Any]:
         yield file.get_slice(name)
 
 
-def read_token_rows(
-    path: Path, calibration: Calibration, max_length: int, seed: int
-) -> list[tuple[str, TokenIds]]:
+def read_token_rows(path: Path, calibration: Calibration, max_length: int, seed: int) -> list[tuple[str, TokenIds]]:
     """Read the rows that a table asks for of a tensor `input_ids` (rows, positions), each with its location.
 
     Without a tensor `attention_mask`, every position is a token.

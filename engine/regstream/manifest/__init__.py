@@ -19,4 +19,5 @@ bounded_regex.py: regular expressions with a time limit
 canonical.py: the settings that determine the result
 redaction.py: removes local paths and secrets from text
 template.py: the text of a first manifest
+write_settings.py: writes settings into a manifest that stays as it is otherwise
 """

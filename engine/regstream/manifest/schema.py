@@ -20,11 +20,11 @@ from regstream.manifest.value_types import BlockSelector, DatasetId, Model, Name
 from regstream.methods import METHODS, make_method
 from regstream.methods.method import MethodOptions
 from regstream.methods.search_space import Settings
+from regstream.storage.run_folder import STATE
 
 Use = Literal["regress", "average", "base"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 
-STATE: Final = ".regstream"
 _MAX_NAME_CHARS: Final = 100
 _MAX_SEED: Final = 2**63 - 1
 
@@ -61,8 +61,8 @@ class Merge(Table):
     """What is merged, how, and where the result goes. The method adds its `options` to the keys of this table."""
 
     method: Annotated[str, AfterValidator(registered), Field(examples=list(METHODS))]
-    """how to merge; regmean and regmean++ need calibration sets; auto finds the settings of regmean++ first, as `regstream
-    tune` does"""
+    """how to merge; regmean and regmean++ need calibration sets; auto first finds the settings of regmean++,
+    as `regstream tune` does"""
     base: Model
     """a folder or a hub id; the checkpoint that the candidates were fine-tuned from"""
     output: Place

@@ -1,7 +1,7 @@
 """The main loop: runs each remaining step, commits it, and publishes the result at the end."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def run_stepwise(
     full_digest: bool = False,
     takes_turns: bool = False,
     listener: Listener = ignore_event,
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """Merge as `run` does, and yield the index of each remaining step before it is run.
 
     `takes_turns`: other merges run meanwhile, so that no buffer is kept from one step to the next.
