@@ -47,12 +47,12 @@ _CONFIGS = ("config.json", "adapter_config.json")  # of a model, and of an adapt
 
 
 def load_manifest(path: str | PathLike[str]) -> Manifest:
-    """Read and validate a manifest, fetching and opening nothing; a `ManifestError` has a line for every error in it."""
+    """Read and validate a manifest, opening nothing it names; a `ManifestError` has a line for each error."""
     return read_manifest(path)
 
 
 def check_base(base: ModelRef) -> "BaseCheck | None":
-    """Check by its config alone whether a base can be merged; None for a folder without one. Refuses as `plan` would."""
+    """Check by its config alone whether a base can be merged; None for a folder without one. Refuses as `plan`."""
     if base.folder is not None and not any((base.folder / name).exists() for name in _CONFIGS):
         return None
     with importing():

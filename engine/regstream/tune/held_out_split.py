@@ -28,6 +28,7 @@ class HeldOutSplit:
 
     manifest: Manifest
     pools: tuple[range, ...]
+    split_off: frozenset[str]  # the candidates whose held-out rows are of their calibration sets
 
     def num_rows(self, share: Fraction) -> tuple[int, ...]:
         """How many rows of each candidate a share is."""
@@ -57,7 +58,11 @@ def split_rows(plan: Plan) -> HeldOutSplit:
         held_out, num_held_out = _held_out(plan, candidate, planned, num_rows)
         candidates.append(candidate.model_copy(update={"evaluation": held_out}))
         pools.append(range(num_held_out, num_rows))
-    return HeldOutSplit(manifest=plan.manifest.model_copy(update={"candidates": tuple(candidates)}), pools=tuple(pools))
+    return HeldOutSplit(
+        manifest=plan.manifest.model_copy(update={"candidates": tuple(candidates)}),
+        pools=tuple(pools),
+        split_off=frozenset(c.name for c in plan.manifest.candidates if c.evaluation is None),
+    )
 
 
 def _held_out(plan: Plan, candidate: Candidate, planned: PlannedCandidate, num_rows: int) -> tuple[HeldOut, int]:

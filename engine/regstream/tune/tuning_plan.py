@@ -82,6 +82,16 @@ class TuningPlan:
         """The folder of the tuning's state and of the results that it compares."""
         return self.merge.workdir / TUNING
 
+    @property
+    def num_held_out(self) -> dict[str, int]:
+        """How many rows each candidate is scored on."""
+        sets = self.metric.datasets
+        return {name: sum(len(batch.lengths) for batch in rows.batches) for name, rows in sets.items()}
+
+    def rows_by_name(self, num_rows: Sequence[int]) -> dict[str, int]:
+        """Numbers of rows by the names of the candidates."""
+        return dict(zip(self.merge.manifest.candidate_names, num_rows, strict=True))
+
     def trials(self, number: int, settings: Sequence[Settings]) -> dict[str, Plan]:
         """The merges of some settings in a round, by label; the first round has number 0."""
         planned = self._with_rows(self.rounds[number].share)
