@@ -7,6 +7,7 @@ import click
 
 from regstream import api
 from regstream.device.garbage_collector import importing
+from regstream.manifest.keys import format_settings
 from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.write_settings import check_can_be_written, write_settings
 from regstream.storage.tuning_folder import remove_tuning
@@ -51,7 +52,7 @@ def tune(*, path: Path, device: str | None, dry_run: bool, as_json: bool) -> Non
             from regstream.tune import tuner
             from regstream.tune.tuning_plan import TuningPlan
 
-        tuning_plan = TuningPlan.of(plan, listener)
+        tuning_plan = TuningPlan.of(plan)
         if dry_run:
             tuning_plan.validate()
             _show_plan(tuning_plan, as_json=as_json)
@@ -88,10 +89,9 @@ def _show(tuning_plan: "TuningPlan", tuning: "Tuning", *, as_json: bool) -> None
 
 
 def _summary(path: Path, tuning_plan: "TuningPlan", tuning: "Tuning") -> str:
-    from regstream.tune.settings import format_settings
-
-    cost = f"took {format_seconds(tuning.seconds)}, all settings with all rows about"
-    return f"{path}: {format_settings(tuning.settings)}; {cost} {format_seconds(tuning_plan.sweep_seconds)}"
+    pace = tuning.seconds / sum(tuning_plan.round_seconds)
+    cost = f"took {format_seconds(tuning.seconds)}, all settings with all rows would take about"
+    return f"{path}: {format_settings(tuning.settings)}; {cost} {format_seconds(pace * tuning_plan.sweep_seconds)}"
 
 
 def _plan_record(tuning_plan: "TuningPlan") -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from regstream.manifest.keys import format_settings
 from regstream.units import format_seconds
 from regstream_cli.tables import make_table
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 def tuning_table(tuning: "Tuning") -> Table:
     """A row per setting and round, a column per data set; the best mean of each round is bold."""
-    from regstream.tune.settings import format_settings
-
     table = make_table("round", "rows", "settings", *tuning.datasets, "mean", "time")
     table.columns[2].justify = "left"
     for number, scored in enumerate(tuning.rounds, start=1):
@@ -41,8 +40,6 @@ def tuning_plan_table(plan: "TuningPlan") -> Table:
 
 def tuning_plan_lines(plan: "TuningPlan") -> Iterator[str]:
     """The settings, the held-out rows, and the cost beside that of a whole sweep."""
-    from regstream.tune.settings import format_settings
-
     yield f"{plan.merge.method.name} with {' | '.join(map(format_settings, plan.settings))}"
     for name, num_rows in plan.num_held_out.items():
         source = "split off its calibration set" if name in plan.split.split_off else "of its [candidates.evaluation]"

@@ -153,7 +153,7 @@ def tune(plan: "Plan", *, listener: Listener = ignore_event) -> "Tuning":
     """
     from regstream.tune import tuner, tuning_plan
 
-    return tuner.tune(tuning_plan.TuningPlan.of(plan, listener), listener)
+    return tuner.tune(tuning_plan.TuningPlan.of(plan), listener)
 
 
 def evaluate(

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from regstream.manifest.method_options import fields_of
 from regstream.manifest.schema import Manifest
 from regstream.methods import AUTO, METHODS
+from regstream.methods.search_space import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +81,11 @@ def toml(value: object) -> str:
     if value is None or isinstance(value, BaseModel):
         return ""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def format_settings(settings: Settings) -> str:
+    """Options of a method as a manifest spells them, on one line: `alpha = 0.95`."""
+    return ", ".join(f"{key} = {toml(value)}" for key, value in settings.items())
 
 
 def _choices(name: str, field: FieldInfo) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import tomlkit
 
 from regstream.errors import ManifestError, ResumeError
+from regstream.manifest.keys import format_settings
 from regstream.manifest.read_manifest import read_manifest_text
 from regstream.manifest.schema import Manifest
 from regstream.methods import AUTO, AUTO_METHOD, make_method
@@ -38,7 +39,8 @@ def write_settings(path: Path, manifest: Manifest, settings: Settings) -> None:
         ResumeError: it has changed since it was read.
     """
     if read_manifest_text(path) != manifest.text:
-        raise ResumeError(f"{path}: changed since it was read, so that the settings found for it are not written")
+        shown = format_settings(settings)
+        raise ResumeError(f"{path}: changed since it was read, so that what was found for it is not written: {shown}")
     method = make_method(manifest.merge.method, manifest.merge.options)
     dropped = {key for other in method.search_space() for key in other} - settings.keys()
     values = {**settings, **({"method": AUTO_METHOD.name} if manifest.merge.method == AUTO else {})}
@@ -63,6 +65,6 @@ def _edited(path: Path, text: str, values: Settings, dropped: Collection[str]) -
     expected["merge"] |= values
     edited = tomlkit.dumps(document)
     if tomllib.loads(edited) != expected:
-        shown = ", ".join(f"{key} = {value}" for key, value in values.items())
+        shown = format_settings(values)
         raise ManifestError(f"{path}: its layout does not allow for an edit; set in [merge] yourself: {shown}")
     return edited

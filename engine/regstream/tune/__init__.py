@@ -11,5 +11,5 @@ scores.py: scores the results of a round in one evaluation.
 journal.py: what finished rounds found.
 tuning.py: what a tuning found.
 auto.py: the settings of a merge whose method is "auto".
-settings.py: settings as text.
+settings.py: the settings that a tuning tries.
 """

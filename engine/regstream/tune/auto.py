@@ -1,6 +1,7 @@
 """The settings of a merge whose manifest has method "auto": found before its first step, and recorded with it."""
 
-from regstream.events import Listener, SettingsChosen, ignore_event
+from regstream.events import Listener, SettingsChosen
+from regstream.manifest.keys import format_settings
 from regstream.methods import AUTO
 from regstream.output.ownership import check_output
 from regstream.output.record import is_published
@@ -8,7 +9,6 @@ from regstream.plan.plan import Plan
 from regstream.plan.planning import replan
 from regstream.storage.journal import Journal
 from regstream.storage.tuning_folder import remove_tuning
-from regstream.tune.settings import format_settings
 from regstream.tune.tuner import tune
 from regstream.tune.tuning_plan import TuningPlan
 
@@ -22,7 +22,7 @@ def has_to_choose(plan: Plan) -> bool:
 def check_choice(plan: Plan) -> None:
     """Refuse a merge whose settings are still to be found and cannot be; raises as `tune` does before it begins."""
     if has_to_choose(plan):
-        TuningPlan.of(plan, ignore_event).validate()
+        TuningPlan.of(plan).validate()
 
 
 def choose_settings(plan: Plan, *, restart: bool, listener: Listener) -> Plan:
@@ -36,6 +36,6 @@ def choose_settings(plan: Plan, *, restart: bool, listener: Listener) -> Plan:
     elif not has_to_choose(plan):
         return plan
     check_output(plan)  # files of others are refused before any merge
-    tuning = tune(TuningPlan.of(plan, listener), listener)
+    tuning = tune(TuningPlan.of(plan), listener)
     listener(SettingsChosen(method=tuning.method, settings=format_settings(tuning.settings)))
     return replan(plan, plan.manifest.with_settings(tuning.settings))

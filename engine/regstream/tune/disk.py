@@ -18,18 +18,19 @@ def check_tuning_disk(folder: Path, trials: Sequence[Plan], evaluation_bytes: in
         BudgetError: they need more disk than the budget, or than is free.
     """
     needs = list(_needs(trials))
+    results = sum(size for place, size in needs if place in {trial.output for trial in trials})
     first, *others = trials
     budget = first.manifest.resources.disk
     if budget is not None:
         of_others = sum(size for place, size in _needs(others) if place != cache_folder())
-        needed = plan_downloads(first, budget - of_others).peak_disk_bytes + of_others
+        merging = plan_downloads(first, budget - of_others).peak_disk_bytes + of_others
+        needed = max(merging, results + evaluation_bytes)
         if needed > budget:
             raise BudgetError(
                 f"the results of {len(trials)} settings, which are compared together, need {format_bytes(needed)} of"
                 f" disk, the [resources] disk budget is {format_bytes(budget)}; raise it"
             )
     advice = "; free some space, or set [resources] workdir to a folder on a larger disk"
-    results = sum(size for place, size in needs if place in {trial.output for trial in trials})
     needs_of_phases = {
         f"the results and hidden states of {len(trials)} settings": needs,
         f"the results of {len(trials)} settings and the hidden states of their evaluation": [

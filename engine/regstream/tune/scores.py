@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from regstream.evaluate.evaluation import evaluate
-from regstream.events import Event, Listener, RunFinished
+from regstream.events import Event, Listener, RunFinished, StepCommitted, StepStarted
 from regstream.output.record import MEASURED
 from regstream.plan.plan import Plan
 from regstream.storage.json_file import read_json_object
@@ -22,7 +22,7 @@ def score_results(
     `trials` and the folders of their `results` are by label; a trial without a result stays as it is.
     """
     started = time.monotonic()
-    rows = evaluate(plan, also=results, only=results.keys(), listener=_without_end(listener)).rows if results else ()
+    rows = evaluate(plan, also=results, only=results.keys(), listener=_as_evaluation(listener)).rows if results else ()
     scores = {row.model: row.scores for row in rows}
     scored = (_scored(trial, scores[n], results[n]) if n in results else trial for n, trial in trials.items())
     return tuple(scored), round(time.monotonic() - started, 3)
@@ -39,11 +39,13 @@ def _merge_seconds(result: Path) -> float:
     return round(sum(seconds), 3)
 
 
-def _without_end(listener: Listener) -> Listener:
-    """A listener that is not told that the evaluation is over: the tuning is not."""
+def _as_evaluation(listener: Listener) -> Listener:
+    """A listener to which steps are named as the evaluation's, and which is not told of its end: the tuning goes on."""
 
     def listen(event: Event) -> None:
-        if not isinstance(event, RunFinished):
+        if isinstance(event, StepStarted | StepCommitted):
+            listener(replace(event, name=f"{event.name} of the evaluation"))
+        elif not isinstance(event, RunFinished):
             listener(event)
 
     return listen

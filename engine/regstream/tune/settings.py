@@ -1,14 +1,8 @@
-"""Settings as text: `alpha = 0.95`."""
+"""The settings that a tuning tries."""
 
-from regstream.manifest.keys import toml
 from regstream.manifest.schema import Manifest
 from regstream.methods import make_method
 from regstream.methods.search_space import Settings
-
-
-def format_settings(settings: Settings) -> str:
-    """As a manifest spells them, on one line."""
-    return ", ".join(f"{key} = {toml(value)}" for key, value in settings.items())
 
 
 def settings_to_try(manifest: Manifest) -> tuple[Settings, ...]:

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from regstream.errors import SolveError
 from regstream.events import Event, Listener, Warned
+from regstream.manifest.keys import format_settings
 from regstream.methods.search_space import Settings
 from regstream.output.publish import result_files
 from regstream.storage.run_folder import leftover_message
 from regstream.storage.tuning_folder import remove_results, tuning_folder
 from regstream.tune.journal import TuningJournal
 from regstream.tune.scores import score_results
-from regstream.tune.settings import format_settings
 from regstream.tune.tuning import ScoredRound, Trial, Tuning
 from regstream.tune.tuning_plan import TuningPlan
 from regstream.tune.turns import merge_in_turns

@@ -14,7 +14,8 @@ from regstream.evaluate.evaluation_plan import EvaluationPlan
 from regstream.evaluate.layerwise_pass import LayerwisePass, OpenedModel
 from regstream.evaluate.loss import HeldOutLoss
 from regstream.evaluate.metrics import make_metric
-from regstream.events import Listener
+from regstream.events import ignore_event
+from regstream.manifest.keys import format_settings
 from regstream.manifest.schema import Manifest
 from regstream.methods import METHODS
 from regstream.methods.search_space import Settings
@@ -27,7 +28,7 @@ from regstream.storage.tuning_folder import RESULT
 from regstream.tune.disk import check_tuning_disk
 from regstream.tune.held_out_split import HeldOutSplit, split_rows
 from regstream.tune.schedule import Round, schedule
-from regstream.tune.settings import format_settings, settings_to_try
+from regstream.tune.settings import settings_to_try
 
 #: All of the rows that calibrate.
 _ALL = Fraction(1)
@@ -44,8 +45,8 @@ class TuningPlan:
     metric: HeldOutLoss | Accuracy
 
     @classmethod
-    def of(cls, merge: Plan, listener: Listener) -> Self:
-        """Plan the tuning of a merge; reads the held-out rows.
+    def of(cls, merge: Plan) -> Self:
+        """Plan the tuning of a merge; reads the held-out rows, which the tuning itself warns of.
 
         Raises:
             ManifestError: the method has no settings to try, or a candidate no rows that could be held out.
@@ -59,7 +60,7 @@ class TuningPlan:
                 " can be tuned"
             )
         split = split_rows(merge)
-        metric = make_metric(replace(merge, manifest=split.manifest), listener)
+        metric = make_metric(replace(merge, manifest=split.manifest), ignore_event)
         rounds = schedule(len(settings), split)
         return cls(merge=merge, settings=settings, split=split, rounds=rounds, metric=metric)
 
@@ -119,8 +120,8 @@ class TuningPlan:
             for trial in trials:
                 trial.check_memory()
             evaluation = self._evaluation(planned.num_settings)
-            evaluation.validate()
             check_tuning_disk(self.folder, trials, evaluation.disk_bytes)
+            evaluation.validate()
 
     @cached_property
     def round_seconds(self) -> tuple[float, ...]:
