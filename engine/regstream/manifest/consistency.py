@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any
 
 from regstream.manifest.messages import Location, Problem, element_label, format_value, nearest_word
-from regstream.methods import METHODS
+from regstream.methods import find_method
 from regstream.methods.method import Method
 
 Draft = Mapping[str, Any]
@@ -55,7 +55,7 @@ def consistency_problems(draft: Draft) -> Iterator[Problem]:
 
 def _method(merge: Draft) -> Method | None:
     """The method that the table names, with those of its options that are valid."""
-    if (found := METHODS.get(merge.get("method", ""))) is None:
+    if (found := find_method(merge.get("method"))) is None:
         return None
     given = {key: merge[key] for key in found.Options.model_fields if merge.get(key) is not None}
     return found(found.Options.model_construct(**given))

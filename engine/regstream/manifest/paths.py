@@ -16,7 +16,7 @@ from regstream.manifest.references import (
     rebase_reference,
     resolve_links,
 )
-from regstream.manifest.schema import STATE
+from regstream.storage.run_folder import STATE
 
 _ROW_SUFFIXES = (".jsonl", ".txt", ".parquet", ".safetensors")
 #: The suffix of each file that an evaluation table can name besides its rows.

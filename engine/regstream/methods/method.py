@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from regstream.methods.search_space import Settings, combinations
 from regstream.methods.tensor_source import TensorSource
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ class Stream(Enum):
 class MethodOptions(BaseModel):
     """The keys of `[merge]` that a method adds, each with its type, range and default.
 
-    The string below a key describes it: what is expected there; what it means.
+    The string below a key describes it: what is expected there; what it means. `Tries` among a key's annotations names
+    the values that `regstream tune` tries.
     """
 
     model_config = ConfigDict(
@@ -142,6 +144,14 @@ class Method(ABC):
     def prior(self) -> "Method | None":
         """The method whose result is the reference of the regression; None where the reference decides nothing."""
         return None
+
+    @classmethod
+    def search_space(cls) -> tuple[Settings, ...]:
+        """The settings that `regstream tune` tries: by default every combination of the values that options name.
+
+        A method whose options exclude one another lists its settings itself, each with the keys that it reads.
+        """
+        return combinations(cls.Options)
 
     def needs_calibration(self) -> bool:
         """Whether the method runs calibration sets through the blocks."""

@@ -23,6 +23,7 @@ from regstream.methods.method import Method, MethodOptions, Stream
 from regstream.methods.regmean import Alpha
 from regstream.methods.regression import Regression
 from regstream.methods.scale import Scale
+from regstream.methods.search_space import Settings
 from regstream.methods.swudi import Time
 from regstream.methods.task_arithmetic import TaskArithmetic, TaskArithmeticOptions
 from regstream.methods.ties import Ties, TiesOptions
@@ -63,6 +64,13 @@ class RegFilter(Regression):
     divides_by_norm: ClassVar[bool] = True
 
     options: RegFilterOptions
+
+    @classmethod
+    def search_space(cls) -> tuple[Settings, ...]:
+        """How far the prior goes, and how directions give way to it."""
+        filters: list[Settings] = [{"filter": "ridge", "ridge": ridge} for ridge in (0.005, 0.02, 0.05, 0.2)]
+        filters.append({"filter": "participation"})
+        return tuple({"scale": scale, **kind} for scale in (0.5, 1.0) for kind in filters)
 
     @property
     def streams(self) -> tuple[Stream, ...]:

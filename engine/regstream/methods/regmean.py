@@ -6,6 +6,7 @@ from pydantic import Field
 
 from regstream.methods.method import MethodOptions, Stream
 from regstream.methods.regression import Regression
+from regstream.methods.search_space import Tries
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,7 @@ Alpha = Annotated[float, Field(ge=0, le=1, description=_MEANING)]
 class RegMeanOptions(MethodOptions):
     """Options of RegMean and RegMean++."""
 
-    alpha: Alpha = 0.95
+    alpha: Annotated[Alpha, Tries(0.1, 0.5, 0.8, 0.9, 0.95, 1.0)] = 0.95
 
 
 class RegMean(Regression):

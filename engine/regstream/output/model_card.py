@@ -4,9 +4,11 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from regstream.manifest.keys import format_settings
 from regstream.manifest.redaction import redact_paths
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate
+from regstream.methods import AUTO
 from regstream.models.architecture.architecture import Architecture
 from regstream.plan.plan import Plan
 from regstream.validation.summaries import summarize_names
@@ -45,7 +47,7 @@ def model_card(plan: Plan, *, results: str | None) -> str:
         name=plan.output.name,
         num_candidates=len(plan.candidates),
         base=_title(plan, plan.manifest.merge.base),
-        method=plan.method.name,
+        method=_method(plan),
         candidates="\n".join(lines),
         parts=_parts(plan),
         results=f"\n## Results\n\n{results}\n" if results else "",
@@ -66,6 +68,12 @@ def _parts(plan: Plan) -> str:
     lines = [f"- of {source} alone: {summarize_names(names)}" for source, names in sources.items()]
     lines += [f"- left out of {label}: {summarize_names(names)}" for label, names in plan.ignored.items()]
     return "\n## Tensors that are not merged\n\n" + "\n".join(lines) + "\n" if lines else ""
+
+
+def _method(plan: Plan) -> str:
+    """The method; with its settings where the manifest leaves them to be found."""
+    settings = format_settings(plan.method.options.model_dump())
+    return plan.method.name + (f" ({settings}, as tuned)" if plan.manifest.merge.method == AUTO else "")
 
 
 def _base_models(plan: Plan) -> list[str] | None:

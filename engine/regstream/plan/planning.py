@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -80,6 +81,32 @@ def make_plan(
         ties=inputs.ties,
         runtime_bytes=_runtime_bytes(method, inputs.model.dtype, device_here, is_merged=for_this_machine),
     )
+
+
+def replan(plan: Plan, manifest: Manifest) -> Plan:
+    """The plan of a manifest that differs from a plan's in options of the method, rows and folders only.
+
+    Opens no checkpoint again, and repeats no warning.
+
+    Raises:
+        InputError: a calibration set cannot be used.
+    """
+    method, sets = make_method(manifest.merge.method, manifest.merge.options), [c.calibration for c in plan.candidates]
+    if [c.calibration for c in manifest.candidates] != [c.calibration for c in plan.manifest.candidates]:
+        sampler = DatasetSampler(plan.commits)
+        sets = load_calibration_sets(manifest, method, plan.base, plan.model, sampler, warn=lambda _: None)
+    steps = make_steps(
+        manifest,
+        method,
+        plan.model.architecture,
+        plan.model.shapes,
+        plan.output_dtype.itemsize,
+        copied_from_base={p.name: p.shape for s in plan.steps for p in s.parameters if p.name not in plan.model.shapes},
+        stored_name=plan.base.stored_name,
+        runs_towers=any(map(records_arguments, sets)),
+    )
+    candidates = (replace(c, calibration=rows) for c, rows in zip(plan.candidates, sets, strict=True))
+    return replace(plan, manifest=manifest, method=method, candidates=tuple(candidates), steps=steps)
 
 
 def _choose_devices(

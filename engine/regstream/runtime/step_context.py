@@ -69,6 +69,12 @@ class StepContext:
         self.profiler.begin()
         malloc.trim()
 
+    def release(self) -> None:
+        """Free all buffers: before the next step other merges need the memory."""
+        self.workspace.release_all_but()
+        self._previous = self._groups = None
+        malloc.trim()
+
     def trim(self) -> None:
         """After a candidate: return what its batches left free to the operating system."""
         malloc.trim()

@@ -17,6 +17,10 @@ from regstream.storage import durable
 from regstream.storage.locking import exclusive_lock
 from regstream.units import format_names
 
+#: In the output: the folder with its lock and, where no other place is named, the state of its run.
+STATE = ".regstream"
+#: In the folder of a run's state: the folder of a tuning.
+TUNING = "tune"
 LOCK = "lock"
 MARKER = "regstream-folder.json"
 JOURNAL = "journal.jsonl"
@@ -34,6 +38,8 @@ _FORMAT = 2
 _MAX_MARKER_BYTES = 1 << 26
 _ATTEMPTS = 100
 _EVALUATION = re.compile(r"evaluate-[a-z0-9_]{8}")
+#: Folders of work beside the run, with locks of their own.
+_BESIDE = re.compile(rf"{_EVALUATION.pattern}|{TUNING}")
 _UUID = r"\.[0-9a-f]{32}\.partial"
 #: zarr's layout: a group a depth, in it a group a candidate, in it an array a batch.
 _STATE_FOLDERS = re.compile(rf"\d+(/[^/]+(/\d+(/c(/\d+)?)?)?)?|{ARGUMENTS}(/[^/]+)?")
@@ -66,18 +72,16 @@ class RunFolder:
 
     @property
     def has_state(self) -> bool:
-        """Whether it holds anything but folders of evaluations; an empty folder counts, since a run may leave one."""
+        """Whether it holds anything but evaluations and a tuning; an empty folder counts, since a run may leave one."""
         if not self.exists:
             return False
         names = [path.name for path in self.path.iterdir()]
-        return not names or not all(map(_EVALUATION.fullmatch, names))
+        return not names or not all(map(_BESIDE.fullmatch, names))
 
     @property
     def has_only_lock(self) -> bool:
-        """Whether no run has begun in it: it holds a lock or evaluations at most."""
-        return not self.exists or all(
-            path.name == LOCK or _EVALUATION.fullmatch(path.name) for path in self.path.iterdir()
-        )
+        """Whether no run has begun in it: it holds a lock, evaluations or a tuning at most."""
+        return not self.exists or all(path.name == LOCK or _BESIDE.fullmatch(path.name) for path in self.path.iterdir())
 
     def check(self) -> None:
         """Refuse a folder that does not belong to runs of this output.
@@ -94,9 +98,7 @@ class RunFolder:
         if MARKER not in names:
             if JOURNAL in names:
                 raise ResumeError(f"{self.path}: written by another version of regstream; remove it to start over")
-            if not all(
-                name in (LOCK, MARKER + durable.TEMPORARY_SUFFIX) or _EVALUATION.fullmatch(name) for name in names
-            ):
+            if not all(name in (LOCK, MARKER + durable.TEMPORARY_SUFFIX) or _BESIDE.fullmatch(name) for name in names):
                 raise InputError(
                     f"{self.path}: no {MARKER}: regstream did not create this folder, but runs of {self.output} need"
                     " it; move it away"
@@ -121,8 +123,8 @@ class RunFolder:
         return frozenset(self._read_marker()["files"]) if os.path.lexists(self.path / MARKER) else frozenset()
 
     def clear(self) -> list[Path]:
-        """Remove a run's state except lock, marker and list of downloads; returns the files that no run made."""
-        excluded = {LOCK, MARKER, DOWNLOADS}
+        """Remove a run's state but lock, marker, list of downloads and a tuning; returns the files that no run made."""
+        excluded = {LOCK, MARKER, DOWNLOADS, TUNING}
         paths = [path for path in sorted(self.path.iterdir()) if path.name not in excluded]
         return [remaining for path in paths for remaining in _remove_entry(path)]
 
