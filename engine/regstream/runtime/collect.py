@@ -14,6 +14,7 @@ from regstream.models.resumed_block import resumed_block
 from regstream.plan.opened_merge import PlannedCandidate
 from regstream.runtime.block_pass import BlockPass
 from regstream.storage.hidden_states import ActivationWriter
+from regstream.storage.scratch_tensors import ScratchWriter
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class _StreamState:
     following: ActivationWriter | None = None  # takes what leaves the block, where it is needed
     stored: Mapping[str, Iterator[Tensor]] = field(default_factory=dict)  # inputs of groups that it begins from
     skipped: Collection[str] = ()  # groups whose linears it does not run
-    kept: ActivationWriter | None = None  # takes the inputs of the pass's group, where a later pass begins from them
+    kept: ScratchWriter | None = None  # takes the inputs of the pass's group, where a later pass begins from them
 
 
 def collect_statistics(current: BlockPass, candidate: PlannedCandidate, weights: Mapping[str, Tensor]) -> None:
@@ -88,7 +89,7 @@ def _run_batch(
         known = {group: batch.unpack(next(tokens)) for group, tokens in stream.stored.items()}
         take: Callable[[str, Tensor], None] = add if index == len(streams) - 1 else keep
 
-        def on_input(group: str, x_BLI: Tensor, take: Any = take, kept: ActivationWriter | None = stream.kept) -> None:
+        def on_input(group: str, x_BLI: Tensor, take: Any = take, kept: ScratchWriter | None = stream.kept) -> None:
             take(group, x_BLI)
             if kept is not None:
                 kept.append(batch.pack(x_BLI))

@@ -79,7 +79,6 @@ def _run(step: Step, context: StepContext) -> Artifacts:
     for prefix in context.hidden if step.writes_hidden_states else ():
         if prefix == "merged" or not step.regressed:  # a regressed block writes its own hidden states as it goes
             propagate(step, context, prefix, regressed.inputs)
-    context.group_inputs.clear()
     return Artifacts(
         shard=step.shard,
         written=context.shards.digest(plan.parts[step.index]),

@@ -28,7 +28,7 @@ JOURNAL = "journal.jsonl"
 DOWNLOADS = "downloads"
 #: Folders of hidden states; those beside the first are of methods that follow two kinds of them.
 HIDDEN_STATES = ("hidden", "hidden-own", "hidden-merged")
-#: The same for inputs of linears within a block.
+#: The folder of inputs of linears within a block: a file for each group and candidate.
 GROUP_INPUTS = "inputs"
 #: The folder within those that holds what blocks are called with beside hidden states.
 ARGUMENTS = "arguments"
@@ -56,6 +56,10 @@ _OWN = re.compile(
 def is_hidden_state(path: PurePosixPath, is_folder: bool) -> bool:
     """Whether the store of hidden states makes this path, relative to the store."""
     return (_STATE_FOLDERS if is_folder else _STATE_FILES).fullmatch(str(path)) is not None
+
+
+def _is_group_input(path: PurePosixPath, is_folder: bool) -> bool:
+    return not is_folder and re.fullmatch(r"\d+-[^/]+", str(path)) is not None
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,8 @@ def _remove_entry(path: Path) -> list[Path]:
         return []
     if path.name in HIDDEN_STATES and path.is_dir() and not path.is_symlink():
         return durable.remove_matching(path, is_hidden_state)
+    if path.name == GROUP_INPUTS and path.is_dir() and not path.is_symlink():
+        return durable.remove_matching(path, _is_group_input)
     if _OWN.fullmatch(path.name) and path.name not in HIDDEN_STATES and path.is_file() and not path.is_symlink():
         path.unlink()
         return []
