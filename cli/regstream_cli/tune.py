@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 def tune(*, path: Path, device: str | None, dry_run: bool, as_json: bool) -> None:
     """Find a method's settings.
 
-    Merges with each setting of MANIFEST's method and an eighth of the calibration rows, evaluates all results at once,
-    and goes on with half of the rows and the best quarter. The scores are those of `evaluate`, on the rows of
-    [candidates.evaluation]; a candidate without this table is scored on a fifth of its calibration rows, which then do
-    not calibrate. Shows a table of all scores, and writes the best setting into [merge]; comments and layout stay.
-    Results are removed as soon as they are scored. Ctrl-C stops at the next safe point; the same command resumes.
+    Merges with each setting of MANIFEST's method and an eighth of the calibration rows, evaluates all results at once
+    on a quarter of the held-out rows, and goes on with the best quarter, half of the rows and all held-out ones. The
+    scores are those of `evaluate`, on the rows of [candidates.evaluation]; a candidate without this table is scored on
+    a fifth of its calibration rows, which then do not calibrate. Shows a table of all scores, and writes the best
+    setting into [merge]; comments and layout stay. Results are removed as soon as they are scored. Ctrl-C stops at the
+    next safe point; the same command resumes.
 
     \b
     Example:
@@ -100,7 +101,12 @@ def _plan_record(tuning_plan: "TuningPlan") -> dict[str, Any]:
         "settings": [dict(settings) for settings in tuning_plan.settings],
         "held_out_rows": tuning_plan.num_held_out,
         "rounds": [
-            {"settings": planned.num_settings, "rows": tuning_plan.rows_by_name(planned.num_rows), "seconds": seconds}
+            {
+                "settings": planned.num_settings,
+                "rows": tuning_plan.rows_by_name(planned.num_rows),
+                "scored_rows": tuning_plan.rows_by_name(planned.num_scored),
+                "seconds": seconds,
+            }
             for planned, seconds in zip(tuning_plan.rounds, tuning_plan.round_seconds, strict=True)
         ],
         "seconds": sum(tuning_plan.round_seconds),
@@ -117,6 +123,7 @@ def _record(tuning_plan: "TuningPlan", tuning: "Tuning") -> dict[str, Any]:
         "rounds": [
             {
                 "rows": tuning_plan.rows_by_name(scored.num_rows),
+                "scored_rows": tuning_plan.rows_by_name(scored.num_scored),
                 "seconds": scored.seconds,
                 "trials": [
                     {

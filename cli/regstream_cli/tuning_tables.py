@@ -17,24 +17,27 @@ if TYPE_CHECKING:
 
 def tuning_table(tuning: "Tuning") -> Table:
     """A row per setting and round, a column per data set; the best mean of each round is bold."""
-    table = make_table("round", "rows", "settings", *tuning.datasets, "mean", "time")
-    table.columns[2].justify = "left"
+    table = make_table("round", "rows", "held out", "settings", *tuning.datasets, "mean", "time")
+    table.columns[3].justify = "left"
     for number, scored in enumerate(tuning.rounds, start=1):
         best = scored.best(1, higher_is_better=tuning.higher_is_better)
         for trial in scored.trials:
             cells = _cells(tuning, trial, is_best=trial in best)
-            table.add_row(str(number), rows_text(scored.num_rows), format_settings(trial.settings), *cells)
-        table.add_row("", "", "evaluation", *[""] * len(tuning.datasets), "", format_seconds(scored.evaluation_seconds))
+            rows = (rows_text(scored.num_rows), rows_text(scored.num_scored))
+            table.add_row(str(number), *rows, format_settings(trial.settings), *cells)
+        table.add_row(
+            "", "", "", "evaluation", *[""] * len(tuning.datasets), "", format_seconds(scored.evaluation_seconds)
+        )
         table.add_section()
     return table
 
 
 def tuning_plan_table(plan: "TuningPlan") -> Table:
     """A row per round."""
-    table = make_table("round", "settings", "rows", "time")
+    table = make_table("round", "settings", "rows", "held out", "time")
     for number, (planned, seconds) in enumerate(zip(plan.rounds, plan.round_seconds, strict=True), start=1):
-        rows = rows_text(planned.num_rows)
-        table.add_row(str(number), str(planned.num_settings), rows, f"about {format_seconds(seconds)}")
+        rows = (rows_text(planned.num_rows), rows_text(planned.num_scored))
+        table.add_row(str(number), str(planned.num_settings), *rows, f"about {format_seconds(seconds)}")
     return table
 
 

@@ -18,7 +18,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Merge:
 
 
 REST = '[[candidates]]\nname = "a"  # first\nmodel = "candidate-0"\n[candidates.calibration]\npath = "task0.jsonl"\n'
-#: A text with one place for the setting, at ◆, which is what the line there says before.
+#: The text before and after.
 LAYOUTS = {
     "in place, with its comment": (
         '# top\n[merge]\nalpha = 0.95   # why\nmethod = "regmean++"\nbase = "base"\noutput = "o"\n\n' + REST,
@@ -29,8 +29,9 @@ LAYOUTS = {
         '[merge]  # what\nmethod = "regmean++"\nbase = "base"  # of\noutput = "o"\nalpha = 0.5\n\n' + REST,
     ),
     "before the table of others": (
-        '[merge]\nmethod = "regmean++"\nbase = "base"\noutput = "o"\n[merge.others]\nhead = "base"\n' + REST,
-        '[merge]\nmethod = "regmean++"\nbase = "base"\noutput = "o"\nalpha = 0.5\n[merge.others]\nhead = "base"\n' + REST,
+        '[merge]\nmethod = "regmean++"\nbase = "base"\noutput = "o"\n\n[merge.others]\nhead = "base"\n' + REST,
+        '[merge]\nmethod = "regmean++"\nbase = "base"\noutput = "o"\nalpha = 0.5\n\n[merge.others]\nhead = "base"\n'
+        + REST,
     ),
     "auto": (
         '[merge]\nmethod = "auto"  # find it\nbase = "base"\noutput = "o"\n' + REST,
@@ -80,8 +81,7 @@ def test_unusual_layouts_keep_what_they_say(made: Merge, layout: str) -> None:
 def test_options_that_do_not_go_with_the_settings_are_removed(made: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
     from regstream.methods.regmean import RegMean
 
-    space = classmethod(lambda cls: ({"alpha": 0.5}, {}))
-    monkeypatch.setattr(RegMean, "search_space", space)
+    monkeypatch.setattr(RegMean, "search_space", lambda: ({"alpha": 0.5}, {}))
     path = written(made, LAYOUTS["in place, with its comment"][0])
     write_settings(path, read_manifest(path), {})
     assert "alpha" not in path.read_text()

@@ -106,7 +106,16 @@ def replan(plan: Plan, manifest: Manifest) -> Plan:
         runs_towers=any(map(records_arguments, sets)),
     )
     candidates = (replace(c, calibration=rows) for c, rows in zip(plan.candidates, sets, strict=True))
-    return replace(plan, manifest=manifest, method=method, candidates=tuple(candidates), steps=steps)
+    malloc.trim()
+    runtime_bytes = max(plan.runtime_bytes, resident_bytes())  # what other work has loaded since counts as well
+    return replace(
+        plan,
+        manifest=manifest,
+        method=method,
+        candidates=tuple(candidates),
+        steps=steps,
+        runtime_bytes=runtime_bytes,
+    )
 
 
 def _choose_devices(

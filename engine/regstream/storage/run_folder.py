@@ -80,7 +80,7 @@ class RunFolder:
         if not self.exists:
             return False
         names = [path.name for path in self.path.iterdir()]
-        return not names or not all(map(_BESIDE.fullmatch, names))
+        return not names or not all(name == DOWNLOADS or _BESIDE.fullmatch(name) for name in names)
 
     @property
     def has_only_lock(self) -> bool:

@@ -7,7 +7,17 @@ from pathlib import Path
 from regstream.errors import InputError, ResumeError
 from regstream.storage import durable
 from regstream.storage.locking import exclusive_lock
-from regstream.storage.run_folder import JOURNAL, LOCK, MARKER, STATE, TUNING, RunFolder, refuse_links, remove_abandoned
+from regstream.storage.run_folder import (
+    DOWNLOADS,
+    JOURNAL,
+    LOCK,
+    MARKER,
+    STATE,
+    TUNING,
+    RunFolder,
+    refuse_links,
+    remove_abandoned,
+)
 
 #: What the folders of results begin with.
 RESULT = "result-"
@@ -56,6 +66,8 @@ def remove_tuning(parent: Path) -> list[Path]:
         names = (JOURNAL, JOURNAL + durable.TEMPORARY_SUFFIX, MARKER + durable.TEMPORARY_SUFFIX, MARKER, LOCK)
         durable.remove_files(folder / name for name in names)
         durable.remove_if_empty(folder)
+    if not (parent / MARKER).exists():  # no run has begun that would evict what the tuning has downloaded
+        durable.remove_files([parent / DOWNLOADS])
     durable.remove_if_empty(parent)
     if parent.name == STATE:  # in an output that nothing was written to
         durable.remove_if_empty(parent.parent)

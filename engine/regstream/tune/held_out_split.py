@@ -5,6 +5,7 @@ calibration set.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -33,6 +34,14 @@ class HeldOutSplit:
     def num_rows(self, share: Fraction) -> tuple[int, ...]:
         """How many rows of each candidate a share is."""
         return tuple(min(len(pool), max(MIN_CALIBRATING, math.ceil(len(pool) * share))) for pool in self.pools)
+
+    def scored_on(self, num_rows: Sequence[int]) -> Manifest:
+        """The manifest with so many of each candidate's held-out rows; a larger number has those of a smaller one."""
+        candidates = []
+        for candidate, count in zip(self.manifest.candidates, num_rows, strict=True):
+            assert candidate.evaluation is not None
+            candidates.append(candidate.model_copy(update={"evaluation": candidate.evaluation.only(slice(count))}))
+        return self.manifest.model_copy(update={"candidates": tuple(candidates)})
 
     def calibrating_with(self, share: Fraction) -> Manifest:
         """The manifest with a share of the rows that calibrate. A larger share has the rows of a smaller one."""

@@ -79,5 +79,8 @@ def _change(records: Sequence[lines.Record], header: lines.Record) -> str:
 def _round(record: lines.Record) -> ScoredRound:
     trials = tuple(Trial(**trial) for trial in record["trials"])
     return ScoredRound(
-        num_rows=tuple(record["num_rows"]), trials=trials, evaluation_seconds=record["evaluation_seconds"]
+        num_rows=tuple(record["num_rows"]),
+        num_scored=tuple(record["num_scored"]),
+        trials=trials,
+        evaluation_seconds=record["evaluation_seconds"],
     )

@@ -10,7 +10,7 @@ def settings_to_try(manifest: Manifest) -> tuple[Settings, ...]:
     method = make_method(manifest.merge.method, manifest.merge.options)
     space = method.search_space()
     tried = [key for key in type(method.options).model_fields if any(key in settings for settings in space)]
-    own = {key: getattr(method.options, key) for key in tried}
-    known = [manifest.with_settings(settings).merge.options for settings in space]
-    is_known = manifest.with_settings(own).merge.options in known or not tried
-    return space if is_known else (own, *space)
+    if not tried or method.options in [manifest.with_settings(settings).merge.options for settings in space]:
+        return space
+    given = [key for key in tried if key in method.options.model_fields_set]
+    return ({key: getattr(method.options, key) for key in given or tried}, *space)

@@ -60,8 +60,11 @@ def _run_round(plan: TuningPlan, number: int, settings: Sequence[Settings], list
         label: Trial(settings=named[label], scores={}, seconds=0.0, failure=failures.get(label, "")) for label in plans
     }
     results = {label: merge.output for label, merge in plans.items() if label not in failures}
-    scored, seconds = score_results(plan.evaluated, trials, results, listener)
-    return ScoredRound(num_rows=plan.rounds[number].num_rows, trials=scored, evaluation_seconds=seconds)
+    planned = plan.rounds[number]
+    scored, seconds = score_results(plan.evaluated(planned.num_scored), trials, results, listener)
+    return ScoredRound(
+        num_rows=planned.num_rows, num_scored=planned.num_scored, trials=scored, evaluation_seconds=seconds
+    )
 
 
 def _best(plan: TuningPlan, scored: ScoredRound, number: int) -> list[Trial]:

@@ -29,6 +29,7 @@ class ScoredRound:
     """The trials of a round, and how long their evaluation took."""
 
     num_rows: Sequence[int]  # of each candidate, that calibrated
+    num_scored: Sequence[int]  # of each candidate, that scored
     trials: tuple[Trial, ...]
     evaluation_seconds: float
 

@@ -61,7 +61,7 @@ class TuningPlan:
             )
         split = split_rows(merge)
         metric = make_metric(replace(merge, manifest=split.manifest), ignore_event)
-        rounds = schedule(len(settings), split)
+        rounds = schedule(len(settings), split, _num_rows(metric))
         return cls(merge=merge, settings=settings, split=split, rounds=rounds, metric=metric)
 
     @cached_property
@@ -73,7 +73,7 @@ class TuningPlan:
             **identity,
             "manifest": {key: value for key, value in identity["manifest"].items() if key not in tried},
             "settings": [dict(settings) for settings in self.settings],
-            "rounds": [list(planned.num_rows) for planned in self.rounds],
+            "rounds": [[*planned.num_rows, *planned.num_scored] for planned in self.rounds],
             "held out": {name: rows.digest for name, rows in self.metric.datasets.items()},
             "metric": self.metric.digest,
         }
@@ -85,9 +85,8 @@ class TuningPlan:
 
     @property
     def num_held_out(self) -> dict[str, int]:
-        """How many rows each candidate is scored on."""
-        sets = self.metric.datasets
-        return {name: sum(len(batch.lengths) for batch in rows.batches) for name, rows in sets.items()}
+        """How many rows each candidate is scored on in the last round."""
+        return self.rows_by_name(_num_rows(self.metric))
 
     def rows_by_name(self, num_rows: Sequence[int]) -> dict[str, int]:
         """Numbers of rows by the names of the candidates."""
@@ -104,10 +103,9 @@ class TuningPlan:
             for index, folder in folders.items()
         }
 
-    @cached_property
-    def evaluated(self) -> Plan:
-        """What evaluates results: the merge with the held-out rows, its state in the tuning's folder."""
-        return replace(self.merge, manifest=_in_folder(self.split.manifest, self.folder))
+    def evaluated(self, num_scored: Sequence[int]) -> Plan:
+        """What evaluates results: the merge with so many held-out rows, its state in the tuning's folder."""
+        return replace(self.merge, manifest=_in_folder(self.split.scored_on(num_scored), self.folder))
 
     def validate(self) -> None:
         """Refuse a tuning that does not fit.
@@ -119,25 +117,25 @@ class TuningPlan:
             trials = list(self.trials(number, self.settings[: planned.num_settings]).values())
             for trial in trials:
                 trial.check_memory()
-            evaluation = self._evaluation(planned.num_settings)
+            evaluation = self._evaluation(planned.num_settings, planned.num_scored)
             check_tuning_disk(self.folder, trials, evaluation.disk_bytes)
             evaluation.validate()
 
     @cached_property
     def round_seconds(self) -> tuple[float, ...]:
         """The estimated time of each round, without downloads."""
-        return tuple(self._seconds(planned.share, planned.num_settings) for planned in self.rounds)
+        return tuple(self._seconds(planned.share, planned.num_settings, planned.num_scored) for planned in self.rounds)
 
     @cached_property
     def sweep_seconds(self) -> float:
         """The estimated time of merging with every setting and all rows, and evaluating the results."""
-        return self._seconds(_ALL, len(self.settings))
+        return self._seconds(_ALL, len(self.settings), _num_rows(self.metric))
 
-    def _seconds(self, share: Fraction, num_settings: int) -> float:
+    def _seconds(self, share: Fraction, num_settings: int, num_scored: Sequence[int]) -> float:
         planned = self._with_rows(share)
         merges = (replan(planned, planned.manifest.with_settings(settings)) for settings in self.settings)
         merge_seconds = fmean(sum(merge.step_seconds) for merge in merges)
-        return num_settings * merge_seconds + sum(self._evaluation(num_settings).step_seconds)
+        return num_settings * merge_seconds + sum(self._evaluation(num_settings, num_scored).step_seconds)
 
     def _with_rows(self, share: Fraction) -> Plan:
         """The merge with a share of its rows."""
@@ -149,12 +147,19 @@ class TuningPlan:
     def _plans(self) -> dict[Fraction, Plan]:
         return {}
 
-    def _evaluation(self, num_models: int) -> EvaluationPlan:
+    def _evaluation(self, num_models: int, num_scored: Sequence[int]) -> EvaluationPlan:
         """The evaluation of so many results, for its costs: the base, which has their shapes, stands in for each."""
-        plan, datasets = self.evaluated, self.metric.datasets
+        plan = self.evaluated(num_scored)
+        metric = make_metric(plan, ignore_event)
+        datasets = metric.datasets
         models = (OpenedModel(number=n, name=str(n), weights=plan.base, datasets=datasets) for n in range(num_models))
-        layers = LayerwisePass(model=plan.model, models=tuple(models), dtype=plan.compute_dtype, metric=self.metric)
+        layers = LayerwisePass(model=plan.model, models=tuple(models), dtype=plan.compute_dtype, metric=metric)
         return EvaluationPlan.of(plan, [layers])
+
+
+def _num_rows(metric: HeldOutLoss | Accuracy) -> tuple[int, ...]:
+    """How many held-out rows each candidate has."""
+    return tuple(sum(len(batch.lengths) for batch in rows.batches) for rows in metric.datasets.values())
 
 
 def _in_folder(manifest: Manifest, folder: Path) -> Manifest:
