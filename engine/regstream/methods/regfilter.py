@@ -8,7 +8,8 @@ other: with A = Σ wᵢGᵢ/‖Gᵢ‖_F = V diag(λ) Vᵀ,
 
 RegMean++ at α = 1 is the prior "mean" with a full filter and Gᵢ per token; SWUDI and ASWUDI (arXiv 2606.07289) have the
 same form, with the Gram matrices of the candidates' differences in place of those of activations; the ridge to an
-anchor is FeatCal's (arXiv 2605.13030). tools/decisions/regfilter.md has the derivation.
+anchor is FeatCal's (arXiv 2605.13030), and so is the teacher, which turns each candidate's targets towards what its own
+hidden states give. tools/decisions/regfilter.md has the derivation.
 """
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
@@ -19,7 +20,9 @@ from regstream.methods.average import Average
 from regstream.methods.base import Base
 from regstream.methods.method import Method, MethodOptions, Stream
 from regstream.methods.regression import Regression
+from regstream.methods.ridge import Ridge
 from regstream.methods.task_arithmetic import TaskArithmetic, TaskArithmeticOptions
+from regstream.methods.teacher import Teacher
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,10 +44,10 @@ class RegFilterOptions(MethodOptions):
     blocks and then the candidate's own, or merged blocks only"""
     filter: Literal["ridge", "participation", "exponential", "gavish_donoho"] = "ridge"
     """how a direction gives way to the prior, with regfilter: smoothly (ridge, exponential) or not at all"""
-    ridge: Annotated[float, Field(gt=0)] = 0.05
-    """a number above 0; the eigenvalue at which a direction is halfway to the prior, with filter = "ridge\""""
+    ridge: Ridge = 0.05
     filter_time: Annotated[float, Field(gt=0)] = 300.0
     """a number above 0; a direction of eigenvalue λ keeps e^(-λ·time) of the prior, with filter = "exponential\""""
+    teacher: Teacher = 0.0
 
 
 class RegFilter(Regression):
@@ -58,8 +61,13 @@ class RegFilter(Regression):
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """As the manifest says."""
-        return (_STREAMS[self.options.statistics],)
+        """As the manifest says; the teacher is a stream of its own where it is not the student."""
+        return (_STREAMS[self.options.statistics], *([Stream.OWN] if self.teacher else []))
+
+    @property
+    def teacher(self) -> float:
+        """As the manifest says; none where the student passes the candidate's own blocks: it is the teacher."""
+        return 0.0 if self.options.statistics == "own" else self.options.teacher
 
     @property
     def prior(self) -> Method:
