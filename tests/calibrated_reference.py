@@ -1,12 +1,14 @@
 """The dense reference of FeatCal (arXiv 2605.13030): whole models in memory, float64, to be read beside the paper.
 
-Student: the merged model, calibrated before a block and merged by task arithmetic in it. Teacher: the candidate. What is
-no linear, no bias of one and no norm keeps task arithmetic; outside the blocks the mean or the base, as published for
-regressions. Shape suffixes: I inputs of a linear, O outputs, T tokens, C channels of a norm.
+Student: the merged model, calibrated before a block and merged by task arithmetic in it. Teacher: the candidate. What
+is no linear, no bias of one and no norm keeps task arithmetic; outside the blocks the mean or the base, as published
+for regressions. Shape suffixes: I inputs of a linear, O outputs, T tokens, C channels of a norm.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +51,7 @@ def merge(
         for block in range(len(blocks_of(base))):
             names = [name for name in parameters if place_of(family, name) == block]
             anchors = {name: arithmetic(name, anchor * scale) for name in names}
+            at = Block(own=own, anchors=anchors, shares=shares, ridge=ridge)
             observed = [linear_inputs(merged, block, data) for data in rows]
             taught = [linear_inputs(c, block, data) for c, data in zip(candidates, rows, strict=True)]
             z_TC = [normalised_inputs(merged, block, data) for data in rows]
@@ -59,61 +62,58 @@ def merge(
                 x_s = [x[f"{path}.weight"] for x in observed]
                 x_e = [x[f"{path}.weight"] for x in taught]
                 x_t = [teacher * e + (1 - teacher) * s for e, s in zip(x_e, x_s, strict=True)]
-                solved |= calibrate_linear(path, linear, own, anchors, x_s, x_t, shares, ridge)
+                solved |= calibrate_linear(at, path, linear, x_s, x_t)
             for path in z_TC[0]:
-                solved |= calibrate_norm(path, own, anchors, [z[path] for z in z_TC], shares, ridge)
+                solved |= calibrate_norm(at, path, [z[path] for z in z_TC])
             for name, value in solved.items():
                 parameters[name].copy_(value)
     return {name: parameter.detach() for name, parameter in parameters.items()}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """What the formulas for all parameters of a block share; tensors by their name in the model."""
+
+    own: Sequence[Tensors]
+    anchors: Tensors
+    shares: Sequence[float]
+    ridge: float
+
+
 def calibrate_linear(
-    path: str,
-    linear: nn.Module,
-    own: Sequence[Tensors],
-    anchors: Tensors,
-    x_s: Sequence[Tensor],
-    x_t: Sequence[Tensor],
-    shares: Sequence[float],
-    ridge: float,
+    at: Block, path: str, linear: nn.Module, x_s: Sequence[Tensor], x_t: Sequence[Tensor]
 ) -> dict[str, Tensor]:
     """[Σ C/c + λ] Wᵀ = Σ (R/c) Wᵢᵀ + λAᵀ, and b = [Σ (1/c)(bᵢ + Wᵢμ_t − Wμ_s) + λA_b] / [Σ 1/c + λ]."""
     weight, bias = f"{path}.weight", f"{path}.bias"
     turned: Callable[[Tensor], Tensor] = Tensor.t if isinstance(linear, Conv1D) else Tensor.clone
-    covariance = [s.T @ s / len(s) for s in x_s]
-    cross = [s.T @ t / len(s) for s, t in zip(x_s, x_t, strict=True)]
-    factors = [share / c.norm() for share, c in zip(shares, covariance, strict=True)]
-    own_OI = [turned(named[weight]) for named in own]
-    left_II = sum(f * c for f, c in zip(factors, covariance, strict=True)) + ridge * torch.eye(own_OI[0].shape[1])
-    right_IO = (
-        sum(f * r @ w.T for f, r, w in zip(factors, cross, own_OI, strict=True)) + ridge * turned(anchors[weight]).T
-    )
+    left_II, right_IO, factors = at.ridge * torch.eye(x_s[0].shape[1]), at.ridge * turned(at.anchors[weight]).T, []
+    for named, s, t, share in zip(at.own, x_s, x_t, at.shares, strict=True):
+        covariance_II, cross_II = s.T @ s / len(s), s.T @ t / len(s)
+        factors.append(float(share / covariance_II.norm()))
+        left_II = left_II + factors[-1] * covariance_II
+        right_IO = right_IO + factors[-1] * cross_II @ turned(named[weight]).T
     solved_OI = torch.linalg.solve(left_II, right_IO).T
-    if bias not in anchors:
+    if bias not in at.anchors:
         return {weight: turned(solved_OI)}
-    moved_O = [w @ t.mean(0) - solved_OI @ s.mean(0) for w, s, t in zip(own_OI, x_s, x_t, strict=True)]
-    total_O = sum(f * (named[bias] + moved) for f, named, moved in zip(factors, own, moved_O, strict=True))
-    return {weight: turned(solved_OI), bias: (total_O + ridge * anchors[bias]) / (sum(factors) + ridge)}
+    total_O = at.ridge * at.anchors[bias]
+    for named, s, t, factor in zip(at.own, x_s, x_t, factors, strict=True):
+        total_O = total_O + factor * (named[bias] + turned(named[weight]) @ t.mean(0) - solved_OI @ s.mean(0))
+    return {weight: turned(solved_OI), bias: total_O / (sum(factors) + at.ridge)}
 
 
-def calibrate_norm(
-    path: str, own: Sequence[Tensors], anchors: Tensors, z_TC: Sequence[Tensor], shares: Sequence[float], ridge: float
-) -> dict[str, Tensor]:
+def calibrate_norm(at: Block, path: str, z_TC: Sequence[Tensor]) -> dict[str, Tensor]:
     """Per channel [Σ Ez² + λ, Σ Ez; Σ Ez, K + λ][γ; β] = [Σ(Ez²γᵢ + Ezβᵢ) + λA_γ; Σ(Ezγᵢ + βᵢ) + λA_β]."""
-    weight, bias = f"{path}.weight", f"{path}.bias"
-    square = [share * z.square().mean(0) for share, z in zip(shares, z_TC, strict=True)]
-    mean = [share * z.mean(0) for share, z in zip(shares, z_TC, strict=True)]
-    gamma = [named[weight] for named in own]
-    if bias not in anchors:
-        total = sum(e * g for e, g in zip(square, gamma, strict=True))
-        return {weight: (total + ridge * anchors[weight]) / (sum(square) + ridge)}
-    beta = [named[bias] for named in own]
-    first = sum(e * g + m * b for e, m, g, b in zip(square, mean, gamma, beta, strict=True)) + ridge * anchors[weight]
-    second = sum(m * g + s * b for m, s, g, b in zip(mean, shares, gamma, beta, strict=True)) + ridge * anchors[bias]
-    corner = torch.full_like(anchors[bias], sum(shares) + ridge)
-    matrix_C22 = torch.stack([sum(square) + ridge, sum(mean), sum(mean), corner], -1).unflatten(-1, (2, 2))
-    solved_C2 = torch.linalg.solve(matrix_C22, torch.stack([first, second], -1))
-    return {weight: solved_C2[:, 0], bias: solved_C2[:, 1]}
+    names = [name for name in (f"{path}.weight", f"{path}.bias") if name in at.anchors]
+    left_C22 = at.ridge * torch.eye(2).expand(z_TC[0].shape[1], 2, 2)
+    right_C2 = at.ridge * torch.stack([at.anchors[name] for name in names], -1)
+    for named, z, share in zip(at.own, z_TC, at.shares, strict=True):
+        z_TC2 = torch.stack([z, torch.ones_like(z)], -1)
+        moments_C22 = share * torch.einsum("tca,tcb->cab", z_TC2, z_TC2) / len(z)
+        left_C22 = left_C22 + moments_C22
+        own_C2 = torch.stack([named[name] for name in names], -1)
+        right_C2 = right_C2 + torch.einsum("cab,cb->ca", moments_C22[:, : len(names), : len(names)], own_C2)
+    solved_C2 = torch.linalg.solve(left_C22[:, : len(names), : len(names)], right_C2)
+    return {name: solved_C2[:, index] for index, name in enumerate(names)}
 
 
 def normalised_inputs(model: nn.Module, block: int, rows: Sequence[Row]) -> dict[str, Tensor]:
@@ -137,7 +137,7 @@ def _is_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("RMSNorm")
 
 
-def _normalised(norm: nn.Module, x: Tensor) -> Tensor:
+def _normalised(norm: Any, x: Tensor) -> Tensor:
     if isinstance(norm, nn.LayerNorm):
         return layer_norm(x, norm.normalized_shape, eps=norm.eps)
     eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
