@@ -60,7 +60,7 @@ class Merge(Table):
     """What is merged, how, and where the result goes. The method adds its `options` to the keys of this table."""
 
     method: Annotated[str, AfterValidator(registered), Field(examples=list(METHODS))]
-    """how to merge; regmean and regmean++ need calibration sets"""
+    """how to merge; regmean, regmean++, regfilter and featcal need calibration sets"""
     base: Model
     """a folder or a hub id; the checkpoint that the candidates were fine-tuned from"""
     output: Place
