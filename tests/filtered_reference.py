@@ -1,7 +1,9 @@
 """The dense reference of a regression to a prior through a filter: whole models in memory, float64.
 
 With A = Σ wᵢGᵢ/‖Gᵢ‖ = V diag(λ) Vᵀ, W = R + [Σ wᵢ(Wᵢ − R)Gᵢ/‖Gᵢ‖] V diag(f/λ) Vᵀ; what is no linear's weight is the
-mean. Shape suffixes: I inputs of a linear, O outputs, T tokens.
+mean. A teacher that reads X_e, in part a, puts Wᵢ(aX_e + (1 − a)X)ᵀX in the place of WᵢGᵢ.
+
+Shape suffixes: I inputs of a linear, O outputs, T tokens.
 """
 
 import math
@@ -29,6 +31,7 @@ def merge(
     prior: Prior,
     factors: Filter,
     statistics: Statistics = "merged block",
+    teacher: float = 0.0,
     weights: Sequence[float] | None = None,
 ) -> dict[str, Tensor]:
     """Every parameter of the merged model by its name in `named_parameters()`."""
@@ -46,6 +49,7 @@ def merge(
             prefix = f"{family.blocks}.{block}."
             in_turn = list(linear_inputs(merged, block, rows[0][:1]))  # in the order in which they run
             observed: list[dict[str, Tensor]] = []
+            taught = [linear_inputs(c, block, data) for c, data in zip(candidates, rows, strict=True)]
             for name in in_turn:
                 if not observed or statistics == "merged block":
                     observed = [
@@ -58,7 +62,10 @@ def merge(
                     tensor.T if is_transposed else tensor for tensor in (from_base[name], *(o[name] for o in own))
                 ]
                 prior_OI = prior(all_OI[0], all_OI[1:], shares)
-                solved_OI = regress(prior_OI, all_OI[1:], [x[name] for x in observed], shares, factors)
+                x_TI = [x[name] for x in observed]
+                targets_TI = [teacher * t[name] + (1 - teacher) * x for t, x in zip(taught, x_TI, strict=True)]
+                pairs = list(zip(x_TI, targets_TI, strict=True))
+                solved_OI = regress(prior_OI, all_OI[1:], pairs, shares, factors)
                 parameters[name].copy_(solved_OI.T if is_transposed else solved_OI)
     return {name: parameter.detach() for name, parameter in parameters.items()}
 
@@ -78,12 +85,19 @@ def _inputs(
 
 
 def regress(
-    prior_OI: Tensor, own_OI: Sequence[Tensor], x_TI: Sequence[Tensor], shares: Sequence[float], factors: Filter
+    prior_OI: Tensor,
+    own_OI: Sequence[Tensor],
+    tokens: Sequence[tuple[Tensor, Tensor]],
+    shares: Sequence[float],
+    factors: Filter,
 ) -> Tensor:
-    """The formula above."""
-    grams_II = [share * x.T @ x / (x.T @ x).norm() for x, share in zip(x_TI, shares, strict=True)]
+    """The formula above; `tokens` are each candidate's, as linears read them and as their targets follow from them."""
+    scales = [share / (x.T @ x).norm() for (x, _), share in zip(tokens, shares, strict=True)]
+    grams_II = [scale * x.T @ x for (x, _), scale in zip(tokens, scales, strict=True)]
+    cross_II = [scale * t.T @ x for (x, t), scale in zip(tokens, scales, strict=True)]
     values_I, vectors_II = torch.linalg.eigh(torch.stack(grams_II).sum(0))
-    rhs_OI = torch.stack([(own - prior_OI) @ gram for own, gram in zip(own_OI, grams_II, strict=True)]).sum(0)
+    terms_OI = [w @ c - prior_OI @ g for w, c, g in zip(own_OI, cross_II, grams_II, strict=True)]
+    rhs_OI = torch.stack(terms_OI).sum(0)
     factors_I = factors(values_I)
     inverse_I = torch.where(factors_I > 0, factors_I / values_I, 0.0)
     solved_OI: Tensor = prior_OI + rhs_OI @ vectors_II * inverse_I @ vectors_II.T

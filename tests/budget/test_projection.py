@@ -66,6 +66,13 @@ def test_no_step_takes_more_than_projected_nor_much_less(tmp_path: Path, merge: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("merge", SHAPES, ids=lambda merge: merge.shape)
+def test_nor_does_a_calibration_with_a_teacher(tmp_path: Path, merge: Workload) -> None:
+    found = ratios(replace(merge, method="featcal").manifest(tmp_path / "merge"))
+    assert all(1.0 <= ratio <= 1.25 for ratio in found.values()), found
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("num_adapters", [1, 2])
 def test_nor_does_one_of_adapters(tmp_path: Path, num_adapters: int) -> None:
     from adapters import make_adapter

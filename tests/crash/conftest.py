@@ -19,6 +19,7 @@ KINDS = {
     "regmean++": {"method": "regmean++"},
     "shared shards": {"method": "regmean++", "shard_size": "80KiB"},
     "regmean": {"method": "regmean"},
+    "featcal": {"method": "featcal"},
 }
 Places = Callable[[str], list[str]]
 

@@ -50,3 +50,21 @@ def test_every_prior_with_every_statistics_and_filter(
     wanted = expected(merge, prior=PRIORS[prior], statistics=statistics, factors=factors)
     difference, name = worst_difference(result, wanted)
     assert difference <= TOLERANCE, f"{name}: {difference:.1e}"
+
+
+@pytest.mark.parametrize(
+    ("family", "statistics"), [("llama", "merged"), slow("clip", "merged block"), slow("gpt2", "merged block")]
+)
+def test_a_teacher(tmp_path: Path, family: checkpoints.Family, statistics: str) -> None:
+    keys = {"method": "regfilter", "prior": "mean", "statistics": statistics, "ridge": 0.02, "teacher": 0.6}
+    merge = make_merge(tmp_path, family, layers=2, merge=keys)
+    wanted = expected(merge, prior=dense.mean, statistics=statistics, factors=dense.ridge(0.02), teacher=0.6)
+    difference, name = worst_difference(read_result(merge.run()), wanted)
+    assert difference <= TOLERANCE, f"{name}: {difference:.1e}"
+
+
+def test_a_candidate_is_no_teacher_of_itself(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, merge={"method": "regfilter", "statistics": "own", "teacher": 0.6})
+    plan = merge.plan()
+    assert len(plan.method.streams) == 1
+    assert any(line.startswith("[merge] teacher has no effect") for line in plan.warnings)

@@ -293,8 +293,8 @@ ONE_PROBLEM = {
     ),
     "scale without task arithmetic": (
         ('output = "merged"', 'output = "merged"\nscale = 0.5'),
-        '[merge] scale: only method "task_arithmetic", "ties", "swudi", "aswudi" or "regfilter" has this key; remove it,'
-        " or change the method",
+        '[merge] scale: only method "task_arithmetic", "ties", "swudi", "aswudi", "regfilter" or "featcal" has this key;'
+        " remove it, or change the method",
     ),
     "no calibration": (
         ('[candidates.calibration]\npath = "math.jsonl"\n', ""),

@@ -84,7 +84,7 @@ def test_every_filter_is_the_dense_one(solver: Solver, factors: Callable[[Tensor
     tokens = [x_TI[:num_tokens] for x_TI in TOKENS]
     filtered, _ = solve(solver, tokens=tokens)
     for name in OUT:
-        doubles = [x_TI.double() for x_TI in tokens]
+        doubles = [(x_TI.double(), x_TI.double()) for x_TI in tokens]
         wanted = dense.regress(PRIOR[name].double(), [own[name].double() for own in OWN], doubles, SHARES, factors)
         difference = float((filtered[name] - wanted).norm() / wanted.norm())
         assert difference < 1e-5

@@ -10,7 +10,8 @@ are.
 
 Where R decides nothing it is the first candidate's weight, or that of the model which all candidates are adapters on:
 known before the others are read, and about as near to them as their mean is, so that rounding scales with the
-candidates' spread and not with the weights. Otherwise it is the method's prior.
+candidates' spread and not with the weights. Otherwise it is the method's prior. A teacher changes the right-hand side
+(`teacher`); biases follow from the solved weights (`bias_equations`).
 
 Shape suffixes: I in-features, O out-features, P rows.
 """
@@ -21,11 +22,13 @@ from torch import Tensor
 
 from regstream.device.tiles import tiles_of
 from regstream.device.workspace import ROW_PADDING, Workspace
+from regstream.linalg.bias_equations import BiasEquations
 from regstream.linalg.gram import Gram
 from regstream.linalg.iterated_tikhonov import MeanRows
 from regstream.linalg.linear_system import LinearSystem, Solver
 from regstream.linalg.packed_symmetric import PackedSymmetric, blocks_width
 from regstream.linalg.solve_report import SolveReport
+from regstream.linalg.teacher import Teacher
 
 
 class NormalEquations:
@@ -41,12 +44,15 @@ class NormalEquations:
         *,
         solver: Solver,
         divides_by_norm: bool = False,
+        teacher: Teacher | None = None,
+        biases: BiasEquations | None = None,
         workspace: Workspace,
     ) -> None:
         """`linears` names each linear of the group with its (out, in) features; all share `in`."""
         self.group = group
         self.dtype = solver.dtype
         self._solver, self._alpha, self._divides_by_norm = solver, solver.alpha, divides_by_norm
+        self._teacher, self._biases = teacher, biases
         self._workspace, self._tiles = workspace, tiles_of(workspace.device)
         (self._width,) = {in_features for _, in_features in linears.values()}
         shapes = {"square": (self._width, self._width + ROW_PADDING)}
@@ -69,15 +75,22 @@ class NormalEquations:
     def begin_candidate(self, num_tokens: int) -> None:
         """Start with the next candidate, of whom so many tokens will be observed."""
         self._gram.reset(num_tokens)
+        for sums in (self._teacher, self._biases):
+            if sums is not None:
+                sums.reset()
 
     def add_tokens(self, *inputs_TI: Tensor) -> None:
-        """Add tokens (T, I)."""
-        (x_TI,) = inputs_TI
+        """Add tokens (T, I); with a teacher, the same tokens as the teacher has them too."""
+        x_TI, *teacher_TI = inputs_TI
         self._gram.add(x_TI)
+        if self._teacher is not None:
+            self._teacher.add(x_TI, *teacher_TI)
+        if self._biases is not None:
+            self._biases.add_tokens(x_TI, *teacher_TI)
 
     def is_finite(self) -> bool:
         """Whether no token of the current candidate held a NaN or an infinity, and no square overflowed."""
-        return self._gram.is_finite()
+        return self._gram.is_finite() and (self._teacher is None or self._teacher.is_finite())
 
     def add_candidate(
         self, own: Mapping[str, Tensor], reference: Mapping[str, Tensor] | None, *, weight: float
@@ -96,12 +109,18 @@ class NormalEquations:
             for rows in panels(rhs_OI.shape[0], self._tiles.panel_rows):
                 delta_PI = self._workspace.matrix(rows.stop - rows.start, self._width, self.dtype)
                 delta_PI.copy_(own[name][rows]).sub_(reference[name][rows])
+                if self._biases is not None:
+                    self._biases.add_rows(name, rows, own[name][rows], delta_PI, scale)
                 self._gram.multiply(delta_PI, rhs_OI[rows], self._alpha * scale)
                 if self._alpha != 1:
                     rhs_OI[rows].add_(delta_PI.mul_(diagonal_I), alpha=(1 - self._alpha) * scale)
+                if self._teacher is not None:
+                    self._teacher.multiply(delta_PI.copy_(own[name][rows]), rhs_OI[rows], scale)
+        if self._biases is not None:
+            self._biases.add_candidate(own, reference, scale=scale, num_tokens=self._gram.num_tokens)
 
     def solve(self, mean: MeanRows) -> tuple[Mapping[str, Tensor], SolveReport]:
-        """Solve for D, (O, I) in the sums' dtype for each linear, in this object's own buffers.
+        """Solve for D, (O, I) in the sums' dtype for each linear, in this object's own buffers, and for biases, (O,).
 
         The Gram matrix of the last candidate is overwritten. `mean` has the difference from R that a direction keeps
         which no token visits; it is asked only where there may be one.
@@ -116,7 +135,9 @@ class NormalEquations:
             num_tokens=self._num_tokens,
             mean=mean,
         )
-        return self._rhs_OI, self._solver.solve(system)
+        report = self._solver.solve(system)
+        biases = {} if self._biases is None else self._biases.solve(self._rhs_OI)
+        return {**self._rhs_OI, **biases}, report
 
 
 def panels(num_rows: int, at_a_time: int) -> Iterator[slice]:

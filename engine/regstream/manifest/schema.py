@@ -61,8 +61,8 @@ class Merge(Table):
     """What is merged, how, and where the result goes. The method adds its `options` to the keys of this table."""
 
     method: Annotated[str, AfterValidator(registered), Field(examples=list(METHODS))]
-    """how to merge; regmean and regmean++ need calibration sets; auto first finds the settings of regmean++,
-    as `regstream tune` does"""
+    """how to merge; regmean, regmean++, regfilter and featcal need calibration sets; auto first finds the settings of
+    regmean++, as `regstream tune` does"""
     base: Model
     """a folder or a hub id; the checkpoint that the candidates were fine-tuned from"""
     output: Place

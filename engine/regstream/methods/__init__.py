@@ -1,9 +1,9 @@
 """One file a method: its options, what it does with each parameter, its statistics and its solve, its memory.
 
 method.py: what every method is asked; tensor_source.py: what a method without statistics reads; task_vectors.py:
-differences of a linear's weight from the base; scale.py: an option that several methods have; interference.py: what
-swudi.py and aswudi.py share; regression.py: what methods share that solve regressions; search_space.py: which values of
-options are tried. METHODS below registers methods, by the name they have in a manifest.
+differences of a linear's weight from the base; scale.py, ridge.py and teacher.py: options that several methods have;
+interference.py: what swudi.py and aswudi.py share; regression.py: what methods share that solve regressions;
+search_space.py: which values of options are tried. METHODS below registers methods, by their name in a manifest.
 """
 
 from typing import Final
@@ -11,6 +11,7 @@ from typing import Final
 from regstream.methods.ace import Ace
 from regstream.methods.aswudi import Aswudi
 from regstream.methods.average import Average
+from regstream.methods.featcal import FeatCal
 from regstream.methods.method import Method, MethodOptions
 from regstream.methods.regfilter import RegFilter
 from regstream.methods.regmean import RegMean
@@ -21,7 +22,7 @@ from regstream.methods.ties import Ties
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
-    for method in (Average, TaskArithmetic, Ties, Ace, Swudi, Aswudi, RegMean, RegMeanPlusPlus, RegFilter)
+    for method in (Average, TaskArithmetic, Ties, Ace, Swudi, Aswudi, RegMean, RegMeanPlusPlus, RegFilter, FeatCal)
 }
 #: Where a manifest names this method, a run finds the settings of `AUTO_METHOD` itself.
 AUTO: Final = "auto"

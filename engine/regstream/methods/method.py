@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from regstream.linalg.solve_report import SolveReport
 
 #: What becomes of a parameter. `candidate` takes one candidate's tensor; `combine` is the method's own formula for
-#: parameters that it does not regress.
-MergeRule = Literal["regress", "average", "base", "candidate", "combine"]
+#: parameters that it does not regress. `calibrate` is for biases of regressed linears and parameters of norms, which
+#: are solved for as the weights of linears are; of another parameter it means `combine`.
+MergeRule = Literal["regress", "calibrate", "average", "base", "candidate", "combine"]
 #: The blocks that hidden states passed on their way to a block: the merged ones, or each candidate's own.
 Prefix = Literal["merged", "own"]
 
@@ -37,11 +38,18 @@ class Stream(Enum):
     #: Hidden states that passed the merged blocks, through the merged block as far as it is solved: input groups are
     #: solved one after another, in the order in which they run; what is not regressed is merged before.
     MERGED_BLOCK = "merged block"
+    #: Hidden states that passed the merged blocks, through the block as `combine` has it, before anything is solved.
+    COMBINED_BLOCK = "combined block"
 
     @property
     def prefix(self) -> Prefix:
         """Which hidden states the pass starts from."""
         return "own" if self is Stream.OWN else "merged"
+
+    @property
+    def runs_candidate(self) -> bool:
+        """Whether the block that it passes is the candidate's own."""
+        return self in (Stream.OWN, Stream.MERGED)
 
 
 class MethodOptions(BaseModel):
@@ -64,11 +72,21 @@ class LinearGroup:
     in_features: int
     out_features: Mapping[str, int]
     transposed: bool = False  # weights are stored as (in, out)
+    biases: tuple[str, ...] = ()  # the linears whose biases are solved for too
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
         """(out, in) by linear."""
         return {linear: (out_features, self.in_features) for linear, out_features in self.out_features.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormGroup:
+    """A norm of a block whose weight, and bias if it has one, are calibrated."""
+
+    name: str
+    channels: int
+    has_bias: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +100,10 @@ class TokenCounts:
 
 
 class GroupStatistics(Protocol):
-    """The sums over candidates that solve one input group. The engine makes one for each pass over a block."""
+    """The sums over candidates that solve one input group or norm. The engine makes one for each pass over a block.
+
+    Parameters go by the name of their linear where they are its weight, and else by their name in the block.
+    """
 
     @property
     def dtype(self) -> "torch.dtype":
@@ -96,7 +117,10 @@ class GroupStatistics(Protocol):
         """Begin the next candidate, for which `num_tokens` tokens follow."""
 
     def add_tokens(self, *inputs_TI: "Tensor") -> None:
-        """Add one batch of inputs (T, I) of the group's linears, one tensor for each of the method's streams."""
+        """Add one batch of inputs (T, I) of the group's linears, one tensor for each of the method's streams.
+
+        Of a norm, of the first stream alone: its inputs as it normalises them, before its weight and its bias.
+        """
 
     def is_finite(self) -> bool:
         """Whether no token of the current candidate held a NaN or an infinity."""
@@ -104,13 +128,15 @@ class GroupStatistics(Protocol):
     def add_candidate(
         self, own: Mapping[str, "Tensor"], reference: Mapping[str, "Tensor"] | None, *, weight: float
     ) -> None:
-        """Add the current candidate to the sums, with its weights (O, I) by linear and those of the reference R.
+        """Add the current candidate to the sums, with its parameters, weights as (O, I), and those of the reference R.
 
         Without a reference the candidate is the reference itself.
         """
 
-    def solve(self, mean: "MeanRows") -> tuple[Mapping[str, "Tensor"], "SolveReport"]:
-        """Solve for the difference from the reference, (O, I) by linear, in buffers that the caller may overwrite.
+    def solve(self, mean: "MeanRows") -> tuple[Mapping[str, "Tensor"], "SolveReport | None"]:
+        """Solve for the differences from the reference, in buffers that the caller may overwrite.
+
+        There is no report of a solve that cannot be ill-posed.
 
         Raises:
             SolveError: there is no trustworthy solution.
@@ -167,7 +193,11 @@ class Method(ABC):
 
     def runs_candidates(self) -> bool:
         """Whether calibration sets run through candidates' own blocks."""
-        return any(stream is not Stream.MERGED_BLOCK for stream in self.streams)
+        return any(stream.runs_candidate for stream in self.streams)
+
+    def runs_own_blocks_only(self) -> bool:
+        """Whether calibration sets run through no other block than candidates' own."""
+        return all(stream.runs_candidate for stream in self.streams)
 
     def rule(self, *, is_linear: bool) -> MergeRule:
         """What becomes of a parameter without a rule in the manifest; `is_linear`: a linear's weight in a block."""
@@ -188,9 +218,18 @@ class Method(ABC):
         """Empty statistics of one input group, in buffers of the workspace."""
         raise NotImplementedError(f"{self.name} regresses nothing")
 
+    def norm_statistics(self, norm: NormGroup, workspace: "Workspace") -> GroupStatistics:
+        """Empty statistics of one norm."""
+        raise NotImplementedError(f"{self.name} calibrates nothing")
+
     def memory_terms(self, groups: Sequence[LinearGroup], tokens: TokenCounts) -> Mapping[str, int]:
         """Bytes that the statistics of these groups hold together, by what holds them."""
         del groups, tokens
+        return {}
+
+    def norm_terms(self, norms: Sequence[NormGroup], values: int, itemsize: int) -> Mapping[str, int]:
+        """Bytes that it takes to observe these norms, on batches of so many values of so many bytes at most."""
+        del norms, values, itemsize
         return {}
 
     def solve_bytes(self, group: LinearGroup, device: "torch.device") -> int:

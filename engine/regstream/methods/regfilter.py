@@ -8,13 +8,12 @@ other: with A = Σ wᵢGᵢ/‖Gᵢ‖_F = V diag(λ) Vᵀ,
 
 RegMean++ at α = 1 is the prior "average" with a full filter, and Gram matrices per token. SWUDI and ASWUDI (arXiv
 2606.07289) have the same form, with Gram matrices of the candidates' differences in place of those of activations. The
-ridge to an anchor is FeatCal's (arXiv 2605.13030). tools/decisions/regfilter.md has the derivation.
+ridge to an anchor is FeatCal's (arXiv 2605.13030), and so is the teacher, which turns each candidate's targets towards
+what its own hidden states give. tools/decisions/regfilter.md has the derivation.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
-
-from pydantic import Field
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from regstream.methods.aswudi import Aswudi, AswudiOptions
 from regstream.methods.average import Average
@@ -22,10 +21,12 @@ from regstream.methods.base import Base
 from regstream.methods.method import Method, MethodOptions, Stream
 from regstream.methods.regmean import Alpha
 from regstream.methods.regression import Regression
+from regstream.methods.ridge import Ridge
 from regstream.methods.scale import Scale
 from regstream.methods.search_space import Settings
 from regstream.methods.swudi import Time
 from regstream.methods.task_arithmetic import TaskArithmetic, TaskArithmeticOptions
+from regstream.methods.teacher import Teacher
 from regstream.methods.ties import Ties, TiesOptions
 
 if TYPE_CHECKING:
@@ -50,10 +51,10 @@ class RegFilterOptions(MethodOptions):
     """how directions give way to the prior, with regfilter: smoothly, by a ridge, an off-diagonal scale or an
     exponential; with regfilter and aswudi: wholly or not at all, by the participation ratio of singular values, or by
     the optimal threshold for a matrix in noise, which is advised for language models with all weights fine-tuned"""
-    ridge: Annotated[float, Field(gt=0)] = 0.05
-    """a number above 0; the eigenvalue at which a direction is halfway to the prior, where the filter is ridge"""
+    ridge: Ridge = 0.05
     alpha: Alpha = 0.95
     time: Time = 20.0
+    teacher: Teacher = 0.0
 
 
 class RegFilter(Regression):
@@ -74,8 +75,13 @@ class RegFilter(Regression):
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """As the manifest says."""
-        return (_STREAMS[self.options.statistics],)
+        """As the manifest says; the teacher is a stream of its own where it is not the student."""
+        return (_STREAMS[self.options.statistics], *([Stream.OWN] if self.teacher else []))
+
+    @property
+    def teacher(self) -> float:
+        """As the manifest says; none where the student passes the candidate's own blocks: it is the teacher."""
+        return 0.0 if self.options.statistics == "own" else self.options.teacher
 
     @property
     def prior(self) -> Method:

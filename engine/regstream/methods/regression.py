@@ -14,10 +14,23 @@ if TYPE_CHECKING:
 
 
 class Regression(Method):
-    """Weights of linears in blocks are regressed; all else in a block is the mean."""
+    """Weights of linears in blocks are regressed; all else in a block is the mean.
+
+    With a teacher the last of the streams is the candidate's own forward pass, and the one before it the student's.
+    """
 
     #: Whether a candidate's Gram matrix is divided by its norm, and not by its number of tokens.
     divides_by_norm: ClassVar[bool] = False
+
+    @property
+    def bias_ridge(self) -> float:
+        """What holds biases to the reference's, where they are solved for."""
+        return 0.0
+
+    @property
+    def teacher(self) -> float:
+        """The part of a linear's target that follows from the candidate's own hidden states."""
+        return 0.0
 
     @abstractmethod
     def solver(self) -> "Solver":
@@ -29,21 +42,36 @@ class Regression(Method):
 
     def statistics(self, group: LinearGroup, workspace: "Workspace") -> GroupStatistics:
         """Σ Ĝ/c and Σ (W − R)Ĝ/c."""
+        from regstream.linalg.bias_equations import BiasEquations
         from regstream.linalg.normal_equations import NormalEquations
+        from regstream.linalg.teacher import Teacher
 
+        dtype, width = self.sums_dtype(), group.in_features
+        biased = {linear: group.out_features[linear] for linear in group.biases}
+        teacher = biases = None
+        if self.teacher:
+            teacher = Teacher(self.teacher, width, dtype, group=group.name, workspace=workspace)
+        if biased:
+            ridge, device = self.bias_ridge, workspace.device
+            biases = BiasEquations(biased, width, dtype, ridge=ridge, teacher=self.teacher, device=device)
         return NormalEquations(
             group.name,
             group.shapes,
             solver=self.solver(),
             divides_by_norm=self.divides_by_norm,
+            teacher=teacher,
+            biases=biases,
             workspace=workspace,
         )
 
     def memory_terms(self, groups: Sequence[LinearGroup], tokens: TokenCounts) -> Mapping[str, int]:
-        """One square and the right-hand sides of each group, and scratch for the largest."""
+        """A square and the right-hand sides of each group, and scratch for the largest; with a teacher one more."""
         from regstream.linalg.regression_memory import regression_bytes
+        from regstream.linalg.teacher import teacher_bytes
 
-        return regression_bytes(
+        widths = [group.in_features for group in groups]
+        taught = teacher_bytes(widths, self.sums_dtype(), tokens.largest_batch) if self.teacher else {}
+        return taught | regression_bytes(
             [group.shapes for group in groups],
             sums=self.sums_dtype(),
             tokens=tokens.candidates,
@@ -63,8 +91,11 @@ class Regression(Method):
     def flops(self, group: LinearGroup, tokens: TokenCounts) -> Mapping[str, float]:
         """Of Gram matrices, right-hand sides and the solve."""
         from regstream.linalg.regression_flops import regression_flops
+        from regstream.linalg.teacher import teacher_flops
 
         out_features = sum(group.out_features.values())
         has_reference = self.prior is None
         formed = regression_flops(group.in_features, out_features, tokens.candidates, first_is_reference=has_reference)
+        taught = teacher_flops(group.in_features, out_features, tokens.candidates) if self.teacher else {}
+        formed = {kind: flops + taught.get(kind, 0.0) for kind, flops in formed.items()}
         return {**formed, "solves": self.solver().flops(group.in_features, out_features)}

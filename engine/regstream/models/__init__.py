@@ -11,7 +11,8 @@ empty_model.py: builds a model without weights
 block_wrappers.py: modules that replace blocks during a forward pass
 known_masks.py: masks prepared without waiting for a device
 chunked_activation.py: activation functions applied in place, chunk by chunk
-linear_inputs.py: hooks on the inputs of a block's linears
+linear_inputs.py: hooks on the inputs of a block's linears and norms
+normalised.py: what a norm makes of its input before weight and bias
 batch.py: rows padded to one length, and their valid tokens
 body_arguments.py: what blocks depend on beside hidden states, recorded and stored
 described_model.py: a model without weights, by its description

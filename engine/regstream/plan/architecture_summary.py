@@ -53,7 +53,7 @@ class ArchitectureSummary:
 
     def warnings(self) -> Iterator[str]:
         """A line for each reason for which matrices of blocks are not regressed."""
-        becomes = {"average": "averaged", "base": "the base's"}
+        becomes = {"average": "averaged", "base": "the base's", "combine": "combined by the method's formula"}
         for left_out in self.not_regressed:
             instead = becomes.get(left_out.rule, left_out.rule)
             yield f"not regressed, so {instead}: {left_out.names}: {left_out.reason}"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 from regstream.errors import ManifestError
@@ -64,8 +65,8 @@ def make_steps(
 
 
 def _last_regression(steps: Sequence[Sequence[PlannedParameter]]) -> int:
-    """The index of the last step that regresses something; -1 without one."""
-    regressing = [i for i, parameters in enumerate(steps) if any(p.rule == "regress" for p in parameters)]
+    """The index of the last step that solves for something; -1 without one."""
+    regressing = [i for i, parameters in enumerate(steps) if any(p.group is not None for p in parameters)]
     return regressing[-1] if regressing else -1
 
 
@@ -107,7 +108,12 @@ def _parameter(
 
 def _planned(rules: MergeRules, parameter: Parameter) -> PlannedParameter:
     group = rules.group_of(parameter)
-    return _with_rule(parameter, rules.rule_of(parameter.name, is_linear=group is not None), group)
+    chosen = rules.rule_of(parameter.name, is_linear=group is not None)
+    if chosen.rule != "calibrate":
+        return _with_rule(parameter, chosen, group)
+    calibrated_with = rules.calibrated_with(parameter)
+    found = _with_rule(parameter, ChosenRule("combine") if calibrated_with is None else chosen)
+    return replace(found, group=calibrated_with)
 
 
 def _with_rule(parameter: Parameter, chosen: ChosenRule, group: InputGroup | None = None) -> PlannedParameter:
@@ -126,8 +132,11 @@ def _with_rule(parameter: Parameter, chosen: ChosenRule, group: InputGroup | Non
 def _in_group_order(
     parameters: list[PlannedParameter], architecture: Architecture, block: int | None
 ) -> list[PlannedParameter]:
-    """Groups one after another, the rest behind them: the order in which a block's step comes to them."""
-    groups = [] if block is None else [group.name for group in architecture.groups[block]]
+    """Groups one after another, then norms, then the rest: the order in which a block's step comes to them."""
+    groups: list[str] = []
+    if block is not None:
+        groups = [group.name for group in architecture.groups[block]]
+        groups += [norm.name for norm in architecture.norms_of(block)]
     return sorted(parameters, key=lambda p: len(groups) if p.group is None else groups.index(p.group))
 
 

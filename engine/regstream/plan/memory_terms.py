@@ -110,7 +110,7 @@ def group_input_bytes(merge: OpenedMerge, step: Step) -> int:
     """What a block whose groups are solved in turn stores of their inputs, of all calibration sets, in bytes."""
     if not merge.stores_group_inputs:
         return 0
-    values = sum(step.linear_group(group).in_features for group in list(step.regressed)[1:])
+    values = sum(group.in_features for group in step.linear_groups(list(step.regressed)[1:]))
     return values * sum(batch.num_tokens for batch in merge.batches) * merge.compute_dtype.itemsize
 
 
@@ -151,26 +151,35 @@ def _sums(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, in
     borrowed = _count(step.borrowed) * merge.compute_dtype.itemsize * len(merge.method.prefixes())
     if not groups:
         return {"weights": block, **_if_any("borrowed", borrowed)} if step.writes_hidden_states else {}
-    linears, tokens = _count(step.linears_of(groups)), token_counts(merge)
-    means = _count(parameter for parameter in step.not_regressed if parameter.is_mean)
-    in_turn = merge.method.solves_groups_in_turn()
+    solved, linear_groups, tokens = _count(step.parameters_of(groups)), step.linear_groups(groups), token_counts(merge)
+    means = _count(parameter for parameter in step.not_regressed if parameter.rule == "average")
     terms = {
-        **_candidate(merge, block, linears),
+        **_candidate(merge, block, solved),
         **_if_any("borrowed", borrowed),
-        **({"merged block": block} if in_turn else {"means": means * torch.float32.itemsize}),
-        **merge.method.memory_terms([step.linear_group(group) for group in groups], tokens),
+        **({} if merge.method.runs_own_blocks_only() else {"merged block": block}),
+        **({} if merge.method.solves_groups_in_turn() else {"means": means * torch.float32.itemsize}),
+        **merge.method.memory_terms(linear_groups, tokens),
+        **_norm_terms(merge, step, groups),
     }
     if (num_others := len(merge.method.streams) - 1) > 0:
-        inputs = sum(step.linear_group(group).in_features for group in groups) * tokens.largest_batch
+        inputs = sum(group.in_features for group in linear_groups) * tokens.largest_batch
         terms["inputs of other streams"] = num_others * inputs * merge.compute_dtype.itemsize
     return terms
+
+
+def _norm_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mapping[str, int]:
+    """What it takes to observe norms: of heads, as many values a token as the widest linear before them writes."""
+    positions = max(math.prod(batch.shape) for batch in merge.batches)
+    norms, hidden_size = step.norm_groups(groups), merge.model.hidden_size
+    widths = [hidden_size if norm.channels == hidden_size else merge.model.max_features for norm in norms]
+    return merge.method.norm_terms(norms, positions * max(widths, default=0), merge.compute_dtype.itemsize)
 
 
 def _combined(merge: OpenedMerge, step: Step) -> dict[str, int]:
     """What the method's own formula holds of one tensor."""
     count = len(merge.candidates)
-    combined = [(merge.method, p) for p in step.parameters if p.rule == "combine"]
-    combined += [(merge.method.prior, p) for p in step.parameters if p.rule == "regress" and merge.method.prior]
+    combined = [(merge.method, p) for p in step.parameters if merge.combines(p)]
+    combined += [(merge.method.prior, p) for p in step.parameters if p.group is not None and merge.method.prior]
     shapes = [(method, p.out_in if p.is_linear else p.shape, p.is_linear) for method, p in combined]
     most = max(
         (m.combine_bytes(shape, count, is_linear=linear, device=merge.device) for m, shape, linear in shapes), default=0
@@ -178,16 +187,14 @@ def _combined(merge: OpenedMerge, step: Step) -> dict[str, int]:
     return _if_any("combined tensors", most)
 
 
-def _candidate(merge: OpenedMerge, block: int, linears: int) -> dict[str, int]:
+def _candidate(merge: OpenedMerge, block: int, solved: int) -> dict[str, int]:
     """A candidate's weights and the reference, of a block of so many bytes, so many of its values of these groups."""
     itemsize, prior = merge.compute_dtype.itemsize, merge.method.prior
-    own = (
-        {"candidate's block": block} if merge.method.runs_candidates() else {"candidate's linears": linears * itemsize}
-    )
+    own = {"candidate's block": block} if merge.method.runs_candidates() else {"candidate's linears": solved * itemsize}
     shared = {"reference": block} if merge.shared is not None else {}
     if prior is None:
-        return {**own, **(shared or {"reference": linears * itemsize})}
-    return {**own, **shared, "prior": linears * torch.float32.itemsize}
+        return {**own, **(shared or {"reference": solved * itemsize})}
+    return {**own, **shared, "prior": solved * torch.float32.itemsize}
 
 
 def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, int]:
@@ -197,7 +204,7 @@ def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[
     if step.kind == "stem":
         return {"batch": merge.forward_memory.stem_bytes}
     batch = merge.forward_memory.block_bytes(step.shapes) + _inputs_read(merge, step)
-    solve = max((merge.method.solve_bytes(step.linear_group(group), merge.device) for group in groups), default=0)
+    solve = max((merge.method.solve_bytes(g, merge.device) for g in step.linear_groups(groups)), default=0)
     return {"batch": batch} if batch >= solve else {"solve": solve}
 
 
@@ -205,7 +212,7 @@ def _inputs_read(merge: OpenedMerge, step: Step) -> int:
     """Inputs of two groups that a pass begins from, without padding and with it, and those of one that it stores."""
     if not merge.stores_group_inputs:
         return 0
-    widths = sorted(step.linear_group(group).in_features for group in step.regressed)[-2:]
+    widths = sorted(group.in_features for group in step.linear_groups(step.regressed))[-2:]
     positions = max(math.prod(batch.shape) for batch in merge.batches)
     return (2 * sum(widths) + widths[-1]) * positions * merge.compute_dtype.itemsize if widths else 0
 

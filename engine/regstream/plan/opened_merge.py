@@ -18,7 +18,7 @@ from regstream.data.loading import CalibrationSet
 from regstream.hub.fetch import is_cached
 from regstream.hub.prefetcher import ShardPrefetcher
 from regstream.manifest.schema import Candidate, Manifest
-from regstream.methods.method import Method, Prefix
+from regstream.methods.method import Method, Prefix, Stream
 from regstream.models.batch import Batch
 from regstream.models.layered_model import LayeredModel
 from regstream.plan.forward_memory import ForwardMemory
@@ -155,6 +155,10 @@ class OpenedMerge:
             num_passes = 1  # together, since each reads the linears of its own groups alone
         of_base = [tensor.name for tensor in step.parameters if self._reads_base(tensor)]
         is_cached = bool(step.regressed) or not is_loaded
+        if step.regressed and Stream.COMBINED_BLOCK in self.method.streams:
+            for checkpoint in (self.base, *(candidate.checkpoint for candidate in self.candidates)):
+                for reader, stored in checkpoint.readers_of(names):
+                    yield [reader.tensors[name] for name in stored]
         for number in range(num_passes):
             cached: set[tuple[TensorReader, str]] = set()
             reads = [
@@ -162,7 +166,7 @@ class OpenedMerge:
                 for index, c in enumerate(self.candidates)
             ]
             if self.method.prior is not None:
-                regressed = [parameter.name for parameter in step.parameters if parameter.rule == "regress"]
+                regressed = [parameter.name for parameter in step.parameters if parameter.group is not None]
                 reads += [(c.checkpoint, regressed) for c in self.candidates]
             if self.shared is not None and step.regressed:
                 reads.insert(0, (self.shared, names))
@@ -174,9 +178,14 @@ class OpenedMerge:
                         cached.update((reader, name) for name in stored)
 
     def _reads_base(self, parameter: PlannedParameter) -> bool:
-        combined = self.method.prior if parameter.rule == "regress" else self.method
-        is_combined = parameter.rule in ("regress", "combine") and combined is not None and combined.reads_base
-        return parameter.rule == "base" or is_combined
+        combined = [] if parameter.group is None else [self.method.prior]
+        combined += [self.method] if self.combines(parameter) else []
+        return parameter.rule == "base" or any(method is not None and method.reads_base for method in combined)
+
+    def combines(self, parameter: PlannedParameter) -> bool:
+        """Whether the method's own formula gives a parameter, of the result or of the block as it combines it."""
+        is_student = parameter.group is not None and Stream.COMBINED_BLOCK in self.method.streams
+        return parameter.rule == "combine" or is_student
 
     @cached_property
     def parts(self) -> tuple[ShardPart, ...]:

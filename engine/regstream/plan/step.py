@@ -1,10 +1,10 @@
 """One step of a merge: what is committed as one, what it writes, and what becomes of each parameter."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from regstream.methods.method import LinearGroup, MergeRule
+from regstream.methods.method import LinearGroup, MergeRule, NormGroup
 from regstream.models.parameter import Parameter
 
 Kind = Literal["stem", "block", "head"]
@@ -12,7 +12,11 @@ Kind = Literal["stem", "block", "head"]
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedParameter(Parameter):
-    """A parameter of the result, and what becomes of it. `group` and `linear` are set where it is regressed."""
+    """A parameter of the result, and what becomes of it.
+
+    `group` is set where it is solved for: the input group of its linear, or its norm. `linear` is set where it is a
+    weight that is regressed.
+    """
 
     rule: MergeRule
     candidate: int | None = None  # with the rule "candidate": the index of the one whose tensor it is
@@ -28,13 +32,13 @@ class PlannedParameter(Parameter):
         return (columns, rows) if self.transposed else (rows, columns)
 
     @property
-    def is_mean(self) -> bool:
-        """Whether its value follows from the candidates' mean."""
-        return self.rule in ("average", "combine")
+    def key(self) -> str:
+        """What statistics call it."""
+        return self.linear or self.block_name
 
     def is_taken_from(self, candidate: int) -> bool:
         """Whether its value follows from the tensor of the candidate of an index."""
-        return self.rule == "regress" or self.is_mean or self.candidate == candidate
+        return self.rule not in ("base", "candidate") or self.candidate == candidate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,31 +70,45 @@ class Step:
 
     @property
     def regressed(self) -> dict[str, tuple[PlannedParameter, ...]]:
-        """What is regressed, by input group."""
+        """What is solved for, by input group or norm."""
         groups: dict[str, list[PlannedParameter]] = {}
         for parameter in self.parameters:
             if parameter.group is not None:
                 groups.setdefault(parameter.group, []).append(parameter)
         return {group: tuple(parameters) for group, parameters in groups.items()}
 
-    def linears_of(self, groups: Sequence[str]) -> tuple[PlannedParameter, ...]:
-        """What is regressed of some input groups."""
+    def parameters_of(self, groups: Sequence[str]) -> tuple[PlannedParameter, ...]:
+        """What is solved for of some input groups and norms."""
         return tuple(parameter for group in groups for parameter in self.regressed[group])
 
-    def linear_group(self, name: str) -> LinearGroup:
-        """The linears of an input group that are regressed."""
-        linears = self.regressed[name]
-        return LinearGroup(
-            name=name,
-            in_features=linears[0].out_in[1],
-            out_features={str(parameter.linear): parameter.out_in[0] for parameter in linears},
-            transposed=linears[0].transposed,
-        )
+    def linear_groups(self, names: Iterable[str]) -> list[LinearGroup]:
+        """Those of some groups that are input groups, with the linears that are regressed."""
+        linears = {name: [p for p in self.regressed[name] if p.linear is not None] for name in names}
+        return [
+            LinearGroup(
+                name=name,
+                in_features=found[0].out_in[1],
+                out_features={str(parameter.linear): parameter.out_in[0] for parameter in found},
+                transposed=found[0].transposed,
+                biases=tuple(p.key.removesuffix(".bias") for p in self.regressed[name] if p.linear is None),
+            )
+            for name, found in linears.items()
+            if found
+        ]
+
+    def norm_groups(self, names: Iterable[str]) -> list[NormGroup]:
+        """Those of some groups that are norms."""
+        found = {name: self.regressed[name] for name in names}
+        return [
+            NormGroup(name=name, channels=parameters[0].shape[0], has_bias=len(parameters) > 1)
+            for name, parameters in found.items()
+            if all(parameter.linear is None for parameter in parameters)
+        ]
 
     @property
     def num_regressed(self) -> int:
-        """How many of its parameters are regressed."""
-        return len(self.parameters) - len(self.not_regressed)
+        """How many weights of linears are regressed."""
+        return sum(parameter.linear is not None for parameter in self.parameters)
 
     @property
     def not_regressed(self) -> tuple[PlannedParameter, ...]:

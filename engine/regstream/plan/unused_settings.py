@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from regstream.manifest.rules import match_rule
 from regstream.manifest.schema import Calibration, Candidate, Manifest
 from regstream.manifest.shares import NEGLIGIBLE
-from regstream.methods import METHODS
+from regstream.methods import METHODS, make_method
+from regstream.methods.method import Stream
 from regstream.models.architecture.architecture import Architecture
 from regstream.plan.step import Step
 
@@ -42,6 +43,12 @@ class _Context:
         return self.reads_scales and all(candidate.scale is not None for candidate in self.manifest.candidates)
 
     @property
+    def has_own_statistics(self) -> bool:
+        """Whether statistics are those of the candidates' own forward passes."""
+        options = self.manifest.merge.options
+        return make_method(self.manifest.merge.method, options).streams == (Stream.OWN,)
+
+    @property
     def method(self) -> str:
         return f'method "{self.manifest.merge.method}"'
 
@@ -66,6 +73,7 @@ _MERGE: dict[str, _Reason] = {
 #: The same for the method's options.
 _OPTIONS: dict[str, _Reason] = {
     "scale": lambda c: "every candidate has its own" if c.all_have_scales else None,
+    "teacher": lambda c: "the candidate is the teacher of itself" if c.has_own_statistics else None,
 }
 _OTHERS: dict[str, _Reason] = {
     "embeddings": lambda c: "the model has none outside its blocks" if c.lacks("embeddings") else None,
@@ -156,7 +164,7 @@ def _unused_rules(
 ) -> Iterator[str]:
     blocks = {name: architecture.block_of(name) for name in names}
     num_blocks = 1 + max((block for block in blocks.values() if block is not None), default=0)
-    regressed = {tensor.name for step in steps for tensor in step.parameters if tensor.rule == "regress"}
+    regressed = {tensor.name for step in steps for tensor in step.parameters if tensor.group is not None}
     matched = {name: match_rule(manifest.rules, name, block, num_blocks) for name, block in blocks.items()}
     for index, rule in enumerate(manifest.rules):
         own = [name for name, first in matched.items() if first is rule]

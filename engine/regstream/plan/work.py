@@ -35,8 +35,8 @@ def step_work(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]]) -
                 continue  # each part of the block runs once, as what leaves it is counted below
             is_whole = stream is Stream.OWN and step.writes_hidden_states and groups == passes[0]
             work += _forward(merge, step, "candidates' forward", None if is_whole else groups[-1])
-        for group in groups:
-            work += Counter(merge.method.flops(step.linear_group(group), token_counts(merge)))
+        for group in step.linear_groups(groups):
+            work += Counter(merge.method.flops(group, token_counts(merge)))
     if step.writes_hidden_states and "merged" in prefixes:
         work += _forward(merge, step, "merged forward")
     if step.writes_hidden_states and "own" in prefixes and not passes:

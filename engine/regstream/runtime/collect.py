@@ -1,9 +1,8 @@
 """The statistics of one candidate: its calibration set runs through the block, observed at the inputs of linears."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from torch import Tensor
 
@@ -53,7 +52,7 @@ def _open_stream(
     current: BlockPass, candidate: PlannedCandidate, stream: Stream, weights: Mapping[str, Tensor]
 ) -> Iterator[_StreamState]:
     step, context = current.step, current.context
-    used = current.merged if stream is Stream.MERGED_BLOCK else weights
+    used = weights if stream.runs_candidate else current.merged
     used = {**used, **context.borrow(step, stream.prefix, candidate)}
     state = _StreamState(stream.prefix, used, context.read_hidden(stream.prefix, candidate, step.depth))
     if stream is Stream.OWN and step.writes_hidden_states and current.is_first:
@@ -71,11 +70,15 @@ def _open_stream(
 def _run_batch(
     current: BlockPass, candidate: PlannedCandidate, streams: Sequence[_StreamState], number: int, batch: Batch
 ) -> None:
-    """One batch through every stream; a group's statistics get the inputs of all streams at once, in their order."""
+    """One batch through every stream; a group's statistics get the inputs of all streams at once, in their order.
+
+    Norms are observed in the first stream.
+    """
     context, statistics, depth = current.context, current.statistics, current.step.depth
     model, profiler = context.model, context.profiler
     groups = [group for group in model.architecture.groups[depth] if group.name in statistics]
-    inputs: dict[str, list[Tensor]] = {group.name: [] for group in groups}
+    norms = {norm.name: norm for norm in model.architecture.norms_of(depth) if norm.name in statistics}
+    inputs: dict[str, list[Tensor]] = {name: [] for name in statistics}
 
     def keep(group: str, x_BLI: Tensor) -> None:
         inputs[group].append(batch.pack(x_BLI).clone())  # the block may overwrite it
@@ -87,10 +90,13 @@ def _run_batch(
     for index, stream in enumerate(streams):
         tokens_TD, arguments = next(stream.hidden), context.read_arguments(stream.prefix, candidate, number)
         known = {group: batch.unpack(next(tokens)) for group, tokens in stream.stored.items()}
-        take: Callable[[str, Tensor], None] = add if index == len(streams) - 1 else keep
+        observed_norms = list(norms.values()) if index == 0 else []
+        is_last = index == len(streams) - 1
 
-        def on_input(group: str, x_BLI: Tensor, take: Any = take, kept: ScratchWriter | None = stream.kept) -> None:
-            take(group, x_BLI)
+        def on_input(
+            group: str, x_BLI: Tensor, is_last: bool = is_last, kept: ScratchWriter | None = stream.kept
+        ) -> None:
+            (add if is_last or group in norms else keep)(group, x_BLI)
             if kept is not None:
                 kept.append(batch.pack(x_BLI))
 
@@ -98,7 +104,7 @@ def _run_batch(
         with (
             model.bind_parameters(stream.weights),
             profiler.region("candidates' forward"),
-            observe(model.blocks[depth], groups, on_input, stop_early=stream.following is None),
+            observe(model.blocks[depth], groups, on_input, norms=observed_norms, stop_early=stream.following is None),
             resumed_block(model, depth, known=known, skipped=stream.skipped),
         ):
             output_BLD = model.run_block(depth, batch.unpack(tokens_TD), batch, arguments)

@@ -25,7 +25,8 @@ def combine_parameter(
 
 
 def fill_merged(parameter: PlannedParameter, context: StepContext, into: Tensor) -> None:
-    """Fill a buffer with a tensor of the result as files will hold it."""
+    """Fill a buffer with a tensor of the merged block, as files hold those of the result: with what the method combines
+    in place of what is still to be solved for."""
     flat = into.view(-1)
     for values in context.profiler.timed_iter(_values(parameter, context, None)):
         flat[: values.numel()].copy_(values.to(context.plan.output_dtype))
@@ -43,7 +44,7 @@ def _located(parameter: PlannedParameter, values: Iterator[Tensor]) -> Iterator[
 def _values(parameter: PlannedParameter, context: StepContext, mean: Tensor | None) -> Iterator[Tensor]:
     """The merged values, flat, piece by piece."""
     plan, source = context.plan, TensorFiles(context.plan, parameter)
-    if parameter.rule == "combine":
+    if plan.combines(parameter):
         return plan.method.combine(source)
     if parameter.rule == "base":
         return map(source.base, source.parts())

@@ -10,21 +10,21 @@ from regstream.runtime.tensor_source import TensorFiles
 
 
 def load_reference(step: Step, groups: Sequence[str], context: StepContext) -> dict[str, Tensor]:
-    """Buffers with R for the linears of some input groups.
+    """Buffers with R for what is solved for of some groups.
 
     It is the method's prior, float32. Where R decides nothing it is the model that all candidates are adapters on, or
     else the first candidate, whose weights are copied in once they are read.
     """
-    plan, linears = context.plan, step.linears_of(groups)
+    plan, solved = context.plan, step.parameters_of(groups)
     reference: dict[str, Tensor] = {}
     if plan.shared is not None:  # its whole block, from which each candidate's is made
         reference = context.reference_buffers(step.parameters)
         with context.profiler.region("reading", num_bytes=sum(weight.nbytes for weight in reference.values())):
             plan.shared.read_into_cache(reference)
     if plan.method.prior is None:
-        return reference or context.reference_buffers(linears)
-    prior = context.prior_buffers(linears)
-    for parameter in linears:
+        return reference or context.reference_buffers(solved)
+    prior = context.prior_buffers(solved)
+    for parameter in solved:
         flat = prior[parameter.name].view(-1)
         for values in context.profiler.timed_iter(plan.method.prior.combine(TensorFiles(plan, parameter))):
             flat[: values.numel()].copy_(values)

@@ -43,12 +43,12 @@ def regress(step: Step, context: StepContext, writer: ShardWriter) -> Regressed:
     means = {
         p.name: torch.zeros(p.shape, dtype=torch.float32, device=plan.device)
         for p in step.not_regressed
-        if p.is_mean and not in_turn
+        if p.rule == "average" and not in_turn
     }
-    merged = _merge_the_rest(step, context) if in_turn else {}
+    merged = _merged_block(step, context)
     inputs = find_group_inputs(step, context, merged) if in_turn else None
     reports: list[SolveReport] = []
-    for groups in plan.passes(step):
+    for number, groups in enumerate(plan.passes(step)):
         statistics = context.statistics(step, groups)  # frees what the pass before held, the reference too
         current = BlockPass(
             step=step,
@@ -57,11 +57,12 @@ def regress(step: Step, context: StepContext, writer: ShardWriter) -> Regressed:
             reference=load_reference(step, groups, context),
             merged=merged,
             inputs=inputs,
-            is_first=not reports,
+            is_first=number == 0,
         )
         for index, weights in enumerate(context.load_each(step, groups)):
             _add_candidate(current, index, weights, means)
-        reports += [solve_and_write(current, group, writer) for group in groups]
+        solved = [solve_and_write(current, group, writer) for group in groups]
+        reports += [report for report in solved if report is not None]
         del current, statistics  # their buffers make room for the next pass
     warn_of_ill_posed(step, context, reports)
     for parameter in step.not_regressed:
@@ -69,10 +70,13 @@ def regress(step: Step, context: StepContext, writer: ShardWriter) -> Regressed:
     return Regressed(tuple(reports), inputs)
 
 
-def _merge_the_rest(step: Step, context: StepContext) -> dict[str, Tensor]:
-    """Buffers for the merged block, with all that is not regressed in them."""
+def _merged_block(step: Step, context: StepContext) -> dict[str, Tensor]:
+    """Buffers for the merged block where a stream runs through it, with what is known of it before any solve."""
+    method = context.plan.method
+    if method.runs_own_blocks_only():
+        return {}
     merged = context.merged_block(step)
-    for parameter in step.not_regressed:
+    for parameter in step.not_regressed if method.solves_groups_in_turn() else step.parameters:
         fill_merged(parameter, context, merged[parameter.name])
     return merged
 
@@ -102,5 +106,5 @@ def _add_candidate(current: BlockPass, index: int, weights: Mapping[str, Tensor]
 
 
 def _out_in(step: Step, group: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A group's weights as (out, in), by linear."""
-    return {str(p.linear): weights[p.name].T if p.transposed else weights[p.name] for p in step.regressed[group]}
+    """A group's parameters by what statistics call them, weights as (out, in)."""
+    return {p.key: weights[p.name].T if p.transposed else weights[p.name] for p in step.regressed[group]}

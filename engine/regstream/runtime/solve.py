@@ -18,10 +18,10 @@ from regstream.storage.shards import ShardWriter
 _WRITTEN_VALUES = 4 << 20
 
 
-def solve_and_write(current: BlockPass, group: str, writer: ShardWriter) -> SolveReport:
-    """Solve one group and write its linears: the reference's weight plus the difference solved for.
+def solve_and_write(current: BlockPass, group: str, writer: ShardWriter) -> SolveReport | None:
+    """Solve one group and write its parameters: the reference's plus the difference solved for.
 
-    Where the pass has buffers for the merged block, they get a copy of what is written.
+    Where groups are solved in turn, the buffers for the merged block get a copy of what is written.
     """
     step, context, reference = current.step, current.context, current.reference
     statistics = current.statistics[group]
@@ -33,16 +33,16 @@ def solve_and_write(current: BlockPass, group: str, writer: ShardWriter) -> Solv
         advice = context.plan.method.advice
         raise SolveError(f"{step.name}, {group}: no trustworthy solution: {error}; {advice}") from error
     for parameter in step.regressed[group]:
-        difference_OI = differences[str(parameter.linear)]
+        difference = differences[parameter.key]
         # As stored: (in, out) where the weight is stored transposed.
-        result = difference_OI.T if parameter.transposed else difference_OI
-        num_rows = max(1, _WRITTEN_VALUES // result.shape[1])
+        result = difference.T if parameter.transposed else difference
+        num_rows = max(1, _WRITTEN_VALUES // math.prod(result.shape[1:]))
         for top in range(0, result.shape[0], num_rows):
             rows = slice(top, top + num_rows)
             num_bytes = result[rows].numel() * context.plan.output_dtype.itemsize
             with context.profiler.region("writing", num_bytes=num_bytes):
                 writer.write(parameter.stored_name, result[rows].add_(reference[parameter.name][rows]))
-        if parameter.name in current.merged:
+        if context.plan.method.solves_groups_in_turn():
             current.merged[parameter.name].copy_(result.to(context.plan.output_dtype))
     context.progress(f"{group}: solve")
     return report

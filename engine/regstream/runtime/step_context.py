@@ -102,9 +102,9 @@ class StepContext:
     def load_each(self, step: Step, groups: Sequence[str]) -> Iterator[dict[str, Tensor]]:
         """Each candidate's weights in turn, the next ones read ahead while these are computed with.
 
-        They are its whole block, or the linears of these input groups where no stream runs through its block.
+        They are its whole block, or what is solved for of these groups where no stream runs through its block.
         """
-        parameters = step.parameters if self.plan.method.runs_candidates() else step.linears_of(groups)
+        parameters = step.parameters if self.plan.method.runs_candidates() else step.parameters_of(groups)
         names, accelerator = [parameter.name for parameter in parameters], accelerator_of(self.plan.device)
         if accelerator is not None and self.plan.projections[step.index].loads_ahead:
             for (
@@ -134,14 +134,18 @@ class StepContext:
         return self._compute_buffers(_MERGED, step.parameters)
 
     def statistics(self, step: Step, groups: Sequence[str]) -> dict[str, GroupStatistics]:
-        """Empty statistics for each of some input groups. Those of other groups, and the reference, are freed."""
-        described = [step.linear_group(group) for group in groups]
+        """Empty statistics for each of some groups. Those of other groups, and the reference, are freed."""
+        linears, norms = step.linear_groups(groups), step.norm_groups(groups)
+        described = [*linears, *norms]
         if described != self._groups:
             # The reference is the same whole block for all groups where the candidates share a model.
             kept = (_BLOCK, _NEXT_BLOCK, _MERGED, *([_REFERENCE] if self.plan.shared is not None else ()))
             self.workspace.release_all_but(*kept)
             self._groups = described
-        return {group.name: self.plan.method.statistics(group, self.workspace) for group in described}
+        method, workspace = self.plan.method, self.workspace
+        return {group.name: method.statistics(group, workspace) for group in linears} | {
+            norm.name: method.norm_statistics(norm, workspace) for norm in norms
+        }
 
     def result_reader(self, step: Step) -> TensorReader:
         """A step's result, read back from its shard."""

@@ -20,7 +20,8 @@ class TensorFiles:
         self._candidates = [candidate.checkpoint for candidate in plan.candidates]
         self.num_candidates = len(self._candidates)
         self.shares: Sequence[float] = plan.shares
-        self.scales: Sequence[float | None] = [candidate.scale for candidate in plan.candidates]
+        scales = [candidate.scale for candidate in plan.candidates]
+        self.scales: Sequence[float | None] = scales if plan.method.reads_scales else [None] * len(scales)
         self.is_linear = parameter.is_linear
 
     def parts(self) -> Iterator[slice]:

@@ -37,13 +37,29 @@ class MergeRules:
         block = self._architecture.block_of(name)
         rule = match_rule(self._manifest.rules, name, block, self._num_blocks)
         if rule is not None:
-            # A glob such as "*" matches norms and biases too; what cannot be regressed is averaged, as without rules.
-            return ChosenRule("average" if rule.use == "regress" and not is_linear else rule.use)
+            # A glob such as "*" matches norms and biases too; what cannot be regressed is as without rules.
+            rest = "average" if block is None else self._method.rule(is_linear=False)
+            return ChosenRule(rest if rule.use == "regress" and not is_linear else rule.use)
         if block is not None:
             return ChosenRule(self._method.rule(is_linear=is_linear))
         part = self._architecture.part_of(name)
         assert part is not None
         return self.chosen(part) or self.default(part)
+
+    def calibrated_with(self, parameter: Parameter) -> str | None:
+        """The input group or norm with which a parameter of the rule "calibrate" is solved for; None where it is not.
+
+        A bias is solved for with its weight.
+        """
+        block = self._architecture.block_of(parameter.name)
+        module, _, leaf = parameter.block_name.rpartition(".")
+        if block is None or leaf not in ("weight", "bias"):
+            return None
+        weight = f"{self._architecture.block_prefix(block)}{module}.weight"
+        if (group := self._groups[block].get(module)) is not None:
+            return group.name if self.rule_of(weight, is_linear=True).rule == "regress" else None
+        norms = [norm.name for norm in self._architecture.norms_of(block)]
+        return module if module in norms and self.rule_of(weight).rule == "calibrate" else None
 
     def chosen(self, part: NonBlockPart) -> ChosenRule | None:
         """What the manifest's `[merge.others]` says of a part."""

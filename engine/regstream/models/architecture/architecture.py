@@ -21,6 +21,16 @@ class InputGroup:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Norm:
+    """A module of a block that normalises, then multiplies each channel by a weight and may add a bias."""
+
+    name: str  # of the module inside a block
+    #: Of its input, whose first axis is the rows and whose last the channels; between them may be heads. 0 where rows
+    #: and tokens are one axis.
+    token_axis: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class BlockCall:
     """How a single block runs: by the model's own forward, with other blocks replaced."""
 
@@ -49,6 +59,7 @@ class Architecture:
     call: BlockCall
     hidden_size: int
     groups: tuple[tuple[InputGroup, ...], ...]  # of each block, in the order in which they run
+    norms: tuple[tuple[Norm, ...], ...] = ()  # of each block
     #: Matrices of each block that are not regressed, by their name in the block, and why.
     not_regressed: tuple[Mapping[str, str], ...] = ()
     parts: Mapping[NonBlockPart, tuple[str, ...]]  # modules outside the blocks; the embeddings form the stem
@@ -99,6 +110,10 @@ class Architecture:
             return None
         number = name.split(".", 1)[0]
         return int(number) if number.isdecimal() else None
+
+    def norms_of(self, block: int) -> tuple[Norm, ...]:
+        """The norms of a block."""
+        return self.norms[block] if block < len(self.norms) else ()
 
     def block_prefix(self, block: int) -> str:
         """The prefix of the names of a block's parameters, such as `model.layers.3.`."""

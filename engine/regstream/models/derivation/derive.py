@@ -24,6 +24,7 @@ from regstream.models.derivation.block_list import find_block_list
 from regstream.models.derivation.input_groups import input_groups, without
 from regstream.models.derivation.model_class import class_of_config, is_language_model, predicts_tokens, type_of_class
 from regstream.models.derivation.model_inputs import LENGTHS, batch_inputs, example_row, token_batch
+from regstream.models.derivation.norms import find_norms
 from regstream.models.derivation.parameter_names import ParameterNames
 from regstream.models.derivation.parts import find_parts
 from regstream.models.derivation.stand_ins import stand_in_parameters
@@ -159,6 +160,10 @@ class _Derivation:
             call=BlockCall(body="", hidden_argument=hidden_argument(calls), num_outputs=num_outputs(calls)),
             hidden_size=hidden_size,
             groups=tuple(groups for groups, _ in found),
+            norms=tuple(
+                find_norms(block, f"{blocks}.{index}.", trace, length)
+                for index, block in enumerate(self._model.get_submodule(blocks).children())
+            ),
             not_regressed=tuple(reasons for _, reasons in found),
             parts=parts_of_table(table, find_parts(self._model, blocks, trace), self._model, blocks, self._source),
             defaults=default_policy(model_type, is_language_model=is_language_model(class_name, model_type)),

@@ -100,6 +100,7 @@ class Trace:
     uses: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))  # times, by parameter
     products: dict[str, list[tuple[torch.Size, Operand]]] = field(default_factory=lambda: defaultdict(list))
     linear_inputs: dict[str, list[tuple[int, Operand]]] = field(default_factory=lambda: defaultdict(list))
+    shapes: dict[str, list[tuple[int, ...]]] = field(default_factory=lambda: defaultdict(list))  # what modules read
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -147,8 +148,10 @@ def run_traced(
 
 
 def _count_calls(trace: Trace, path: str) -> Any:
-    def hook(_module: nn.Module, _args: object) -> None:
+    def hook(_module: nn.Module, args: tuple[Any, ...]) -> None:
         trace.calls[path] += 1
+        if args and isinstance(args[0], Tensor):
+            trace.shapes[path].append(tuple(args[0].shape))
 
     return hook
 
