@@ -244,7 +244,7 @@ ONE_PROBLEM = {
     "wrong choice": (
         ('"regmean++"', '"regmean+"'),
         '[merge] method: expected "average", "task_arithmetic", "ties", "ace", "swudi", "aswudi", "regmean",'
-        ' "regmean++", "regfilter" or "auto", found "regmean+";'
+        ' "regmean++", "regfilter", "featcal" or "auto", found "regmean+";'
         ' did you mean "regmean++"?',
     ),
     "missing key": (('base = "base"\n', ""), "[merge] base: missing; expected a folder or a hub id: the checkpoint"),
@@ -293,8 +293,8 @@ ONE_PROBLEM = {
     ),
     "scale without task arithmetic": (
         ('output = "merged"', 'output = "merged"\nscale = 0.5'),
-        '[merge] scale: only method "task_arithmetic", "ties", "swudi", "aswudi", "regfilter" or "featcal" has this key;'
-        " remove it, or change the method",
+        '[merge] scale: only method "task_arithmetic", "ties", "swudi", "aswudi", "regfilter" or "featcal" has this'
+        " key; remove it, or change the method",
     ),
     "no calibration": (
         ('[candidates.calibration]\npath = "math.jsonl"\n', ""),
