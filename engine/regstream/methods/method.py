@@ -125,6 +125,10 @@ class Method(ABC):
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     #: Whether `combine` reads the base.
     reads_base: ClassVar[bool] = True
+    #: Whether it reads the candidates.
+    reads_candidates: ClassVar[bool] = True
+    #: Whether it reads the checkpoint that a manifest names as `prior_model`.
+    reads_prior_model: ClassVar[bool] = False
     #: Whether `combine` multiplies each candidate by a `scale` of its own, where `[[candidates]]` has one.
     reads_scales: ClassVar[bool] = False
     #: Whether `combine` reads matrices, which are on the device that computes, and not parts, which are on the host.

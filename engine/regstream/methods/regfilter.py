@@ -20,6 +20,7 @@ from regstream.methods.aswudi import Aswudi, AswudiOptions
 from regstream.methods.average import Average
 from regstream.methods.base import Base
 from regstream.methods.method import Method, MethodOptions, Stream
+from regstream.methods.prior_model import PriorModel
 from regstream.methods.regmean import Alpha
 from regstream.methods.regression import Regression
 from regstream.methods.scale import Scale
@@ -39,9 +40,9 @@ _STREAMS = {"own": Stream.OWN, "merged": Stream.MERGED, "merged block": Stream.M
 class RegFilterOptions(MethodOptions):
     """Options of RegFilter."""
 
-    prior: Literal["base", "average", "task_arithmetic", "ties", "aswudi"] = "task_arithmetic"
-    """what a direction keeps that calibration rows hardly visit, with regfilter: the base, or what a method without
-    data makes"""
+    prior: Literal["base", "average", "task_arithmetic", "ties", "aswudi", "model"] = "task_arithmetic"
+    """what a direction keeps that calibration rows hardly visit, with regfilter: the base, what a method without
+    data makes, or the checkpoint that prior_model names (model)"""
     scale: Scale = 1.0
     statistics: Literal["own", "merged", "merged block"] = "merged block"
     """what calibration rows pass on their way to a linear, with regfilter: the candidate's own blocks (own), merged
@@ -87,6 +88,7 @@ class RegFilter(Regression):
             "task_arithmetic": lambda: TaskArithmetic(TaskArithmeticOptions(scale=scale)),
             "ties": lambda: Ties(TiesOptions(scale=scale)),
             "aswudi": lambda: Aswudi(AswudiOptions(scale=scale)),
+            "model": lambda: PriorModel(MethodOptions()),
         }
         return priors[self.options.prior]()
 

@@ -61,6 +61,7 @@ class _Context:
 #: Returns why a key of a table has no effect, or None where it has one.
 _Reason = Callable[[_Context], str | None]
 _MERGE: dict[str, _Reason] = {
+    "prior_model": lambda c: None if any(step.regressed for step in c.steps) else "no weight is regressed",
     "seed": lambda c: None if c.samples_rows else "no rows are sampled: no set that is read has `rows`",
 }
 #: The same for the method's options.

@@ -19,7 +19,7 @@ from regstream.validation.adapter_effect import adapter_warnings
 from regstream.validation.auxiliary_files import check_auxiliary_files, config_warnings
 from regstream.validation.buffers import settle_stored_buffers
 from regstream.validation.class_labels import label_warnings
-from regstream.validation.compatibility import check_adapter, check_base, check_candidate
+from regstream.validation.compatibility import check_adapter, check_base, check_candidate, check_prior_model
 from regstream.validation.configs import ConfigComparison
 from regstream.validation.duplicates import duplicate_weights
 from regstream.validation.merge_rules import MergeRules
@@ -90,6 +90,13 @@ class _InputChecks:
         if lacking := candidate.missing_optional(base_only):
             self.warn(f"{candidate.label}: lacks {summarize_names(sorted(lacking))}; the result takes the base's")
 
+    def check_prior_model(self, prior: Checkpoint) -> None:
+        refuse_unusable(prior, self.model)
+        self.warn_each(self.configs.check(prior))
+        lines = check_prior_model(prior, self.rules.regressed(self.model.shapes))
+        self._report(prior, classify_unexpected(prior, self.model))
+        self.warn_each(lines)
+
     def _report(self, checkpoint: Checkpoint, unexpected: UnexpectedTensors, *, of_base: bool = False) -> None:
         self.checked.add(id(checkpoint))
         self.warn_each((*checkpoint.notes, *unexpected.warnings(of_base=of_base)))
@@ -109,8 +116,9 @@ def check_inputs(
     *,
     choose_dtype: ChooseDtype,
     warn: Warn,
+    prior_model: Checkpoint | None = None,
 ) -> ValidatedInputs:
-    """Check the [architecture] table, the base and the candidates against the model.
+    """Check the [architecture] table, the base, the candidates and a prior model against the model.
 
     Raises:
         ManifestError: the [architecture] table does not fit the model.
@@ -134,6 +142,8 @@ def check_inputs(
     model.drop_parameters(base_only)
     for index, candidate in enumerate(candidates):
         checks.check_candidate(index, candidate, base_only)
+    if prior_model is not None:
+        checks.check_prior_model(prior_model)
     for tie in filter(is_local, ties):
         check_tie(tie)
     checks.warn_each(_comparisons(base, candidates, model, rules, unread))
