@@ -58,7 +58,7 @@ def test_what_another_merge_made_is_the_prior_of_the_dense_reference(
 
 
 def test_it_equals_the_prior_of_the_same_formula_to_the_last_bit(tmp_path: Path) -> None:
-    merge = make_merge(tmp_path, layers=2, num_rows=4, merge=KEYS)
+    merge = make_merge(tmp_path, layers=1, candidates=2, num_rows=2, merge=KEYS)
     with_merge(merge, "prior", {"method": "task_arithmetic", "scale": 0.7})
     built_in = with_merge(merge, "built-in", {"method": "regfilter", "prior": "task_arithmetic", "scale": 0.7})
     expected, result = tensors_of(built_in), tensors_of(merge.run())

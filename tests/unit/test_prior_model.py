@@ -26,7 +26,7 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
 
 def with_prior(folder: Path, change: Change = len, **config: Any) -> Merge:
     """A small merge whose prior is a candidate with its tensors changed."""
-    merge = make_merge(folder, layers=2, candidates=2, num_rows=4, merge=KEYS)
+    merge = make_merge(folder, layers=2, candidates=2, num_rows=2, merge=KEYS)
     edited(merge.folders.candidates[0], folder / "prior", change, config)
     return merge
 
@@ -137,3 +137,16 @@ def test_a_prior_that_nothing_reads_is_named(tmp_path: Path) -> None:
     rule = '\n[[rules]]\nparameters = "*"\nuse = "average"\n\n[[candidates]]'
     merge.manifest.write_text(merge.manifest.read_text().replace("\n[[candidates]]", rule, 1))
     assert "[merge] prior_model has no effect: no weight is regressed" in merge.plan().warnings
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        ("scale = 0.5", '[merge] scale has no effect: the prior is "model"'),
+        ("time = 9.0", '[merge] time has no effect: the filter is "ridge"'),
+    ],
+)
+def test_options_that_it_leaves_without_effect_are_named(tmp_path: Path, keys: str, line: str) -> None:
+    merge = with_prior(tmp_path)
+    merge.manifest.write_text(merge.manifest.read_text().replace("[merge]", f"[merge]\n{keys}", 1))
+    assert [found for found in merge.plan().warnings if "no effect" in found] == [line]

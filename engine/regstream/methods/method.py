@@ -178,6 +178,10 @@ class Method(ABC):
         del is_linear
         return "average"
 
+    def unused_options(self) -> Mapping[str, str]:
+        """Options without effect beside the others, each with the reason."""
+        return {}
+
     def combine(self, source: TensorSource) -> "Iterator[Tensor]":
         """Yield the merged values of a tensor where the rule is "combine": flat, in pieces one after another."""
         raise NotImplementedError(f"{self.name} combines nothing")

@@ -11,7 +11,7 @@ RegMean++ at α = 1 is the prior "average" with a full filter, and Gram matrices
 ridge to an anchor is FeatCal's (arXiv 2605.13030). tools/decisions/regfilter.md has the derivation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -91,6 +91,14 @@ class RegFilter(Regression):
             "model": lambda: PriorModel(MethodOptions()),
         }
         return priors[self.options.prior]()
+
+    def unused_options(self) -> Mapping[str, str]:
+        """The scale of a prior that has none, and the options of other filters."""
+        prior, kind = self.options.prior, self.options.filter
+        filters = {"ridge": "ridge", "alpha": "alpha", "time": "exponential"}
+        unused = {key: f'the filter is "{kind}"' for key, other in filters.items() if other != kind}
+        has_scale = prior not in ("base", "average", "model")
+        return unused if has_scale else {**unused, "scale": f'the prior is "{prior}"'}
 
     def solver(self) -> "Solver":
         """A Cholesky factorisation for a ridge or an off-diagonal scale, else an eigendecomposition."""

@@ -7,9 +7,9 @@ from itertools import groupby
 from pydantic import BaseModel
 
 from regstream.manifest.rules import match_rule
-from regstream.manifest.schema import Calibration, Candidate, Manifest
+from regstream.manifest.schema import Calibration, Candidate, Manifest, Merge
 from regstream.manifest.shares import NEGLIGIBLE
-from regstream.methods import METHODS
+from regstream.methods import METHODS, make_method
 from regstream.models.architecture.architecture import Architecture
 from regstream.plan.step import Step
 
@@ -103,6 +103,7 @@ def unused_settings(
     context = _Context(manifest=manifest, architecture=architecture, device_type=device_type, steps=steps)
     yield from _unused_in_table("[merge]", manifest.merge, _MERGE, context)
     yield from _unused_in_table("[merge]", manifest.merge.options, _OPTIONS, context)
+    yield from _unused_options(manifest.merge)
     yield from _unused_in_table("[merge.others]", manifest.merge.others, _OTHERS, context)
     yield from _unused_rules(manifest, architecture, steps, names)
     unused = [entry for candidate in manifest.candidates for entry in _unused_in_candidate(candidate, context)]
@@ -120,6 +121,12 @@ def _unused_in_table(title: str, table: BaseModel, reasons: dict[str, _Reason], 
     for key, reason in reasons.items():
         if key in table.model_fields_set and (why := reason(context)):
             yield f"{title} {key} has no effect: {why}"
+
+
+def _unused_options(merge: Merge) -> Iterator[str]:
+    for key, why in make_method(merge.method, merge.options).unused_options().items():
+        if key in merge.options.model_fields_set:
+            yield f"[merge] {key} has no effect: {why}"
 
 
 def _unused_in_candidate(candidate: Candidate, context: _Context) -> Iterator[tuple[str, str, str]]:
