@@ -55,8 +55,7 @@ def make_plan(
     method = make_method(manifest.merge.method, manifest.merge.options)
     loader, sampler = CheckpointLoader(manifest, commits or {}, listener), DatasetSampler(commits, listener)
     base, candidates, prior_model, labels = opened = _open_checkpoints(manifest, loader)
-    choose_dtype = partial(choose_compute_dtype, manifest.resources.compute_dtype, chosen, begun_dtype)
-    inputs = _check(manifest, opened, device_here, choose_dtype, warnings)
+    inputs = _check(manifest, opened, chosen, device_here, begun_dtype=begun_dtype, warnings=warnings)
     sets = load_calibration_sets(manifest, method, base, inputs.model, sampler, warn=warnings.add)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     steps = _steps(manifest, method, base, inputs, result_dtype, runs_towers=any(map(records_arguments, sets)))
@@ -142,14 +141,17 @@ def _open_checkpoints(manifest: Manifest, loader: CheckpointLoader) -> _Opened:
 def _check(
     manifest: Manifest,
     opened: _Opened,
-    device: torch.device,
-    choose_dtype: Callable[[torch.dtype], torch.dtype],
+    chosen: torch.device,
+    device_here: torch.device,
+    *,
+    begun_dtype: str | None,
     warnings: "_Warnings",
 ) -> ValidatedInputs:
     base, candidates, prior_model, labels = opened
+    choose_dtype = partial(choose_compute_dtype, manifest.resources.compute_dtype, chosen, begun_dtype)
     with warnings.merged(labels) as warn:
         return check_inputs(
-            manifest, base, candidates, device, choose_dtype=choose_dtype, warn=warn, prior_model=prior_model
+            manifest, base, candidates, device_here, choose_dtype=choose_dtype, warn=warn, prior_model=prior_model
         )
 
 
