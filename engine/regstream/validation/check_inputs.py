@@ -70,6 +70,14 @@ class _InputChecks:
         self.warn_each(check_auxiliary_files(base.label, base.folder, base.source.list_files(base.folder)))
         return base.add_outside_tensors((*unexpected.prediction_layers, *map(base.stored_name, sorted(base_only))))
 
+    def check_others(
+        self, candidates: Sequence[Checkpoint], prior_model: Checkpoint | None, base_only: Collection[str]
+    ) -> None:
+        for index, candidate in enumerate(candidates):
+            self.check_candidate(index, candidate, base_only)
+        if prior_model is not None:
+            self.check_prior_model(prior_model)
+
     def check_candidate(self, index: int, candidate: Checkpoint, base_only: Collection[str]) -> None:
         plain = candidate.model if isinstance(candidate, AdaptedCheckpoint) else candidate
         is_new = id(plain) not in self.checked
@@ -140,10 +148,7 @@ def check_inputs(
     base_only = _missing_optional(base, candidates, model, unread)
     copied_from_base = checks.check_base(base_only)
     model.drop_parameters(base_only)
-    for index, candidate in enumerate(candidates):
-        checks.check_candidate(index, candidate, base_only)
-    if prior_model is not None:
-        checks.check_prior_model(prior_model)
+    checks.check_others(candidates, prior_model, base_only)
     for tie in filter(is_local, ties):
         check_tie(tie)
     checks.warn_each(_comparisons(base, candidates, model, rules, unread))
