@@ -65,6 +65,8 @@ class Merge(Table):
     regmean++, as `regstream tune` does"""
     base: Model
     """a folder or a hub id; the checkpoint that the candidates were fine-tuned from"""
+    prior_model: Annotated[Model | None, Field(examples=["org/merged"])] = None
+    """a folder or a hub id; a merge that any tool made, which regfilter corrects where its prior is model"""
     output: Place
     """a folder; receives the result"""
     options: Annotated[

@@ -151,6 +151,10 @@ class Method(ABC):
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     #: Whether `combine` reads the base.
     reads_base: ClassVar[bool] = True
+    #: Whether it reads the candidates.
+    reads_candidates: ClassVar[bool] = True
+    #: Whether it reads the checkpoint that a manifest names as `prior_model`.
+    reads_prior_model: ClassVar[bool] = False
     #: Whether `combine` multiplies each candidate by a `scale` of its own, where `[[candidates]]` has one.
     reads_scales: ClassVar[bool] = False
     #: Whether `combine` reads matrices, which are on the device that computes, and not parts, which are on the host.
@@ -203,6 +207,10 @@ class Method(ABC):
         """What becomes of a parameter without a rule in the manifest; `is_linear`: a linear's weight in a block."""
         del is_linear
         return "average"
+
+    def unused_options(self) -> Mapping[str, str]:
+        """Options without effect beside the others, each with the reason."""
+        return {}
 
     def combine(self, source: TensorSource) -> "Iterator[Tensor]":
         """Yield the merged values of a tensor where the rule is "combine": flat, in pieces one after another."""

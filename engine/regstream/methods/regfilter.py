@@ -12,13 +12,14 @@ ridge to an anchor is FeatCal's (arXiv 2605.13030), and so is the teacher, which
 what its own hidden states give. tools/decisions/regfilter.md has the derivation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from regstream.methods.aswudi import Aswudi, AswudiOptions
 from regstream.methods.average import Average
 from regstream.methods.base import Base
 from regstream.methods.method import Method, MethodOptions, Stream
+from regstream.methods.prior_model import PriorModel
 from regstream.methods.regmean import Alpha
 from regstream.methods.regression import Regression
 from regstream.methods.ridge import Ridge
@@ -40,9 +41,9 @@ _STREAMS = {"own": Stream.OWN, "merged": Stream.MERGED, "merged block": Stream.M
 class RegFilterOptions(MethodOptions):
     """Options of RegFilter."""
 
-    prior: Literal["base", "average", "task_arithmetic", "ties", "aswudi"] = "task_arithmetic"
-    """what a direction keeps that calibration rows hardly visit, with regfilter: the base, or what a method without
-    data makes"""
+    prior: Literal["base", "average", "task_arithmetic", "ties", "aswudi", "model"] = "task_arithmetic"
+    """what a direction keeps that calibration rows hardly visit, with regfilter: the base, what a method without
+    data makes, or the checkpoint that prior_model names (model)"""
     scale: Scale = 1.0
     statistics: Literal["own", "merged", "merged block"] = "merged block"
     """what calibration rows pass on their way to a linear, with regfilter: the candidate's own blocks (own), merged
@@ -93,8 +94,17 @@ class RegFilter(Regression):
             "task_arithmetic": lambda: TaskArithmetic(TaskArithmeticOptions(scale=scale)),
             "ties": lambda: Ties(TiesOptions(scale=scale)),
             "aswudi": lambda: Aswudi(AswudiOptions(scale=scale)),
+            "model": lambda: PriorModel(MethodOptions()),
         }
         return priors[self.options.prior]()
+
+    def unused_options(self) -> Mapping[str, str]:
+        """The scale of a prior that has none, and the options of other filters."""
+        prior, kind = self.options.prior, self.options.filter
+        filters = {"ridge": "ridge", "alpha": "alpha", "time": "exponential"}
+        unused = {key: f'the filter is "{kind}"' for key, other in filters.items() if other != kind}
+        has_scale = prior not in ("base", "average", "model")
+        return unused if has_scale else {**unused, "scale": f'the prior is "{prior}"'}
 
     def solver(self) -> "Solver":
         """A Cholesky factorisation for a ridge or an off-diagonal scale, else an eigendecomposition."""

@@ -23,7 +23,7 @@ every solve.
 ## Candidates
 
 {candidates}
-{parts}{results}
+{prior}{parts}{results}
 ## Manifest
 
 ```toml
@@ -49,11 +49,18 @@ def model_card(plan: Plan, *, results: str | None) -> str:
         base=_title(plan, plan.manifest.merge.base),
         method=_method(plan),
         candidates="\n".join(lines),
+        prior=_prior(plan),
         parts=_parts(plan),
         results=f"\n## Results\n\n{results}\n" if results else "",
         manifest=redact_paths(plan.manifest.text).strip(),
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{text}"))
+
+
+def _prior(plan: Plan) -> str:
+    """The checkpoint that the regression corrects, if there is one."""
+    prior = plan.manifest.merge.prior_model
+    return "" if prior is None else f"\n## Prior\n\nRegressed weights are corrections of {_title(plan, prior)}.\n"
 
 
 def _parts(plan: Plan) -> str:
@@ -77,7 +84,8 @@ def _method(plan: Plan) -> str:
 
 
 def _base_models(plan: Plan) -> list[str] | None:
-    references = [plan.manifest.merge.base]
+    merge = plan.manifest.merge
+    references = [r for r in (merge.base, merge.prior_model) if r is not None]
     references += [r for c in plan.manifest.candidates for r in (c.model, c.adapter) if r is not None]
     return list(dict.fromkeys(r.hub_id for r in references if r.hub_id is not None)) or None
 

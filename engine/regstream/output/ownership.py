@@ -127,7 +127,7 @@ def _refuse_inputs(plan: Plan, paths: Iterable[Path]) -> None:
 
 
 def _inputs(plan: Plan) -> Iterator[Path]:
-    for checkpoint in (plan.base, *(candidate.checkpoint for candidate in plan.candidates)):
+    for checkpoint in plan.checkpoints:
         yield from (path for _, path in checkpoint.inputs.values())
     for candidate in plan.manifest.candidates:
         for rows in (candidate.calibration, candidate.evaluation):

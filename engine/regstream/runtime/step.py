@@ -36,7 +36,7 @@ class Artifacts:
 def _keep_checkpoints_open(plan: Plan) -> Iterator[None]:
     """Have every checkpoint open each of its shards at most once."""
     with ExitStack() as opened:
-        for checkpoint in (plan.base, *(candidate.checkpoint for candidate in plan.candidates)):
+        for checkpoint in plan.checkpoints:
             opened.enter_context(checkpoint.keep_open())
         yield
 
