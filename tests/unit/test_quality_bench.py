@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bench.quality.report import Report, Row, draw, markdown, report_of
+from bench.quality import __main__
+from bench.quality.report import Report, Row, markdown, report_of
 from bench.quality.settings import SETTINGS
 from bench.quality.sweep import Settings, sweep_of
 from experiments import identity, manifests
@@ -92,17 +93,28 @@ def test_a_family_end_to_end_and_nothing_is_run_twice(
     assert not list(tmp_path.rglob("*.safetensors"))
     report = report_of(finished)
     assert [(row.title, len(row.scores)) for row in report.rows] == [("mean", 1), ("RegMean", 2)]
-    draw(tmp_path / "family.png", report)
+
+
+def test_the_command_reports_what_has_results_and_repeats_what_it_is_told(
+    made: identity.Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(__main__, "SETTINGS", SOME)
+    family = Path(made["merge"]["base"]).parent / "family.toml"
+    command = ["run", str(family), "--work", str(tmp_path / "work"), "--into", str(tmp_path), "--only", "mean"]
+    monkeypatch.setattr("sys.argv", command)
+    __main__.main()
+    assert [line.split(",")[:2] for line in (tmp_path / "family.csv").read_text().splitlines()[1:]] == [
+        ["base", ""], ["one", ""], ["two", ""], ["mean", "0"],
+    ]  # fmt: skip
+    assert "| mean | " in (tmp_path / "family.md").read_text()
     assert Image.open(tmp_path / "family.png").size[0] > 100
-
-
-def test_what_is_to_run_again_replaces_its_result_and_no_other(made: identity.Manifest, tmp_path: Path) -> None:
-    sweep = sweep_of({"mean": SOME["mean"]}, (0,))
-    Runner(tmp_path).finished(sweep, made)
-    before = len((tmp_path / "results.jsonl").read_text().splitlines())
-    again = Runner(tmp_path).finished(sweep, made, again=["mean"])
-    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == before + 1
-    assert Runner(tmp_path).known(sweep, made) == again
+    kept = tmp_path / "work" / "family" / "results.jsonl"
+    first = kept.read_text().splitlines()
+    monkeypatch.setattr("sys.argv", [*command, "--again", "mean"])
+    __main__.main()
+    again = kept.read_text().splitlines()
+    assert again[: len(first)] == first
+    assert len(again) == len(first) + 1
 
 
 def result(name: str, one: float | None, two: float = 0.0, failure: str = "") -> Result:
@@ -136,7 +148,12 @@ def test_a_table_has_means_spreads_and_the_gain_that_is_kept() -> None:
 
 
 def test_a_single_seed_has_no_spread() -> None:
-    row = Row(title="", scores=[{"one": 1.0}], seconds=0.0, failures=())
-    assert row.spread is None
-    base = Report(metric="loss", datasets=("one",), base={"one": 1.0}, own={"one": 1.0}, rows=(row,))
-    assert base.gain_kept(row) is None  # the candidate gains nothing, so there is nothing to keep
+    assert Row(title="", scores=[{"one": 1.0}], seconds=0.0, failures=()).spread is None
+
+
+@pytest.mark.parametrize(("higher_is_better", "kept"), [(True, None), (False, 0.5)])
+def test_where_a_candidate_gains_nothing_there_is_nothing_to_keep(higher_is_better: bool, kept: float | None) -> None:
+    row = Row(title="", scores=[{"one": 2.0}], seconds=0.0, failures=())
+    known = {"base": {"one": 3.0}, "own": {"one": 1.0}, "rows": (row,)}
+    report = Report(metric="", higher_is_better=higher_is_better, datasets=("one",), **known)  # type: ignore[arg-type]
+    assert report.gain_kept(row) == kept

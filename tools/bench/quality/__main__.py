@@ -6,6 +6,7 @@ A family is the name of a manifest in manifests/quality, or the path of one.
 import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 from bench.quality.report import draw, markdown, report_of
 from bench.quality.settings import SEEDS, SETTINGS
@@ -22,10 +23,9 @@ def main() -> None:
     """One family after another; a run that is stopped goes on where it stood."""
     parser = argparse.ArgumentParser(prog="tools/bench/quality/run", description=__doc__)
     parser.add_argument("families", nargs="+", metavar="FAMILY", help=f"of {', '.join(FAMILIES)}, or a manifest's path")
-    parser.add_argument("--only", nargs="+", choices=SETTINGS, metavar="SETTING", help="run these; report all")
-    parser.add_argument(
-        "--again", action="store_true", help="run also what has a result, such as after a change of code"
-    )
+    titles: Any = {"nargs": "+", "choices": list(SETTINGS), "metavar": "SETTING", "default": []}
+    parser.add_argument("--only", **titles, help="run these; all are reported")
+    parser.add_argument("--again", **titles, help="run these even if they have results, such as after a change of code")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "quality" / "runs", help="where results are kept")
     parser.add_argument("--into", type=Path, help="where tables and pictures go; default: the same folder")
     arguments = parser.parse_args()

@@ -38,6 +38,7 @@ class Report:
     """A family's results: of the base, of each candidate on its own dataset, of all settings."""
 
     metric: str
+    higher_is_better: bool
     datasets: tuple[str, ...]
     base: Scores
     own: Scores
@@ -48,8 +49,9 @@ class Report:
 
         None where the setting has no scores, or a candidate gains nothing.
         """
+        better = 1 if self.higher_is_better else -1
         gains = {name: self.own[name] - self.base[name] for name in self.datasets}
-        if not row.scores or not all(gains.values()):
+        if not row.scores or min(better * gain for gain in gains.values()) <= 0:
             return None
         return fmean((scores[name] - self.base[name]) / gains[name] for scores in row.scores for name in self.datasets)
 
@@ -61,6 +63,7 @@ def report_of(finished: Finished) -> Report:
     titles = dict.fromkeys(point.row for point, _ in finished if point.model is None)
     return Report(
         metric=base.metric,
+        higher_is_better=base.higher_is_better,
         datasets=tuple(models),
         base=base.scores,
         own={name: result.scores[name] for name, result in models.items()},
