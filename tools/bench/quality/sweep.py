@@ -28,4 +28,5 @@ def sweep_of(settings: Settings, seeds: Collection[int]) -> Sweep:
 
 
 def _seeds_of(method: str, seeds: Collection[int]) -> tuple[int, ...]:
-    return tuple(seeds) if METHODS[method].needs_calibration() else tuple(seeds)[:1]
+    found = METHODS[method]
+    return tuple(seeds) if found(found.Options()).needs_calibration() else tuple(seeds)[:1]
