@@ -20,6 +20,7 @@ KINDS = {
     "shared shards": {"method": "regmean++", "shard_size": "80KiB"},
     "regmean": {"method": "regmean"},
     "featcal": {"method": "featcal"},
+    "groups in turn": {"method": "regfilter"},
 }
 Places = Callable[[str], list[str]]
 

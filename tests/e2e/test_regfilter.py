@@ -68,3 +68,24 @@ def test_a_candidate_is_no_teacher_of_itself(tmp_path: Path) -> None:
     plan = merge.plan()
     assert len(plan.method.streams) == 1
     assert any(line.startswith("[merge] teacher has no effect") for line in plan.warnings)
+
+
+def test_a_ridge_without_limit_leaves_the_prior(tmp_path: Path) -> None:
+    keys = {"method": "regfilter", "scale": 0.7, "ridge": 1e12}
+    merge = make_merge(tmp_path, layers=2, merge=keys)
+    result, prior = read_result(merge.run()), merge.reference("task_arithmetic", scale=0.7)
+    linears = [name for name in result if name.endswith("_proj.weight")]
+    assert linears
+    for name in linears:
+        assert float((result[name] - prior[name]).norm() / prior[name].norm()) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["ridge", slow("participation")])
+def test_identical_candidates_stay_as_they_are(tmp_path: Path, kind: str) -> None:
+    merge = make_merge(
+        tmp_path, layers=2, merge={"method": "regfilter", "prior": "average", "filter": kind}, spread=0.0
+    )
+    first = checkpoints.load(merge.folders.candidates[0])
+    wanted = {name: parameter.detach() for name, parameter in first.named_parameters()}
+    difference, name = worst_difference(read_result(merge.run()), wanted)
+    assert difference <= 1e-6, name
