@@ -28,13 +28,14 @@ def merge(
     candidates: Sequence[nn.Module],
     rows: Sequence[Sequence[Row]],
     *,
-    prior: Prior,
+    prior: Prior | nn.Module,
     factors: Filter,
     statistics: Statistics = "merged block",
     teacher: float = 0.0,
     weights: Sequence[float] | None = None,
 ) -> dict[str, Tensor]:
-    """Every parameter of the merged model by its name in `named_parameters()`."""
+    """Every parameter of the merged model by its name in `named_parameters()`. A model as `prior` has R in it."""
+    of_prior = dict(prior.named_parameters()) if isinstance(prior, nn.Module) else {}
     shares = [weight * len(candidates) / sum(weights) for weight in weights] if weights else [1.0] * len(candidates)
     merged, family = deepcopy(base), family_of(base)
     parameters, from_base = dict(merged.named_parameters()), dict(base.named_parameters())
@@ -61,7 +62,10 @@ def merge(
                 all_OI = [
                     tensor.T if is_transposed else tensor for tensor in (from_base[name], *(o[name] for o in own))
                 ]
-                prior_OI = prior(all_OI[0], all_OI[1:], shares)
+                if isinstance(prior, nn.Module):
+                    prior_OI = of_prior[name].T if is_transposed else of_prior[name]
+                else:
+                    prior_OI = prior(all_OI[0], all_OI[1:], shares)
                 x_TI = [x[name] for x in observed]
                 targets_TI = [teacher * t[name] + (1 - teacher) * x for t, x in zip(taught, x_TI, strict=True)]
                 pairs = list(zip(x_TI, targets_TI, strict=True))

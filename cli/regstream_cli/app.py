@@ -19,6 +19,7 @@ from regstream_cli.push import push
 from regstream_cli.run import run
 from regstream_cli.status import status
 from regstream_cli.streams import discard_stdout, open_closed_streams
+from regstream_cli.tune import tune
 from regstream_cli.verify import verify
 
 
@@ -60,6 +61,7 @@ def cli() -> None:
     Example:
       regstream init --help                  how to write a manifest
       regstream plan merge.toml              show the steps, and the memory and disk that they need
+      regstream tune merge.toml              find the settings of its method; not needed
       regstream run merge.toml               merge; rerun to resume
       regstream verify merged/llama          check that a result is complete and unchanged
       regstream push merged/llama me/llama   publish a result on the hub
@@ -80,7 +82,7 @@ def cli() -> None:
     silence_libraries()
 
 
-for command in (init, run, plan, status, verify, evaluate, bias, push):
+for command in (init, run, plan, status, verify, evaluate, tune, bias, push):
     cli.add_command(command)
 
 

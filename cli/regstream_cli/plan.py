@@ -1,5 +1,6 @@
 """`regstream plan`: the steps of a merge, and the memory, disk and transfers that they need."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,11 @@ import click
 from regstream import api
 from regstream.errors import BudgetError, RegstreamError
 from regstream.events import Event, Listener, Warned
+from regstream.manifest.keys import format_settings
 from regstream.manifest.read_manifest import read_manifest
+from regstream.manifest.schema import Manifest
+from regstream.methods import AUTO, AUTO_METHOD
+from regstream.output.chosen_settings import chosen_settings
 from regstream_cli.observers import observe_progress
 from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
 from regstream_cli.streams import stdout_boundary, stdout_console, write_json
@@ -70,10 +75,21 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
                 console.print(line, soft_wrap=not console.is_terminal)
             console.print()
             console.print(plan_table(merge_plan))
-            for line in plan_summary(merge_plan, fits=not isinstance(refusal, BudgetError)):
+            summary = plan_summary(merge_plan, fits=not isinstance(refusal, BudgetError))
+            for line in (*summary, *_settings_lines(manifest)):
                 console.print(line, soft_wrap=not console.is_terminal)
     if refusal is not None:
         raise refusal
+
+
+def _settings_lines(manifest: Manifest) -> Iterator[str]:
+    """What a run with method "auto" tunes, or has chosen."""
+    if manifest.merge.method == AUTO:
+        if (chosen := chosen_settings(manifest)) is not None:
+            yield f'method "auto": {AUTO_METHOD.name} with {format_settings(chosen)}, as the run has chosen'
+            return
+        tried = " | ".join(map(format_settings, AUTO_METHOD.search_space()))
+        yield f'method "auto": the run first tunes {AUTO_METHOD.name}: {tried} (cost: `regstream tune --dry-run`)'
 
 
 def _without_own_lines(listener: Listener) -> Listener:
@@ -90,6 +106,8 @@ def _record(merge_plan: "Plan", refusal: RegstreamError | None) -> dict[str, Any
     return {
         "output": str(merge_plan.output),
         "method": merge_plan.method.name,
+        "options": merge_plan.method.options.model_dump(),
+        "tunes_first": merge_plan.manifest.merge.method == AUTO and chosen_settings(merge_plan.manifest) is None,
         "device": str(merge_plan.device),
         "candidates": [candidate.name for candidate in merge_plan.candidates],
         "architecture": asdict(merge_plan.architecture),

@@ -9,8 +9,9 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from regstream.device.process_memory import resident_bytes
-from regstream.events import Event, StepStarted, Warned
+from regstream.events import Event, SettingsChosen, StepStarted, Warned
 from regstream.units import format_bytes, format_seconds
+from regstream_cli.progress_lines import chosen_line
 from regstream_cli.progress_state import ProgressState
 from regstream_cli.streams import printable_line
 
@@ -43,6 +44,8 @@ class ProgressBars:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Warned):
             self._console.print(printable_line(f"regstream: warning: {event.message}"), soft_wrap=True)
+        elif isinstance(event, SettingsChosen):
+            self._console.print(printable_line(f"regstream: {chosen_line(event)}"), soft_wrap=True)
         elif isinstance(event, StepStarted):
             self._live.refresh()  # a step may be over before the next redraw
 

@@ -1,9 +1,14 @@
 """Progress as one plain line per step on stderr, for logs and pipes."""
 
-from regstream.events import Event, Fetching, RunStarted, StepCommitted, Warned
+from regstream.events import Event, Fetching, RunStarted, SettingsChosen, StepCommitted, Warned
 from regstream.units import format_bytes, format_seconds
 from regstream_cli.progress_state import ProgressState
 from regstream_cli.streams import write_message
+
+
+def chosen_line(event: SettingsChosen) -> str:
+    """What a run with method "auto" has chosen."""
+    return f'method "auto": merging by {event.method} with {event.settings}'
 
 
 class ProgressLines:
@@ -22,6 +27,8 @@ class ProgressLines:
                 write_message(f"downloading {event.file}, {format_bytes(event.total_bytes)}")
             case StepCommitted():
                 write_message(self._step_line(event))
+            case SettingsChosen():
+                write_message(chosen_line(event))
             case Warned():
                 write_message(f"warning: {event.message}")
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from regstream.manifest.read_manifest import read_manifest
+from regstream.output.chosen_settings import with_choice
 from regstream.units import format_bytes, format_seconds
 from regstream_cli.options import debug_option, json_option, manifest_argument
 from regstream_cli.run_status import RunStatus, read_run_status
@@ -29,7 +30,7 @@ def status(path: Path, as_json: bool) -> None:
       regstream status merge.toml
       regstream status merge.toml --json | jq .seconds_left
     """
-    run_status = read_run_status(read_manifest(path))
+    run_status = read_run_status(with_choice(read_manifest(path)))
     if as_json:
         write_json(_record(run_status))
         return

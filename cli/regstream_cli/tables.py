@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def plan_table(plan: "Plan") -> Table:
     """A row per step; consecutive steps with equal numbers share a row."""
     memory = ["memory"] if plan.main_space == "host" else ["device memory", "host memory"]
-    table = _table("step", "tensors", "regressed", "reads", "writes", *memory)
+    table = make_table("step", "tensors", "regressed", "reads", "writes", *memory)
     for cells, steps in groupby(plan.steps, key=lambda step: _plan_cells(plan, step)):
         table.add_row(_span([step.name for step in steps]), *cells)
     return table
@@ -83,7 +83,7 @@ def _download_lines(plan: "Plan") -> Iterator[str]:
 def status_table(run_status: "RunStatus") -> Table:
     """A row per committed step."""
     on_device = any(step.device_projected_bytes for step in run_status.steps)
-    table = _table("step", "time", "peak memory", "projected", *["device peak", "projected"] * on_device)
+    table = make_table("step", "time", "peak memory", "projected", *["device peak", "projected"] * on_device)
     for step in run_status.steps:
         device = (step.device_peak_bytes, step.device_projected_bytes) * on_device
         memory = map(format_bytes, (step.peak_bytes, step.projected_bytes, *device))
@@ -95,7 +95,7 @@ def evaluation_table(evaluation: "Evaluation") -> Table:
     """A row per model, a column per dataset; the best score of each column is bold."""
     columns = [[row.scores.get(dataset) for row in evaluation.rows] for dataset in evaluation.datasets]
     columns.append([evaluation.average(row) for row in evaluation.rows])
-    table = _table(evaluation.metric, *evaluation.datasets, "average")
+    table = make_table(evaluation.metric, *evaluation.datasets, "average")
     best = max if evaluation.higher_is_better else min
     for row, *scores in zip(evaluation.rows, *(_score_cells(column, best) for column in columns), strict=True):
         table.add_row(row.model, *scores)
@@ -105,7 +105,7 @@ def evaluation_table(evaluation: "Evaluation") -> Table:
 def bias_table(biases: "Sequence[RepresentationBias]") -> Table:
     """A row per depth, two columns per model; each value is the mean over all datasets."""
     models = list(dict.fromkeys(bias.model for bias in biases))
-    table = _table("after", *(f"{model} {distance}" for distance in ("L1", "1-cos") for model in models))
+    table = make_table("after", *(f"{model} {distance}" for distance in ("L1", "1-cos") for model in models))
     for depth in sorted({bias.depth for bias in biases}):
         at_depth = {model: [b for b in biases if (b.model, b.depth) == (model, depth)] for model in models}
         l1 = (fmean(bias.l1 for bias in at_depth[model]) for model in models)
@@ -131,7 +131,8 @@ def _span(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} to {names[-1].rpartition(' ')[2]}, each"
 
 
-def _table(name: str, *numbers: str) -> Table:
+def make_table(name: str, *numbers: str) -> Table:
+    """An empty table, of a left column and columns of numbers."""
     table = Table(name, box=SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
     for heading in numbers:
         table.add_column(heading, justify="right", no_wrap=True)

@@ -28,9 +28,11 @@ from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Manifest
 from regstream.manifest.value_types import is_device
-from regstream.output.record import is_published, published_identity
+from regstream.output.chosen_settings import with_choice
+from regstream.output.record import published_identity
 from regstream.output.unchanged_result import is_unchanged
 from regstream.storage.journal import Journal
+from regstream.tune.journal import begun_tuning
 
 if TYPE_CHECKING:
     from regstream.checkpoint.base_check import BaseCheck
@@ -39,26 +41,18 @@ if TYPE_CHECKING:
     from regstream.hub.upload import UploadResult
     from regstream.output.verify import Verification
     from regstream.plan.plan import Plan
+    from regstream.tune.tuning import Tuning
 
-#: The config of a model, and that of an adapter, which is no base.
-_CONFIGS = ("config.json", "adapter_config.json")
+_CONFIGS = ("config.json", "adapter_config.json")  # of a model, and of an adapter, which is no base
 
 
 def load_manifest(path: str | PathLike[str]) -> Manifest:
-    """Read and validate a manifest; nothing is fetched, and no checkpoint or data file is opened.
-
-    Raises:
-        ManifestError: one line for every error in it.
-    """
+    """Read and validate a manifest, opening nothing it names; a `ManifestError` has a line for each error."""
     return read_manifest(path)
 
 
 def check_base(base: ModelRef) -> "BaseCheck | None":
-    """Check by its config alone whether a base can be merged; None for a folder without one. Reads no weights.
-
-    Raises:
-        InputError: it cannot; `plan` would refuse it too.
-    """
+    """Check by its config alone whether a base can be merged; None for a folder without one. Refuses as `plan`."""
     if base.folder is not None and not any((base.folder / name).exists() for name in _CONFIGS):
         return None
     with importing():
@@ -78,9 +72,9 @@ def plan(
 ) -> "Plan":
     """Open what a manifest names, check that it belongs together, and project what the merge takes.
 
-    Models of the hub are planned at the commits of the unfinished run, unless `restart`; with `of_result` at those that
-    the finished result was made from. `device` overrides the manifest's. A plan not `for_this_machine` may be for a
-    device that this machine lacks; it cannot be merged.
+    Models of the hub are planned at the commits of the unfinished run or tuning, unless `restart`; with `of_result` at
+    those that the finished result was made from. Settings that a run with method "auto" has chosen are kept likewise.
+    `device` overrides the manifest's. A plan not `for_this_machine` may be for a device that this machine lacks.
 
     Raises:
         ManifestError: a rule matches no parameter, or the device does not exist.
@@ -94,9 +88,9 @@ def plan(
     if of_result:
         begun = published_identity(manifest.merge.output)
     elif not restart:
-        begun = Journal.begun_identity(manifest.workdir)
+        begun = Journal.begun_identity(manifest.workdir) or begun_tuning(manifest.workdir)
     return make_plan(
-        manifest,
+        manifest if restart else with_choice(manifest),
         device=device,
         for_this_machine=for_this_machine,
         commits=begun.get("hub", {}),
@@ -113,9 +107,11 @@ def check(plan: "Plan") -> None:
         InputError: the output holds files of others, or cannot be written to.
     """
     from regstream.output.ownership import check_output
+    from regstream.tune.auto import check_choice
 
     check_output(plan)
     plan.validate()
+    check_choice(plan)
 
 
 def is_finished(manifest: Manifest, *, device: str | None = None, listener: Listener = ignore_event) -> bool:
@@ -131,7 +127,7 @@ def is_finished(manifest: Manifest, *, device: str | None = None, listener: List
 
 
 def merge(plan: "Plan", *, restart: bool = False, full_digest: bool = False, listener: Listener = ignore_event) -> Path:
-    """Merge, or resume the run under way; returns the folder of the result.
+    """Merge, or resume the run under way; returns the folder of the result. With method "auto" it tunes first.
 
     `restart` discards what an earlier run left. `full_digest` hashes whole files to find changes, not samples.
 
@@ -142,9 +138,22 @@ def merge(plan: "Plan", *, restart: bool = False, full_digest: bool = False, lis
         SolveError: a regression has no trustworthy solution; what was committed stays.
     """
     from regstream.runtime import scheduler
+    from regstream.tune.auto import choose_settings
 
+    plan = choose_settings(plan, restart=restart, listener=listener)
     scheduler.run(plan, restart=restart, full_digest=full_digest, listener=listener)
     return plan.output
+
+
+def tune(plan: "Plan", *, listener: Listener = ignore_event) -> "Tuning":
+    """Find the method's best settings by small merges, or resume; the manifest stays as it is. Raises as `merge`, and:
+
+    Raises:
+        ManifestError: the method has no settings to try, or a candidate no rows that could be held out.
+    """
+    from regstream.tune import tuner, tuning_plan
+
+    return tuner.tune(tuning_plan.TuningPlan.of(plan), listener)
 
 
 def evaluate(
@@ -166,8 +175,9 @@ def evaluate(
         ResumeError: the result belongs to another merge, or a model was altered.
     """
     from regstream.evaluate import evaluation
+    from regstream.output.result_identity import check_own_result
 
-    _check_result(plan, only)
+    check_own_result(plan, only)
     return evaluation.evaluate(plan, also=also, only=only, cross=cross, listener=listener)
 
 
@@ -187,8 +197,9 @@ def bias(
 ) -> "list[RepresentationBias]":
     """Measure by depth how far the merged models' hidden states are from each candidate's own; raises as `evaluate`."""
     from regstream.evaluate import representation_bias
+    from regstream.output.result_identity import check_own_result
 
-    _check_result(plan, only)
+    check_own_result(plan, only)
     return representation_bias.representation_bias(plan, also=also, only=only, listener=listener)
 
 
@@ -236,12 +247,3 @@ def _load_libraries(*, runs: bool, of_result: bool) -> None:
             import_module("regstream.runtime.scheduler")
         for name in ("evaluation", "representation_bias") if of_result else ():
             import_module(f"regstream.evaluate.{name}")
-
-
-def _check_result(plan: "Plan", only: Collection[str]) -> None:
-    from regstream.output.result_identity import check_result
-    from regstream.plan.run_identity import identify
-
-    if is_published(plan.output) and (not only or plan.method.name in only):
-        advice = "`regstream run --restart` replaces it; `--only NAME` evaluates without it"
-        check_result(plan, identify(plan, full=False), advice=advice)

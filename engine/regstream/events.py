@@ -81,7 +81,15 @@ class RunFinished:
     was_finished_before: bool = False
 
 
-Event = RunStarted | StepStarted | Progressed | Fetching | StepCommitted | Warned | RunFinished
+@dataclass(frozen=True, kw_only=True)
+class SettingsChosen:
+    """A run with method "auto" has found its settings, such as "alpha = 0.95", and begins to merge."""
+
+    method: str
+    settings: str
+
+
+Event = RunStarted | StepStarted | Progressed | Fetching | StepCommitted | Warned | SettingsChosen | RunFinished
 Listener = Callable[[Event], None]
 
 

@@ -1,5 +1,6 @@
 """The streaming result is the dense float64 reference's, for every family, method, number of candidates, and rule."""
 
+import shutil
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -221,6 +222,33 @@ def test_what_no_block_holds(tmp_path: Path, family: checkpoints.Family, method:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        slow("ties", {"density": 0.6, "scale": 0.5}),
+        slow("ace", {"epsilon": 0.01, "tau": 0.0}),
+        slow("swudi", {"time": 20.0, "rank": 0.9, "scale": 0.7}),
+        slow("aswudi", {"filter": "gavish_donoho", "scale": 0.7}),
+    ],
+)
+def test_options_of_methods_without_data(tmp_path: Path, method: reference.Method, options: dict[str, Any]) -> None:
+    assert_equal(make_merge(tmp_path, "gpt2", merge={"method": method} | options), method, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", FORMULAS)
+def test_a_candidate_that_is_the_base(tmp_path: Path, method: reference.Method) -> None:
+    merge = make_merge(tmp_path, "gpt2", merge={"method": method})
+    shutil.copytree(merge.folders.base, merge.folders.candidates[1], dirs_exist_ok=True)
+    assert_equal(merge, method)
+
+
+def test_a_scale_for_some_candidates(tmp_path: Path) -> None:
+    scales = ["", "scale = 0.2", "scale = 0.9"]
+    merge = make_merge(tmp_path, merge={"method": "task_arithmetic", "scale": 0.4}, candidate=scales.__getitem__)
+    assert_equal(merge, "task_arithmetic", scales=[0.4, 0.2, 0.9])
+
+
 def test_scale_of_task_arithmetic(tmp_path: Path) -> None:
     merge = make_merge(tmp_path, merge={"method": "task_arithmetic", "scale": 0.8})
     assert_equal(merge, "task_arithmetic", scale=0.8)

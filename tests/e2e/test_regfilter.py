@@ -12,11 +12,11 @@ from merging import Merge, make_merge, read_result, worst_difference
 from parametrize import slow
 
 TOLERANCE = 1e-4
-PRIORS = {"mean": dense.mean, "base": dense.base, "task_arithmetic": dense.task_arithmetic(0.7)}
+PRIORS = {"average": dense.mean, "base": dense.base, "task_arithmetic": dense.task_arithmetic(0.7)}
 FILTERS: dict[str, tuple[dict[str, Any], dense.Filter]] = {
     "ridge": ({"ridge": 0.02}, dense.ridge(0.02)),
     "participation": ({}, dense.participation),
-    "exponential": ({"filter_time": 40.0}, dense.exponential(40.0)),
+    "exponential": ({"time": 40.0}, dense.exponential(40.0)),
 }
 
 
@@ -29,14 +29,14 @@ def expected(merge: Merge, **options: Any) -> dict[str, Tensor]:
     ("family", "prior", "statistics", "kind"),
     [
         ("llama", "task_arithmetic", "merged block", "ridge"),
-        ("gpt2", "mean", "merged block", "participation"),
+        ("gpt2", "average", "merged block", "participation"),
         ("clip", "base", "merged", "exponential"),
-        slow("llama", "mean", "own", "participation"),
+        slow("llama", "average", "own", "participation"),
         slow("gemma2", "task_arithmetic", "merged block", "exponential"),
         slow("bert", "task_arithmetic", "merged block", "ridge"),
         slow("vit", "base", "own", "ridge"),
         slow("gpt_neox", "task_arithmetic", "merged block", "ridge"),
-        slow("opt", "mean", "merged", "ridge"),
+        slow("opt", "average", "merged", "ridge"),
     ],
 )
 def test_every_prior_with_every_statistics_and_filter(
@@ -44,7 +44,7 @@ def test_every_prior_with_every_statistics_and_filter(
 ) -> None:
     options, factors = FILTERS[kind]
     keys = {"method": "regfilter", "prior": prior, "statistics": statistics, "filter": kind, **options}
-    keys |= {"prior_scale": 0.7} if prior == "task_arithmetic" else {}
+    keys |= {"scale": 0.7} if prior == "task_arithmetic" else {}
     merge = make_merge(tmp_path, family, merge=keys)
     result = read_result(merge.run())
     wanted = expected(merge, prior=PRIORS[prior], statistics=statistics, factors=factors)

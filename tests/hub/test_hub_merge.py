@@ -18,6 +18,7 @@ from crash.resuming import MEASURED, contents
 from disk_bounds import sampled, weights_bytes, with_disk
 from hub_server import Fault, Hub, put_on, serving, stop
 from merging import Merge, make_merge
+from regstream import api
 from regstream.errors import BudgetError, InputError, Interrupted, ResumeError
 from regstream.events import Event, Fetching, StepCommitted, StepStarted, Warned
 from regstream.output.record import read_provenance
@@ -25,6 +26,7 @@ from regstream.plan.plan import Plan
 from regstream.plan.planning import make_plan
 from regstream.runtime.scheduler import run
 from regstream.storage.journal import Journal
+from regstream.storage.tuning_folder import remove_tuning
 
 TOLD = ("README.md", "regstream.json", MEASURED)
 LFS = "GET /lfs/.*"
@@ -70,6 +72,19 @@ def spread(folder: Path, shard_of: Callable[[str], int]) -> None:
     for file in sorted(set(weight_map.values())):
         save_file({n: t for n, t in tensors.items() if weight_map[n] == file}, folder / file, metadata={"format": "pt"})
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("disk", ["", "200MB"])
+def test_a_tuning_downloads_a_shard_once_for_all_settings(remote: Merge, hub: Hub, disk: str) -> None:
+    if disk:
+        remote.manifest.write_text(f'{remote.manifest.read_text()}disk = "{disk}"\n')
+    plan = make_plan(remote.read())
+    tuning = api.tune(plan)
+    assert [len(scored.trials) for scored in tuning.rounds] == [6]
+    assert len(fetched(hub)) == len(set(fetched(hub))) > 8
+    remove_tuning(plan.workdir)
+    assert not remote.output.exists()
 
 
 @pytest.mark.slow

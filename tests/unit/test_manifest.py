@@ -10,7 +10,8 @@ import pytest
 from regstream.errors import ManifestError
 from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.references import ModelRef
-from regstream.manifest.schema import Calibration, Manifest, NonBlockParameters, Resources
+from regstream.manifest.resources import Resources
+from regstream.manifest.schema import Calibration, Manifest, NonBlockParameters
 from regstream.manifest.value_types import parse_device
 
 GOOD = """\
@@ -242,7 +243,8 @@ ONE_PROBLEM = {
     "unknown table": (("[merge]", "[resource]\n[merge]"), 'resource: unknown key; did you mean "resources"?'),
     "wrong choice": (
         ('"regmean++"', '"regmean+"'),
-        '[merge] method: expected "average", "task_arithmetic", "regmean" or "regmean++", found "regmean+";'
+        '[merge] method: expected "average", "task_arithmetic", "ties", "ace", "swudi", "aswudi", "regmean",'
+        ' "regmean++", "regfilter", "featcal" or "auto", found "regmean+";'
         ' did you mean "regmean++"?',
     ),
     "missing key": (('base = "base"\n', ""), "[merge] base: missing; expected a folder or a hub id: the checkpoint"),
@@ -291,7 +293,8 @@ ONE_PROBLEM = {
     ),
     "scale without task arithmetic": (
         ('output = "merged"', 'output = "merged"\nscale = 0.5'),
-        '[merge] scale: only method "task_arithmetic" has this key; remove it, or change the method',
+        '[merge] scale: only method "task_arithmetic", "ties", "swudi", "aswudi", "regfilter" or "featcal" has this'
+        " key; remove it, or change the method",
     ),
     "no calibration": (
         ('[candidates.calibration]\npath = "math.jsonl"\n', ""),

@@ -125,7 +125,19 @@ def test_what_a_method_does_not_read_does_not_matter() -> None:
     other = deepcopy(plain)
     other["candidates"][0]["calibration"] = {"path": "a.jsonl", "rows": 1}
     assert meant(other) == meant(plain)
+    other["candidates"][0]["scale"] = 0.5
+    assert meant(other) == meant(plain)
     arithmetic = changed("merge", "method", to="task_arithmetic")
     scaled = deepcopy(arithmetic)
     scaled["merge"]["scale"] = 0.5
     assert meant(scaled) != meant(arithmetic)
+
+
+def test_a_scale_counts_wherever_it_is_written() -> None:
+    shared, own = (changed("merge", "method", to="task_arithmetic") for _ in range(2))
+    shared["merge"]["scale"] = 0.5
+    for candidate in own["candidates"]:
+        candidate["scale"] = 0.5
+    assert meant(own) == meant(shared)
+    own["candidates"][0]["scale"] = 0.7
+    assert meant(own) != meant(shared)

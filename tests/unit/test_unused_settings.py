@@ -36,6 +36,13 @@ CASES: dict[str, tuple[str, checkpoints.Family, str, str, str]] = {
         'name = "task1"\nweight = 1e-30',
         'candidate "task1": weight 1e-30',
     ),
+    "scale": (
+        "ties",
+        "llama",
+        'name = "task1"',
+        'name = "task1"\nscale = 0.5',
+        '[[candidates]] scale of "task1" has no effect: method "ties" has no scale of each candidate',
+    ),
     "regress": ("regmean", "llama", "\n[[cand", "{regress}\n[[cand", "rules[0] '*norm*': use = \"regress\" averages"),
     "tower": (
         "regmean",
@@ -68,6 +75,18 @@ def test_what_has_no_effect_is_named(merges: dict[checkpoints.Family, Merge], na
     method, family, before, after, expected = CASES[name]
     [line] = [line for line in warnings(merges[family], method, before, after) if expected in line]
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("num_scales", [1, 2])
+def test_a_scale_of_every_candidate_leaves_none_to_that_of_the_merge(
+    merges: dict[checkpoints.Family, Merge], num_scales: int
+) -> None:
+    text = merges["llama"].manifest.read_text().replace('"regmean++"', '"task_arithmetic"\nscale = 0.5')
+    for index in range(num_scales):
+        text = text.replace(f'name = "task{index}"', f'name = "task{index}"\nscale = 0.2')
+    found = list(make_plan(parse_manifest(text, str(merges["llama"].manifest))).warnings)
+    named = [line for line in found if "scale" in line]
+    assert named == (["[merge] scale has no effect: every candidate has its own"] if num_scales == 2 else [])
 
 
 @pytest.mark.parametrize("method", ["regmean", "regmean++"])

@@ -13,6 +13,7 @@ from bench import derivation, memory, paper_roofline, scale, speed
 
 COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "projections": memory.projections,
+    "methods": memory.methods,
     "independence": memory.independence,
     "twenty": memory.twenty,
     "adapters": memory.adapters,
@@ -30,6 +31,7 @@ COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "stored": speed.stored,
     "estimates": speed.estimates,
     "doubling": speed.doubling,
+    "one-pass": speed.one_pass,
 }
 RESULTS = Path(__file__).parent / "results"
 

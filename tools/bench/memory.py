@@ -11,6 +11,7 @@ from typing import Any
 from bench.process import TIMES, plain, regstream, run
 from bench.workload import WORK, Workload
 from peak import Taken
+from regstream.methods import METHODS
 from regstream.units import format_bytes, parse_bytes
 
 SHAPES = (
@@ -29,6 +30,8 @@ NARROW = Workload(shape="llama-3.2-1b", blocks=4, rows=16, length=64)
 CLIP = Workload(shape="clip-vit-b-32", blocks=12, rows=64, dtype="float32")
 #: Candidates that are adapters on one base, or checkpoints in files of their own.
 ADAPTED = Workload(shape="llama-3.2-1b", blocks=2, candidates=3, distinct=3, rows=32, length=256)
+#: Settings of a method that differ in how its systems are solved, or in whose blocks calibration rows run through.
+SOLVERS = ('filter = "participation"', 'statistics = "merged"', 'prior = "aswudi"')
 MERGE = WORK / "merge"
 
 
@@ -52,6 +55,18 @@ def projections() -> Iterator[str]:
         told = ", ".join(f"{name} {ratio:.3f}" for name, ratio in ratios.items())
         peak = format_bytes(max(measured for measured, _ in steps.values()))
         yield f"- {workload.name}: peak {peak}; projected / measured: {told}"
+
+
+def methods() -> Iterator[str]:
+    """The same for every method, and for each kind of solver."""
+    narrow = replace(SHAPES[0], candidates=3, rows=32)
+    workloads = [replace(narrow, method=name) for name in METHODS]
+    workloads += [replace(narrow, method="regfilter", options=(line,)) for line in SOLVERS]
+    for workload in workloads:
+        taken, steps = merge(workload)
+        ratios = [projected / measured for measured, projected in steps.values()]
+        told = f"projected / measured {min(ratios):.3f} to {max(ratios):.3f}"
+        yield f"- {workload.name}: peak {format_bytes(taken.peak_bytes)}; {told}"
 
 
 def independence() -> Iterator[str]:

@@ -86,6 +86,16 @@ def _doubled(once: Workload, *twice: Workload) -> Iterator[str]:
         yield f"- {workload.name}: {median(ratios):.2f} times ({_told(ratios)})"
 
 
+def one_pass() -> Iterator[str]:
+    """Blocks' time with statistics of the merged block, group by group, over RegMean's; RegMean++ beside it."""
+    for workload in (SMALL, replace(NARROW, compute_dtype="auto")):
+        methods = [replace(workload, method=name) for name in ("regmean", "regmean++", "regfilter")]
+        turns = [alternate(*(_merge(method, method.method) for method in methods)) for _ in range(TIMES)]
+        for index, method in enumerate(methods[1:], start=1):
+            ratios = [_block_seconds(timed[index]) / _block_seconds(timed[0]) for timed in turns]
+            yield f"- {method.name}: {median(ratios):.2f} times the time of RegMean ({_told(ratios)})"
+
+
 def _beside_plain(workload: Workload, *, beside_regmean: bool = False) -> Iterator[str]:
     """Whole processes, loading included, in alternating turns; beside RegMean the blocks alone: they are passed twice.
 

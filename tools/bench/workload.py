@@ -33,6 +33,7 @@ class Workload:
     compute_dtype: str = "auto"
     vocabulary: int | None = None
     method: str = "regmean++"
+    options: tuple[str, ...] = ()  # further lines of [merge]
     distinct: int = 2  # how many candidates are files of their own; further ones are links to them
     adapters: bool = False  # whether candidates are adapters on the base
     host_memory: str | None = None
@@ -47,7 +48,12 @@ class Workload:
     def name(self) -> str:
         """In one line, for people."""
         rows = f"{self.rows} images" if self.is_vision else f"{self.rows} rows of {self.length} tokens"
-        return f"{self.shape} {self.dtype}, {self.blocks} blocks, K = {self.candidates}, {rows}, {self.method}"
+        return f"{self.shape} {self.dtype}, {self.blocks} blocks, K = {self.candidates}, {rows}, {self.told_method}"
+
+    @property
+    def told_method(self) -> str:
+        """The method with its options."""
+        return f"{self.method} ({', '.join(self.options)})" if self.options else self.method
 
     def checkpoints(self) -> list[Path]:
         """The base's folder and the candidates', written where they do not stand yet."""
@@ -72,6 +78,7 @@ class Workload:
         folder.mkdir(parents=True)
         base, *candidates = self.checkpoints()
         text = f'[merge]\nmethod = "{self.method}"\nbase = "{base}"\noutput = "merged"\n'
+        text += "".join(f"{option}\n" for option in self.options)
         for index, candidate in enumerate(candidates):
             own = f'adapter = "{_adapter(base, index)}"' if self.adapters else f'model = "{candidate}"'
             text += f'[[candidates]]\nname = "task{index}"\n{own}\n[candidates.calibration]\n'

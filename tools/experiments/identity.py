@@ -13,7 +13,7 @@ from regstream.storage.digests import sha256
 
 Manifest = dict[str, Any]  # as TOML gives it, places absolute; a candidate's model may be a manifest itself
 
-_PLACES = ("base", "model", "adapter", "path", "head")
+_PLACES = ("base", "prior_model", "model", "adapter", "path", "head")
 _LEFT_OUT = ("output", "resources", "evaluation")
 _IN_CHECKPOINT = (".safetensors", ".json")
 

@@ -16,7 +16,7 @@ def read(path: Path) -> Manifest:
     """A manifest with its places absolute."""
     manifest = tomllib.loads(path.read_text("utf-8"))
     folder = path.absolute().parent
-    tables = [(manifest["merge"], ("base", "output"))]
+    tables: list[tuple[Manifest, tuple[str, ...]]] = [(manifest["merge"], ("base", "prior_model", "output"))]
     for candidate in manifest["candidates"]:
         tables.append((candidate, ("model", "adapter")))
         tables += [(candidate[key], ("path", "head")) for key in ("calibration", "evaluation") if key in candidate]

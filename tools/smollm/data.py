@@ -1,8 +1,9 @@
-"""The quickstart's rows: documents cut into at most 256 tokens, held-out ones from documents that nothing else saw.
+"""Rows of tasks: documents cut into at most 256 tokens, held-out ones from documents that nothing else saw.
 
 `PYTHONPATH=tools python -m smollm.data BASE PACKAGES TRAINING`
 BASE is the folder convert.py wrote, PACKAGES one of unpacked Debian packages (README.md). The training rows go to
-TRAINING, the calibration and held-out rows to manifests/quickstart.
+TRAINING. The calibration and held-out rows of the quickstart go to manifests/quickstart; with `--rows FOLDER`, those of
+the tasks that are named go there, in other numbers if asked.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from smollm.sources import TASKS, Document
 QUICKSTART = Path(__file__).resolve().parents[2] / "manifests" / "quickstart"
 SHORTEST, LONGEST = 128, 256  # tokens of a row
 TRAINING, CALIBRATION, HELD_OUT = 1000, 128, 64  # rows of a task
+QUICKSTART_TASKS = ("python", "mathematics", "finnish")
 ROWS_OF_A_DOCUMENT = 30  # so that no document makes up a task
 SEED = 0
 
@@ -59,19 +61,25 @@ def write(path: Path, rows: list[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for folder in ("base", "packages", "training"):
         parser.add_argument(folder, type=Path)
+    parser.add_argument("--rows", type=Path, default=QUICKSTART, help="where calibration and held-out rows go")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=QUICKSTART_TASKS)
+    parser.add_argument("--calibration", type=int, default=CALIBRATION, help="calibration rows of a task")
+    parser.add_argument("--held-out", type=int, default=HELD_OUT, help="held-out rows of a task")
     arguments = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(arguments.base)
-    for task, documents_of in TASKS.items():
+    for task in arguments.tasks:
         order = random.Random(f"{SEED} {task}")
-        documents = list(documents_of(arguments.packages))
-        seen = draw([document for document in documents if not is_held_out(document[0])], TRAINING, tokenizer, order)
-        unseen = draw([document for document in documents if is_held_out(document[0])], HELD_OUT, tokenizer, order)
-        write(arguments.training / f"{task}.jsonl", seen)
-        write(QUICKSTART / f"{task}.calibration.jsonl", order.sample(seen, CALIBRATION))
-        write(QUICKSTART / f"{task}.heldout.jsonl", unseen)
+        documents = list(TASKS[task](arguments.packages))
+        seen = [document for document in documents if not is_held_out(document[0])]
+        unseen = [document for document in documents if is_held_out(document[0])]
+        training = draw(seen, TRAINING, tokenizer, order)
+        held_out = draw(unseen, arguments.held_out, tokenizer, order)
+        write(arguments.training / f"{task}.jsonl", training)
+        write(arguments.rows / f"{task}.calibration.jsonl", order.sample(training, arguments.calibration))
+        write(arguments.rows / f"{task}.heldout.jsonl", held_out)
 
 
 if __name__ == "__main__":

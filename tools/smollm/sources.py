@@ -1,4 +1,4 @@
-"""The documents that the quickstart's rows come from, as plain text, out of unpacked packages (see README.md)."""
+"""The documents that rows come from, as plain text, out of unpacked packages (see README.md)."""
 
 from __future__ import annotations
 
@@ -59,24 +59,38 @@ class _Paragraphs(HTMLParser):
             self.found[-1] += data
 
 
-def finnish(packages: Path) -> Iterator[Document]:
-    """LibreOffice's help: a document is a page. A paragraph counts once, and only where it has been translated."""
+def _help_pages(packages: Path, language: str, letters: str) -> Iterator[Document]:
+    """LibreOffice's help: a document is a page. A paragraph counts once, and only where it has been translated.
+
+    `letters` are some that texts of the language have and English ones lack.
+    """
     seen = set()
-    for file in sorted((packages / "usr/share/libreoffice/help/fi/text").rglob("*.html")):
+    for file in sorted((packages / f"usr/share/libreoffice/help/{language}/text").rglob("*.html")):
         page = _Paragraphs()
         page.feed(file.read_text("utf-8"))
         lines = []
         for paragraph in page.found:
             line = " ".join(paragraph.split()) + "\n"
-            if line not in seen and re.search("[äö]", line) and not re.search(r"\b(the|of|is|and)\b", line):
+            if line not in seen and re.search(f"[{letters}]", line) and not re.search(r"\b(the|of|is|and)\b", line):
                 seen.add(line)
                 lines.append(line)
         if lines:
             yield file.name, lines
 
 
+def finnish(packages: Path) -> Iterator[Document]:
+    """LibreOffice's help in Finnish."""
+    return _help_pages(packages, "fi", "äö")
+
+
+def german(packages: Path) -> Iterator[Document]:
+    """LibreOffice's help in German."""
+    return _help_pages(packages, "de", "äöüß")
+
+
 TASKS: dict[str, Callable[[Path], Iterator[Document]]] = {
     "python": python,
     "mathematics": mathematics,
     "finnish": finnish,
+    "german": german,
 }

@@ -1,20 +1,17 @@
-"""One quickstart candidate: LoRA on every linear of the base's blocks, tuned on one task's rows.
+"""One fine-tuned candidate: LoRA on every linear of the base's blocks, or all parameters, tuned on one task's rows.
 
 `PYTHONPATH=tools python -m smollm.train BASE TRAINING TASK`
-BASE is the folder convert.py wrote, TRAINING the one data.py filled. The factors go to factors/TASK, in bfloat16 and
-PEFT's own format.
+BASE is the folder convert.py wrote, TRAINING the one data.py filled, held-out rows are those of `--rows`. The factors
+go to factors/TASK, in bfloat16 and PEFT's own format; with `--full`, all parameters are tuned and INTO/TASK becomes a
+checkpoint in bfloat16.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
-import math
-import sys
+import shutil
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -22,74 +19,16 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from smollm.data import LONGEST, QUICKSTART
+from smollm.data import QUICKSTART
+from smollm.tuning import Schedule, keep_freed_memory, read_rows, tune_and_compare
 
 FACTORS = Path(__file__).resolve().parent / "factors"
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 RANK, SCALE = 4, 16
-STEPS, WARMUP, BATCH_ROWS, LEARNING_RATE = 80, 8, 8, 2e-3
+LORA = Schedule(batch_rows=8, steps=80, warmup=8, peak=2e-3)
+FULL = Schedule(batch_rows=4, steps=40, warmup=4, peak=2e-4)
 SEED = 0
-IGNORED = -100  # the label of padding
-
-
-def keep_freed_memory() -> None:
-    """Freed buffers stay with the process: a step otherwise takes half a million page faults, a third of its time."""
-    if sys.platform == "linux":
-        mmap_max, trim_threshold, arena_max = -4, -1, -8
-        allocator = ctypes.CDLL(None)
-        for parameter, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, -1)):
-            allocator.mallopt(parameter, value)
-
-
-def read_rows(path: Path) -> list[str]:
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line)["text"] for line in file]
-
-
-def batches(rows: list[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[dict[str, torch.Tensor]]:
-    """What the model is called with. Always of one shape: new shapes cost new kernels and new buffers."""
-    for start in range(0, len(rows), BATCH_ROWS):
-        texts = rows[start : start + BATCH_ROWS]
-        batch = tokenizer(texts, padding="max_length", truncation=True, max_length=LONGEST, return_tensors="pt")
-        ids, mask = batch.input_ids, batch.attention_mask
-        yield {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, IGNORED)}
-
-
-@torch.no_grad()
-def held_out_loss(model: PreTrainedModel | PeftModel, rows: list[str], tokenizer: PreTrainedTokenizerBase) -> float:
-    """Negative log-likelihood of a token, in nats."""
-    model.eval()
-    total, tokens = 0.0, 0
-    for batch in batches(rows, tokenizer):
-        predicted = int((batch["labels"][:, 1:] != IGNORED).sum())
-        total += model(**batch, use_cache=False).loss.item() * predicted
-        tokens += predicted
-    model.train()
-    return total / tokens
-
-
-def learning_rate(step: int) -> float:
-    """A short rise, then a cosine down to nothing."""
-    if step < WARMUP:
-        return LEARNING_RATE * (step + 1) / WARMUP
-    return LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (STEPS - WARMUP)))
-
-
-def tune(model: PeftModel, rows: list[str], tokenizer: PreTrainedTokenizerBase) -> None:
-    factors = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(factors, weight_decay=0.0)
-    started = time.monotonic()
-    for step, batch in zip(range(STEPS), batches(rows, tokenizer), strict=False):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step)
-        loss = model(**batch, use_cache=False).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(factors, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if step % 10 == 9:
-            print(f"step {step + 1}/{STEPS}  loss {loss.item():.4f}  {time.monotonic() - started:.0f} s", flush=True)
 
 
 def save_factors(model: PeftModel, folder: Path) -> None:
@@ -104,28 +43,43 @@ def save_factors(model: PeftModel, folder: Path) -> None:
         (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
+def save_whole(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """The folder appears complete or not at all."""
+    unfinished = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.bfloat16().save_pretrained(unfinished, max_shard_size="100MB")
+    tokenizer.save_pretrained(unfinished)
+    unfinished.rename(folder)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for folder in ("base", "training"):
         parser.add_argument(folder, type=Path)
     parser.add_argument("task")
+    parser.add_argument("--full", action="store_true", help="tune all parameters")
+    parser.add_argument("--rows", type=Path, default=QUICKSTART, help="where the held-out rows are")
+    parser.add_argument("--held-out", type=int, help="how many of them tell what tuning gained; default: all")
+    parser.add_argument("--into", type=Path, default=FACTORS, help="where the folder TASK is written")
     arguments = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(SEED)
     tokenizer = AutoTokenizer.from_pretrained(arguments.base)
-    base = AutoModelForCausalLM.from_pretrained(arguments.base, dtype=torch.bfloat16)
-    config = LoraConfig(r=RANK, lora_alpha=SCALE, target_modules=LINEARS, task_type="CAUSAL_LM")
-    model = get_peft_model(base, config)
     rows = read_rows(arguments.training / f"{arguments.task}.jsonl")
-    held_out = read_rows(QUICKSTART / f"{arguments.task}.heldout.jsonl")
-    # The factors stay float32 while they are tuned. With its cache, autocast would keep its first copies of them.
-    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
-        before = held_out_loss(model, held_out, tokenizer)
-        print(f"{arguments.task}: held-out loss {before:.4f}", flush=True)
-        tune(model, rows, tokenizer)
-        after = held_out_loss(model, held_out, tokenizer)
+    held_out = read_rows(arguments.rows / f"{arguments.task}.heldout.jsonl")[: arguments.held_out]
+    folder = arguments.into / arguments.task
+    base = AutoModelForCausalLM.from_pretrained(
+        arguments.base, dtype=torch.float32 if arguments.full else torch.bfloat16
+    )
+    if arguments.full:
+        before, after = tune_and_compare(base, rows, held_out, tokenizer, FULL)
+        save_whole(base, tokenizer, folder)
+    else:
+        config = LoraConfig(r=RANK, lora_alpha=SCALE, target_modules=LINEARS, task_type="CAUSAL_LM")
+        model = get_peft_model(base, config)
+        before, after = tune_and_compare(model, rows, held_out, tokenizer, LORA)
+        save_factors(model, folder)
     print(f"{arguments.task}: held-out loss {before:.4f} before, {after:.4f} after", flush=True)
-    save_factors(model, FACTORS / arguments.task)
 
 
 if __name__ == "__main__":

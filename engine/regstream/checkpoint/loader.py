@@ -1,7 +1,7 @@
 """Opens the checkpoints that a manifest names, in folders of this machine or in repositories of the hub."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
@@ -10,7 +10,7 @@ from regstream.checkpoint.auxiliary_names import AUXILIARY_PATTERNS
 from regstream.checkpoint.checkpoint import Checkpoint, Derive, open_checkpoint
 from regstream.checkpoint.shared_checkpoint import LastReadCache, SharedCheckpoint
 from regstream.checkpoint.source import LOCAL, HubSource, Source
-from regstream.errors import label_boundary
+from regstream.errors import InputError, label_boundary
 from regstream.events import Listener
 from regstream.hub.prefetcher import ShardPrefetcher
 from regstream.hub.repository import Repository, open_repository, warn_if_moved
@@ -62,6 +62,14 @@ class CheckpointLoader:
         """Open a model that is not merged, with its tokenizer; raises as `open_base` does."""
         return open_checkpoint(label, *self._locate(label, reference, _BASE_FILES), derive=derive)
 
+    def open_prior_model(self, reference: ModelRef) -> Checkpoint:
+        """Open the model that is a prior, after the base; raises as `open_base` does."""
+        label = "prior model"
+        folder, source = self._locate(label, reference, _DESCRIPTION)
+        if _has_adapter(source.list_files(folder)):
+            raise InputError(f"{label}: {folder}: holds an adapter; merge it into its model first, and name the result")
+        return open_checkpoint(label, folder, source, architecture=self._architecture)
+
     def open_candidate(self, candidate: Candidate) -> Checkpoint:
         """Open a candidate, after the base; raises as `open_base` does."""
         label = f'candidate "{candidate.name}"'
@@ -88,9 +96,7 @@ class CheckpointLoader:
         self, label: str, reference: ModelRef, folder: Path, source: Source, derive: Derive = derive_architecture
     ) -> Checkpoint:
         checkpoint = open_checkpoint(label, folder, source, architecture=self._architecture, derive=derive)
-        names = source.list_files(folder)
-        has_adapter = ADAPTER_CONFIG in names or any(name.startswith("adapter_model.") for name in names)
-        if has_adapter and reference not in self._adapters:
+        if _has_adapter(source.list_files(folder)) and reference not in self._adapters:
             checkpoint.notes += (
                 f"{label}: the folder also has an adapter, which is left out; libraries that load the folder apply it;"
                 " to merge it too, name it as `adapter`",
@@ -121,3 +127,8 @@ class CheckpointLoader:
             repository = self._repositories[name]
             repository.fetch(*patterns)
         return repository.folder, HubSource(repository, self.prefetcher)
+
+
+def _has_adapter(names: Collection[str]) -> bool:
+    """Whether files of these names are an adapter's."""
+    return ADAPTER_CONFIG in names or any(name.startswith("adapter_model.") for name in names)

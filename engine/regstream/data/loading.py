@@ -120,7 +120,7 @@ def _indices(num_rows: int, calibration: Calibration, seed: int, warnings: RowWa
     """The sampled indices. Warns before the rows are prepared, which takes its time."""
     warnings.of_few(num_rows)
     warnings.of_many(num_rows)
-    return sample_indices(num_rows, calibration.rows, seed)
+    return sample_indices(num_rows, calibration.rows, seed, calibration.part)
 
 
 def _has_other_inputs(path: Path) -> bool:
@@ -180,7 +180,7 @@ def _text_rows(
         raise InputError(f"{path}: expected a file of rows; a folder of images is for a model that reads images")
     if path.suffix == ".safetensors":
         _refuse_images_key(path, images)
-        rows_of_ids = read_token_rows(path, calibration.rows, max_length, seed)
+        rows_of_ids = read_token_rows(path, calibration, max_length, seed)
         warnings.of_few(len(rows_of_ids))
         warnings.of_many(len(rows_of_ids))
         return None, rows_of_ids

@@ -38,11 +38,17 @@ class Row:
     images: Any = None
 
 
-def sample_indices(num_rows: int, num_samples: int | None, seed: int) -> list[int]:
-    """Sample `num_samples` of `num_rows` indices without replacement, sorted; None: all of them."""
-    if num_samples is None or num_samples >= num_rows:
-        return list(range(num_rows))
-    return sorted(random.Random(seed).sample(range(num_rows), num_samples))  # noqa: S311
+def sample_indices(num_rows: int, num_samples: int | None, seed: int, part: slice = slice(None)) -> list[int]:
+    """Sample `num_samples` of `num_rows` indices without replacement, sorted; None: all of them.
+
+    `part` says which of the samples count, in an order that the seed draws; parts that do not overlap share none.
+    """
+    indices = list(range(num_rows))
+    if num_samples is not None and num_samples < num_rows:
+        indices = sorted(random.Random(seed).sample(indices, num_samples))  # noqa: S311
+    if part == slice(None):
+        return indices
+    return sorted(random.Random(seed).sample(indices, len(indices))[part])  # noqa: S311
 
 
 def count_rows(path: Path) -> int:

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from regstream.data.row_reader import ATTENTION_MASK, sample_indices
 from regstream.data.tokens import TokenIds
 from regstream.errors import InputError, error_boundary
+from regstream.manifest.schema import Calibration
 from regstream.storage.regular_file import check_regular
 
 _INTEGER_DTYPES = ("I64", "I32", "I16", "I8", "U8")
@@ -30,8 +31,8 @@ def open_tensor(path: Path, name: str) -> Iterator[Any]:
         yield file.get_slice(name)
 
 
-def read_token_rows(path: Path, num_rows: int | None, max_length: int, seed: int) -> list[tuple[str, TokenIds]]:
-    """Read `num_rows` sampled rows, or all, of a tensor `input_ids` (rows, positions), each with its location.
+def read_token_rows(path: Path, calibration: Calibration, max_length: int, seed: int) -> list[tuple[str, TokenIds]]:
+    """Read the rows that a table asks for of a tensor `input_ids` (rows, positions), each with its location.
 
     Without a tensor `attention_mask`, every position is a token.
 
@@ -49,7 +50,8 @@ def read_token_rows(path: Path, num_rows: int | None, max_length: int, seed: int
             mask = file.get_slice(ATTENTION_MASK) if ATTENTION_MASK in file.keys() else None  # noqa: SIM118
             if mask is not None and mask.get_shape() != shape:
                 raise InputError(f"{path}: {ATTENTION_MASK} has shape {mask.get_shape()}; expected input_ids' {shape}")
-            rows = ((n, _valid_tokens(path, n, ids, mask)) for n in sample_indices(shape[0], num_rows, seed))
+            indices = sample_indices(shape[0], calibration.rows, seed, calibration.part)
+            rows = ((n, _valid_tokens(path, n, ids, mask)) for n in indices)
             return [(f"row {n + 1}", _to_int32(path, n, row[:max_length])) for n, row in rows]
 
 

@@ -91,7 +91,13 @@ class ShardPrefetcher:
 
     @contextmanager
     def running(self, steps: Sequence[StepShards], listener: Listener) -> Iterator[None]:
-        """Download the shards of the steps, one ahead. A download that is cut short continues in the next run."""
+        """Download the shards of the steps, one ahead. A download that is cut short continues in the next run.
+
+        Within a context of the same steps, which several merges share in turns, the outer one decides.
+        """
+        if self._recorded is not None:
+            yield
+            return
         self._recorded = self._read_record()
         self._policy, self._listener = EvictionPolicy(steps, self.downloaded()), listener
         try:

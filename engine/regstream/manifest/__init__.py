@@ -2,6 +2,7 @@
 
 schema.py: every key, its type, range and default
 architecture.py: the [architecture] table
+resources.py: the [resources] table
 method_options.py: the options of methods, as keys of [merge]
 keys.py: what each key is, for messages, templates and documents
 value_types.py: the types of values that are more than text and numbers
@@ -18,4 +19,5 @@ bounded_regex.py: regular expressions with a time limit
 canonical.py: the settings that determine the result
 redaction.py: removes local paths and secrets from text
 template.py: the text of a first manifest
+write_settings.py: writes settings into a manifest that stays as it is otherwise
 """

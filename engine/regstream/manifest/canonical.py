@@ -5,7 +5,7 @@ from typing import Any
 from regstream.manifest.architecture import ArchitectureTable
 from regstream.manifest.blocks import parse_blocks
 from regstream.manifest.schema import Candidate, Manifest, Merge, Rule
-from regstream.methods import METHODS
+from regstream.methods import AUTO, AUTO_METHOD, make_method
 
 
 def canonical_config(manifest: Manifest, *, device: str | None = None) -> dict[str, Any]:
@@ -18,6 +18,7 @@ def canonical_config(manifest: Manifest, *, device: str | None = None) -> dict[s
     merge, architecture = manifest.merge, manifest.architecture
     return {
         "method": merge.method,
+        **({"tuned": AUTO_METHOD.name} if merge.method == AUTO else {}),
         **_options(merge),
         **merge.model_dump(include={"dtype", "shard_size", "seed", "others"}),
         "device": None if device is None else device.partition(":")[0],
@@ -32,11 +33,13 @@ def canonical_config(manifest: Manifest, *, device: str | None = None) -> dict[s
 
 def _options(merge: Merge) -> dict[str, Any]:
     # Where candidates may have scales of their own, each has its scale in effect.
-    return merge.options.model_dump(exclude={"scale"} if METHODS[merge.method].reads_scales else set())
+    return merge.options.model_dump(
+        exclude={"scale"} if make_method(merge.method, merge.options).reads_scales else set()
+    )
 
 
 def _scale(candidate: Candidate, merge: Merge) -> dict[str, Any]:
-    if not METHODS[merge.method].reads_scales:
+    if not make_method(merge.method, merge.options).reads_scales:
         return {}
     return {"scale": merge.options.model_dump()["scale"] if candidate.scale is None else candidate.scale}
 

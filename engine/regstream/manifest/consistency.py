@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any
 
 from regstream.manifest.messages import Location, Problem, element_label, format_value, nearest_word
-from regstream.methods import METHODS
+from regstream.methods import find_method
 from regstream.methods.method import Method
 
 Draft = Mapping[str, Any]
@@ -46,6 +46,7 @@ def consistency_problems(draft: Draft) -> Iterator[Problem]:
     """Every contradiction between keys of the manifest."""
     method = _method(table(draft, "merge"))
     yield from _rules_without_regression(draft, method)
+    yield from _prior_model(table(draft, "merge"), method)
     yield from _architecture(table(draft, "architecture"))
     yield from _repeated_names(draft)
     yield from _other_parts(draft)
@@ -55,7 +56,7 @@ def consistency_problems(draft: Draft) -> Iterator[Problem]:
 
 def _method(merge: Draft) -> Method | None:
     """The method that the table names, with those of its options that are valid."""
-    if (found := METHODS.get(merge.get("method", ""))) is None:
+    if (found := find_method(merge.get("method"))) is None:
         return None
     given = {key: merge[key] for key in found.Options.model_fields if merge.get(key) is not None}
     return found(found.Options.model_construct(**given))
@@ -68,6 +69,17 @@ def _rules_without_regression(draft: Draft, method: Method | None) -> Iterator[P
         if rule.get("use") == "regress":
             text = f'found "regress", but the method "{method.name}" regresses nothing; expected "average" or "base"'
             yield Problem(("rules", index, "use"), text)
+
+
+def _prior_model(merge: Draft, method: Method | None) -> Iterator[Problem]:
+    if method is None or merge.get("prior", method) is None:  # which model, if any, is not known
+        return
+    is_read = method.prior is not None and method.prior.reads_prior_model
+    if is_read and "prior_model" not in merge:
+        yield Problem(("merge", "prior_model"), 'missing; prior = "model" needs the folder or the hub id of a model')
+    elif not is_read and merge.get("prior_model") is not None:
+        text = 'only valid with method = "regfilter" and prior = "model"; remove it'
+        yield Problem(("merge", "prior_model"), text)
 
 
 def _architecture(architecture: Draft) -> Iterator[Problem]:

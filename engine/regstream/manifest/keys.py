@@ -16,7 +16,8 @@ from pydantic.fields import FieldInfo
 
 from regstream.manifest.method_options import fields_of
 from regstream.manifest.schema import Manifest
-from regstream.methods import METHODS
+from regstream.methods import AUTO, METHODS
+from regstream.methods.search_space import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,12 @@ def toml(value: object) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+def format_settings(settings: Settings) -> str:
+    """Options of a method as a manifest spells them, on one line: `alpha = 0.95`."""
+    return ", ".join(f"{key} = {toml(value)}" for key, value in settings.items())
+
+
 def _choices(name: str, field: FieldInfo) -> tuple[str, ...]:
     members = get_args(field.annotation) if get_origin(field.annotation) in (Union, UnionType) else (field.annotation,)
     choices = tuple(choice for member in members if get_origin(member) is Literal for choice in get_args(member))
-    return choices or tuple(METHODS if name == "method" else ())
+    return choices or ((*METHODS, AUTO) if name == "method" else ())

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ValidationInfo
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from regstream.methods import METHODS
+from regstream.methods import AUTO, METHODS, find_method
 from regstream.methods.method import MethodOptions
 
 #: The alias of the field that holds them, by which pydantic locates errors; no key of a manifest.
@@ -41,12 +41,17 @@ def separate_options(table: Any) -> Any:
 
 def method_options(given: Any, info: ValidationInfo) -> MethodOptions:
     """The options of the method that the table names."""
-    method = METHODS.get(info.data.get("method", ""))
-    return MethodOptions() if method is None else method.Options.model_validate(given)
+    name = info.data.get("method")
+    if (method := find_method(name)) is None:
+        return MethodOptions()
+    if name == AUTO:
+        MethodOptions.model_validate(given)  # its options are found, not given
+        return method.Options()
+    return method.Options.model_validate(given)
 
 
 def registered(method: str) -> str:
     """A method's name that is registered."""
-    if method not in METHODS:
+    if find_method(method) is None:
         raise PydanticCustomError("literal_error", "no such method")
     return method

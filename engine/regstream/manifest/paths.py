@@ -16,7 +16,7 @@ from regstream.manifest.references import (
     rebase_reference,
     resolve_links,
 )
-from regstream.manifest.schema import STATE
+from regstream.storage.run_folder import STATE
 
 _ROW_SUFFIXES = (".jsonl", ".txt", ".parquet", ".safetensors")
 #: The suffix of each file that an evaluation table can name besides its rows.
@@ -70,6 +70,8 @@ def _model_texts(draft: Draft) -> Iterator[tuple[Location, str, str]]:
     """The location, text and title of each reference to a model."""
     if (base := table(draft, "merge").get("base")) is not None:
         yield ("merge", "base"), base, "the base"
+    if (prior := table(draft, "merge").get("prior_model")) is not None:
+        yield ("merge", "prior_model"), prior, "the prior model"
     for index, candidate in enumerate(tables(draft, "candidates")):
         for key in ("model", "adapter"):
             if (text := candidate.get(key)) is not None:

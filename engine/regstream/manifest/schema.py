@@ -14,16 +14,17 @@ from pydantic import AfterValidator, Field, PlainValidator, PrivateAttr, Seriali
 from regstream.manifest.architecture import ArchitectureTable
 from regstream.manifest.method_options import OPTIONS, method_options, registered, separate_options
 from regstream.manifest.references import resolve_links
+from regstream.manifest.resources import Resources
 from regstream.manifest.shares import shares
-from regstream.manifest.value_types import BlockSelector, DatasetId, Device, Model, Name, Place, SizeBytes, Table, Text
+from regstream.manifest.value_types import BlockSelector, DatasetId, Model, Name, Place, SizeBytes, Table, Text
 from regstream.methods import METHODS, make_method
 from regstream.methods.method import MethodOptions
+from regstream.methods.search_space import Settings
+from regstream.storage.run_folder import STATE
 
 Use = Literal["regress", "average", "base"]
 Dtype = Literal["float32", "float16", "bfloat16"]
-ComputeDtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-STATE: Final = ".regstream"
 _MAX_NAME_CHARS: Final = 100
 _MAX_SEED: Final = 2**63 - 1
 
@@ -60,9 +61,12 @@ class Merge(Table):
     """What is merged, how, and where the result goes. The method adds its `options` to the keys of this table."""
 
     method: Annotated[str, AfterValidator(registered), Field(examples=list(METHODS))]
-    """how to merge; regmean, regmean++, regfilter and featcal need calibration sets"""
+    """how to merge; regmean, regmean++, regfilter and featcal need calibration sets; auto first finds the settings of
+    regmean++, as `regstream tune` does"""
     base: Model
     """a folder or a hub id; the checkpoint that the candidates were fine-tuned from"""
+    prior_model: Annotated[Model | None, Field(examples=["org/merged"])] = None
+    """a folder or a hub id; a merge that any tool made, which regfilter corrects where its prior is model"""
     output: Place
     """a folder; receives the result"""
     options: Annotated[
@@ -126,6 +130,19 @@ class Calibration(Table):
     batch_rows: Annotated[int | None, Field(gt=0, examples=[8])] = None
     """a whole number above 0; rows in a batch; default: chosen from the rows' length and the model's width"""
 
+    _part: slice = PrivateAttr(slice(None))
+
+    @property
+    def part(self) -> slice:
+        """Which of the rows count, in an order drawn by the seed; all of them in a manifest."""
+        return self._part
+
+    def only(self, part: slice) -> Self:
+        """The same table, of whose rows only a part counts."""
+        table = self.model_copy()
+        table._part = part
+        return table
+
 
 class HeldOut(Calibration):
     """Held-out rows. Images have labels, and either a classifier head or the classes' names to build one from."""
@@ -150,8 +167,8 @@ class Candidate(Table):
     weight: Annotated[float, Field(gt=0)] = 1.0
     """a number above 0; multiplies the candidate in sums and means; only the ratios of weights count"""
     scale: Annotated[float | None, Field(gt=0, examples=[0.3])] = None
-    """a number above 0; multiplies the candidate's difference from the base, with task_arithmetic; default: that of
-    [merge]"""
+    """a number above 0; multiplies the candidate's difference from the base, with task_arithmetic; default: the scale
+    of the merge"""
     calibration: Calibration | None = None
     """a table; the rows that regmean and regmean++ compute their statistics from"""
     evaluation: HeldOut | None = None
@@ -163,27 +180,6 @@ class Evaluation(Table):
 
     text_tower: Annotated[Model | None, Field(examples=["org/clip"])] = None
     """a folder or a hub id; the whole CLIP that encodes `classes`, if the base is a vision tower alone"""
-
-
-class Resources(Table):
-    """What the run may use. Sizes are in bytes; None: what is free, less a margin.
-
-    `workdir` is the folder in which a run makes one of its own; None: the output.
-    """
-
-    device: Annotated[Device | None, Field(examples=["cpu"])] = None
-    """"cpu", "cuda" or "cuda:1"; the device that computes; default: cuda where there is one, else cpu"""
-    compute_dtype: ComputeDtype = "auto"
-    """the dtype of weights and activations while merging; "auto" is the files' own, or float32 where the device
-    multiplies it faster"""
-    device_memory: Annotated[SizeBytes | None, Field(examples=["8GiB"])] = None
-    """a size, such as "8GiB"; budget on the device; default: what is free there, less a margin"""
-    host_memory: Annotated[SizeBytes | None, Field(examples=["8GiB"])] = None
-    """a size, such as "8GiB"; budget of the whole process; default: what is free, less a margin"""
-    disk: Annotated[SizeBytes | None, Field(examples=["100GiB"])] = None
-    """a size, such as "100GiB"; budget of result, activations and shards of the hub; default: what is free"""
-    workdir: Annotated[Place | None, Field(examples=["work"])] = None
-    """a folder; parent of the run's folder for activations and journal; default: the output"""
 
 
 class Manifest(Table):
@@ -220,6 +216,14 @@ class Manifest(Table):
         manifest = self.model_copy()
         manifest._text, manifest._source = text, source
         return manifest
+
+    def with_settings(self, settings: Settings) -> Self:
+        """The same manifest with these options of its method in place of any that are tried."""
+        method = make_method(self.merge.method, self.merge.options)
+        tried = {key for other in method.search_space() for key in other}
+        given = self.merge.options.model_dump(exclude=tried, exclude_unset=True)
+        options = method.Options.model_validate({**given, **settings})
+        return self.model_copy(update={"merge": self.merge.model_copy(update={"options": options})})
 
     @property
     def candidate_names(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ _INTRODUCTION: Final = """\
 # default in words. Comments further in show keys that replace another one, or that only some methods or models have.
 """
 _ALTERNATIVES: Final[Mapping[str, Collection[str]]] = {
+    "[merge]": {"prior_model"},
     "[merge.others]": {"towers"},
     "[candidates.calibration]": {"dataset", "config", "split", "revision", "images"},
     "[candidates.evaluation]": {"head", "classes"},
@@ -95,7 +96,7 @@ def _section(
     described, table = _TABLES[header]
     alternatives = set(_ALTERNATIVES.get(header, ())) - set(offered)
     if header == "[merge]":  # the options of other methods
-        alternatives = option_fields().keys() - METHODS[settings["method"]].Options.model_fields.keys()
+        alternatives |= option_fields().keys() - METHODS[settings["method"]].Options.model_fields.keys()
     keys = [key for key in keys_of(table) if key.name not in without]
     mark = "#   " if all(key.name in alternatives for key in keys) else "# "
     lines = [header if settings else _line(f"{mark}{header}", _comment(described))]

@@ -2,8 +2,12 @@
 
 method.py: what every method is asked; tensor_source.py: what a method without statistics reads; task_vectors.py:
 differences of a linear's weight from the base; scale.py, ridge.py and teacher.py: options that several methods have;
-interference.py: what swudi.py and aswudi.py share. METHODS below registers methods, by their name in a manifest.
+interference.py: what swudi.py and aswudi.py share; regression.py: what methods share that solve regressions; base.py,
+prior_model.py: priors of regfilter that are no methods of a manifest; search_space.py: which values of options are
+tried. METHODS below registers methods, by their name in a manifest.
 """
+
+from typing import Final
 
 from regstream.methods.ace import Ace
 from regstream.methods.aswudi import Aswudi
@@ -21,8 +25,18 @@ METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (Average, TaskArithmetic, Ties, Ace, Swudi, Aswudi, RegMean, RegMeanPlusPlus, RegFilter, FeatCal)
 }
+#: Where a manifest names this method, a run finds the settings of `AUTO_METHOD` itself.
+AUTO: Final = "auto"
+AUTO_METHOD: type[Method] = RegMeanPlusPlus
+
+
+def find_method(name: object) -> type[Method] | None:
+    """The method of a name in a manifest, which may be `AUTO`; None if there is none."""
+    return AUTO_METHOD if name == AUTO else METHODS.get(str(name))
 
 
 def make_method(name: str, options: MethodOptions) -> Method:
     """The method of a name, with its options."""
-    return METHODS[name](options)
+    method = find_method(name)
+    assert method is not None  # names are validated with the manifest
+    return method(options)

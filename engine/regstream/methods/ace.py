@@ -110,6 +110,7 @@ class Ace(Method):
 
     name: ClassVar[str] = "ace"
     Options: ClassVar[type[MethodOptions]] = AceOptions
+    combines_matrices: ClassVar[bool] = True
 
     options: AceOptions
 
@@ -142,7 +143,7 @@ class Ace(Method):
     def combine_bytes(
         self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool, device: "torch.device"
     ) -> int:
-        """Of uneven candidates: four matrices and a square while sums are formed; two and two squares for a solve."""
+        """Of uneven candidates: four matrices and a square while sums are formed; then two, and two squares."""
         import torch
 
         from regstream.linalg.cubic_product import cubic_product_bytes

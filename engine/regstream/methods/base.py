@@ -15,6 +15,7 @@ class Base(Method):
     """Every parameter is the base's."""
 
     name: ClassVar[str] = "base"
+    reads_candidates: ClassVar[bool] = False
 
     def rule(self, *, is_linear: bool) -> MergeRule:
         """The base's tensor."""

@@ -21,7 +21,7 @@ Shape suffixes: O outputs, I inputs, P rows of a panel.
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from regstream.methods.method import MergeRule, Method, MethodOptions
 from regstream.methods.scale import Scale
@@ -65,6 +65,8 @@ class InterferenceSums:
 
 class InterferenceMethod(Method):
     """Linears of blocks by the formula; everything else is the mean. A method adds the filter."""
+
+    combines_matrices: ClassVar[bool] = True
 
     options: InterferenceOptions
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from regstream.methods.search_space import Settings, combinations
 from regstream.methods.tensor_source import TensorSource
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class Stream(Enum):
 class MethodOptions(BaseModel):
     """The keys of `[merge]` that a method adds, each with its type, range and default.
 
-    The string below a key describes it: what is expected there; what it means.
+    The string below a key describes it: what is expected there; what it means. `Tries` among a key's annotations names
+    the values that `regstream tune` tries.
     """
 
     model_config = ConfigDict(
@@ -149,8 +151,14 @@ class Method(ABC):
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     #: Whether `combine` reads the base.
     reads_base: ClassVar[bool] = True
+    #: Whether it reads the candidates.
+    reads_candidates: ClassVar[bool] = True
+    #: Whether it reads the checkpoint that a manifest names as `prior_model`.
+    reads_prior_model: ClassVar[bool] = False
     #: Whether `combine` multiplies each candidate by a `scale` of its own, where `[[candidates]]` has one.
     reads_scales: ClassVar[bool] = False
+    #: Whether `combine` reads matrices, which are on the device that computes, and not parts, which are on the host.
+    combines_matrices: ClassVar[bool] = False
     #: What to do about a solve that is not well determined.
     advice: ClassVar[str] = "use more calibration rows"
 
@@ -166,6 +174,14 @@ class Method(ABC):
     def prior(self) -> "Method | None":
         """The method whose result is the reference of the regression; None where the reference decides nothing."""
         return None
+
+    @classmethod
+    def search_space(cls) -> tuple[Settings, ...]:
+        """The settings that `regstream tune` tries: by default every combination of the values that options name.
+
+        A method whose options exclude one another lists its settings itself, each with the keys that it reads.
+        """
+        return combinations(cls.Options)
 
     def needs_calibration(self) -> bool:
         """Whether the method runs calibration sets through the blocks."""
@@ -192,6 +208,10 @@ class Method(ABC):
         del is_linear
         return "average"
 
+    def unused_options(self) -> Mapping[str, str]:
+        """Options without effect beside the others, each with the reason."""
+        return {}
+
     def combine(self, source: TensorSource) -> "Iterator[Tensor]":
         """Yield the merged values of a tensor where the rule is "combine": flat, in pieces one after another."""
         raise NotImplementedError(f"{self.name} combines nothing")
@@ -199,7 +219,7 @@ class Method(ABC):
     def combine_bytes(
         self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool, device: "torch.device"
     ) -> int:
-        """Bytes that `combine` holds at once, at most, on a device; the shape of a linear's weight is (out, in)."""
+        """Bytes that `combine` holds at once, at most; a linear's weight is (out, in). Of parts, bytes of the host."""
         raise NotImplementedError(f"{self.name} combines nothing")
 
     def statistics(self, group: LinearGroup, workspace: "Workspace") -> GroupStatistics:

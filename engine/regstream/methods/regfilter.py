@@ -6,23 +6,29 @@ other: with A = Σ wᵢGᵢ/‖Gᵢ‖_F = V diag(λ) Vᵀ,
 
     W = R + [Σ wᵢ(Wᵢ − R)Gᵢ/‖Gᵢ‖_F] V diag(f/λ) Vᵀ.
 
-RegMean++ at α = 1 is the prior "mean" with a full filter and Gᵢ per token; SWUDI and ASWUDI (arXiv 2606.07289) have the
-same form, with the Gram matrices of the candidates' differences in place of those of activations; the ridge to an
-anchor is FeatCal's (arXiv 2605.13030), and so is the teacher, which turns each candidate's targets towards what its own
-hidden states give. tools/decisions/regfilter.md has the derivation.
+RegMean++ at α = 1 is the prior "average" with a full filter, and Gram matrices per token. SWUDI and ASWUDI (arXiv
+2606.07289) have the same form, with Gram matrices of the candidates' differences in place of those of activations. The
+ridge to an anchor is FeatCal's (arXiv 2605.13030), and so is the teacher, which turns each candidate's targets towards
+what its own hidden states give. tools/decisions/regfilter.md has the derivation.
 """
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field
-
+from regstream.methods.aswudi import Aswudi, AswudiOptions
 from regstream.methods.average import Average
 from regstream.methods.base import Base
 from regstream.methods.method import Method, MethodOptions, Stream
+from regstream.methods.prior_model import PriorModel
+from regstream.methods.regmean import Alpha
 from regstream.methods.regression import Regression
 from regstream.methods.ridge import Ridge
+from regstream.methods.scale import Scale
+from regstream.methods.search_space import Settings
+from regstream.methods.swudi import Time
 from regstream.methods.task_arithmetic import TaskArithmetic, TaskArithmeticOptions
 from regstream.methods.teacher import Teacher
+from regstream.methods.ties import Ties, TiesOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,18 +41,20 @@ _STREAMS = {"own": Stream.OWN, "merged": Stream.MERGED, "merged block": Stream.M
 class RegFilterOptions(MethodOptions):
     """Options of RegFilter."""
 
-    prior: Literal["base", "mean", "task_arithmetic"] = "task_arithmetic"
-    """what a direction keeps that calibration rows hardly visit, with regfilter"""
-    prior_scale: Annotated[float, Field(gt=0)] = 1.0
-    """a number above 0; multiplies the sum of task vectors in the prior "task_arithmetic\""""
+    prior: Literal["base", "average", "task_arithmetic", "ties", "aswudi", "model"] = "task_arithmetic"
+    """what a direction keeps that calibration rows hardly visit, with regfilter: the base, what a method without
+    data makes, or the checkpoint that prior_model names (model)"""
+    scale: Scale = 1.0
     statistics: Literal["own", "merged", "merged block"] = "merged block"
-    """what calibration rows pass on their way to a linear, with regfilter: the candidate's own blocks, the merged
-    blocks and then the candidate's own, or merged blocks only"""
-    filter: Literal["ridge", "participation", "exponential", "gavish_donoho"] = "ridge"
-    """how a direction gives way to the prior, with regfilter: smoothly (ridge, exponential) or not at all"""
+    """what calibration rows pass on their way to a linear, with regfilter: the candidate's own blocks (own), merged
+    blocks and then the candidate's own (merged), or merged blocks alone (merged block)"""
+    filter: Literal["ridge", "alpha", "exponential", "participation", "gavish_donoho"] = "ridge"
+    """how directions give way to the prior, with regfilter: smoothly, by a ridge, an off-diagonal scale or an
+    exponential; with regfilter and aswudi: wholly or not at all, by the participation ratio of singular values, or by
+    the optimal threshold for a matrix in noise, which is advised for language models with all weights fine-tuned"""
     ridge: Ridge = 0.05
-    filter_time: Annotated[float, Field(gt=0)] = 300.0
-    """a number above 0; a direction of eigenvalue λ keeps e^(-λ·time) of the prior, with filter = "exponential\""""
+    alpha: Alpha = 0.95
+    time: Time = 20.0
     teacher: Teacher = 0.0
 
 
@@ -58,6 +66,13 @@ class RegFilter(Regression):
     divides_by_norm: ClassVar[bool] = True
 
     options: RegFilterOptions
+
+    @classmethod
+    def search_space(cls) -> tuple[Settings, ...]:
+        """How far the prior goes, and how directions give way to it."""
+        filters: list[Settings] = [{"filter": "ridge", "ridge": ridge} for ridge in (0.005, 0.02, 0.05, 0.2)]
+        filters.append({"filter": "participation"})
+        return tuple({"scale": scale, **kind} for scale in (0.5, 1.0) for kind in filters)
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -72,26 +87,42 @@ class RegFilter(Regression):
     @property
     def prior(self) -> Method:
         """As the manifest says."""
-        if self.options.prior == "base":
-            return Base(MethodOptions())
-        if self.options.prior == "mean":
-            return Average(MethodOptions())
-        return TaskArithmetic(TaskArithmeticOptions(scale=self.options.prior_scale))
+        scale = self.options.scale
+        priors: dict[str, Callable[[], Method]] = {
+            "base": lambda: Base(MethodOptions()),
+            "average": lambda: Average(MethodOptions()),
+            "task_arithmetic": lambda: TaskArithmetic(TaskArithmeticOptions(scale=scale)),
+            "ties": lambda: Ties(TiesOptions(scale=scale)),
+            "aswudi": lambda: Aswudi(AswudiOptions(scale=scale)),
+            "model": lambda: PriorModel(MethodOptions()),
+        }
+        return priors[self.options.prior]()
+
+    def unused_options(self) -> Mapping[str, str]:
+        """The scale of a prior that has none, and the options of other filters."""
+        prior, kind = self.options.prior, self.options.filter
+        filters = {"ridge": "ridge", "alpha": "alpha", "time": "exponential"}
+        unused = {key: f'the filter is "{kind}"' for key, other in filters.items() if other != kind}
+        has_scale = prior not in ("base", "average", "model")
+        return unused if has_scale else {**unused, "scale": f'the prior is "{prior}"'}
 
     def solver(self) -> "Solver":
-        """A Cholesky factorisation for a ridge, an eigendecomposition for any other filter."""
-        from regstream.linalg import spectral_filters
+        """A Cholesky factorisation for a ridge or an off-diagonal scale, else an eigendecomposition."""
         from regstream.linalg.cholesky_solver import CholeskySolver
         from regstream.linalg.spectral_solver import SpectralSolver
 
         if self.options.filter == "ridge":
             return CholeskySolver(ridge=self.options.ridge)
+        if self.options.filter == "alpha":
+            return CholeskySolver(alpha=self.options.alpha)
+        return SpectralSolver(self._factors)
 
-        def factors(eigenvalues_I: "Tensor", num_tokens: int) -> "Tensor":
-            if self.options.filter == "participation":
-                return spectral_filters.participation(eigenvalues_I)
-            if self.options.filter == "exponential":
-                return spectral_filters.exponential(eigenvalues_I, self.options.filter_time)
-            return spectral_filters.gavish_donoho(eigenvalues_I, num_tokens)
+    def _factors(self, eigenvalues_I: "Tensor", num_tokens: int) -> "Tensor":
+        """A spectral filter's factors."""
+        from regstream.linalg import spectral_filters
 
-        return SpectralSolver(factors)
+        if self.options.filter == "exponential":
+            return spectral_filters.exponential(eigenvalues_I, self.options.time)
+        if self.options.filter == "participation":
+            return spectral_filters.participation(eigenvalues_I)
+        return spectral_filters.gavish_donoho(eigenvalues_I, num_tokens)

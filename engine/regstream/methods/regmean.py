@@ -6,6 +6,7 @@ from pydantic import Field
 
 from regstream.methods.method import MethodOptions, Stream
 from regstream.methods.regression import Regression
+from regstream.methods.search_space import Tries
 
 if TYPE_CHECKING:
     import torch
@@ -14,11 +15,17 @@ if TYPE_CHECKING:
     from regstream.linalg.solve_report import SolveReport
 
 
+_MEANING = (
+    "a number from 0 to 1; multiplies the off-diagonal elements of the Gram matrices, with regmean, regmean++, and "
+    "regfilter where its filter is alpha"
+)
+Alpha = Annotated[float, Field(ge=0, le=1, description=_MEANING)]
+
+
 class RegMeanOptions(MethodOptions):
     """Options of RegMean and RegMean++."""
 
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.95
-    """a number from 0 to 1; multiplies the off-diagonal elements of the Gram matrices, with regmean and regmean++"""
+    alpha: Annotated[Alpha, Tries(0.1, 0.5, 0.8, 0.9, 0.95, 1.0)] = 0.95
 
 
 class RegMean(Regression):

@@ -6,10 +6,11 @@ difference.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from regstream.methods.method import MergeRule, Method, MethodOptions
 from regstream.methods.scale import Scale
+from regstream.methods.search_space import Tries
 from regstream.methods.tensor_source import FLOAT32_BYTES, PART_VALUES, TensorSource
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class TaskArithmeticOptions(MethodOptions):
     """Options of task arithmetic."""
 
-    scale: Scale = 0.3
+    scale: Annotated[Scale, Tries(0.2, 0.3, 0.5, 0.7, 1.0)] = 0.3
 
 
 class TaskArithmetic(Method):

@@ -1,4 +1,4 @@
-"""One tensor of base and candidates, as a method without statistics reads it.
+"""One tensor of base, candidates and a prior, as a method without statistics reads it.
 
 Loading this file imports no torch.
 """
@@ -42,6 +42,9 @@ class TensorSource(Protocol):
 
     def candidate(self, index: int, part: slice) -> "Tensor":
         """A part of a candidate's values, flat."""
+
+    def prior_model(self, part: slice) -> "Tensor":
+        """A part of the values of the manifest's `prior_model`, flat; only with a method that reads it."""
 
     def base_matrix(self) -> "Tensor":
         """The base's weight of a linear, (O, I)."""

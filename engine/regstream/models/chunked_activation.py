@@ -9,6 +9,8 @@ register, which no published model has, may it differ by one unit in the last pl
 import torch
 from torch import Tensor, nn
 
+from regstream.models.unknown import Unknown
+
 #: Values of a chunk per thread; torch does not split smaller tensors among threads.
 _CHUNK_VALUES = 1 << 15
 _TORCH_CLASSES = (nn.GELU, nn.ReLU, nn.SiLU, nn.Sigmoid, nn.Tanh)
@@ -24,6 +26,8 @@ class ChunkedActivation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the function to `x` in place, and return `x`."""
+        if isinstance(x, Unknown):
+            return x
         num_rows = max(1, _CHUNK_VALUES * torch.get_num_threads() // max(1, x.shape[-1]))
         for chunk in torch.split(x.view(-1, x.shape[-1]), num_rows):
             chunk.copy_(self.function(chunk))

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+#: Results on the meta device, which hold no memory: torch takes ten times as long to find one as to look it up.
+_RESULTS: dict[Any, Any] = {}
+
 
 class Unknown(Tensor):
     """A tensor without values. `origins` are the names of the unknowns that it was computed from."""
@@ -43,8 +46,21 @@ class Unknown(Tensor):
                 raise TypeError(f"{func} writes unknown values into a tensor of other origins")
             return args[0]
         device = unknown[0].device
-        result = func(*map(_on_meta, args), **{key: _on_meta(value) for key, value in (kwargs or {}).items()})
-        return _map(result, lambda tensor: cls.like(tensor, origins, device))
+        return _map(_shape_of_result(func, args, kwargs or {}), lambda tensor: cls.like(tensor, origins, device))
+
+
+def _shape_of_result(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What an operation returns, on the meta device: found once for all arguments of the same shapes and values."""
+    key = (func, _as_key(args), _as_key(tuple(kwargs.items())))
+    if key not in _RESULTS:
+        _RESULTS[key] = func(*map(_on_meta, args), **{name: _on_meta(value) for name, value in kwargs.items()})
+    return _RESULTS[key]
+
+
+def _as_key(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype
+    return tuple(map(_as_key, value)) if isinstance(value, list | tuple) else value
 
 
 def _tensors(values: Iterable[object]) -> Iterator[Tensor]:

@@ -10,6 +10,7 @@ model_files.py: which file names libraries load as parts of a model.
 integrity.py: one file compared with its recorded size and digest; files that are not in the record.
 check_files.py: all files read, several at a time, and compared with the record.
 unchanged_result.py: whether a finished result and its inputs are provably unchanged, without a plan.
+chosen_settings.py: the settings that a run with method "auto" has chosen.
 result_identity.py: whether a finished result is that of the current manifest and inputs, unchanged.
 verify.py: reads a result again, every byte of it.
 check_model.py: whether config, index and tensors of a result make the model that the config describes.

@@ -4,9 +4,11 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from regstream.manifest.keys import format_settings
 from regstream.manifest.redaction import redact_paths
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate
+from regstream.methods import AUTO
 from regstream.models.architecture.architecture import Architecture
 from regstream.plan.plan import Plan
 from regstream.validation.summaries import summarize_names
@@ -21,7 +23,7 @@ every solve.
 ## Candidates
 
 {candidates}
-{parts}{results}
+{prior}{parts}{results}
 ## Manifest
 
 ```toml
@@ -40,18 +42,25 @@ def model_card(plan: Plan, *, results: str | None) -> str:
         pipeline_tag=_pipeline_tag(plan.base.architecture),
         tags=["merge", "regstream", plan.method.name],
     )
-    lines = [f"- **{c.name}**: {_describe(plan, c)}, weight {c.weight:g}" for c in plan.manifest.candidates]
+    lines = [f"- **{c.name}**: {_describe(plan, c)}, {_factors(plan, c)}" for c in plan.manifest.candidates]
     text = _TEXT.format(
         name=plan.output.name,
         num_candidates=len(plan.candidates),
         base=_title(plan, plan.manifest.merge.base),
-        method=plan.method.name,
+        method=_method(plan),
         candidates="\n".join(lines),
+        prior=_prior(plan),
         parts=_parts(plan),
         results=f"\n## Results\n\n{results}\n" if results else "",
         manifest=redact_paths(plan.manifest.text).strip(),
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{text}"))
+
+
+def _prior(plan: Plan) -> str:
+    """The checkpoint that the regression corrects, if there is one."""
+    prior = plan.manifest.merge.prior_model
+    return "" if prior is None else f"\n## Prior\n\nRegressed weights are corrections of {_title(plan, prior)}.\n"
 
 
 def _parts(plan: Plan) -> str:
@@ -68,8 +77,15 @@ def _parts(plan: Plan) -> str:
     return "\n## Tensors that are not merged\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
+def _method(plan: Plan) -> str:
+    """The method; with its settings where the manifest leaves them to be found."""
+    settings = format_settings(plan.method.options.model_dump())
+    return plan.method.name + (f" ({settings}, as tuned)" if plan.manifest.merge.method == AUTO else "")
+
+
 def _base_models(plan: Plan) -> list[str] | None:
-    references = [plan.manifest.merge.base]
+    merge = plan.manifest.merge
+    references = [r for r in (merge.base, merge.prior_model) if r is not None]
     references += [r for c in plan.manifest.candidates for r in (c.model, c.adapter) if r is not None]
     return list(dict.fromkeys(r.hub_id for r in references if r.hub_id is not None)) or None
 
@@ -82,6 +98,12 @@ def _datasets(plan: Plan) -> list[str] | None:
 def _describe(plan: Plan, candidate: Candidate) -> str:
     model = _title(plan, candidate.model or plan.manifest.merge.base)
     return model if candidate.adapter is None else f"adapter {_title(plan, candidate.adapter)} on {model}"
+
+
+def _factors(plan: Plan, candidate: Candidate) -> str:
+    """What multiplies a candidate."""
+    has_scale = plan.method.reads_scales and candidate.scale is not None
+    return f"weight {candidate.weight:g}" + (f", scale {candidate.scale:g}" if has_scale else "")
 
 
 def _title(plan: Plan, reference: ModelRef) -> str:

@@ -12,6 +12,7 @@ from regstream.output.record import MEASURED, PROVENANCE, check_file_name, is_pu
 from regstream.plan.plan import Plan
 from regstream.storage import durable
 from regstream.storage.run_folder import RunFolder
+from regstream.storage.tuning_folder import remove_tuning
 
 
 def check_output(plan: Plan) -> None:
@@ -92,8 +93,9 @@ def remove_result(plan: Plan) -> list[Path]:
 
 
 def remove_state(plan: Plan) -> list[Path]:
-    """Remove the state of a finished run, the lock last. Returns files in its folders that are others'."""
-    return [left for folder in _state_folders(plan) for left in folder.remove()]
+    """Remove the state of a finished run, and of a tuning, the lock last. Returns files in its folders of others."""
+    tuning = remove_tuning(plan.workdir)
+    return tuning + [left for folder in _state_folders(plan) for left in folder.remove()]
 
 
 def has_state(plan: Plan) -> bool:
@@ -125,7 +127,7 @@ def _refuse_inputs(plan: Plan, paths: Iterable[Path]) -> None:
 
 
 def _inputs(plan: Plan) -> Iterator[Path]:
-    for checkpoint in (plan.base, *(candidate.checkpoint for candidate in plan.candidates)):
+    for checkpoint in plan.checkpoints:
         yield from (path for _, path in checkpoint.inputs.values())
     for candidate in plan.manifest.candidates:
         for rows in (candidate.calibration, candidate.evaluation):

@@ -19,12 +19,14 @@ from regstream.storage.journal import CommittedStep
 
 def provenance(plan: Plan, identity: Identity, committed: Sequence[CommittedStep]) -> dict[str, Any]:
     """The record without the digests of files, which `write_provenance` adds."""
+    prior = plan.manifest.merge.prior_model
     return {
         "regstream": __version__,
         "method": plan.method.name,
         "manifest": redact_paths(plan.manifest.text),
         "base": _model_name(plan, plan.manifest.merge.base),
         "candidates": {c.name: _candidate_name(plan, c) for c in plan.manifest.candidates},
+        **({} if prior is None else {"prior_model": _model_name(plan, prior)}),
         "identity": identity,
         # Not of the identity: an unfinished run goes on though a file that it does not read was changed.
         "inputs": unchanged_input_digests(plan.manifest, plan.input_signatures),

@@ -9,7 +9,6 @@ from typing import Any
 
 from regstream.events import Listener, Warned, ignore_event
 from regstream.manifest.redaction import redact_json
-from regstream.manifest.schema import STATE
 from regstream.output.integrity import check_file
 from regstream.output.local_paths import remove_local_paths
 from regstream.output.model_card import model_card
@@ -21,7 +20,7 @@ from regstream.storage.identity_differences import Identity
 from regstream.storage.journal import CommittedStep
 from regstream.storage.json_file import dump_json
 from regstream.storage.locking import exclusive_lock
-from regstream.storage.run_folder import LOCK, STAGED, RunFolder
+from regstream.storage.run_folder import LOCK, STAGED, STATE, RunFolder
 from regstream.validation.auxiliary_files import auxiliary_files, published_config
 
 INDEX = "model.safetensors.index.json"

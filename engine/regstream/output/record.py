@@ -12,10 +12,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from regstream.errors import InputError, error_boundary, os_error_boundary
-from regstream.manifest.schema import STATE
 from regstream.storage import digests, durable
 from regstream.storage.json_file import dump_json
 from regstream.storage.regular_file import check_regular
+from regstream.storage.run_folder import STATE
 
 PROVENANCE = "regstream.json"
 MEASURED = "regstream.measured.json"

@@ -1,17 +1,18 @@
 """Whether a finished result is that of the current manifest and inputs, and its files are unchanged."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from regstream.errors import ResumeError
-from regstream.manifest.schema import ComputeDtype
+from regstream.manifest.resources import ComputeDtype
 from regstream.output.integrity import check_file
-from regstream.output.record import CARD, read_provenance
+from regstream.output.record import CARD, is_published, read_provenance
 from regstream.plan.plan import Plan
+from regstream.plan.run_identity import identify
 from regstream.storage.identity_differences import Identity, differences
 
 #: The parts of an identity that define the merge; the others name the machine and versions, which affect last bits.
-_MERGE_KEYS = ("manifest", "hub", "base", "candidates", "calibration")
+_MERGE_KEYS = ("manifest", "hub", "base", "candidates", "prior model", "calibration")
 
 
 def check_result(plan: Plan, identity: Identity, *, advice: str, full: bool = False) -> None:
@@ -28,6 +29,13 @@ def check_result(plan: Plan, identity: Identity, *, advice: str, full: bool = Fa
     if changed := "; ".join(differences(recorded, current)):
         raise ResumeError(f"{plan.output}: holds the result of another merge: {changed}; {advice}")
     _check_files(plan, record, full=full)
+
+
+def check_own_result(plan: Plan, only: Collection[str] = ()) -> None:
+    """Check the plan's finished result, if there is one and it is among the models `only`; raises as `check_result`."""
+    if is_published(plan.output) and (not only or plan.method.name in only):
+        advice = "`regstream run --restart` replaces it; `--only NAME` evaluates without it"
+        check_result(plan, identify(plan, full=False), advice=advice)
 
 
 def merge_identity(identity: Identity, asked: ComputeDtype) -> Identity:

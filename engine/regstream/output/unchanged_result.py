@@ -8,6 +8,7 @@ from typing import Any
 from regstream.errors import RegstreamError
 from regstream.manifest.canonical import canonical_config
 from regstream.manifest.schema import Manifest
+from regstream.output.chosen_settings import with_choice
 from regstream.output.integrity import check_file, unrecorded_files
 from regstream.output.record import CARD, is_published, read_provenance
 from regstream.plan.unchanged_inputs import input_digests, local_files
@@ -21,7 +22,7 @@ def is_unchanged(manifest: Manifest) -> bool:
     Settings are compared with the record, inputs with their digests at publishing, and files of the result by samples.
     """
     try:
-        return is_published(manifest.merge.output) and _is_unchanged(manifest)
+        return is_published(manifest.merge.output) and _is_unchanged(with_choice(manifest))
     except (RegstreamError, OSError):
         return False  # a plan meets the same problem and says where it is
 

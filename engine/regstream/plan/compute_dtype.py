@@ -4,7 +4,7 @@ import torch
 
 from regstream.device.accelerator_kinds import is_available
 from regstream.device.product_rate import product_rate
-from regstream.manifest.schema import ComputeDtype
+from regstream.manifest.resources import ComputeDtype
 
 #: The narrow dtype halves the memory, so that it is kept unless float32 is faster by more than measurements vary.
 #: Processors that have units for it are at 0.1 to 1.0, those that do not at 1.8 (AVX512 in bfloat16) to 12 (AVX2).

@@ -50,11 +50,13 @@ def memory_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mappi
         host |= _library_buffers(merge, step)
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
     staged = 3 * forward.hidden_bytes if step.writes_hidden_states or groups else 0
-    sums = {**_sums(merge, step, groups), **_combined(merge, step)}
+    sums, temporary = _sums(merge, step, groups), dict(_activations(merge, step, groups))
+    on_host = merge.device.type != "cpu" and not merge.method.combines_matrices
+    (host if on_host else temporary).update(_combined(merge, step))
     if merge.device.type != "cpu":
         is_converted = merge.exact_dtype != merge.compute_dtype
-        sums |= device_terms(merge.model, _adapters(merge, step, groups), is_converted=is_converted)
-    return by_space(merge.device, sums, _activations(merge, step, groups), host, staged_bytes=staged)
+        sums = sums | device_terms(merge.model, _adapters(merge, step, groups), is_converted=is_converted)
+    return by_space(merge.device, sums, temporary, host, staged_bytes=staged)
 
 
 def allocated_bytes(device_bytes: int) -> int:

@@ -64,6 +64,7 @@ class OpenedMerge:
     method: Method
     base: Checkpoint
     candidates: tuple[PlannedCandidate, ...]
+    prior_model: Checkpoint | None
     commits: Mapping[str, str]  # of repositories of the hub, by their name in the manifest
     prefetcher: ShardPrefetcher
     model: LayeredModel
@@ -76,6 +77,12 @@ class OpenedMerge:
     ignored: Mapping[str, Sequence[str]]  # names of tensors that the result lacks, by the label of their checkpoint
     input_signatures: Signatures  # read before anything was opened
     ties: tuple[Tie, ...]  # of files still to be downloaded, compared before the first step
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """All that a run reads weights from."""
+        prior = () if self.prior_model is None else (self.prior_model,)
+        return (self.base, *(candidate.checkpoint for candidate in self.candidates), *prior)
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -140,7 +147,7 @@ class OpenedMerge:
     @cached_property
     def fetches(self) -> bool:
         """Whether shards of its checkpoints are still to be downloaded."""
-        paths = [path for c in (self.base, *(c.checkpoint for c in self.candidates)) for path in c.files]
+        paths = [path for checkpoint in self.checkpoints for path in checkpoint.files]
         return any(not is_cached(file) for path in paths if (file := self.prefetcher.hub_file(path)) is not None)
 
     def reads(self, step: Step, num_passes: int = 1) -> Iterator[list[TensorSpec]]:
@@ -154,6 +161,9 @@ class OpenedMerge:
         if step.regressed and not self.method.runs_candidates():
             num_passes = 1  # together, since each reads the linears of its own groups alone
         of_base = [tensor.name for tensor in step.parameters if self._reads_base(tensor)]
+        prior, regressed = self.method.prior, [p.name for p in step.parameters if p.group is not None]
+        if self.prior_model is not None and prior is not None and prior.reads_prior_model:
+            yield [self.prior_model.tensors[name] for name in regressed]
         is_cached = bool(step.regressed) or not is_loaded
         if step.regressed and Stream.COMBINED_BLOCK in self.method.streams:
             for checkpoint in (self.base, *(candidate.checkpoint for candidate in self.candidates)):
@@ -165,8 +175,7 @@ class OpenedMerge:
                 (c.checkpoint, names if is_loaded else [p.name for p in step.parameters if p.is_taken_from(index)])
                 for index, c in enumerate(self.candidates)
             ]
-            if self.method.prior is not None:
-                regressed = [parameter.name for parameter in step.parameters if parameter.group is not None]
+            if prior is not None and prior.reads_candidates:
                 reads += [(c.checkpoint, regressed) for c in self.candidates]
             if self.shared is not None and step.regressed:
                 reads.insert(0, (self.shared, names))

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 
@@ -50,22 +52,22 @@ def make_plan(
     """
     signatures, warnings = read_signatures(manifest), _Warnings(listener)
     chosen, device_here = _choose_devices(manifest, device, for_this_machine=for_this_machine)
-    choose_dtype = partial(choose_compute_dtype, manifest.resources.compute_dtype, chosen, begun_dtype)
     method = make_method(manifest.merge.method, manifest.merge.options)
     loader, sampler = CheckpointLoader(manifest, commits or {}, listener), DatasetSampler(commits, listener)
-    base, opened, labels = _open_checkpoints(manifest, loader)
-    inputs = _check(manifest, base, opened, device_here, labels=labels, choose_dtype=choose_dtype, warnings=warnings)
+    base, candidates, prior_model, labels = opened = _open_checkpoints(manifest, loader)
+    inputs = _check(manifest, opened, chosen, device_here, begun_dtype=begun_dtype, warnings=warnings)
     sets = load_calibration_sets(manifest, method, base, inputs.model, sampler, warn=warnings.add)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     steps = _steps(manifest, method, base, inputs, result_dtype, runs_towers=any(map(records_arguments, sets)))
     warnings.extend(summarize_architecture(base.architecture, steps, manifest).warnings(), in_plan=True)
     warnings.extend(unused_settings(manifest, base.architecture, chosen.type, steps, tuple(inputs.model.shapes)))
-    warnings.extend(merge_warnings(discarded_changes(manifest, method, base, opened, steps), labels))
+    warnings.extend(merge_warnings(discarded_changes(manifest, method, base, candidates, steps), labels))
     return Plan(
         manifest=manifest,
         method=method,
         base=base,
-        candidates=tuple(map(PlannedCandidate.of, manifest.candidates, manifest.shares, opened, sets)),
+        candidates=tuple(map(PlannedCandidate.of, manifest.candidates, manifest.shares, candidates, sets)),
+        prior_model=prior_model,
         commits=loader.commits | sampler.commits,
         prefetcher=loader.prefetcher,
         model=inputs.model,
@@ -82,6 +84,41 @@ def make_plan(
     )
 
 
+def replan(plan: Plan, manifest: Manifest) -> Plan:
+    """The plan of a manifest that differs from a plan's in options of the method, rows and folders only.
+
+    Opens no checkpoint again, and repeats no warning.
+
+    Raises:
+        InputError: a calibration set cannot be used.
+    """
+    method, sets = make_method(manifest.merge.method, manifest.merge.options), [c.calibration for c in plan.candidates]
+    if [c.calibration for c in manifest.candidates] != [c.calibration for c in plan.manifest.candidates]:
+        sampler = DatasetSampler(plan.commits)
+        sets = load_calibration_sets(manifest, method, plan.base, plan.model, sampler, warn=lambda _: None)
+    steps = make_steps(
+        manifest,
+        method,
+        plan.model.architecture,
+        plan.model.shapes,
+        plan.output_dtype.itemsize,
+        copied_from_base={p.name: p.shape for s in plan.steps for p in s.parameters if p.name not in plan.model.shapes},
+        stored_name=plan.base.stored_name,
+        runs_towers=any(map(records_arguments, sets)),
+    )
+    candidates = (replace(c, calibration=rows) for c, rows in zip(plan.candidates, sets, strict=True))
+    malloc.trim()
+    runtime_bytes = max(plan.runtime_bytes, resident_bytes())  # what other work has loaded since counts as well
+    return replace(
+        plan,
+        manifest=manifest,
+        method=method,
+        candidates=tuple(candidates),
+        steps=steps,
+        runtime_bytes=runtime_bytes,
+    )
+
+
 def _choose_devices(
     manifest: Manifest, device: str | None, *, for_this_machine: bool
 ) -> tuple[torch.device, torch.device]:
@@ -92,26 +129,39 @@ def _choose_devices(
     return chosen, chosen if is_available(chosen) else torch.device("cpu")
 
 
-def _open_checkpoints(manifest: Manifest, loader: CheckpointLoader) -> tuple[Checkpoint, list[Checkpoint], list[str]]:
-    """The base, the candidates, and the labels of all models that warnings may name."""
+class _Opened(NamedTuple):
+    """A manifest's checkpoints, and the labels of all models that warnings may name."""
+
+    base: Checkpoint
+    candidates: Sequence[Checkpoint]
+    prior_model: Checkpoint | None
+    labels: Sequence[str]
+
+
+def _open_checkpoints(manifest: Manifest, loader: CheckpointLoader) -> _Opened:
     base = loader.open_base(partial(derive_architecture, table=manifest.architecture, source=manifest.source))
-    opened = [loader.open_candidate(candidate) for candidate in manifest.candidates]
-    models = [candidate.model for candidate in opened if isinstance(candidate, AdaptedCheckpoint)]
-    return base, opened, [checkpoint.label for checkpoint in (base, *opened, *models)]
+    candidates = [loader.open_candidate(candidate) for candidate in manifest.candidates]
+    prior = None if manifest.merge.prior_model is None else loader.open_prior_model(manifest.merge.prior_model)
+    models = [candidate.model for candidate in candidates if isinstance(candidate, AdaptedCheckpoint)]
+    models += [] if prior is None else [prior]
+    return _Opened(base, candidates, prior, [checkpoint.label for checkpoint in (base, *candidates, *models)])
 
 
 def _check(
     manifest: Manifest,
-    base: Checkpoint,
-    opened: Sequence[Checkpoint],
-    device: torch.device,
+    opened: _Opened,
+    chosen: torch.device,
+    device_here: torch.device,
     *,
-    labels: Sequence[str],
-    choose_dtype: Callable[[torch.dtype], torch.dtype],
+    begun_dtype: str | None,
     warnings: "_Warnings",
 ) -> ValidatedInputs:
+    base, candidates, prior_model, labels = opened
+    choose_dtype = partial(choose_compute_dtype, manifest.resources.compute_dtype, chosen, begun_dtype)
     with warnings.merged(labels) as warn:
-        return check_inputs(manifest, base, opened, device, choose_dtype=choose_dtype, warn=warn)
+        return check_inputs(
+            manifest, base, candidates, device_here, choose_dtype=choose_dtype, warn=warn, prior_model=prior_model
+        )
 
 
 def _steps(

@@ -77,6 +77,8 @@ def local_files(manifest: Manifest) -> Iterator[Path]:
 
 def _models(manifest: Manifest) -> dict[str, ModelRef]:
     models = {_BASE: manifest.merge.base}
+    if manifest.merge.prior_model is not None:
+        models["prior model"] = manifest.merge.prior_model
     for candidate in manifest.candidates:
         for kind, reference in (("model", candidate.model), ("adapter", candidate.adapter)):
             if reference is not None:

@@ -7,7 +7,7 @@ from itertools import groupby
 from pydantic import BaseModel
 
 from regstream.manifest.rules import match_rule
-from regstream.manifest.schema import Calibration, Candidate, Manifest
+from regstream.manifest.schema import Calibration, Candidate, Manifest, Merge
 from regstream.manifest.shares import NEGLIGIBLE
 from regstream.methods import METHODS, make_method
 from regstream.methods.method import Stream
@@ -68,6 +68,7 @@ class _Context:
 #: Returns why a key of a table has no effect, or None where it has one.
 _Reason = Callable[[_Context], str | None]
 _MERGE: dict[str, _Reason] = {
+    "prior_model": lambda c: None if any(step.regressed for step in c.steps) else "no weight is regressed",
     "seed": lambda c: None if c.samples_rows else "no rows are sampled: no set that is read has `rows`",
 }
 #: The same for the method's options.
@@ -110,6 +111,7 @@ def unused_settings(
     context = _Context(manifest=manifest, architecture=architecture, device_type=device_type, steps=steps)
     yield from _unused_in_table("[merge]", manifest.merge, _MERGE, context)
     yield from _unused_in_table("[merge]", manifest.merge.options, _OPTIONS, context)
+    yield from _unused_options(manifest.merge)
     yield from _unused_in_table("[merge.others]", manifest.merge.others, _OTHERS, context)
     yield from _unused_rules(manifest, architecture, steps, names)
     unused = [entry for candidate in manifest.candidates for entry in _unused_in_candidate(candidate, context)]
@@ -127,6 +129,12 @@ def _unused_in_table(title: str, table: BaseModel, reasons: dict[str, _Reason], 
     for key, reason in reasons.items():
         if key in table.model_fields_set and (why := reason(context)):
             yield f"{title} {key} has no effect: {why}"
+
+
+def _unused_options(merge: Merge) -> Iterator[str]:
+    for key, why in make_method(merge.method, merge.options).unused_options().items():
+        if key in merge.options.model_fields_set:
+            yield f"[merge] {key} has no effect: {why}"
 
 
 def _unused_in_candidate(candidate: Candidate, context: _Context) -> Iterator[tuple[str, str, str]]:

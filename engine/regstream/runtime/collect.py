@@ -13,6 +13,7 @@ from regstream.models.resumed_block import resumed_block
 from regstream.plan.opened_merge import PlannedCandidate
 from regstream.runtime.block_pass import BlockPass
 from regstream.storage.hidden_states import ActivationWriter
+from regstream.storage.scratch_tensors import ScratchWriter
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class _StreamState:
     following: ActivationWriter | None = None  # takes what leaves the block, where it is needed
     stored: Mapping[str, Iterator[Tensor]] = field(default_factory=dict)  # inputs of groups that it begins from
     skipped: Collection[str] = ()  # groups whose linears it does not run
-    kept: ActivationWriter | None = None  # takes the inputs of the pass's group, where a later pass begins from them
+    kept: ScratchWriter | None = None  # takes the inputs of the pass's group, where a later pass begins from them
 
 
 def collect_statistics(current: BlockPass, candidate: PlannedCandidate, weights: Mapping[str, Tensor]) -> None:
@@ -93,7 +94,7 @@ def _run_batch(
         is_last = index == len(streams) - 1
 
         def on_input(
-            group: str, x_BLI: Tensor, is_last: bool = is_last, kept: ActivationWriter | None = stream.kept
+            group: str, x_BLI: Tensor, is_last: bool = is_last, kept: ScratchWriter | None = stream.kept
         ) -> None:
             (add if is_last or group in norms else keep)(group, x_BLI)
             if kept is not None:

@@ -13,17 +13,17 @@ from regstream.models.resumed_block import OUTPUT, group_dependencies
 from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.step import Step
 from regstream.runtime.step_context import StepContext
-from regstream.storage.hidden_states import ActivationWriter, HiddenStates
+from regstream.storage.scratch_tensors import ScratchTensors, ScratchWriter
 
 
 class GroupInputs:
     """The store of one block. A target is a group, whose input is asked for, or the block's `OUTPUT`."""
 
     def __init__(
-        self, states: HiddenStates, dependencies: Mapping[str, frozenset[str]], regressed: Sequence[str]
+        self, files: ScratchTensors, dependencies: Mapping[str, frozenset[str]], regressed: Sequence[str]
     ) -> None:
         """`dependencies` are those of each target; passes go through the groups that are `regressed`, in order."""
-        self._states, self._dependencies = states, dependencies
+        self._files, self._dependencies = files, dependencies
         self._numbers = {group: number for number, group in enumerate(regressed)}
 
     def is_stored(self, group: str) -> bool:
@@ -37,17 +37,15 @@ class GroupInputs:
 
     def read(self, candidate: PlannedCandidate, target: str) -> dict[str, Iterator[Tensor]]:
         """A candidate's stored inputs, (T, I) batch by batch, of the groups from which a pass begins."""
-        counts = [batch.num_tokens for batch in candidate.rows.batches]
         needed = [group for group in self._dependencies[target] if self.is_stored(group)]
-        return {group: self._states.read(candidate.name, self._numbers[group], counts) for group in needed}
+        return {group: self._files.read(self._name(candidate, group)) for group in needed}
 
-    def write(self, candidate: PlannedCandidate, group: str) -> AbstractContextManager[ActivationWriter | None]:
+    def write(self, candidate: PlannedCandidate, group: str) -> AbstractContextManager[ScratchWriter | None]:
         """Store a candidate's inputs of a group, where a later pass begins from them."""
-        return self._states.write(candidate.name, self._numbers[group]) if self.is_stored(group) else nullcontext()
+        return self._files.write(self._name(candidate, group)) if self.is_stored(group) else nullcontext()
 
-    def clear(self) -> None:
-        """Remove what is stored."""
-        self._states.clear()
+    def _name(self, candidate: PlannedCandidate, group: str) -> str:
+        return f"{self._numbers[group]}-{candidate.name}"
 
 
 def find_group_inputs(step: Step, context: StepContext, merged: Mapping[str, Tensor]) -> GroupInputs | None:

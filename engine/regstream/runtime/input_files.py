@@ -73,7 +73,7 @@ class InputFiles:
 
 
 def _checkpoint_files(plan: Plan) -> Iterator[Path]:
-    for checkpoint in (plan.base, *(candidate.checkpoint for candidate in plan.candidates)):
+    for checkpoint in plan.checkpoints:
         yield from (path for source, path in checkpoint.inputs.values() if source is LOCAL)
 
 

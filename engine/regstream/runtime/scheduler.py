@@ -1,7 +1,7 @@
 """The main loop: runs each remaining step, commits it, and publishes the result at the end."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,7 +26,22 @@ from regstream.units import format_names
 
 
 def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listener: Listener = ignore_event) -> None:
-    """Merge, from where the journal ends to a published result.
+    """Merge, from where the journal ends to a published result; raises as `run_stepwise` does."""
+    for _ in run_stepwise(plan, restart=restart, full_digest=full_digest, listener=listener):
+        pass
+
+
+def run_stepwise(
+    plan: Plan,
+    *,
+    restart: bool = False,
+    full_digest: bool = False,
+    takes_turns: bool = False,
+    listener: Listener = ignore_event,
+) -> Generator[int, None, None]:
+    """Merge as `run` does, and yield the index of each remaining step before it is run.
+
+    `takes_turns`: other merges run meanwhile, so that no buffer is kept from one step to the next.
 
     Raises:
         BudgetError: memory or disk space does not suffice; nothing was written.
@@ -51,7 +66,7 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
         journal = Journal.open(plan.workdir, inputs.identity, [step.name for step in plan.steps])
         _rewind(plan, journal, full=full_digest, listener=listener)  # to before the first missing or damaged shard
         listener(_run_started(plan, journal))
-        _run_steps(plan, journal, inputs, listener)
+        yield from _run_steps(plan, journal, inputs, listener, takes_turns=takes_turns)
         _refuse_damaged(plan, journal, full=full_digest)
         check_output(plan)  # files added meanwhile would be loaded in place of the result
         publish(plan, inputs.identity, journal.committed)  # config and provenance last: whole or not at all
@@ -60,21 +75,26 @@ def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listene
     listener(RunFinished(output=str(plan.output), seconds=time.monotonic() - started, peak_bytes=peak_bytes))
 
 
-def _run_steps(plan: Plan, journal: Journal, inputs: InputFiles, listener: Listener) -> None:
+def _run_steps(
+    plan: Plan, journal: Journal, inputs: InputFiles, listener: Listener, *, takes_turns: bool
+) -> Iterator[int]:
     context = StepContext(plan, listener, journal.shards)
     # Shards are downloaded before their step, and evicted after.
-    with float32_products(plan.device), plan.prefetcher.running(plan.step_shards, listener):
+    with plan.prefetcher.running(plan.step_shards, listener):
         for step in plan.steps[len(journal.committed) :]:  # the steps that the journal lacks
+            yield step.index
             listener(StepStarted(index=step.index, name=step.name, work=progress_units(step, plan)))
             context.reset_step(step)
             plan.prefetcher.begin_step(step.index)
-            with measured_peak(plan.device) as peak:
+            with float32_products(plan.device), measured_peak(plan.device) as peak:
                 artifacts = run_step(step, context)  # stem | block | head
             inputs.check(listener)  # the inputs are still those of the run's identity
             committed = committed_step(step, artifacts, peak, plan.projected(step))
             journal.commit(committed)  # the only commit point
             context.drop_hidden_before(step.depth + 1)  # only after the commit
             listener(StepCommitted(**committed.event_fields))
+            if takes_turns:
+                context.release()
 
 
 def _run_started(plan: Plan, journal: Journal) -> RunStarted:

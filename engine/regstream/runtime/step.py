@@ -36,7 +36,7 @@ class Artifacts:
 def _keep_checkpoints_open(plan: Plan) -> Iterator[None]:
     """Have every checkpoint open each of its shards at most once."""
     with ExitStack() as opened:
-        for checkpoint in (plan.base, *(candidate.checkpoint for candidate in plan.candidates)):
+        for checkpoint in plan.checkpoints:
             opened.enter_context(checkpoint.keep_open())
         yield
 
@@ -79,7 +79,6 @@ def _run(step: Step, context: StepContext) -> Artifacts:
     for prefix in context.hidden if step.writes_hidden_states else ():
         if prefix == "merged" or not step.regressed:  # a regressed block writes its own hidden states as it goes
             propagate(step, context, prefix, regressed.inputs)
-    context.group_inputs.clear()
     return Artifacts(
         shard=step.shard,
         written=context.shards.digest(plan.parts[step.index]),

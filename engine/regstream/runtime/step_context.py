@@ -23,6 +23,7 @@ from regstream.runtime.load_ahead import load_ahead
 from regstream.storage.argument_store import ArgumentStore
 from regstream.storage.hidden_states import HiddenStates
 from regstream.storage.run_folder import GROUP_INPUTS
+from regstream.storage.scratch_tensors import ScratchTensors
 from regstream.storage.shards import Shards
 
 _BLOCK, _NEXT_BLOCK, _REFERENCE, _PRIOR, _MERGED = "block", "next block", "reference", "prior", "merged block"
@@ -40,8 +41,7 @@ class StepContext:
             prefix: HiddenStates(folder, plan.compute_dtype, plan.device)
             for prefix, folder in plan.hidden_folders.items()
         }
-        folder = plan.run_folder.path / GROUP_INPUTS
-        self.group_inputs = HiddenStates(folder, plan.compute_dtype, plan.device, within_step=True)
+        self.group_inputs = ScratchTensors(plan.workdir / GROUP_INPUTS)
         self._arguments = {prefix: ArgumentStore(folder) for prefix, folder in plan.hidden_folders.items()}
         self.workspace = Workspace(plan.device)
         self.profiler = Profiler(plan.device)
@@ -67,6 +67,12 @@ class StepContext:
             self.workspace.release(_BLOCK, _NEXT_BLOCK, _REFERENCE, _MERGED)
         self._previous = step
         self.profiler.begin()
+        malloc.trim()
+
+    def release(self) -> None:
+        """Free all buffers: before the next step other merges need the memory."""
+        self.workspace.release_all_but()
+        self._previous = self._groups = None
         malloc.trim()
 
     def trim(self) -> None:

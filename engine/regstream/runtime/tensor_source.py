@@ -1,4 +1,4 @@
-"""Reads one tensor of base and candidates for a method's formula."""
+"""Reads one tensor of base, candidates and a prior model for a method's formula."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -36,6 +36,11 @@ class TensorFiles:
     def candidate(self, index: int, part: slice) -> Tensor:
         """A part of a candidate's values."""
         return self._part(self._candidates[index], part)
+
+    def prior_model(self, part: slice) -> Tensor:
+        """A part of the prior model's values."""
+        assert self._plan.prior_model is not None
+        return self._part(self._plan.prior_model, part)
 
     def base_matrix(self) -> Tensor:
         """The base's weight of a linear, (O, I)."""

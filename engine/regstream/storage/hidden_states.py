@@ -32,16 +32,10 @@ class CorruptActivations(Exception):
 
 
 class HiddenStates:
-    """The store below `folder`. Depth d is the input of block d.
+    """The store below `folder`. Depth d is the input of block d."""
 
-    What is `within_step` is of use only to the step that writes it, and not made durable; it has groups for depths.
-    """
-
-    def __init__(
-        self, folder: Path, dtype: torch.dtype, device: torch.device = _CPU, *, within_step: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype, device: torch.device = _CPU) -> None:
         self.folder = folder
-        self._within_step = within_step
         self._dtype = dtype
         self._accelerator = accelerator_of(device)
         self._store = LocalStore(folder)
@@ -62,8 +56,7 @@ class HiddenStates:
         copies = None if self._accelerator is None else self._accelerator.copies("fetched states")
         with WriteBehind() as behind:
             yield ActivationWriter(self, candidate, depth, behind, copies)
-        if not self._within_step:
-            durable.sync_tree(self.folder / str(depth) / candidate)
+        durable.sync_tree(self.folder / str(depth) / candidate)
 
     def drop_before(self, depth: int) -> None:
         """Remove the activations of every shallower depth."""

@@ -17,6 +17,10 @@ from regstream.storage import durable
 from regstream.storage.locking import exclusive_lock
 from regstream.units import format_names
 
+#: In the output: the folder with its lock and, where no other place is named, the state of its run.
+STATE = ".regstream"
+#: In the folder of a run's state: the folder of a tuning.
+TUNING = "tune"
 LOCK = "lock"
 MARKER = "regstream-folder.json"
 JOURNAL = "journal.jsonl"
@@ -24,7 +28,7 @@ JOURNAL = "journal.jsonl"
 DOWNLOADS = "downloads"
 #: Folders of hidden states; those beside the first are of methods that follow two kinds of them.
 HIDDEN_STATES = ("hidden", "hidden-own", "hidden-merged")
-#: The same for inputs of linears within a block.
+#: The folder of inputs of linears within a block: a file for each group and candidate.
 GROUP_INPUTS = "inputs"
 #: The folder within those that holds what blocks are called with beside hidden states.
 ARGUMENTS = "arguments"
@@ -34,6 +38,8 @@ _FORMAT = 2
 _MAX_MARKER_BYTES = 1 << 26
 _ATTEMPTS = 100
 _EVALUATION = re.compile(r"evaluate-[a-z0-9_]{8}")
+#: Folders of work beside the run, with locks of their own.
+_BESIDE = re.compile(rf"{_EVALUATION.pattern}|{TUNING}")
 _UUID = r"\.[0-9a-f]{32}\.partial"
 #: zarr's layout: a group a depth, in it a group a candidate, in it an array a batch.
 _STATE_FOLDERS = re.compile(rf"\d+(/[^/]+(/\d+(/c(/\d+)?)?)?)?|{ARGUMENTS}(/[^/]+)?")
@@ -52,6 +58,10 @@ def is_hidden_state(path: PurePosixPath, is_folder: bool) -> bool:
     return (_STATE_FOLDERS if is_folder else _STATE_FILES).fullmatch(str(path)) is not None
 
 
+def _is_group_input(path: PurePosixPath, is_folder: bool) -> bool:
+    return not is_folder and re.fullmatch(r"\d+-[^/]+", str(path)) is not None
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of a run's state. `output` is the folder of the result that the run writes."""
@@ -66,18 +76,16 @@ class RunFolder:
 
     @property
     def has_state(self) -> bool:
-        """Whether it holds anything but folders of evaluations; an empty folder counts, since a run may leave one."""
+        """Whether it holds anything but evaluations and a tuning; an empty folder counts, since a run may leave one."""
         if not self.exists:
             return False
         names = [path.name for path in self.path.iterdir()]
-        return not names or not all(map(_EVALUATION.fullmatch, names))
+        return not names or not all(name == DOWNLOADS or _BESIDE.fullmatch(name) for name in names)
 
     @property
     def has_only_lock(self) -> bool:
-        """Whether no run has begun in it: it holds a lock or evaluations at most."""
-        return not self.exists or all(
-            path.name == LOCK or _EVALUATION.fullmatch(path.name) for path in self.path.iterdir()
-        )
+        """Whether no run has begun in it: it holds a lock, evaluations or a tuning at most."""
+        return not self.exists or all(path.name == LOCK or _BESIDE.fullmatch(path.name) for path in self.path.iterdir())
 
     def check(self) -> None:
         """Refuse a folder that does not belong to runs of this output.
@@ -94,9 +102,7 @@ class RunFolder:
         if MARKER not in names:
             if JOURNAL in names:
                 raise ResumeError(f"{self.path}: written by another version of regstream; remove it to start over")
-            if not all(
-                name in (LOCK, MARKER + durable.TEMPORARY_SUFFIX) or _EVALUATION.fullmatch(name) for name in names
-            ):
+            if not all(name in (LOCK, MARKER + durable.TEMPORARY_SUFFIX) or _BESIDE.fullmatch(name) for name in names):
                 raise InputError(
                     f"{self.path}: no {MARKER}: regstream did not create this folder, but runs of {self.output} need"
                     " it; move it away"
@@ -121,8 +127,8 @@ class RunFolder:
         return frozenset(self._read_marker()["files"]) if os.path.lexists(self.path / MARKER) else frozenset()
 
     def clear(self) -> list[Path]:
-        """Remove a run's state except lock, marker and list of downloads; returns the files that no run made."""
-        excluded = {LOCK, MARKER, DOWNLOADS}
+        """Remove a run's state but lock, marker, list of downloads and a tuning; returns the files that no run made."""
+        excluded = {LOCK, MARKER, DOWNLOADS, TUNING}
         paths = [path for path in sorted(self.path.iterdir()) if path.name not in excluded]
         return [remaining for path in paths for remaining in _remove_entry(path)]
 
@@ -187,6 +193,8 @@ def _remove_entry(path: Path) -> list[Path]:
         return []
     if path.name in HIDDEN_STATES and path.is_dir() and not path.is_symlink():
         return durable.remove_matching(path, is_hidden_state)
+    if path.name == GROUP_INPUTS and path.is_dir() and not path.is_symlink():
+        return durable.remove_matching(path, _is_group_input)
     if _OWN.fullmatch(path.name) and path.name not in HIDDEN_STATES and path.is_file() and not path.is_symlink():
         path.unlink()
         return []

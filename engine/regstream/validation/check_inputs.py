@@ -19,7 +19,7 @@ from regstream.validation.adapter_effect import adapter_warnings
 from regstream.validation.auxiliary_files import check_auxiliary_files, config_warnings
 from regstream.validation.buffers import settle_stored_buffers
 from regstream.validation.class_labels import label_warnings
-from regstream.validation.compatibility import check_adapter, check_base, check_candidate
+from regstream.validation.compatibility import check_adapter, check_base, check_candidate, check_prior_model
 from regstream.validation.configs import ConfigComparison
 from regstream.validation.duplicates import duplicate_weights
 from regstream.validation.merge_rules import MergeRules
@@ -70,6 +70,14 @@ class _InputChecks:
         self.warn_each(check_auxiliary_files(base.label, base.folder, base.source.list_files(base.folder)))
         return base.add_outside_tensors((*unexpected.prediction_layers, *map(base.stored_name, sorted(base_only))))
 
+    def check_others(
+        self, candidates: Sequence[Checkpoint], prior_model: Checkpoint | None, base_only: Collection[str]
+    ) -> None:
+        for index, candidate in enumerate(candidates):
+            self.check_candidate(index, candidate, base_only)
+        if prior_model is not None:
+            self.check_prior_model(prior_model)
+
     def check_candidate(self, index: int, candidate: Checkpoint, base_only: Collection[str]) -> None:
         plain = candidate.model if isinstance(candidate, AdaptedCheckpoint) else candidate
         is_new = id(plain) not in self.checked
@@ -90,6 +98,13 @@ class _InputChecks:
         if lacking := candidate.missing_optional(base_only):
             self.warn(f"{candidate.label}: lacks {summarize_names(sorted(lacking))}; the result takes the base's")
 
+    def check_prior_model(self, prior: Checkpoint) -> None:
+        refuse_unusable(prior, self.model)
+        self.warn_each(self.configs.check(prior))
+        lines = check_prior_model(prior, self.rules.regressed(self.model.shapes))
+        self._report(prior, classify_unexpected(prior, self.model))
+        self.warn_each(lines)
+
     def _report(self, checkpoint: Checkpoint, unexpected: UnexpectedTensors, *, of_base: bool = False) -> None:
         self.checked.add(id(checkpoint))
         self.warn_each((*checkpoint.notes, *unexpected.warnings(of_base=of_base)))
@@ -109,8 +124,9 @@ def check_inputs(
     *,
     choose_dtype: ChooseDtype,
     warn: Warn,
+    prior_model: Checkpoint | None = None,
 ) -> ValidatedInputs:
-    """Check the [architecture] table, the base and the candidates against the model.
+    """Check the [architecture] table, the base, the candidates and a prior model against the model.
 
     Raises:
         ManifestError: the [architecture] table does not fit the model.
@@ -132,8 +148,7 @@ def check_inputs(
     base_only = _missing_optional(base, candidates, model, unread)
     copied_from_base = checks.check_base(base_only)
     model.drop_parameters(base_only)
-    for index, candidate in enumerate(candidates):
-        checks.check_candidate(index, candidate, base_only)
+    checks.check_others(candidates, prior_model, base_only)
     for tie in filter(is_local, ties):
         check_tie(tie)
     checks.warn_each(_comparisons(base, candidates, model, rules, unread))

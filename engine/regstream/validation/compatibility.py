@@ -10,6 +10,7 @@ from regstream.errors import InputError
 from regstream.manifest.schema import NonBlockParameters
 from regstream.models.config.model_sizes import vocab_size
 from regstream.models.layered_model import LayeredModel
+from regstream.validation.summaries import summarize_names
 from regstream.validation.unexpected_tensors import UnexpectedTensors, classify_unexpected, refuse_unusable
 
 
@@ -54,6 +55,18 @@ def check_candidate(
         if expected[name] != shape
     ]
     return [*left_out, *_unread_lines(candidate, shapes, unread)]
+
+
+def check_prior_model(prior: Checkpoint, regressed: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+    """Check a prior's weights against the shapes of those that are regressed. Yields a line about what is not read.
+
+    Raises:
+        InputError: a weight is missing or of another shape.
+    """
+    _check_shapes(prior, regressed, regressed)
+    if rest := [name for name in prior.tensors if name not in regressed]:
+        reason = "only weights that are regressed have a prior; the result has these as with any other prior"
+        yield f"{prior.label}: left out: {summarize_names(rest)}: {reason}"
 
 
 def _has_vocabulary(base: Checkpoint, name: str, shape: tuple[int, ...]) -> bool:

@@ -1,6 +1,6 @@
 """What becomes of each parameter, and so which checkpoints it is read from."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from regstream.manifest.rules import match_rule
@@ -31,6 +31,15 @@ class MergeRules:
         if block is None or not parameter.block_name.endswith(".weight"):
             return None
         return self._groups[block].get(parameter.block_name.removesuffix(".weight"))
+
+    def regressed(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """The weights of these that are regressed, with their shapes."""
+        names = (
+            f"{self._architecture.block_prefix(block)}{linear}.weight"
+            for block, linears in enumerate(self._groups)
+            for linear in linears
+        )
+        return {n: shapes[n] for n in names if n in shapes and self.rule_of(n, is_linear=True).rule == "regress"}
 
     def rule_of(self, name: str, *, is_linear: bool = False) -> ChosenRule:
         """What becomes of a parameter; `is_linear`: a linear's weight in a block, which may be regressed."""

@@ -1,0 +1,144 @@
+"""`regstream tune`: finds a method's settings by small merges, and writes them into the manifest."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from regstream import api
+from regstream.device.garbage_collector import importing
+from regstream.manifest.keys import format_settings
+from regstream.manifest.read_manifest import read_manifest
+from regstream.manifest.write_settings import check_can_be_written, write_settings
+from regstream.storage.tuning_folder import remove_tuning
+from regstream.units import format_seconds
+from regstream_cli.error_reporting import disk_full_boundary
+from regstream_cli.observers import observe_progress
+from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
+from regstream_cli.streams import stdout_boundary, stdout_console, write_json, write_message
+
+if TYPE_CHECKING:
+    from regstream.tune.tuning import Tuning
+    from regstream.tune.tuning_plan import TuningPlan
+
+
+@click.command()
+@manifest_argument
+@device_option
+@click.option("--dry-run", is_flag=True, help="Show the settings and the cost; merge and write nothing.")
+@json_option
+@debug_option
+def tune(*, path: Path, device: str | None, dry_run: bool, as_json: bool) -> None:
+    """Find a method's settings.
+
+    Merges with each setting of MANIFEST's method and an eighth of the calibration rows, evaluates all results at once
+    on a quarter of the held-out rows, and goes on with the best quarter, half of the rows and all held-out ones. The
+    scores are those of `evaluate`, on the rows of [candidates.evaluation]; a candidate without this table is scored on
+    a fifth of its calibration rows, which then do not calibrate. Shows a table of all scores, and writes the best
+    setting into [merge]; comments and layout stay. Results are removed as soon as they are scored. Ctrl-C stops at the
+    next safe point; the same command resumes.
+
+    \b
+    Example:
+      regstream tune merge.toml
+      regstream tune merge.toml --dry-run
+      regstream tune merge.toml --json | jq .settings
+    """
+    manifest = read_manifest(path)
+    if not dry_run:
+        check_can_be_written(path)
+    with observe_progress() as listener:
+        plan = api.plan(manifest, device=device, listener=listener)
+        with importing():
+            from regstream.tune import tuner
+            from regstream.tune.tuning_plan import TuningPlan
+
+        tuning_plan = TuningPlan.of(plan)
+        if dry_run:
+            tuning_plan.validate()
+            _show_plan(tuning_plan, as_json=as_json)
+            return
+        with disk_full_boundary(lambda: plan.disks):
+            tuning = tuner.tune(tuning_plan, listener)
+    _show(tuning_plan, tuning, as_json=as_json)
+    write_settings(path, manifest, tuning.settings)
+    remove_tuning(plan.workdir)
+    write_message(_summary(path, tuning_plan, tuning))
+
+
+def _show_plan(tuning_plan: "TuningPlan", *, as_json: bool) -> None:
+    if as_json:
+        write_json(_plan_record(tuning_plan))
+        return
+    from regstream_cli.tuning_tables import tuning_plan_lines, tuning_plan_table
+
+    console = stdout_console()
+    with stdout_boundary():
+        console.print(tuning_plan_table(tuning_plan))
+        for line in tuning_plan_lines(tuning_plan):
+            console.print(line, soft_wrap=not console.is_terminal)
+
+
+def _show(tuning_plan: "TuningPlan", tuning: "Tuning", *, as_json: bool) -> None:
+    if as_json:
+        write_json(_record(tuning_plan, tuning))
+        return
+    from regstream_cli.tuning_tables import tuning_table
+
+    with stdout_boundary():
+        stdout_console().print(tuning_table(tuning))
+
+
+def _summary(path: Path, tuning_plan: "TuningPlan", tuning: "Tuning") -> str:
+    pace = tuning.seconds / sum(tuning_plan.round_seconds)
+    cost = f"took {format_seconds(tuning.seconds)}, all settings with all rows would take about"
+    return f"{path}: {format_settings(tuning.settings)}; {cost} {format_seconds(pace * tuning_plan.sweep_seconds)}"
+
+
+def _plan_record(tuning_plan: "TuningPlan") -> dict[str, Any]:
+    return {
+        "method": tuning_plan.merge.method.name,
+        "settings": [dict(settings) for settings in tuning_plan.settings],
+        "held_out_rows": tuning_plan.num_held_out,
+        "rounds": [
+            {
+                "settings": planned.num_settings,
+                "rows": tuning_plan.rows_by_name(planned.num_rows),
+                "scored_rows": tuning_plan.rows_by_name(planned.num_scored),
+                "seconds": seconds,
+            }
+            for planned, seconds in zip(tuning_plan.rounds, tuning_plan.round_seconds, strict=True)
+        ],
+        "seconds": sum(tuning_plan.round_seconds),
+        "sweep_seconds": tuning_plan.sweep_seconds,
+    }
+
+
+def _record(tuning_plan: "TuningPlan", tuning: "Tuning") -> dict[str, Any]:
+    return {
+        "method": tuning.method,
+        "metric": tuning.metric,
+        "higher_is_better": tuning.higher_is_better,
+        "datasets": list(tuning.datasets),
+        "rounds": [
+            {
+                "rows": tuning_plan.rows_by_name(scored.num_rows),
+                "scored_rows": tuning_plan.rows_by_name(scored.num_scored),
+                "seconds": scored.seconds,
+                "trials": [
+                    {
+                        "settings": dict(trial.settings),
+                        "scores": dict(trial.scores),
+                        "mean": trial.mean,
+                        "seconds": trial.seconds,
+                        "failure": trial.failure or None,
+                    }
+                    for trial in scored.trials
+                ],
+            }
+            for scored in tuning.rounds
+        ],
+        "settings": dict(tuning.settings),
+        "seconds": tuning.seconds,
+        "sweep_seconds": tuning_plan.sweep_seconds,
+    }
