@@ -56,7 +56,7 @@ def test_every_prior_with_every_statistics_and_filter(
     ("family", "statistics"), [("llama", "merged"), slow("clip", "merged block"), slow("gpt2", "merged block")]
 )
 def test_a_teacher(tmp_path: Path, family: checkpoints.Family, statistics: str) -> None:
-    keys = {"method": "regfilter", "prior": "mean", "statistics": statistics, "ridge": 0.02, "teacher": 0.6}
+    keys = {"method": "regfilter", "prior": "average", "statistics": statistics, "ridge": 0.02, "teacher": 0.6}
     merge = make_merge(tmp_path, family, layers=2, merge=keys)
     wanted = expected(merge, prior=dense.mean, statistics=statistics, factors=dense.ridge(0.02), teacher=0.6)
     difference, name = worst_difference(read_result(merge.run()), wanted)
