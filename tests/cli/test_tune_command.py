@@ -181,7 +181,7 @@ def test_options_beside_auto_are_refused(invoke: Invoke, planted: Path) -> None:
     manifest.write_text(manifest.read_text().replace("[merge]", "[merge]\nalpha = 0.5"))
     result = invoke("run", manifest)
     assert result.exit_code == 2
-    assert '[merge] alpha: only method "regmean" or "regmean++" has this key' in result.stderr
+    assert '[merge] alpha: only method "regmean", "regmean++" or "regfilter" has this key' in result.stderr
 
 
 def test_auto_without_held_out_rows_is_refused_by_plan_too(invoke: Invoke, planted: Path) -> None:

@@ -17,7 +17,9 @@ from regstream.device.workspace import Workspace
 from regstream.linalg.iterated_tikhonov import MeanRows
 from regstream.linalg.solve_report import SolveReport
 from regstream.methods import METHODS
-from regstream.methods.method import GroupStatistics, LinearGroup, MergeRule, Method, Stream, TokenCounts
+from regstream.methods.method import MergeRule, Method
+from regstream.methods.statistics import GroupStatistics, LinearGroup, TokenCounts
+from regstream.methods.stream import Stream
 
 RIDGE = 1e-3
 

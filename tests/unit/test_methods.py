@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from in_memory import Values, combine, method
-from regstream.methods.method import Stream
 from regstream.methods.regmean import RegMean
+from regstream.methods.stream import Stream
 
 
 @pytest.mark.parametrize(

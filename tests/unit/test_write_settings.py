@@ -81,7 +81,7 @@ def test_unusual_layouts_keep_what_they_say(made: Merge, layout: str) -> None:
 def test_options_that_do_not_go_with_the_settings_are_removed(made: Merge, monkeypatch: pytest.MonkeyPatch) -> None:
     from regstream.methods.regmean import RegMean
 
-    monkeypatch.setattr(RegMean, "search_space", lambda: ({"alpha": 0.5}, {}))
+    monkeypatch.setattr(RegMean, "search_space", lambda _: ({"alpha": 0.5}, {}))
     path = written(made, LAYOUTS["in place, with its comment"][0])
     write_settings(path, read_manifest(path), {})
     assert "alpha" not in path.read_text()

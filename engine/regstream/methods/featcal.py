@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from regstream.methods.method import GroupStatistics, MergeRule, Method, MethodOptions, NormGroup, Stream
+from regstream.methods.method import MergeRule, Method, MethodOptions
 from regstream.methods.regression import Regression
 from regstream.methods.ridge import Ridge
 from regstream.methods.scale import Scale
+from regstream.methods.statistics import GroupStatistics, NormGroup
+from regstream.methods.stream import Stream
 from regstream.methods.task_arithmetic import TaskArithmetic, TaskArithmeticOptions
 from regstream.methods.teacher import Teacher
 from regstream.methods.tensor_source import TensorSource

@@ -5,13 +5,13 @@ Loading this file imports no torch, so that a manifest is validated against its 
 
 from abc import ABC
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from regstream.methods.search_space import Settings, combinations
+from regstream.methods.statistics import GroupStatistics, LinearGroup, NormGroup, TokenCounts
+from regstream.methods.stream import Prefix, Stream
 from regstream.methods.tensor_source import TensorSource
 
 if TYPE_CHECKING:
@@ -19,37 +19,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from regstream.device.workspace import Workspace
-    from regstream.linalg.iterated_tikhonov import MeanRows
     from regstream.linalg.solve_report import SolveReport
 
 #: What becomes of a parameter. `candidate` takes one candidate's tensor; `combine` is the method's own formula for
 #: parameters that it does not regress. `calibrate` is for biases of regressed linears and parameters of norms, which
 #: are solved for as the weights of linears are; of another parameter it means `combine`.
 MergeRule = Literal["regress", "calibrate", "average", "base", "candidate", "combine"]
-#: The blocks that hidden states passed on their way to a block: the merged ones, or each candidate's own.
-Prefix = Literal["merged", "own"]
-
-
-class Stream(Enum):
-    """A forward pass of every candidate's calibration set through a block, observed at the inputs of its linears."""
-
-    OWN = "own"  # hidden states that passed the candidate's own blocks, through its own block
-    MERGED = "merged"  # hidden states that passed the merged blocks, through the candidate's own block
-    #: Hidden states that passed the merged blocks, through the merged block as far as it is solved: input groups are
-    #: solved one after another, in the order in which they run; what is not regressed is merged before.
-    MERGED_BLOCK = "merged block"
-    #: Hidden states that passed the merged blocks, through the block as `combine` has it, before anything is solved.
-    COMBINED_BLOCK = "combined block"
-
-    @property
-    def prefix(self) -> Prefix:
-        """Which hidden states the pass starts from."""
-        return "own" if self is Stream.OWN else "merged"
-
-    @property
-    def runs_candidate(self) -> bool:
-        """Whether the block that it passes is the candidate's own."""
-        return self in (Stream.OWN, Stream.MERGED)
 
 
 class MethodOptions(BaseModel):
@@ -62,85 +37,6 @@ class MethodOptions(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinearGroup:
-    """The linears of a block that read the same tensor, by name, with their output features."""
-
-    name: str
-    in_features: int
-    out_features: Mapping[str, int]
-    transposed: bool = False  # weights are stored as (in, out)
-    biases: tuple[str, ...] = ()  # the linears whose biases are solved for too
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, int]]:
-        """(out, in) by linear."""
-        return {linear: (out_features, self.in_features) for linear, out_features in self.out_features.items()}
-
-
-@dataclass(frozen=True, kw_only=True)
-class NormGroup:
-    """A norm of a block whose weight, and bias if it has one, are calibrated."""
-
-    name: str
-    channels: int
-    has_bias: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenCounts:
-    """How many tokens the calibration sets have, and the dtype and device of activations."""
-
-    candidates: Sequence[int]
-    largest_batch: int
-    dtype: "torch.dtype"
-    device: "torch.device"
-
-
-class GroupStatistics(Protocol):
-    """The sums over candidates that solve one input group or norm. The engine makes one for each pass over a block.
-
-    Parameters go by the name of their linear where they are its weight, and else by their name in the block.
-    """
-
-    @property
-    def dtype(self) -> "torch.dtype":
-        """The dtype of the sums."""
-
-    @property
-    def num_tokens(self) -> int:
-        """The tokens added for the current candidate."""
-
-    def begin_candidate(self, num_tokens: int) -> None:
-        """Begin the next candidate, for which `num_tokens` tokens follow."""
-
-    def add_tokens(self, *inputs_TI: "Tensor") -> None:
-        """Add one batch of inputs (T, I) of the group's linears, one tensor for each of the method's streams.
-
-        Of a norm, of the first stream alone: its inputs as it normalises them, before its weight and its bias.
-        """
-
-    def is_finite(self) -> bool:
-        """Whether no token of the current candidate held a NaN or an infinity."""
-
-    def add_candidate(
-        self, own: Mapping[str, "Tensor"], reference: Mapping[str, "Tensor"] | None, *, weight: float
-    ) -> None:
-        """Add the current candidate to the sums, with its parameters, weights as (O, I), and those of the reference R.
-
-        Without a reference the candidate is the reference itself.
-        """
-
-    def solve(self, mean: "MeanRows") -> tuple[Mapping[str, "Tensor"], "SolveReport | None"]:
-        """Solve for the differences from the reference, in buffers that the caller may overwrite.
-
-        There is no report of a solve that cannot be ill-posed.
-
-        Raises:
-            SolveError: there is no trustworthy solution.
-        """
 
 
 class Method(ABC):

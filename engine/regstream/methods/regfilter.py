@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from regstream.methods.aswudi import Aswudi, AswudiOptions
 from regstream.methods.average import Average
 from regstream.methods.base import Base
-from regstream.methods.method import Method, MethodOptions, Stream
+from regstream.methods.method import Method, MethodOptions
 from regstream.methods.prior_model import PriorModel
 from regstream.methods.regmean import Alpha
 from regstream.methods.regression import Regression
 from regstream.methods.ridge import Ridge
 from regstream.methods.scale import Scale
 from regstream.methods.search_space import Settings
+from regstream.methods.stream import Stream
 from regstream.methods.swudi import Time
 from regstream.methods.task_arithmetic import TaskArithmetic, TaskArithmeticOptions
 from regstream.methods.teacher import Teacher

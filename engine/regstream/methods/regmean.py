@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from regstream.methods.method import MethodOptions, Stream
+from regstream.methods.method import MethodOptions
 from regstream.methods.regression import Regression
 from regstream.methods.search_space import Tries
+from regstream.methods.stream import Stream
 
 if TYPE_CHECKING:
     import torch

@@ -2,8 +2,8 @@
 
 from typing import ClassVar
 
-from regstream.methods.method import Stream
 from regstream.methods.regmean import RegMean
+from regstream.methods.stream import Stream
 
 
 class RegMeanPlusPlus(RegMean):

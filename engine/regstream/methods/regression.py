@@ -4,7 +4,8 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from regstream.methods.method import GroupStatistics, LinearGroup, MergeRule, Method, TokenCounts
+from regstream.methods.method import MergeRule, Method
+from regstream.methods.statistics import GroupStatistics, LinearGroup, TokenCounts
 
 if TYPE_CHECKING:
     import torch

@@ -18,7 +18,8 @@ from regstream.data.loading import CalibrationSet
 from regstream.hub.fetch import is_cached
 from regstream.hub.prefetcher import ShardPrefetcher
 from regstream.manifest.schema import Candidate, Manifest
-from regstream.methods.method import Method, Prefix, Stream
+from regstream.methods.method import Method
+from regstream.methods.stream import Prefix, Stream
 from regstream.models.batch import Batch
 from regstream.models.layered_model import LayeredModel
 from regstream.plan.forward_memory import ForwardMemory

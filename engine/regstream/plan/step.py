@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from regstream.methods.method import LinearGroup, MergeRule, NormGroup
+from regstream.methods.method import MergeRule
+from regstream.methods.statistics import LinearGroup, NormGroup
 from regstream.models.parameter import Parameter
 
 Kind = Literal["stem", "block", "head"]

@@ -10,7 +10,7 @@ from regstream.manifest.rules import match_rule
 from regstream.manifest.schema import Calibration, Candidate, Manifest, Merge
 from regstream.manifest.shares import NEGLIGIBLE
 from regstream.methods import METHODS, make_method
-from regstream.methods.method import Stream
+from regstream.methods.stream import Stream
 from regstream.models.architecture.architecture import Architecture
 from regstream.plan.step import Step
 

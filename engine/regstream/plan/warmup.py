@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional
 
 from regstream.device.workspace import Workspace
-from regstream.methods.method import LinearGroup, Method
+from regstream.methods.method import Method
+from regstream.methods.statistics import LinearGroup
 
 #: What a run's libraries and their first calls add to the process, for plans that are made without: 15 MiB in a plan of
 #: SmolLM2's merge, with torch 2.13 on x86-64.

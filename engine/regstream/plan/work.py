@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from regstream.methods.method import Stream, TokenCounts
+from regstream.methods.statistics import TokenCounts
+from regstream.methods.stream import Stream
 from regstream.models.batch import Batch
 from regstream.plan.opened_merge import OpenedMerge
 from regstream.plan.step import Kind, Step

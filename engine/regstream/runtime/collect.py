@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from regstream.methods.method import Prefix, Stream
+from regstream.methods.stream import Prefix, Stream
 from regstream.models.batch import Batch
 from regstream.models.linear_inputs import observe
 from regstream.models.resumed_block import resumed_block

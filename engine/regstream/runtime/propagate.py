@@ -5,7 +5,7 @@ Shape suffixes: B rows, L positions, T tokens, D features.
 
 from torch import Tensor
 
-from regstream.methods.method import Prefix
+from regstream.methods.stream import Prefix
 from regstream.models.resumed_block import OUTPUT, resumed_block
 from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.step import Step

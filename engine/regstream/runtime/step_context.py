@@ -12,7 +12,8 @@ from regstream.device.accelerator_kinds import accelerator_of
 from regstream.device.profiler import Profiler
 from regstream.device.workspace import Workspace
 from regstream.events import Listener, Progressed, Warned
-from regstream.methods.method import GroupStatistics, Prefix
+from regstream.methods.statistics import GroupStatistics
+from regstream.methods.stream import Prefix
 from regstream.models.body_arguments import BodyArguments, decode_arguments, encode_arguments
 from regstream.models.parameter import Parameter
 from regstream.plan.budget import limit_device_memory
