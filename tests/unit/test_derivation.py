@@ -360,3 +360,26 @@ def test_a_config_that_names_no_class_of_its_type_is_of_the_usual_one(tmp_path: 
     folder = checkpoints.make_family(tmp_path, "llama", candidates=0, layers=1, hidden=8).base
     content = {**read_config(folder), "architectures": named}
     assert derive_architecture(content, folder / "config.json").model_class == "LlamaForCausalLM"
+
+
+#: Norms of the last block with the axis of their tokens, where it is not 1.
+NORMS: dict[checkpoints.Family, dict[str, int]] = {
+    "llama": {"input_layernorm": 1, "post_attention_layernorm": 1},
+    "qwen3": {
+        "self_attn.q_norm": 1, "self_attn.k_norm": 1, "input_layernorm": 1, "post_attention_layernorm": 1,
+    },
+    "gemma3": {
+        "self_attn.q_norm": 2, "self_attn.k_norm": 2, "input_layernorm": 1, "post_attention_layernorm": 1,
+        "pre_feedforward_layernorm": 1, "post_feedforward_layernorm": 1,
+    },
+    "gpt2": {"ln_1": 1, "ln_2": 1},
+    "bert": {"attention.output.LayerNorm": 1, "output.LayerNorm": 1},
+    "clip": {"layer_norm1": 1, "layer_norm2": 1},
+    "opt": {"self_attn_layer_norm": 1, "final_layer_norm": 0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", sorted(NORMS), indirect=True)
+def test_norms_are_found_by_what_they_do(case: Case, request: pytest.FixtureRequest) -> None:
+    family = request.node.callspec.params["case"]
+    assert {norm.name: norm.token_axis for norm in case.architecture.norms_of(1)} == NORMS[family]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -12,7 +13,7 @@ from regstream.errors import ManifestError
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate, Manifest, Merge, NonBlockParameters, Rule
 from regstream.methods import make_method
-from regstream.models.architecture.architecture import Architecture
+from regstream.models.architecture.architecture import Architecture, Norm
 from regstream.plan.make_steps import make_steps
 from regstream.plan.step import Step
 
@@ -189,3 +190,31 @@ def test_a_model_without_anything_behind_its_blocks_has_no_head_step() -> None:
     made = steps(architecture=clip_vision(), names=names)
     assert [step.name for step in made] == ["stem", "block 0"]
     assert made[-1].shard == "model-00002-of-00002.safetensors"
+
+
+def calibrated(*rules: Rule) -> dict[str, tuple[str, str | None]]:
+    """What becomes of the parameters of the last block that are no weights of linears, and with what they are solved.
+
+    The block's norms are known; it has another vector.
+    """
+    architecture = replace(llama(MAX_BLOCKS), norms=((Norm(name="input_layernorm", token_axis=1),),) * MAX_BLOCKS)
+    names = shapes(2) | {"model.layers.1.self_attn.gains": (8,), "model.layers.1.self_attn.o_proj.bias": (8,)}
+    block = steps("featcal", rules, architecture=architecture, names=names)[2]
+    return {p.block_name: (p.rule, p.group) for p in block.parameters if not p.is_linear}
+
+
+def test_biases_are_calibrated_with_their_linears_and_norms_by_themselves() -> None:
+    assert calibrated() == {
+        "self_attn.q_proj.bias": ("calibrate", "input of self_attn.q_proj"),
+        "self_attn.o_proj.bias": ("calibrate", "input of self_attn.o_proj"),
+        "input_layernorm.weight": ("calibrate", "input_layernorm"),
+        "self_attn.gains": ("combine", None),
+    }
+    assert calibrated(rule("*", "regress")) == calibrated()
+
+
+def test_a_bias_whose_weight_is_not_regressed_is_not_calibrated() -> None:
+    found = calibrated(rule("*.q_proj.weight", "average"), rule("*layernorm*", "base"))
+    assert found["self_attn.q_proj.bias"] == ("combine", None)
+    assert found["self_attn.o_proj.bias"] == ("calibrate", "input of self_attn.o_proj")
+    assert found["input_layernorm.weight"] == ("base", None)

@@ -19,6 +19,8 @@ from regstream.methods.stream import Stream
         ("aswudi", (), "combine", "average"),
         ("regmean", (Stream.OWN,), "regress", "average"),
         ("regmean++", (Stream.MERGED,), "regress", "average"),
+        ("regfilter", (Stream.MERGED_BLOCK,), "regress", "average"),
+        ("featcal", (Stream.COMBINED_BLOCK, Stream.OWN), "regress", "calibrate"),
     ],
 )
 def test_every_method_says_what_becomes_of_a_parameter(

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from regstream.device.matmul_precision import MatmulPrecision
 from regstream.device.workspace import ROW_PADDING, Workspace
 from regstream.linalg.gram import TOKENS_AT_A_TIME
 
@@ -58,12 +59,16 @@ class Teacher:
         return self._workspace.matrix(x_TI.shape[0], x_TI.shape[1], self._dtype).copy_(x_TI)
 
 
-def teacher_bytes(widths: Sequence[int], dtype: torch.dtype, largest_batch: int) -> dict[str, int]:
-    """What teachers of groups of these widths hold together."""
-    num_tokens = min(largest_batch, TOKENS_AT_A_TIME)
+def teacher_bytes(
+    widths: Sequence[int], *, sums: torch.dtype, largest_batch: int, dtype: torch.dtype, device: torch.device
+) -> dict[str, int]:
+    """What teachers of groups of these widths hold together, of activations of a dtype."""
+    values = min(largest_batch, TOKENS_AT_A_TIME) * (max(widths, default=0) + ROW_PADDING)
+    # The student's tokens are cast in scratch memory, which counts already where Gram matrices are of cast tokens too.
+    is_cast_here_alone = dtype == MatmulPrecision(sums, dtype).operand_dtype(device) != sums
     return {
-        "cross-covariances": sum(width * (width + ROW_PADDING) for width in widths) * dtype.itemsize,
-        "drift of tokens": num_tokens * (max(widths, default=0) + ROW_PADDING) * dtype.itemsize,
+        "cross-covariances": sum(width * (width + ROW_PADDING) for width in widths) * sums.itemsize,
+        "drift of tokens": values * (1 + is_cast_here_alone) * sums.itemsize,
     }
 
 

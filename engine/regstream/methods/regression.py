@@ -70,16 +70,16 @@ class Regression(Method):
         from regstream.linalg.regression_memory import regression_bytes
         from regstream.linalg.teacher import teacher_bytes
 
-        widths = [group.in_features for group in groups]
-        taught = teacher_bytes(widths, self.sums_dtype(), tokens.largest_batch) if self.teacher else {}
-        return taught | regression_bytes(
-            [group.shapes for group in groups],
-            sums=self.sums_dtype(),
-            tokens=tokens.candidates,
-            largest_batch=tokens.largest_batch,
-            dtype=tokens.dtype,
-            device=tokens.device,
+        if not groups:  # a pass for norms alone
+            return {}
+        sums, largest, dtype, device = self.sums_dtype(), tokens.largest_batch, tokens.dtype, tokens.device
+        shapes, widths = [group.shapes for group in groups], [group.in_features for group in groups]
+        held = regression_bytes(
+            shapes, sums=sums, tokens=tokens.candidates, largest_batch=largest, dtype=dtype, device=device
         )
+        if not self.teacher:
+            return held
+        return held | teacher_bytes(widths, sums=sums, largest_batch=largest, dtype=dtype, device=device)
 
     def solve_bytes(self, group: LinearGroup, device: "torch.device") -> int:
         """What the solver takes."""
