@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from reference import Row, blocks_of, family_of, linear_inputs, linears_of, mean_of, place_of
+from reference import Row, blocks_of, family_of, linear_inputs, linears_of, mean_of
 
 #: From the base's weight and the candidates', (O, I), to R.
 Prior = Callable[[Tensor, Sequence[Tensor], Sequence[float]], Tensor]
@@ -43,9 +43,7 @@ def merge(
     linears = {f"{name}.weight": isinstance(module, Conv1D) for name, module in linears_of(base)}
     with torch.no_grad():
         for name, parameter in parameters.items():
-            place = place_of(family, name)
-            if isinstance(place, int) or family.fates.get(place) == "average":
-                parameter.copy_(mean_of([named[name] for named in own], shares))
+            parameter.copy_(mean_of([named[name] for named in own], shares))
         for block in range(len(blocks_of(base))):
             prefix = f"{family.blocks}.{block}."
             in_turn = list(linear_inputs(merged, block, rows[0][:1]))  # in the order in which they run

@@ -41,13 +41,13 @@ class NonBlockParameters(Table):
 
     embeddings: Annotated[Name | None, Field(examples=["base"])] = None
     """"base", "average" or a candidate's name; token, position or patch embeddings;
-    default: "base" in regressed language models, else as the rest of a block"""
+    default: "base" in language models with regmean, regmean++ and featcal, else as the rest of a block"""
     final_norm: Annotated[Name | None, Field(examples=["average"])] = None
     """"base", "average" or a candidate's name; the norm after the last block;
-    default: "base" in regressed CLIPs, else as the rest of a block"""
+    default: "base" in CLIPs with regmean, regmean++ and featcal, else as the rest of a block"""
     head: Annotated[Name | None, Field(examples=["base"])] = None
     """"base", "average" or a candidate's name; the head, or an encoder's pooler;
-    default: "base" in regressed language models, else as the rest of a block"""
+    default: "base" in language models with regmean, regmean++ and featcal, else as the rest of a block"""
     towers: Annotated[Name | None, Field(examples=["average"])] = None
     """"base", "average" or a candidate's name; what a row of the model's main input does not run through: vision and
     audio towers with their projectors; default: as the rest of a block"""

@@ -104,6 +104,13 @@ class Method(ABC):
         del is_linear
         return "average"
 
+    def rule_outside(self, published: MergeRule) -> MergeRule:
+        """What becomes of a part outside the blocks of which the manifest says nothing.
+
+        `published` is what the recipes of RegMean++ have for it, which methods that regress take by default.
+        """
+        return published if self.needs_calibration() else self.rule(is_linear=False)
+
     def unused_options(self) -> Mapping[str, str]:
         """Options without effect beside the others, each with the reason."""
         return {}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from regstream.methods.aswudi import Aswudi, AswudiOptions
 from regstream.methods.average import Average
 from regstream.methods.base import Base
-from regstream.methods.method import Method, MethodOptions
+from regstream.methods.method import MergeRule, Method, MethodOptions
 from regstream.methods.prior_model import PriorModel
 from regstream.methods.regmean import Alpha
 from regstream.methods.regression import Regression
@@ -74,6 +74,11 @@ class RegFilter(Regression):
         filters: list[Settings] = [{"filter": "ridge", "ridge": ridge} for ridge in (0.005, 0.02, 0.05, 0.2)]
         filters.append({"filter": "participation"})
         return tuple({"scale": scale, **kind} for scale in (0.5, 1.0) for kind in filters)
+
+    def rule_outside(self, published: MergeRule) -> MergeRule:
+        """The mean: embeddings of language models with all weights fine-tuned have learnt, too."""
+        del published
+        return "average"
 
     @property
     def streams(self) -> tuple[Stream, ...]:

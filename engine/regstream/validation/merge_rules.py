@@ -80,9 +80,7 @@ class MergeRules:
 
     def default(self, part: NonBlockPart) -> ChosenRule:
         """What becomes of a part of which the manifest says nothing."""
-        if self._method.needs_calibration():
-            return ChosenRule(self._architecture.defaults[part])
-        return ChosenRule(self._method.rule(is_linear=False))
+        return ChosenRule(self._method.rule_outside(self._architecture.defaults[part]))
 
     def unread(self, names: Iterable[str], candidate: int) -> dict[str, str]:
         """The parameters that are not read from a candidate, and whose tensor the result has instead.
