@@ -88,7 +88,7 @@ def _settings_lines(manifest: Manifest) -> Iterator[str]:
         if (chosen := chosen_settings(manifest)) is not None:
             yield f'method "auto": {AUTO_METHOD.name} with {format_settings(chosen)}, as the run has chosen'
             return
-        tried = " | ".join(map(format_settings, AUTO_METHOD.search_space()))
+        tried = " | ".join(map(format_settings, AUTO_METHOD(AUTO_METHOD.Options()).search_space()))
         yield f'method "auto": the run first tunes {AUTO_METHOD.name}: {tried} (cost: `regstream tune --dry-run`)'
 
 

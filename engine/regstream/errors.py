@@ -48,6 +48,10 @@ class InputError(RegstreamError):
     exit_code = 4
 
 
+class NonFiniteError(InputError):
+    """What a merge computes is NaN, infinite, or beyond the dtype of its result: inputs, or its settings, are why."""
+
+
 class ResumeError(RegstreamError):
     """A run cannot be resumed: an input changed, or its journal is damaged."""
 

@@ -27,13 +27,13 @@ class Tried(Method):
 
 
 def test_the_space_is_the_product_of_the_values_that_options_name() -> None:
-    assert Tried.search_space() == (
+    assert Tried(Options()).search_space() == (
         {"prior": "mean", "scale": 0.5},
         {"prior": "mean", "scale": 1.0},
         {"prior": "base", "scale": 0.5},
         {"prior": "base", "scale": 1.0},
     )
-    assert Method.search_space() == ()
+    assert Method(MethodOptions()).search_space() == ()
 
 
 def test_the_values_that_are_tried_do_not_limit_those_that_are_given() -> None:
@@ -44,11 +44,11 @@ def test_the_values_that_are_tried_do_not_limit_those_that_are_given() -> None:
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 def test_every_setting_is_valid_and_the_default_is_among_them(method: type[Method]) -> None:
-    space = [method.Options.model_validate(settings) for settings in method.search_space()]
+    space = [method.Options.model_validate(settings) for settings in method(method.Options()).search_space()]
     assert not space or method.Options() in space
     assert len(set(space)) == len(space)
 
 
 def test_the_method_that_auto_tunes_has_settings() -> None:
-    assert AUTO_METHOD.search_space()
+    assert AUTO_METHOD(AUTO_METHOD.Options()).search_space()
     assert AUTO_METHOD in METHODS.values()

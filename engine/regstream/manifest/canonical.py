@@ -33,9 +33,8 @@ def canonical_config(manifest: Manifest, *, device: str | None = None) -> dict[s
 
 def _options(merge: Merge) -> dict[str, Any]:
     # Where candidates may have scales of their own, each has its scale in effect.
-    return merge.options.model_dump(
-        exclude={"scale"} if make_method(merge.method, merge.options).reads_scales else set()
-    )
+    method = make_method(merge.method, merge.options)
+    return merge.options.model_dump(exclude={*(["scale"] if method.reads_scales else ()), *method.unused_options()})
 
 
 def _scale(candidate: Candidate, merge: Merge) -> dict[str, Any]:

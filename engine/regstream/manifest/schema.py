@@ -170,7 +170,7 @@ class Candidate(Table):
     """a number above 0; multiplies the candidate's difference from the base, with task_arithmetic; default: the scale
     of the merge"""
     calibration: Calibration | None = None
-    """a table; the rows that regmean and regmean++ compute their statistics from"""
+    """a table; the rows that regressions compute their statistics from"""
     evaluation: HeldOut | None = None
     """a table; held-out rows for `regstream evaluate`, with the keys of calibration"""
 

@@ -71,13 +71,12 @@ class Method(ABC):
         """The method whose result is the reference of the regression; None where the reference decides nothing."""
         return None
 
-    @classmethod
-    def search_space(cls) -> tuple[Settings, ...]:
+    def search_space(self) -> tuple[Settings, ...]:
         """The settings that `regstream tune` tries: by default every combination of the values that options name.
 
         A method whose options exclude one another lists its settings itself, each with the keys that it reads.
         """
-        return combinations(cls.Options)
+        return combinations(self.Options)
 
     def needs_calibration(self) -> bool:
         """Whether the method runs calibration sets through the blocks."""

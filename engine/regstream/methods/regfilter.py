@@ -32,11 +32,15 @@ from regstream.methods.teacher import Teacher
 from regstream.methods.ties import Ties, TiesOptions
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from regstream.linalg.linear_system import Solver
+    from regstream.linalg.solve_report import SolveReport
 
 _STREAMS = {"own": Stream.OWN, "merged": Stream.MERGED, "merged block": Stream.MERGED_BLOCK}
+
+_WITHOUT_SCALE = ("base", "average", "model")  # priors
 
 
 class RegFilterOptions(MethodOptions):
@@ -53,7 +57,7 @@ class RegFilterOptions(MethodOptions):
     """how directions give way to the prior, with regfilter: smoothly, by a ridge, an off-diagonal scale or an
     exponential; with regfilter and aswudi: wholly or not at all, by the participation ratio of singular values, or by
     the optimal threshold for a matrix in noise, which is advised for language models with all weights fine-tuned"""
-    ridge: Ridge = 0.05
+    ridge: Ridge = 0.01
     alpha: Alpha = 0.95
     time: Time = 20.0
     teacher: Teacher = 0.0
@@ -68,11 +72,12 @@ class RegFilter(Regression):
 
     options: RegFilterOptions
 
-    @classmethod
-    def search_space(cls) -> tuple[Settings, ...]:
-        """How far the prior goes, and how directions give way to it."""
-        filters: list[Settings] = [{"filter": "ridge", "ridge": ridge} for ridge in (0.005, 0.02, 0.05, 0.2)]
+    def search_space(self) -> tuple[Settings, ...]:
+        """How directions give way to the prior, and how far it goes where it has a scale."""
+        filters: list[Settings] = [{"filter": "ridge", "ridge": ridge} for ridge in (0.001, 0.003, 0.01, 0.05)]
         filters.append({"filter": "participation"})
+        if self.options.prior in _WITHOUT_SCALE:
+            return tuple(filters)
         return tuple({"scale": scale, **kind} for scale in (0.5, 1.0) for kind in filters)
 
     def rule_outside(self, published: MergeRule) -> MergeRule:
@@ -109,8 +114,14 @@ class RegFilter(Regression):
         prior, kind = self.options.prior, self.options.filter
         filters = {"ridge": "ridge", "alpha": "alpha", "time": "exponential"}
         unused = {key: f'the filter is "{kind}"' for key, other in filters.items() if other != kind}
-        has_scale = prior not in ("base", "average", "model")
-        return unused if has_scale else {**unused, "scale": f'the prior is "{prior}"'}
+        return {**unused, "scale": f'the prior is "{prior}"'} if prior in _WITHOUT_SCALE else unused
+
+    def solve_warning(self, report: "SolveReport", dtype: "torch.dtype") -> str | None:
+        """Where an off-diagonal scale leaves the system singular; other filters do not."""
+        del dtype
+        if report.ridge == 0:
+            return None
+        return "near-singular: in directions that no token reaches the result is the prior"
 
     def solver(self) -> "Solver":
         """A Cholesky factorisation for a ridge or an off-diagonal scale, else an eigendecomposition."""

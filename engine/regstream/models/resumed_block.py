@@ -39,23 +39,28 @@ def resumed_block(
 
 
 def group_dependencies(
-    model: LayeredModel, index: int, hidden_BLD: Tensor, batch: Batch, arguments: BodyArguments | None
+    model: LayeredModel,
+    index: int,
+    hidden_BLD: Tensor,
+    batch: Batch,
+    arguments: BodyArguments | None,
+    names: Collection[str],
 ) -> dict[str, frozenset[str]] | None:
-    """Which groups' linears the input of each group, and the block's `OUTPUT`, depends on by itself.
+    """Which of the groups of these names the input of each of them, and the block's `OUTPUT`, depends on by itself.
 
     A group's input that depends on the block's input alone has none. None where a pass cannot be taken up: the block
     decides by values, or writes into tensors in place. The block's parameters must be bound; those of linears may be
     anything.
     """
-    groups, found = model.architecture.groups[index], dict[str, frozenset[str]]()
+    groups = [group for group in model.architecture.groups[index] if group.name in names]
+    found = dict[str, frozenset[str]]()
 
     def keep(group: str, x: Tensor) -> None:
         found[group] = x.origins if isinstance(x, Unknown) else frozenset()
 
     block = model.blocks[index]
     # Observed before it is replaced: hooks run in the order in which they are registered.
-    skipped = [group.name for group in groups]
-    with observe(block, groups, keep), resumed_block(model, index, known={}, skipped=skipped):
+    with observe(block, groups, keep), resumed_block(model, index, known={}, skipped=names):
         try:
             output = model.run_block(index, hidden_BLD, batch, arguments)
         except (TypeError, RuntimeError, NotImplementedError):  # what an operation on unknown values ends in

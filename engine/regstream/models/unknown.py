@@ -11,6 +11,7 @@ from torch import Tensor
 
 #: Results on the meta device, which hold no memory: torch takes ten times as long to find one as to look it up.
 _RESULTS: dict[Any, Any] = {}
+_MOST_RESULTS = 4096  # a block has some dozens a batch shape
 
 
 class Unknown(Tensor):
@@ -41,10 +42,10 @@ class Unknown(Tensor):
         values = [*args, *(kwargs or {}).values()]
         unknown = [value for value in _tensors(values) if isinstance(value, cls)]
         origins = frozenset().union(*(value.origins for value in unknown))
-        if func._schema.is_mutable:
-            if not isinstance(args[0], cls) or args[0].origins != origins:
+        if written := _written(func, args, kwargs or {}):
+            if not all(isinstance(value, cls) and value.origins == origins for value in written):
                 raise TypeError(f"{func} writes unknown values into a tensor of other origins")
-            return args[0]
+            return written[0] if len(written) == 1 else tuple(written)
         device = unknown[0].device
         return _map(_shape_of_result(func, args, kwargs or {}), lambda tensor: cls.like(tensor, origins, device))
 
@@ -52,6 +53,8 @@ class Unknown(Tensor):
 def _shape_of_result(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What an operation returns, on the meta device: found once for all arguments of the same shapes and values."""
     key = (func, _as_key(args), _as_key(tuple(kwargs.items())))
+    if len(_RESULTS) > _MOST_RESULTS:
+        _RESULTS.clear()
     if key not in _RESULTS:
         _RESULTS[key] = func(*map(_on_meta, args), **{name: _on_meta(value) for name, value in kwargs.items()})
     return _RESULTS[key]
@@ -60,7 +63,16 @@ def _shape_of_result(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 def _as_key(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.shape, value.stride(), value.dtype
-    return tuple(map(_as_key, value)) if isinstance(value, list | tuple) else value
+    return tuple(map(_as_key, value)) if isinstance(value, list | tuple) else (type(value), value)
+
+
+def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The arguments that an operation writes to."""
+    places = [argument for argument in func._schema.arguments if argument.alias_info and argument.alias_info.is_write]
+    positions = {argument.name: index for index, argument in enumerate(func._schema.arguments)}
+    return [
+        args[positions[place.name]] if positions[place.name] < len(args) else kwargs[place.name] for place in places
+    ]
 
 
 def _tensors(values: Iterable[object]) -> Iterator[Tensor]:

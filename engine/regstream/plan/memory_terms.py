@@ -51,8 +51,8 @@ def memory_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mappi
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
     staged = 3 * forward.hidden_bytes if step.writes_hidden_states or groups else 0
     sums, temporary = _sums(merge, step, groups), dict(_activations(merge, step, groups))
-    on_host = merge.device.type != "cpu" and not merge.method.combines_matrices
-    (host if on_host else temporary).update(_combined(merge, step))
+    for is_matrix, combined in _combined(merge, step).items():
+        (temporary if is_matrix or merge.device.type == "cpu" else host).update(combined)
     if merge.device.type != "cpu":
         is_converted = merge.exact_dtype != merge.compute_dtype
         sums = sums | device_terms(merge.model, _adapters(merge, step, groups), is_converted=is_converted)
@@ -175,16 +175,19 @@ def _norm_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mappin
     return merge.method.norm_terms(norms, positions * max(widths, default=0), merge.compute_dtype.itemsize)
 
 
-def _combined(merge: OpenedMerge, step: Step) -> dict[str, int]:
-    """What the method's own formula holds of one tensor."""
+def _combined(merge: OpenedMerge, step: Step) -> dict[bool, dict[str, int]]:
+    """What the method's own formula, or its prior's, holds of one tensor: of matrices (True) and of parts (False)."""
     count = len(merge.candidates)
     combined = [(merge.method, p) for p in step.parameters if merge.combines(p)]
     combined += [(merge.method.prior, p) for p in step.parameters if p.group is not None and merge.method.prior]
-    shapes = [(method, p.out_in if p.is_linear else p.shape, p.is_linear) for method, p in combined]
-    most = max(
-        (m.combine_bytes(shape, count, is_linear=linear, device=merge.device) for m, shape, linear in shapes), default=0
-    )
-    return _if_any("combined tensors", most)
+    most = {True: 0, False: 0}
+    for method, parameter in combined:
+        shape = parameter.out_in if parameter.is_linear else parameter.shape
+        held = method.combine_bytes(shape, count, is_linear=parameter.is_linear, device=merge.device)
+        most[method.combines_matrices] = max(most[method.combines_matrices], held)
+    if merge.device.type == "cpu":  # one after the other
+        most = {True: max(most.values()), False: 0}
+    return {is_matrix: _if_any("combined tensors", held) for is_matrix, held in most.items()}
 
 
 def _candidate(merge: OpenedMerge, block: int, solved: int) -> dict[str, int]:
@@ -209,10 +212,13 @@ def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[
 
 
 def _inputs_read(merge: OpenedMerge, step: Step) -> int:
-    """Inputs of two groups that a pass begins from, without padding and with it, and those of one that it stores."""
+    """Inputs of groups that a pass begins from, without padding and with it, and those of one that it stores.
+
+    Which they are is found in the block's first batch; all but the first are counted.
+    """
     if not merge.stores_group_inputs:
         return 0
-    widths = sorted(group.in_features for group in step.linear_groups(step.regressed))[-2:]
+    widths = sorted(group.in_features for group in step.linear_groups(step.regressed)[1:])
     positions = max(math.prod(batch.shape) for batch in merge.batches)
     return (2 * sum(widths) + widths[-1]) * positions * merge.compute_dtype.itemsize if widths else 0
 

@@ -177,4 +177,5 @@ def _unused_rules(
     for index, rule in enumerate(manifest.rules):
         own = [name for name, first in matched.items() if first is rule]
         if rule.use == "regress" and not regressed.intersection(own):
-            yield f'rules[{index}] {rule.parameters!r}: use = "regress" averages: it matches no weight of a linear'
+            reason = "it matches no weight of a linear"
+            yield f'rules[{index}] {rule.parameters!r}: use = "regress" regresses nothing: {reason}'

@@ -56,6 +56,7 @@ def find_group_inputs(step: Step, context: StepContext, merged: Mapping[str, Ten
     batch, hidden = candidate.rows.batches[0], context.read_hidden("merged", candidate, step.depth)
     arguments = context.read_arguments("merged", candidate, 0)
     with context.model.bind_parameters({**merged, **context.borrow(step, "merged", candidate)}):
-        found = group_dependencies(context.model, step.depth, batch.unpack(next(hidden)), batch, arguments)
-    missing = set(step.regressed) - (found or {}).keys()
-    return None if found is None or missing else GroupInputs(context.group_inputs, found, list(step.regressed))
+        hidden_BLD, groups = batch.unpack(next(hidden)), list(step.regressed)
+        found = group_dependencies(context.model, step.depth, hidden_BLD, batch, arguments, groups)
+    missing = set(groups) - (found or {}).keys()
+    return None if found is None or missing else GroupInputs(context.group_inputs, found, groups)

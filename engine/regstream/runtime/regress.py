@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regstream.errors import InputError
+from regstream.errors import NonFiniteError
 from regstream.linalg.solve_report import SolveReport
 from regstream.plan.step import Step
 from regstream.runtime.block_pass import BlockPass
@@ -35,7 +35,7 @@ def regress(step: Step, context: StepContext, writer: ShardWriter) -> Regressed:
     where their sums do not fit into memory together, or where the method solves them in turn.
 
     Raises:
-        InputError: a candidate's activations are not finite.
+        NonFiniteError: a candidate's activations are not finite.
         SolveError: an input group has no trustworthy solution.
     """
     plan = context.plan
@@ -67,6 +67,8 @@ def regress(step: Step, context: StepContext, writer: ShardWriter) -> Regressed:
     warn_of_ill_posed(step, context, reports)
     for parameter in step.not_regressed:
         combine_parameter(parameter, context, writer, mean=means.get(parameter.name))
+    if in_turn:
+        context.release_regression()
     return Regressed(tuple(reports), inputs)
 
 
@@ -93,9 +95,10 @@ def _add_candidate(current: BlockPass, index: int, weights: Mapping[str, Tensor]
             buffer.copy_(weights[name])
     for group, sums in current.statistics.items():
         if not sums.is_finite():
-            raise InputError(
+            raise NonFiniteError(
                 f'candidate "{candidate.name}": {step.name}, {group}: activations are NaN or infinite'
-                f" within {sums.num_tokens:,} tokens; its calibration set or its dtype does not suit the model"
+                f" within {sums.num_tokens:,} tokens; its calibration set or its dtype does not suit the model, or the"
+                " merge so far has come out wrong: other settings of the method may help"
             )
         with context.profiler.region("right-hand sides"):
             reference_OI = None if is_reference else _out_in(step, group, current.reference)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from regstream.device.memory import StepMeasurement
 from regstream.device.profiler import RegionTotals
-from regstream.errors import InputError
+from regstream.errors import NonFiniteError
 from regstream.linalg.solve_report import SolveReport
 from regstream.plan.memory_terms import MemorySpace, allocated_bytes
 from regstream.plan.plan import Plan
@@ -75,7 +75,7 @@ def _run(step: Step, context: StepContext) -> Artifacts:
                     combine_parameter(tensor, context, writer)
                     context.progress(tensor.name)
     except OverflowError as error:
-        raise InputError(f'{step.name}: {error}; set a wider [merge] dtype, such as "float32"') from error
+        raise NonFiniteError(f'{step.name}: {error}; set a wider [merge] dtype, such as "float32"') from error
     for prefix in context.hidden if step.writes_hidden_states else ():
         if prefix == "merged" or not step.regressed:  # a regressed block writes its own hidden states as it goes
             propagate(step, context, prefix, regressed.inputs)

@@ -76,6 +76,11 @@ class StepContext:
         self._previous = self._groups = None
         malloc.trim()
 
+    def release_regression(self) -> None:
+        """Free what a regression held, where groups were solved in turn: the next block's begins with other buffers."""
+        self.workspace.release_all_but(_BLOCK)
+        self._groups = None
+
     def trim(self) -> None:
         """After a candidate: return what its batches left free to the operating system."""
         malloc.trim()

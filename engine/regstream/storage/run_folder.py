@@ -195,7 +195,12 @@ def _remove_entry(path: Path) -> list[Path]:
         return durable.remove_matching(path, is_hidden_state)
     if path.name == GROUP_INPUTS and path.is_dir() and not path.is_symlink():
         return durable.remove_matching(path, _is_group_input)
-    if _OWN.fullmatch(path.name) and path.name not in HIDDEN_STATES and path.is_file() and not path.is_symlink():
+    if (
+        _OWN.fullmatch(path.name)
+        and path.name not in (*HIDDEN_STATES, GROUP_INPUTS)
+        and path.is_file()
+        and not path.is_symlink()
+    ):
         path.unlink()
         return []
     return [path]

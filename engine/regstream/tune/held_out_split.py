@@ -78,6 +78,11 @@ def _held_out(plan: Plan, candidate: Candidate, planned: PlannedCandidate, num_r
     """The held-out rows of a candidate, and how many of them are split off those that calibrate."""
     label = f'candidate "{candidate.name}"'
     if candidate.evaluation is not None:
+        if planned.calibration is not None and _source(candidate.evaluation) == _source(candidate.calibration):
+            raise ManifestError(
+                f"{label}: [candidates.evaluation] names the rows that calibrate, on which settings cannot be compared;"
+                " name other rows, or remove the table to have some split off"
+            )
         return candidate.evaluation, 0
     if (rows := candidate.calibration) is None:
         raise ManifestError(f"{label}: tuning needs held-out rows; give it a [candidates.evaluation] table")
@@ -96,3 +101,8 @@ def _held_out(plan: Plan, candidate: Candidate, planned: PlannedCandidate, num_r
             f" {MIN_CALIBRATING}; give it more rows, or a [candidates.evaluation] table"
         )
     return table.only(slice(num_held_out)), num_held_out
+
+
+def _source(rows: Calibration | None) -> object:
+    """Where rows come from."""
+    return None if rows is None else (rows.path, rows.dataset, rows.config, rows.split, rows.revision)

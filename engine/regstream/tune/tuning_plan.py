@@ -54,7 +54,7 @@ class TuningPlan:
         """
         settings = settings_to_try(merge.manifest)
         if not settings:
-            others = ", ".join(name for name, method in METHODS.items() if method.search_space())
+            others = ", ".join(name for name, method in METHODS.items() if method(method.Options()).search_space())
             raise ManifestError(
                 f'{merge.manifest.source}: the method "{merge.method.name}" has no settings to tune; those of {others}'
                 " can be tuned"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 
-from regstream.errors import SolveError
+from regstream.errors import NonFiniteError, SolveError
 from regstream.events import Listener
 from regstream.hub.eviction import StepShards
 from regstream.plan.downloads import shards_by_step
@@ -34,7 +34,7 @@ def merge_in_turns(plans: Mapping[str, Plan], folder: Path, listener: Listener) 
         def advance(label: str) -> None:
             try:
                 index = next(merges[label], None)
-            except SolveError as error:
+            except (SolveError, NonFiniteError) as error:
                 failures[label], index = str(error), None
             next_step.pop(label, None)
             if index is not None:
