@@ -20,7 +20,7 @@ from reference import Row, blocks_of, family_of, linear_inputs, linears_of, mean
 Prior = Callable[[Tensor, Sequence[Tensor], Sequence[float]], Tensor]
 #: From eigenvalues, ascending, to factors.
 Filter = Callable[[Tensor], Tensor]
-Statistics = str  # "own", "merged", "merged block"
+Statistics = str  # "own", "merged_prefix", "merged"
 
 
 def merge(
@@ -30,8 +30,9 @@ def merge(
     *,
     prior: Prior | nn.Module,
     factors: Filter,
-    statistics: Statistics = "merged block",
+    statistics: Statistics = "merged",
     teacher: float = 0.0,
+    is_scaled: bool = False,
     weights: Sequence[float] | None = None,
 ) -> dict[str, Tensor]:
     """Every parameter of the merged model by its name in `named_parameters()`. A model as `prior` has R in it."""
@@ -50,7 +51,7 @@ def merge(
             observed: list[dict[str, Tensor]] = []
             taught = [linear_inputs(c, block, data) for c, data in zip(candidates, rows, strict=True)]
             for name in in_turn:
-                if not observed or statistics == "merged block":
+                if not observed or statistics == "merged":
                     observed = [
                         _inputs(merged, candidate, block, data, statistics)
                         for candidate, data in zip(candidates, rows, strict=True)
@@ -67,7 +68,7 @@ def merge(
                 x_TI = [x[name] for x in observed]
                 targets_TI = [teacher * t[name] + (1 - teacher) * x for t, x in zip(taught, x_TI, strict=True)]
                 pairs = list(zip(x_TI, targets_TI, strict=True))
-                solved_OI = regress(prior_OI, all_OI[1:], pairs, shares, factors)
+                solved_OI = regress(prior_OI, all_OI[1:], pairs, shares, factors, is_scaled=is_scaled)
                 parameters[name].copy_(solved_OI.T if is_transposed else solved_OI)
     return {name: parameter.detach() for name, parameter in parameters.items()}
 
@@ -78,7 +79,7 @@ def _inputs(
     if statistics == "own":
         return linear_inputs(candidate, block, rows)
     kept = blocks_of(merged)[block]
-    if statistics == "merged":
+    if statistics == "merged_prefix":
         blocks_of(merged)[block] = blocks_of(candidate)[block]
     try:
         return linear_inputs(merged, block, rows)
@@ -92,17 +93,24 @@ def regress(
     tokens: Sequence[tuple[Tensor, Tensor]],
     shares: Sequence[float],
     factors: Filter,
+    *,
+    is_scaled: bool = False,
 ) -> Tensor:
-    """The formula above; `tokens` are each candidate's, as linears read them and as their targets follow from them."""
+    """The formula above; `tokens` are each candidate's, as linears read them and as their targets follow from them.
+
+    `is_scaled`: the filter is that of a system whose inputs are scaled to one size.
+    """
     scales = [share / (x.T @ x).norm() for (x, _), share in zip(tokens, shares, strict=True)]
     grams_II = [scale * x.T @ x for (x, _), scale in zip(tokens, scales, strict=True)]
     cross_II = [scale * t.T @ x for (x, t), scale in zip(tokens, scales, strict=True)]
-    values_I, vectors_II = torch.linalg.eigh(torch.stack(grams_II).sum(0))
+    gram_II = torch.stack(grams_II).sum(0)
+    scale_I = gram_II.diag().rsqrt() if is_scaled else torch.ones(len(gram_II))
+    values_I, vectors_II = torch.linalg.eigh(scale_I[:, None] * gram_II * scale_I)
     terms_OI = [w @ c - prior_OI @ g for w, c, g in zip(own_OI, cross_II, grams_II, strict=True)]
-    rhs_OI = torch.stack(terms_OI).sum(0)
+    rhs_OI = torch.stack(terms_OI).sum(0) * scale_I
     factors_I = factors(values_I)
     inverse_I = torch.where(factors_I > 0, factors_I / values_I, 0.0)
-    solved_OI: Tensor = prior_OI + rhs_OI @ vectors_II * inverse_I @ vectors_II.T
+    solved_OI: Tensor = prior_OI + rhs_OI @ vectors_II * inverse_I @ vectors_II.T * scale_I
     return solved_OI
 
 

@@ -15,6 +15,7 @@ TOLERANCE = 1e-4
 PRIORS = {"average": dense.mean, "base": dense.base, "task_arithmetic": dense.task_arithmetic(0.7)}
 FILTERS: dict[str, tuple[dict[str, Any], dense.Filter]] = {
     "ridge": ({"ridge": 0.02}, dense.ridge(0.02)),
+    "relative_ridge": ({"ridge": 0.1}, dense.ridge(0.1)),
     "participation": ({}, dense.participation),
     "exponential": ({"time": 40.0}, dense.exponential(40.0)),
 }
@@ -28,15 +29,16 @@ def expected(merge: Merge, **options: Any) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("family", "prior", "statistics", "kind"),
     [
-        ("llama", "task_arithmetic", "merged block", "ridge"),
-        ("gpt2", "average", "merged block", "participation"),
-        ("clip", "base", "merged", "exponential"),
+        ("llama", "task_arithmetic", "merged", "ridge"),
+        ("gpt2", "average", "merged", "participation"),
+        ("llama", "task_arithmetic", "merged_prefix", "relative_ridge"),
+        ("clip", "base", "merged_prefix", "exponential"),
         slow("llama", "average", "own", "participation"),
-        slow("gemma2", "task_arithmetic", "merged block", "exponential"),
-        slow("bert", "task_arithmetic", "merged block", "ridge"),
+        slow("gemma2", "task_arithmetic", "merged", "exponential"),
+        slow("bert", "task_arithmetic", "merged", "ridge"),
         slow("vit", "base", "own", "ridge"),
-        slow("gpt_neox", "task_arithmetic", "merged block", "ridge"),
-        slow("opt", "average", "merged", "ridge"),
+        slow("gpt_neox", "task_arithmetic", "merged", "ridge"),
+        slow("opt", "average", "merged_prefix", "ridge"),
     ],
 )
 def test_every_prior_with_every_statistics_and_filter(
@@ -47,13 +49,14 @@ def test_every_prior_with_every_statistics_and_filter(
     keys |= {"scale": 0.7} if prior == "task_arithmetic" else {}
     merge = make_merge(tmp_path, family, merge=keys)
     result = read_result(merge.run())
-    wanted = expected(merge, prior=PRIORS[prior], statistics=statistics, factors=factors)
+    is_scaled = kind == "relative_ridge"
+    wanted = expected(merge, prior=PRIORS[prior], statistics=statistics, factors=factors, is_scaled=is_scaled)
     difference, name = worst_difference(result, wanted)
     assert difference <= TOLERANCE, f"{name}: {difference:.1e}"
 
 
 @pytest.mark.parametrize(
-    ("family", "statistics"), [("llama", "merged"), slow("clip", "merged block"), slow("gpt2", "merged block")]
+    ("family", "statistics"), [("llama", "merged_prefix"), slow("clip", "merged"), slow("gpt2", "merged")]
 )
 def test_a_teacher(tmp_path: Path, family: checkpoints.Family, statistics: str) -> None:
     keys = {"method": "regfilter", "prior": "average", "statistics": statistics, "ridge": 0.02, "teacher": 0.6}

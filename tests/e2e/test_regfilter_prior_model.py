@@ -40,8 +40,8 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("family", "made", "statistics"),
     [
-        ("llama", {"method": "ties"}, "merged block"),
-        slow("gpt2", {"method": "task_arithmetic", "scale": 0.7}, "merged"),
+        ("llama", {"method": "ties"}, "merged"),
+        slow("gpt2", {"method": "task_arithmetic", "scale": 0.7}, "merged_prefix"),
         slow("clip", {"method": "ties", "density": 0.5}, "own"),
     ],
 )

@@ -38,7 +38,7 @@ def test_every_target_is_the_same_from_what_it_depends_on(tmp_path: Path, name: 
     groups, block = model.architecture.groups[0], model.blocks[0]
     step = next(step for step in plan.steps if step.block == 0)
     with model.bind_parameters(weights_of(plan, step)):
-        found = group_dependencies(model, 0, hidden_BLD, batch, None, [group.name for group in groups])
+        found = group_dependencies(model, 0, hidden_BLD, batch, None, names=[group.name for group in groups])
         assert found is not None
         assert found.keys() == {group.name for group in groups} | {OUTPUT}
         whole: dict[str, Tensor] = {}
@@ -62,7 +62,7 @@ def test_what_a_llama_depends_on(tmp_path: Path) -> None:
     with plan.model.bind_parameters(weights_of(plan, step)):
         batch = plan.candidates[0].rows.batches[0]
         names = [group.name for group in plan.model.architecture.groups[0]]
-        found = group_dependencies(plan.model, 0, stem_output(plan), batch, None, names)
+        found = group_dependencies(plan.model, 0, stem_output(plan), batch, None, names=names)
     query, out, gate, down = (
         f"input of {name}" for name in ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj")
     )
@@ -78,4 +78,4 @@ def test_a_block_that_writes_in_place_begins_from_its_own_input(tmp_path: Path) 
     with plan.model.bind_parameters(weights_of(plan, step)):
         batch = plan.candidates[0].rows.batches[0]
         names = [group.name for group in plan.model.architecture.groups[0]]
-        assert group_dependencies(plan.model, 0, stem_output(plan), batch, None, names) is None
+        assert group_dependencies(plan.model, 0, stem_output(plan), batch, None, names=names) is None

@@ -43,7 +43,7 @@ CASES: dict[str, tuple[str, checkpoints.Family, str, str, str]] = {
         'name = "task1"\nscale = 0.5',
         '[[candidates]] scale of "task1" has no effect: method "ties" has no scale of each candidate',
     ),
-    "regress": ("regmean", "llama", "\n[[cand", "{regress}\n[[cand", "rules[0] '*norm*': use = \"regress\" averages"),
+    "regress": ("regmean", "llama", "\n[[cand", "{regress}\n[[cand", "rules[0] '*norm*': use = \"regress\" regresses"),
     "tower": (
         "regmean",
         "clip",

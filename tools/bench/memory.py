@@ -31,7 +31,7 @@ CLIP = Workload(shape="clip-vit-b-32", blocks=12, rows=64, dtype="float32")
 #: Candidates that are adapters on one base, or checkpoints in files of their own.
 ADAPTED = Workload(shape="llama-3.2-1b", blocks=2, candidates=3, distinct=3, rows=32, length=256)
 #: Settings of a method that differ in how its systems are solved, or in whose blocks calibration rows run through.
-SOLVERS = ('filter = "participation"', 'statistics = "merged"', 'prior = "aswudi"')
+SOLVERS = ('filter = "participation"', 'statistics = "merged_prefix"', 'prior = "aswudi"')
 MERGE = WORK / "merge"
 
 

@@ -7,7 +7,9 @@ With a ridge λ, which is added to the diagonal, the solution is that of the reg
 
     D (A + λI) = B:
 
-of a direction of eigenvalue σ it has the part σ / (σ + λ), and of one that no token visits nothing.
+of a direction of eigenvalue σ it has the part σ / (σ + λ), and of one that no token visits nothing. A relative ridge μ
+is the same for inputs that are scaled to one size, D (A + μ·diag(A)) = B: inputs that are small beside the others are
+not given up for that.
 
 Shape suffixes: I in-features, N combinations of right-hand sides, O out-features, P rows.
 """
@@ -33,9 +35,10 @@ DEAD_INPUT_RATIO = torch.finfo(torch.float32).eps ** 2
 class CholeskySolver:
     """Factors once for all linears of a group."""
 
-    def __init__(self, *, alpha: float = 1.0, ridge: float = 0.0) -> None:
-        """`ridge` is in the unit of the systems' matrices."""
-        self.dtype = torch.float32 if ridge > 0 else accumulation_dtype(alpha)
+    def __init__(self, *, alpha: float = 1.0, ridge: float = 0.0, relative_ridge: float = 0.0) -> None:
+        """`ridge` is in the unit of the systems' matrices, `relative_ridge` in that of their diagonals."""
+        self.dtype = torch.float32 if ridge > 0 or relative_ridge > 0 else accumulation_dtype(alpha)
+        self._relative_ridge = relative_ridge
         self.alpha = alpha
         self._ridge = ridge
 
@@ -56,7 +59,9 @@ class CholeskySolver:
         matrix, rhs_OI = system.matrix, system.rhs_OI
         if self._ridge > 0:
             matrix.set_diagonal(matrix.diagonal().add_(self._ridge))
-        scale_I, unscale_I = _equilibrate(system, self.alpha)
+        # With a unit diagonal, (C + μI) x = b is (C/(1 + μ) off the diagonal) x = b/(1 + μ).
+        damping = 1 / (1 + self._relative_ridge)
+        scale_I, unscale_I = _equilibrate(system, self.alpha * damping, damping)
         start = InitialSolution(system.mean, unscale_I)
         factorisation = factorise(matrix, _unit_ridge(scale_I), lambda found: _converges(system, found, start))
         probes = [probe_NO @ rhs_OI for _, probe_NO, rhs_OI in system.random_probes()]
@@ -101,8 +106,9 @@ def _substitute(system: LinearSystem, factorisation: Factorisation, start: Initi
             factorisation.solve_rows(rhs_OI[rows], start_PI)
 
 
-def _equilibrate(system: LinearSystem, alpha: float) -> tuple[Tensor, Tensor]:
-    """Apply α and scale the system to a unit diagonal. Returns the scale (0 for a dead input) and its inverse."""
+def _equilibrate(system: LinearSystem, alpha: float, damping: float) -> tuple[Tensor, Tensor]:
+    """Apply α, scale the system to a unit diagonal, and damp its right-hand sides. Returns the scale (0 for a dead
+    input) and its inverse."""
     diagonal_I = system.matrix.diagonal()
     tiny = torch.finfo(torch.float32).tiny
     live_I = diagonal_I[diagonal_I > tiny]
@@ -110,7 +116,7 @@ def _equilibrate(system: LinearSystem, alpha: float) -> tuple[Tensor, Tensor]:
     scale_I = diagonal_I.rsqrt().masked_fill_(dead_I, 0.0)
     system.matrix.scale(scale_I * alpha**0.5)
     for rhs_OI in system.rhs_OI.values():
-        rhs_OI.mul_(scale_I)
+        rhs_OI.mul_(scale_I * damping)
     return scale_I, diagonal_I.sqrt_().masked_fill_(dead_I, 0.0)
 
 

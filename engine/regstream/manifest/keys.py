@@ -6,7 +6,7 @@ that share an option differ in it.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -38,19 +38,24 @@ def key_of(name: str, field: FieldInfo) -> Key:
     """What the schema says of one key."""
     parts = " ".join((field.description or "another value").split()).split("; ")
     choices = _choices(name, field)
-    *others, last = [toml(choice) for choice in choices] or parts[:1]
     value = "" if field.is_required() else toml(field.default)
     words = parts.pop().removeprefix("default: ") if parts[-1].startswith("default: ") else ""
     return Key(
         name=name,
         is_required=field.is_required(),
         choices=choices,
-        expected=f"{', '.join(others)} or {last}" if others else last,
+        expected=join_choices(choices) if choices else parts[0],
         meaning="; ".join(parts if choices else parts[1:]),
         default=words or value,
         value=value,
         example=toml((field.examples or [None])[0]),
     )
+
+
+def join_choices(choices: Sequence[str]) -> str:
+    """Choices of text as a message lists them."""
+    *others, last = map(toml, choices)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def keys_of(table: type[BaseModel]) -> Iterator[Key]:

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from regstream.manifest.keys import key_of, table_in, tables
+from regstream.manifest.keys import join_choices, key_of, table_in, tables
 from regstream.manifest.method_options import OPTIONS, fields_of, methods_with
 from regstream.manifest.schema import Manifest
 
 Location = tuple[str | int, ...]
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_QUOTED = re.compile(r"'([^']*)'")
 _MAX_CHARS = 80
 
 
@@ -36,9 +37,12 @@ def problem_from_pydantic(error: ErrorDetails) -> Problem:
         return Problem(location, f"missing; expected {key.expected}: {key.meaning}")
     if error["type"] == "value_error":
         return Problem(location, str(error["ctx"]["error"]))
-    guess = nearest_word(value, key.choices) if isinstance(value, str) else None
+    # Methods may have an option in common, and each its own choices of it.
+    choices = tuple(_QUOTED.findall(error.get("ctx", {}).get("expected", ""))) or key.choices
+    expected = join_choices(choices) if choices else key.expected
+    guess = nearest_word(value, choices) if isinstance(value, str) else None
     correction = f'; did you mean "{guess}"?' if guess else ""
-    return Problem(location, f"expected {key.expected}, found {format_value(value)}{correction}")
+    return Problem(location, f"expected {expected}, found {format_value(value)}{correction}")
 
 
 def format_problem(file: str, problem: Problem, raw: Mapping[str, Any]) -> str:

@@ -41,8 +41,9 @@ class FeatCalOptions(MethodOptions):
     """Options of FeatCal."""
 
     scale: Scale = 0.3
-    anchor: Annotated[float, Field(gt=0)] = 2.0
-    """a number above 0; the anchor is the base plus so many times the merged difference from it, with featcal"""
+    anchor: Annotated[float, Field(gt=0, le=1000)] = 2.0
+    """a number above 0, at most 1000; what featcal's ridge pulls weights to: the base plus so many times the difference
+    of the model merged by task arithmetic from it"""
     ridge: Ridge = 0.05
     teacher: Teacher = 0.3
 
@@ -74,7 +75,7 @@ class FeatCal(Regression):
     @property
     def prior(self) -> Method:
         """The anchor."""
-        return TaskArithmetic(TaskArithmeticOptions(scale=self.options.anchor * self.options.scale))
+        return TaskArithmetic(TaskArithmeticOptions.model_construct(scale=self.options.anchor * self.options.scale))
 
     def rule(self, *, is_linear: bool) -> MergeRule:
         """Everything is solved for that can be."""

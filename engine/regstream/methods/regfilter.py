@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from regstream.linalg.linear_system import Solver
     from regstream.linalg.solve_report import SolveReport
 
-_STREAMS = {"own": Stream.OWN, "merged": Stream.MERGED, "merged block": Stream.MERGED_BLOCK}
+_STREAMS = {"own": Stream.OWN, "merged_prefix": Stream.MERGED, "merged": Stream.MERGED_BLOCK}
 
 _WITHOUT_SCALE = ("base", "average", "model")  # priors
 
@@ -50,13 +50,15 @@ class RegFilterOptions(MethodOptions):
     """what a direction keeps that calibration rows hardly visit, with regfilter: the base, what a method without
     data makes, or the checkpoint that prior_model names (model)"""
     scale: Scale = 1.0
-    statistics: Literal["own", "merged", "merged block"] = "merged block"
-    """what calibration rows pass on their way to a linear, with regfilter: the candidate's own blocks (own), merged
-    blocks and then the candidate's own (merged), or merged blocks alone (merged block)"""
-    filter: Literal["ridge", "alpha", "exponential", "participation", "gavish_donoho"] = "ridge"
-    """how directions give way to the prior, with regfilter: smoothly, by a ridge, an off-diagonal scale or an
-    exponential; with regfilter and aswudi: wholly or not at all, by the participation ratio of singular values, or by
-    the optimal threshold for a matrix in noise, which is advised for language models with all weights fine-tuned"""
+    statistics: Literal["own", "merged_prefix", "merged"] = "merged"
+    """what calibration rows pass on their way to a linear, with regfilter: the candidate's own blocks, as with regmean
+    (own); merged blocks, then the candidate's own block, as with regmean++ (merged_prefix); or merged blocks and the
+    merged part of the block alone, which takes the least time (merged)"""
+    filter: Literal["ridge", "relative_ridge", "alpha", "exponential", "participation", "gavish_donoho"] = "ridge"
+    """how directions give way to the prior, with regfilter: smoothly, by a ridge, by a ridge in proportion to each
+    input's own mean square (relative_ridge), by an off-diagonal scale (alpha) or exponentially; with regfilter and
+    aswudi: wholly or not at all, by the participation ratio of singular values, or by the optimal threshold for a
+    matrix in noise (gavish_donoho), which is advised for language models with all weights fine-tuned"""
     ridge: Ridge = 0.01
     alpha: Alpha = 0.95
     time: Time = 20.0
@@ -112,8 +114,8 @@ class RegFilter(Regression):
     def unused_options(self) -> Mapping[str, str]:
         """The scale of a prior that has none, and the options of other filters."""
         prior, kind = self.options.prior, self.options.filter
-        filters = {"ridge": "ridge", "alpha": "alpha", "time": "exponential"}
-        unused = {key: f'the filter is "{kind}"' for key, other in filters.items() if other != kind}
+        filters = {"ridge": ("ridge", "relative_ridge"), "alpha": ("alpha",), "time": ("exponential",)}
+        unused = {key: f'the filter is "{kind}"' for key, kinds in filters.items() if kind not in kinds}
         return {**unused, "scale": f'the prior is "{prior}"'} if prior in _WITHOUT_SCALE else unused
 
     def solve_warning(self, report: "SolveReport", dtype: "torch.dtype") -> str | None:
@@ -130,6 +132,8 @@ class RegFilter(Regression):
 
         if self.options.filter == "ridge":
             return CholeskySolver(ridge=self.options.ridge)
+        if self.options.filter == "relative_ridge":
+            return CholeskySolver(relative_ridge=self.options.ridge)
         if self.options.filter == "alpha":
             return CholeskySolver(alpha=self.options.alpha)
         return SpectralSolver(self._factors)

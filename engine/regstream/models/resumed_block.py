@@ -44,6 +44,7 @@ def group_dependencies(
     hidden_BLD: Tensor,
     batch: Batch,
     arguments: BodyArguments | None,
+    *,
     names: Collection[str],
 ) -> dict[str, frozenset[str]] | None:
     """Which of the groups of these names the input of each of them, and the block's `OUTPUT`, depends on by itself.

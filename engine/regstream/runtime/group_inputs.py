@@ -57,6 +57,6 @@ def find_group_inputs(step: Step, context: StepContext, merged: Mapping[str, Ten
     arguments = context.read_arguments("merged", candidate, 0)
     with context.model.bind_parameters({**merged, **context.borrow(step, "merged", candidate)}):
         hidden_BLD, groups = batch.unpack(next(hidden)), list(step.regressed)
-        found = group_dependencies(context.model, step.depth, hidden_BLD, batch, arguments, groups)
+        found = group_dependencies(context.model, step.depth, hidden_BLD, batch, arguments, names=groups)
     missing = set(groups) - (found or {}).keys()
     return None if found is None or missing else GroupInputs(context.group_inputs, found, groups)
