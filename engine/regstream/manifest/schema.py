@@ -168,8 +168,7 @@ class Candidate(Table):
     """a number above 0; multiplies the candidate in sums and means; only the ratios of weights count"""
     scale: Annotated[float | None, Field(gt=0, le=1000, examples=[0.3])] = None
     """a number above 0, at most 1000; multiplies the candidate's difference from the base, with task_arithmetic;
-    default: the scale
-    of the merge"""
+    default: the scale of the merge"""
     calibration: Calibration | None = None
     """a table; the rows that regressions compute their statistics from"""
     evaluation: HeldOut | None = None
