@@ -83,12 +83,13 @@ def test_killed_it_repeats_one_step_at_most(planted: Merge, undisturbed: Tuning,
 
 
 @pytest.mark.slow
-def test_a_kill_at_every_kind_of_operation_on_the_disk(planted: Merge, undisturbed: Tuning) -> None:
+def test_kills_at_operations_on_the_disk(planted: Merge, undisturbed: Tuning) -> None:
     places = count_places(lambda: tune(planted), planted.output)
     shutil.rmtree(planted.output)
     own = [index for index in of_every_kind(places, seed=0) if "/hidden/" not in places[index]]
     assert len(own) > 20
-    for index in own:
+    # What kills do to the merges within is tested of merges themselves; each tuning is several of them.
+    for index in own[:: len(own) // 5]:
         in_child(lambda index=index: with_fault(lambda: tune(planted), planted.output, index, kill))  # type: ignore[misc]
         assert means(tune(planted)) == means(undisturbed), places[index]
         left = {path.name for path in (planted.output / ".regstream" / "tune").iterdir()}
