@@ -2,6 +2,7 @@
 its own."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -105,8 +106,10 @@ def local_once(tmp_path_factory: pytest.TempPathFactory) -> Merge:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checkpoints, "SMALL_SHARD_BYTES", 600_000)
         sizes: dict[str, Any] = {"candidates": 4, "layers": 8, "hidden": 128, "sharded": True, "num_rows": 4}
-        evaluation = '[candidates.evaluation]\npath = "task{}.jsonl"\nfield = "input_ids"\nrows = 2\n'
+        evaluation = '[candidates.evaluation]\npath = "held-out-{}.jsonl"\nfield = "input_ids"\nrows = 2\n'
         merge = make_merge(folder, candidate=evaluation.format, **sizes)
+        for rows in folder.glob("task*.jsonl"):
+            shutil.copyfile(rows, rows.with_name(rows.name.replace("task", "held-out-")))
     merge.run()
     return merge
 
