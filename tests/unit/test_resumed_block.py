@@ -56,26 +56,25 @@ def test_every_target_is_the_same_from_what_it_depends_on(tmp_path: Path, name: 
             torch.testing.assert_close(batch.pack(seen[target]), batch.pack(whole[target]), rtol=0, atol=0)
 
 
-def test_what_a_llama_depends_on(tmp_path: Path) -> None:
-    plan = make_tiny_merge(tmp_path, TINY_MODELS["llama"]).plan()
+def dependencies_of(folder: Path, name: str) -> dict[str, frozenset[str]] | None:
+    """What the targets of a tiny model's first block depend on."""
+    plan = make_tiny_merge(folder, TINY_MODELS[name]).plan()
     step = next(step for step in plan.steps if step.block == 0)
+    names = [group.name for group in plan.model.architecture.groups[0]]
     with plan.model.bind_parameters(weights_of(plan, step)):
         batch = plan.candidates[0].rows.batches[0]
-        names = [group.name for group in plan.model.architecture.groups[0]]
-        found = group_dependencies(plan.model, 0, stem_output(plan), batch, None, names=names)
+        return group_dependencies(plan.model, 0, stem_output(plan), batch, None, names=names)
+
+
+def test_what_a_llama_depends_on(tmp_path: Path) -> None:
     query, out, gate, down = (
         f"input of {name}" for name in ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj")
     )
-    assert found == {
+    assert dependencies_of(tmp_path, "llama") == {
         query: frozenset(), out: frozenset([query]), gate: frozenset([out]), down: frozenset([gate]),
         OUTPUT: frozenset([out, down]),
     }  # fmt: skip
 
 
 def test_a_block_that_writes_in_place_begins_from_its_own_input(tmp_path: Path) -> None:
-    plan = make_tiny_merge(tmp_path, TINY_MODELS["minicpm3"]).plan()
-    step = next(step for step in plan.steps if step.block == 0)
-    with plan.model.bind_parameters(weights_of(plan, step)):
-        batch = plan.candidates[0].rows.batches[0]
-        names = [group.name for group in plan.model.architecture.groups[0]]
-        assert group_dependencies(plan.model, 0, stem_output(plan), batch, None, names=names) is None
+    assert dependencies_of(tmp_path, "minicpm3") is None

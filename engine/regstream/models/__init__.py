@@ -18,6 +18,7 @@ body_arguments.py: what blocks depend on beside hidden states, recorded and stor
 described_model.py: a model without weights, by its description
 row_costs.py: what a row of images takes in a pass beside its hidden states
 resumed_block.py: a block taken up from inputs of its linears that an earlier pass observed
+tensor_arguments.py: the tensors among the arguments of an operation
 unknown.py: tensors of unknown values, so that a pass skips what does not depend on what is asked of it
 rope_state.py: rotary embeddings that remember the longest row
 row_mixing.py: models whose rows run one by one

@@ -3,11 +3,13 @@
 An operation on an unknown gives an unknown of the shape that it would give, and computes nothing.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from regstream.models.tensor_arguments import tensors_among
 
 #: Results on the meta device, which hold no memory: torch takes ten times as long to find one as to look it up.
 _RESULTS: dict[Any, Any] = {}
@@ -40,7 +42,7 @@ class Unknown(Tensor):
         """
         del types
         values = [*args, *(kwargs or {}).values()]
-        unknown = [value for value in _tensors(values) if isinstance(value, cls)]
+        unknown = [value for value in tensors_among(values) if isinstance(value, cls)]
         origins = frozenset().union(*(value.origins for value in unknown))
         if written := _written(func, args, kwargs or {}):
             if not all(isinstance(value, cls) and value.origins == origins for value in written):
@@ -73,14 +75,6 @@ def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[A
     return [
         args[positions[place.name]] if positions[place.name] < len(args) else kwargs[place.name] for place in places
     ]
-
-
-def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
 
 
 def _on_meta(value: Any) -> Any:

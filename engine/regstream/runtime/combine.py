@@ -9,7 +9,7 @@ from regstream.methods.average import Average
 from regstream.methods.method import MethodOptions
 from regstream.plan.step import PlannedParameter
 from regstream.runtime.step_context import StepContext
-from regstream.runtime.tensor_source import TensorFiles
+from regstream.runtime.tensor_source import TensorFiles, fill
 from regstream.storage.shards import ShardWriter
 
 MEAN = Average(MethodOptions())
@@ -27,10 +27,8 @@ def combine_parameter(
 def fill_merged(parameter: PlannedParameter, context: StepContext, into: Tensor) -> None:
     """Fill a buffer with a tensor of the merged block, as files hold those of the result: with what the method combines
     in place of what is still to be solved for."""
-    flat = into.view(-1)
-    for values in context.profiler.timed_iter(_values(parameter, context, None)):
-        flat[: values.numel()].copy_(values.to(context.plan.output_dtype))
-        flat = flat[values.numel() :]
+    values = context.profiler.timed_iter(_values(parameter, context, None))
+    fill(into, (piece.to(context.plan.output_dtype) for piece in values))
 
 
 def _located(parameter: PlannedParameter, values: Iterator[Tensor]) -> Iterator[Tensor]:

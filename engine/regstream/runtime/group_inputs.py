@@ -28,8 +28,8 @@ class GroupInputs:
 
     def is_stored(self, group: str) -> bool:
         """Whether a later pass begins from the group's input. One that follows from the block's own costs nothing."""
-        used = any(group in needed for needed in self._dependencies.values())
-        return used and group in self._numbers and bool(self._dependencies[group])
+        is_needed = any(group in needed for needed in self._dependencies.values())
+        return is_needed and bool(self._dependencies[group])
 
     def skipped(self, target: str) -> list[str]:
         """The groups whose linears a pass towards a target does not run."""

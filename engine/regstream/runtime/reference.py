@@ -6,7 +6,7 @@ from torch import Tensor
 
 from regstream.plan.step import Step
 from regstream.runtime.step_context import StepContext
-from regstream.runtime.tensor_source import TensorFiles
+from regstream.runtime.tensor_source import TensorFiles, fill
 
 
 def load_reference(step: Step, groups: Sequence[str], context: StepContext) -> dict[str, Tensor]:
@@ -25,8 +25,6 @@ def load_reference(step: Step, groups: Sequence[str], context: StepContext) -> d
         return reference or context.reference_buffers(solved)
     prior = context.prior_buffers(solved)
     for parameter in solved:
-        flat = prior[parameter.name].view(-1)
-        for values in context.profiler.timed_iter(plan.method.prior.combine(TensorFiles(plan, parameter))):
-            flat[: values.numel()].copy_(values)
-            flat = flat[values.numel() :]
+        values = plan.method.prior.combine(TensorFiles(plan, parameter))
+        fill(prior[parameter.name], context.profiler.timed_iter(values))
     return prior

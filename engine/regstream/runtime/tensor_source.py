@@ -1,7 +1,7 @@
 """Reads one tensor of base, candidates and a prior model for a method's formula."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,14 @@ from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.methods.tensor_source import PART_VALUES
 from regstream.plan.opened_merge import OpenedMerge
 from regstream.plan.step import PlannedParameter
+
+
+def fill(into: Tensor, values: Iterable[Tensor]) -> None:
+    """Fill a tensor with values that come flat, in pieces one after another."""
+    flat = into.view(-1)
+    for piece in values:
+        flat[: piece.numel()].copy_(piece)
+        flat = flat[piece.numel() :]
 
 
 class TensorFiles:

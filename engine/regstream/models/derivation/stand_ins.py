@@ -7,7 +7,7 @@ two tensors are equal only if they are the same tensor.
 
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from regstream.errors import InputError
 from regstream.models.stored_buffers import in_slot, slots_of, stored_buffers
+from regstream.models.tensor_arguments import tensors_among
 
 _RANK = 2
 #: Numbers that all random vectors are taken from, each from its own place: 2 MiB.
@@ -84,12 +85,12 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's c
         del types
         result = self._run(func, args, kwargs or {})
         if not _is_view(func):
-            self.max_values = max(self.max_values, *(value.numel() for value in _tensors((result,))), 0)
+            self.max_values = max(self.max_values, *(value.numel() for value in tensors_among((result,))), 0)
         return result
 
     def _run(self, func: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         operation = func.overloadpacket
-        used = [name for value in _tensors((*args, *keywords.values())) if (name := self._name(value)) is not None]
+        used = [name for value in tensors_among((*args, *keywords.values())) if (name := self._name(value)) is not None]
         if not used:
             return func(*args, **keywords)
         if func._schema.is_mutable and self._name(args[0]) is not None:
@@ -147,15 +148,6 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's c
 @cache
 def _pool() -> Tensor:
     return torch.randn(_POOL, generator=torch.Generator().manual_seed(0))
-
-
-def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
-    """The tensors among an operation's arguments, alone or in lists."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
 
 
 def _row(name: str, parameter: Tensor) -> Tensor:
