@@ -1,6 +1,7 @@
 """What a formula of weights alone holds of one tensor, as the operating system counts it, beside its own projection."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -38,7 +39,10 @@ def measure(
     """Bytes taken, and bytes projected."""
     argument = json.dumps([name, shape, count, dict(options or {})])
     command = [sys.executable, "-c", _MEASURES, argument]
-    taken, projected = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    # The tests' own modules are where this process found them.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    taken, projected = json.loads(done.stdout)
     return taken, projected
 
 
