@@ -13,6 +13,7 @@ import torch
 from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.device import malloc
 from regstream.device.staging import STAGED_BYTES
+from regstream.methods.stream import Stream
 from regstream.models.layered_model import LayeredModel
 from regstream.models.parameter import Parameter
 from regstream.plan.opened_merge import OpenedMerge
@@ -111,6 +112,7 @@ def group_input_bytes(merge: OpenedMerge, step: Step) -> int:
     if not merge.stores_group_inputs:
         return 0
     values = sum(group.in_features for group in step.linear_groups(list(step.regressed)[1:]))
+    values *= 1 + (Stream.OWN in merge.method.streams)
     return values * sum(batch.num_tokens for batch in merge.batches) * merge.compute_dtype.itemsize
 
 
@@ -216,13 +218,17 @@ def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[
 def _inputs_read(merge: OpenedMerge, step: Step) -> int:
     """Inputs of groups that a pass begins from, without padding and with it, and those of one that it stores.
 
-    Which they are is found in the block's first batch; all but the first are counted.
+    Which they are is found in the block's first batch; all but the first are counted. Of a candidate's own block the
+    first pass stores as many while it begins from none, and a later one reads those of a group, one batch ahead.
     """
     if not merge.stores_group_inputs:
         return 0
     widths = sorted(group.in_features for group in step.linear_groups(step.regressed)[1:])
     positions = max(math.prod(batch.shape) for batch in merge.batches)
-    return (2 * sum(widths) + widths[-1]) * positions * merge.compute_dtype.itemsize if widths else 0
+    if not widths:
+        return 0
+    values = 2 * sum(widths) + widths[-1] * (3 if Stream.OWN in merge.method.streams else 1)
+    return values * positions * merge.compute_dtype.itemsize
 
 
 def _if_any(name: str, num_bytes: int) -> dict[str, int]:

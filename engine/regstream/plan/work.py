@@ -34,6 +34,8 @@ def step_work(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]]) -
         for stream in merge.method.streams:
             if stream is Stream.MERGED_BLOCK and merge.stores_group_inputs:
                 continue  # each part of the block runs once, as what leaves it is counted below
+            if stream is Stream.OWN and merge.stores_group_inputs and groups != passes[0]:
+                continue  # the first pass has observed all inputs
             is_whole = stream is Stream.OWN and step.writes_hidden_states and groups == passes[0]
             work += _forward(merge, step, "candidates' forward", None if is_whole else groups[-1])
         for group in step.linear_groups(groups):

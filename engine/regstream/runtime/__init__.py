@@ -7,6 +7,7 @@ regress.py: a block's regression
 block_pass.py: what the phases of a pass over a block share
 reference.py: what candidates' weights are differences from: one of them, or the method's prior
 group_inputs.py: inputs of linears on disk, from which later passes over a block take it up
+opened_stream.py: a stream of one candidate through a block
 collect.py: a candidate's calibration set through the block, observed at the inputs of linears
 solve.py: an input group solved and written
 load_ahead.py: weights on their way to an accelerator while it computes

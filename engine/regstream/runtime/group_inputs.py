@@ -1,14 +1,16 @@
 """Inputs of a block's linears on disk, from which later passes over the block take it up.
 
 Where groups are solved in turn, each pass runs the merged block up to the input of its group. A pass that begins where
-an earlier one ended computes each part of the block once.
+an earlier one ended computes each part of the block once. A candidate's own block does not change from pass to pass:
+the first observes all of its inputs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 from torch import Tensor
 
+from regstream.methods.stream import Prefix
 from regstream.models.resumed_block import OUTPUT, group_dependencies
 from regstream.plan.opened_merge import PlannedCandidate
 from regstream.plan.step import Step
@@ -35,17 +37,29 @@ class GroupInputs:
         """The groups whose linears a pass towards a target does not run."""
         return [group for group in self._dependencies if group not in (*self._dependencies[target], OUTPUT)]
 
+    def later(self) -> list[str]:
+        """The groups of all passes but the first."""
+        return list(self._numbers)[1:]
+
     def read(self, candidate: PlannedCandidate, target: str) -> dict[str, Iterator[Tensor]]:
         """A candidate's stored inputs, (T, I) batch by batch, of the groups from which a pass begins."""
         needed = [group for group in self._dependencies[target] if self.is_stored(group)]
-        return {group: self._files.read(self._name(candidate, group)) for group in needed}
+        return {group: self._files.read(self._name("merged", candidate, group)) for group in needed}
 
-    def write(self, candidate: PlannedCandidate, group: str) -> AbstractContextManager[ScratchWriter | None]:
+    def read_own(self, candidate: PlannedCandidate, group: str) -> Iterator[Tensor]:
+        """Inputs of a group of the candidate's own block, (T, I) batch by batch, that the first pass stored."""
+        return self._files.read(self._name("own", candidate, group))
+
+    def write(self, candidate: PlannedCandidate, group: str) -> AbstractContextManager[ScratchWriter]:
         """Store a candidate's inputs of a group, where a later pass begins from them."""
-        return self._files.write(self._name(candidate, group)) if self.is_stored(group) else nullcontext()
+        return self._files.write(self._name("merged", candidate, group))
 
-    def _name(self, candidate: PlannedCandidate, group: str) -> str:
-        return f"{self._numbers[group]}-{candidate.name}"
+    def write_own(self, candidate: PlannedCandidate, group: str) -> AbstractContextManager[ScratchWriter]:
+        """Store inputs of a group of the candidate's own block."""
+        return self._files.write(self._name("own", candidate, group))
+
+    def _name(self, prefix: Prefix, candidate: PlannedCandidate, group: str) -> str:
+        return f"{self._numbers[group]}-{prefix}-{candidate.name}"
 
 
 def find_group_inputs(step: Step, context: StepContext, merged: Mapping[str, Tensor]) -> GroupInputs | None:
