@@ -26,6 +26,7 @@ def main() -> None:
     titles: Any = {"nargs": "+", "choices": list(SETTINGS), "metavar": "SETTING", "default": []}
     parser.add_argument("--only", **titles, help="run these; all are reported")
     parser.add_argument("--again", **titles, help="run these even if they have results, such as after a change of code")
+    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many of the seeds are run; all are reported")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "quality" / "runs", help="where results are kept")
     parser.add_argument("--into", type=Path, help="where tables and pictures go; default: the same folder")
     arguments = parser.parse_args()
@@ -39,7 +40,7 @@ def main() -> None:
         print(f"== {path.stem}", flush=True)
         manifest = manifests.read(path)
         runner = Runner(arguments.work.absolute() / path.stem)
-        runner.finished(sweep_of(chosen, SEEDS), manifest, again=arguments.again)
+        runner.finished(sweep_of(chosen, SEEDS[: arguments.seeds]), manifest, again=arguments.again)
         finished = runner.known(sweep_of(SETTINGS, SEEDS), manifest)
         into: Path = arguments.into or arguments.work
         into.mkdir(parents=True, exist_ok=True)

@@ -4,11 +4,28 @@ from typing import Any
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "mean": {"method": "average"},
-    "task arithmetic 0.3": {"method": "task_arithmetic", "scale": 0.3},
     "task arithmetic 0.5": {"method": "task_arithmetic", "scale": 0.5},
+    "task arithmetic 1": {"method": "task_arithmetic", "scale": 1.0},
+    "TIES": {"method": "ties"},
+    "ACE": {"method": "ace"},
+    "SWUDI": {"method": "swudi"},
+    "ASWUDI": {"method": "aswudi"},
     "RegMean 0.95": {"method": "regmean", "alpha": 0.95},
+    "RegMean++ 0.9": {"method": "regmean++", "alpha": 0.9},
     "RegMean++ 0.95": {"method": "regmean++", "alpha": 0.95},
     "RegMean++ 1": {"method": "regmean++", "alpha": 1.0},
+    "FeatCal": {"method": "featcal"},
+    "RegFilter, ridge 0.003": {"method": "regfilter", "ridge": 0.003},
+    "RegFilter, ridge 0.01": {"method": "regfilter", "ridge": 0.01},
+    "RegFilter, participation": {"method": "regfilter", "filter": "participation"},
+    "RegFilter, relative ridge 0.02": {"method": "regfilter", "filter": "relative_ridge", "ridge": 0.02},
+    "RegFilter, ridge 0.01, teacher": {"method": "regfilter", "ridge": 0.01, "teacher": 0.3},
+    "RegFilter, relative ridge 0.02, teacher": {
+        "method": "regfilter",
+        "filter": "relative_ridge",
+        "ridge": 0.02,
+        "teacher": 0.3,
+    },
 }
 
 #: Each seed draws other calibration rows. A method that uses none runs with the first.
