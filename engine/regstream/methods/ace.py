@@ -34,6 +34,7 @@ from pydantic import Field
 
 from regstream.methods.method import MergeRule, Method, MethodOptions
 from regstream.methods.task_vectors import FLOAT64_BYTES, add_scaled, in_parts, task_vector
+from regstream.methods.tensor_reads import TensorReads
 from regstream.methods.tensor_source import FLOAT32_BYTES, PART_VALUES, TensorSource
 
 if TYPE_CHECKING:
@@ -139,6 +140,11 @@ class Ace(Method):
         if residual_OI is not None:
             _add_isotropic(solved_OI, residual_OI)
         return solved_OI
+
+    def combine_reads(self, num_candidates: int) -> TensorReads:
+        """For norms, then for differences."""
+        del num_candidates
+        return TensorReads(base=2, candidates=2)
 
     def combine_bytes(
         self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool, device: "torch.device"
