@@ -124,6 +124,11 @@ class Method(ABC):
         del num_candidates
         return TensorReads(base=1, candidates=1)
 
+    def combine_flops(self, shape: tuple[int, ...], num_candidates: int) -> float:
+        """FLOP of `combine`'s products and decompositions of matrices, in float64; a linear's weight is (out, in)."""
+        del shape, num_candidates
+        return 0.0
+
     def combine_bytes(
         self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool, device: "torch.device"
     ) -> int:

@@ -1,6 +1,6 @@
 """A merge with everything that its manifest names opened and validated, and its steps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -153,6 +153,14 @@ class OpenedMerge:
         """Whether the method's own formula gives a parameter, of the result or of the block as it combines it."""
         is_student = parameter.group is not None and Stream.COMBINED_BLOCK in self.method.streams
         return parameter.rule == "combine" or is_student
+
+    def formulas(self, step: Step) -> Iterator[tuple[Method, PlannedParameter]]:
+        """What of a step's parameters the method's own formula gives, or its prior's, each with its method."""
+        for parameter in step.parameters:
+            if self.combines(parameter):
+                yield self.method, parameter
+            if parameter.group is not None and self.method.prior is not None:
+                yield self.method.prior, parameter
 
     @cached_property
     def parts(self) -> tuple[ShardPart, ...]:
