@@ -20,10 +20,9 @@ Sums are in float64, where differences are exact: signs do not depend on roundin
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from pydantic import Field
-
+from regstream.methods.density import Density
 from regstream.methods.method import MergeRule, Method, MethodOptions
 from regstream.methods.scale import Scale
 from regstream.methods.tensor_reads import TensorReads
@@ -43,8 +42,7 @@ _BYTES_A_VALUE: Final = 56
 class TiesOptions(MethodOptions):
     """Options of TIES."""
 
-    density: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """a number above 0, at most 1; the fraction of each difference from the base that ties keeps"""
+    density: Density = 0.2
     scale: Scale = 1.0
 
 
