@@ -38,7 +38,8 @@ def plan_summary(plan: "Plan", *, fits: bool) -> Iterator[str]:
         yield f"peak step: {peak.name}, {format_bytes(plan.projected_bytes(peak, space))}{on} = {sums}"
     if len(passes := plan.passes(peak)) > 1:
         groups = "; ".join(map(", ".join, passes))
-        yield f"to fit, a block's input groups are processed in {len(passes)} passes: {groups}"
+        how = "one after another, as its statistics need" if plan.method.solves_groups_in_turn() else "to fit"
+        yield f"a block's input groups are processed in {len(passes)} passes, {how}: {groups}"
     yield from _work_lines(plan)
     needs = [
         f"{format_bytes(max(plan.projected_bytes(step, space) for step in plan.steps))} of {space} memory"
@@ -54,7 +55,8 @@ def _work_lines(plan: "Plan") -> Iterator[str]:
     """What the merge computes, reads and writes, and how long that takes here."""
     rows = sum(len(batch.lengths) for batch in plan.batches)
     tokens = sum(batch.num_tokens for batch in plan.batches)
-    computes = f"{rows:,} rows, {tokens:,} tokens, {format_flops(plan.flops)}, " if rows else ""
+    computes = f"{rows:,} rows, {tokens:,} tokens, " if rows else ""
+    computes += f"{format_flops(plan.flops)}, " if plan.flops else ""
     yield f"total: {computes}reads {format_bytes(plan.read_bytes)}, writes {format_bytes(plan.write_bytes)}"
     computed, stored = (str(dtype).removeprefix("torch.") for dtype in (plan.compute_dtype, plan.exact_dtype))
     if rows:

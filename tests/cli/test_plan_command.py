@@ -1,11 +1,14 @@
 """`regstream plan` shows the plan's own numbers."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from click.testing import Result
 
+from regstream.plan.plan import Plan
 from regstream.units import format_bytes
 
 Invoke = Callable[..., Result]
@@ -43,6 +46,23 @@ def test_what_does_not_fit_is_shown_all_the_same(invoke: Invoke, fresh: Path) ->
     assert (table.exit_code, record.exit_code) == (3, 3)
     assert record.stderr == f"regstream: error: {json.loads(record.stdout)['refusal']}\n"
     assert not json.loads(record.stdout)["fits"]
+
+
+def test_passes_are_shown_with_what_makes_them(invoke: Invoke, fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = fresh.read_text()
+    fresh.write_text(re.sub('method = ".*"', 'method = "regfilter"', text))
+    in_turn = invoke("plan", fresh).stdout
+    assert "a block's input groups are processed in 4 passes, one after another, as its statistics need: " in in_turn
+    assert "to fit" not in in_turn
+    fresh.write_text(text)
+    assert "passes" not in invoke("plan", fresh).stdout
+    monkeypatch.setattr(Plan, "budgets", {"host": 0})  # which makes the most passes
+    assert "a block's input groups are processed in 4 passes, to fit: " in invoke("plan", fresh).stdout
+
+
+def test_work_without_rows_is_shown(invoke: Invoke, fresh: Path) -> None:
+    fresh.write_text(re.sub('method = ".*"', 'method = "swudi"', fresh.read_text()))
+    assert re.search(r"total: [\d.]+ [kMG]FLOP, reads ", invoke("plan", fresh).stdout)
 
 
 def test_a_plan_writes_nothing_and_leaves_a_run_alone(invoke: Invoke, half_done: Path) -> None:

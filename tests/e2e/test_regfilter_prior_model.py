@@ -57,10 +57,15 @@ def test_what_another_merge_made_is_the_prior_of_the_dense_reference(
     assert difference <= TOLERANCE, f"{name}: {difference:.1e}"
 
 
-def test_it_equals_the_prior_of_the_same_formula_to_the_last_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("formula", "options"), [("task_arithmetic", {"scale": 0.7}), ("ties", {"scale": 0.7, "density": 0.5})]
+)
+def test_it_equals_the_prior_of_the_same_formula_to_the_last_bit(
+    tmp_path: Path, formula: str, options: dict[str, float]
+) -> None:
     merge = make_merge(tmp_path, layers=1, candidates=2, num_rows=2, merge=KEYS)
-    with_merge(merge, "prior", {"method": "task_arithmetic", "scale": 0.7})
-    built_in = with_merge(merge, "built-in", {"method": "regfilter", "prior": "task_arithmetic", "scale": 0.7})
+    with_merge(merge, "prior", {"method": formula, **options})
+    built_in = with_merge(merge, "built-in", {"method": "regfilter", "prior": formula, **options})
     expected, result = tensors_of(built_in), tensors_of(merge.run())
     assert result.keys() == expected.keys()
     assert all(torch.equal(result[name], expected[name]) for name in expected)

@@ -15,6 +15,7 @@ from bench.workload import ROOT
 from gpu import __main__ as command
 from gpu import check, full_width
 from gpu.child import Child, Deadline
+from gpu.eigendecomposition import eigendecomposition
 from gpu.machine import Machine
 from gpu.marked_tests import marked_tests
 from gpu.report import Row
@@ -60,6 +61,12 @@ def test_a_dry_run_goes_through_every_part(tmp_path: Path) -> None:
     assert [verdicts[name] for name in kept] == ["ok"] * 3
     [file] = tmp_path.glob("*-gpu-a-simulated-device.md")
     assert file.read_text() == done.stdout
+
+
+def test_what_an_eigendecomposition_takes_is_a_row() -> None:
+    rows = list(eigendecomposition(DRY_RUN, MACHINE, Deadline(SPARE)))
+    assert [row.check for row in rows] == ["eigendecomposition, 256 wide, float64: beside its matrix"]
+    assert all(row.ok for row in rows)
 
 
 @pytest.mark.slow

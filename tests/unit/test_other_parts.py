@@ -15,6 +15,7 @@ from regstream.events import Warned
 from regstream.manifest.canonical import canonical_config
 from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.schema import NonBlockParameters
+from regstream.plan.reads import reads
 
 HEAD, NORM, EMBEDDINGS = "lm_head.weight", "model.norm.weight", "model.embed_tokens.weight"
 CLASSIFIER = "classifier.weight"
@@ -54,7 +55,7 @@ def test_a_part_is_the_one_of_the_candidate_that_is_named(llamas: dict[str, Path
 def test_a_part_is_read_from_the_named_candidate_alone(llamas: dict[str, Path], tmp_path: Path) -> None:
     plan = parts.plan_of(parts.manifest(tmp_path, llamas["base"], others(llamas), others={"head": "code"}))
     head = plan.steps[-1]
-    files = [spec.file.parent.name for specs in plan.reads(head) for spec in specs if spec.shape == (64, 16)]
+    files = [spec.file.parent.name for specs in reads(plan, head) for spec in specs if spec.shape == (64, 16)]
     assert files == ["code"]
 
 

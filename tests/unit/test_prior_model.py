@@ -121,6 +121,7 @@ def test_values_that_are_not_finite_are_refused_when_they_are_read(tmp_path: Pat
         ({"method": "regfilter", "prior_model": "base"}, "prior_model: only valid with"),
         ({"method": "average", "prior_model": "base"}, "prior_model: only valid with"),
         ({**KEYS, "output": "prior/merged"}, "output: .* is inside the prior model"),
+        ({**KEYS, "prior_model": "./merged"}, "output: .* is also the prior model"),
     ],
 )
 def test_the_two_keys_go_together(tmp_path: Path, keys: dict[str, Any], message: str) -> None:

@@ -43,6 +43,13 @@ CASES: dict[str, tuple[str, checkpoints.Family, str, str, str]] = {
         'name = "task1"\nscale = 0.5',
         '[[candidates]] scale of "task1" has no effect: method "ties" has no scale of each candidate',
     ),
+    "density": (
+        "regfilter",
+        "llama",
+        '"merged"\n',
+        '"merged"\ndensity = 0.5\n',
+        '[merge] density has no effect: the prior is "task_arithmetic"',
+    ),
     "regress": ("regmean", "llama", "\n[[cand", "{regress}\n[[cand", "rules[0] '*norm*': use = \"regress\" regresses"),
     "tower": (
         "regmean",

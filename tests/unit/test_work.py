@@ -1,5 +1,6 @@
 """What a plan says that a merge computes is what torch counts while it runs."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +12,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import checkpoints
+from in_memory import Values, combine, method
 from merging import make_merge
 from parametrize import slow
 from regstream import api
+from regstream.linalg.eigen import eigh_flops
 from regstream.plan.plan import Plan
-from regstream.plan.work import MOVED, forward_work
+from regstream.plan.work import FORMULAS, MOVED, flops_of, forward_work
 
 
 def counted_forward(plan: Plan, block: int) -> float:
@@ -61,6 +64,50 @@ def test_a_method_of_weights_alone_multiplies_nothing(tmp_path: Path) -> None:
     assert plan.flops == 0
     assert len(plan.step_seconds) == len(plan.steps)
     assert all(seconds > 0 for seconds in plan.step_seconds)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"method": "swudi"},
+        slow({"method": "aswudi"}),
+        {"method": "ace"},
+        {"method": "regfilter", "prior": "aswudi"},
+        slow({"method": "regfilter", "filter": "participation"}),
+        slow({"method": "featcal"}),
+    ],
+    ids=lambda keys: "-".join(keys.values()),
+)
+def test_a_plan_and_a_run_have_the_same_kinds_of_work(tmp_path: Path, keys: Mapping[str, Any]) -> None:
+    merge = make_merge(tmp_path, layers=1, candidates=2, num_rows=2, merge=keys)
+    plan = merge.plan()
+    steps = json.loads((merge.run() / "regstream.measured.json").read_text())["steps"]
+    for step, measured in zip(plan.steps, steps, strict=True):
+        planned = {kind for kind, flop in flops_of(plan.work(step)).items() if flop}
+        assert planned <= measured["work"].keys(), step.name
+    decomposed = sum(eigh_flops(p.out_in[1]) for p in plan.steps[1].parameters if p.is_linear)
+    if "swudi" in " ".join(keys.values()):
+        assert plan.work(plan.steps[1])[FORMULAS] > decomposed
+
+
+#: What torch does not count by itself: sums that products are added to in place, from the shapes of all three.
+IN_PLACE = {torch.ops.aten.addmm_: lambda _, left, right, **options: 2 * left[0] * left[1] * right[1]}
+
+
+@pytest.mark.parametrize("shape", [(300, 500), (500, 300)])
+@pytest.mark.parametrize("name", ["swudi", "ace"])
+def test_products_of_a_formula(name: str, shape: tuple[int, int]) -> None:
+    made = method(name)
+    base = torch.zeros(shape)
+    counted, planned = [], []
+    for count in (2, 4):
+        with FlopCounterMode(display=False, custom_mapping=IN_PLACE) as counter:
+            combine(made, Values(base, [torch.randn(shape) for _ in range(count)]))
+        counted.append(counter.get_total_flops())
+        planned.append(made.combine_flops(shape, count))
+    # Torch multiplies both triangles of a symmetric product.
+    assert 0.5 < (planned[1] - planned[0]) / (counted[1] - counted[0]) < 1
+    assert planned[0] > counted[0] / 2 + 9 * min(shape) ** 3
 
 
 def test_a_device_that_is_not_here_has_no_estimate(tmp_path: Path) -> None:

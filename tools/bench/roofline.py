@@ -14,7 +14,7 @@ from regstream.device.accelerator_kinds import accelerator_of
 from regstream.device.matmul_precision import MatmulPrecision, add_product, default_precision
 from regstream.manifest.read_manifest import read_manifest
 from regstream.plan.planning import make_plan
-from regstream.plan.work import flops_of
+from regstream.plan.work import FORMULAS, flops_of
 
 #: Rows, inner features and columns of the product that is measured on a processor, at most.
 _MOST_MEASURED = 2048
@@ -32,6 +32,7 @@ def product_seconds(manifest: Path, *, narrow_gram: bool = True) -> dict[str, fl
     forward, plain = default_precision(plan.compute_dtype), default_precision(sums)
     gram = MatmulPrecision(sums, plan.compute_dtype) if narrow_gram else plain
     ways = {"candidates' forward": forward, "merged forward": forward, "Gram matrices": gram}
+    ways[FORMULAS] = default_precision(torch.float64)
     shapes = [shape for step in plan.steps if step.regressed for shape in step.shapes.values() if len(shape) == 2]
     accelerator = accelerator_of(plan.device)
     most = _MOST_MEASURED if accelerator is None else accelerator.product_width

@@ -14,6 +14,7 @@ from bench.workload import ROOT, WORK
 from gpu import full_width
 from gpu.beside_cpu import beside_cpu
 from gpu.child import Child, Deadline, use_new_interpreters
+from gpu.eigendecomposition import eigendecomposition
 from gpu.machine import Machine, describe
 from gpu.marked_tests import marked_tests
 from gpu.report import CheckFailed, Row, heading, is_ok
@@ -26,9 +27,10 @@ Part = Callable[[Setting, Machine, Deadline], Iterator[Row]]
 #: Seconds that each may take: together with two tries to describe the machine, eight minutes.
 PARTS: dict[str, tuple[Part, float]] = {
     "beside the CPU": (beside_cpu, 40),
-    "narrow": (full_width.narrow, 100),
+    "narrow": (full_width.narrow, 90),
+    "eigendecomposition": (eigendecomposition, 20),
     "resume": (resume, 65),
-    "wide": (full_width.wide, 135),
+    "wide": (full_width.wide, 125),
     "tests": (marked_tests, 80),
 }
 _DESCRIBE_SECONDS = 30

@@ -12,7 +12,7 @@ from gpu.child import Child, Deadline, command
 from gpu.expected import expect
 from gpu.in_memory import DOES_NOT_FIT, merge_in_memory
 from gpu.machine import Machine
-from gpu.report import CheckFailed, Row
+from gpu.report import CheckFailed, Row, projection
 from gpu.setting import Setting
 from regstream.output.record import MEASURED
 from regstream.units import format_bytes
@@ -62,22 +62,14 @@ def _memory(
     measured = max(step["device_peak_bytes"] for step in steps)
     projected = int(expected["device_bytes"])
     if machine.context_bytes is None:
-        yield _projection("device", measured, projected - int(expected["context_bytes"]), ", without a context", most)
+        projected -= int(expected["context_bytes"])
+        told = ", without a context"
     else:
+        measured += machine.context_bytes
         told = f", of it {format_bytes(machine.context_bytes)} for the context"
-        yield _projection("device", measured + machine.context_bytes, projected, told, most)
+    yield projection("… device peak", measured, projected, told, most)
     on_host = max((step["peak_bytes"], step["projected_bytes"]) for step in steps)
-    yield _projection("host", *on_host, "", most)
-
-
-def _projection(space: str, measured: int, projected: int, of_it: str, most: float | None) -> Row:
-    ratio = projected / measured
-    return Row(
-        f"… {space} peak",
-        f"{format_bytes(measured)}{of_it}; projected {format_bytes(projected)}: {ratio:.2f} times",
-        "at least 1.00 times" if most is None else f"1.00 to {most:.2f} times",
-        ok=ratio >= 1 and (most is None or ratio <= most),
-    )
+    yield projection("… host peak", *on_host, "", most)
 
 
 def _time(steps: list[dict[str, Any]], expected: Mapping[str, float]) -> Iterator[Row]:

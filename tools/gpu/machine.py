@@ -45,7 +45,7 @@ def describe(device_name: str) -> None:
         "Python": platform.python_version(),
         "regstream": __version__,
     }
-    print(json.dumps(asdict(Machine(accelerator.name, versions, _context_bytes(device) if is_cuda else None))))
+    print(json.dumps(asdict(Machine(accelerator.name, versions, _used_context_bytes(device) if is_cuda else None))))
 
 
 def _driver() -> str:
@@ -57,12 +57,19 @@ def _driver() -> str:
     return told.split("\n", maxsplit=1)[0].strip()
 
 
-def _context_bytes(device: torch.device) -> int:
+def _used_context_bytes(device: torch.device) -> int:
     """After products, a factorisation and an attention have loaded what they need."""
     x = torch.eye(_WIDTH, device=device)
     torch.linalg.cholesky_ex(x @ x)
     heads = x.bfloat16().view(1, -1, _WIDTH, 64)
     torch.nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
+    return context_bytes(device)
+
+
+def context_bytes(device: torch.device) -> int:
+    """Of a card's memory, what neither torch holds nor is free; 0 on another device."""
+    if device.type != "cuda":
+        return 0
     _CUDA.synchronize(device)
     free, total = _CUDA.mem_get_info(device)
     return int(total) - int(free) - int(_CUDA.memory_reserved(device))

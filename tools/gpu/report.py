@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gpu.machine import Machine
+from regstream.units import format_bytes
 
 
 class CheckFailed(Exception):
@@ -34,3 +35,14 @@ def heading(machine: Machine) -> list[str]:
 def is_ok(rows: Iterable[Row]) -> bool:
     """Whether every promise was kept."""
     return all(row.ok is not False for row in rows)
+
+
+def projection(check: str, measured: int, projected: int, details: str, most: float | None) -> Row:
+    """A projected peak beside a measured one, in bytes: never below it, at most so many times as much."""
+    ratio = projected / measured
+    return Row(
+        check,
+        f"{format_bytes(measured)}{details}; projected {format_bytes(projected)}: {ratio:.2f} times",
+        "at least 1.00 times" if most is None else f"1.00 to {most:.2f} times",
+        ok=ratio >= 1 and (most is None or ratio <= most),
+    )

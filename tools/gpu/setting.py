@@ -14,6 +14,7 @@ class Setting:
     narrow: Workload  # at the width of 1B models
     wide: Workload  # at the width of 8B models
     small: Workload  # in float32; merged on the CPU too
+    eigenvectors: tuple[int, ...]  # widths of matrices
     most_projected: float | None  # times the measured peak, for merges large enough to tell
 
 
@@ -24,6 +25,7 @@ CARD = Setting(
     narrow=Workload(shape="llama-3.2-1b", blocks=4, candidates=3, rows=32, length=2048, vocabulary=4096, device="cuda"),
     wide=Workload(shape="llama-3.1-8b", blocks=4, candidates=3, rows=24, length=2048, vocabulary=4096, device="cuda"),
     small=replace(_SMALL, device="cuda"),
+    eigenvectors=(2048, 4096),
     most_projected=1.25,
 )
 _TINY = replace(_SMALL, device="simulated", candidates=3)
@@ -33,5 +35,6 @@ DRY_RUN = Setting(
     narrow=_TINY,
     wide=_TINY,
     small=replace(_SMALL, device="simulated"),
+    eigenvectors=(256,),
     most_projected=None,
 )

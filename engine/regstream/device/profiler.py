@@ -20,6 +20,7 @@ Kind = Literal[
     "Gram matrices",
     "right-hand sides",
     "solves",
+    "formulas",
     "reading",
     "writing",
     "other",
@@ -62,11 +63,11 @@ class Profiler:
             self._current = outer
             self._totals.setdefault(kind, RegionTotals()).num_bytes += num_bytes
 
-    def timed_iter(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The same items; the time until each has arrived counts as reading."""
+    def timed_iter(self, items: Iterable[Item], kind: Kind = "reading") -> Iterator[Item]:
+        """The same items; the time until each has arrived counts as a kind of work."""
         source = iter(items)
         while True:
-            with self.region("reading"):
+            with self.region(kind):
                 item = next(source, _END)
             if item is _END:
                 return

@@ -55,6 +55,11 @@ def solve_rows(lower_II: Tensor, rhs_NI: Tensor) -> None:
         _substitute(diagonal_PP, rhs_NP, upper=False)
 
 
+def cholesky_flops(width: int, num_rows: int) -> float:
+    """FLOP of a factorisation, and of a solution for so many right-hand sides."""
+    return width**3 / 3 + 2.0 * num_rows * width**2
+
+
 def _substitute(triangle_PP: Tensor, rhs_NP: Tensor, *, upper: bool) -> None:
     """Overwrite each row r of `rhs_NP` by the solution of x T = r."""
     # Of rows with gaps between them torch makes a copy of its own, transposed, which takes longer than the rest.

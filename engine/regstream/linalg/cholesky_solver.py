@@ -19,6 +19,7 @@ from torch import Tensor
 
 from regstream.device.tiles import tiles_of
 from regstream.errors import SolveError
+from regstream.linalg.cholesky import cholesky_flops
 from regstream.linalg.factorisation import MAX_RESIDUAL, Factorisation, factorise
 from regstream.linalg.gram import accumulation_dtype
 from regstream.linalg.iterated_tikhonov import InitialSolution
@@ -48,7 +49,7 @@ class CholeskySolver:
 
     def flops(self, in_features: int, out_features: int) -> float:
         """Factorisation and substitution, without refinement."""
-        return in_features**3 / 3 + 2.0 * out_features * in_features**2
+        return cholesky_flops(in_features, out_features)
 
     def solve(self, system: LinearSystem) -> SolveReport:
         """Overwrite the right-hand sides by the solution, and the square by the factor.

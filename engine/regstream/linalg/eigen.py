@@ -13,6 +13,8 @@ from regstream.linalg.finite import all_finite
 _WORK_SQUARES = 2
 #: The same on an accelerator: an allowance, not measured.
 _WORK_SQUARES_OF_ACCELERATORS = 3
+#: What divide and conquer multiplies for eigenvalues and eigenvectors, in n³ (Golub and Van Loan, section 8.4).
+_FLOPS = 9.0
 #: Rows that it works in besides: eigenvalues, and blocks of columns on their way to tridiagonal form; measured.
 _WORK_ROWS = 128
 
@@ -46,3 +48,8 @@ def eigh_bytes(width: int, dtype: torch.dtype, device: torch.device) -> int:
     """Bytes that `eigh_in_place` takes at once, at most, beside the matrix that it overwrites."""
     squares = _WORK_SQUARES if device.type == "cpu" else _WORK_SQUARES_OF_ACCELERATORS
     return (squares * width + _WORK_ROWS) * width * dtype.itemsize
+
+
+def eigh_flops(width: int) -> float:
+    """FLOP of `eigh_in_place`."""
+    return _FLOPS * width**3

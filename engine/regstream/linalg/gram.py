@@ -118,6 +118,11 @@ class Gram:
         return buffer_TI[: self.num_tokens]
 
 
+def symmetric_product_flops(num_rows: int, width: int) -> float:
+    """FLOP of XᵀX, (width, width), of so many rows: of one of its triangles."""
+    return float(num_rows) * width * (width + 1)
+
+
 def stores_tokens(num_tokens: int, in_features: int) -> bool:
     """Whether so many tokens are stored instead of their product."""
     return 2 * num_tokens < in_features and num_tokens <= MAX_STORED_TOKENS

@@ -5,7 +5,7 @@ Counted is what has to be done: half of a symmetric product.
 
 from collections.abc import Sequence
 
-from regstream.linalg.gram import stores_tokens
+from regstream.linalg.gram import stores_tokens, symmetric_product_flops
 
 
 def regression_flops(
@@ -15,7 +15,7 @@ def regression_flops(
     grams = right_hand_sides = 0.0
     for index, count in enumerate(tokens):
         is_stored = stores_tokens(count, in_features)
-        triangle = float(count) * in_features * (in_features + 1)
+        triangle = symmetric_product_flops(count, in_features)
         if is_stored:
             right_hand_sides += triangle
         else:

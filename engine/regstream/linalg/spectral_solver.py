@@ -13,7 +13,7 @@ from torch import Tensor
 
 from regstream.device.tiles import tiles_of
 from regstream.errors import SolveError
-from regstream.linalg.eigen import eigh_bytes, eigh_in_place
+from regstream.linalg.eigen import eigh_bytes, eigh_flops, eigh_in_place
 from regstream.linalg.factorisation import MAX_RESIDUAL
 from regstream.linalg.linear_system import LinearSystem
 from regstream.linalg.normal_equations import panels
@@ -22,8 +22,6 @@ from regstream.linalg.solve_report import SolveReport
 
 #: From eigenvalues (I,), ascending, and the number of tokens they come from, to factors from 0 to 1.
 Filter = Callable[[Tensor, int], Tensor]
-#: What divide and conquer multiplies for eigenvalues and eigenvectors, in n³ (Golub and Van Loan, section 8.4).
-_EIGH_FLOPS = 9.0
 
 
 class SpectralSolver:
@@ -44,7 +42,7 @@ class SpectralSolver:
 
     def flops(self, in_features: int, out_features: int) -> float:
         """The decomposition, and both products with eigenvectors."""
-        return _EIGH_FLOPS * in_features**3 + 4.0 * out_features * in_features**2
+        return eigh_flops(in_features) + 4.0 * out_features * in_features**2
 
     def solve(self, system: LinearSystem) -> SolveReport:
         """Overwrite the right-hand sides by the solution.

@@ -40,16 +40,18 @@ def path_problems(draft: Draft, manifest: Path) -> Iterator[Problem]:
     models = list(_model_inputs(draft, folder))
     rows = list(_file_inputs(draft, folder, {(key, "path"): f"{key} set" for key in ROW_TABLES}))
     heads = list(_file_inputs(draft, folder, {("evaluation", key): key for key in _HEAD_SUFFIXES}))
-    for model in models:
-        yield from _model_folder_problems(model)
-    yield from _missing_folders_like_hub_ids(draft, folder)
-    for file in rows:
-        yield from _rows_problems(file)
-    for head in heads:
-        yield from _head_problems(head, _HEAD_SUFFIXES[str(head.location[-1])])
     inputs = [*models, *rows, *heads, _Input((), manifest.name, "this manifest", manifest)]
     output = _output_path(draft, ("merge", "output"), folder)
     workdir = _output_path(draft, ("resources", "workdir"), folder)
+    # What is named as an input and an output is one mistake, whether or not it exists yet.
+    outputs = {file.location for file in inputs if any(_is_output(file, path) for path in (output, workdir))}
+    for model in (model for model in models if model.location not in outputs):
+        yield from _model_folder_problems(model)
+    yield from _missing_folders_like_hub_ids(draft, folder)
+    for file in (file for file in rows if file.location not in outputs):
+        yield from _rows_problems(file)
+    for head in (head for head in heads if head.location not in outputs):
+        yield from _head_problems(head, _HEAD_SUFFIXES[str(head.location[-1])])
     if output is not None:
         yield from _overlap_problems(("merge", "output"), output, inputs)
     if workdir is not None:
@@ -157,6 +159,10 @@ def _overlap_problems(
         relation = _relation(output, file.path)
         if relation and not (may_contain and relation == "contains"):
             yield Problem(location, f"{output} {relation} {file.title}, {file.path}; choose a separate folder")
+
+
+def _is_output(file: _Input, output: Path | None) -> bool:
+    return output is not None and not exists(file.path) and _relation(output, file.path) == "is also"
 
 
 def _relation(output: Path, file: Path) -> str | None:

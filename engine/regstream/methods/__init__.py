@@ -1,8 +1,8 @@
 """One file a method: its options, what it does with each parameter, its statistics and its solve, its memory.
 
 method.py: what every method is asked; stream.py: the forward passes that one observes; statistics.py: what it sums;
-tensor_source.py: what a method without statistics reads; task_vectors.py:
-differences of a linear's weight from the base; scale.py, ridge.py and teacher.py: options that several methods have;
+tensor_source.py: what a method without statistics reads; tensor_reads.py: how often; task_vectors.py: differences of a
+linear's weight from the base; scale.py, density.py, ridge.py and teacher.py: options that several methods have;
 interference.py: what swudi.py and aswudi.py share; regression.py: what methods share that solve regressions; base.py,
 prior_model.py: priors of regfilter that are no methods of a manifest; search_space.py: which values of options are
 tried. METHODS below registers methods, by their name in a manifest.

@@ -34,6 +34,7 @@ from pydantic import Field
 
 from regstream.methods.method import MergeRule, Method, MethodOptions
 from regstream.methods.task_vectors import FLOAT64_BYTES, add_scaled, in_parts, task_vector
+from regstream.methods.tensor_reads import TensorReads
 from regstream.methods.tensor_source import FLOAT32_BYTES, PART_VALUES, TensorSource
 
 if TYPE_CHECKING:
@@ -139,6 +140,24 @@ class Ace(Method):
         if residual_OI is not None:
             _add_isotropic(solved_OI, residual_OI)
         return solved_OI
+
+    def combine_reads(self, num_candidates: int) -> TensorReads:
+        """For norms, then for differences."""
+        del num_candidates
+        return TensorReads(base=2, candidates=2)
+
+    def combine_flops(self, shape: tuple[int, ...], num_candidates: int) -> float:
+        """Of both sums, and the solve; and, as of uneven candidates, of R and its singular vectors."""
+        from regstream.linalg.cholesky import cholesky_flops
+        from regstream.linalg.cubic_product import cubic_product_flops
+        from regstream.linalg.eigen import eigh_flops
+        from regstream.linalg.gram import symmetric_product_flops
+
+        (num_out, width), (smaller, larger) = shape, sorted(shape)
+        summed = symmetric_product_flops(num_out, width) + cubic_product_flops(shape)
+        residual = 2.0 * num_out * width**2 + symmetric_product_flops(larger, smaller)
+        whitened = symmetric_product_flops(int(_TOP_FRACTION * smaller), smaller) + 2.0 * larger * smaller**2
+        return num_candidates * summed + cholesky_flops(width, num_out) + residual + eigh_flops(smaller) + whitened
 
     def combine_bytes(
         self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool, device: "torch.device"

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from regstream.methods.method import Method
+from regstream.methods.tensor_reads import TensorReads
 from regstream.methods.tensor_source import FLOAT32_BYTES, PART_VALUES, TensorSource
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ class Average(Method):
     """Every parameter is the candidates' mean."""
 
     name: ClassVar[str] = "average"
-    reads_base: ClassVar[bool] = False
 
     def combine(self, source: TensorSource) -> "Iterator[Tensor]":
         """Part by part."""
@@ -24,6 +24,11 @@ class Average(Method):
             for index, share in list(enumerate(source.shares))[1:]:
                 merged.add_(source.candidate(index, part), alpha=share)
             yield merged.div_(source.num_candidates)
+
+    def combine_reads(self, num_candidates: int) -> TensorReads:
+        """The candidates."""
+        del num_candidates
+        return TensorReads(candidates=1)
 
     def combine_bytes(
         self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool, device: "torch.device"

@@ -27,6 +27,7 @@ from regstream.methods.statistics import GroupStatistics, NormGroup
 from regstream.methods.stream import Stream
 from regstream.methods.task_arithmetic import TaskArithmetic, TaskArithmeticOptions
 from regstream.methods.teacher import Teacher
+from regstream.methods.tensor_reads import TensorReads
 from regstream.methods.tensor_source import TensorSource
 
 if TYPE_CHECKING:
@@ -84,6 +85,10 @@ class FeatCal(Regression):
     def combine(self, source: TensorSource) -> "Iterator[Tensor]":
         """W_m."""
         return self._merged.combine(source)
+
+    def combine_reads(self, num_candidates: int) -> TensorReads:
+        """Those of task arithmetic."""
+        return self._merged.combine_reads(num_candidates)
 
     def combine_bytes(
         self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool, device: "torch.device"

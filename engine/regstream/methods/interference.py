@@ -99,6 +99,16 @@ class InterferenceMethod(Method):
             solved_PI -= (sums.prior_OI[rows] @ vectors_II).mul_(factors_I)
             sums.prior_OI[rows] += solved_PI @ vectors_II.T
 
+    def combine_flops(self, shape: tuple[int, ...], num_candidates: int) -> float:
+        """Of both sums, of the decomposition, and of three products with eigenvectors."""
+        from regstream.linalg.cubic_product import cubic_product_flops
+        from regstream.linalg.eigen import eigh_flops
+        from regstream.linalg.gram import symmetric_product_flops
+
+        num_out, width = shape
+        summed = symmetric_product_flops(num_out, width) + cubic_product_flops(shape)
+        return num_candidates * summed + eigh_flops(width) + 6.0 * num_out * width**2
+
     def combine_bytes(
         self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool, device: "torch.device"
     ) -> int:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from regstream.methods.search_space import Settings, combinations
 from regstream.methods.statistics import GroupStatistics, LinearGroup, NormGroup, TokenCounts
 from regstream.methods.stream import Prefix, Stream
+from regstream.methods.tensor_reads import TensorReads
 from regstream.methods.tensor_source import TensorSource
 
 if TYPE_CHECKING:
@@ -45,12 +46,6 @@ class Method(ABC):
     name: ClassVar[str]
     #: What the method adds to `[merge]`.
     Options: ClassVar[type[MethodOptions]] = MethodOptions
-    #: Whether `combine` reads the base.
-    reads_base: ClassVar[bool] = True
-    #: Whether it reads the candidates.
-    reads_candidates: ClassVar[bool] = True
-    #: Whether it reads the checkpoint that a manifest names as `prior_model`.
-    reads_prior_model: ClassVar[bool] = False
     #: Whether `combine` multiplies each candidate by a `scale` of its own, where `[[candidates]]` has one.
     reads_scales: ClassVar[bool] = False
     #: Whether `combine` reads matrices, which are on the device that computes, and not parts, which are on the host.
@@ -70,6 +65,11 @@ class Method(ABC):
     def prior(self) -> "Method | None":
         """The method whose result is the reference of the regression; None where the reference decides nothing."""
         return None
+
+    @property
+    def reads_prior_model(self) -> bool:
+        """Whether `combine` reads the checkpoint that a manifest names as `prior_model`."""
+        return self.combine_reads(1).prior_model > 0
 
     def search_space(self) -> tuple[Settings, ...]:
         """The settings that `regstream tune` tries: by default every combination of the values that options name.
@@ -117,6 +117,17 @@ class Method(ABC):
     def combine(self, source: TensorSource) -> "Iterator[Tensor]":
         """Yield the merged values of a tensor where the rule is "combine": flat, in pieces one after another."""
         raise NotImplementedError(f"{self.name} combines nothing")
+
+    def combine_reads(self, num_candidates: int) -> TensorReads:
+        """How many times `combine` reads all values of its tensor, at most: by default those of base and candidates
+        once."""
+        del num_candidates
+        return TensorReads(base=1, candidates=1)
+
+    def combine_flops(self, shape: tuple[int, ...], num_candidates: int) -> float:
+        """FLOP of `combine`'s products and decompositions of matrices, in float64; a linear's weight is (out, in)."""
+        del shape, num_candidates
+        return 0.0
 
     def combine_bytes(
         self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool, device: "torch.device"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from regstream.methods.aswudi import Aswudi, AswudiOptions
 from regstream.methods.average import Average
 from regstream.methods.base import Base
+from regstream.methods.density import Density
 from regstream.methods.method import MergeRule, Method, MethodOptions
 from regstream.methods.prior_model import PriorModel
 from regstream.methods.regmean import Alpha
@@ -48,8 +49,9 @@ class RegFilterOptions(MethodOptions):
 
     prior: Literal["base", "average", "task_arithmetic", "ties", "aswudi", "model"] = "task_arithmetic"
     """what a direction keeps that calibration rows hardly visit, with regfilter: the base, what a method without
-    data makes, or the checkpoint that prior_model names (model)"""
+    data makes (aswudi with the filter participation), or the checkpoint that prior_model names (model)"""
     scale: Scale = 1.0
+    density: Density = 0.2
     statistics: Literal["own", "merged_prefix", "merged"] = "merged"
     """what calibration rows pass on their way to a linear, with regfilter: the candidate's own blocks, as with regmean
     (own); merged blocks, then the candidate's own block, as with regmean++ (merged_prefix); or merged blocks and the
@@ -105,18 +107,19 @@ class RegFilter(Regression):
             "base": lambda: Base(MethodOptions()),
             "average": lambda: Average(MethodOptions()),
             "task_arithmetic": lambda: TaskArithmetic(TaskArithmeticOptions(scale=scale)),
-            "ties": lambda: Ties(TiesOptions(scale=scale)),
+            "ties": lambda: Ties(TiesOptions(scale=scale, density=self.options.density)),
             "aswudi": lambda: Aswudi(AswudiOptions(scale=scale)),
             "model": lambda: PriorModel(MethodOptions()),
         }
         return priors[self.options.prior]()
 
     def unused_options(self) -> Mapping[str, str]:
-        """The scale of a prior that has none, and the options of other filters."""
+        """The options of other priors and of other filters."""
         prior, kind = self.options.prior, self.options.filter
         filters = {"ridge": ("ridge", "relative_ridge"), "alpha": ("alpha",), "time": ("exponential",)}
         unused = {key: f'the filter is "{kind}"' for key, kinds in filters.items() if kind not in kinds}
-        return {**unused, "scale": f'the prior is "{prior}"'} if prior in _WITHOUT_SCALE else unused
+        priors = {"scale": prior in _WITHOUT_SCALE, "density": prior != "ties"}
+        return {**unused, **{key: f'the prior is "{prior}"' for key, is_unused in priors.items() if is_unused}}
 
     def solve_warning(self, report: "SolveReport", dtype: "torch.dtype") -> str | None:
         """Where an off-diagonal scale leaves the system singular; other filters do not."""

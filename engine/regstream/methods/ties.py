@@ -20,12 +20,12 @@ Sums are in float64, where differences are exact: signs do not depend on roundin
 
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
-from pydantic import Field
-
+from regstream.methods.density import Density
 from regstream.methods.method import MergeRule, Method, MethodOptions
 from regstream.methods.scale import Scale
+from regstream.methods.tensor_reads import TensorReads
 from regstream.methods.tensor_source import PART_VALUES, TensorSource
 
 if TYPE_CHECKING:
@@ -42,8 +42,7 @@ _BYTES_A_VALUE: Final = 56
 class TiesOptions(MethodOptions):
     """Options of TIES."""
 
-    density: Annotated[float, Field(gt=0, le=1)] = 0.2
-    """a number above 0, at most 1; the fraction of each difference from the base that ties keeps"""
+    density: Density = 0.2
     scale: Scale = 1.0
 
 
@@ -66,6 +65,10 @@ class Ties(Method):
         for part in source.parts():
             yield self._merged(source, part, thresholds)
 
+    def combine_reads(self, num_candidates: int) -> TensorReads:
+        """Two passes over each difference for its threshold; then for signs, and for what agrees with them."""
+        return TensorReads(base=2 * num_candidates + 1, candidates=4)
+
     def combine_bytes(
         self, shape: tuple[int, ...], num_candidates: int, *, is_linear: bool, device: "torch.device"
     ) -> int:
@@ -79,16 +82,21 @@ class Ties(Method):
 
         size = sum(part.stop - part.start for part in source.parts())
         count = max(1, int(Fraction(repr(self.options.density)) * size))
-        return kth_largest(lambda: (_difference(source, index, part).abs_() for part in source.parts()), count)
+
+        def magnitudes() -> "Iterator[Tensor]":
+            return (source.candidate(index, part).sub_(source.base(part)).abs_() for part in source.parts())
+
+        return kth_largest(magnitudes, count)
 
     def _merged(self, source: TensorSource, part: slice, thresholds: list[float]) -> "Tensor":
         import torch
 
+        base = source.base(part)
+
         def kept(index: int) -> "Tensor":
-            difference = _difference(source, index, part)
+            difference = source.candidate(index, part).sub_(base)
             return difference.masked_fill_(difference.abs() < thresholds[index], 0).double()
 
-        base = source.base(part)
         sign = torch.zeros(base.shape, dtype=torch.float64)
         for index, share in enumerate(source.shares):
             sign.add_(kept(index), alpha=share)
@@ -101,7 +109,3 @@ class Ties(Method):
             weights.add_(agrees, alpha=share)
         merged.div_(weights.masked_fill_(weights == 0, 1))
         return base.double().add_(merged, alpha=self.options.scale).float()
-
-
-def _difference(source: TensorSource, index: int, part: slice) -> "Tensor":
-    return source.candidate(index, part).sub_(source.base(part))

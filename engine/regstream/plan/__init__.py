@@ -10,6 +10,7 @@ step.py: one step, and what becomes of each parameter
 make_steps.py: the steps in order, with their shards
 memory_terms.py: the memory model: what a step holds, term by term
 forward_memory.py: what a batch takes in the stem and in a block
+reads.py: what a step reads of checkpoints, as often as it does
 projection.py: a step's memory, reads and writes; the passes of its input groups
 warmup.py: first calls of libraries, so that their memory is measured
 work.py: what a step computes, in FLOP and in bytes

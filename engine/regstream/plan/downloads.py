@@ -9,6 +9,7 @@ from regstream.hub.fetch import is_cached
 from regstream.hub.repository import HubFile
 from regstream.plan.memory_terms import DISK_MARGIN, group_input_bytes, hidden_state_bytes
 from regstream.plan.opened_merge import OpenedMerge
+from regstream.plan.reads import reads
 from regstream.plan.step import Step
 
 #: More than any disk has: a shard is then evicted after its last use only.
@@ -69,7 +70,7 @@ def plan_downloads(merge: OpenedMerge, disk: int | None) -> DownloadPlan:
 
 
 def _files(merge: OpenedMerge, step: Step) -> Iterator[HubFile]:
-    for specs in merge.reads(step):
+    for specs in reads(merge, step):
         for path in sorted({spec.file for spec in specs}):
             file = merge.prefetcher.hub_file(path)
             if file is not None:

@@ -180,10 +180,8 @@ def _norm_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mappin
 def _combined(merge: OpenedMerge, step: Step) -> dict[bool, dict[str, int]]:
     """What the method's own formula, or its prior's, holds of one tensor: of matrices (True) and of parts (False)."""
     count = len(merge.candidates)
-    combined = [(merge.method, p) for p in step.parameters if merge.combines(p)]
-    combined += [(merge.method.prior, p) for p in step.parameters if p.group is not None and merge.method.prior]
     most = {True: 0, False: 0}
-    for method, parameter in combined:
+    for method, parameter in merge.formulas(step):
         shape = parameter.out_in if parameter.is_linear else parameter.shape
         held = method.combine_bytes(shape, count, is_linear=parameter.is_linear, device=merge.device)
         if method.combines_matrices:

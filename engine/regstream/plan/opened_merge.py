@@ -11,8 +11,6 @@ import torch
 
 from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
-from regstream.checkpoint.header import TensorSpec
-from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.shared_checkpoint import SharedCheckpoint
 from regstream.data.loading import CalibrationSet
 from regstream.hub.fetch import is_cached
@@ -151,51 +149,18 @@ class OpenedMerge:
         paths = [path for checkpoint in self.checkpoints for path in checkpoint.files]
         return any(not is_cached(file) for path in paths if (file := self.prefetcher.hub_file(path)) is not None)
 
-    def reads(self, step: Step, num_passes: int = 1) -> Iterator[list[TensorSpec]]:
-        """The tensors that a step reads, by reader, about in order; what candidates share is read once a pass."""
-        for checkpoint, *tied in self.ties if step.index == 0 else ():
-            yield [checkpoint.tensors[name] for name in tied]
-        is_loaded = bool(step.regressed or (step.writes_hidden_states and "own" in self.method.prefixes()))
-        borrows = is_loaded and "own" in self.method.prefixes()
-        borrowed = [parameter.name for parameter in step.borrowed] if borrows else []
-        names = [tensor.name for tensor in step.parameters] + borrowed
-        if step.regressed and not self.method.runs_candidates():
-            num_passes = 1  # together, since each reads the linears of its own groups alone
-        of_base = [tensor.name for tensor in step.parameters if self._reads_base(tensor)]
-        prior, regressed = self.method.prior, [p.name for p in step.parameters if p.group is not None]
-        if self.prior_model is not None and prior is not None and prior.reads_prior_model:
-            yield [self.prior_model.tensors[name] for name in regressed]
-        is_cached = bool(step.regressed) or not is_loaded
-        if step.regressed and Stream.COMBINED_BLOCK in self.method.streams:
-            for checkpoint in (self.base, *(candidate.checkpoint for candidate in self.candidates)):
-                for reader, stored in checkpoint.readers_of(names):
-                    yield [reader.tensors[name] for name in stored]
-        for number in range(num_passes):
-            cached: set[tuple[TensorReader, str]] = set()
-            reads = [
-                (c.checkpoint, names if is_loaded else [p.name for p in step.parameters if p.is_taken_from(index)])
-                for index, c in enumerate(self.candidates)
-            ]
-            if prior is not None and prior.reads_candidates:
-                reads += [(c.checkpoint, regressed) for c in self.candidates]
-            if self.shared is not None and step.regressed:
-                reads.insert(0, (self.shared, names))
-            reads += [(self.base, of_base)] if number == num_passes - 1 else []
-            for checkpoint, read in reads:
-                for reader, stored in checkpoint.readers_of(read):
-                    yield [reader.tensors[name] for name in stored if (reader, name) not in cached]
-                    if is_cached and isinstance(reader, SharedCheckpoint):
-                        cached.update((reader, name) for name in stored)
-
-    def _reads_base(self, parameter: PlannedParameter) -> bool:
-        combined = [] if parameter.group is None else [self.method.prior]
-        combined += [self.method] if self.combines(parameter) else []
-        return parameter.rule == "base" or any(method is not None and method.reads_base for method in combined)
-
     def combines(self, parameter: PlannedParameter) -> bool:
         """Whether the method's own formula gives a parameter, of the result or of the block as it combines it."""
         is_student = parameter.group is not None and Stream.COMBINED_BLOCK in self.method.streams
         return parameter.rule == "combine" or is_student
+
+    def formulas(self, step: Step) -> Iterator[tuple[Method, PlannedParameter]]:
+        """What of a step's parameters the method's own formula gives, or its prior's, each with its method."""
+        for parameter in step.parameters:
+            if self.combines(parameter):
+                yield self.method, parameter
+            if parameter.group is not None and self.method.prior is not None:
+                yield self.method.prior, parameter
 
     @cached_property
     def parts(self) -> tuple[ShardPart, ...]:

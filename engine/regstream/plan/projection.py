@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from regstream.plan.memory_terms import Groups, MemorySpace, group_input_bytes, hidden_state_bytes, memory_terms
 from regstream.plan.opened_merge import OpenedMerge
+from regstream.plan.reads import reads
 from regstream.plan.step import Step
 
 
@@ -71,8 +72,7 @@ def fits(terms: Mapping[MemorySpace, Mapping[str, int]], budgets: Mapping[Memory
 
 
 def _read_bytes(merge: OpenedMerge, step: Step, num_passes: int) -> int:
-    # A regressed block is read once a pass, everything else once.
-    read = sum(spec.num_bytes for specs in merge.reads(step, max(1, num_passes)) for spec in specs)
+    read = sum(spec.num_bytes for specs in reads(merge, step, max(1, num_passes)) for spec in specs)
     stored = group_input_bytes(merge, step)
     return read + (hidden_state_bytes(merge) + stored if step.kind == "block" and step.regressed else 0)
 

@@ -17,7 +17,7 @@ from regstream.checkpoint.reader import TensorReader
 from regstream.device.matmul_precision import MatmulPrecision
 from regstream.device.product_rate import copy_rate, product_rate
 from regstream.plan.opened_merge import OpenedMerge
-from regstream.plan.work import BATCHES, MOVED, flops_of
+from regstream.plan.work import BATCHES, FORMULAS, MOVED, flops_of
 
 #: What is read, and what is hashed, to measure how fast.
 _READ_VALUES, _HASHED_BYTES = 4 << 20, 8 << 20
@@ -51,6 +51,8 @@ class Rates:
 
     def of_kind(self, kind: str) -> float:
         """FLOP a second of a kind of work."""
+        if kind == FORMULAS:
+            return product_rate(torch.float64, self.merge.device)
         compute, sums, device = self.merge.compute_dtype, self.merge.method.sums_dtype(), self.merge.device
         is_narrow = kind.endswith("forward") or (
             kind == "Gram matrices" and MatmulPrecision(sums, compute).uses_narrow_units(device)

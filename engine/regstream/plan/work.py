@@ -18,6 +18,8 @@ from regstream.plan.step import Kind, Step
 _HIDDEN_MOVES, _WIDE_MOVES = 160, 32
 #: The key of the FLOP of any forward pass.
 FORWARD = "forward"
+#: The key of the FLOP of formulas, the method's own and its prior's, which are in float64.
+FORMULAS = "formulas"
 #: The key of bytes that are moved, beside the profiler's kinds of work.
 MOVED = "moved"
 #: The key of the number of batches of hidden states that are stored or read.
@@ -26,7 +28,7 @@ BATCHES = "batches"
 
 def step_work(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]]) -> Counter[str]:
     """FLOP by kind of work, and the bytes `MOVED`, of a step whose input groups go through in these passes."""
-    work: Counter[str] = Counter()
+    work = _formulas(merge, step)
     if not merge.method.needs_calibration():
         return work
     prefixes = merge.method.prefixes()
@@ -45,6 +47,15 @@ def step_work(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]]) -
     if step.writes_hidden_states and "own" in prefixes and not passes:
         work += _forward(merge, step, "candidates' forward")
     return work
+
+
+def _formulas(merge: OpenedMerge, step: Step) -> Counter[str]:
+    flops = sum(
+        method.combine_flops(parameter.out_in, len(merge.candidates))
+        for method, parameter in merge.formulas(step)
+        if parameter.is_linear
+    )
+    return Counter({FORMULAS: flops} if flops else {})
 
 
 def forward_work(

@@ -19,7 +19,7 @@ def combine_parameter(
     parameter: PlannedParameter, context: StepContext, writer: ShardWriter, mean: Tensor | None = None
 ) -> None:
     """Write one tensor of the result. `mean` is the candidates' mean in float32; without it, it is read from files."""
-    for values in context.profiler.timed_iter(_located(parameter, _values(parameter, context, mean))):
+    for values in _values(parameter, context, mean):
         with context.profiler.region("writing", num_bytes=values.numel() * context.plan.output_dtype.itemsize):
             writer.write(parameter.stored_name, values)
 
@@ -27,7 +27,7 @@ def combine_parameter(
 def fill_merged(parameter: PlannedParameter, context: StepContext, into: Tensor) -> None:
     """Fill a buffer with a tensor of the merged block, as files hold those of the result: with what the method combines
     in place of what is still to be solved for."""
-    values = context.profiler.timed_iter(_values(parameter, context, None))
+    values = _values(parameter, context, None)
     fill(into, (piece.to(context.plan.output_dtype) for piece in values))
 
 
@@ -40,10 +40,15 @@ def _located(parameter: PlannedParameter, values: Iterator[Tensor]) -> Iterator[
 
 
 def _values(parameter: PlannedParameter, context: StepContext, mean: Tensor | None) -> Iterator[Tensor]:
-    """The merged values, flat, piece by piece."""
-    plan, source = context.plan, TensorFiles(context.plan, parameter)
+    """The merged values, flat, piece by piece; what a formula computes of what it reads counts as its own work."""
+    plan, profiler = context.plan, context.profiler
+    source = TensorFiles(plan, parameter, profiler)
     if plan.combines(parameter):
-        return plan.method.combine(source)
+        return profiler.timed_iter(_located(parameter, plan.method.combine(source)), "formulas")
+    return profiler.timed_iter(_copied_or_mean(parameter, source, mean))
+
+
+def _copied_or_mean(parameter: PlannedParameter, source: TensorFiles, mean: Tensor | None) -> Iterator[Tensor]:
     if parameter.rule == "base":
         return map(source.base, source.parts())
     if (candidate := parameter.candidate) is not None:

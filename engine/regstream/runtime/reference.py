@@ -25,6 +25,6 @@ def load_reference(step: Step, groups: Sequence[str], context: StepContext) -> d
         return reference or context.reference_buffers(solved)
     prior = context.prior_buffers(solved)
     for parameter in solved:
-        values = plan.method.prior.combine(TensorFiles(plan, parameter))
-        fill(prior[parameter.name], context.profiler.timed_iter(values))
+        values = plan.method.prior.combine(TensorFiles(plan, parameter, context.profiler))
+        fill(prior[parameter.name], context.profiler.timed_iter(values, "formulas"))
     return prior

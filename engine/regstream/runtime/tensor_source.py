@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from regstream.checkpoint.checkpoint import Checkpoint
+from regstream.device.profiler import Profiler
 from regstream.methods.tensor_source import PART_VALUES
 from regstream.plan.opened_merge import OpenedMerge
 from regstream.plan.step import PlannedParameter
@@ -23,8 +24,8 @@ def fill(into: Tensor, values: Iterable[Tensor]) -> None:
 class TensorFiles:
     """A `TensorSource` of files. Parts are on the CPU, matrices on the device that computes."""
 
-    def __init__(self, plan: OpenedMerge, parameter: PlannedParameter) -> None:
-        self._plan, self._parameter = plan, parameter
+    def __init__(self, plan: OpenedMerge, parameter: PlannedParameter, profiler: Profiler) -> None:
+        self._plan, self._parameter, self._profiler = plan, parameter, profiler
         self._candidates = [candidate.checkpoint for candidate in plan.candidates]
         self.num_candidates = len(self._candidates)
         self.shares: Sequence[float] = plan.shares
@@ -64,10 +65,12 @@ class TensorFiles:
 
     def _part(self, checkpoint: Checkpoint, part: slice) -> Tensor:
         values = torch.empty(part.stop - part.start, dtype=torch.float32)
-        checkpoint.read_range(self._parameter.name, part.start, values)
+        with self._profiler.region("reading", num_bytes=values.nbytes):
+            checkpoint.read_range(self._parameter.name, part.start, values)
         return values
 
     def _matrix(self, checkpoint: Checkpoint) -> Tensor:
         weight = torch.empty(self._parameter.shape, dtype=torch.float32, device=self._plan.device)
-        checkpoint.read({self._parameter.name: weight})
+        with self._profiler.region("reading", num_bytes=weight.nbytes):
+            checkpoint.read({self._parameter.name: weight})
         return weight.T if self._parameter.transposed else weight
