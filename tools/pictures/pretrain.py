@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
+from mixed_precision import mixed_precision
 from pictures.model import (
     TEMPLATES,
     Pictures,
@@ -66,7 +67,7 @@ def pretrain(pictures: Path, state: Path, recipe: Recipe) -> Any:
         present, labels_B = torch.unique(labels_N[rows], return_inverse=True)
         chosen = rng.integers(len(TEMPLATES), size=len(present))
         captions = [caption(classes[index], TEMPLATES[of]) for index, of in zip(present.tolist(), chosen, strict=True)]
-        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        with mixed_precision():
             images_BP = image_features(model, torch.cat(parts))
             texts_CP = text_features(model, tokenizer, captions)
         return contrast(model.logit_scale.exp() * images_BP.float() @ texts_CP.float().T, labels_B)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import CLIPModel
 
+from mixed_precision import mixed_precision
 from pictures.model import TRAINED_WITH, Pictures, accuracy, image_features, image_processor
 from pictures.tasks import TASKS
 from pictures.training import Recipe, train
@@ -36,7 +37,7 @@ def tune(pictures: Path, base: Path, task: str, state: Path, recipe: Recipe) -> 
 
     def loss_of(step: int) -> Tensor:
         rows = recipe.rows(step, len(training.labels), SEED)
-        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        with mixed_precision():
             images_BP = image_features(model, training.pixels(rows))
         return cross_entropy(images_BP.float() @ head_CP.T, training.labels[rows])
 

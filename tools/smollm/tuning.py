@@ -15,6 +15,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from mixed_precision import mixed_precision
 from smollm.data import LONGEST
 
 IGNORED = -100  # the label of padding
@@ -102,9 +103,8 @@ def tune_and_compare(
     tokenizer: PreTrainedTokenizerBase,
     schedule: Schedule,
 ) -> tuple[float, float]:
-    """Tune under bfloat16; returns the held-out losses before and after."""
-    # What is tuned stays float32. With its cache, autocast would keep its first copies of that.
-    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+    """Tune; returns the held-out losses before and after."""
+    with mixed_precision():
         before = held_out_loss(model, held_out, tokenizer, schedule.batch_rows)
         print(f"held-out loss {before:.4f}", flush=True)
         tune(model, rows, tokenizer, schedule)
