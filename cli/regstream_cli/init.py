@@ -1,6 +1,6 @@
 """`regstream init`: writes a first manifest."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,11 +43,9 @@ def _parse_calibration(context: click.Context, parameter: click.Parameter, value
     help="A candidate's calibration set. With one for each the method is by default regmean++, else average.",
 )  # fmt: skip
 @click.option(
-    "--method",
-    metavar="NAME",
-    type=click.Choice([*METHODS, AUTO]),
-    help="The method, with its options and their defaults. See manifests/README.md for all.",
-)
+    "--method", metavar="NAME", type=click.Choice([*METHODS, AUTO]),
+    help="The method; its options are in comments, with their defaults.",
+)  # fmt: skip
 @click.option(
     "-o", "--output", "file", metavar="FILE", type=click.Path(path_type=Path),
     help="Write to this new file instead of stdout.",
@@ -55,14 +53,9 @@ def _parse_calibration(context: click.Context, parameter: click.Parameter, value
 @json_option
 @debug_option
 def init(
-    *,
-    base: str,
-    candidates: Sequence[CandidateDraft],
-    calibration: dict[str, str],
-    method: str | None,
-    file: Path | None,
-    as_json: bool,
-) -> None:
+    *, base: str, candidates: Sequence[CandidateDraft], calibration: dict[str, str], method: str | None,
+    file: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Write a first manifest.
 
     The manifest can be run as it is; comments show every other key with its default. A base that cannot be merged, as
@@ -76,9 +69,7 @@ def init(
       regstream init --base llama --candidate math=llama:lora/math --calibration math=math.jsonl > merge.toml
       regstream init --base llama --candidate math=runs/math --candidate code=runs/code --method ties > merge.toml
     """
-    for name in calibration.keys() - {candidate.name for candidate in candidates}:
-        raise click.BadParameter(f'no --candidate has the name "{name}"', param_hint="--calibration")
-    _check_method(method, [candidate.name for candidate in candidates if candidate.name not in calibration])
+    _check_calibration([candidate.name for candidate in candidates], calibration, method)
     try:
         folder = Path.cwd() if file is None else file.absolute().parent
         candidates = _rebase(candidates, calibration, folder)
@@ -106,12 +97,15 @@ def init(
         )
 
 
-def _check_method(name: str | None, without_rows: Sequence[str]) -> None:
-    """Refuse a method that needs calibration sets which are missing."""
-    kind = find_method(name)
+def _check_calibration(candidates: Sequence[str], calibration: Collection[str], method: str | None) -> None:
+    """Refuse a calibration set of no candidate, and a method that needs one which is missing."""
+    for name in set(calibration).difference(candidates):
+        raise click.BadParameter(f'no --candidate has the name "{name}"', param_hint="--calibration")
+    without_rows = [name for name in candidates if name not in calibration]
+    kind = find_method(method)
     if kind is not None and without_rows and kind(kind.Options()).needs_calibration():
         raise click.BadParameter(
-            f'"{name}" needs a calibration set for every candidate; add --calibration NAME=PATH for'
+            f'"{method}" needs a calibration set for every candidate; add --calibration NAME=PATH for'
             f" {', '.join(without_rows)}",
             param_hint="--method",
         )

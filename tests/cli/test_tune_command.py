@@ -14,6 +14,7 @@ import pytest
 from click.testing import Result
 
 from crash.resuming import MEASURED
+from parametrize import slow
 from regstream import api
 from regstream.errors import Interrupted
 from regstream.events import Event, StepStarted
@@ -210,7 +211,7 @@ def test_auto_becomes_the_method_whose_settings_are_written(invoke: Invoke, plan
     assert 'method "auto"' not in invoke("plan", planted).stdout
 
 
-@pytest.mark.parametrize("begun", ["finished", "unfinished"])
+@pytest.mark.parametrize("begun", [slow("finished"), "unfinished"])
 def test_the_advice_is_right_where_there_is_a_result_or_a_run_of_other_settings(
     invoke: Invoke, planted: Path, begun: str
 ) -> None:
