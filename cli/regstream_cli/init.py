@@ -1,6 +1,6 @@
 """`regstream init`: writes a first manifest."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from regstream.errors import ManifestError
 from regstream.manifest.read_manifest import parse_manifest
 from regstream.manifest.references import rebase_reference
 from regstream.manifest.template import CandidateDraft, all_have_calibration, manifest_template
+from regstream.methods import AUTO, METHODS, find_method
 from regstream_cli.options import debug_option, json_option, parse_name_value
 from regstream_cli.streams import stdout_boundary, write_json, write_message
 
@@ -39,7 +40,11 @@ def _parse_calibration(context: click.Context, parameter: click.Parameter, value
 )  # fmt: skip
 @click.option(
     "--calibration", metavar="NAME=PATH", multiple=True, callback=_parse_calibration,
-    help="A candidate's calibration set. With one for each candidate the method is regmean++, else average.",
+    help="A candidate's calibration set. With one for each the method is by default regmean++, else average.",
+)  # fmt: skip
+@click.option(
+    "--method", metavar="NAME", type=click.Choice([*METHODS, AUTO]),
+    help="The method; its options are in comments, with their defaults.",
 )  # fmt: skip
 @click.option(
     "-o", "--output", "file", metavar="FILE", type=click.Path(path_type=Path),
@@ -48,8 +53,9 @@ def _parse_calibration(context: click.Context, parameter: click.Parameter, value
 @json_option
 @debug_option
 def init(
-    *, base: str, candidates: Sequence[CandidateDraft], calibration: dict[str, str], file: Path | None, as_json: bool
-) -> None:
+    *, base: str, candidates: Sequence[CandidateDraft], calibration: dict[str, str], method: str | None,
+    file: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Write a first manifest.
 
     The manifest can be run as it is; comments show every other key with its default. A base that cannot be merged, as
@@ -61,21 +67,21 @@ def init(
     Example:
       regstream init --base org/llama --candidate math=org/llama-math --candidate code=runs/code -o merge.toml
       regstream init --base llama --candidate math=llama:lora/math --calibration math=math.jsonl > merge.toml
+      regstream init --base llama --candidate math=runs/math --candidate code=runs/code --method ties > merge.toml
     """
-    for name in calibration.keys() - {candidate.name for candidate in candidates}:
-        raise click.BadParameter(f'no --candidate has the name "{name}"', param_hint="--calibration")
+    _check_calibration([candidate.name for candidate in candidates], calibration, method)
     try:
         folder = Path.cwd() if file is None else file.absolute().parent
         candidates = _rebase(candidates, calibration, folder)
         rebased = rebase_reference(base, Path.cwd(), folder, may_be_hub=True)
-        text = manifest_template(rebased, candidates)
+        text = manifest_template(rebased, candidates, method=method)
     except ValueError as error:
         raise ManifestError(f"a manifest cannot express this: {error}") from error
     manifest = parse_manifest(text, str(file or _STDOUT_NAME))
     found = api.check_base(manifest.merge.base)
     if found is not None:
         offered = [key for key, has in {"towers": found.has_towers, "images": found.reads_images}.items() if has]
-        text = manifest_template(rebased, candidates, offered)
+        text = manifest_template(rebased, candidates, offered, method=method)
     if file is not None:
         _write(file, text)
     if as_json:
@@ -85,9 +91,23 @@ def init(
             click.echo(text if file is None else file, nl=file is not None)
     if found is not None and found.note:
         write_message(f"warning: {found.note}")
-    if not all_have_calibration(candidates):
+    if method is None and not all_have_calibration(candidates):
         write_message(
             'the method is "average"; for "regmean++", set it and fill in [candidates.calibration] for every candidate'
+        )
+
+
+def _check_calibration(candidates: Sequence[str], calibration: Collection[str], method: str | None) -> None:
+    """Refuse a calibration set of no candidate, and a method that needs one which is missing."""
+    for name in set(calibration).difference(candidates):
+        raise click.BadParameter(f'no --candidate has the name "{name}"', param_hint="--calibration")
+    without_rows = [name for name in candidates if name not in calibration]
+    kind = find_method(method)
+    if kind is not None and without_rows and kind(kind.Options()).needs_calibration():
+        raise click.BadParameter(
+            f'"{method}" needs a calibration set for every candidate; add --calibration NAME=PATH for'
+            f" {', '.join(without_rows)}",
+            param_hint="--method",
         )
 
 

@@ -1,6 +1,6 @@
-"""The progress of a manifest's merge, read from the files that it left on disk. Opens no input, writes nothing."""
+"""The progress of a manifest's merge and tuning, read from the files that they left. Opens no input, writes nothing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ from regstream.output.record import MEASURED, is_published, read_provenance
 from regstream.storage.identity_differences import Identity, differences
 from regstream.storage.journal import Journal
 from regstream.storage.json_file import read_json_object
+from regstream.tune.tuning_status import TuningStatus, read_tuning_status
 from regstream_cli.progress_state import mean_block_seconds
 
 
@@ -38,7 +39,8 @@ class RunStatus:
     """The progress of a merge.
 
     `total` is the number of steps, None before a run starts. `changed` lists the settings that differ between the
-    manifest and the run. A finished result may lack its measurements; `steps` is then empty.
+    manifest and the run. A finished result may lack its measurements; `steps` is then empty. `tuning` is one that is
+    under way, or was interrupted.
     """
 
     state: Literal["not begun", "unfinished", "finished"]
@@ -46,6 +48,7 @@ class RunStatus:
     total: int | None = None
     steps: tuple[StepMeasurement, ...] = ()
     changed: tuple[str, ...] = ()
+    tuning: TuningStatus | None = None
 
     @property
     def seconds(self) -> float:
@@ -71,6 +74,10 @@ def read_run_status(manifest: Manifest) -> RunStatus:
         InputError: the record in a finished result is damaged.
         ResumeError: the journal is damaged.
     """
+    return replace(_merge_status(manifest), tuning=read_tuning_status(manifest.workdir))
+
+
+def _merge_status(manifest: Manifest) -> RunStatus:
     output = str(manifest.merge.output)
     if is_published(manifest.merge.output):
         return _finished_status(manifest, output)

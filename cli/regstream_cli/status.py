@@ -1,6 +1,7 @@
 """`regstream status`: the progress of a merge."""
 
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import click
 
 from regstream.manifest.read_manifest import read_manifest
 from regstream.output.chosen_settings import with_choice
+from regstream.tune.tuning_status import TuningStatus
 from regstream.units import format_bytes, format_seconds
 from regstream_cli.options import debug_option, json_option, manifest_argument
 from regstream_cli.run_status import RunStatus, read_run_status
@@ -23,7 +25,7 @@ def status(path: Path, as_json: bool) -> None:
     """Show the progress of a merge.
 
     Shows the time and memory of each finished step of MANIFEST's merge, and estimates the time left. Reads only the
-    output and the journal and changes nothing, so it works during a run.
+    output and the journals and changes nothing, so it works during a run and a tuning, of which it shows the round.
 
     \b
     Example:
@@ -39,6 +41,8 @@ def status(path: Path, as_json: bool) -> None:
         if run_status.steps:
             console.print(status_table(run_status))
         console.print(_summary(run_status), soft_wrap=True)
+        if run_status.tuning is not None:
+            console.print(_tuning_line(run_status.tuning), soft_wrap=True)
         if run_status.changed:
             console.print(f"the manifest has changed since: {'; '.join(run_status.changed)}", soft_wrap=True)
 
@@ -55,6 +59,14 @@ def _summary(run_status: RunStatus) -> str:
             left = run_status.seconds_left
             steps = f"{len(run_status.steps)} of {run_status.total} steps done{cost}"
             return f"{run_status.output}: {steps}" + ("" if left is None else f", about {format_seconds(left)} left")
+
+
+def _tuning_line(tuning: TuningStatus) -> str:
+    since = datetime.fromisoformat(tuning.since).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if tuning.num_finished == tuning.num_rounds:
+        return f"tuning: all {tuning.num_rounds} rounds done since {since}; rerun the command to write what they found"
+    merged = f"{tuning.num_merged} of {tuning.num_settings} settings merged"
+    return f"tuning: in round {tuning.num_finished + 1} of {tuning.num_rounds} since {since}, {merged}"
 
 
 def _record(run_status: RunStatus) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`regstream tune`: finds a method's settings by small merges, and writes them into the manifest."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,14 +8,18 @@ import click
 
 from regstream import api
 from regstream.device.garbage_collector import importing
+from regstream.errors import RegstreamError
+from regstream.events import Warned
 from regstream.manifest.keys import format_settings
 from regstream.manifest.read_manifest import read_manifest
-from regstream.manifest.write_settings import check_can_be_written, write_settings
+from regstream.manifest.write_settings import check_can_be_written, write_settings, written_settings
 from regstream.storage.tuning_folder import remove_tuning
+from regstream.tune.journal import begun_tuning
 from regstream.units import format_seconds
 from regstream_cli.error_reporting import disk_full_boundary
 from regstream_cli.observers import observe_progress
 from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
+from regstream_cli.run_status import read_run_status
 from regstream_cli.streams import stdout_boundary, stdout_console, write_json, write_message
 
 if TYPE_CHECKING:
@@ -45,6 +50,7 @@ def tune(*, path: Path, device: str | None, dry_run: bool, as_json: bool) -> Non
       regstream tune merge.toml --json | jq .settings
     """
     manifest = read_manifest(path)
+    is_resumed = bool(begun_tuning(manifest.workdir))
     if not dry_run:
         check_can_be_written(path)
     with observe_progress() as listener:
@@ -52,10 +58,13 @@ def tune(*, path: Path, device: str | None, dry_run: bool, as_json: bool) -> Non
         with importing():
             from regstream.tune import tuner
             from regstream.tune.tuning_plan import TuningPlan
+            from regstream.tune.tuning_warnings import tuning_warnings
 
         tuning_plan = TuningPlan.of(plan)
         if dry_run:
             tuning_plan.validate()
+            for line in tuning_warnings(tuning_plan):
+                listener(Warned(message=line))
             _show_plan(tuning_plan, as_json=as_json)
             return
         with disk_full_boundary(lambda: plan.disks):
@@ -63,7 +72,8 @@ def tune(*, path: Path, device: str | None, dry_run: bool, as_json: bool) -> Non
     _show(tuning_plan, tuning, as_json=as_json)
     write_settings(path, manifest, tuning.settings)
     remove_tuning(plan.workdir)
-    write_message(_summary(path, tuning_plan, tuning))
+    write_message(_summary(path, tuning_plan, tuning, is_resumed=is_resumed))
+    write_message(_next_step(path))
 
 
 def _show_plan(tuning_plan: "TuningPlan", *, as_json: bool) -> None:
@@ -83,21 +93,50 @@ def _show(tuning_plan: "TuningPlan", tuning: "Tuning", *, as_json: bool) -> None
     if as_json:
         write_json(_record(tuning_plan, tuning))
         return
-    from regstream_cli.tuning_tables import tuning_table
+    from regstream_cli.tuning_tables import fixed_options_lines, tuning_table
 
+    console = stdout_console()
     with stdout_boundary():
-        stdout_console().print(tuning_table(tuning))
+        console.print(tuning_table(tuning_plan, tuning))
+        for line in fixed_options_lines(tuning_plan):
+            console.print(line, soft_wrap=not console.is_terminal)
 
 
-def _summary(path: Path, tuning_plan: "TuningPlan", tuning: "Tuning") -> str:
+def _summary(path: Path, tuning_plan: "TuningPlan", tuning: "Tuning", *, is_resumed: bool) -> str:
+    written = format_settings(written_settings(tuning_plan.merge.manifest, tuning.settings))
+    summary = f"{path}: wrote {written}; took {format_seconds(tuning.seconds)}"
+    if is_resumed:  # with what was done before, maybe at another pace
+        return f"{summary} in all"
+    if tuning_plan.sweep_seconds is None:
+        return summary
     pace = tuning.seconds / sum(tuning_plan.round_seconds)
-    cost = f"took {format_seconds(tuning.seconds)}, all settings with all rows would take about"
-    return f"{path}: {format_settings(tuning.settings)}; {cost} {format_seconds(pace * tuning_plan.sweep_seconds)}"
+    sweep = format_seconds(pace * tuning_plan.sweep_seconds)
+    return f"{summary}; merging with every setting and all rows instead would have taken about {sweep}"
+
+
+def _next_step(path: Path) -> str:
+    """How to merge with the settings that were written, beside what is in the output already."""
+    run, restart = (f"`regstream run {option}{shlex.quote(str(path))}`" for option in ("", "--restart "))
+    try:
+        found = read_run_status(read_manifest(path))
+    except RegstreamError as error:
+        return f"{run} cannot resume what is in the output: {error}"
+    what = "the result" if found.state == "finished" else "an unfinished run"
+    if found.state == "not begun":
+        return f"{run} merges with them"
+    if found.changed:
+        return f"{found.output} holds {what} of other settings ({'; '.join(found.changed)}); {restart} replaces it"
+    return f"{found.output} holds {what} of these settings; {run} " + (
+        "checks it" if found.state == "finished" else "resumes it"
+    )
 
 
 def _plan_record(tuning_plan: "TuningPlan") -> dict[str, Any]:
     return {
         "method": tuning_plan.merge.method.name,
+        "writes_method": tuning_plan.writes_method,
+        "fixed_options": dict(tuning_plan.fixed_options),
+        "manifest_settings": _own_record(tuning_plan),
         "settings": [dict(settings) for settings in tuning_plan.settings],
         "held_out_rows": tuning_plan.num_held_out,
         "rounds": [
@@ -111,12 +150,16 @@ def _plan_record(tuning_plan: "TuningPlan") -> dict[str, Any]:
         ],
         "seconds": sum(tuning_plan.round_seconds),
         "sweep_seconds": tuning_plan.sweep_seconds,
+        "warnings": _warnings(tuning_plan),
     }
 
 
 def _record(tuning_plan: "TuningPlan", tuning: "Tuning") -> dict[str, Any]:
     return {
         "method": tuning.method,
+        "writes_method": tuning_plan.writes_method,
+        "fixed_options": dict(tuning_plan.fixed_options),
+        "manifest_settings": _own_record(tuning_plan),
         "metric": tuning.metric,
         "higher_is_better": tuning.higher_is_better,
         "datasets": list(tuning.datasets),
@@ -141,4 +184,15 @@ def _record(tuning_plan: "TuningPlan", tuning: "Tuning") -> dict[str, Any]:
         "settings": dict(tuning.settings),
         "seconds": tuning.seconds,
         "sweep_seconds": tuning_plan.sweep_seconds,
+        "warnings": _warnings(tuning_plan),
     }
+
+
+def _own_record(tuning_plan: "TuningPlan") -> dict[str, Any] | None:
+    return None if tuning_plan.own_settings is None else dict(tuning_plan.own_settings)
+
+
+def _warnings(tuning_plan: "TuningPlan") -> list[str]:
+    from regstream.tune.tuning_warnings import tuning_warnings
+
+    return [*tuning_plan.merge.warnings, *tuning_warnings(tuning_plan)]

@@ -17,10 +17,11 @@ from pydantic import BaseModel
 
 from regstream.manifest.architecture import ArchitectureTable
 from regstream.manifest.canonical import canonical_config
-from regstream.manifest.method_options import fields_of
+from regstream.manifest.method_options import fields_of, option_fields
 from regstream.manifest.read_manifest import parse_manifest, read_manifest
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Manifest
+from regstream.methods import AUTO, METHODS
 from regstream.models.architecture.default_policy import LANGUAGE_MODEL_POLICY
 
 Invoke = Callable[..., Result]
@@ -69,6 +70,34 @@ def test_without_rows_it_averages_and_says_so(invoke: Invoke, here: Path) -> Non
     manifest = read_manifest("merge.toml")
     assert manifest.merge.method == "average"
     assert [candidate.calibration is None for candidate in manifest.candidates] == [False, True]
+
+
+@pytest.mark.parametrize("method", [*METHODS, AUTO])
+def test_a_method_has_its_options_with_their_defaults_at_the_margin(invoke: Invoke, here: Path, method: str) -> None:
+    result = invoke(*TWO, *ROWS, "--method", method)
+    assert (result.exit_code, result.stderr) == (0, "")
+    merge, _, _ = result.stdout.partition("[merge.others]")
+    commented = dict(re.findall(r"(?m)^# ([a-z_]+) = (\S+)", merge))
+    options = METHODS[method].Options().model_dump() if method != AUTO else {}
+    assert {key: json.loads(commented[key]) for key in options} == options
+    assert not (option_fields().keys() - options.keys()) & commented.keys()
+    assert parse_manifest(result.stdout, "merge.toml").merge.method == method
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "ace"])
+def test_what_no_key_says_of_parts_outside_is_not_at_the_margin(invoke: Invoke, here: Path, method: str) -> None:
+    text = invoke(*TWO, "--method", method).stdout
+    assert bool(re.search(r"(?m)^# embeddings = ", text)) == (method == "ace")
+
+
+def test_a_method_without_the_rows_that_it_needs_is_refused(invoke: Invoke, here: Path) -> None:
+    for method in ("regmean", AUTO):
+        result = invoke(*TWO, *ROWS[:2], "--method", method, "-o", "merge.toml")
+        assert result.exit_code == 2
+        assert f'"{method}" needs a calibration set for every candidate; add --calibration NAME=PATH for code' in (
+            result.stderr
+        )
+        assert not (here / "merge.toml").exists()
 
 
 @pytest.mark.parametrize("rows", [ROWS, ()], ids=["regmean++", "average"])

@@ -29,7 +29,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for index, name in enumerate(("math", "code")):
         rows = (tmp_path / f"made/task{index}.jsonl").read_text()
         (tmp_path / f"{name}.jsonl").write_text(rows)
-        (tmp_path / f"{name}.heldout.jsonl").write_text(rows)
+        (tmp_path / f"{name}.heldout.jsonl").write_text((tmp_path / f"made/task{1 - index}.jsonl").read_text())
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

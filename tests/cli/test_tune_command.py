@@ -5,12 +5,20 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
 
 from crash.resuming import MEASURED
+from parametrize import slow
+from regstream import api
+from regstream.errors import Interrupted
+from regstream.events import Event, StepStarted
+from regstream.manifest.read_manifest import read_manifest
 from tuning import make_planted
 
 Invoke = Callable[..., Result]
@@ -53,7 +61,11 @@ def test_the_table_and_the_manifest(invoke: Invoke, planted: Path) -> None:
     assert {row[1] for row in rows[:-1]} == {"8"}
     assert min(rows[:-1], key=lambda row: float(row[8]))[5] == "0.5"
     assert rows[-1][0] == "evaluation"
-    assert "alpha = 0.5; took " in result.stderr
+    assert re.search(
+        r"wrote alpha = 0.5; took .*; merging with every setting and all rows instead would have taken about",
+        result.stderr,
+    )
+    assert result.stderr.splitlines()[-1] == f"regstream: `regstream run {planted}` merges with them"
     text = planted.read_text()
     assert text.replace("alpha = 0.5\n", "") == before
     assert COMMENT in text
@@ -79,10 +91,65 @@ def test_a_dry_run_shows_settings_and_cost_and_writes_nothing(invoke: Invoke, pl
     assert result.exit_code == 0, result.stderr
     assert "alpha = 0.1 | alpha = 0.5 | alpha = 0.8 | alpha = 0.9 | alpha = 0.95 | alpha = 1.0" in result.stdout
     assert "task0: scored on 24 rows of its [candidates.evaluation]" in result.stdout
-    assert re.search(r"takes about .*; all settings with all rows would take about", result.stdout)
+    assert re.search(r"takes about .*\nmerging with every setting and all rows instead would take about", result.stdout)
     record = json.loads(invoke("tune", planted, "--dry-run", "--json").stdout)
     assert (len(record["settings"]), [planned["settings"] for planned in record["rounds"]]) == (6, [6])
+    assert undocumented(record) == set()
     assert {path: path.read_bytes() for path in planted.parent.rglob("*") if path.is_file()} == before
+
+
+def test_the_manifests_own_settings_and_fixed_options_are_labelled(invoke: Invoke, planted: Path) -> None:
+    planted.write_text(
+        planted.read_text().replace('method = "regmean++"', 'method = "regfilter"\nridge = 0.02\nstatistics = "own"')
+    )
+    shown = invoke("tune", planted, "--dry-run")
+    assert 'regfilter with ridge = 0.02 (the manifest\'s) | scale = 0.5, filter = "ridge", ridge = 0.001 | ' in (
+        shown.stdout
+    )
+    assert 'the manifest\'s, in every merge: statistics = "own"' in shown.stdout
+    record = json.loads(invoke("tune", planted, "--dry-run", "--json").stdout)
+    assert (record["manifest_settings"], record["fixed_options"]) == ({"ridge": 0.02}, {"statistics": "own"})
+
+
+def with_method(planted: Path, method: str) -> Path:
+    planted.write_text(planted.read_text().replace('"regmean++"', f'"{method}"'))
+    return planted
+
+
+def test_one_round_with_all_rows_is_not_compared_with_itself(invoke: Invoke, planted: Path) -> None:
+    result = invoke("tune", with_method(planted, "task_arithmetic"), "--dry-run")
+    assert "takes about" in result.stdout
+    assert "instead" not in result.stdout
+    assert json.loads(invoke("tune", planted, "--dry-run", "--json").stdout)["sweep_seconds"] is None
+
+
+def test_a_scale_of_a_candidate_is_named_as_not_tuned(invoke: Invoke, planted: Path) -> None:
+    text = with_method(planted, "task_arithmetic").read_text()
+    planted.write_text(text.replace('name = "task1"', 'name = "task1"\nscale = 0.4'))
+    line = "the own scale of task1 is not tuned and stays; tuned is the scale in [merge], of the other candidates"
+    result = invoke("tune", planted, "--dry-run", "--json")
+    assert line in result.stderr
+    assert any(line in warning for warning in json.loads(result.stdout)["warnings"])
+    planted.write_text(planted.read_text().replace('name = "task0"', 'name = "task0"\nscale = 0.4'))
+    refused = invoke("tune", planted)
+    assert refused.exit_code == 2
+    assert "all 5 settings describe the same merge: every candidate has its own scale" in refused.stderr
+
+
+def test_few_held_out_rows_are_named_with_their_number(invoke: Invoke, planted: Path) -> None:
+    assert "few held-out rows" not in invoke("tune", planted, "--dry-run").stderr
+    planted.write_text(planted.read_text().replace("[candidates.evaluation]", "[candidates.evaluation]\nrows = 15", 1))
+    result = invoke("tune", planted, "--dry-run")
+    assert "warning: tuning scores settings on few held-out rows (task0 15); with fewer than 16" in result.stderr
+
+
+def test_rows_that_are_held_out_are_not_called_without_effect(invoke: Invoke, planted: Path) -> None:
+    with_method(planted, "task_arithmetic")
+    assert "calibration of" in invoke("tune", planted, "--dry-run").stderr  # there are others to score on
+    planted.write_text(re.sub(r"\[candidates.evaluation\]\npath = .*\nfield = .*\n", "", planted.read_text()))
+    result = invoke("tune", planted, "--dry-run")
+    assert "task0: scored on 10 rows split off its calibration set" in result.stdout
+    assert "no effect" not in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -120,6 +187,81 @@ def test_a_manifest_that_cannot_be_written_is_refused_first(invoke: Invoke, plan
     planted.chmod(0o444)
     if os.geteuid() != 0:  # who may write anywhere
         assert "read-only" in invoke("tune", planted).stderr
+
+
+def undocumented(record: dict[str, Any]) -> set[str]:
+    """The fields of a record that cli/README.md does not have."""
+    text = (Path(__file__).parents[2] / "cli" / "README.md").read_text()
+    table = text[text.index("`regstream tune --json`") : text.index("## Commands")]
+    fields = {*record, *record["rounds"][0], *record["rounds"][0].get("trials", [{}])[0]}
+    return fields - set(re.findall(r"`([a-z_]+)`", table))
+
+
+def test_auto_becomes_the_method_whose_settings_are_written(invoke: Invoke, planted: Path) -> None:
+    before = as_auto(planted).read_text()
+    shown = invoke("tune", planted, "--dry-run")
+    line = 'the manifest\'s method is "auto": method = "regmean++" is written in its place, with the best settings'
+    assert line in shown.stdout
+    result = invoke("tune", planted, "--json")
+    record = json.loads(result.stdout)
+    assert (record["method"], record["writes_method"], record["settings"]) == ("regmean++", True, {"alpha": 0.5})
+    assert undocumented(record) == set()
+    assert 'wrote method = "regmean++", alpha = 0.5; took' in result.stderr
+    assert planted.read_text().replace("alpha = 0.5\n", "") == before.replace('"auto"', '"regmean++"')
+    assert 'method "auto"' not in invoke("plan", planted).stdout
+
+
+@pytest.mark.parametrize("begun", [slow("finished"), "unfinished"])
+def test_the_advice_is_right_where_there_is_a_result_or_a_run_of_other_settings(
+    invoke: Invoke, planted: Path, begun: str
+) -> None:
+    before = with_method(planted, "task_arithmetic").read_text()
+    planted.write_text(before.replace("[merge]", "[merge]\nscale = 7.0"))
+
+    def stop(event: Event) -> None:
+        if begun == "unfinished" and isinstance(event, StepStarted) and event.name == "block 0":
+            raise Interrupted("here")
+
+    with suppress(Interrupted):
+        api.merge(api.plan(read_manifest(planted)), listener=stop)
+    planted.write_text(before)
+    *_, advice = invoke("tune", planted).stderr.splitlines()
+    what = {"finished": "the result", "unfinished": "an unfinished run"}[begun]
+    assert f"{planted.parent / 'merged'} holds {what} of other settings (" in advice
+    assert "scale: 7.0 before, " in advice
+    assert advice.endswith(f"; `regstream run --restart {planted}` replaces it")
+    refused = invoke("run", planted)
+    assert refused.exit_code == 5
+    assert "--restart" in refused.stderr
+    assert invoke("run", "--restart", planted).exit_code == 0
+    *_, advice = invoke("tune", planted).stderr.splitlines()
+    assert advice.endswith(f"merged holds the result of these settings; `regstream run {planted}` checks it")
+    assert "already finished" in invoke("run", planted).stderr
+
+
+def test_status_shows_the_round_of_a_tuning_and_its_end(invoke: Invoke, planted: Path) -> None:
+    with_method(planted, "task_arithmetic")
+    seen: list[str] = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StepStarted):
+            seen.append(invoke("status", planted).stdout)
+            if event.name == "stem of the evaluation":
+                raise Interrupted("here")
+
+    with pytest.raises(Interrupted):
+        api.tune(api.plan(read_manifest(planted)), listener=stop)
+    since = r"since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
+    assert re.search(rf": not started\ntuning: in round 1 of 1 {since}, 0 of 5 settings merged\n", seen[0])
+    assert re.search(rf"tuning: in round 1 of 1 {since}, 5 of 5 settings merged\n", invoke("status", planted).stdout)
+    record = json.loads(invoke("status", planted, "--json").stdout)["tuning"]
+    assert datetime.fromisoformat(record.pop("since")) <= datetime.now(UTC)
+    assert record == {"num_rounds": 1, "num_finished": 0, "num_settings": 5, "num_merged": 5}
+    api.tune(api.plan(read_manifest(planted)))
+    assert re.search(rf"tuning: all 1 rounds done {since}", invoke("status", planted).stdout)
+    result = invoke("tune", planted)  # resumed: what it took says nothing of a pace
+    assert re.search(r"wrote scale = [\d.]+; took [^;]* in all\n", result.stderr)
+    assert json.loads(invoke("status", planted, "--json").stdout)["tuning"] is None
 
 
 def test_auto_equals_a_run_with_the_settings_that_win(invoke: Invoke, planted: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from regstream.methods.regmean import RegMean
 from regstream.plan.planning import make_plan, replan
 from regstream.tune.held_out_split import split_rows
 from regstream.tune.tuning_plan import TuningPlan
+from regstream.tune.tuning_warnings import tuning_warnings
 from tuning import make_planted, means, without_held_out
 
 
@@ -175,6 +176,37 @@ def test_rows_of_a_method_that_reads_none_are_all_held_out(planted: Merge) -> No
     plan = TuningPlan.of(without_held_out(planted, lambda text: text.replace(*change)).plan())
     assert plan.num_held_out == {"task0": 40, "task1": 40}
     assert split_rows(plan.merge).pools == (range(0), range(0))
+
+
+def held_out_of(merge: Merge, rows: list[str]) -> Merge:
+    """The same merge, with these lines as the held-out rows of its first candidate."""
+    (merge.manifest.parent / "held-out-0.jsonl").write_text("".join(rows))
+    return merge
+
+
+def calibration_lines(merge: Merge) -> list[str]:
+    return (merge.manifest.parent / "task0.jsonl").read_text().splitlines(keepends=True)
+
+
+def test_a_copy_of_the_calibration_rows_is_refused_as_held_out_rows(planted: Merge) -> None:
+    held_out_of(planted, calibration_lines(planted))
+    with pytest.raises(InputError, match='"task0": all 40 held-out rows are also calibration rows, on which'):
+        TuningPlan.of(planted.plan())
+
+
+def test_some_held_out_rows_that_calibrate_are_named_with_their_number(planted: Merge) -> None:
+    own = (planted.manifest.parent / "held-out-0.jsonl").read_text().splitlines(keepends=True)
+    held_out_of(planted, own + calibration_lines(planted)[:3])
+    [line] = tuning_warnings(TuningPlan.of(planted.plan()))
+    assert line.startswith('candidate "task0": 3 of 27 held-out rows are also calibration rows, so that scores favor')
+
+
+def test_rows_that_are_split_off_are_shared_only_where_the_set_repeats_them(planted: Merge) -> None:
+    without_held_out(planted)
+    assert TuningPlan.of(planted.plan()).num_shared == {}
+    rows = planted.manifest.parent / "task0.jsonl"
+    rows.write_text(rows.read_text() * 2)
+    assert set(TuningPlan.of(planted.plan()).num_shared) == {"task0"}
 
 
 def edited(merge: Merge, before: str, after: str) -> Merge:

@@ -84,6 +84,14 @@ def test_what_has_no_effect_is_named(merges: dict[checkpoints.Family, Merge], na
     assert "\n" not in line
 
 
+def test_calibration_sets_that_score_a_tuning_have_an_effect(merges: dict[checkpoints.Family, Merge]) -> None:
+    found = warnings(merges["llama"], "task_arithmetic", '"merged"\n', '"merged"\nseed = 1\n')
+    assert [line for line in found if "no effect" in line] == [f"[merge] seed has no effect: {SEED}"]
+    sampled = warnings(merges["llama"], "task_arithmetic", "batch_rows = 4", "rows = 3")
+    assert not any("no effect" in line for line in sampled)
+    assert any("calibration of" in line for line in warnings(merges["vit"], "task_arithmetic"))  # has no labels
+
+
 @pytest.mark.parametrize("num_scales", [1, 2])
 def test_a_scale_of_every_candidate_leaves_none_to_that_of_the_merge(
     merges: dict[checkpoints.Family, Merge], num_scales: int

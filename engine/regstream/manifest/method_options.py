@@ -18,6 +18,11 @@ def option_fields() -> dict[str, FieldInfo]:
     return {key: field for method in METHODS.values() for key, field in method.Options.model_fields.items()}
 
 
+def options_of(method: str) -> dict[str, FieldInfo]:
+    """The keys that a manifest may give with a method; none with "auto", whose options are found."""
+    return dict(METHODS[method].Options.model_fields) if method in METHODS else {}
+
+
 def methods_with(key: str) -> list[str]:
     """The methods that have an option."""
     return [name for name, method in METHODS.items() if key in method.Options.model_fields]

@@ -10,8 +10,11 @@ from textwrap import wrap
 from typing import Final
 
 from regstream.manifest.keys import Key, key_of, keys_of, tables, toml
-from regstream.manifest.method_options import option_fields
-from regstream.methods import METHODS
+from regstream.manifest.method_options import option_fields, options_of
+from regstream.methods import find_method
+from regstream.methods.average import Average
+from regstream.methods.method import MergeRule
+from regstream.methods.regmean_plus_plus import RegMeanPlusPlus
 
 _INTRODUCTION: Final = """\
 # A merge of {count}. `regstream plan` shows what it takes, `regstream run` merges.
@@ -25,6 +28,8 @@ _ALTERNATIVES: Final[Mapping[str, Collection[str]]] = {
     "[candidates.evaluation]": {"head", "classes"},
     "[evaluation]": {"text_tower"},
 }
+#: The parts whose defaults depend on the method, with what the recipes of RegMean++ have for language models.
+_PUBLISHED: Final[Mapping[str, MergeRule]] = {"embeddings": "base", "final_norm": "average", "head": "base"}
 _COLUMN: Final = 38
 _WIDTH: Final = 120
 _TABLES: Final = {header: (key_of(header, field), table) for header, field, table in tables()}
@@ -40,9 +45,12 @@ class CandidateDraft:
     calibration: str | None = None
 
 
-def manifest_template(base: str, candidates: Sequence[CandidateDraft], offered: Collection[str] = ()) -> str:
-    """The text of a manifest. Where a candidate has no calibration set, it averages, and says what is to be filled in.
+def manifest_template(
+    base: str, candidates: Sequence[CandidateDraft], offered: Collection[str] = (), *, method: str | None = None
+) -> str:
+    """The text of a manifest, with the options of its `method` and their defaults at the margin.
 
+    Where no method is given and a candidate has no calibration set, it averages, and says what is to be filled in.
     `offered` are keys that only some models have, and this base has: they stand at the margin.
 
     Whether the names are good ones, and what they name is there, is for whoever reads the manifest to say.
@@ -50,14 +58,18 @@ def manifest_template(base: str, candidates: Sequence[CandidateDraft], offered: 
     Raises:
         ValueError: a name cannot be written in UTF-8.
     """
-    ready = all_have_calibration(candidates)
+    method = method or (RegMeanPlusPlus.name if all_have_calibration(candidates) else Average.name)
     count = "one candidate" if len(candidates) == 1 else f"{len(candidates)} candidates"
-    method = "regmean++" if ready else "average"
-    others = {} if ready else dict.fromkeys(("embeddings", "final_norm", "head"), "average")
+    others = _rules_outside(method)
     sections = [
         _INTRODUCTION.format(count=count).splitlines(),
         _section("[merge]", {"method": method, "base": base, "output": "merged"}),
-        _section("[merge.others]", examples=others, offered=offered),
+        _section(
+            "[merge.others]",
+            examples={part: rule for part, rule in others.items() if rule != "combine"},
+            offered=offered,
+            alternatives=[part for part, rule in others.items() if rule == "combine"],
+        ),
         _section("[[rules]]"),
         *(section for candidate in candidates for section in _candidate(candidate, offered)),
         _section("[evaluation]"),
@@ -74,6 +86,14 @@ def all_have_calibration(candidates: Sequence[CandidateDraft]) -> bool:
     return all(candidate.calibration is not None for candidate in candidates)
 
 
+def _rules_outside(method: str) -> dict[str, str]:
+    """What becomes of parts outside the blocks, of a language model: "combine" is what no key can say."""
+    kind = find_method(method)
+    assert kind is not None
+    made = kind(kind.Options())
+    return {part: made.rule_outside(rule) for part, rule in _PUBLISHED.items()}
+
+
 def _candidate(candidate: CandidateDraft, offered: Collection[str]) -> Iterator[list[str]]:
     named = {"name": candidate.name, "model": candidate.model, "adapter": candidate.adapter}
     yield _section("[[candidates]]", {key: value for key, value in named.items() if value is not None})
@@ -88,16 +108,21 @@ def _section(
     header: str,
     settings: Mapping[str, str] | None = None,
     examples: Mapping[str, str] | None = None,
+    *,
     without: Collection[str] = (),
     offered: Collection[str] = (),
+    alternatives: Collection[str] = (),
 ) -> list[str]:
-    """A table with its keys; commented out where there are no `settings`. `examples` go before the schema's."""
+    """A table with its keys; commented out where there are no `settings`. `examples` go before the schema's.
+
+    `alternatives` are keys that stand further in, beside those that do so in any manifest.
+    """
     settings, examples = settings or {}, examples or {}
     described, table = _TABLES[header]
-    alternatives = set(_ALTERNATIVES.get(header, ())) - set(offered)
+    alternatives = {*alternatives, *_ALTERNATIVES.get(header, ())} - set(offered)
     if header == "[merge]":  # the options of other methods
-        alternatives |= option_fields().keys() - METHODS[settings["method"]].Options.model_fields.keys()
-    keys = [key for key in keys_of(table) if key.name not in without]
+        alternatives |= option_fields().keys() - options_of(settings["method"]).keys()
+    keys = [_with_default(key, settings.get("method")) for key in keys_of(table) if key.name not in without]
     mark = "#   " if all(key.name in alternatives for key in keys) else "# "
     lines = [header if settings else _line(f"{mark}{header}", _comment(described))]
     for key in keys:
@@ -109,6 +134,12 @@ def _section(
             is_example = not (key.default or key.name in examples)
             lines.append(_line(f"{mark}{key.name} = {value}", ("example: " if is_example else "") + _comment(key)))
     return lines
+
+
+def _with_default(key: Key, method: str | None) -> Key:
+    """The key with the default that it has with a method: methods share options and differ in their defaults."""
+    field = options_of(method).get(key.name) if method is not None else None
+    return key if field is None else key_of(key.name, field)
 
 
 def _comment(key: Key) -> str:

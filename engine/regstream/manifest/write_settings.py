@@ -32,7 +32,7 @@ def check_can_be_written(path: Path) -> None:
 def write_settings(path: Path, manifest: Manifest, settings: Settings) -> None:
     """Write settings of the method into the file that a manifest was read from, in place of any that are tried.
 
-    A method "auto" becomes the one whose settings they are.
+    What is written is what `written_settings` says.
 
     Raises:
         ManifestError: the file cannot be written, or its layout does not allow for it.
@@ -43,7 +43,7 @@ def write_settings(path: Path, manifest: Manifest, settings: Settings) -> None:
         raise ResumeError(f"{path}: changed since it was read, so that what was found for it is not written: {shown}")
     method = make_method(manifest.merge.method, manifest.merge.options)
     dropped = {key for other in method.search_space() for key in other} - settings.keys()
-    values = {**settings, **({"method": AUTO_METHOD.name} if manifest.merge.method == AUTO else {})}
+    values = written_settings(manifest, settings)
     file = path.resolve()
     mode, mark = file.stat().st_mode, b"\xef\xbb\xbf" * file.read_bytes().startswith(b"\xef\xbb\xbf")
     text = _edited(path, manifest.text, values, dropped)
@@ -52,6 +52,11 @@ def write_settings(path: Path, manifest: Manifest, settings: Settings) -> None:
         file.chmod(mode)
     except OSError as error:
         raise ManifestError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def written_settings(manifest: Manifest, settings: Settings) -> Settings:
+    """The keys of `[merge]` that settings are written as: a method "auto" becomes the one whose settings they are."""
+    return {**({"method": AUTO_METHOD.name} if manifest.merge.method == AUTO else {}), **settings}
 
 
 def _edited(path: Path, text: str, values: Settings, dropped: Collection[str]) -> str:

@@ -32,6 +32,12 @@ class _Context:
     def regresses(self) -> bool:
         return self.manifest.merge.regresses
 
+    def reads_rows_of(self, candidate: Candidate) -> bool:
+        """Whether a candidate's calibration set is read, by the merge or by a tuning that holds its rows out."""
+        merge = self.manifest.merge
+        is_tuned = bool(make_method(merge.method, merge.options).search_space())
+        return self.regresses or (is_tuned and candidate.evaluation is None and self.architecture.is_causal_lm)
+
     @property
     def reads_scales(self) -> bool:
         """Whether the method multiplies each candidate by a scale of its own."""
@@ -61,7 +67,7 @@ class _Context:
     def samples_rows(self) -> bool:
         """Whether some set of rows is sampled rather than read whole."""
         sets: list[Calibration | None] = [c.evaluation for c in self.manifest.candidates]
-        sets += [c.calibration for c in self.manifest.candidates if self.regresses]
+        sets += [c.calibration for c in self.manifest.candidates if self.reads_rows_of(c)]
         return any(rows is not None and rows.rows is not None for rows in sets)
 
 
@@ -86,10 +92,10 @@ _OTHERS: dict[str, _Reason] = {
 _RESOURCES: dict[str, _Reason] = {
     "device_memory": lambda c: "the device is the CPU, and host_memory bounds it" if c.device_type == "cpu" else None,
 }
-_CANDIDATE: dict[str, _Reason] = {
-    "weight": lambda c: "there is no other candidate" if len(c.manifest.candidates) == 1 else None,
-    "scale": lambda c: None if c.reads_scales else f"{c.method} has no scale of each candidate",
-    "calibration": lambda c: None if c.regresses else f"{c.method} reads no rows",
+_CANDIDATE: dict[str, Callable[[_Context, Candidate], str | None]] = {
+    "weight": lambda c, _: "there is no other candidate" if len(c.manifest.candidates) == 1 else None,
+    "scale": lambda c, _: None if c.reads_scales else f"{c.method} has no scale of each candidate",
+    "calibration": lambda c, candidate: None if c.reads_rows_of(candidate) else f"{c.method} reads no rows",
 }
 #: The same for the keys of a calibration or evaluation table.
 _ROWS: dict[str, Callable[[_Context, Calibration], str | None]] = {
@@ -140,9 +146,10 @@ def _unused_options(merge: Merge) -> Iterator[str]:
 def _unused_in_candidate(candidate: Candidate, context: _Context) -> Iterator[tuple[str, str, str]]:
     """Yield key, reason and the candidate's name."""
     for key, reason in _CANDIDATE.items():
-        if key in candidate.model_fields_set and (why := reason(context)):
+        if key in candidate.model_fields_set and (why := reason(context, candidate)):
             yield key, why, candidate.name
-    sets = {"calibration": candidate.calibration if context.regresses else None, "evaluation": candidate.evaluation}
+    read = candidate.calibration if context.reads_rows_of(candidate) else None
+    sets = {"calibration": read, "evaluation": candidate.evaluation}
     for table, rows in sets.items():
         for key, row_reason in _ROWS.items() if rows is not None else ():
             if rows is not None and key in rows.model_fields_set and (why := row_reason(context, rows)):

@@ -1,16 +1,55 @@
 """The settings that a tuning tries."""
 
+import json
+from collections.abc import Sequence
+
+from regstream.errors import ManifestError
+from regstream.manifest.canonical import canonical_config
 from regstream.manifest.schema import Manifest
-from regstream.methods import make_method
+from regstream.methods import METHODS, make_method
 from regstream.methods.search_space import Settings
 
 
 def settings_to_try(manifest: Manifest) -> tuple[Settings, ...]:
-    """The settings that the manifest's method names, after the manifest's own if they are none of these."""
+    """The settings that the manifest's method names, after the manifest's own if they are none of these.
+
+    Raises:
+        ManifestError: there are none, or none makes a difference.
+    """
+    method = make_method(manifest.merge.method, manifest.merge.options)
+    own, space = own_settings(manifest), method.search_space()
+    settings = space if own is None else (own, *space)
+    if not settings:
+        others = ", ".join(name for name, other in METHODS.items() if other(other.Options()).search_space())
+        raise ManifestError(
+            f'{manifest.source}: the method "{method.name}" has no settings to tune; those of {others} can be tuned'
+        )
+    if _num_merges(manifest, settings) == 1:
+        raise ManifestError(
+            f"{manifest.source}: all {len(settings)} settings describe the same merge: every candidate has its own"
+            " scale, which is not tuned; remove those that are to be"
+        )
+    return settings
+
+
+def own_settings(manifest: Manifest) -> Settings | None:
+    """The manifest's own settings; None where they are among those that its method names, or nothing is tried."""
     method = make_method(manifest.merge.method, manifest.merge.options)
     space = method.search_space()
     tried = [key for key in type(method.options).model_fields if any(key in settings for settings in space)]
     if not tried or method.options in [manifest.with_settings(settings).merge.options for settings in space]:
-        return space
+        return None
     given = [key for key in tried if key in method.options.model_fields_set]
-    return ({key: getattr(method.options, key) for key in given or tried}, *space)
+    return {key: getattr(method.options, key) for key in given or tried}
+
+
+def fixed_options(manifest: Manifest) -> Settings:
+    """The options that the manifest gives and that no setting changes."""
+    method = make_method(manifest.merge.method, manifest.merge.options)
+    tried = {key for settings in method.search_space() for key in settings}
+    return manifest.merge.options.model_dump(exclude=tried, exclude_unset=True)
+
+
+def _num_merges(manifest: Manifest, settings: Sequence[Settings]) -> int:
+    """How many different merges some settings describe."""
+    return len({json.dumps(canonical_config(manifest.with_settings(one)), sort_keys=True) for one in settings})

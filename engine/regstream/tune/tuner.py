@@ -13,6 +13,7 @@ from regstream.tune.journal import TuningJournal
 from regstream.tune.scores import score_results
 from regstream.tune.tuning import ScoredRound, Trial, Tuning
 from regstream.tune.tuning_plan import TuningPlan
+from regstream.tune.tuning_warnings import tuning_warnings
 from regstream.tune.turns import merge_in_turns
 from regstream.units import format_names
 
@@ -28,6 +29,8 @@ def tune(plan: TuningPlan, listener: Listener) -> Tuning:
     """
     listener = _without_repetitions(listener)
     plan.validate()  # over a budget: refused before any weight is read
+    for line in tuning_warnings(plan):
+        listener(Warned(message=line))
     with tuning_folder(plan.merge.run_folder, result_files(plan.merge)):
         journal = TuningJournal.open(plan.folder, plan.identity, listener)
         settings: Sequence[Settings] = plan.settings

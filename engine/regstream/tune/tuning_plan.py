@@ -1,6 +1,6 @@
 """A tuning with its settings, rounds and costs: ready to run, or to be refused."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Self
 
-from regstream.errors import ManifestError
 from regstream.evaluate.accuracy import Accuracy
 from regstream.evaluate.evaluation_plan import EvaluationPlan
 from regstream.evaluate.layerwise_pass import LayerwisePass, OpenedModel
@@ -17,7 +16,7 @@ from regstream.evaluate.metrics import make_metric
 from regstream.events import ignore_event
 from regstream.manifest.keys import format_settings
 from regstream.manifest.schema import Manifest
-from regstream.methods import METHODS
+from regstream.methods import AUTO
 from regstream.methods.search_space import Settings
 from regstream.plan.plan import Plan
 from regstream.plan.planning import replan
@@ -28,7 +27,8 @@ from regstream.storage.tuning_folder import RESULT
 from regstream.tune.disk import check_tuning_disk
 from regstream.tune.held_out_split import HeldOutSplit, split_rows
 from regstream.tune.schedule import Round, schedule
-from regstream.tune.settings import settings_to_try
+from regstream.tune.settings import fixed_options, own_settings, settings_to_try
+from regstream.tune.shared_rows import count_shared_rows
 
 #: All of the rows that calibrate.
 _ALL = Fraction(1)
@@ -36,13 +36,17 @@ _ALL = Fraction(1)
 
 @dataclass(frozen=True, kw_only=True)
 class TuningPlan:
-    """`merge` is the plan of the manifest itself, `split` names the rows."""
+    """`merge` is the plan of the manifest itself, `split` names the rows.
+
+    `num_shared` is how many held-out rows of a candidate also calibrate, where any do.
+    """
 
     merge: Plan
     settings: tuple[Settings, ...]
     split: HeldOutSplit
     rounds: tuple[Round, ...]
     metric: HeldOutLoss | Accuracy
+    num_shared: Mapping[str, int]
 
     @classmethod
     def of(cls, merge: Plan) -> Self:
@@ -50,19 +54,14 @@ class TuningPlan:
 
         Raises:
             ManifestError: the method has no settings to try, or a candidate no rows that could be held out.
-            InputError: rows cannot be used, or are too few.
+            InputError: rows cannot be used, are too few, or are those that calibrate.
         """
         settings = settings_to_try(merge.manifest)
-        if not settings:
-            others = ", ".join(name for name, method in METHODS.items() if method(method.Options()).search_space())
-            raise ManifestError(
-                f'{merge.manifest.source}: the method "{merge.method.name}" has no settings to tune; those of {others}'
-                " can be tuned"
-            )
         split = split_rows(merge)
         metric = make_metric(replace(merge, manifest=split.manifest), ignore_event)
         rounds = schedule(len(settings), split, _num_rows(metric))
-        return cls(merge=merge, settings=settings, split=split, rounds=rounds, metric=metric)
+        num_shared = count_shared_rows(merge, split, metric.datasets)
+        return cls(merge=merge, settings=settings, split=split, rounds=rounds, metric=metric, num_shared=num_shared)
 
     @cached_property
     def identity(self) -> Identity:
@@ -73,7 +72,10 @@ class TuningPlan:
             **identity,
             "manifest": {key: value for key, value in identity["manifest"].items() if key not in tried},
             "settings": [dict(settings) for settings in self.settings],
-            "rounds": [[*planned.num_rows, *planned.num_scored] for planned in self.rounds],
+            "rounds": [
+                {"settings": planned.num_settings, "rows": [*planned.num_rows], "scored": [*planned.num_scored]}
+                for planned in self.rounds
+            ],
             "held out": {name: rows.digest for name, rows in self.metric.datasets.items()},
             "metric": self.metric.digest,
         }
@@ -82,6 +84,28 @@ class TuningPlan:
     def folder(self) -> Path:
         """The folder of the tuning's state and of the results that it compares."""
         return self.merge.workdir / TUNING
+
+    @property
+    def writes_method(self) -> bool:
+        """Whether the method goes into the manifest with its settings: the manifest's is "auto"."""
+        return self.merge.manifest.merge.method == AUTO
+
+    @property
+    def own_settings(self) -> Settings | None:
+        """The settings of the manifest, where the method does not name them itself."""
+        return own_settings(self.merge.manifest)
+
+    @property
+    def fixed_options(self) -> Settings:
+        """The options of the manifest that no setting changes."""
+        return fixed_options(self.merge.manifest)
+
+    @property
+    def own_scales(self) -> tuple[str, ...]:
+        """The candidates with a scale of their own in place of one that is tuned."""
+        if not (self.merge.method.reads_scales and any("scale" in settings for settings in self.settings)):
+            return ()
+        return tuple(candidate.name for candidate in self.merge.manifest.candidates if candidate.scale is not None)
 
     @property
     def num_held_out(self) -> dict[str, int]:
@@ -127,9 +151,16 @@ class TuningPlan:
         return tuple(self._seconds(planned.share, planned.num_settings, planned.num_scored) for planned in self.rounds)
 
     @cached_property
-    def sweep_seconds(self) -> float:
-        """The estimated time of merging with every setting and all rows, and evaluating the results."""
-        return self._seconds(_ALL, len(self.settings), _num_rows(self.metric))
+    def sweep_seconds(self) -> float | None:
+        """The estimated time of merging with every setting and all rows, and evaluating the results.
+
+        None where a round does just that.
+        """
+        num_rows, num_scored = self.split.num_rows(_ALL), _num_rows(self.metric)
+        sweep = (len(self.settings), num_rows, num_scored)
+        if sweep in [(planned.num_settings, planned.num_rows, planned.num_scored) for planned in self.rounds]:
+            return None
+        return self._seconds(_ALL, len(self.settings), num_scored)
 
     def _seconds(self, share: Fraction, num_settings: int, num_scored: Sequence[int]) -> float:
         planned = self._with_rows(share)
