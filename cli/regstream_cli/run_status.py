@@ -13,7 +13,7 @@ from regstream.output.record import MEASURED, is_published, read_provenance
 from regstream.storage.identity_differences import Identity, differences
 from regstream.storage.journal import Journal
 from regstream.storage.json_file import read_json_object
-from regstream.tune.tuning_status import TuningStatus, read_tuning_status
+from regstream.tuning.tuning_status import TuningStatus, read_tuning_status
 from regstream_cli.progress_state import mean_block_seconds
 
 

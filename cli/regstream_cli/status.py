@@ -9,7 +9,7 @@ import click
 
 from regstream.manifest.read_manifest import read_manifest
 from regstream.output.chosen_settings import with_choice
-from regstream.tune.tuning_status import TuningStatus
+from regstream.tuning.tuning_status import TuningStatus
 from regstream.units import format_bytes, format_seconds
 from regstream_cli.options import debug_option, json_option, manifest_argument
 from regstream_cli.run_status import RunStatus, read_run_status

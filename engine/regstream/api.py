@@ -32,16 +32,16 @@ from regstream.output.chosen_settings import with_choice
 from regstream.output.record import published_identity
 from regstream.output.unchanged_result import is_unchanged
 from regstream.storage.journal import Journal
-from regstream.tune.journal import begun_tuning
+from regstream.tuning.journal import begun_tuning
 
 if TYPE_CHECKING:
     from regstream.checkpoint.base_check import BaseCheck
-    from regstream.evaluate.evaluation import Evaluation
-    from regstream.evaluate.representation_bias import RepresentationBias
+    from regstream.evaluation.evaluation import Evaluation
+    from regstream.evaluation.representation_bias import RepresentationBias
     from regstream.hub.upload import UploadResult
     from regstream.output.verify import Verification
-    from regstream.plan.plan import Plan
-    from regstream.tune.tuning import Tuning
+    from regstream.planning.plan import Plan
+    from regstream.tuning.tuning import Tuning
 
 _CONFIGS = ("config.json", "adapter_config.json")  # of a model, and of an adapter, which is no base
 
@@ -82,7 +82,7 @@ def plan(
         ResumeError: the journal of the unfinished run is damaged.
     """
     _load_libraries(runs=for_this_machine, of_result=of_result)
-    from regstream.plan.planning import make_plan
+    from regstream.planning.planning import make_plan
 
     begun: Mapping[str, Any] = {}
     if of_result:
@@ -107,7 +107,7 @@ def check(plan: "Plan") -> None:
         InputError: the output holds files of others, or cannot be written to.
     """
     from regstream.output.ownership import check_output
-    from regstream.tune.auto import check_choice
+    from regstream.tuning.auto import check_choice
 
     check_output(plan)
     plan.validate()
@@ -138,7 +138,7 @@ def merge(plan: "Plan", *, restart: bool = False, full_digest: bool = False, lis
         SolveError: a regression has no trustworthy solution; what was committed stays.
     """
     from regstream.runtime import scheduler
-    from regstream.tune.auto import choose_settings
+    from regstream.tuning.auto import choose_settings
 
     plan = choose_settings(plan, restart=restart, listener=listener)
     scheduler.run(plan, restart=restart, full_digest=full_digest, listener=listener)
@@ -151,7 +151,7 @@ def tune(plan: "Plan", *, listener: Listener = ignore_event) -> "Tuning":
     Raises:
         ManifestError: the method has no settings to try, or a candidate no rows that could be held out.
     """
-    from regstream.tune import tuner, tuning_plan
+    from regstream.tuning import tuner, tuning_plan
 
     return tuner.tune(tuning_plan.TuningPlan.of(plan), listener)
 
@@ -174,7 +174,7 @@ def evaluate(
         BudgetError: memory or disk do not suffice.
         ResumeError: the result belongs to another merge, or a model was altered.
     """
-    from regstream.evaluate import evaluation
+    from regstream.evaluation import evaluation
     from regstream.output.result_identity import check_own_result
 
     check_own_result(plan, only)
@@ -196,7 +196,7 @@ def bias(
     listener: Listener = ignore_event,
 ) -> "list[RepresentationBias]":
     """Measure by depth how far the merged models' hidden states are from each candidate's own; raises as `evaluate`."""
-    from regstream.evaluate import representation_bias
+    from regstream.evaluation import representation_bias
     from regstream.output.result_identity import check_own_result
 
     check_own_result(plan, only)
@@ -242,8 +242,8 @@ def push(
 def _load_libraries(*, runs: bool, of_result: bool) -> None:
     """Import what the work will import, so that the memory of its libraries is measured when it is planned."""
     with importing():
-        import_module("regstream.plan.planning")
+        import_module("regstream.planning.planning")
         if runs:
             import_module("regstream.runtime.scheduler")
         for name in ("evaluation", "representation_bias") if of_result else ():
-            import_module(f"regstream.evaluate.{name}")
+            import_module(f"regstream.evaluation.{name}")
