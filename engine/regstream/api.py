@@ -1,16 +1,10 @@
 """What a program imports: read a manifest, plan, merge, evaluate, verify. The command line is a client of it.
 
-    from regstream import api
-
-    manifest = api.load_manifest("merge.toml")
-    plan = api.plan(manifest)
-    print(plan.peak_step.name, plan.projected_bytes(plan.peak_step))
-    output = api.merge(plan)
-    assert not api.verify(output).problems
-
+`import regstream` has these functions, with the types of what they take and return, the errors and the events.
 This module is cheap to import: each function imports the part of the engine that it needs, with torch, when called.
 
-Every function raises the errors of `regstream.errors`, each with the exit code that the command line gives it. Where a
+Every function raises the errors of `regstream.errors`, each with the `exit_code` that the command line gives it; a full
+disk stays an `OSError`, and exhausted memory a `MemoryError` or torch's. What they return is immutable. Where a
 function takes a `listener`, it calls it with the events of `regstream.events` while it works; a listener may raise
 `Interrupted` to stop at the next safe point.
 """
@@ -24,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from regstream.device.garbage_collector import importing
 from regstream.events import Listener, RunFinished, ignore_event
+from regstream.manifest.from_tables import manifest_from_tables
 from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Manifest
@@ -49,6 +44,12 @@ _CONFIGS = ("config.json", "adapter_config.json")  # of a model, and of an adapt
 def load_manifest(path: str | PathLike[str]) -> Manifest:
     """Read and validate a manifest, opening nothing it names; a `ManifestError` has a line for each error."""
     return read_manifest(path)
+
+
+def make_manifest(tables: Mapping[str, Any]) -> Manifest:
+    """Validate the tables of a manifest, `{"merge": {…}, "candidates": [{…}, …]}`; paths are relative to the current
+    folder. Raises as `load_manifest`."""
+    return manifest_from_tables(tables)
 
 
 def check_base(base: ModelRef) -> "BaseCheck | None":
