@@ -13,8 +13,8 @@ import checkpoints
 import reference
 from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.schema import Manifest
-from regstream.plan.plan import Plan
-from regstream.plan.planning import make_plan
+from regstream.planning.plan import Plan
+from regstream.planning.planning import make_plan
 from regstream.runtime.scheduler import run
 
 #: Where merges run that are not told where; the same tests run on an accelerator, marked `gpu`.

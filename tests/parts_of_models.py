@@ -12,8 +12,8 @@ from transformers import LlamaConfig, PreTrainedModel
 
 import checkpoints
 from regstream.manifest.read_manifest import read_manifest
-from regstream.plan.plan import Plan
-from regstream.plan.planning import make_plan
+from regstream.planning.plan import Plan
+from regstream.planning.planning import make_plan
 from regstream.runtime.scheduler import run
 
 LLAMA: dict[str, Any] = {

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 import checkpoints
 from merging import Merge, make_merge
-from regstream.tune.tuning import Tuning
+from regstream.tuning.tuning import Tuning
 
 HELD_OUT_ROWS, HELD_OUT_TOKENS = 24, 24
 #: So far from the base that settings make a difference.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from regstream.units import format_names
 
 if TYPE_CHECKING:
-    from regstream.plan.architecture_summary import ArchitectureSummary, BlockKind
+    from regstream.planning.architecture_summary import ArchitectureSummary, BlockKind
 
 _MAX_SPANS = 4
 _MAX_NAMES = 4

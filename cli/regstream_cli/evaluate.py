@@ -13,7 +13,7 @@ from regstream_cli.streams import stdout_boundary, stdout_console, write_json
 from regstream_cli.tables import evaluation_table
 
 if TYPE_CHECKING:
-    from regstream.evaluate.evaluation import Evaluation
+    from regstream.evaluation.evaluation import Evaluation
 
 
 @click.command()

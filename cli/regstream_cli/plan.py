@@ -20,8 +20,8 @@ from regstream_cli.options import debug_option, device_option, json_option, mani
 from regstream_cli.streams import stdout_boundary, stdout_console, write_json
 
 if TYPE_CHECKING:
-    from regstream.plan.plan import Plan
-    from regstream.plan.step import Step
+    from regstream.planning.plan import Plan
+    from regstream.planning.step import Step
 
 
 @click.command()

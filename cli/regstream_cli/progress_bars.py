@@ -4,18 +4,16 @@ from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Column, Table
 from rich.text import Text
 
 from regstream.device.process_memory import resident_bytes
 from regstream.events import Event, SettingsChosen, StepStarted, Warned
-from regstream.units import format_bytes, format_seconds
+from regstream.units import format_bytes
+from regstream_cli.progress_grid import add_steps, make_bar, make_grid
 from regstream_cli.progress_lines import chosen_line
 from regstream_cli.progress_state import ProgressState
 from regstream_cli.streams import printable_line
 
-_BAR_WIDTH = 24
 _REFRESHES_PER_SECOND = 4
 
 
@@ -57,14 +55,13 @@ class ProgressBars:
         state = self._state
         if not state.step:
             return "regstream: opening the inputs ..."
-        grid = Table.grid(Column(no_wrap=True), Column(), Column(no_wrap=True), padding=(0, 1))
+        grid = make_grid()
         if state.total:
-            left = "" if (seconds := state.seconds_left) is None else f", about {format_seconds(seconds)} left"
-            grid.add_row("steps", _bar(state.done + state.fraction, state.total), f"{state.done}/{state.total}{left}")
-        grid.add_row(state.step, _bar(state.amount, state.work), state.doing)
+            add_steps(grid, state.done, state.total, state.seconds_left, fraction=state.fraction)
+        grid.add_row(state.step, make_bar(state.amount, state.work), state.doing)
         if (file := state.fetching) is not None:
             progress = f"{format_bytes(file.num_bytes)} of {format_bytes(file.total_bytes)}, {file.file}"
-            grid.add_row("downloading", _bar(file.num_bytes, file.total_bytes), progress)
+            grid.add_row("downloading", make_bar(file.num_bytes, file.total_bytes), progress)
         grid.add_row("memory", "", self._memory())
         return Group(grid, Text(self._message, style="bold", overflow="ellipsis")) if self._message else grid
 
@@ -72,7 +69,3 @@ class ProgressBars:
         now_bytes = resident_bytes()
         self._peak_bytes = max(self._peak_bytes, self._state.peak_bytes, now_bytes)
         return f"{format_bytes(now_bytes)} now, peak {format_bytes(self._peak_bytes)}"
-
-
-def _bar(completed: float, total: float) -> ProgressBar:
-    return ProgressBar(total=max(total, 1), completed=completed, width=_BAR_WIDTH)

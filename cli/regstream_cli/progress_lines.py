@@ -3,12 +3,20 @@
 from regstream.events import Event, Fetching, RunStarted, SettingsChosen, StepCommitted, Warned
 from regstream.units import format_bytes, format_seconds
 from regstream_cli.progress_state import ProgressState
+from regstream_cli.run_status import StepMeasurement
 from regstream_cli.streams import write_message
 
 
 def chosen_line(event: SettingsChosen) -> str:
     """What a run with method "auto" has chosen."""
     return f'method "auto": merging by {event.method} with {event.settings}'
+
+
+def step_line(step: StepCommitted | StepMeasurement, number: int, total: int, seconds_left: float | None) -> str:
+    """The cost of a committed step, the `number`-th of `total`, and the time left after it."""
+    memory = f"peak {format_bytes(step.peak_bytes)} of {format_bytes(step.projected_bytes)} projected"
+    line = f"{step.name} ({number} of {total}): {format_seconds(step.seconds)}, {memory}"
+    return f"{line}, about {format_seconds(seconds_left)} left" if seconds_left else line
 
 
 class ProgressLines:
@@ -26,7 +34,7 @@ class ProgressLines:
                 self._file = event.file
                 write_message(f"downloading {event.file}, {format_bytes(event.total_bytes)}")
             case StepCommitted():
-                write_message(self._step_line(event))
+                write_message(step_line(event, event.index + 1, self._state.total, self._state.seconds_left))
             case SettingsChosen():
                 write_message(chosen_line(event))
             case Warned():
@@ -40,9 +48,3 @@ class ProgressLines:
         left = self._state.seconds_left
         steps = f"resuming after {event.done} of {event.total} steps" if event.done else f"{event.total} steps"
         return f"{steps}, about {format_seconds(left)}" + " left" * bool(event.done) if left else steps
-
-    def _step_line(self, event: StepCommitted) -> str:
-        left = self._state.seconds_left
-        memory = f"peak {format_bytes(event.peak_bytes)} of {format_bytes(event.projected_bytes)} projected"
-        line = f"{event.name} ({event.index + 1} of {self._state.total}): {format_seconds(event.seconds)}, {memory}"
-        return f"{line}, about {format_seconds(left)} left" if left else line

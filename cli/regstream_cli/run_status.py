@@ -1,6 +1,7 @@
 """The progress of a manifest's merge and tuning, read from the files that they left. Opens no input, writes nothing."""
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -9,11 +10,13 @@ from pydantic import ConfigDict, TypeAdapter
 from regstream.errors import InputError, error_boundary
 from regstream.manifest.canonical import canonical_config
 from regstream.manifest.schema import Manifest
+from regstream.output.chosen_settings import with_choice
 from regstream.output.record import MEASURED, is_published, read_provenance
 from regstream.storage.identity_differences import Identity, differences
 from regstream.storage.journal import Journal
 from regstream.storage.json_file import read_json_object
-from regstream.tune.tuning_status import TuningStatus, read_tuning_status
+from regstream.storage.run_folder import JOURNAL
+from regstream.tuning.tuning_status import TuningStatus, read_tuning_status
 from regstream_cli.progress_state import mean_block_seconds
 
 
@@ -40,7 +43,8 @@ class RunStatus:
 
     `total` is the number of steps, None before a run starts. `changed` lists the settings that differ between the
     manifest and the run. A finished result may lack its measurements; `steps` is then empty. `tuning` is one that is
-    under way, or was interrupted.
+    under way, or was interrupted. Of an unfinished merge, `next_step` is the step after those, None where only
+    publishing remains, and `since` is when the last one was committed, or the run began, in ISO 8601.
     """
 
     state: Literal["not begun", "unfinished", "finished"]
@@ -49,6 +53,8 @@ class RunStatus:
     steps: tuple[StepMeasurement, ...] = ()
     changed: tuple[str, ...] = ()
     tuning: TuningStatus | None = None
+    next_step: str | None = None
+    since: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -78,18 +84,38 @@ def read_run_status(manifest: Manifest) -> RunStatus:
 
 
 def _merge_status(manifest: Manifest) -> RunStatus:
-    output = str(manifest.merge.output)
-    if is_published(manifest.merge.output):
-        return _finished_status(manifest, output)
+    folder = manifest.merge.output
+    if is_published(folder):
+        return _finished_status(manifest)
+    status = _unfinished_status(manifest)
+    # A run publishes its result before it removes its journal: one that ended during the reading is finished.
+    return _finished_status(manifest) if is_published(folder) else status
+
+
+def _unfinished_status(manifest: Manifest) -> RunStatus:
+    output, journal = str(manifest.merge.output), manifest.workdir / JOURNAL
     announced = Journal.read_header(manifest.workdir)
     if announced is None:
         return RunStatus(state="not begun", output=output)
     steps = tuple(_STEP.validate_python(step.event_fields) for step in Journal.read_committed(manifest.workdir))
-    changed = _changed_settings(announced["identity"], manifest)
-    return RunStatus(state="unfinished", output=output, total=len(announced["steps"]), steps=steps, changed=changed)
+    names = announced["steps"]
+    try:
+        since = datetime.fromtimestamp(journal.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    except FileNotFoundError:  # the run ends at this moment
+        since = None
+    return RunStatus(
+        state="unfinished",
+        output=output,
+        total=len(names),
+        steps=steps,
+        changed=_changed_settings(announced["identity"], manifest),
+        next_step=str(names[len(steps)]) if len(steps) < len(names) else None,
+        since=since,
+    )
 
 
-def _finished_status(manifest: Manifest, output: str) -> RunStatus:
+def _finished_status(manifest: Manifest) -> RunStatus:
+    output = str(manifest.merge.output)
     record = read_provenance(manifest.merge.output)
     steps = _read_measurements(manifest.merge.output / MEASURED)
     changed = _changed_settings(record["identity"], manifest)
@@ -107,6 +133,6 @@ def _read_measurements(path: Path) -> tuple[StepMeasurement, ...]:
 
 
 def _changed_settings(identity: Identity, manifest: Manifest) -> tuple[str, ...]:
-    before = identity["manifest"]
+    before, manifest = identity["manifest"], with_choice(manifest)
     now = canonical_config(manifest, device=manifest.resources.device or before.get("device"))
     return tuple(differences(before, now))

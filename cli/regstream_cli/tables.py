@@ -12,10 +12,10 @@ from rich.text import Text
 from regstream.units import format_bytes, format_flops, format_seconds
 
 if TYPE_CHECKING:
-    from regstream.evaluate.evaluation import Evaluation
-    from regstream.evaluate.representation_bias import RepresentationBias
-    from regstream.plan.plan import Plan
-    from regstream.plan.step import Step
+    from regstream.evaluation.evaluation import Evaluation
+    from regstream.evaluation.representation_bias import RepresentationBias
+    from regstream.planning.plan import Plan
+    from regstream.planning.step import Step
     from regstream_cli.run_status import RunStatus
 
 

@@ -14,7 +14,7 @@ from regstream.manifest.keys import format_settings
 from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.write_settings import check_can_be_written, write_settings, written_settings
 from regstream.storage.tuning_folder import remove_tuning
-from regstream.tune.journal import begun_tuning
+from regstream.tuning.journal import begun_tuning
 from regstream.units import format_seconds
 from regstream_cli.error_reporting import disk_full_boundary
 from regstream_cli.observers import observe_progress
@@ -23,8 +23,8 @@ from regstream_cli.run_status import read_run_status
 from regstream_cli.streams import stdout_boundary, stdout_console, write_json, write_message
 
 if TYPE_CHECKING:
-    from regstream.tune.tuning import Tuning
-    from regstream.tune.tuning_plan import TuningPlan
+    from regstream.tuning.tuning import Tuning
+    from regstream.tuning.tuning_plan import TuningPlan
 
 
 @click.command()
@@ -56,9 +56,9 @@ def tune(*, path: Path, device: str | None, dry_run: bool, as_json: bool) -> Non
     with observe_progress() as listener:
         plan = api.plan(manifest, device=device, listener=listener)
         with importing():
-            from regstream.tune import tuner
-            from regstream.tune.tuning_plan import TuningPlan
-            from regstream.tune.tuning_warnings import tuning_warnings
+            from regstream.tuning import tuner
+            from regstream.tuning.tuning_plan import TuningPlan
+            from regstream.tuning.tuning_warnings import tuning_warnings
 
         tuning_plan = TuningPlan.of(plan)
         if dry_run:
@@ -193,6 +193,6 @@ def _own_record(tuning_plan: "TuningPlan") -> dict[str, Any] | None:
 
 
 def _warnings(tuning_plan: "TuningPlan") -> list[str]:
-    from regstream.tune.tuning_warnings import tuning_warnings
+    from regstream.tuning.tuning_warnings import tuning_warnings
 
     return [*tuning_plan.merge.warnings, *tuning_warnings(tuning_plan)]

@@ -14,8 +14,8 @@ from regstream_cli.tables import make_table
 
 if TYPE_CHECKING:
     from regstream.methods.search_space import Settings
-    from regstream.tune.tuning import Trial, Tuning
-    from regstream.tune.tuning_plan import TuningPlan
+    from regstream.tuning.tuning import Trial, Tuning
+    from regstream.tuning.tuning_plan import TuningPlan
 
 
 def tuning_table(plan: "TuningPlan", tuning: "Tuning") -> Table:

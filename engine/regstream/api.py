@@ -1,16 +1,10 @@
 """What a program imports: read a manifest, plan, merge, evaluate, verify. The command line is a client of it.
 
-    from regstream import api
-
-    manifest = api.load_manifest("merge.toml")
-    plan = api.plan(manifest)
-    print(plan.peak_step.name, plan.projected_bytes(plan.peak_step))
-    output = api.merge(plan)
-    assert not api.verify(output).problems
-
+`import regstream` has these functions, with the types of what they take and return, the errors and the events.
 This module is cheap to import: each function imports the part of the engine that it needs, with torch, when called.
 
-Every function raises the errors of `regstream.errors`, each with the exit code that the command line gives it. Where a
+Every function raises the errors of `regstream.errors`, each with the `exit_code` that the command line gives it; a full
+disk stays an `OSError`, and exhausted memory a `MemoryError` or torch's. What they return is immutable. Where a
 function takes a `listener`, it calls it with the events of `regstream.events` while it works; a listener may raise
 `Interrupted` to stop at the next safe point.
 """
@@ -24,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from regstream.device.garbage_collector import importing
 from regstream.events import Listener, RunFinished, ignore_event
+from regstream.manifest.from_tables import manifest_from_tables
 from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Manifest
@@ -32,16 +27,16 @@ from regstream.output.chosen_settings import with_choice
 from regstream.output.record import published_identity
 from regstream.output.unchanged_result import is_unchanged
 from regstream.storage.journal import Journal
-from regstream.tune.journal import begun_tuning
+from regstream.tuning.journal import begun_tuning
 
 if TYPE_CHECKING:
     from regstream.checkpoint.base_check import BaseCheck
-    from regstream.evaluate.evaluation import Evaluation
-    from regstream.evaluate.representation_bias import RepresentationBias
+    from regstream.evaluation.evaluation import Evaluation
+    from regstream.evaluation.representation_bias import RepresentationBias
     from regstream.hub.upload import UploadResult
     from regstream.output.verify import Verification
-    from regstream.plan.plan import Plan
-    from regstream.tune.tuning import Tuning
+    from regstream.planning.plan import Plan
+    from regstream.tuning.tuning import Tuning
 
 _CONFIGS = ("config.json", "adapter_config.json")  # of a model, and of an adapter, which is no base
 
@@ -49,6 +44,12 @@ _CONFIGS = ("config.json", "adapter_config.json")  # of a model, and of an adapt
 def load_manifest(path: str | PathLike[str]) -> Manifest:
     """Read and validate a manifest, opening nothing it names; a `ManifestError` has a line for each error."""
     return read_manifest(path)
+
+
+def make_manifest(tables: Mapping[str, Any]) -> Manifest:
+    """Validate the tables of a manifest, `{"merge": {…}, "candidates": [{…}, …]}`; paths are relative to the current
+    folder. Raises as `load_manifest`."""
+    return manifest_from_tables(tables)
 
 
 def check_base(base: ModelRef) -> "BaseCheck | None":
@@ -82,7 +83,7 @@ def plan(
         ResumeError: the journal of the unfinished run is damaged.
     """
     _load_libraries(runs=for_this_machine, of_result=of_result)
-    from regstream.plan.planning import make_plan
+    from regstream.planning.planning import make_plan
 
     begun: Mapping[str, Any] = {}
     if of_result:
@@ -107,7 +108,7 @@ def check(plan: "Plan") -> None:
         InputError: the output holds files of others, or cannot be written to.
     """
     from regstream.output.ownership import check_output
-    from regstream.tune.auto import check_choice
+    from regstream.tuning.auto import check_choice
 
     check_output(plan)
     plan.validate()
@@ -138,7 +139,7 @@ def merge(plan: "Plan", *, restart: bool = False, full_digest: bool = False, lis
         SolveError: a regression has no trustworthy solution; what was committed stays.
     """
     from regstream.runtime import scheduler
-    from regstream.tune.auto import choose_settings
+    from regstream.tuning.auto import choose_settings
 
     plan = choose_settings(plan, restart=restart, listener=listener)
     scheduler.run(plan, restart=restart, full_digest=full_digest, listener=listener)
@@ -151,7 +152,7 @@ def tune(plan: "Plan", *, listener: Listener = ignore_event) -> "Tuning":
     Raises:
         ManifestError: the method has no settings to try, or a candidate no rows that could be held out.
     """
-    from regstream.tune import tuner, tuning_plan
+    from regstream.tuning import tuner, tuning_plan
 
     return tuner.tune(tuning_plan.TuningPlan.of(plan), listener)
 
@@ -174,7 +175,7 @@ def evaluate(
         BudgetError: memory or disk do not suffice.
         ResumeError: the result belongs to another merge, or a model was altered.
     """
-    from regstream.evaluate import evaluation
+    from regstream.evaluation import evaluation
     from regstream.output.result_identity import check_own_result
 
     check_own_result(plan, only)
@@ -196,7 +197,7 @@ def bias(
     listener: Listener = ignore_event,
 ) -> "list[RepresentationBias]":
     """Measure by depth how far the merged models' hidden states are from each candidate's own; raises as `evaluate`."""
-    from regstream.evaluate import representation_bias
+    from regstream.evaluation import representation_bias
     from regstream.output.result_identity import check_own_result
 
     check_own_result(plan, only)
@@ -242,8 +243,8 @@ def push(
 def _load_libraries(*, runs: bool, of_result: bool) -> None:
     """Import what the work will import, so that the memory of its libraries is measured when it is planned."""
     with importing():
-        import_module("regstream.plan.planning")
+        import_module("regstream.planning.planning")
         if runs:
             import_module("regstream.runtime.scheduler")
         for name in ("evaluation", "representation_bias") if of_result else ():
-            import_module(f"regstream.evaluate.{name}")
+            import_module(f"regstream.evaluation.{name}")

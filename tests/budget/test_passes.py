@@ -8,7 +8,7 @@ import pytest
 from merging import Merge, make_merge
 from parametrize import slow
 from regstream.errors import BudgetError
-from regstream.plan.plan import Plan
+from regstream.planning.plan import Plan
 from regstream.runtime.scheduler import run
 
 GROUPS = ("input of self_attn.q_proj", "input of self_attn.o_proj", "input of mlp.gate_proj", "input of mlp.down_proj")

@@ -19,8 +19,8 @@ from bench.workload import Workload
 from merging import make_merge
 from regstream.errors import ManifestError
 from regstream.manifest.read_manifest import read_manifest
-from regstream.plan.plan import Plan
-from regstream.plan.planning import make_plan
+from regstream.planning.plan import Plan
+from regstream.planning.planning import make_plan
 from synthetic import checkpoint
 
 MERGE = [sys.executable, "-c", "from regstream_cli.app import main; main()", "run"]

@@ -9,8 +9,8 @@ import pytest
 from altered_checkpoints import edited
 from merging import make_merge
 from parametrize import slow
-from regstream.plan.memory_terms import group_input_bytes, hidden_state_bytes
-from regstream.plan.plan import Plan
+from regstream.planning.memory_terms import group_input_bytes, hidden_state_bytes
+from regstream.planning.plan import Plan
 from regstream.runtime.scheduler import run
 
 

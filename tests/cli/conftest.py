@@ -90,7 +90,7 @@ def _copy(source: Path, folder: Path) -> Path:
 
 def _run(folder: Path, listener: Callable[[Event], None]) -> None:
     from regstream.manifest.read_manifest import read_manifest
-    from regstream.plan.planning import make_plan
+    from regstream.planning.planning import make_plan
     from regstream.runtime.scheduler import run
 
     path = folder / "manifest.toml"

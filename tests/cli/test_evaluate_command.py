@@ -16,7 +16,7 @@ from rich.text import Text
 from transformers import CLIPModel, CLIPProcessor
 
 from merging import make_merge
-from regstream.evaluate.evaluation import Evaluation, EvaluationRow
+from regstream.evaluation.evaluation import Evaluation, EvaluationRow
 from regstream.storage import durable
 from regstream_cli.tables import evaluation_table
 

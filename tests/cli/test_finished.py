@@ -14,7 +14,7 @@ from merging import Merge, make_merge
 from regstream import api
 from regstream.events import Event, RunFinished
 from regstream.output.record import read_provenance, write_provenance
-from regstream.plan.unchanged_inputs import input_digests
+from regstream.planning.unchanged_inputs import input_digests
 from regstream.storage.run_folder import MARKER
 
 FINISHED = "already finished"

@@ -15,7 +15,7 @@ from parametrize import slow
 #: process that is forked from this one, and needs no import of its own.
 SCRIPT = """
 import json, os, resource, sys
-import regstream.evaluate.evaluation, regstream.output.check_model, regstream.runtime.scheduler
+import regstream.evaluation.evaluation, regstream.output.check_model, regstream.runtime.scheduler
 from regstream_cli.app import main
 
 def limited(mebibytes, words):

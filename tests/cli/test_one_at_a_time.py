@@ -14,12 +14,12 @@ from crash.faults import in_child
 from disk import no_waiting_for_the_disk
 from parametrize import slow
 from regstream.errors import ResumeError
-from regstream.evaluate.evaluation import evaluate
-from regstream.evaluate.representation_bias import representation_bias
+from regstream.evaluation.evaluation import evaluate
+from regstream.evaluation.representation_bias import representation_bias
 from regstream.events import Event, StepStarted
 from regstream.manifest.read_manifest import read_manifest
-from regstream.plan.plan import Plan
-from regstream.plan.planning import make_plan
+from regstream.planning.plan import Plan
+from regstream.planning.planning import make_plan
 from regstream.runtime.scheduler import run
 
 __all__ = ["no_waiting_for_the_disk"]

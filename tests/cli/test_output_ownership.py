@@ -14,7 +14,7 @@ from regstream.errors import InputError
 from regstream.events import Event, StepStarted
 from regstream.manifest.read_manifest import read_manifest
 from regstream.output.record import PROVENANCE, self_digest
-from regstream.plan.planning import make_plan
+from regstream.planning.planning import make_plan
 from regstream.runtime.scheduler import run
 
 __all__ = ["no_waiting_for_the_disk"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from regstream.plan.plan import Plan
+from regstream.planning.plan import Plan
 from regstream.units import format_bytes
 
 Invoke = Callable[..., Result]

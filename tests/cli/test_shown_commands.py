@@ -1,5 +1,6 @@
 """What the first page shows runs as shown, on small models with the names that it uses."""
 
+import json
 import re
 import shlex
 from collections.abc import Callable
@@ -45,7 +46,7 @@ def test_the_commands(invoke: Callable[..., Result], here: Path) -> None:
     [lines] = [block for block in shown("sh") if "regstream init" in block]
     commands = [shlex.split(line, comments=True) for line in lines.replace("\\\n", "").splitlines()]
     commands = [words[1:] for words in commands if words[0] == "regstream"]
-    assert [words[0] for words in commands] == ["init", "plan", "tune", "run", "evaluate", "verify"]
+    assert [words[0] for words in commands] == ["init", "plan", "tune", "run", "status", "evaluate", "verify"]
     for words in commands:
         result = invoke(*words)
         assert result.exit_code == 0, result.output
@@ -54,13 +55,11 @@ def test_the_commands(invoke: Callable[..., Result], here: Path) -> None:
     assert "merged: intact" in result.stdout
 
 
-@pytest.mark.slow
-def test_the_python(invoke: Callable[..., Result], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    [lines] = [block for block in shown("sh") if "regstream init" in block]
-    [init] = [line for line in lines.replace("\\\n", "").splitlines() if line.startswith("regstream init")]
-    assert invoke(*shlex.split(init)[1:]).exit_code == 0
-    fill_in(here / "merge.toml")
+def test_the_python(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [program] = shown("python")
+    program = program.replace('.jsonl"}', '.jsonl", "field": "input_ids"}')  # these rows are token ids
     exec(compile(program, "README.md", "exec"), {})
-    assert "RunFinished" in capsys.readouterr().out
-    assert (here / "merged/regstream.json").exists()
+    *events, problems = capsys.readouterr().out.splitlines()
+    assert events[-1].startswith("RunFinished(")
+    assert problems == "()"
+    assert '[merge]\nmethod = "regmean++"' in json.loads((here / "merged/regstream.json").read_text())["manifest"]

@@ -48,6 +48,15 @@ def test_a_run_shows_a_bar_without_colours_where_none_are_wanted(environment: di
     assert path == str(half_done.parent / "merged")
 
 
+def test_what_is_watched_leaves_its_table_on_the_screen(environment: dict[str, str], finished: Path) -> None:
+    variables = environment | {"TERM": "xterm-256color", "COLUMNS": "120", "NO_COLOR": "1"}
+    shown, code = _on_terminal(variables, "status", str(finished), "--watch")
+    assert code == 0, shown
+    left = shown[shown.rindex(_SHOW_CURSOR) :].splitlines()
+    assert [line for line in left if line.startswith("block ")] != []
+    assert "finished in" in left[-1]
+
+
 def _first_frame(bars: ProgressBars, console: Console) -> str:
     """What the bars show at first, before they are drawn again or removed."""
     with console.capture() as captured, bars:

@@ -43,7 +43,7 @@ def test_status_of_a_run_under_way(command: Command, half_done: Path) -> None:
 
 
 def test_status_of_a_finished_run(command: Command, finished: Path) -> None:
-    assert ": finished in " in command("status", finished).stdout
+    assert ": finished in " in command("status", finished, "--watch").stdout
 
 
 @pytest.mark.parametrize("name", ["bias", "evaluate", "plan", "run", "status"])

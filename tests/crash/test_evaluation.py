@@ -16,8 +16,8 @@ from crash.faults import Fault, count_places, in_child, kill, of_every_kind, ref
 from disk import no_waiting_for_the_disk
 from merging import Merge, make_merge
 from parametrize import slow
-from regstream.evaluate.evaluation import evaluate
-from regstream.evaluate.representation_bias import representation_bias
+from regstream.evaluation.evaluation import evaluate
+from regstream.evaluation.representation_bias import representation_bias
 from regstream.events import Event, Progressed, RunStarted, StepStarted, Warned
 from regstream_cli.app import cli
 from regstream_cli.progress_lines import ProgressLines

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from crash.faults import in_child
 from crash.resuming import Resuming
 from parametrize import slow
-from regstream.plan.step import Step
+from regstream.planning.step import Step
 from regstream.runtime import scheduler
 from regstream.runtime.step import Artifacts, run_step
 from regstream.runtime.step_context import StepContext

@@ -14,7 +14,7 @@ from merging import Merge
 from parametrize import slow
 from regstream import api
 from regstream.events import Event, SettingsChosen, StepCommitted, StepStarted, Warned
-from regstream.tune.tuning import Tuning
+from regstream.tuning.tuning import Tuning
 from tuning import make_planted, means
 
 __all__ = ["no_waiting_for_the_disk"]

@@ -18,7 +18,7 @@ from parametrize import slow
 from regstream import api
 from regstream.events import Event, StepCommitted
 from regstream.linalg.gram import Gram
-from regstream.plan.plan import Plan
+from regstream.planning.plan import Plan
 from regstream.storage import hidden_states
 from simulated_device import COUNTS, NAME, simulated_device
 

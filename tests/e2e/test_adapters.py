@@ -16,10 +16,10 @@ from merging import Merge, make_merge, read_result, worst_difference
 from parametrize import slow
 from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.errors import InputError, ResumeError
-from regstream.evaluate.evaluation import evaluate
+from regstream.evaluation.evaluation import evaluate
 from regstream.events import StepCommitted
-from regstream.plan.memory_terms import hidden_state_bytes
-from regstream.plan.plan import Plan
+from regstream.planning.memory_terms import hidden_state_bytes
+from regstream.planning.plan import Plan
 from regstream.runtime.scheduler import run
 
 WEIGHTS = "adapter_model.safetensors"

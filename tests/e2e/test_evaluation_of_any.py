@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 import checkpoints
 from parametrize import slow
-from regstream.evaluate.evaluation import evaluate
+from regstream.evaluation.evaluation import evaluate
 from tiny_merge import load, make_tiny_merge
 from tiny_models.registry import TINY_MODELS
 

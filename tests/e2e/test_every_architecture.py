@@ -10,7 +10,7 @@ import merging
 from merging import worst_difference
 from parametrize import grid
 from regstream.errors import InputError
-from regstream.plan.plan import Plan
+from regstream.planning.plan import Plan
 from tiny_merge import TinyMerge, make_tiny_merge
 from tiny_models.model import Kind
 from tiny_models.registry import TINY_MODELS

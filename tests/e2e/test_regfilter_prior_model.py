@@ -15,7 +15,7 @@ import filtered_reference as dense
 from merging import Merge, make_merge, read_result, worst_difference
 from parametrize import slow
 from regstream.manifest.read_manifest import read_manifest
-from regstream.plan.planning import make_plan
+from regstream.planning.planning import make_plan
 from regstream.runtime.scheduler import run
 
 TOLERANCE = 1e-4

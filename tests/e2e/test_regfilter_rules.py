@@ -8,7 +8,7 @@ import torch
 import checkpoints
 from merging import make_merge, read_result
 from parametrize import slow
-from regstream.plan.opened_merge import OpenedMerge
+from regstream.planning.opened_merge import OpenedMerge
 
 RULES = {
     "one group": '[[rules]]\nparameters = "*.o_proj.*"\nuse = "base"\n',

@@ -13,7 +13,7 @@ from hub_server import Hub, put_on
 from merging import Merge, make_merge
 from regstream.errors import InputError
 from regstream.output.record import read_provenance
-from regstream.plan.planning import make_plan
+from regstream.planning.planning import make_plan
 from regstream.runtime.scheduler import run
 
 

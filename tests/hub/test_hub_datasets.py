@@ -34,7 +34,7 @@ from regstream.errors import InputError, Interrupted, ResumeError
 from regstream.events import Event, StepStarted, Warned
 from regstream.manifest.schema import Calibration
 from regstream.output.record import read_provenance
-from regstream.plan.planning import make_plan
+from regstream.planning.planning import make_plan
 from regstream.runtime.scheduler import run
 from regstream.storage.journal import Journal
 

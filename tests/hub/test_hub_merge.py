@@ -22,8 +22,8 @@ from regstream import api
 from regstream.errors import BudgetError, InputError, Interrupted, ResumeError
 from regstream.events import Event, Fetching, StepCommitted, StepStarted, Warned
 from regstream.output.record import read_provenance
-from regstream.plan.plan import Plan
-from regstream.plan.planning import make_plan
+from regstream.planning.plan import Plan
+from regstream.planning.planning import make_plan
 from regstream.runtime.scheduler import run
 from regstream.storage.journal import Journal
 from regstream.storage.tuning_folder import remove_tuning

@@ -26,7 +26,7 @@ from paper.published import (
 )
 from parametrize import slow
 from regstream.manifest.read_manifest import read_manifest
-from regstream.plan.planning import make_plan
+from regstream.planning.planning import make_plan
 from regstream_cli.app import cli
 
 RUNS = sorted(path.stem for path in (MANIFESTS / "paper").glob("*.toml"))

@@ -16,8 +16,8 @@ from regstream.checkpoint.adapter import open_adapter
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError
 from regstream.manifest.read_manifest import read_manifest
-from regstream.plan.plan import Plan
-from regstream.plan.planning import make_plan
+from regstream.planning.plan import Plan
+from regstream.planning.planning import make_plan
 from regstream.runtime.scheduler import run
 
 PREFIX = "base_model.model."

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from merging import make_merge
 from regstream.events import Event, Warned
-from regstream.plan.planning import make_plan
+from regstream.planning.planning import make_plan
 from tiny_merge import make_tiny_merge
 from tiny_models.registry import TINY_MODELS
 

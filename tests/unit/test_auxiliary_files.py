@@ -12,8 +12,8 @@ import checkpoints
 from altered_checkpoints import write_manifest
 from regstream.manifest.read_manifest import read_manifest
 from regstream.output.record import read_provenance
-from regstream.plan.plan import Plan
-from regstream.plan.planning import make_plan
+from regstream.planning.plan import Plan
+from regstream.planning.planning import make_plan
 from regstream.runtime.scheduler import run
 
 CARRIED = (

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import checkpoints
-from regstream.evaluate.class_names import read_class_names
+from regstream.evaluation.class_names import read_class_names
 
 FOLDER = Path(__file__).parents[2] / "manifests" / "classes"
 #: Classes and templates of each, as published.

@@ -9,7 +9,7 @@ from merging import Merge, make_merge
 from regstream import api
 from regstream.errors import InputError, Interrupted, ResumeError
 from regstream.events import Event, StepCommitted, Warned
-from regstream.plan import compute_dtype
+from regstream.planning import compute_dtype
 
 
 def with_units_for(monkeypatch: pytest.MonkeyPatch, *dtypes: torch.dtype) -> None:

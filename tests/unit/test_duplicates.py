@@ -11,7 +11,7 @@ import transformers
 import checkpoints
 from altered_checkpoints import edited, write_adapter, write_manifest
 from regstream.manifest.read_manifest import read_manifest
-from regstream.plan.planning import make_plan
+from regstream.planning.planning import make_plan
 
 SAME = "its weights equal the base's, as far as compared; was its training lost in saving?"
 

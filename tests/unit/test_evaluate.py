@@ -12,8 +12,8 @@ from merging import Merge, make_merge
 from multimodal import write_jsonl, write_processor
 from parametrize import slow
 from regstream.errors import InputError, ManifestError
-from regstream.evaluate import loss, mean_weights
-from regstream.evaluate.evaluation import Evaluation, EvaluationRow, evaluate
+from regstream.evaluation import loss, mean_weights
+from regstream.evaluation.evaluation import Evaluation, EvaluationRow, evaluate
 
 HELD_OUT = [checkpoints.random_rows(checkpoints.VOCABULARY, [19, 1, 33, 8], seed=200 + index) for index in range(2)]
 

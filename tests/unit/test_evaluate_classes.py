@@ -16,12 +16,12 @@ import checkpoints
 from merging import Merge, make_merge
 from parametrize import slow
 from regstream.errors import InputError, ManifestError
-from regstream.evaluate.accuracy import Accuracy
-from regstream.evaluate.class_names import read_class_names
-from regstream.evaluate.evaluation import evaluate
-from regstream.evaluate.evaluation_plan import EvaluationPlan
-from regstream.evaluate.layerwise_forward import open_forwards
-from regstream.evaluate.metrics import make_metric
+from regstream.evaluation.accuracy import Accuracy
+from regstream.evaluation.class_names import read_class_names
+from regstream.evaluation.evaluation import evaluate
+from regstream.evaluation.evaluation_plan import EvaluationPlan
+from regstream.evaluation.layerwise_forward import open_forwards
+from regstream.evaluation.metrics import make_metric
 from regstream.events import Event, StepStarted, ignore_event
 
 #: More prompts than go through the tower together, of lengths from few tokens to many.

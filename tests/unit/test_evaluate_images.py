@@ -12,7 +12,7 @@ import checkpoints
 from merging import Merge, make_merge
 from parametrize import slow
 from regstream.errors import InputError, ManifestError
-from regstream.evaluate.evaluation import Evaluation, evaluate
+from regstream.evaluation.evaluation import Evaluation, evaluate
 
 CLASSES = 5
 

@@ -17,12 +17,12 @@ from parametrize import slow
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.data.pixels import StoredPixels
 from regstream.errors import BudgetError, ResumeError
-from regstream.evaluate import evaluation_plan
-from regstream.evaluate.evaluation import Evaluation, evaluate
-from regstream.evaluate.mean_weights import MeanWeights, RunningMean
-from regstream.evaluate.representation_bias import representation_bias
+from regstream.evaluation import evaluation_plan
+from regstream.evaluation.evaluation import Evaluation, evaluate
+from regstream.evaluation.mean_weights import MeanWeights, RunningMean
+from regstream.evaluation.representation_bias import representation_bias
 from regstream.events import Event, StepCommitted, StepStarted
-from regstream.plan.plan import Plan
+from regstream.planning.plan import Plan
 
 MODELS = ("base", "task0", "task1", "mean")
 

@@ -12,7 +12,7 @@ from parametrize import slow
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError
 from regstream.manifest.read_manifest import read_manifest
-from regstream.plan.planning import make_plan
+from regstream.planning.planning import make_plan
 
 FAMILIES = (*checkpoints.FAMILIES, *checkpoints.DESCRIBED_FAMILIES)
 INPUTS = ("base", "candidate", "model under an adapter")

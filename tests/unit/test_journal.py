@@ -12,7 +12,7 @@ from regstream.device.memory import StepMeasurement
 from regstream.device.profiler import RegionTotals
 from regstream.errors import ResumeError
 from regstream.linalg.solve_report import SolveReport
-from regstream.plan.step import Step
+from regstream.planning.step import Step
 from regstream.runtime.step import Artifacts, committed_step
 from regstream.storage import journal_lines as lines
 from regstream.storage.identity_differences import differences

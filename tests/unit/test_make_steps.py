@@ -14,8 +14,8 @@ from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate, Manifest, Merge, NonBlockParameters, Rule
 from regstream.methods import make_method
 from regstream.models.architecture.architecture import Architecture, Norm
-from regstream.plan.make_steps import make_steps
-from regstream.plan.step import Step
+from regstream.planning.make_steps import make_steps
+from regstream.planning.step import Step
 
 BLOCK = {
     "self_attn.q_proj.weight": (8, 8), "self_attn.k_proj.weight": (4, 8), "self_attn.v_proj.weight": (4, 8),

@@ -25,7 +25,7 @@ from transformers import (
 import parts_of_models as parts
 from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.output.model_card import model_card
-from regstream.plan.plan import Plan
+from regstream.planning.plan import Plan
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,

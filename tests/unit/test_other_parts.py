@@ -10,12 +10,12 @@ from transformers import BertConfig, BertForSequenceClassification, LlamaForCaus
 import parts_of_models as parts
 from altered_checkpoints import write_adapter
 from regstream.errors import InputError, ManifestError
-from regstream.evaluate.evaluation import evaluate
+from regstream.evaluation.evaluation import evaluate
 from regstream.events import Warned
 from regstream.manifest.canonical import canonical_config
 from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.schema import NonBlockParameters
-from regstream.plan.reads import reads
+from regstream.planning.reads import reads
 
 HEAD, NORM, EMBEDDINGS = "lm_head.weight", "model.norm.weight", "model.embed_tokens.weight"
 CLASSIFIER = "classifier.weight"

@@ -10,8 +10,8 @@ import checkpoints
 from merging import make_merge
 from regstream.errors import BudgetError, InputError, ManifestError
 from regstream.events import Warned
-from regstream.plan.device import choose_device
-from regstream.plan.planning import make_plan
+from regstream.planning.device import choose_device
+from regstream.planning.planning import make_plan
 
 
 @pytest.mark.parametrize(

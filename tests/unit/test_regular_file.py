@@ -8,8 +8,8 @@ import pytest
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.data.row_reader import count_rows
 from regstream.errors import InputError
-from regstream.evaluate.class_names import read_class_names
-from regstream.evaluate.classification_head import read_classification_head
+from regstream.evaluation.class_names import read_class_names
+from regstream.evaluation.classification_head import read_classification_head
 from regstream.storage.json_file import read_json_object
 from regstream.storage.regular_file import check_regular
 

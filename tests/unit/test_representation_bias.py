@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity
 import checkpoints
 from merging import Merge, make_merge
 from regstream.errors import InputError, ManifestError
-from regstream.evaluate.representation_bias import RepresentationBias, representation_bias
+from regstream.evaluation.representation_bias import RepresentationBias, representation_bias
 
 ROWS = [checkpoints.random_rows(checkpoints.VOCABULARY, [19, 1, 33, 8], seed=300 + index) for index in range(2)]
 LAYERS = 3

@@ -9,8 +9,8 @@ from torch import Tensor
 from parametrize import grid
 from regstream.models.linear_inputs import observe
 from regstream.models.resumed_block import OUTPUT, group_dependencies, resumed_block
-from regstream.plan.plan import Plan
-from regstream.plan.step import Step
+from regstream.planning.plan import Plan
+from regstream.planning.step import Step
 from tiny_merge import make_tiny_merge
 from tiny_models.registry import TINY_MODELS
 

@@ -16,8 +16,8 @@ from merging import read_result
 from regstream.api import verify
 from regstream.errors import InputError
 from regstream.manifest.read_manifest import read_manifest
-from regstream.plan.plan import Plan
-from regstream.plan.planning import make_plan
+from regstream.planning.plan import Plan
+from regstream.planning.planning import make_plan
 from regstream.runtime.scheduler import run
 
 EMBEDDINGS, HEAD, TIE = "model.embed_tokens.weight", "lm_head.weight", "tie_word_embeddings"

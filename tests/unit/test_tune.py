@@ -16,13 +16,13 @@ from parametrize import slow
 from regstream import api
 from regstream.data.loading import CalibrationSet, TokenRows
 from regstream.errors import BudgetError, InputError, ManifestError, SolveError
-from regstream.evaluate.evaluation import evaluate
+from regstream.evaluation.evaluation import evaluate
 from regstream.events import Event, RunStarted, StepCommitted, StepStarted, Warned
 from regstream.methods.regmean import RegMean
-from regstream.plan.planning import make_plan, replan
-from regstream.tune.held_out_split import split_rows
-from regstream.tune.tuning_plan import TuningPlan
-from regstream.tune.tuning_warnings import tuning_warnings
+from regstream.planning.planning import make_plan, replan
+from regstream.tuning.held_out_split import split_rows
+from regstream.tuning.tuning_plan import TuningPlan
+from regstream.tuning.tuning_warnings import tuning_warnings
 from tuning import make_planted, means, without_held_out
 
 
@@ -87,7 +87,7 @@ def test_the_manifests_own_setting_is_among_those_that_are_tried(planted: Merge)
 def test_only_state_is_left_and_a_rerun_has_the_scores_at_once(planted: Merge) -> None:
     first = api.tune(planted.plan())
     left = {str(path.relative_to(planted.output)) for path in planted.output.rglob("*") if path.is_file()}
-    assert left == {f".regstream/tune/{name}" for name in ("journal.jsonl", "lock", "regstream-folder.json")}
+    assert left == {f".regstream/tuning/{name}" for name in ("journal.jsonl", "lock", "regstream-folder.json")}
     events: list[Event] = []
     assert api.tune(planted.plan(), listener=events.append) == first
     assert not events

@@ -19,8 +19,8 @@ from regstream.api import verify
 from regstream.errors import InputError
 from regstream.manifest.read_manifest import read_manifest
 from regstream.output.record import read_provenance
-from regstream.plan.plan import Plan
-from regstream.plan.planning import make_plan
+from regstream.planning.plan import Plan
+from regstream.planning.planning import make_plan
 from regstream.runtime.scheduler import run
 from regstream.validation.summaries import merge_warnings
 

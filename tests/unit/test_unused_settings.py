@@ -5,7 +5,7 @@ import pytest
 import checkpoints
 from merging import Merge, make_merge
 from regstream.manifest.read_manifest import parse_manifest
-from regstream.plan.planning import make_plan
+from regstream.planning.planning import make_plan
 
 SEED = "no rows are sampled: no set that is read has `rows`"
 CASES: dict[str, tuple[str, checkpoints.Family, str, str, str]] = {

@@ -10,14 +10,14 @@ import torch
 
 from merging import make_merge
 from regstream.methods.regmean import RegMean, RegMeanOptions
-from regstream.plan.warmup import warm_up
+from regstream.planning.warmup import warm_up
 
 PRODUCTS: Any = torch.backends.mkldnn  # untyped
 RUN = """
 import sys
 import psutil
 from regstream.manifest.read_manifest import read_manifest
-from regstream.plan.planning import make_plan
+from regstream.planning.planning import make_plan
 from regstream.runtime.scheduler import run
 
 plan = make_plan(read_manifest(sys.argv[1]))

@@ -17,8 +17,8 @@ from merging import make_merge
 from parametrize import slow
 from regstream import api
 from regstream.linalg.eigen import eigh_flops
-from regstream.plan.plan import Plan
-from regstream.plan.work import FORMULAS, MOVED, flops_of, forward_work
+from regstream.planning.plan import Plan
+from regstream.planning.work import FORMULAS, MOVED, flops_of, forward_work
 
 
 def counted_forward(plan: Plan, block: int) -> float:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from bench.scale import MODELS, manifest_of, plan_on
 from regstream.errors import BudgetError
-from regstream.plan.memory_terms import hidden_state_bytes
-from regstream.plan.plan import Plan
-from regstream.plan.work import flops_of
+from regstream.planning.memory_terms import hidden_state_bytes
+from regstream.planning.plan import Plan
+from regstream.planning.work import flops_of
 
 #: Of these kinds of work the factors are bfloat16 and the sums float32.
 _NARROW = ("candidates' forward", "merged forward", "Gram matrices")

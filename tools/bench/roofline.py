@@ -13,8 +13,8 @@ import torch
 from regstream.device.accelerator_kinds import accelerator_of
 from regstream.device.matmul_precision import MatmulPrecision, add_product, default_precision
 from regstream.manifest.read_manifest import read_manifest
-from regstream.plan.planning import make_plan
-from regstream.plan.work import FORMULAS, flops_of
+from regstream.planning.planning import make_plan
+from regstream.planning.work import FORMULAS, flops_of
 
 #: Rows, inner features and columns of the product that is measured on a processor, at most.
 _MOST_MEASURED = 2048

@@ -12,8 +12,8 @@ import torch
 from bench.workload import WORK
 from regstream.errors import BudgetError
 from regstream.manifest.read_manifest import read_manifest
-from regstream.plan.plan import Plan
-from regstream.plan.planning import make_plan
+from regstream.planning.plan import Plan
+from regstream.planning.planning import make_plan
 from regstream.units import format_bytes
 from synthetic import checkpoint
 

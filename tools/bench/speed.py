@@ -12,7 +12,7 @@ from bench.process import REGSTREAM, TIMES, plain, regstream
 from bench.roofline import product_seconds
 from bench.workload import WORK, Workload
 from regstream.manifest.read_manifest import read_manifest
-from regstream.plan.planning import make_plan
+from regstream.planning.planning import make_plan
 
 TURNS = WORK / "turns"
 NARROW = Workload(shape="llama-3.2-1b", blocks=4, candidates=3, rows=32, length=512, compute_dtype="bfloat16")

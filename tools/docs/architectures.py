@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from docs.keys import cell
 from regstream.errors import RegstreamError
-from regstream.plan.plan import Plan
+from regstream.planning.plan import Plan
 from tiny_merge import make_tiny_merge
 from tiny_models.model import TinyModel
 from tiny_models.registry import TINY_MODELS

@@ -13,7 +13,7 @@ from experiments.identity import Manifest
 from experiments.runner import Runner
 from experiments.sweeps import TITLES
 from experiments.table import new_axes, save
-from regstream.evaluate.representation_bias import RepresentationBias, representation_bias
+from regstream.evaluation.representation_bias import RepresentationBias, representation_bias
 
 METHODS = ("average", "regmean", "regmean++")
 

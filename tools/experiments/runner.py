@@ -15,10 +15,10 @@ from experiments.identity import Manifest
 from experiments.results import Result, Results
 from experiments.sweeps import Context, Point, Sweep
 from regstream.errors import SolveError
-from regstream.evaluate.evaluation import evaluate
+from regstream.evaluation.evaluation import evaluate
 from regstream.manifest.read_manifest import read_manifest
-from regstream.plan.plan import Plan
-from regstream.plan.planning import make_plan
+from regstream.planning.plan import Plan
+from regstream.planning.planning import make_plan
 from regstream.runtime.scheduler import run
 
 _JUDGED_TOGETHER = 6  # models in one evaluation; of merged ones, so many are on disk at a time

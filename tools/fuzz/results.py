@@ -6,7 +6,7 @@ from pathlib import Path
 from regstream.errors import Interrupted
 from regstream.events import Event, StepStarted, ignore_event
 from regstream.manifest.read_manifest import read_manifest
-from regstream.plan.planning import make_plan
+from regstream.planning.planning import make_plan
 from regstream.runtime.scheduler import run
 
 

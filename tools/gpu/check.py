@@ -20,7 +20,7 @@ from gpu.marked_tests import marked_tests
 from gpu.report import CheckFailed, Row, heading, is_ok
 from gpu.resume import resume
 from gpu.setting import CARD, Setting
-from regstream.plan.memory_terms import CONTEXT_BYTES
+from regstream.planning.memory_terms import CONTEXT_BYTES
 from regstream.units import format_bytes
 
 Part = Callable[[Setting, Machine, Deadline], Iterator[Row]]

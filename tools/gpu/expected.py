@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.roofline import product_seconds
 from regstream.manifest.read_manifest import read_manifest
-from regstream.plan.planning import make_plan
+from regstream.planning.planning import make_plan
 
 
 def expect(manifest: Path) -> None:

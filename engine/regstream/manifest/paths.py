@@ -34,13 +34,17 @@ class _Input(NamedTuple):
     path: Path
 
 
-def path_problems(draft: Draft, manifest: Path) -> Iterator[Problem]:
-    """Every input that is missing or of the wrong type, and every output that overlaps an input or the manifest."""
-    folder = manifest.parent
+def path_problems(draft: Draft, folder: Path, manifest: Path | None) -> Iterator[Problem]:
+    """Every input that is missing or of the wrong type, and every output that overlaps an input or the manifest.
+
+    Paths are relative to `folder`; `manifest` is the file of the manifest, if it has one.
+    """
     models = list(_model_inputs(draft, folder))
     rows = list(_file_inputs(draft, folder, {(key, "path"): f"{key} set" for key in ROW_TABLES}))
     heads = list(_file_inputs(draft, folder, {("evaluation", key): key for key in _HEAD_SUFFIXES}))
-    inputs = [*models, *rows, *heads, _Input((), manifest.name, "this manifest", manifest)]
+    inputs = [*models, *rows, *heads]
+    if manifest is not None:
+        inputs.append(_Input((), manifest.name, "this manifest", manifest))
     output = _output_path(draft, ("merge", "output"), folder)
     workdir = _output_path(draft, ("resources", "workdir"), folder)
     # What is named as an input and an output is one mistake, whether or not it exists yet.

@@ -31,23 +31,28 @@ def read_manifest(path: str | PathLike[str]) -> Manifest:
 def parse_manifest(text: str, file: str) -> Manifest:
     """Validate a manifest's text as the content of `file`, which need not exist; raises as `read_manifest` does."""
     try:
-        return _validate(_parse(file, text), file).read_from(text, Path(file).name)
+        path = _manifest_path(file)
+        return validate_tables(_parse(file, text), file, folder=path.parent, file=path).read_from(text, path.name)
     except RecursionError as error:
         raise ManifestError(escape_unprintable(f"{file}: tables or lists are nested too deeply")) from error
 
 
-def _validate(raw: dict[str, Any], file: str) -> Manifest:
-    path = _manifest_path(file)
+def validate_tables(raw: dict[str, Any], label: str, *, folder: Path, file: Path | None) -> Manifest:
+    """Validate parsed TOML, whose paths are relative to `folder`. Errors begin with `label`; `file` held it, if any.
+
+    Raises:
+        ManifestError: unknown keys, invalid values, missing files or contradictions; one line per problem.
+    """
     problems: list[Problem] = []
     manifest = None
     try:
-        manifest = Manifest.model_validate(raw, context=path.parent)
+        manifest = Manifest.model_validate(raw, context=folder)
     except ValidationError as error:
         problems += [problem_from_pydantic(detail) for detail in error.errors(include_url=False)]
     draft = draft_without(raw, [problem.location for problem in problems])
-    problems += [*consistency_problems(draft), *path_problems(draft, path)]
+    problems += [*consistency_problems(draft), *path_problems(draft, folder, file)]
     if manifest is None or problems:
-        raise ManifestError([format_problem(file, problem, raw) for problem in sorted(problems, key=_sort_key)])
+        raise ManifestError([format_problem(label, problem, raw) for problem in sorted(problems, key=_sort_key)])
     return manifest
 
 

@@ -183,7 +183,7 @@ class Evaluation(Table):
 
 
 class Manifest(Table):
-    """A whole manifest. `read_manifest` makes one, and also checks its keys against each other and the disk."""
+    """A whole manifest. What reads files or tables also checks the keys against each other and against the disk."""
 
     merge: Merge
     """a [merge] table; what is merged, how, and where the result goes"""
@@ -203,12 +203,12 @@ class Manifest(Table):
 
     @property
     def text(self) -> str:
-        """The TOML that it was read from, for the record; empty where it was made otherwise."""
+        """Its TOML, for the record."""
         return self._text
 
     @property
     def source(self) -> str:
-        """What errors call it: the name of its file."""
+        """What errors call it: the name of its file, or "manifest"."""
         return self._source
 
     def read_from(self, text: str, source: str) -> Self:

@@ -10,7 +10,7 @@ from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate
 from regstream.methods import AUTO
 from regstream.models.architecture.architecture import Architecture
-from regstream.plan.plan import Plan
+from regstream.planning.plan import Plan
 from regstream.validation.summaries import summarize_names
 
 _TEXT = """

@@ -9,7 +9,7 @@ from regstream.output.integrity import check_file
 from regstream.output.model_files import model_files
 from regstream.output.publish import CONFIG, INDEX, result_files
 from regstream.output.record import MEASURED, PROVENANCE, check_file_name, is_published, read_provenance
-from regstream.plan.plan import Plan
+from regstream.planning.plan import Plan
 from regstream.storage import durable
 from regstream.storage.run_folder import RunFolder
 from regstream.storage.tuning_folder import remove_tuning

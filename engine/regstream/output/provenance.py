@@ -11,8 +11,8 @@ from regstream import __version__
 from regstream.manifest.redaction import redact_paths
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate
-from regstream.plan.plan import Plan
-from regstream.plan.unchanged_inputs import unchanged_input_digests
+from regstream.planning.plan import Plan
+from regstream.planning.unchanged_inputs import unchanged_input_digests
 from regstream.storage.identity_differences import Identity
 from regstream.storage.journal import CommittedStep
 

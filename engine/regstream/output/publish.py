@@ -14,7 +14,7 @@ from regstream.output.local_paths import remove_local_paths
 from regstream.output.model_card import model_card
 from regstream.output.provenance import measurements, provenance
 from regstream.output.record import CARD, MEASURED, PROVENANCE, file_entries, read_provenance, write_provenance
-from regstream.plan.plan import Plan
+from regstream.planning.plan import Plan
 from regstream.storage import durable
 from regstream.storage.identity_differences import Identity
 from regstream.storage.journal import CommittedStep

@@ -7,8 +7,8 @@ from regstream.errors import ResumeError
 from regstream.manifest.resources import ComputeDtype
 from regstream.output.integrity import check_file
 from regstream.output.record import CARD, is_published, read_provenance
-from regstream.plan.plan import Plan
-from regstream.plan.run_identity import identify
+from regstream.planning.plan import Plan
+from regstream.planning.run_identity import identify
 from regstream.storage.identity_differences import Identity, differences
 
 #: The parts of an identity that define the merge; the others name the machine and versions, which affect last bits.

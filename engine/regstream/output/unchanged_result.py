@@ -11,7 +11,7 @@ from regstream.manifest.schema import Manifest
 from regstream.output.chosen_settings import with_choice
 from regstream.output.integrity import check_file, unrecorded_files
 from regstream.output.record import CARD, is_published, read_provenance
-from regstream.plan.unchanged_inputs import input_digests, local_files
+from regstream.planning.unchanged_inputs import input_digests, local_files
 from regstream.storage.identity_differences import differences
 from regstream.storage.run_folder import RunFolder
 

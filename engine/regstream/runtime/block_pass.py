@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from regstream.methods.statistics import GroupStatistics
-from regstream.plan.step import Step
+from regstream.planning.step import Step
 from regstream.runtime.group_inputs import GroupInputs
 from regstream.runtime.step_context import StepContext
 

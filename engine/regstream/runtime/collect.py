@@ -8,7 +8,7 @@ from torch import Tensor
 from regstream.models.batch import Batch
 from regstream.models.linear_inputs import observe
 from regstream.models.resumed_block import resumed_block
-from regstream.plan.opened_merge import PlannedCandidate
+from regstream.planning.opened_merge import PlannedCandidate
 from regstream.runtime.block_pass import BlockPass
 from regstream.runtime.opened_stream import OpenedStream, open_stream
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from regstream.errors import SolveError
 from regstream.methods.average import Average
 from regstream.methods.method import MethodOptions
-from regstream.plan.step import PlannedParameter
+from regstream.planning.step import PlannedParameter
 from regstream.runtime.step_context import StepContext
 from regstream.runtime.tensor_source import TensorFiles, fill
 from regstream.storage.shards import ShardWriter

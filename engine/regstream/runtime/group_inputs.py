@@ -12,8 +12,8 @@ from torch import Tensor
 
 from regstream.methods.stream import Prefix
 from regstream.models.resumed_block import OUTPUT, group_dependencies
-from regstream.plan.opened_merge import PlannedCandidate
-from regstream.plan.step import Step
+from regstream.planning.opened_merge import PlannedCandidate
+from regstream.planning.step import Step
 from regstream.runtime.step_context import StepContext
 from regstream.storage.scratch_tensors import ScratchTensors, ScratchWriter
 

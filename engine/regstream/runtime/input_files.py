@@ -10,8 +10,8 @@ from regstream.data.pixels import PixelRows
 from regstream.data.stored_inputs import InputRows
 from regstream.errors import InputError, ResumeError
 from regstream.events import Listener, Warned
-from regstream.plan.plan import Plan
-from regstream.plan.run_identity import identify
+from regstream.planning.plan import Plan
+from regstream.planning.run_identity import identify
 from regstream.storage import digests
 from regstream.storage.file_status import FileStatus, file_status_if_any
 from regstream.storage.identity_differences import Identity, differences

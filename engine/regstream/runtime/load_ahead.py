@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from regstream.device.accelerator import Accelerator, Mark
-from regstream.plan.plan import Plan
+from regstream.planning.plan import Plan
 from regstream.storage.background_io import read_ahead
 
 Weights = dict[str, Tensor]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from regstream.methods.stream import Prefix, Stream
-from regstream.plan.opened_merge import PlannedCandidate
+from regstream.planning.opened_merge import PlannedCandidate
 from regstream.runtime.block_pass import BlockPass
 from regstream.storage.hidden_states import ActivationWriter
 from regstream.storage.scratch_tensors import ScratchWriter

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from regstream.methods.stream import Prefix
 from regstream.models.resumed_block import OUTPUT, resumed_block
-from regstream.plan.opened_merge import PlannedCandidate
-from regstream.plan.step import Step
+from regstream.planning.opened_merge import PlannedCandidate
+from regstream.planning.step import Step
 from regstream.runtime.group_inputs import GroupInputs
 from regstream.runtime.step_context import StepContext
 

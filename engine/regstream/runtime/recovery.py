@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regstream.errors import ResumeError
-from regstream.plan.plan import Plan
+from regstream.planning.plan import Plan
 from regstream.storage import digests
 from regstream.storage.durable import TEMPORARY_SUFFIX
 from regstream.storage.journal import CommittedStep

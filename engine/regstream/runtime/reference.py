@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from regstream.plan.step import Step
+from regstream.planning.step import Step
 from regstream.runtime.step_context import StepContext
 from regstream.runtime.tensor_source import TensorFiles, fill
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from regstream.errors import NonFiniteError
 from regstream.linalg.solve_report import SolveReport
-from regstream.plan.step import Step
+from regstream.planning.step import Step
 from regstream.runtime.block_pass import BlockPass
 from regstream.runtime.collect import collect_statistics
 from regstream.runtime.combine import combine_parameter, fill_merged

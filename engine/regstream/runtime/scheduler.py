@@ -13,7 +13,7 @@ from regstream.output.ownership import check_output, claim_output, has_state, re
 from regstream.output.publish import changed_copies, copied_files, publish
 from regstream.output.record import is_published
 from regstream.output.result_identity import check_result
-from regstream.plan.plan import Plan
+from regstream.planning.plan import Plan
 from regstream.runtime.input_files import InputFiles
 from regstream.runtime.recovery import first_damaged
 from regstream.runtime.step import committed_step, progress_units, run_step

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from regstream.errors import SolveError
 from regstream.linalg.solve_report import SolveReport
-from regstream.plan.step import Step
+from regstream.planning.step import Step
 from regstream.runtime.block_pass import BlockPass
 from regstream.runtime.step_context import StepContext
 from regstream.storage.shards import ShardWriter

@@ -9,9 +9,9 @@ from regstream.device.memory import StepMeasurement
 from regstream.device.profiler import RegionTotals
 from regstream.errors import NonFiniteError
 from regstream.linalg.solve_report import SolveReport
-from regstream.plan.memory_terms import MemorySpace, allocated_bytes
-from regstream.plan.plan import Plan
-from regstream.plan.step import Step
+from regstream.planning.memory_terms import MemorySpace, allocated_bytes
+from regstream.planning.plan import Plan
+from regstream.planning.step import Step
 from regstream.runtime.combine import combine_parameter
 from regstream.runtime.propagate import propagate, rebuild
 from regstream.runtime.regress import Regressed, regress

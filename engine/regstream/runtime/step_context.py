@@ -16,10 +16,10 @@ from regstream.methods.statistics import GroupStatistics
 from regstream.methods.stream import Prefix
 from regstream.models.body_arguments import BodyArguments, decode_arguments, encode_arguments
 from regstream.models.parameter import Parameter
-from regstream.plan.budget import limit_device_memory
-from regstream.plan.opened_merge import PlannedCandidate
-from regstream.plan.plan import Plan
-from regstream.plan.step import Step
+from regstream.planning.budget import limit_device_memory
+from regstream.planning.opened_merge import PlannedCandidate
+from regstream.planning.plan import Plan
+from regstream.planning.step import Step
 from regstream.runtime.load_ahead import load_ahead
 from regstream.storage.argument_store import ArgumentStore
 from regstream.storage.hidden_states import HiddenStates

@@ -9,8 +9,8 @@ from torch import Tensor
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.device.profiler import Profiler
 from regstream.methods.tensor_source import PART_VALUES
-from regstream.plan.opened_merge import OpenedMerge
-from regstream.plan.step import PlannedParameter
+from regstream.planning.opened_merge import OpenedMerge
+from regstream.planning.step import PlannedParameter
 
 
 def fill(into: Tensor, values: Iterable[Tensor]) -> None:

@@ -33,7 +33,10 @@ def read(path: Path) -> tuple[list[Record], int]:
     Raises:
         ResumeError: a line before the last is damaged, which no kill does.
     """
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:  # also where a run ends at this moment
+        lines = []
     records: list[Record] = []
     num_bytes = 0
     for number, line in enumerate(lines, start=1):

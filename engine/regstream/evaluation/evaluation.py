@@ -1,0 +1,106 @@
+"""Evaluates models on held-out rows; the result is a table of scores."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from regstream.data.loading import CalibrationSet
+from regstream.errors import InputError
+from regstream.evaluation.accuracy import Accuracy
+from regstream.evaluation.complete_models import complete_models
+from regstream.evaluation.evaluated_model import EvaluatedModel, evaluated_models
+from regstream.evaluation.evaluation_plan import EvaluationPlan
+from regstream.evaluation.layerwise_pass import LayerwisePass, OpenedModel
+from regstream.evaluation.metrics import make_metric
+from regstream.evaluation.scheduler import run_evaluation
+from regstream.events import Listener, ignore_event
+from regstream.planning.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRow:
+    """A model's scores by dataset."""
+
+    model: str
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Scores, one row for each model and one column for each dataset."""
+
+    metric: str
+    higher_is_better: bool
+    datasets: tuple[str, ...]
+    rows: tuple[EvaluationRow, ...]
+
+    def markdown(self) -> str:
+        """The table for a model card. Only models with a score on every dataset have an average."""
+        lines = [
+            f"| {self.metric} | {' | '.join(self.datasets)} | average |",
+            "|---|" + "---|" * (len(self.datasets) + 1),
+        ]
+        for row in self.rows:
+            cells = [f"{row.scores[name]:.3f}" if name in row.scores else "" for name in self.datasets]
+            average = self.average(row)
+            lines.append(f"| {row.model} | {' | '.join(cells)} | {'' if average is None else f'{average:.3f}'} |")
+        return "\n".join(lines)
+
+    def average(self, row: EvaluationRow) -> float | None:
+        """A row's mean score, or None where a dataset is missing, since it would not be comparable."""
+        return sum(row.scores.values()) / len(row.scores) if len(row.scores) == len(self.datasets) else None
+
+
+def evaluate(
+    plan: Plan,
+    *,
+    also: Mapping[str, Path] | None = None,
+    only: Collection[str] = (),
+    cross: bool = False,
+    listener: Listener = ignore_event,
+) -> Evaluation:
+    """Evaluate base, mean, result and `also` others on all datasets, each candidate on its own or, if `cross`, on all.
+
+    Language models are evaluated by loss, vision models by accuracy. `only` selects some of the models. A model that
+    lacks its head is left out with a warning.
+
+    Raises:
+        ManifestError: no candidate has a [candidates.evaluation] table, no metric fits the model, or `only` names an
+            unknown model.
+        InputError: rows, heads or checkpoints cannot be used, or the merge has no result yet.
+        BudgetError: memory or disk do not suffice.
+    """
+    models = evaluated_models(plan, also or {}, only, listener)
+    metric = make_metric(plan, listener)
+    zero_shot = metric.zero_shot if isinstance(metric, Accuracy) else None
+    passes = [] if zero_shot is None else [zero_shot.layers]
+    opened = _open_models(models, metric.datasets, first_number=len(passes), cross=cross)
+    stem = [name for name in plan.model.shapes if plan.model.architecture.part_of(name) == "embeddings"]
+    names = dict.fromkeys([*stem, *metric.parameters(plan.model)])
+    opened = tuple(complete_models(opened, plan.model, names, listener))
+    if not opened:
+        raise InputError("evaluate: no model that was chosen has what the evaluation runs")
+    passes.append(LayerwisePass(model=plan.model, models=opened, dtype=plan.compute_dtype, metric=metric))
+    head = run_evaluation(EvaluationPlan.of(plan, passes), listener)[-1]
+    evaluated = [model.name for model in opened if model.datasets]
+    return Evaluation(
+        metric=metric.title,
+        higher_is_better=metric.higher_is_better,
+        datasets=tuple(metric.datasets),
+        rows=tuple(EvaluationRow(model=name, scores=found) for name, found in zip(evaluated, head.found, strict=True)),
+    )
+
+
+def _open_models(
+    models: Sequence[EvaluatedModel], datasets: Mapping[str, CalibrationSet], *, first_number: int, cross: bool
+) -> tuple[OpenedModel, ...]:
+    """Open each model that has rows: a candidate without `cross` its own, if there are any."""
+    chosen = []
+    for model in models:
+        own = {n: d for n, d in datasets.items() if cross or not model.is_candidate or n == model.name}
+        if own:
+            chosen.append((model, own))
+    return tuple(
+        OpenedModel(number=number, name=model.name, weights=model.open(), datasets=own)
+        for number, (model, own) in enumerate(chosen, start=first_number)
+    )

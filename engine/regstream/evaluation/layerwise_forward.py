@@ -1,0 +1,135 @@
+"""Runs a step: one part of every model of a pass, from hidden states on disk to hidden states on disk, or to scores.
+
+Shape suffixes: T tokens, D features.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from regstream.device import malloc
+from regstream.device.workspace import Workspace
+from regstream.evaluation.layerwise_pass import LayerwisePass, OpenedModel
+from regstream.evaluation.part_weights import LoadedModel, PartWeights, keep_open
+from regstream.evaluation.projection import EvaluationProjection
+from regstream.evaluation.step import EvaluationStep
+from regstream.events import Listener, Progressed
+from regstream.storage import durable
+from regstream.storage.hidden_states import ActivationWriter, HiddenStates
+
+
+class LayerwiseForward:
+    """The forward passes of the models of a pass, all at one depth. Each model has a folder of hidden states."""
+
+    def __init__(
+        self, layers: LayerwisePass, folder: Path, listener: Listener, previous: "LayerwiseForward | None"
+    ) -> None:
+        self._layers, self._model, self._listener, self._previous = layers, layers.model, listener, previous
+        self._states = {
+            model.number: HiddenStates(folder / str(model.number), layers.dtype, layers.model.device)
+            for model in layers.models
+        }
+        for number in self._states:
+            durable.make_folder(folder / str(number))
+        self._workspace = Workspace(layers.model.device)
+        self._kind = ""
+
+    def reset_step(self, step: EvaluationStep | None) -> None:
+        """Free what a step does not use: weights of another kind of part, or all, where the next is another pass's."""
+        if step is None or step.kind != self._kind:
+            self._workspace.release_all_but()
+        self._kind = "" if step is None else step.kind
+        malloc.trim()
+
+    def run(self, step: EvaluationStep, projection: EvaluationProjection) -> list[Any]:
+        """Run a step; what it finds, as JSON. The hidden states that leave it are durable."""
+        found = list[Any]()
+        with keep_open(self._layers.checkpoints):
+            part = PartWeights(step, self._workspace, sums_mean=projection.sums_mean)
+            for group, following in zip(projection.groups, (*projection.groups[1:], ()), strict=True):
+                loaded = part.load(group)
+                part.prefetch(following)
+                if step.kind == "stem":
+                    self._run_stem(loaded)
+                else:
+                    found += [self._run_model(step, model_weights) for model_weights in loaded]
+                malloc.trim()
+        if step.kind == "head":
+            return found
+        observer = self._layers.observer
+        return [] if observer is None else observer.at_depth(self, step.depth + 1)
+
+    def read(self, model: OpenedModel, dataset: str, depth: int) -> Iterator[Tensor]:
+        """Yield a dataset's tokens (T, D) in a model, batch by batch."""
+        num_tokens = [batch.num_tokens for batch in model.datasets[dataset].batches]
+        return self._states[model.number].read(dataset, depth, num_tokens)
+
+    def read_value(self, dataset: str, num_rows: int) -> Tensor:
+        """Read the tensor of so many rows that the metric computed for a dataset and the pass's only model."""
+        [states] = self._states.values()
+        [value] = states.read(dataset, len(self._model.blocks) + 1, [num_rows])
+        return value
+
+    def drop_before(self, depth: int) -> None:
+        """Remove hidden states that are less deep."""
+        for states in self._states.values():
+            states.drop_before(depth)
+
+    def _write(self, model: OpenedModel, dataset: str, depth: int) -> AbstractContextManager[ActivationWriter]:
+        return self._states[model.number].write(dataset, depth)
+
+    def _run_stem(self, loaded: list[LoadedModel]) -> None:
+        """Each batch is decoded once and goes through the stems of all models in memory."""
+        model, dtype = self._model, self._layers.dtype
+        for dataset, rows in self._layers.datasets.items():
+            users = [(user, weights) for user, weights in loaded if dataset in user.datasets]
+            with ExitStack() as stack:
+                writers = [stack.enter_context(self._write(user, dataset, 0)) for user, _ in users]
+                for index, batch in enumerate(rows.batches if users else ()):
+                    inputs = rows.inputs(index, dtype=dtype, device=model.device)
+                    for (user, weights), writer in zip(users, writers, strict=True):
+                        with model.bind_parameters(weights):
+                            writer.append(batch.pack(model.run_stem(inputs)))
+                        self._listener(Progressed(doing=f"{user.name}: stem"))
+
+    def _run_model(self, step: EvaluationStep, loaded: LoadedModel) -> dict[str, Any]:
+        user, weights = loaded
+        with self._model.bind_parameters(weights):
+            if step.kind == "head":
+                return {dataset: self._score(step, user, dataset) for dataset in user.datasets}
+            assert step.block is not None
+            for dataset in user.datasets:
+                self._run_block(step.block, user, dataset)
+            return {}
+
+    def _run_block(self, block: int, user: OpenedModel, dataset: str) -> None:
+        stored = self.read(user, dataset, block)
+        with self._write(user, dataset, block + 1) as following:
+            for batch, tokens_TD in zip(user.datasets[dataset].batches, stored, strict=True):
+                output_BLD = self._model.run_block(block, batch.unpack(tokens_TD), batch)
+                following.append(batch.pack(output_BLD))
+                self._listener(Progressed(doing=f"{user.name}: forward"))
+
+    def _score(self, step: EvaluationStep, user: OpenedModel, dataset: str) -> float | None:
+        """A number goes into the journal; a tensor into the store, one depth further."""
+        metric = self._layers.metric
+        assert metric is not None
+        states = self.read(user, dataset, step.depth)
+        value = metric.score(self._model, dataset, states, self._previous)
+        if isinstance(value, Tensor):
+            with self._write(user, dataset, step.depth + 1) as following:
+                following.append(value)
+        self._listener(Progressed(doing=f"{user.name}: head"))
+        return None if isinstance(value, Tensor) else value
+
+
+def open_forwards(passes: Iterable[LayerwisePass], folder: Path, listener: Listener) -> dict[str, LayerwiseForward]:
+    """The forward passes of an evaluation by their prefix. Each reads what the metric of the one before computed."""
+    forwards: dict[str, LayerwiseForward] = {}
+    for layers in passes:
+        previous = next(reversed(forwards.values()), None)
+        forwards[layers.prefix] = LayerwiseForward(layers, folder, listener, previous)
+    return forwards

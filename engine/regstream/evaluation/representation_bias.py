@@ -1,0 +1,107 @@
+"""Representation bias: the distance of a merged model's hidden states from each candidate's, on its held-out rows.
+
+Source: Yang et al., "Representation Surgery for Multi-Task Model Merging" (ICML 2024).
+
+Shape suffixes: T tokens, D features.
+"""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cosine_similarity
+
+from regstream.errors import ManifestError
+from regstream.evaluation.evaluated_model import evaluated_models
+from regstream.evaluation.evaluation_plan import EvaluationPlan
+from regstream.evaluation.layerwise_pass import LayerwisePass, OpenedModel, StoredStates
+from regstream.evaluation.metrics import held_out_rows
+from regstream.evaluation.scheduler import run_evaluation
+from regstream.events import Listener, ignore_event
+from regstream.planning.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepresentationBias:
+    """A model's mean distance over the tokens of a candidate's rows. Depth d is the input of block d."""
+
+    model: str
+    dataset: str
+    depth: int
+    l1: float  # mean absolute difference of a feature
+    cosine: float  # 1 - cosine similarity
+
+
+def representation_bias(
+    plan: Plan, *, also: Mapping[str, Path] | None = None, only: Collection[str] = (), listener: Listener = ignore_event
+) -> list[RepresentationBias]:
+    """The bias of the mean, the result and `also` others at every depth; `only` selects some of these models.
+
+    All models advance block by block together; one block of one model is in memory at a time. Resumes as an evaluation.
+
+    Raises:
+        ManifestError: no candidate has a [candidates.evaluation] table, or `only` names an unknown model.
+        InputError: rows or checkpoints cannot be used, or the merge has no result yet.
+        BudgetError: memory or disk do not suffice.
+    """
+    datasets = held_out_rows(plan, listener)
+    if not datasets:
+        raise ManifestError("bias: no candidate has a [candidates.evaluation] table")
+    only = only or ("mean", plan.method.name, *(also or {}))
+    compared = [model.name for model in evaluated_models(plan, also or {}, only)]
+    own, merged = list[OpenedModel](), list[OpenedModel]()
+    for number, model in enumerate(evaluated_models(plan, also or {})):
+        is_own, is_merged = model.is_candidate and model.name in datasets, model.name in compared
+        if is_own or is_merged:  # a candidate that is compared with the others is read once
+            rows = datasets if is_merged else {model.name: datasets[model.name]}
+            opened = OpenedModel(number=number, name=model.name, weights=model.open(), datasets=rows)
+            own += [opened] * is_own
+            merged += [opened] * is_merged
+    models = {model.number: model for model in (*own, *merged)}
+    layers = LayerwisePass(
+        model=plan.model,
+        models=tuple(models[number] for number in sorted(models)),
+        dtype=plan.compute_dtype,
+        observer=_Distances(own, merged),
+    )
+    steps = run_evaluation(EvaluationPlan.of(plan, [layers]), listener)
+    return [RepresentationBias(**record) for step in steps for record in step.found]
+
+
+@dataclass(frozen=True)
+class _Distances:
+    """Compares the candidates with the merged models at a depth."""
+
+    own: Sequence[OpenedModel]
+    merged: Sequence[OpenedModel]
+
+    @property
+    def digest(self) -> str:
+        """Which models are compared with which."""
+        return f"{[model.number for model in self.own]} with {[model.number for model in self.merged]}"
+
+    def at_depth(self, states: StoredStates, depth: int) -> list[dict[str, Any]]:
+        """A record for each merged model and each candidate."""
+        records = []
+        for model in self.merged:
+            for candidate in self.own:
+                name = candidate.name
+                l1, cosine = _distances(states.read(candidate, name, depth), states.read(model, name, depth))
+                bias = RepresentationBias(model=model.name, dataset=name, depth=depth, l1=l1, cosine=cosine)
+                records.append(asdict(bias))
+        return records
+
+
+def _distances(own: Iterator[Tensor], merged: Iterator[Tensor]) -> tuple[float, float]:
+    """The mean absolute difference of features, and 1 minus the mean cosine of tokens; summed in float64."""
+    sums, count = torch.zeros(2, dtype=torch.float64), 0
+    for own_TD, merged_TD in zip(map(torch.Tensor.float, own), map(torch.Tensor.float, merged), strict=True):
+        l1_T = (own_TD - merged_TD).abs().mean(-1, dtype=torch.float64)
+        cosine_T = cosine_similarity(own_TD, merged_TD, dim=-1)
+        sums += torch.stack([l1_T.sum(), cosine_T.sum(dtype=torch.float64)]).cpu()
+        count += len(own_TD)
+    l1, cosine = (sums / count).tolist()
+    return l1, 1 - cosine

@@ -1,0 +1,175 @@
+"""Warns of fine-tuned changes that have no effect: parts that the result takes from one checkpoint, tokenizers.
+
+Only local checkpoints are compared: no weight is downloaded for a warning.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
+from regstream.checkpoint.checkpoint import Checkpoint
+from regstream.checkpoint.source import HubSource
+from regstream.errors import InputError
+from regstream.manifest.rules import match_rule
+from regstream.manifest.schema import Manifest
+from regstream.methods.method import Method
+from regstream.models.architecture.architecture import NonBlockPart
+from regstream.planning.step import PlannedParameter, Step
+from regstream.storage.json_file import parse_json
+from regstream.validation.merge_rules import ChosenRule, MergeRules
+
+#: How many samples of a tensor are compared, and of how many values: few changed rows may go unnoticed.
+_NUM_SAMPLES, _SAMPLE_SIZE = 64, 64
+_PARTS: Mapping[NonBlockPart, str] = {
+    "embeddings": "embedding", "final_norm": "final norm", "head": "head", "towers": "towers",
+}  # fmt: skip
+#: The part of tokenizer.json that is read: added tokens come before the vocabulary.
+_TOKENIZER_BYTES = 1 << 22
+_MAX_NAMES = 3
+
+
+def discarded_changes(
+    manifest: Manifest, method: Method, base: Checkpoint, checkpoints: Sequence[Checkpoint], steps: Sequence[Step]
+) -> Iterator[str]:
+    """Yield a line for each part that candidates changed and the result takes from elsewhere, and each tokenizer.
+
+    Nothing is said of a part for which the manifest confirms the default.
+    """
+    num_blocks = 1 + max((step.block for step in steps if step.block is not None), default=0)
+    rules = MergeRules(manifest, method, base.architecture, num_blocks)
+    for part, title in _PARTS.items():
+        chosen, default = rules.chosen(part), rules.default(part)
+        if chosen == default or (chosen or default).rule not in ("base", "candidate"):
+            continue
+        tensors = [
+            tensor for tensor in _of_part(manifest, base, steps, part) if tensor.rule == (chosen or default).rule
+        ]
+        changed = [
+            checkpoint
+            for index, checkpoint in enumerate(checkpoints)
+            if any(_differs(checkpoint, base, tensor.name) for tensor in tensors if tensor.candidate != index)
+        ]
+        if changed:
+            labels, verb = ", ".join(checkpoint.label for checkpoint in changed), "differ" + "s" * (part != "towers")
+            yield f"{labels}: the {title} {verb} from the base's, {_advice(manifest, part, chosen)}"
+    for checkpoint in checkpoints if base.architecture.modality == "input_ids" else ():
+        yield from _tokenizer_warnings(checkpoint, base)
+
+
+def _advice(manifest: Manifest, part: NonBlockPart, chosen: ChosenRule | None) -> str:
+    """What becomes of a part that candidates changed, and how to have it otherwise."""
+    if chosen is not None:
+        use = getattr(manifest.merge.others, part)
+        source = "the base's" if chosen.candidate is None else f'candidate "{use}"\'s'
+        return f'without effect: the result has {source}, as [merge.others] {part} = "{use}" says'
+    return (
+        f'which the result takes by default; [merge.others] {part} = "average" takes the mean, the name of a candidate'
+        f' takes its own, {part} = "base" confirms the default'
+    )
+
+
+def _of_part(
+    manifest: Manifest, base: Checkpoint, steps: Sequence[Step], part: NonBlockPart
+) -> Iterator[PlannedParameter]:
+    """The parameters of a part that no rule names."""
+    num_blocks = 1 + max((step.block for step in steps if step.block is not None), default=0)
+    return (
+        tensor
+        for step in steps
+        for tensor in step.parameters
+        if base.architecture.part_of(tensor.name) == part
+        and match_rule(manifest.rules, tensor.name, None, num_blocks) is None
+    )
+
+
+def _differs(checkpoint: Checkpoint, base: Checkpoint, name: str) -> bool:
+    """Whether a sampled value differs, in the narrower of both dtypes."""
+    own, other = checkpoint.tensors.get(name), base.tensors[name]
+    if own is None or own.shape[1:] != other.shape[1:]:  # which another line names
+        return False
+    if _is_remote(checkpoint) or _is_remote(base) or (name not in checkpoint.adapted_names and own == other):
+        return False
+    size = min(math.prod(own.shape), math.prod(other.shape))
+    dtype = min(own.dtype, other.dtype, key=lambda dtype: (dtype.itemsize, -torch.finfo(dtype).eps))
+    length = min(_SAMPLE_SIZE, size)
+    count = min(_NUM_SAMPLES, math.ceil(size / length))
+    own_values, base_values = torch.empty(length), torch.empty(length)
+    try:
+        for index in range(count):
+            start = (size - length) * index // max(1, count - 1)
+            checkpoint.read_range(name, start, own_values)
+            base.read_range(name, start, base_values)
+            if not torch.equal(own_values.to(dtype), base_values.to(dtype)):
+                return True
+    except InputError:  # the step that uses the tensor reports it
+        return False
+    return False
+
+
+def _is_remote(checkpoint: Checkpoint) -> bool:
+    return isinstance(checkpoint.source, HubSource)
+
+
+def _tokenizer_warnings(checkpoint: Checkpoint, base: Checkpoint) -> Iterator[str]:
+    if _is_remote(checkpoint) or _is_remote(base):
+        return
+    folder = checkpoint.adapter.file.parent if isinstance(checkpoint, AdaptedCheckpoint) else checkpoint.folder
+    template, base_template = _chat_template(folder), _chat_template(base.folder)
+    if template is not None and template != base_template:
+        none, other = "the base has no chat template; the result has none", "the chat template differs from the base's;"
+        problem = none if base_template is None else f"{other} the result has the base's"
+        advice = "To prompt it as this candidate, copy the template into the result"
+        yield f"{checkpoint.label}: {problem}. {advice}"
+    tokens, base_tokens = _added_tokens(folder), _added_tokens(base.folder)
+    if base_tokens and (added := [token for token in tokens if tokens[token] != base_tokens.get(token)]):
+        names = ", ".join(map(repr, added[:_MAX_NAMES])) + (" …" if len(added) > _MAX_NAMES else "")
+        yield (
+            f"{checkpoint.label}: its tokenizer adds {len(added)} tokens that the base's lacks ({names}); the result"
+            " has the base's tokenizer, which does not know them"
+        )
+
+
+def _chat_template(folder: Path) -> str | None:
+    """A tokenizer's chat template, from whichever file holds it."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8", errors="replace").strip()
+    for name in ("tokenizer_config.json", "chat_template.json"):
+        if template := _json_object(folder / name).get("chat_template"):
+            return template.strip() if isinstance(template, str) else json.dumps(template, sort_keys=True)
+    return None
+
+
+def _added_tokens(folder: Path) -> dict[str, int]:
+    """The ids of tokens beside the vocabulary; empty where no file lists them."""
+    entries: list[Any] = []
+    if (file := folder / "tokenizer.json").is_file():
+        with file.open("rb") as stream:
+            text = stream.read(_TOKENIZER_BYTES).decode("utf-8", errors="replace")
+        key = text.find('"added_tokens"')
+        begin = text.find("[", key) if key >= 0 else -1
+        try:
+            entries = json.JSONDecoder().raw_decode(text, begin)[0] if begin >= 0 else []
+        except (ValueError, RecursionError):
+            entries = []
+    tokens = {str(e["content"]): int(e["id"]) for e in entries if isinstance(e, dict) and _is_token(e)}
+    more = _json_object(folder / "added_tokens.json").items()
+    return tokens | {token: index for token, index in more if isinstance(index, int)}
+
+
+def _is_token(entry: Mapping[str, Any]) -> bool:
+    return isinstance(entry.get("content"), str) and isinstance(entry.get("id"), int)
+
+
+def _json_object(file: Path) -> dict[str, Any]:
+    """The object that a file holds; empty where it holds none or cannot be read."""
+    try:
+        value = parse_json(file.read_bytes()) if file.is_file() else None
+    except OSError:
+        return {}
+    return value if isinstance(value, dict) else {}

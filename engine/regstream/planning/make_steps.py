@@ -1,0 +1,146 @@
+"""The steps of a merge, in order: stem, each block, head; and what becomes of each parameter."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+from regstream.errors import ManifestError
+from regstream.manifest.rules import rule_problems
+from regstream.manifest.schema import Manifest, Rule
+from regstream.methods.method import Method
+from regstream.models.architecture.architecture import Architecture, InputGroup
+from regstream.models.parameter import Parameter
+from regstream.planning.step import Kind, PlannedParameter, Step
+from regstream.validation.merge_rules import ChosenRule, MergeRules
+
+ParameterShapes = Mapping[str, tuple[int, ...]]
+
+
+def make_steps(
+    manifest: Manifest,
+    method: Method,
+    architecture: Architecture,
+    shapes: ParameterShapes,
+    itemsize: int = 4,
+    *,
+    copied_from_base: ParameterShapes = MappingProxyType({}),
+    stored_name: Callable[[str], str] = str,
+    runs_towers: bool = False,
+) -> tuple[Step, ...]:
+    """Lay out the steps for a model's parameters, each value of which takes `itemsize` bytes in the result.
+
+    `copied_from_base` are tensors that the model does not have; the result gets the base's, with the head. The result's
+    files have the names of `stored_name`. `runs_towers`: rows of images go through the towers, as a part of the stem.
+
+    Raises:
+        ManifestError: a rule matches nothing or names blocks that do not exist.
+    """
+    num_blocks = 1 + max(block for name in shapes if (block := architecture.block_of(name)) is not None)
+    all_shapes = {**shapes, **copied_from_base}
+    _check_rules(manifest.rules, architecture, all_shapes, num_blocks)
+    rules = MergeRules(manifest, method, architecture, num_blocks)
+    parameters = {name: _parameter(name, shape, architecture, stored_name) for name, shape in all_shapes.items()}
+    steps = list[tuple[Kind, int | None, list[PlannedParameter]]]()
+    for kind, block in _kinds(num_blocks):
+        names = (name for name in shapes if _belongs(architecture, name, kind, block, runs_towers=runs_towers))
+        found = [_planned(rules, parameters[name]) for name in names]
+        found += [_with_rule(parameters[n], ChosenRule("base")) for n in copied_from_base if kind == "head"]
+        if found:
+            steps.append((kind, block, _in_group_order(found, architecture, block)))
+    shards = _shard_names([_num_values(found) * itemsize for _, _, found in steps], manifest.merge.shard_size)
+    last = _last_regression([found for *_, found in steps]) if method.needs_calibration() else -1
+    return tuple(
+        Step(
+            index=index,
+            kind=kind,
+            block=block,
+            parameters=tuple(found),
+            shard=shard,
+            writes_hidden_states=index < last,
+            borrowed=tuple(parameters[n] for n in architecture.call.borrowed if kind == "block"),
+        )
+        for index, ((kind, block, found), shard) in enumerate(zip(steps, shards, strict=True))
+    )
+
+
+def _last_regression(steps: Sequence[Sequence[PlannedParameter]]) -> int:
+    """The index of the last step that solves for something; -1 without one."""
+    regressing = [i for i, parameters in enumerate(steps) if any(p.group is not None for p in parameters)]
+    return regressing[-1] if regressing else -1
+
+
+def _num_values(parameters: Iterable[Parameter]) -> int:
+    return sum(math.prod(parameter.shape) for parameter in parameters)
+
+
+def _shard_names(sizes: Sequence[int], shard_size: int | None) -> list[str]:
+    """The names of the steps' shards: one each, or consecutive steps together up to `shard_size` bytes."""
+    numbers, total = [0], 0
+    for size in sizes:
+        joins = shard_size is not None and total and total + size <= shard_size
+        numbers.append(numbers[-1] + (not joins))
+        total = size + (total if joins else 0)
+    return [f"model-{number:05d}-of-{numbers[-1]:05d}.safetensors" for number in numbers[1:]]
+
+
+def _kinds(num_blocks: int) -> Iterator[tuple[Kind, int | None]]:
+    yield "stem", None
+    for block in range(num_blocks):
+        yield "block", block
+    yield "head", None
+
+
+def _belongs(architecture: Architecture, name: str, kind: Kind, block: int | None, *, runs_towers: bool) -> bool:
+    if block is not None or architecture.block_of(name) is not None:
+        return architecture.block_of(name) == block
+    in_stem = ("embeddings", "towers") if runs_towers else ("embeddings",)
+    return (architecture.part_of(name) in in_stem) == (kind == "stem")
+
+
+def _parameter(
+    name: str, shape: tuple[int, ...], architecture: Architecture, stored_name: Callable[[str], str]
+) -> Parameter:
+    block = architecture.block_of(name)
+    block_name = name if block is None else name.removeprefix(architecture.block_prefix(block))
+    return Parameter(name=name, block_name=block_name, stored_name=stored_name(name), shape=shape)
+
+
+def _planned(rules: MergeRules, parameter: Parameter) -> PlannedParameter:
+    group = rules.group_of(parameter)
+    chosen = rules.rule_of(parameter.name, is_linear=group is not None)
+    if chosen.rule != "calibrate":
+        return _with_rule(parameter, chosen, group)
+    calibrated_with = rules.calibrated_with(parameter)
+    found = _with_rule(parameter, ChosenRule("combine") if calibrated_with is None else chosen)
+    return replace(found, group=calibrated_with)
+
+
+def _with_rule(parameter: Parameter, chosen: ChosenRule, group: InputGroup | None = None) -> PlannedParameter:
+    is_linear = group is not None
+    return PlannedParameter(
+        **vars(parameter),
+        rule=chosen.rule,
+        candidate=chosen.candidate,
+        group=group.name if group is not None and chosen.rule == "regress" else None,
+        linear=parameter.block_name.removesuffix(".weight") if is_linear and chosen.rule == "regress" else None,
+        is_linear=is_linear,
+        transposed=group is not None and group.transposed,
+    )
+
+
+def _in_group_order(
+    parameters: list[PlannedParameter], architecture: Architecture, block: int | None
+) -> list[PlannedParameter]:
+    """Groups one after another, then norms, then the rest: the order in which a block's step comes to them."""
+    groups: list[str] = []
+    if block is not None:
+        groups = [group.name for group in architecture.groups[block]]
+        groups += [norm.name for norm in architecture.norms_of(block)]
+    return sorted(parameters, key=lambda p: len(groups) if p.group is None else groups.index(p.group))
+
+
+def _check_rules(rules: Sequence[Rule], architecture: Architecture, shapes: ParameterShapes, num_blocks: int) -> None:
+    problems = rule_problems(rules, ((name, architecture.block_of(name)) for name in shapes), num_blocks)
+    if problems:
+        raise ManifestError(problems)

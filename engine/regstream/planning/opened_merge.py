@@ -1,0 +1,178 @@
+"""A merge with everything that its manifest names opened and validated, and its steps."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
+from regstream.checkpoint.checkpoint import Checkpoint
+from regstream.checkpoint.shared_checkpoint import SharedCheckpoint
+from regstream.data.loading import CalibrationSet
+from regstream.hub.fetch import is_cached
+from regstream.hub.prefetcher import ShardPrefetcher
+from regstream.manifest.schema import Candidate, Manifest
+from regstream.methods.method import Method
+from regstream.methods.stream import Prefix, Stream
+from regstream.models.batch import Batch
+from regstream.models.layered_model import LayeredModel
+from regstream.planning.forward_memory import ForwardMemory
+from regstream.planning.step import PlannedParameter, Step
+from regstream.planning.unchanged_inputs import Signatures
+from regstream.storage.run_folder import HIDDEN_STATES, RunFolder
+from regstream.storage.shards import ShardPart, layout_parts
+from regstream.validation.ties import Tie
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedCandidate:
+    """A candidate, opened. `calibration` is None where the method needs none.
+
+    `share` is its weight over the mean of all candidates' weights; `scale` its own, in place of the method's.
+    """
+
+    name: str
+    share: float
+    scale: float | None
+    checkpoint: Checkpoint
+    calibration: CalibrationSet | None
+
+    @classmethod
+    def of(cls, candidate: Candidate, share: float, checkpoint: Checkpoint, calibration: CalibrationSet | None) -> Self:
+        """What a manifest names, opened."""
+        return cls(
+            name=candidate.name, share=share, scale=candidate.scale, checkpoint=checkpoint, calibration=calibration
+        )
+
+    @property
+    def rows(self) -> CalibrationSet:
+        """Its calibration set."""
+        assert self.calibration is not None
+        return self.calibration
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedMerge:
+    """An opened merge, without its costs."""
+
+    manifest: Manifest
+    method: Method
+    base: Checkpoint
+    candidates: tuple[PlannedCandidate, ...]
+    prior_model: Checkpoint | None
+    commits: Mapping[str, str]  # of repositories of the hub, by their name in the manifest
+    prefetcher: ShardPrefetcher
+    model: LayeredModel
+    steps: tuple[Step, ...]
+    compute_dtype: torch.dtype  # of weights and activations while merging
+    exact_dtype: torch.dtype  # the narrowest that holds every weight of all inputs exactly
+    output_dtype: torch.dtype
+    device: torch.device
+    warnings: tuple[str, ...]
+    ignored: Mapping[str, Sequence[str]]  # names of tensors that the result lacks, by the label of their checkpoint
+    input_signatures: Signatures  # read before anything was opened
+    ties: tuple[Tie, ...]  # of files still to be downloaded, compared before the first step
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        """All that a run reads weights from."""
+        prior = () if self.prior_model is None else (self.prior_model,)
+        return (self.base, *(candidate.checkpoint for candidate in self.candidates), *prior)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The candidates' shares, whose mean is 1."""
+        return tuple(candidate.share for candidate in self.candidates)
+
+    @property
+    def output(self) -> Path:
+        """The folder of the result."""
+        return self.manifest.merge.output
+
+    @property
+    def state(self) -> Path:
+        """The folder within the output for the lock and for files that are incomplete."""
+        return self.manifest.state
+
+    @property
+    def run_folder(self) -> RunFolder:
+        """The folder of the run's state, which removes only files that a run makes."""
+        return RunFolder(self.workdir, self.output)
+
+    @property
+    def workdir(self) -> Path:
+        """The folder of the run's state."""
+        return self.manifest.workdir
+
+    @property
+    def hidden_folders(self) -> dict[Prefix, Path]:
+        """Where the hidden states of each kind that the method needs are stored."""
+        names = [HIDDEN_STATES[0], *(f"{HIDDEN_STATES[0]}-{prefix}" for prefix in self.method.prefixes()[1:])]
+        return {prefix: self.workdir / name for prefix, name in zip(self.method.prefixes(), names, strict=False)}
+
+    @property
+    def stores_group_inputs(self) -> bool:
+        """Whether passes over a block store inputs of its linears, from which later passes begin.
+
+        They do not on an accelerator, which multiplies again sooner than a disk gives back: of a block at 8B width, the
+        inputs of 2,048 tokens take 92 MB, and all of its products of them 0.9 TFLOP.
+        """
+        return self.method.solves_groups_in_turn() and self.device.type == "cpu"
+
+    @property
+    def batches(self) -> list[Batch]:
+        """The batches of all calibration sets; none where the method needs no calibration sets."""
+        sets = [candidate.calibration for candidate in self.candidates if candidate.calibration is not None]
+        return [batch for rows in sets for batch in rows.batches]
+
+    @cached_property
+    def shared(self) -> SharedCheckpoint | None:
+        """The model that every candidate is an adapter on, if there is one: the reference R of all differences."""
+        checkpoints = [candidate.checkpoint for candidate in self.candidates]
+        models = {c.model if isinstance(c, AdaptedCheckpoint) else c for c in checkpoints}
+        (model,) = models if len(models) == 1 else (None,)
+        return model if isinstance(model, SharedCheckpoint) else None
+
+    @cached_property
+    def forward_memory(self) -> ForwardMemory:
+        """What the forward pass of a calibration set takes."""
+        rows = [candidate.calibration for candidate in self.candidates if candidate.calibration is not None]
+        return ForwardMemory(model=self.model, rows=rows, dtype=self.compute_dtype, device=self.device)
+
+    @cached_property
+    def fetches(self) -> bool:
+        """Whether shards of its checkpoints are still to be downloaded."""
+        paths = [path for checkpoint in self.checkpoints for path in checkpoint.files]
+        return any(not is_cached(file) for path in paths if (file := self.prefetcher.hub_file(path)) is not None)
+
+    def combines(self, parameter: PlannedParameter) -> bool:
+        """Whether the method's own formula gives a parameter, of the result or of the block as it combines it."""
+        is_student = parameter.group is not None and Stream.COMBINED_BLOCK in self.method.streams
+        return parameter.rule == "combine" or is_student
+
+    def formulas(self, step: Step) -> Iterator[tuple[Method, PlannedParameter]]:
+        """What of a step's parameters the method's own formula gives, or its prior's, each with its method."""
+        for parameter in step.parameters:
+            if self.combines(parameter):
+                yield self.method, parameter
+            if parameter.group is not None and self.method.prior is not None:
+                yield self.method.prior, parameter
+
+    @cached_property
+    def parts(self) -> tuple[ShardPart, ...]:
+        """What each step writes of which shard, in the order of the steps."""
+        return tuple(
+            part
+            for shard, steps in groupby(self.steps, key=lambda step: step.shard)
+            for part in layout_parts(
+                shard, [{p.stored_name: p.shape for p in step.parameters} for step in steps], self.output_dtype
+            )
+        )
+
+    def written_bytes(self, step: Step) -> int:
+        """What a step adds to its shard."""
+        return self.parts[step.index].num_bytes

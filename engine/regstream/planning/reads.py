@@ -1,0 +1,95 @@
+"""The tensors that a step reads of checkpoints, each as often as it is read."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+
+from regstream.checkpoint.checkpoint import Checkpoint
+from regstream.checkpoint.header import TensorSpec
+from regstream.checkpoint.reader import TensorReader
+from regstream.checkpoint.shared_checkpoint import SharedCheckpoint
+from regstream.methods.tensor_reads import TensorReads
+from regstream.planning.opened_merge import OpenedMerge
+from regstream.planning.step import PlannedParameter, Step
+
+#: The names of tensors that are read of a checkpoint, one checkpoint after another. What candidates share is read once.
+_Round = list[tuple[Checkpoint, Sequence[str]]]
+#: How often each tensor is read of which checkpoint.
+_Counts = Mapping[str, Counter[Checkpoint]]
+
+
+def reads(merge: OpenedMerge, step: Step, num_passes: int = 1) -> Iterator[list[TensorSpec]]:
+    """The tensors that a step reads, by reader, about in order; input groups go through in so many passes."""
+    for checkpoint, *tied in merge.ties if step.index == 0 else ():
+        yield [checkpoint.tensors[name] for name in tied]
+    for read in _rounds(merge, step, num_passes):
+        cached: set[tuple[TensorReader, str]] = set()
+        for checkpoint, names in read:
+            for reader, stored in checkpoint.readers_of(names):
+                yield [reader.tensors[name] for name in stored if (reader, name) not in cached]
+                if isinstance(reader, SharedCheckpoint):
+                    cached.update((reader, name) for name in stored)
+
+
+def _rounds(merge: OpenedMerge, step: Step, num_passes: int) -> Iterator[_Round]:
+    others = step.not_regressed
+    if step.regressed:
+        filled = others if merge.method.solves_groups_in_turn() else step.parameters
+        if not merge.method.runs_own_blocks_only():  # what the merged block is before any solve
+            yield from _repeated({p.name: _counts(merge, p) for p in filled})
+        if not merge.method.solves_groups_in_turn():  # means are of candidates' blocks, which are read anyway
+            others = tuple(parameter for parameter in others if parameter.rule != "average")
+    combined = _repeated({p.name: _counts(merge, p) for p in others})
+    regression = _regression(merge, step, num_passes) if step.regressed else iter(())
+    if merge.shared is not None and step.regressed:  # the whole block of which is held until the step ends
+        yield [(merge.shared, [p.name for p in step.parameters]), *chain(*regression, *combined)]
+    else:
+        yield from regression
+        yield from combined
+    if step.writes_hidden_states and not step.regressed and "own" in merge.method.prefixes():
+        for candidate in merge.candidates:  # its own forward pass
+            yield [(candidate.checkpoint, [p.name for p in (*step.parameters, *step.borrowed)])]
+
+
+def _regression(merge: OpenedMerge, step: Step, num_passes: int) -> Iterator[_Round]:
+    """The prior of what is solved for, and each pass's candidates."""
+    solved = step.parameters_of(list(step.regressed))
+    if merge.method.prior is not None:
+        times = _times(merge, merge.method.prior.combine_reads(len(merge.candidates)))
+        yield from _repeated({parameter.name: times for parameter in solved})
+    if not merge.method.runs_candidates():  # together, passes read what is solved for once
+        yield [(candidate.checkpoint, [p.name for p in solved]) for candidate in merge.candidates]
+        return
+    borrowed = step.borrowed if "own" in merge.method.prefixes() else ()
+    for _ in range(num_passes):
+        yield [(c.checkpoint, [p.name for p in (*step.parameters, *borrowed)]) for c in merge.candidates]
+
+
+def _repeated(counts: _Counts) -> Iterator[_Round]:
+    """One round after another, in each of which a tensor is read once of a checkpoint."""
+    checkpoints = list(dict.fromkeys(chain(*counts.values())))
+    for number in range(max((most for times in counts.values() for most in times.values()), default=0)):
+        names = {
+            checkpoint: [n for n, times in counts.items() if times[checkpoint] > number] for checkpoint in checkpoints
+        }
+        yield [(checkpoint, found) for checkpoint, found in names.items() if found]
+
+
+def _counts(merge: OpenedMerge, parameter: PlannedParameter) -> Counter[Checkpoint]:
+    """How often a parameter that is not solved for is read of which checkpoint."""
+    if merge.combines(parameter):
+        return _times(merge, merge.method.combine_reads(len(merge.candidates)))
+    if parameter.rule == "base":
+        return Counter([merge.base])
+    if parameter.candidate is not None:
+        return Counter([merge.candidates[parameter.candidate].checkpoint])
+    return _times(merge, TensorReads(candidates=1))
+
+
+def _times(merge: OpenedMerge, read: TensorReads) -> Counter[Checkpoint]:
+    times = Counter({merge.base: read.base})
+    for candidate in merge.candidates:  # two may be one checkpoint
+        times[candidate.checkpoint] += read.candidates
+    if merge.prior_model is not None:
+        times[merge.prior_model] += read.prior_model
+    return times
