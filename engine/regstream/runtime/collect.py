@@ -1,11 +1,13 @@
 """The statistics of one candidate: its calibration set runs through the block, observed at the inputs of linears."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 from torch import Tensor
 
+from regstream.models.architecture.architecture import Norm
 from regstream.models.batch import Batch
+from regstream.models.body_arguments import BodyArguments
 from regstream.models.linear_inputs import observe
 from regstream.models.resumed_block import resumed_block
 from regstream.planning.opened_merge import PlannedCandidate
@@ -35,17 +37,15 @@ def _run_batch(
 
     Norms are observed in the first stream.
     """
-    context, statistics, depth = current.context, current.statistics, current.step.depth
-    model, profiler = context.model, context.profiler
-    groups = model.architecture.groups[depth]
-    norms = {norm.name: norm for norm in model.architecture.norms_of(depth) if norm.name in statistics}
+    statistics, depth = current.statistics, current.step.depth
+    norms = {norm.name: norm for norm in current.context.model.architecture.norms_of(depth) if norm.name in statistics}
     inputs: dict[str, list[Tensor]] = {name: [] for name in statistics}
 
     def take(group: str, x_TI: Tensor, *, is_last: bool) -> None:
         if not is_last:
             inputs[group].append(x_TI.clone())  # the block may overwrite it
             return
-        with profiler.region("Gram matrices"):
+        with current.context.profiler.region("Gram matrices"):
             statistics[group].add_tokens(*inputs.pop(group), x_TI)
 
     for index, stream in enumerate(streams):
@@ -54,10 +54,6 @@ def _run_batch(
             for group, tokens in stream.observed.items():
                 take(group, next(tokens), is_last=is_last)
             continue
-        tokens_TD, arguments = next(stream.hidden), context.read_arguments(stream.prefix, candidate, number)
-        known = {group: batch.unpack(next(tokens)) for group, tokens in stream.stored.items()}
-        observed = [group for group in groups if group.name in statistics or group.name in stream.kept]
-        observed_norms = list(norms.values()) if index == 0 else []
 
         def on_input(group: str, x_BLI: Tensor, stream: OpenedStream = stream, is_last: bool = is_last) -> None:
             x_TI = batch.pack(x_BLI)
@@ -66,14 +62,34 @@ def _run_batch(
             if group in stream.kept:
                 stream.kept[group].append(x_TI)
 
-        # Where nothing goes on to the next block, what comes after the last group's input is not computed.
-        with (
-            model.bind_parameters(stream.weights),
-            profiler.region("candidates' forward"),
-            observe(model.blocks[depth], observed, on_input, norms=observed_norms, stop_early=stream.following is None),
-            resumed_block(model, depth, known=known, skipped=stream.skipped),
-        ):
-            output_BLD = model.run_block(depth, batch.unpack(tokens_TD), batch, arguments)
-        if stream.following is not None:
-            with profiler.region("writing"):
-                stream.following.append(batch.pack(output_BLD))
+        arguments = current.context.read_arguments(stream.prefix, candidate, number)
+        observed_norms = list(norms.values()) if index == 0 else []
+        _run_block(current, stream, batch, arguments, on_input, norms=observed_norms)
+
+
+def _run_block(
+    current: BlockPass,
+    stream: OpenedStream,
+    batch: Batch,
+    arguments: BodyArguments | None,
+    on_input: Callable[[str, Tensor], None],
+    *,
+    norms: Sequence[Norm],
+) -> None:
+    """A stream's next batch through its block, observed at the inputs that the statistics or a later pass need."""
+    model, depth, profiler = current.context.model, current.step.depth, current.context.profiler
+    needed = {*current.statistics, *stream.kept}
+    groups = [group for group in model.architecture.groups[depth] if group.name in needed]
+    hidden_BLD = batch.unpack(next(stream.hidden))
+    known = {group: batch.unpack(next(tokens)) for group, tokens in stream.stored.items()}
+    # Where nothing goes on to the next block, what comes after the last group's input is not computed.
+    with (
+        model.bind_parameters(stream.weights),
+        profiler.region("candidates' forward"),
+        observe(model.blocks[depth], groups, on_input, norms=norms, stop_early=stream.following is None),
+        resumed_block(model, depth, known=known, skipped=stream.skipped),
+    ):
+        output_BLD = model.run_block(depth, hidden_BLD, batch, arguments)
+    if stream.following is not None:
+        with profiler.region("writing"):
+            stream.following.append(batch.pack(output_BLD))
