@@ -63,6 +63,7 @@ def test_a_dry_run_goes_through_every_part(tmp_path: Path) -> None:
     assert file.read_text() == done.stdout
 
 
+@pytest.mark.slow
 def test_what_an_eigendecomposition_takes_is_a_row() -> None:
     rows = list(eigendecomposition(DRY_RUN, MACHINE, Deadline(SPARE)))
     assert [row.check for row in rows] == ["eigendecomposition, 256 wide, float64: beside its matrix"]
