@@ -100,15 +100,16 @@ def test_a_dry_run_shows_settings_and_cost_and_writes_nothing(invoke: Invoke, pl
 
 def test_the_manifests_own_settings_and_fixed_options_are_labelled(invoke: Invoke, planted: Path) -> None:
     planted.write_text(
-        planted.read_text().replace('method = "regmean++"', 'method = "regfilter"\nridge = 0.02\nstatistics = "own"')
+        planted.read_text().replace('method = "regmean++"', 'method = "regfilter"\nridge = 0.03\nstatistics = "own"')
     )
     shown = invoke("tune", planted, "--dry-run")
-    assert 'regfilter with ridge = 0.02 (the manifest\'s) | scale = 0.5, filter = "ridge", ridge = 0.001 | ' in (
-        shown.stdout
+    assert (
+        'regfilter with ridge = 0.03 (the manifest\'s) | scale = 0.5, filter = "relative_ridge", ridge = 0.005 | '
+        in (shown.stdout)
     )
     assert 'the manifest\'s, in every merge: statistics = "own"' in shown.stdout
     record = json.loads(invoke("tune", planted, "--dry-run", "--json").stdout)
-    assert (record["manifest_settings"], record["fixed_options"]) == ({"ridge": 0.02}, {"statistics": "own"})
+    assert (record["manifest_settings"], record["fixed_options"]) == ({"ridge": 0.03}, {"statistics": "own"})
 
 
 def with_method(planted: Path, method: str) -> Path:

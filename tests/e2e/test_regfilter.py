@@ -45,7 +45,7 @@ def test_every_prior_with_every_statistics_and_filter(
     tmp_path: Path, family: checkpoints.Family, prior: str, statistics: str, kind: str
 ) -> None:
     options, factors = FILTERS[kind]
-    keys = {"method": "regfilter", "prior": prior, "statistics": statistics, "filter": kind, **options}
+    keys = {"method": "regfilter", "prior": prior, "statistics": statistics, "filter": kind, "teacher": 0.0, **options}
     keys |= {"scale": 0.7} if prior == "task_arithmetic" else {}
     merge = make_merge(tmp_path, family, merge=keys)
     result = read_result(merge.run())
@@ -59,8 +59,8 @@ def test_every_prior_with_every_statistics_and_filter(
     ("family", "statistics"), [("llama", "merged_prefix"), slow("clip", "merged"), slow("gpt2", "merged")]
 )
 def test_a_teacher(tmp_path: Path, family: checkpoints.Family, statistics: str) -> None:
-    keys = {"method": "regfilter", "prior": "average", "statistics": statistics, "ridge": 0.02, "teacher": 0.6}
-    merge = make_merge(tmp_path, family, layers=2, merge=keys)
+    options = {"statistics": statistics, "filter": "ridge", "ridge": 0.02, "teacher": 0.6}
+    merge = make_merge(tmp_path, family, layers=2, merge={"method": "regfilter", "prior": "average", **options})
     wanted = expected(merge, prior=dense.mean, statistics=statistics, factors=dense.ridge(0.02), teacher=0.6)
     difference, name = worst_difference(read_result(merge.run()), wanted)
     assert difference <= TOLERANCE, f"{name}: {difference:.1e}"

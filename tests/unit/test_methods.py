@@ -19,7 +19,7 @@ from regstream.methods.stream import Stream
         ("aswudi", (), "combine", "average"),
         ("regmean", (Stream.OWN,), "regress", "average"),
         ("regmean++", (Stream.MERGED,), "regress", "average"),
-        ("regfilter", (Stream.MERGED_BLOCK,), "regress", "average"),
+        ("regfilter", (Stream.MERGED_BLOCK, Stream.OWN), "regress", "average"),
         ("featcal", (Stream.COMBINED_BLOCK, Stream.OWN), "regress", "calibrate"),
     ],
 )

@@ -144,7 +144,7 @@ def test_a_prior_that_nothing_reads_is_named(tmp_path: Path) -> None:
     ("keys", "line"),
     [
         ("scale = 0.5", '[merge] scale has no effect: the prior is "model"'),
-        ("time = 9.0", '[merge] time has no effect: the filter is "ridge"'),
+        ("time = 9.0", '[merge] time has no effect: the filter is "relative_ridge"'),
     ],
 )
 def test_options_that_it_leaves_without_effect_are_named(tmp_path: Path, keys: str, line: str) -> None:

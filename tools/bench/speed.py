@@ -87,10 +87,11 @@ def _doubled(once: Workload, *twice: Workload) -> Iterator[str]:
 
 
 def one_pass() -> Iterator[str]:
-    """Blocks' time with statistics of the merged block, group by group, over RegMean's; RegMean++ beside it."""
+    """Blocks' time with statistics of the merged block, group by group, without and with a teacher, over RegMean's."""
     for workload in (SMALL, replace(NARROW, compute_dtype="auto")):
         methods = [replace(workload, method=name) for name in ("regmean", "regmean++", "regfilter")]
-        turns = [alternate(*(_merge(method, method.method) for method in methods)) for _ in range(TIMES)]
+        methods.insert(2, replace(methods[2], options=("teacher = 0.0",)))
+        turns = [alternate(*(_merge(method, str(i)) for i, method in enumerate(methods))) for _ in range(TIMES)]
         for index, method in enumerate(methods[1:], start=1):
             ratios = [_block_seconds(timed[index]) / _block_seconds(timed[0]) for timed in turns]
             yield f"- {method.name}: {median(ratios):.2f} times the time of RegMean ({_told(ratios)})"

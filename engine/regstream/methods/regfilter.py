@@ -56,15 +56,17 @@ class RegFilterOptions(MethodOptions):
     """what calibration rows pass on their way to a linear, with regfilter: the candidate's own blocks, as with regmean
     (own); merged blocks, then the candidate's own block, as with regmean++ (merged_prefix); or merged blocks and the
     merged part of the block alone, which takes the least time (merged)"""
-    filter: Literal["ridge", "relative_ridge", "alpha", "exponential", "participation", "gavish_donoho"] = "ridge"
+    filter: Literal["ridge", "relative_ridge", "alpha", "exponential", "participation", "gavish_donoho"] = (
+        "relative_ridge"
+    )
     """how directions give way to the prior, with regfilter: smoothly, by a ridge, by a ridge in proportion to each
     input's own mean square (relative_ridge), by an off-diagonal scale (alpha) or exponentially; with regfilter and
     aswudi: wholly or not at all, by the participation ratio of singular values, or by the optimal threshold for a
     matrix in noise (gavish_donoho), which is advised for language models with all weights fine-tuned"""
-    ridge: Ridge = 0.01
+    ridge: Ridge = 0.02
     alpha: Alpha = 0.95
     time: Time = 20.0
-    teacher: Teacher = 0.0
+    teacher: Teacher = 0.3
 
 
 class RegFilter(Regression):
@@ -78,8 +80,8 @@ class RegFilter(Regression):
 
     def search_space(self) -> tuple[Settings, ...]:
         """How directions give way to the prior, and how far it goes where it has a scale."""
-        filters: list[Settings] = [{"filter": "ridge", "ridge": ridge} for ridge in (0.001, 0.003, 0.01, 0.05)]
-        filters.append({"filter": "participation"})
+        filters: list[Settings] = [{"filter": "relative_ridge", "ridge": ridge} for ridge in (0.005, 0.02, 0.05)]
+        filters += [{"filter": "ridge", "ridge": 0.01}]
         if self.options.prior in _WITHOUT_SCALE:
             return tuple(filters)
         return tuple({"scale": scale, **kind} for scale in (0.5, 1.0) for kind in filters)
