@@ -10,6 +10,7 @@ from pydantic import ConfigDict, TypeAdapter
 from regstream.errors import InputError, error_boundary
 from regstream.manifest.canonical import canonical_config
 from regstream.manifest.schema import Manifest
+from regstream.methods import AUTO
 from regstream.output.chosen_settings import with_choice
 from regstream.output.record import MEASURED, is_published, read_provenance
 from regstream.storage.identity_differences import Identity, differences
@@ -80,7 +81,11 @@ def read_run_status(manifest: Manifest) -> RunStatus:
         InputError: the record in a finished result is damaged.
         ResumeError: the journal is damaged.
     """
-    return replace(_merge_status(manifest), tuning=read_tuning_status(manifest.workdir))
+    status, tuning = _merge_status(manifest), read_tuning_status(manifest.workdir)
+    if tuning is not None and tuning.num_finished == tuning.num_rounds and status.state != "not begun":
+        # That of a method "auto" stays until the merge that it was for is finished.
+        tuning = None if manifest.merge.method == AUTO else tuning
+    return replace(status, tuning=tuning)
 
 
 def _merge_status(manifest: Manifest) -> RunStatus:

@@ -1,18 +1,16 @@
 """`regstream status`: the progress of a merge."""
 
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import click
 
-from regstream.manifest.read_manifest import read_manifest
 from regstream_cli.options import debug_option, json_option, manifest_argument
-from regstream_cli.run_status import RunStatus, read_run_status
+from regstream_cli.run_status import RunStatus
 from regstream_cli.status_lines import status_lines
 from regstream_cli.streams import stdout_boundary, stdout_console, write_json
 from regstream_cli.tables import status_table
-from regstream_cli.watch import interruptible, show_changes, statuses, wait_for_poll
+from regstream_cli.watch import interruptible, show_changes, status_reader, statuses, wait_for_poll
 
 
 @click.command()
@@ -34,7 +32,7 @@ def status(path: Path, watch: bool, as_json: bool) -> None:
       regstream status merge.toml --watch
       regstream status merge.toml --json | jq .seconds_left
     """
-    read = partial(read_run_status, read_manifest(path))
+    read = status_reader(path)
     show = _write_record if as_json else _show
     if not watch:
         show(read())

@@ -3,12 +3,14 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 
-from regstream.errors import Interrupted
+from regstream.errors import Interrupted, ManifestError
+from regstream.manifest.read_manifest import read_manifest
 from regstream_cli.interrupt import InterruptHandler
 from regstream_cli.progress_state import ProgressState
-from regstream_cli.run_status import RunStatus
+from regstream_cli.run_status import RunStatus, read_run_status
 from regstream_cli.status_bars import StatusBars
 from regstream_cli.status_lines import change_lines
 from regstream_cli.streams import stdout_boundary, stdout_console
@@ -19,6 +21,26 @@ _POLL_SECONDS = 1.0
 def wait_for_poll() -> None:
     """Wait until it is time to read the status again."""
     time.sleep(_POLL_SECONDS)
+
+
+def status_reader(path: Path) -> Callable[[], RunStatus]:
+    """What reads the status of a manifest's merge, as the manifest is then: a tuning writes settings into it.
+
+    One that has become invalid, as while it is edited, is taken as it was. A pipe is read once.
+
+    Raises:
+        ManifestError: the manifest cannot be read, or is invalid.
+    """
+    manifest = read_manifest(path)
+
+    def read() -> RunStatus:
+        nonlocal manifest
+        if path.is_file():
+            with suppress(ManifestError):
+                manifest = read_manifest(path)
+        return read_run_status(manifest)
+
+    return read
 
 
 @contextmanager

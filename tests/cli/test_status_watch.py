@@ -22,7 +22,7 @@ from regstream.tuning.tuning_status import TuningStatus
 from regstream_cli.run_status import RunStatus, read_run_status
 from regstream_cli.status_bars import StatusBars
 from regstream_cli.status_lines import change_lines
-from regstream_cli.watch import show_changes, statuses
+from regstream_cli.watch import show_changes, status_reader, statuses
 
 Invoke = Callable[..., Result]
 Read = Callable[[], RunStatus]
@@ -93,6 +93,16 @@ def test_a_run_that_starts_over_and_a_tuning_are_told(half_done: Path) -> None:
     [line] = change_lines(status, replace(status, tuning=TUNING))
     assert line.startswith("tuning: in round 2 of 3 since ")
     assert list(change_lines(replace(status, tuning=TUNING), status)) == []
+
+
+def test_the_manifest_is_read_as_it_is_then(half_done: Path) -> None:
+    read, text = status_reader(half_done), half_done.read_text()
+    assert read().changed == ()
+    half_done.write_text(text.replace("[merge]\n", "[merge]\nalpha = 0.5\n"))  # as a tuning does
+    changed = read()
+    assert any("alpha" in difference for difference in changed.changed)
+    half_done.write_text("[merge")
+    assert read() == changed
 
 
 @pytest.mark.parametrize("options", [(), ("--json",)], ids=str)

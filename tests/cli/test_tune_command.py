@@ -288,6 +288,17 @@ def test_auto_equals_a_run_with_the_settings_that_win(invoke: Invoke, planted: P
     assert {name for name in found if found[name] != expected[name]} == others
 
 
+def test_status_shows_no_tuning_once_auto_merges(invoke: Invoke, planted: Path) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, StepStarted) and event.name == "block 0":
+            raise Interrupted("here")
+
+    with pytest.raises(Interrupted):
+        api.merge(api.plan(read_manifest(as_auto(planted))), listener=stop)
+    record = json.loads(invoke("status", planted, "--json").stdout)
+    assert (record["state"], record["next_step"], record["tuning"]) == ("unfinished", "block 0", None)
+
+
 @pytest.fixture
 def auto_finished(invoke: Invoke, planted: Path) -> Path:
     assert invoke("run", as_auto(planted)).exit_code == 0

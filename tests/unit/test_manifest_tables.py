@@ -84,6 +84,12 @@ def test_a_value_that_toml_lacks_is_a_problem_of_its_key(value: object) -> None:
     assert problem.startswith("manifest: [merge] base: expected a folder or a hub id, found <class '")
 
 
+@pytest.mark.parametrize("value", ["merge.toml", Path("merge.toml"), [], None], ids=str)
+def test_what_is_no_mapping_is_refused(value: Any) -> None:
+    [problem] = problems(value)
+    assert problem.startswith("manifest: expected a mapping of tables, found ")
+
+
 def test_text_that_a_record_cannot_hold_is_refused() -> None:
     Path("caf\udce9").mkdir()
     [problem] = problems({**TABLES, "merge": {**TABLES["merge"], "base": "caf\udce9"}})

@@ -1,6 +1,7 @@
 """What a plan says that a merge computes is what torch counts while it runs."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +27,8 @@ def counted_forward(plan: Plan, block: int) -> float:
     step, candidate = plan.steps[1 + block], plan.candidates[0]
     weights = {name: torch.zeros(shape) for name, shape in step.shapes.items()}
     # The fused attention of CPUs is not counted.
-    math = sdpa_kernel(SDPBackend.MATH)
-    with plan.model.bind_parameters(weights), math, FlopCounterMode(display=False) as counter:
+    unfused = sdpa_kernel(SDPBackend.MATH)
+    with plan.model.bind_parameters(weights), unfused, FlopCounterMode(display=False) as counter:
         for batch in candidate.rows.batches:
             plan.model.run_block(block, torch.zeros(*batch.shape, plan.model.hidden_size), batch)
     return float(counter.get_total_flops())
@@ -57,6 +58,15 @@ def test_twice_the_rows_are_twice_the_tokens_work(tmp_path: Path) -> None:
     for kind in ("candidates' forward", "merged forward", "Gram matrices", MOVED):
         assert twice[kind] == pytest.approx(2 * once[kind])
     assert twice["solves"] == pytest.approx(once["solves"])
+
+
+def test_a_teacher_passes_the_last_block_up_to_its_last_group_once(tmp_path: Path) -> None:
+    # What leaves the last block is not needed; the first pass still observes the inputs of all groups.
+    plan = make_merge(tmp_path, layers=2, merge={"method": "regfilter", "teacher": 0.3}).plan()
+    first, last = (plan.work(step)["candidates' forward"] for step in plan.steps if step.regressed)
+    [(*_, group), _] = [list(step.regressed) for step in plan.steps if step.regressed]
+    weights = sum(math.prod(parameter.shape) for parameter in plan.steps[1].regressed[group])
+    assert first - last == pytest.approx(2 * sum(math.prod(batch.shape) for batch in plan.batches) * weights)
 
 
 def test_a_method_of_weights_alone_multiplies_nothing(tmp_path: Path) -> None:

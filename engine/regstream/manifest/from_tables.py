@@ -25,6 +25,10 @@ def manifest_from_tables(tables: Mapping[str, Any]) -> Manifest:
     Raises:
         ManifestError: unknown keys, invalid values, missing files or contradictions; one line per problem.
     """
+    if not isinstance(tables, Mapping):
+        raise ManifestError(
+            f"{_LABEL}: expected a mapping of tables, found {type(tables).__name__}; load_manifest reads a file"
+        )
     try:
         raw = _plain(tables)
         manifest = validate_tables(raw, _LABEL, folder=Path.cwd(), file=None)

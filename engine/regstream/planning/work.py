@@ -31,7 +31,7 @@ def step_work(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]]) -
     work = _formulas(merge, step)
     if not merge.method.needs_calibration():
         return work
-    prefixes = merge.method.prefixes()
+    prefixes, regressed = merge.method.prefixes(), list(step.regressed)
     for groups in passes:
         for stream in merge.method.streams:
             if stream is Stream.MERGED_BLOCK and merge.stores_group_inputs:
@@ -39,7 +39,8 @@ def step_work(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]]) -
             if stream is Stream.OWN and merge.stores_group_inputs and groups != passes[0]:
                 continue  # the first pass has observed all inputs
             is_whole = stream is Stream.OWN and step.writes_hidden_states and groups == passes[0]
-            work += _forward(merge, step, "candidates' forward", None if is_whole else groups[-1])
+            last = regressed[-1] if stream is Stream.OWN and merge.stores_group_inputs else groups[-1]
+            work += _forward(merge, step, "candidates' forward", None if is_whole else last)
         for group in step.linear_groups(groups):
             work += Counter(merge.method.flops(group, token_counts(merge)))
     if step.writes_hidden_states and "merged" in prefixes:
