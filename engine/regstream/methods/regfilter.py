@@ -81,7 +81,7 @@ class RegFilter(Regression):
     def search_space(self) -> tuple[Settings, ...]:
         """How directions give way to the prior, and how far it goes where it has a scale."""
         filters: list[Settings] = [{"filter": "relative_ridge", "ridge": ridge} for ridge in (0.005, 0.02, 0.05)]
-        filters += [{"filter": "ridge", "ridge": 0.01}]
+        filters.append({"filter": "ridge", "ridge": 0.01})
         if self.options.prior in _WITHOUT_SCALE:
             return tuple(filters)
         return tuple({"scale": scale, **kind} for scale in (0.5, 1.0) for kind in filters)
