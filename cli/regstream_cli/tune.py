@@ -69,8 +69,8 @@ def tune(*, path: Path, device: str | None, dry_run: bool, as_json: bool) -> Non
             return
         with disk_full_boundary(lambda: plan.disks):
             tuning = tuner.tune(tuning_plan, listener)
+    write_settings(path, manifest, tuning.settings)  # before anything is shown: whoever reads it may be gone
     _show(tuning_plan, tuning, as_json=as_json)
-    write_settings(path, manifest, tuning.settings)
     remove_tuning(plan.workdir)
     write_message(_summary(path, tuning_plan, tuning, is_resumed=is_resumed))
     write_message(_next_step(path))

@@ -26,7 +26,13 @@ def main() -> None:
     titles: Any = {"nargs": "+", "choices": list(SETTINGS), "metavar": "SETTING", "default": []}
     parser.add_argument("--only", **titles, help="run these; all are reported")
     parser.add_argument("--again", **titles, help="run these even if they have results, such as after a change of code")
-    parser.add_argument("--seeds", type=int, default=len(SEEDS), help="how many of the seeds are run; all are reported")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        choices=range(1, len(SEEDS) + 1),
+        default=len(SEEDS),
+        help="how many of the seeds are run; all are reported",
+    )
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "quality" / "runs", help="where results are kept")
     parser.add_argument("--into", type=Path, help="where tables and pictures go; default: the same folder")
     arguments = parser.parse_args()
