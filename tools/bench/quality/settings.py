@@ -13,19 +13,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "RegMean 0.95": {"method": "regmean", "alpha": 0.95},
     "RegMean++ 0.9": {"method": "regmean++", "alpha": 0.9},
     "RegMean++ 0.95": {"method": "regmean++", "alpha": 0.95},
+    "RegMean++ 0.95, embeddings averaged": {"method": "regmean++", "others": {"embeddings": "average"}},
     "RegMean++ 1": {"method": "regmean++", "alpha": 1.0},
     "FeatCal": {"method": "featcal"},
-    "RegFilter, ridge 0.003": {"method": "regfilter", "ridge": 0.003},
-    "RegFilter, ridge 0.01": {"method": "regfilter", "ridge": 0.01},
-    "RegFilter, participation": {"method": "regfilter", "filter": "participation"},
-    "RegFilter, relative ridge 0.02": {"method": "regfilter", "filter": "relative_ridge", "ridge": 0.02},
-    "RegFilter, ridge 0.01, teacher": {"method": "regfilter", "ridge": 0.01, "teacher": 0.3},
-    "RegFilter, relative ridge 0.02, teacher": {
-        "method": "regfilter",
-        "filter": "relative_ridge",
-        "ridge": 0.02,
-        "teacher": 0.3,
-    },
+    "RegFilter": {"method": "regfilter"},
+    "RegFilter, teacher 0.6": {"method": "regfilter", "teacher": 0.6},
+    "RegFilter, no teacher": {"method": "regfilter", "teacher": 0.0},
+    "RegFilter, ridge, teacher": {"method": "regfilter", "filter": "ridge", "ridge": 0.01},
+    "RegFilter, ridge": {"method": "regfilter", "filter": "ridge", "ridge": 0.01, "teacher": 0.0},
+    "RegFilter, participation": {"method": "regfilter", "filter": "participation", "teacher": 0.0},
 }
 
 #: Each seed draws other calibration rows. A method that uses none runs with the first.
