@@ -19,9 +19,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "RegFilter": {"method": "regfilter"},
     "RegFilter, teacher 0.6": {"method": "regfilter", "teacher": 0.6},
     "RegFilter, no teacher": {"method": "regfilter", "teacher": 0.0},
-    "RegFilter, ridge, teacher": {"method": "regfilter", "filter": "ridge", "ridge": 0.01},
-    "RegFilter, ridge": {"method": "regfilter", "filter": "ridge", "ridge": 0.01, "teacher": 0.0},
-    "RegFilter, participation": {"method": "regfilter", "filter": "participation", "teacher": 0.0},
+    "RegFilter, ridge to the norm, teacher": {"method": "regfilter", "filter": "ridge", "ridge": 0.01},
+    "RegFilter, ridge to the norm, no teacher": {
+        "method": "regfilter",
+        "filter": "ridge",
+        "ridge": 0.01,
+        "teacher": 0.0,
+    },
+    "RegFilter, participation, no teacher": {"method": "regfilter", "filter": "participation", "teacher": 0.0},
 }
 
 #: Each seed draws other calibration rows. A method that uses none runs with the first.
