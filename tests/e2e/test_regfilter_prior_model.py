@@ -48,11 +48,20 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
 def test_what_another_merge_made_is_the_prior_of_the_dense_reference(
     tmp_path: Path, family: checkpoints.Family, made: dict[str, Any], statistics: str
 ) -> None:
-    merge = make_merge(tmp_path, family, layers=2, num_rows=6, merge={**KEYS, "statistics": statistics, "ridge": 0.02})
+    merge = make_merge(tmp_path, family, layers=2, num_rows=6, merge={**KEYS, "statistics": statistics})
     prior = checkpoints.load(with_merge(merge, "prior", made))
     result = read_result(merge.run())
     base, own = checkpoints.load(merge.folders.base), [checkpoints.load(path) for path in merge.folders.candidates]
-    wanted = dense.merge(base, own, merge.rows, prior=prior, statistics=statistics, factors=dense.ridge(0.02))
+    wanted = dense.merge(
+        base,
+        own,
+        merge.rows,
+        prior=prior,
+        statistics=statistics,
+        factors=dense.ridge(0.02),
+        teacher=0.0 if statistics == "own" else 0.3,
+        is_scaled=True,
+    )
     difference, name = worst_difference(result, wanted)
     assert difference <= TOLERANCE, f"{name}: {difference:.1e}"
 
