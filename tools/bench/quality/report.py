@@ -122,7 +122,7 @@ def draw(path: Path, report: Report) -> None:
     axes.errorbar(means, range(len(rows)), xerr=spreads, fmt="o", capsize=3)
     axes.set_yticks(range(len(rows)), [row.title for row in rows])
     axes.invert_yaxis()
-    axes.set_xlabel(f"{report.metric}, average over tasks; ± standard deviation over seeds")
+    axes.set_xlabel(f"{report.metric}, mean over tasks ± over seeds")
     axes.grid(visible=True, alpha=0.3)
     figure.legend(fontsize="small", loc="outside upper center", ncols=2)
     save(figure, path)
