@@ -55,7 +55,7 @@ class RegFilterOptions(MethodOptions):
     statistics: Literal["own", "merged_prefix", "merged"] = "merged"
     """what calibration rows pass on their way to a linear, with regfilter: the candidate's own blocks, as with regmean
     (own); merged blocks, then the candidate's own block, as with regmean++ (merged_prefix); or merged blocks and the
-    merged part of the block alone, which takes the least time (merged)"""
+    merged part of the block alone (merged)"""
     filter: Literal["ridge", "relative_ridge", "alpha", "exponential", "participation", "gavish_donoho"] = (
         "relative_ridge"
     )
