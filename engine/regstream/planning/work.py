@@ -35,7 +35,7 @@ def step_work(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]]) -
     for groups in passes:
         for stream in merge.method.streams:
             if stream is Stream.MERGED_BLOCK and merge.stores_group_inputs:
-                continue  # each part of the block runs once, as what leaves it is counted below
+                continue  # about once in all, as what leaves it is counted below
             if stream is Stream.OWN and merge.stores_group_inputs and groups != passes[0]:
                 continue  # the first pass has observed all inputs
             is_whole = stream is Stream.OWN and step.writes_hidden_states and groups == passes[0]

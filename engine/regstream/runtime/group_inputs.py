@@ -1,8 +1,8 @@
 """Inputs of a block's linears on disk, from which later passes over the block take it up.
 
 Where groups are solved in turn, each pass runs the merged block up to the input of its group. A pass that begins where
-an earlier one ended computes each part of the block once. A candidate's own block does not change from pass to pass:
-the first observes all of its inputs.
+an earlier one ended computes again only what several of them need, such as the residual stream. A candidate's own block
+does not change from pass to pass: the first observes all of its inputs.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
