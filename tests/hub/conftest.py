@@ -1,8 +1,8 @@
 """The client in this process, or the command line in one of its own, turned to a hub on localhost, with a cache of
 its own."""
 
+import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -109,7 +109,9 @@ def local_once(tmp_path_factory: pytest.TempPathFactory) -> Merge:
         evaluation = '[candidates.evaluation]\npath = "held-out-{}.jsonl"\nfield = "input_ids"\nrows = 2\n'
         merge = make_merge(folder, candidate=evaluation.format, **sizes)
         for rows in folder.glob("task*.jsonl"):
-            shutil.copyfile(rows, rows.with_name(rows.name.replace("task", "held-out-")))
+            backwards = [{"input_ids": json.loads(row)["input_ids"][::-1]} for row in rows.read_text().splitlines()]
+            held_out = rows.with_name(rows.name.replace("task", "held-out-"))
+            held_out.write_text("".join(f"{json.dumps(row)}\n" for row in backwards))
     merge.run()
     return merge
 

@@ -87,7 +87,7 @@ def test_the_manifests_own_setting_is_among_those_that_are_tried(planted: Merge)
 def test_only_state_is_left_and_a_rerun_has_the_scores_at_once(planted: Merge) -> None:
     first = api.tune(planted.plan())
     left = {str(path.relative_to(planted.output)) for path in planted.output.rglob("*") if path.is_file()}
-    assert left == {f".regstream/tuning/{name}" for name in ("journal.jsonl", "lock", "regstream-folder.json")}
+    assert left == {f".regstream/tune/{name}" for name in ("journal.jsonl", "lock", "regstream-folder.json")}
     events: list[Event] = []
     assert api.tune(planted.plan(), listener=events.append) == first
     assert not events
