@@ -3,6 +3,7 @@
 publish.py: auxiliary files, index, config and model card, written so that a partial result never loads.
 record.py: reads regstream.json, the record of a result, and writes it with the digests of all files.
 record_schema.py: the fields of the record, and what each means.
+merge_summary.py: what became of the candidates' changes and where the merged model fits worst, in few numbers.
 provenance.py: what the record says of inputs and solves.
 model_card.py: the text of README.md.
 local_paths.py: removes paths of this machine from tokenizer and processor settings.
