@@ -157,9 +157,10 @@ def _group_residuals(steps: Iterable[StepRecord]) -> Iterator[GroupResidual]:
     for step in steps:
         for record in step.residuals:
             for name, found in record.candidates.items():
-                yield GroupResidual(
-                    step=step.name, group=record.group, candidate=name, merged=found.merged, mean=found.mean
-                )
+                if found.merged is not None and found.mean is not None:
+                    yield GroupResidual(
+                        step=step.name, group=record.group, candidate=name, merged=found.merged, mean=found.mean
+                    )
 
 
 def _residual_total(name: str, groups: Sequence[GroupResidual]) -> ResidualTotal:

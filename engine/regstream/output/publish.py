@@ -13,7 +13,15 @@ from regstream.output.integrity import check_file
 from regstream.output.local_paths import remove_local_paths
 from regstream.output.model_card import model_card
 from regstream.output.provenance import measurements, provenance
-from regstream.output.record import CARD, MEASURED, PROVENANCE, file_entries, read_provenance, write_provenance
+from regstream.output.record import (
+    CARD,
+    MEASURED,
+    PROVENANCE,
+    file_entries,
+    is_of_report,
+    read_provenance,
+    write_provenance,
+)
 from regstream.planning.plan import Plan
 from regstream.storage import durable
 from regstream.storage.identity_differences import Identity
@@ -45,7 +53,8 @@ def changed_copies(plan: Plan) -> list[str]:
     names = auxiliary_files(base)
     found = {name: hashlib.sha256(remove_local_paths(name, (base / name).read_bytes())).hexdigest() for name in names}
     changed = [name for name, digest in found.items() if files.get(name, {}).get("sha256") != digest]
-    return sorted([*changed, *files.keys() - result_files(plan)])
+    others = files.keys() - result_files(plan)
+    return sorted([*changed, *(name for name in others if not is_of_report(name))])
 
 
 def publish(plan: Plan, identity: Identity, committed: Sequence[CommittedStep]) -> None:

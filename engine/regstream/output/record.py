@@ -7,11 +7,12 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from regstream.errors import InputError, error_boundary, os_error_boundary
+from regstream.output.record_schema import ResultRecord
 from regstream.storage import digests, durable
 from regstream.storage.json_file import dump_json
 from regstream.storage.regular_file import check_regular
@@ -21,7 +22,11 @@ PROVENANCE = "regstream.json"
 MEASURED = "regstream.measured.json"
 #: The model card, which people may edit.
 CARD = "README.md"
+#: What `regstream report` writes: the page, and the folder of the pictures that the model card shows.
+REPORT = "report.html"
+PICTURES = "report"
 _MAX_DEPTH = 2  # of a file's path
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class _Schema(BaseModel):
@@ -59,6 +64,11 @@ def write_provenance(
     durable.write_file(folder / PROVENANCE, dump_json(complete, sort_keys=True), temporary)
 
 
+def is_of_report(name: str) -> bool:
+    """Whether a file of a result, by its name there, is of its report."""
+    return name == REPORT or name.startswith(f"{PICTURES}/")
+
+
 def is_published(folder: Path) -> bool:
     """Whether a folder holds a finished result."""
     return (folder / PROVENANCE).exists()
@@ -79,15 +89,15 @@ def read_provenance(folder: Path) -> dict[str, Any]:
         canonical = dump_json(record, sort_keys=True)
         if not isinstance(record, dict) or record.get("sha256") != self_digest(record) or text != canonical:
             raise InputError(f"{path}: damaged: it does not match its own digest")
-    try:
-        _Record.model_validate(record)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path}: damaged: {place}: {first['msg']}; was it written by another version?") from error
+    _validate(_Record, record, path)
     for name in record["files"]:
         check_file_name(name, path)
     return record
+
+
+def read_record(folder: Path) -> ResultRecord:
+    """Read and validate the record of a result, every field of it; raises as `read_provenance`."""
+    return _validate(ResultRecord, read_provenance(folder), folder / PROVENANCE)
 
 
 def check_file_name(name: str, record: Path) -> None:
@@ -101,6 +111,15 @@ def check_file_name(name: str, record: Path) -> None:
         raise InputError(f'{record}: damaged: lists "{name}", which is not a file in its folder')
     if parts[0] == STATE:
         raise InputError(f'{record}: damaged: lists "{name}", which is the state of a run')
+
+
+def _validate(schema: type[_Model], record: Mapping[str, Any], path: Path) -> _Model:
+    try:
+        return schema.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path}: damaged: {place}: {first['msg']}; was it written by another version?") from error
 
 
 def self_digest(record: Mapping[str, Any]) -> str:
