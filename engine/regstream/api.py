@@ -36,12 +36,15 @@ if TYPE_CHECKING:
     from regstream.hub.upload import UploadResult
     from regstream.output.verify import Verification
     from regstream.planning.plan import Plan
+    from regstream.reporting.report import Report
     from regstream.tuning.tuning import Tuning
 
+_Folder = str | PathLike[str]
+_Others = Mapping[str, Path] | None
 _CONFIGS = ("config.json", "adapter_config.json")  # of a model, and of an adapter, which is no base
 
 
-def load_manifest(path: str | PathLike[str]) -> Manifest:
+def load_manifest(path: _Folder) -> Manifest:
     """Read and validate a manifest, opening nothing it names; a `ManifestError` has a line for each error."""
     return read_manifest(path)
 
@@ -190,11 +193,7 @@ def add_to_model_card(plan: "Plan", evaluation: "Evaluation", *, listener: Liste
 
 
 def bias(
-    plan: "Plan",
-    *,
-    also: Mapping[str, Path] | None = None,
-    only: Collection[str] = (),
-    listener: Listener = ignore_event,
+    plan: "Plan", *, also: _Others = None, only: Collection[str] = (), listener: Listener = ignore_event
 ) -> "list[RepresentationBias]":
     """Measure by depth how far the merged models' hidden states are from each candidate's own; raises as `evaluate`."""
     from regstream.evaluation import representation_bias
@@ -204,7 +203,7 @@ def bias(
     return representation_bias.representation_bias(plan, also=also, only=only, listener=listener)
 
 
-def verify(output: str | PathLike[str], *, listener: Listener = ignore_event) -> "Verification":
+def verify(output: _Folder, *, listener: Listener = ignore_event) -> "Verification":
     """Read a finished result again: every byte against its digest, then every tensor's shape against the config.
 
     Raises:
@@ -222,13 +221,19 @@ def verify(output: str | PathLike[str], *, listener: Listener = ignore_event) ->
     return replace(verification, problems=tuple(check_model(folder)))
 
 
+def report(output: _Folder) -> "Report":
+    """Read what a finished merge left beside its weights: the numbers, and a page that shows them.
+
+    Raises:
+        InputError: the folder holds no record of a result, or one of the two files is damaged.
+    """
+    from regstream.reporting.read_report import read_report
+
+    return read_report(Path(output))
+
+
 def push(
-    output: str | PathLike[str],
-    repo: str,
-    *,
-    revision: str | None = None,
-    private: bool = False,
-    listener: Listener = ignore_event,
+    output: _Folder, repo: str, *, revision: str | None = None, private: bool = False, listener: Listener = ignore_event
 ) -> "UploadResult":
     """Publish a result on the hub, in one commit.
 

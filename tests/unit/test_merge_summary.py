@@ -11,6 +11,7 @@ from regstream.output.merge_summary import (
     LostParameters,
     MergeSummary,
     UnchangedCandidate,
+    describe_lost,
     percent,
 )
 from regstream.output.record_schema import (
@@ -119,9 +120,21 @@ def test_parameters_that_one_rule_lost_are_named_together_with_their_share() -> 
     assert (lost.candidate, lost.rule, lost.parameters) == ("math", "base", ("embed.weight", "lm_head.weight"))
     assert [lost.norm, lost.share] == pytest.approx([math.sqrt(153), 153 / 169])
     assert lost.describe() == (
-        'candidate "math": its change of embed.weight, lm_head.weight (90.5 % of its whole change) is lost: they'
-        " are the base's"
+        'candidate "math": its change of embed.weight, lm_head.weight (90.5 % of its whole change) is lost: the result'
+        " has the base's"
     )
+
+
+def test_candidates_that_lost_the_same_parameters_share_a_sentence() -> None:
+    found = summary(
+        change("embed.weight", "base", math=(1.0, 0.0), code=(1.0, 0.0), chat=(0.0, None)),
+        change("q.weight", "regress", math=(1.0, 0.5), code=(3.0, 0.5), chat=(0.0, None)),
+    )
+    assert describe_lost(found.lost) == [
+        'candidate "chat" equals the base in every parameter: it adds nothing to the merge',
+        'candidates "math" (50 % of its whole change), "code" (10 %): their changes of embed.weight are lost: the'
+        " result has the base's",
+    ]
 
 
 def test_of_a_parameter_of_one_candidate_the_others_lose_theirs() -> None:

@@ -11,6 +11,7 @@ ownership.py: which files of the output folder a run may overwrite or remove.
 model_files.py: which file names libraries load as parts of a model.
 integrity.py: one file compared with its recorded size and digest; files that are not in the record.
 check_files.py: all files read, several at a time, and compared with the record.
+report_files.py: the files of a report, which belong to the result from then on.
 unchanged_result.py: whether a finished result and its inputs are provably unchanged, without a plan.
 chosen_settings.py: the settings that a run with method "auto" has chosen.
 result_identity.py: whether a finished result is that of the current manifest and inputs, unchanged.

@@ -71,6 +71,17 @@ class Report:
         write_report_files(Path(folder), self.to_files())
         return Path(folder) / REPORT
 
+    def write_page(self, file: Path | str) -> Path:
+        """Write the page alone, wherever it is; returns its path.
+
+        Raises:
+            InputError: the file cannot be written, or is none that regstream has written.
+        """
+        from regstream.reporting.page_file import write_page_file
+
+        write_page_file(Path(file), self.to_html().encode())
+        return Path(file)
+
     def to_dict(self) -> dict[str, Any]:
         """The numbers, ready for JSON: what the page sums up from the record and the measurements."""
         measured = self.measurements
