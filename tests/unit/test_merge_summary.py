@@ -150,7 +150,7 @@ def test_of_a_parameter_of_one_candidate_the_others_lose_theirs() -> None:
 def test_a_method_that_drops_a_whole_parameter_is_named_as_the_reason() -> None:
     found = summary(change("q", "combine", a=(1.0, 0.0), b=(1.0, 1.0)), change("k", "combine", a=(2.0, 0.7)))
     assert [entry.describe() for entry in found.lost] == [
-        'candidate "a": its change of q (20 % of its whole change) is lost: the rule "combine" kept none of it'
+        'candidate "a": its change of q (20 % of its whole change) is lost: the rule "combine" kept none'
     ]
 
 
