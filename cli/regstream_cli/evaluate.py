@@ -32,8 +32,9 @@ def evaluate(
     Evaluates the result of MANIFEST, the base, the candidates, and the unweighted mean of the candidates, on the rows
     of the [candidates.evaluation] tables. Streams each model block by block, as a run does. The table shows the mean
     loss per token, in nats, or the accuracy of vision models; the best value of each column is bold. Without --only,
-    the table also goes into the result's model card. Reads every model once, for all rows. Refuses with code 3 what
-    does not fit into memory or on disk. Ctrl-C stops at the next safe point; the same command goes on from there.
+    the scores also go into the result's record and its model card. Reads every model once, for all rows. Refuses with
+    code 3 what does not fit into memory or on disk. Ctrl-C stops at the next safe point; the same command goes on from
+    there.
 
     \b
     Example:
@@ -52,7 +53,7 @@ def evaluate(
             stdout_console().print(evaluation_table(evaluation))
     if not only:
         with observe_progress() as listener:
-            api.add_to_model_card(plan, evaluation, listener=listener)
+            api.add_results(plan.output, evaluation=evaluation, listener=listener)
 
 
 def _record(evaluation: "Evaluation") -> dict[str, Any]:

@@ -47,7 +47,7 @@ def llava() -> PreTrainedModel:
 
 
 def lines(plan: Plan) -> list[str]:
-    return [*plan.warnings, *model_card(plan, results=None).splitlines()]
+    return [*plan.warnings, *model_card(plan).splitlines()]
 
 
 def named_in(plan: Plan, name: str) -> list[str]:
@@ -121,11 +121,11 @@ def test_a_changed_tower_that_is_left_out(tmp_path: Path, use: str) -> None:
     [line] = [line for line in plan.warnings if "the towers differ" in line]
     assert line.endswith(f'as [merge.others] towers = "{use}" says')
     assert ('"first"' in line.partition(":")[0]) == (use == "base")
-    assert "of the base alone" in model_card(plan, results=None) or use != "base"
+    assert "of the base alone" in model_card(plan) or use != "base"
 
 
 def test_nothing_is_said_of_towers_that_are_averaged(tmp_path: Path) -> None:
     base, first, second = (parts.save(tmp_path / str(seed), llava(), seed) for seed in range(3))
     plan = parts.plan_of(parts.manifest(tmp_path, base, {"first": first, "second": second}))
     assert not any("the towers differ" in line for line in plan.warnings)
-    assert "not merged" not in model_card(plan, results=None)
+    assert "not merged" not in model_card(plan)

@@ -6,6 +6,8 @@ record_schema.py: the fields of the record, and what each means.
 merge_summary.py: what became of the candidates' changes and where the merged model fits worst, in few numbers.
 provenance.py: what the record says of inputs and solves.
 model_card.py: the text of README.md.
+card_sections.py: its sections that follow from the record: scores, what the merge kept, pictures.
+add_results.py: adds an evaluation, a measurement of hidden states or pictures to a finished result.
 local_paths.py: removes paths of this machine from tokenizer and processor settings.
 ownership.py: which files of the output folder a run may overwrite or remove.
 model_files.py: which file names libraries load as parts of a model.
