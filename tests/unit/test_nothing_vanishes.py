@@ -52,11 +52,10 @@ def lines(plan: Plan) -> list[str]:
 
 def named_in(plan: Plan, name: str) -> list[str]:
     """The lines that name a tensor, by its name or by a pattern that it fits."""
-    numberless = ".".join("*" if part.isdecimal() else part for part in name.split("."))
-    module = name.partition(".")[0]
-    return [
-        line for line in lines(plan) if re.search(rf"(^|[ ,]){re.escape(numberless)}\b", line) or f"{module}.*" in line
-    ]
+    parts = ["*" if part.isdecimal() else part for part in name.split(".")]
+    patterns = [rf"{re.escape('.'.join(parts[:end]))}\.\*(?=$|,| \(| and )" for end in range(1, len(parts))]
+    pattern = rf"(^|[ ,])({re.escape('.'.join(parts))}\b|{'|'.join(patterns)})"
+    return [line for line in lines(plan) if re.search(pattern, line)]
 
 
 def check_every_tensor(plan: Plan) -> None:
