@@ -58,10 +58,10 @@ def test_changes_are_totalled_by_their_squared_norms() -> None:
     assert [(total.candidate, total.norm) for total in found.changes] == [("math", 5.0), ("code", 1.0)]
     assert [total.kept for total in found.changes] == pytest.approx([(9 * 1.0 + 16 * 0.5) / 25, 0.5])
     assert found.changes_by_step == (
-        ChangeTotal(candidate="math", step="stem", norm=3.0, kept=1.0),
-        ChangeTotal(candidate="code", step="stem", norm=1.0, kept=0.5),
-        ChangeTotal(candidate="math", step="block 0", norm=4.0, kept=0.5),
-        ChangeTotal(candidate="code", step="block 0", norm=0.0, kept=None),
+        ChangeTotal(candidate="math", step="stem", norm=3.0, base_norm=1.0, kept=1.0),
+        ChangeTotal(candidate="code", step="stem", norm=1.0, base_norm=1.0, kept=0.5),
+        ChangeTotal(candidate="math", step="block 0", norm=4.0, base_norm=math.sqrt(2), kept=0.5),
+        ChangeTotal(candidate="code", step="block 0", norm=0.0, base_norm=1.0, kept=None),
     )
     assert found.changes[0].describe() == "math changed the base by 5; the merged model kept 68 %"
     assert found.changes_by_step[3].describe() == "code changed nothing in block 0"
@@ -97,7 +97,7 @@ def test_residuals_are_sorted_and_averaged_as_root_mean_squares() -> None:
 def test_a_candidate_that_changed_nothing_is_named() -> None:
     found = summary(change("q.weight", math=(2.0, 0.5), copy=(0.0, None)), change("k.weight", copy=(0.0, None)))
     assert found.lost == (UnchangedCandidate(candidate="copy"),)
-    assert "candidate copy equals the base in every parameter" in found.lost[0].describe()
+    assert 'candidate "copy" equals the base in every parameter' in found.lost[0].describe()
 
 
 @pytest.mark.parametrize(("kept", "is_lost"), [(0.049, True), (-0.2, True), (0.051, False)])
@@ -119,8 +119,8 @@ def test_parameters_that_one_rule_lost_are_named_together_with_their_share() -> 
     assert (lost.candidate, lost.rule, lost.parameters) == ("math", "base", ("embed.weight", "lm_head.weight"))
     assert [lost.norm, lost.share] == pytest.approx([math.sqrt(153), 153 / 169])
     assert lost.describe() == (
-        "candidate math: its change of embed.weight, lm_head.weight (90.5 % of its whole change) is lost: they are the"
-        " base's"
+        'candidate "math": its change of embed.weight, lm_head.weight (90.5 % of its whole change) is lost: they'
+        " are the base's"
     )
 
 
@@ -137,7 +137,7 @@ def test_of_a_parameter_of_one_candidate_the_others_lose_theirs() -> None:
 def test_a_method_that_drops_a_whole_parameter_is_named_as_the_reason() -> None:
     found = summary(change("q", "combine", a=(1.0, 0.0), b=(1.0, 1.0)), change("k", "combine", a=(2.0, 0.7)))
     assert [entry.describe() for entry in found.lost] == [
-        'candidate a: its change of q (20 % of its whole change) is lost: the rule "combine" kept none of it'
+        'candidate "a": its change of q (20 % of its whole change) is lost: the rule "combine" kept none of it'
     ]
 
 

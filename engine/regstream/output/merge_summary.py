@@ -26,7 +26,8 @@ class ChangeTotal:
     candidate: str
     step: str | None  # None: all steps
     norm: float  # ‖Δᵢ‖
-    kept: float | None  # the share of it that the merged model has; None where nothing changed
+    base_norm: float  # ‖W₀‖ of the same parameters
+    kept: float | None  # the share of the change that the merged model has; None where nothing changed
 
     def describe(self) -> str:
         """One sentence."""
@@ -81,7 +82,7 @@ class UnchangedCandidate:
 
     def describe(self) -> str:
         """One sentence."""
-        return f"candidate {self.candidate} equals the base in every parameter: it adds nothing to the merge"
+        return f'candidate "{self.candidate}" equals the base in every parameter: it adds nothing to the merge'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,7 @@ class LostCandidate:
 
     def describe(self) -> str:
         """One sentence."""
-        return f"candidate {self.candidate}: its change is lost: the merged model kept {percent(self.kept)} of it"
+        return f'candidate "{self.candidate}": its change is lost: the merged model kept {percent(self.kept)} of it'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ class LostParameters:
             "candidate": "they are another candidate's",
         }.get(self.rule, f'the rule "{self.rule}" kept none of it')
         return (
-            f"candidate {self.candidate}: its change of {summarize_names(self.parameters)}"
+            f'candidate "{self.candidate}": its change of {summarize_names(self.parameters)}'
             f" ({percent(self.share)} of its whole change) is lost: {reason}"
         )
 
@@ -156,9 +157,10 @@ def _group_residuals(steps: Iterable[StepRecord]) -> Iterator[GroupResidual]:
     for step in steps:
         for record in step.residuals:
             for name, found in record.candidates.items():
-                yield GroupResidual(
-                    step=step.name, group=record.group, candidate=name, merged=found.merged, mean=found.mean
-                )
+                if found.merged is not None and found.mean is not None:
+                    yield GroupResidual(
+                        step=step.name, group=record.group, candidate=name, merged=found.merged, mean=found.mean
+                    )
 
 
 def _residual_total(name: str, groups: Sequence[GroupResidual]) -> ResidualTotal:
@@ -171,17 +173,17 @@ def _residual_total(name: str, groups: Sequence[GroupResidual]) -> ResidualTotal
 
 def _totals(step: str | None, changes: Sequence[ChangeRecord]) -> Iterator[ChangeTotal]:
     for name in dict.fromkeys(name for change in changes for name in change.candidates):
-        norm, kept = _total([change.candidates[name] for change in changes if name in change.candidates])
-        yield ChangeTotal(candidate=name, step=step, norm=norm, kept=kept)
+        yield total_change(name, step, [change for change in changes if name in change.candidates])
 
 
-def _total(changes: Sequence[CandidateChange]) -> tuple[float, float | None]:
-    """The norm of several parameters' changes, and the share of it that was kept."""
-    norm = math.hypot(*(change.norm for change in changes))
-    if norm == 0:
-        return 0.0, None
-    # By the ratio of norms: their squares may underflow.
-    return norm, math.fsum((change.kept or 0.0) * (change.norm / norm) ** 2 for change in changes)
+def total_change(candidate: str, step: str | None, changes: Sequence[ChangeRecord]) -> ChangeTotal:
+    """What became of a candidate's change of some parameters, all of which it has."""
+    base_norm = math.hypot(*(change.base_norm for change in changes))
+    own = [change.candidates[candidate] for change in changes]
+    norm, kept = math.hypot(*(change.norm for change in own)), None
+    if norm > 0:  # by the ratio of norms: their squares may underflow
+        kept = math.fsum((change.kept or 0.0) * (change.norm / norm) ** 2 for change in own)
+    return ChangeTotal(candidate=candidate, step=step, norm=norm, base_norm=base_norm, kept=kept)
 
 
 def _lost_candidates(changes: Sequence[ChangeTotal]) -> Iterator[UnchangedCandidate | LostCandidate]:
@@ -199,7 +201,7 @@ def _lost_parameters(steps: Sequence[StepRecord], totals: Sequence[ChangeTotal])
             if total.candidate in change.candidates and _is_lost(change, change.candidates[total.candidate]):
                 by_rule.setdefault(change.rule, []).append(change)
         for rule, lost in by_rule.items():
-            norm, _ = _total([change.candidates[total.candidate] for change in lost])
+            norm = total_change(total.candidate, None, lost).norm
             yield LostParameters(
                 candidate=total.candidate,
                 rule=rule,

@@ -51,10 +51,10 @@ class SolveRecord(_Entry):
 class CandidateResidual(_Entry):
     """The relative regression residual of a candidate, ‖X(W − Wᵢ)ᵀ‖/‖XWᵢᵀ‖ on its calibration tokens X."""
 
-    merged: float
-    """With the merged weights as W."""
-    mean: float
-    """With the weighted mean of the candidates as W."""
+    merged: float | None
+    """With the merged weights as W; null where the candidate's outputs XWᵢᵀ are all zero."""
+    mean: float | None
+    """With the plain mean of the candidates as W."""
 
 
 class ResidualRecord(_Entry):
