@@ -12,7 +12,7 @@ _GROUPS = {
     "mlp.gate_proj": ("mlp.gate_proj", "mlp.up_proj"),
     "mlp.down_proj": ("mlp.down_proj",),
 }
-#: Of the merged weights in the first block; in the last three times as much. The mean's are half as large again.
+#: That of the merged weights in the first block, from which it grows with depth. The mean's are half as large again.
 _RESIDUAL = 0.1
 CANDIDATES = ("math", "code", "chat")
 

@@ -7,9 +7,10 @@ import click
 
 from regstream import api
 from regstream.manifest.read_manifest import read_manifest
+from regstream_cli.next_command import report_command
 from regstream_cli.observers import observe_progress
 from regstream_cli.options import also_option, debug_option, device_option, json_option, manifest_argument, only_option
-from regstream_cli.streams import stdout_boundary, stdout_console, write_json
+from regstream_cli.streams import stdout_boundary, stdout_console, write_json, write_message
 from regstream_cli.tables import evaluation_table
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def evaluate(
     if not only:
         with observe_progress() as listener:
             api.add_results(plan.output, evaluation=evaluation, listener=listener)
+        write_message(f"`{report_command(plan.output)}` shows the scores beside what the merge kept")
 
 
 def _record(evaluation: "Evaluation") -> dict[str, Any]:

@@ -31,6 +31,8 @@ def test_the_table(invoke: Invoke, finished: Path) -> None:
     assert heading == ["held-out", "loss", "task0", "task1", "average"]
     assert [row[0] for row in rows] == ["base", "task0", "task1", "mean", "regmean++", "again"]
     assert rows[-1][1:] == rows[-2][1:]
+    report = f"regstream: `regstream report {finished.parent / 'merged'}` shows the scores beside what the merge kept"
+    assert result.stderr.splitlines()[-1] == report
     assert [len(row) for row in rows] == [4, 2, 2, 4, 4, 4]
     said = [line for line in result.stderr.splitlines() if " projected" in line]
     assert [line.split(": ")[1] for line in said] == [

@@ -4,6 +4,7 @@ publish.py: auxiliary files, index, config and model card, written so that a par
 record.py: reads regstream.json, the record of a result, and writes it with the digests of all files.
 record_schema.py: the fields of the record, and what each means.
 merge_summary.py: what became of the candidates' changes and where the merged model fits worst, in few numbers.
+lost_changes.py: warnings of changes that the merged model has nothing of.
 provenance.py: what the record says of inputs and solves.
 model_card.py: the text of README.md.
 card_sections.py: its sections that follow from the record: scores, what the merge kept, pictures.

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from regstream.output.merge_summary import ChangeTotal, MergeSummary, percent
 from regstream.output.record import PICTURES
-from regstream.output.record_schema import EvaluationRecord, ResultRecord, StepRecord
+from regstream.output.record_schema import EvaluationRecord, ResultRecord
 
 _CHANGES = """\
 *Change* is the norm of a candidate's difference from the base, relative to the base's own norm; *kept*, the share of
@@ -74,7 +74,7 @@ def _kept(record: ResultRecord) -> str:
         return ""
     rows = []
     for name in changes or residuals:
-        cells = [*_change_cells(changes[name], record.steps)] if changes else []
+        cells = list(_change_cells(changes[name])) if changes else []
         if residuals:
             found = residuals.get(name)
             cells += ["", ""] if found is None else [percent(found.merged), percent(found.mean)]
@@ -85,10 +85,9 @@ def _kept(record: ResultRecord) -> str:
     return f"## What the merge kept\n\n{text}\n\n{_table(heading, rows)}{worst}"
 
 
-def _change_cells(total: ChangeTotal, steps: list[StepRecord]) -> Iterator[str]:
+def _change_cells(total: ChangeTotal) -> Iterator[str]:
     """The relative size of a candidate's change, and the share of it that was kept."""
-    base = math.hypot(*(c.base_norm for step in steps for c in step.changes if total.candidate in c.candidates))
-    yield percent(total.norm / base) if base else ""
+    yield percent(total.norm / total.base_norm) if total.base_norm else ""
     yield "" if total.kept is None else percent(total.kept)
 
 
