@@ -9,6 +9,7 @@ architecture_summary.py: what was found in the model, and what becomes of it
 step.py: one step, and what becomes of each parameter
 make_steps.py: the steps in order, with their shards
 memory_terms.py: the memory model: what a step holds, term by term
+disk_terms.py: what a step has on disk beside its shard
 forward_memory.py: what a batch takes in the stem and in a block
 reads.py: what a step reads of checkpoints, as often as it does
 projection.py: a step's memory, reads and writes; the passes of its input groups

@@ -110,7 +110,7 @@ def _differs(checkpoint: Checkpoint, base: Checkpoint, name: str) -> bool:
     own, other = checkpoint.tensors.get(name), base.tensors[name]
     if own is None or own.shape[1:] != other.shape[1:]:  # which another line names
         return False
-    if _is_remote(checkpoint) or _is_remote(base) or (name not in checkpoint.adapted_names and own == other):
+    if _is_remote(checkpoint) or _is_remote(base) or checkpoint.shares_tensor(base, name):
         return False
     size = min(math.prod(own.shape), math.prod(other.shape))
     dtype = min(own.dtype, other.dtype, key=lambda dtype: (dtype.itemsize, -torch.finfo(dtype).eps))
