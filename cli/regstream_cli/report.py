@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from regstream import api
+from regstream_cli.observers import observe_progress
 from regstream_cli.options import debug_option, json_option
 from regstream_cli.streams import write_json, write_path
 
@@ -36,6 +37,8 @@ def report(output: Path, file: Path | None, as_json: bool) -> None:
     if as_json:
         write_json(found.to_dict())
     elif file is None:
-        write_path(found.write(output))
+        with observe_progress() as listener:
+            page = found.write(output, listener=listener)
+        write_path(page)
     else:
         write_path(found.write_page(file))

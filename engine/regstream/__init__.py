@@ -34,7 +34,7 @@ from regstream.events import StepStarted as StepStarted
 from regstream.events import Warned as Warned
 
 if TYPE_CHECKING:  # for type checkers, what `_LAZY` says
-    from regstream.api import add_to_model_card as add_to_model_card
+    from regstream.api import add_results as add_results
     from regstream.api import bias as bias
     from regstream.api import check as check
     from regstream.api import evaluate as evaluate
@@ -62,7 +62,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 __version__ = "0.1.0"
 
 _FUNCTIONS = (
-    "add_to_model_card", "bias", "check", "evaluate", "is_finished", "load_manifest", "make_manifest", "merge", "plan",
+    "add_results", "bias", "check", "evaluate", "is_finished", "load_manifest", "make_manifest", "merge", "plan",
     "push", "report", "tune", "verify",
 )  # fmt: skip
 #: What is imported when it is first used, and the module that has it.

@@ -7,9 +7,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from regstream.errors import InputError, error_boundary, os_error_boundary
 from regstream.output.record_schema import ResultRecord
@@ -26,33 +26,6 @@ CARD = "README.md"
 REPORT = "report.html"
 PICTURES = "report"
 _MAX_DEPTH = 2  # of a file's path
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-class _Schema(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
-
-
-class _File(_Schema):
-    bytes: int
-    sha256: str
-
-
-class _Step(_Schema):
-    name: str
-
-
-class _Identity(_Schema):
-    manifest: dict[str, Any]
-    hub: dict[str, str] = {}
-
-
-class _Record(_Schema):
-    """The entries that readers rely on: a matching digest does not imply them, and other versions write others."""
-
-    identity: _Identity
-    steps: list[_Step]
-    files: dict[str, _File]
 
 
 def write_provenance(
@@ -74,8 +47,13 @@ def is_published(folder: Path) -> bool:
     return (folder / PROVENANCE).exists()
 
 
+def read_record(folder: Path) -> ResultRecord:
+    """Read the record of a result into its fields; raises as `read_provenance` does."""
+    return validate_record(read_provenance(folder), folder / PROVENANCE)
+
+
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """Read and validate the record of a result.
+    """Read and validate the record of a result, with entries that this version does not know.
 
     Raises:
         InputError: there is none, or it is damaged.
@@ -89,15 +67,24 @@ def read_provenance(folder: Path) -> dict[str, Any]:
         canonical = dump_json(record, sort_keys=True)
         if not isinstance(record, dict) or record.get("sha256") != self_digest(record) or text != canonical:
             raise InputError(f"{path}: damaged: it does not match its own digest")
-    _validate(_Record, record, path)
+    validate_record(record, path)
     for name in record["files"]:
         check_file_name(name, path)
     return record
 
 
-def read_record(folder: Path) -> ResultRecord:
-    """Read and validate the record of a result, every field of it; raises as `read_provenance`."""
-    return _validate(ResultRecord, read_provenance(folder), folder / PROVENANCE)
+def validate_record(record: Mapping[str, Any], path: Path) -> ResultRecord:
+    """The fields of a record: a matching digest does not imply them, and other versions write others.
+
+    Raises:
+        InputError: one is missing or of another type; the message names `path`.
+    """
+    try:
+        return ResultRecord.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise InputError(f"{path}: damaged: {place}: {first['msg']}; was it written by another version?") from error
 
 
 def check_file_name(name: str, record: Path) -> None:
@@ -111,15 +98,6 @@ def check_file_name(name: str, record: Path) -> None:
         raise InputError(f'{record}: damaged: lists "{name}", which is not a file in its folder')
     if parts[0] == STATE:
         raise InputError(f'{record}: damaged: lists "{name}", which is the state of a run')
-
-
-def _validate(schema: type[_Model], record: Mapping[str, Any], path: Path) -> _Model:
-    try:
-        return schema.model_validate(record)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        raise InputError(f"{path}: damaged: {place}: {first['msg']}; was it written by another version?") from error
 
 
 def self_digest(record: Mapping[str, Any]) -> str:

@@ -1,21 +1,23 @@
 """Writes the files of a report into the folder of a result, and into its record, so that they belong to the result."""
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from regstream.errors import InputError
+from regstream.events import Listener, ignore_event
+from regstream.output.add_results import update_card
 from regstream.output.integrity import check_file
+from regstream.output.locked_result import ReadOnlyFolder, locked_result
 from regstream.output.record import file_entries, is_of_report, read_provenance, write_provenance
 from regstream.storage import durable
-from regstream.storage.locking import exclusive_lock
-from regstream.storage.run_folder import LOCK, STAGED, STATE, RunFolder
 
 
-def write_report_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files, by their names in the folder, in place of those of an earlier report.
+def write_report_files(folder: Path, files: Mapping[str, bytes], listener: Listener = ignore_event) -> None:
+    """Write files, by their names in the folder, in place of those of an earlier report; the card shows the pictures.
+
+    A card that was edited stays as it is, with a warning.
 
     Raises:
         InputError: there is no finished result in the folder, the folder is read-only, or a file or folder of others
@@ -23,40 +25,25 @@ def write_report_files(folder: Path, files: Mapping[str, bytes]) -> None:
         ResumeError: a run is writing to the folder.
     """
     read_provenance(folder)  # before anything is made in a folder that is no result's
-    with _locked(folder) as temporary:
-        record = read_provenance(folder)
-        for name, data in files.items():
-            _refuse_foreign(folder, name, record, data)
-        for name, data in files.items():
-            durable.make_folder((folder / name).parent)
-            durable.write_file(folder / name, data, temporary)
-        entries = {name: entry for name, entry in record["files"].items() if not is_of_report(name) or name in files}
-        write_provenance(folder, record, entries | file_entries(folder, files), temporary)
-        outdated = [name for name in record["files"] if name not in entries]
-        durable.remove_files(folder / name for name in outdated)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[Path]:
-    """Hold the lock of the folder; yields the path of files that are being written.
-
-    Raises:
-        InputError: the folder is read-only.
-    """
-    state = RunFolder(folder / STATE, folder)
-    state.check()
     try:
-        durable.make_folder(state.path)
-    except OSError as error:
-        if error.errno not in durable.NOT_WRITABLE:
-            raise
-        raise InputError(f"{folder}: {error.strerror}; `-o FILE` writes the report elsewhere") from error
-    with exclusive_lock(state.path / LOCK, folder):
-        try:
-            yield state.path / (STAGED + durable.TEMPORARY_SUFFIX)
-        finally:
-            if state.has_only_lock:
-                state.remove()
+        with locked_result(folder) as temporary:
+            _replace(folder, files, temporary, listener)
+    except ReadOnlyFolder as error:
+        raise InputError(f"{error}; `-o FILE` writes the report elsewhere") from error
+
+
+def _replace(folder: Path, files: Mapping[str, bytes], temporary: Path, listener: Listener) -> None:
+    before = read_provenance(folder)
+    for name, data in files.items():
+        _refuse_foreign(folder, name, before, data)
+    for name, data in files.items():
+        durable.make_folder((folder / name).parent)
+        durable.write_file(folder / name, data, temporary)
+    kept = {name: entry for name, entry in before["files"].items() if not is_of_report(name) or name in files}
+    after = {**before, "files": kept | file_entries(folder, files)}
+    after = update_card(folder, before, after, temporary, listener)
+    write_provenance(folder, after, after["files"], temporary)
+    durable.remove_files(folder / name for name in before["files"] if name not in kept)
 
 
 def _refuse_foreign(folder: Path, name: str, record: Mapping[str, Any], data: bytes) -> None:

@@ -23,5 +23,5 @@ device.py: the device that a merge computes on
 unchanged_inputs.py: proof that the files of a finished result's inputs have not changed
 run_identity.py: everything that the bytes of a result depend on
 unused_settings.py: warnings of settings without effect
-discarded_changes.py: warnings of changed parameters that a default takes from the base
+discarded_changes.py: warnings of changed parameters that the result takes from another checkpoint
 """

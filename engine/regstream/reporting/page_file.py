@@ -17,9 +17,7 @@ def write_page_file(path: Path, page: bytes) -> None:
     """
     with os_error_boundary(f"{path}: cannot be written"):
         if os.path.lexists(path) and not _is_page(path):
-            raise InputError(
-                f"{path}: exists already and is no report, so it is not replaced; choose another name"
-            )
+            raise InputError(f"{path}: exists already and is no report, so it is not replaced; choose another name")
         durable.write_file(path, page)
 
 
