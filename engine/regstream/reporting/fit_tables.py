@@ -19,7 +19,7 @@ def score_table(scores: Scores) -> Table:
     rows = [*scores.datasets] if len(scores.datasets) == 1 else [*scores.datasets, scores.average]
     columns = ("rows of", "base", "candidate itself", "mean", "merged", *scores.others)
     return Table(
-        caption=f"{scores.metric.capitalize()} on held-out rows; {direction(scores)}",
+        caption=f"{scores.metric.capitalize()} of each model on the rows of each candidate; {direction(scores)}",
         columns=(*columns, "merged − mean", "merged − candidate", "gain kept"),
         rows=tuple(_score_row(row) for row in rows),
         total=len(rows) > 1,

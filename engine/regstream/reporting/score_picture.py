@@ -64,7 +64,7 @@ def score_picture(scores: Scores | None) -> ScorePicture | None:
     return ScorePicture(
         name="scores",
         title="Scores on held-out rows",
-        finding=f"{scores.metric.capitalize()} on held-out rows, {direction(scores)}. {finding}.",
+        finding=f"{scores.metric.capitalize()} by candidate, {direction(scores)}. {finding}.",
         scores=scores,
     )
 

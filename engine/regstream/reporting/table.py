@@ -34,7 +34,9 @@ def score(value: float | None) -> str:
 
 def difference(value: float | None) -> str:
     """A difference of scores, with its sign."""
-    return NOTHING if value is None else f"{value:+.3f}".replace("-", _MINUS)
+    if value is None:
+        return NOTHING
+    return "0.000" if abs(value) < 0.0005 else f"{value:+.3f}".replace("-", _MINUS)
 
 
 def share(value: float | None) -> str:
