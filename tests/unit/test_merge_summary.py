@@ -119,8 +119,8 @@ def test_parameters_that_one_rule_lost_are_named_together_with_their_share() -> 
     assert (lost.candidate, lost.rule, lost.parameters) == ("math", "base", ("embed.weight", "lm_head.weight"))
     assert [lost.norm, lost.share] == pytest.approx([math.sqrt(153), 153 / 169])
     assert lost.describe() == (
-        'candidate "math": its change of embed.weight, lm_head.weight (90.5 % of its whole change) is lost: they'
-        " are the base's"
+        'candidate "math": its change of embed.weight, lm_head.weight (90.5 % of its whole change) is lost: the result'
+        " has the base's"
     )
 
 

@@ -111,8 +111,8 @@ class LostParameters:
     def describe(self) -> str:
         """One sentence."""
         reason = {
-            "base": "they are the base's",
-            "candidate": "they are another candidate's",
+            "base": "the result has the base's",
+            "candidate": "the result has another candidate's",
         }.get(self.rule, f'the rule "{self.rule}" kept none of it')
         return (
             f'candidate "{self.candidate}": its change of {summarize_names(self.parameters)}'
