@@ -36,7 +36,7 @@ def make_record(
         step = _step(f"block {block}", rng, candidates, [prefix + "input_layernorm.weight"], rule="average")
         linears = [prefix + linear + ".weight" for group in GROUPS.values() for linear in group]
         step["changes"] += [_change(name, "regress", rng, candidates) for name in linears]
-        step["solves"] = [_solve(group, rng) for group in GROUPS]
+        step["solves"] = [_solve(group, rng) for group in GROUPS if method != "average"]
         step["residuals"] = [_residual(group, rng, candidates, (block + 1) / blocks) for group in GROUPS]
         steps.append(step)
     steps.append(_step("head", rng, candidates, ["model.norm.weight"], rule="average"))

@@ -1,7 +1,7 @@
 """The `regstream` command: parses options, calls the engine, shows progress and results, and sets exit codes.
 
 app.py: the command group and its error handling
-init.py, run.py, plan.py, status.py, verify.py, evaluate.py, tune.py, bias.py, push.py: one command each
+init.py, run.py, plan.py, status.py, verify.py, evaluate.py, tune.py, bias.py, report.py, push.py: one command each
 options.py: arguments and options that several commands share
 run_status.py: the progress of a merge, read from disk
 run_summary.py: what a run says at its end

@@ -34,10 +34,12 @@ if TYPE_CHECKING:
     from regstream.hub.upload import UploadResult
     from regstream.output.verify import Verification
     from regstream.planning.plan import Plan
+    from regstream.reporting.report import Report
     from regstream.tuning.tuning import Tuning
 
 _Folder = str | PathLike[str]
 _Also = Mapping[str, Path] | None
+_Names = Collection[str]
 _CONFIGS = ("config.json", "adapter_config.json")  # of a model, and of an adapter, which is no base
 _MERGING = ("regstream.runtime.scheduler",)
 _EVALUATING = ("regstream.evaluation.evaluation", "regstream.evaluation.representation_bias")
@@ -159,12 +161,7 @@ def tune(plan: "Plan", *, listener: Listener = ignore_event) -> "Tuning":
 
 
 def evaluate(
-    plan: "Plan",
-    *,
-    also: _Also = None,
-    only: Collection[str] = (),
-    cross: bool = False,
-    listener: Listener = ignore_event,
+    plan: "Plan", *, also: _Also = None, only: _Names = (), cross: bool = False, listener: Listener = ignore_event
 ) -> "Evaluation":
     """Evaluate base, candidates, plain mean and result on held-out rows, or resume; streamed block by block.
 
@@ -184,7 +181,7 @@ def evaluate(
 
 
 def bias(
-    plan: "Plan", *, also: _Also = None, only: Collection[str] = (), listener: Listener = ignore_event
+    plan: "Plan", *, also: _Also = None, only: _Names = (), listener: Listener = ignore_event
 ) -> "list[RepresentationBias]":
     """Measure by depth how far the merged models' hidden states are from each candidate's own; raises as `evaluate`."""
     from regstream.evaluation import representation_bias
@@ -211,12 +208,9 @@ def add_results(
     """
     from regstream.output.add_results import add_results
 
-    add_results(
-        Path(output),
-        evaluation=None if evaluation is None else evaluation.record(),
-        bias=None if bias is None else [distance.record() for distance in bias],
-        listener=listener,
-    )
+    found = None if evaluation is None else evaluation.record()
+    distances = None if bias is None else [distance.record() for distance in bias]
+    add_results(Path(output), evaluation=found, bias=distances, listener=listener)
 
 
 def verify(output: _Folder, *, listener: Listener = ignore_event) -> "Verification":
@@ -227,14 +221,20 @@ def verify(output: _Folder, *, listener: Listener = ignore_event) -> "Verificati
     """
     from regstream.output.verify import verify_files
 
-    folder = Path(output)
-    verification = verify_files(folder, listener=listener)
+    verification = verify_files(Path(output), listener=listener)
     if verification.problems:
         return verification
     with importing():
         from regstream.output.check_model import check_model  # after the files: it takes seconds to import torch
 
-    return replace(verification, problems=tuple(check_model(folder)))
+    return replace(verification, problems=tuple(check_model(Path(output))))
+
+
+def report(output: _Folder) -> "Report":
+    """Read what a finished merge did: its numbers, and a page that shows them; raises as `verify`."""
+    from regstream.reporting.read_report import read_report
+
+    return read_report(Path(output))
 
 
 def push(

@@ -11,6 +11,7 @@ from regstream.output.merge_summary import (
     LostParameters,
     MergeSummary,
     UnchangedCandidate,
+    describe_lost,
     percent,
 )
 from regstream.output.record_schema import (
@@ -124,6 +125,18 @@ def test_parameters_that_one_rule_lost_are_named_together_with_their_share() -> 
     )
 
 
+def test_candidates_that_lost_the_same_parameters_share_a_sentence() -> None:
+    found = summary(
+        change("embed.weight", "base", math=(1.0, 0.0), code=(1.0, 0.0), chat=(0.0, None)),
+        change("q.weight", "regress", math=(1.0, 0.5), code=(3.0, 0.5), chat=(0.0, None)),
+    )
+    assert describe_lost(found.lost) == [
+        'candidate "chat" equals the base in every parameter: it adds nothing to the merge',
+        'candidates "math" (50 % of its whole change), "code" (10 %): their changes of embed.weight are lost: the'
+        " result has the base's",
+    ]
+
+
 def test_of_a_parameter_of_one_candidate_the_others_lose_theirs() -> None:
     found = summary(
         change("head.weight", "candidate", math=(1.0, 0.999), code=(1.0, 0.2)),
@@ -137,7 +150,7 @@ def test_of_a_parameter_of_one_candidate_the_others_lose_theirs() -> None:
 def test_a_method_that_drops_a_whole_parameter_is_named_as_the_reason() -> None:
     found = summary(change("q", "combine", a=(1.0, 0.0), b=(1.0, 1.0)), change("k", "combine", a=(2.0, 0.7)))
     assert [entry.describe() for entry in found.lost] == [
-        'candidate "a": its change of q (20 % of its whole change) is lost: the rule "combine" kept none of it'
+        'candidate "a": its change of q (20 % of its whole change) is lost: the rule "combine" kept none'
     ]
 
 

@@ -23,6 +23,7 @@ from regstream.events import Event, Warned
 from regstream.output.add_results import add_results
 from regstream.output.record import PROVENANCE, is_published, read_provenance, read_record
 from regstream.output.record_schema import BiasRecord, EvaluationRecord, EvaluationRow
+from regstream.output.report_files import write_report_files
 from regstream.output.verify import verify_files
 from regstream.storage import durable
 
@@ -252,11 +253,12 @@ def test_what_is_interrupted_between_card_and_record_goes_on(result: Path, monke
 
 
 @pytest.mark.parametrize("published", ["llama"], indirect=True)
-def test_further_files_belong_to_the_result(published: Published, result: Path) -> None:
-    (result / "report").mkdir()
-    (result / "report" / "by-depth.png").write_bytes(b"picture")
-    add_results(result, files=["report/by-depth.png"])
+def test_the_files_of_a_report_belong_to_the_result(published: Published, result: Path) -> None:
+    write_report_files(result, {"report/by-depth.png": b"picture", "report/earlier.png": b"picture"})
+    write_report_files(result, {"report/by-depth.png": b"picture"})
     assert "![By depth](report/by-depth.png)" in (result / "README.md").read_text()
+    assert "earlier" not in (result / "README.md").read_text()
+    assert not (result / "report" / "earlier.png").exists()
     assert verify_files(result).problems == ()
     (result / "report" / "by-depth.png").write_bytes(b"painting")
     assert len(verify_files(result).problems) == 1

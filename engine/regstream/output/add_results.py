@@ -1,17 +1,16 @@
-"""Adds an evaluation, a measurement of hidden states or further files to the record and the card of a result."""
+"""Adds an evaluation or a measurement of hidden states to the record and the card of a result."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from regstream.events import Listener, Warned, ignore_event
 from regstream.output.card_sections import replace_sections
+from regstream.output.locked_result import ReadOnlyFolder, locked_result
 from regstream.output.record import CARD, PROVENANCE, file_entries, read_provenance, validate_record, write_provenance
 from regstream.output.record_schema import BiasRecord, EvaluationRecord
 from regstream.storage import durable
-from regstream.storage.locking import exclusive_lock
-from regstream.storage.run_folder import LOCK, STAGED, STATE, RunFolder
 
 _Record = Mapping[str, Any]
 
@@ -21,55 +20,45 @@ def add_results(
     *,
     evaluation: EvaluationRecord | None = None,
     bias: Sequence[BiasRecord] | None = None,
-    files: Iterable[str] = (),
     listener: Listener = ignore_event,
 ) -> None:
-    """Put into a finished result's record what was found later, and into its card the scores and the pictures.
+    """Put into a finished result's record what was found later, and the scores into its card.
 
-    Replaces what earlier calls put there. `files` are names of complete files in the folder, which belong to the result
-    from then on. A card that was edited stays as it is, with a warning; so do both where the folder is read-only.
+    Replaces what earlier calls put there. A card that was edited stays as it is, with a warning; so do both where the
+    folder is read-only.
 
     Raises:
         InputError: there is no finished result in the folder, or its record is damaged.
         ResumeError: a run is writing to the folder.
     """
-    state = RunFolder(folder / STATE, folder)
-    state.check()
-    try:
-        durable.make_folder(state.path)
-    except OSError as error:
-        if error.errno not in durable.NOT_WRITABLE:
-            raise
-        listener(Warned(message=f"{folder}: {error.strerror}; the results are not added to its record and card"))
-        return
     entries: dict[str, Any] = {}
     if evaluation is not None:
         entries["evaluation"] = evaluation.model_dump()
     if bias is not None:
         entries["bias"] = [measured.model_dump() for measured in bias]
-    with exclusive_lock(state.path / LOCK, folder):
-        try:
-            _update(folder, entries, list(files), state.path / (STAGED + durable.TEMPORARY_SUFFIX), listener)
-        finally:
-            if state.has_only_lock:
-                state.remove()
+    try:
+        with locked_result(folder) as temporary:
+            before = read_provenance(folder)
+            after = {**before, **entries}
+            if evaluation is not None:  # the card says nothing of distances
+                after = update_card(folder, before, after, temporary, listener)
+            write_provenance(folder, after, after["files"], temporary)
+    except ReadOnlyFolder as error:
+        listener(Warned(message=f"{error}; the results are not added to its record and card"))
 
 
-def _update(
-    folder: Path, entries: Mapping[str, Any], names: Sequence[str], temporary: Path, listener: Listener
-) -> None:
-    before = read_provenance(folder)
-    files = before["files"] | file_entries(folder, names)
-    after = {**before, **entries, "files": files}
-    if "evaluation" in entries or names:  # what the card has of them
-        card = _updated_card(folder, before, after)
-        if card is None:
-            kept = f"edited or removed since it was written; the results are not added, but {PROVENANCE} has them"
-            listener(Warned(message=f"{folder / CARD}: {kept}"))
-        else:
-            durable.write_file(folder / CARD, card, temporary)
-            files |= file_entries(folder, [CARD])
-    write_provenance(folder, after, files, temporary)
+def update_card(folder: Path, before: _Record, after: _Record, temporary: Path, listener: Listener) -> dict[str, Any]:
+    """Write the card of the record `after`, which takes the place of `before`; returns it with the card's digest.
+
+    The lock of the folder must be held. A card that was edited stays, with a warning.
+    """
+    card = _updated_card(folder, before, after)
+    if card is None:
+        kept = f"edited or removed since it was written; the results are not added, but {PROVENANCE} has them"
+        listener(Warned(message=f"{folder / CARD}: {kept}"))
+        return dict(after)
+    durable.write_file(folder / CARD, card, temporary)
+    return {**after, "files": after["files"] | file_entries(folder, [CARD])}
 
 
 def _updated_card(folder: Path, before: _Record, after: _Record) -> bytes | None:

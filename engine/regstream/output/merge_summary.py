@@ -110,17 +110,40 @@ class LostParameters:
 
     def describe(self) -> str:
         """One sentence."""
-        reason = {
-            "base": "the result has the base's",
-            "candidate": "the result has another candidate's",
-        }.get(self.rule, f'the rule "{self.rule}" kept none of it')
+        names = summarize_names(self.parameters)
         return (
-            f'candidate "{self.candidate}": its change of {summarize_names(self.parameters)}'
-            f" ({percent(self.share)} of its whole change) is lost: {reason}"
+            f'candidate "{self.candidate}": its change of {names} ({percent(self.share)} of its whole change) is lost:'
+            f" {self.reason}"
         )
+
+    @property
+    def reason(self) -> str:
+        """Why."""
+        if self.rule in ("base", "candidate"):
+            return "the result has the base's" if self.rule == "base" else "the result has another candidate's"
+        return f'the rule "{self.rule}" kept none'
 
 
 LostChange = UnchangedCandidate | LostCandidate | LostParameters
+
+
+def describe_lost(lost: Sequence[LostChange]) -> list[str]:
+    """One sentence for each, but one for all candidates that one rule cost the same parameters."""
+    alike: dict[object, list[LostChange]] = {}
+    for entry in lost:
+        key = (entry.rule, entry.parameters) if isinstance(entry, LostParameters) else entry
+        alike.setdefault(key, []).append(entry)
+    return [_describe_together(entries) for entries in alike.values()]
+
+
+def _describe_together(entries: Sequence[LostChange]) -> str:
+    of_rule = [entry for entry in entries if isinstance(entry, LostParameters)]
+    if len(of_rule) < 2:
+        return entries[0].describe()
+    shares = [f"{percent(of_rule[0].share)} of its whole change", *(percent(entry.share) for entry in of_rule[1:])]
+    names = ", ".join(f'"{entry.candidate}" ({share})' for entry, share in zip(of_rule, shares, strict=True))
+    parameters = summarize_names(of_rule[0].parameters)
+    return f"candidates {names}: their changes of {parameters} are lost: {of_rule[0].reason}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from regstream.reporting.palette import CHANGE_COLORS, KEPT_COLORS
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PANEL_PIXELS = 110
+_PANEL_PIXELS, _GAP = 116, 0.12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class ChangePicture(Picture):
     def draw(self, canvas: Canvas) -> "Figure":
         """Draw one above the other: by the same depth."""
         figure = canvas.figure(2 * (ROW_PIXELS * len(self.candidates) + _PANEL_PIXELS))
-        axes = figure.subplots(2, 1, squeeze=False)
+        axes = figure.subplots(2, 1, squeeze=False, gridspec_kw={"hspace": _GAP})
         panels = (
             (self.relative, CHANGE_COLORS, "What each candidate changed", "‖Δ‖ / ‖base‖"),
             (self.kept, KEPT_COLORS, "What the merged model kept of it", "share of Δ that was kept"),

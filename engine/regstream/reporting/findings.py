@@ -1,10 +1,11 @@
 """What a report says in words: its first sentences, key numbers, and what to look at first."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from regstream.output.merge_summary import GroupResidual, percent
+from regstream.output.merge_summary import GroupResidual, LostChange, LostParameters, describe_lost, percent
 from regstream.reporting.table import difference, number
 from regstream.units import format_bytes, format_seconds
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from regstream.reporting.report import Report
 
 _MAX_WORST = 3
+#: Of a candidate's whole change.
+_GRAVE_SHARE = 0.1
 
 
 def lead(report: "Report") -> str:
@@ -19,9 +22,9 @@ def lead(report: "Report") -> str:
     record = report.record
     names = [*record.candidates]
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    text = f"A merge of {listed}, fine-tuned from {record.base}, with {record.method}."
+    text = f"A merge of {listed}, fine-tuned from {short_commit(record.base)}, with {record.method}."
     if record.prior_model is not None:
-        text += f" Regressed weights are corrections of {record.prior_model}."
+        text += f" Regressed weights are corrections of {short_commit(record.prior_model)}."
     if (residual := report.average_residual) is not None:
         merged, mean = residual
         text += (
@@ -29,6 +32,11 @@ def lead(report: "Report") -> str:
             f" {percent(merged)}; those of the plain mean miss it by {percent(mean)}."
         )
     return text
+
+
+def short_commit(model: str) -> str:
+    """A model of the hub with the first digits of its commit."""
+    return re.sub(r"@([0-9a-f]{12})[0-9a-f]{28}$", r"@\1", model)
 
 
 def key_numbers(report: "Report") -> Iterator[tuple[str, str, str]]:
@@ -54,6 +62,20 @@ def key_numbers(report: "Report") -> Iterator[tuple[str, str, str]]:
         yield "time", format_seconds(measured.seconds), f"{len(measured.steps)} steps"
 
 
+def grave_losses(report: "Report") -> list[str]:
+    """Changes that the merged model has nothing of: of a whole candidate, or of much of one."""
+    return describe_lost([lost for lost in report.summary.lost if _is_grave(lost)])
+
+
+def small_losses(report: "Report") -> list[str]:
+    """Changes of a few parameters that the merged model has nothing of."""
+    return describe_lost([lost for lost in report.summary.lost if not _is_grave(lost)])
+
+
+def _is_grave(lost: LostChange) -> bool:
+    return not isinstance(lost, LostParameters) or lost.share >= _GRAVE_SHARE
+
+
 def worst_groups(report: "Report") -> Iterator[tuple[str, tuple[GroupResidual, ...]]]:
     """The input groups that each candidate loses most in, the candidate that loses most first."""
     found: dict[str, list[GroupResidual]] = {}
@@ -69,9 +91,9 @@ def solves_in_words(report: "Report") -> str | None:
     if not solves:
         return None
     routes = Counter(solve.route for _, solve in solves)
-    listed = ", ".join(f"{count} {route}" for route, count in routes.most_common())
+    listed = ", ".join(f"{count:,} {route}" for route, count in routes.most_common())
     step, worst = max(solves, key=lambda found: found[1].condition)
-    text = f"{len(solves)} {'systems' if len(solves) > 1 else 'system'}, by route: {listed}."
+    text = f"{len(solves):,} {'systems' if len(solves) > 1 else 'system'}, by route: {listed}."
     text += f" The largest condition number is {number(worst.condition)}, in {step.name}, {worst.group}."
     if ridged := [solve.ridge for _, solve in solves if solve.ridge > 0]:
         text += f" {len(ridged)} needed a ridge, at most {number(max(ridged))} of the median of the diagonal."

@@ -27,17 +27,11 @@ def score_table(scores: Scores) -> Table:
 
 
 def residual_totals(summary: MergeSummary) -> Table:
-    """A row for each candidate, and the input group that it loses most in."""
-    rows = []
-    for total in summary.residuals:
-        worst = next(group for group in summary.residuals_by_group if group.candidate == total.candidate)
-        place = f"{worst.step}, {short_group(worst.group)}: {share(worst.merged)} (mean {share(worst.mean)})"
-        rows.append((total.candidate, share(total.merged), share(total.mean), place))
+    """A row for each candidate."""
     return Table(
         caption="Relative residuals, root mean square over all input groups",
-        columns=("candidate", "merged", "mean", "loses most in"),
-        rows=tuple(rows),
-        words=frozenset({3}),
+        columns=("candidate", "merged", "mean"),
+        rows=tuple((total.candidate, share(total.merged), share(total.mean)) for total in summary.residuals),
     )
 
 

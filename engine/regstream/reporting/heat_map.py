@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 #: The height of a row, in pixels.
 ROW_PIXELS = 15
+_BAR_GAP_PIXELS = 8
 _MAX_TICKS, _MAX_TICKS_NARROW = 14, 6
 #: A value this many times the other large ones would leave them all the same colour.
 _OUTLIER = 1.5
@@ -77,6 +78,7 @@ def draw_color_bar(
         location="bottom",
         extend=scale.extend,
         extendfrac=0.03,
+        pad=_BAR_GAP_PIXELS / (figure.get_figheight() * figure.get_dpi()),
         aspect=20 if canvas.is_narrow else 40,
         shrink=0.9 if canvas.is_narrow else 0.5,
         anchor=(0.0, 0.5),

@@ -32,7 +32,8 @@ class MemoryPicture(Picture):
         axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
         for place, (title, measured, projected) in zip(axes.flat, panels, strict=True):
             self._draw_panel(place, canvas, measured, projected)
-            canvas.title(place, title)
+            if self.has_device:
+                canvas.title(place, title)
         handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=2)
         return figure

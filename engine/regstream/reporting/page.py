@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from regstream.reporting import findings, fit_tables, run_tables
+from regstream.reporting import findings, fit_tables, run_tables, table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -27,6 +27,8 @@ def render_page(report: "Report") -> str:
         pictures=report.pictures,
         lead=findings.lead(report),
         key_numbers=list(findings.key_numbers(report)),
+        grave_losses=findings.grave_losses(report),
+        small_losses=findings.small_losses(report),
         worst_groups=list(findings.worst_groups(report)),
         solves_in_words=findings.solves_in_words(report),
         memory_in_words=findings.memory_in_words(report),
@@ -60,7 +62,7 @@ def _tables(report: "Report") -> dict[str, Any]:
 def _environment() -> "Environment":
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("regstream.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -68,3 +70,6 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    # A number and its sign are not parted at the end of a line.
+    environment.filters |= {"percent": table.share, "together": lambda text: text.replace(" %", "\u00a0%")}
+    return environment

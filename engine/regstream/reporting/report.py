@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from regstream.events import Listener, ignore_event
 from regstream.output.merge_summary import MergeSummary
 from regstream.output.record import PICTURES, REPORT
 from regstream.output.record_schema import ResultRecord
@@ -59,8 +60,10 @@ class Report:
         files = {f"{PICTURES}/{name}.png": picture.png() for name, picture in self.pictures.items()}
         return {REPORT: self.to_html().encode(), **files}
 
-    def write(self, folder: Path | str) -> Path:
+    def write(self, folder: Path | str, *, listener: Listener = ignore_event) -> Path:
         """Write page and pictures into the folder of the result, and into its record; returns the path of the page.
+
+        A model card that was edited does not get the pictures, with a warning.
 
         Raises:
             InputError: it is no folder of a result, is read-only, or has files of others with these names.
@@ -68,8 +71,19 @@ class Report:
         """
         from regstream.output.report_files import write_report_files
 
-        write_report_files(Path(folder), self.to_files())
+        write_report_files(Path(folder), self.to_files(), listener)
         return Path(folder) / REPORT
+
+    def write_page(self, file: Path | str) -> Path:
+        """Write the page alone, wherever it is; returns its path.
+
+        Raises:
+            InputError: the file cannot be written, or is none that regstream has written.
+        """
+        from regstream.reporting.page_file import write_page_file
+
+        write_page_file(Path(file), self.to_html().encode())
+        return Path(file)
 
     def to_dict(self) -> dict[str, Any]:
         """The numbers, ready for JSON: what the page sums up from the record and the measurements."""

@@ -38,5 +38,8 @@ def difference(value: float | None) -> str:
 
 
 def share(value: float | None) -> str:
-    """A share in percent."""
-    return NOTHING if value is None or math.isnan(value) else percent(value).replace("-", _MINUS)
+    """A share in percent with three significant figures, so that the points of a column are below each other."""
+    if value is None or math.isnan(value):
+        return NOTHING
+    text = percent(value) if value == 0 or abs(value) >= 9.995 else f"{100 * value:#.3g}".rstrip(".") + " %"
+    return text.replace("-", _MINUS)
