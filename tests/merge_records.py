@@ -52,11 +52,13 @@ def changes_of_block(
     ]
 
 
-def add_numbers(folder: Path, kept: Mapping[str, float | None] | None = None, *, residuals: bool = True) -> None:
-    """Give every block in the record of a finished result residuals and changes; all else stays."""
+def set_numbers(folder: Path, kept: Mapping[str, float | None] | None = None, *, residuals: bool = True) -> None:
+    """Put residuals and changes of every block, and no others, into the record of a finished result."""
     record = read_provenance(folder)
     names = list(record["candidates"])
     blocks = [step for step in record["steps"] if step["name"].startswith("block")]
+    for step in record["steps"]:
+        step |= {"residuals": [], "changes": []}
     for index, step in enumerate(blocks):
         step["residuals"] = residuals_of_block(index, names, len(blocks)) if residuals else []
         step["changes"] = changes_of_block(index, names, kept)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from merge_records import add_numbers
+from merge_records import set_numbers
 from regstream.events import RunFinished
 from regstream.manifest.read_manifest import read_manifest
 from regstream.output.lost_changes import lost_changes
@@ -25,7 +25,7 @@ def summary(manifest: Path, **fields: bool) -> dict[str, str]:
 
 
 def test_five_lines(finished: Path) -> None:
-    add_numbers(finished.parent / "merged")
+    set_numbers(finished.parent / "merged")
     lines = summary(finished)
     assert list(lines) == ["result", "fit", "worst", "cost", "next"]
     assert lines["result"] == str(finished.parent / "merged")
@@ -37,7 +37,7 @@ def test_five_lines(finished: Path) -> None:
 
 
 def test_without_residuals_what_was_kept_is_said_instead(finished: Path) -> None:
-    add_numbers(finished.parent / "merged", {"task1": 0.25}, residuals=False)
+    set_numbers(finished.parent / "merged", {"task1": 0.25}, residuals=False)
     lines = summary(finished)
     assert list(lines) == ["result", "kept", "worst", "cost", "next"]
     assert lines["kept"] == "of the candidates' changes: task0 50 %, task1 25 %"
@@ -45,7 +45,7 @@ def test_without_residuals_what_was_kept_is_said_instead(finished: Path) -> None
 
 
 def test_a_record_without_numbers_has_the_other_lines(finished: Path) -> None:
-    add_numbers(finished.parent / "merged", {"task0": None, "task1": None}, residuals=False)
+    set_numbers(finished.parent / "merged", {"task0": None, "task1": None}, residuals=False)
     (finished.parent / "merged" / "regstream.measured.json").unlink()
     lines = summary(finished)
     assert "fit" not in lines
@@ -71,5 +71,5 @@ def test_the_next_command_can_be_pasted_into_a_shell(finished: Path) -> None:
     ids=["none", "unchanged", "lost"],
 )
 def test_changes_that_are_lost_are_named(finished: Path, kept: Mapping[str, float | None], expected: list[str]) -> None:
-    add_numbers(finished.parent / "merged", kept)
+    set_numbers(finished.parent / "merged", kept)
     assert list(lost_changes(make_plan(read_manifest(finished)))) == expected

@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from merge_records import add_numbers, record
+from merge_records import record, set_numbers
 from merging import make_merge
 from regstream.output.add_results import add_results
 from regstream.output.record import PROVENANCE, read_record
@@ -24,7 +24,7 @@ def validator() -> Any:
 
 def test_the_record_of_a_result_is_valid(tmp_path: Path, validator: Any) -> None:
     output = make_merge(tmp_path, layers=2, candidates=2, hidden=8).run()
-    add_numbers(output, {"task1": None})
+    set_numbers(output, {"task1": None})
     rows = [EvaluationRow(model="mean", scores={"task0": 1.5})]
     evaluation = EvaluationRecord(metric="held-out loss", higher_is_better=False, datasets=["task0"], rows=rows)
     bias = [BiasRecord(model="mean", dataset="task0", depth=0, l1=0.1, cosine=0.0)]

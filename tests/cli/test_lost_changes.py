@@ -1,4 +1,4 @@
-"""Before a run, `plan` names a candidate that changes nothing, and a change that a rule discards."""
+"""Candidates that change nothing, and changes that are lost: `plan` names them before a run, `run` at its end."""
 
 import json
 from collections.abc import Callable
@@ -81,3 +81,43 @@ def test_nothing_is_said_of_a_rule_that_discards_nothing(
     tuned = edited(folders.base, tmp_path / "tuned", lambda t: t["model.layers.0.mlp.up_proj.weight"].add_(1))
     manifest = write_manifest(tmp_path, folders.base, tuned, table=RULES)
     assert warned(invoke("plan", manifest)) == []
+
+
+def test_a_run_names_at_its_end_what_was_lost(invoke: Invoke, folders: checkpoints.Folders, tmp_path: Path) -> None:
+    table = '[[rules]]\nparameters = "*.self_attn.*"\nblocks = "1"\nuse = "base"\n'
+    copy = edited(folders.base, tmp_path / "copy")
+    manifest = write_manifest(tmp_path, folders.base, copy, folders.candidates[0], table=table)
+    result = invoke("run", manifest, "--json")
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    committed = max(index for index, event in enumerate(events) if event["event"] == "step_committed")
+    lost = [event["message"] for event in events[committed:] if event["event"] == "warned"]
+    assert lost[0] == 'candidate "task0" equals the base in every parameter: it adds nothing to the merge'
+    assert lost[1].startswith('candidate "task1": its change of model.layers.*.self_attn.* (4 tensors) (')
+    assert len(lost) == 2
+    assert events[-1]["event"] == "run_finished"
+    lines = result.stderr.splitlines()
+    assert lines[-6] == f"regstream: warning: {lost[1]}"
+    assert [line.split()[1] for line in lines[-5:]] == ["result", "kept", "worst", "cost", "next"]
+    assert invoke("run", manifest).stderr.splitlines()[-1].endswith("already finished; nothing to do")
+
+
+BY_RULE = (
+    'candidate "task0": its change of lm_head.weight (100 % of its whole change) is lost: the result has the base\'s'
+)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ('others.head = "base"\n', []),
+        ('[[rules]]\nparameters = "lm_head.*"\nuse = "base"\n', [BY_RULE]),
+    ],
+    ids=["others", "rule"],
+)
+def test_a_part_that_the_manifest_takes_from_the_base_is_not_named_again(
+    invoke: Invoke, folders: checkpoints.Folders, tmp_path: Path, keys: str, expected: list[str]
+) -> None:
+    tuned = edited(folders.base, tmp_path / "tuned", lambda tensors: tensors["lm_head.weight"].mul_(2))
+    manifest = write_manifest(tmp_path, folders.base, tuned, folders.candidates[0], merge=keys)
+    lost = [line for line in warned(invoke("run", manifest)) if line.startswith('candidate "task0": its change of')]
+    assert lost == expected
