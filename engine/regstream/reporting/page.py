@@ -1,11 +1,13 @@
 """The page: the template in `templates/`, filled with a report's words, tables and pictures."""
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from regstream.reporting import findings, fit_tables, run_tables, table
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
     from regstream.reporting.report import Report
 
@@ -70,6 +72,17 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    # A number and its sign are not parted at the end of a line.
-    environment.filters |= {"percent": table.share, "together": lambda text: text.replace(" %", "\u00a0%")}
+    environment.filters |= {"percent": table.share, "together": _together, "breakable": _breakable}
     return environment
+
+
+def _together(text: str) -> str:
+    """The text with its percentages whole at the end of a line."""
+    return text.replace(" %", "\u00a0%")
+
+
+def _breakable(name: str) -> "Markup":
+    """The name, which may be parted at the end of a line after its dots and underscores."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"([._])(?=.)", r"\1<wbr>", str(escape(name))))  # noqa: S704  escaped before
