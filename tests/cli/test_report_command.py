@@ -40,6 +40,7 @@ def test_its_files_belong_to_the_result(invoke: Invoke, output: Path) -> None:
     assert "report/memory.png: 0 bytes" in invoke("verify", output).stderr
 
 
+@pytest.mark.slow
 def test_a_rerun_replaces_its_own_files(invoke: Invoke, output: Path) -> None:
     assert invoke("report", output).exit_code == 0
     before = contents(output)
@@ -78,6 +79,7 @@ def test_a_file_of_others_is_not_replaced(invoke: Invoke, output: Path, name: st
     assert contents(output) == before
 
 
+@pytest.mark.slow
 def test_a_page_that_was_edited_is_not_replaced(invoke: Invoke, output: Path) -> None:
     assert invoke("report", output).exit_code == 0
     with (output / "report.html").open("a") as page:
@@ -87,6 +89,7 @@ def test_a_page_that_was_edited_is_not_replaced(invoke: Invoke, output: Path) ->
     assert "it was changed since regstream wrote it" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["report.html", "report"])
 def test_a_link_is_not_followed(invoke: Invoke, output: Path, tmp_path: Path, name: str) -> None:
     target = tmp_path / "elsewhere"
@@ -98,6 +101,7 @@ def test_a_link_is_not_followed(invoke: Invoke, output: Path, tmp_path: Path, na
     assert not any(target.iterdir())
 
 
+@pytest.mark.slow
 def test_a_call_that_was_killed_before_the_record_is_repeated(invoke: Invoke, output: Path) -> None:
     """The files are there, complete, and the record does not list them."""
     for name, data in api.report(output).to_files().items():
@@ -107,6 +111,7 @@ def test_a_call_that_was_killed_before_the_record_is_repeated(invoke: Invoke, ou
     assert invoke("verify", output).exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_read_only_folder_is_named_with_a_way_out(
     invoke: Invoke, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +128,7 @@ def test_a_read_only_folder_is_named_with_a_way_out(
     assert contents(output) == before
 
 
+@pytest.mark.slow
 def test_a_run_at_the_same_time_is_waited_for_by_people(invoke: Invoke, output: Path) -> None:
     (output / STATE).mkdir()
     with exclusive_lock(output / STATE / LOCK, output):
@@ -131,6 +137,7 @@ def test_a_run_at_the_same_time_is_waited_for_by_people(invoke: Invoke, output: 
     assert "is running; wait for it or stop it" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_page_elsewhere_replaces_pages_only(invoke: Invoke, output: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     for _ in range(2):
