@@ -25,6 +25,7 @@ from regstream.output.add_results import add_results
 from regstream.output.push import push
 from regstream.output.record import PROVENANCE, read_provenance
 from regstream.output.record_schema import EvaluationRecord
+from regstream.reporting.read_report import read_report
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 REPO = "me/merged"
@@ -87,6 +88,13 @@ def test_what_changed_is_sent_alone(writable: Hub, result: Path) -> None:
     found = EvaluationRecord(metric="held-out loss", higher_is_better=False, datasets=[], rows=[])
     add_results(result, evaluation=found)
     assert push(result, REPO).files == ("README.md", PROVENANCE)
+    assert stands(writable) == on_record(result)
+
+
+@pytest.mark.slow
+def test_a_report_is_published_with_its_result(writable: Hub, result: Path) -> None:
+    read_report(result).write(result)
+    assert {"report.html", "report/changes.png", "report/residuals.png"} <= set(push(result, REPO).files)
     assert stands(writable) == on_record(result)
 
 

@@ -251,6 +251,23 @@ def test_lost_changes_come_first_and_are_loud(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_odd_records_have_a_page(tmp_path: Path) -> None:
+    def empty(record: dict[str, Any]) -> None:
+        record["evaluation"] |= {"datasets": [], "rows": []}
+        record["bias"] = []
+        for step in record["steps"]:
+            for change in step["changes"]:
+                change["base_norm"] = 0.0
+            for residual in step["residuals"]:
+                residual["candidates"]["math"] = {"merged": None, "mean": None}
+
+    report = report_of(tmp_path, empty, blocks=2)
+    assert set(report.pictures) == {"residuals", "changes", "memory"}
+    assert "Not evaluated." in Page(report.to_html()).text
+    assert json.loads(json.dumps(report.to_dict()))["scores"] is None
+
+
+@pytest.mark.slow
 def test_experts_share_rows(tmp_path: Path) -> None:
     def add_experts(record: dict[str, Any]) -> None:
         for step in record["steps"][1:-1]:

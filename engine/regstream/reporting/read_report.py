@@ -16,10 +16,11 @@ def read_report(folder: Path) -> Report:
         InputError: the folder holds no record of a result, or a file is damaged.
     """
     record = read_record(folder)
+    evaluation = record.evaluation if record.evaluation and record.evaluation.datasets else None
     return Report(
         name=folder.resolve().name,
         record=record,
         summary=MergeSummary.of(record.steps),
-        scores=None if record.evaluation is None else compare_scores(record.evaluation, record.method),
+        scores=None if evaluation is None else compare_scores(evaluation, record.method),
         measurements=read_measurements(folder),
     )
