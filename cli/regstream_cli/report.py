@@ -33,6 +33,8 @@ def report(output: Path, file: Path | None, as_json: bool) -> None:
       regstream report merged/llama -o llama.html
       regstream report merged/llama --json | jq .lost_changes
     """
+    if as_json and file is not None:
+        raise click.UsageError("--json writes no file; leave out -o")
     found = api.report(output)
     if as_json:
         write_json(found.to_dict())

@@ -112,6 +112,23 @@ def test_a_call_that_was_killed_before_the_record_is_repeated(invoke: Invoke, ou
 
 
 @pytest.mark.slow
+def test_a_call_that_was_killed_while_it_wrote_is_repeated(invoke: Invoke, output: Path) -> None:
+    (output / STATE).mkdir()
+    (output / STATE / LOCK).touch()
+    (output / STATE / "staged.partial").write_bytes(b"half a pi")
+    done = invoke("report", output)
+    assert done.exit_code == 0, done.stderr
+    assert not (output / STATE).exists()
+
+
+def test_json_and_a_file_exclude_each_other(invoke: Invoke, output: Path, tmp_path: Path) -> None:
+    done = invoke("report", output, "--json", "-o", tmp_path / "page.html")
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "--json writes no file" in done.stderr
+    assert not (tmp_path / "page.html").exists()
+
+
+@pytest.mark.slow
 def test_a_read_only_folder_is_named_with_a_way_out(
     invoke: Invoke, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

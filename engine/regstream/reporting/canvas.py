@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,16 +51,16 @@ class Canvas:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class Picture(ABC):
     """A picture of a merge, drawn when it is asked for."""
 
     name: str
     title: str
     finding: str  # what it shows, for whoever cannot see it
 
+    @abstractmethod
     def draw(self, canvas: Canvas) -> "Figure":
         """Draw it."""
-        raise NotImplementedError
 
     def png(self) -> bytes:
         """The bytes of a PNG file, on white; the same bytes each time."""
