@@ -15,8 +15,6 @@ from regstream.validation.summaries import summarize_names
 # The plain mean of n candidates keeps 1/n of a change that no other candidate shares. A tenth of that is lost, by any
 # reading: other candidates' changes overlap with a fine-tuned one by more than that.
 _LOST_SHARE_OF_MEAN = 0.1
-#: What a parameter of another checkpoint may have of a candidate's change by chance, or by rounding to the dtype.
-_NONE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,4 +241,4 @@ def _is_lost(change: ChangeRecord, own: CandidateChange) -> bool:
     if change.rule == "candidate":
         # The candidate that the parameter is of kept 1, up to the dtype; what others seem to have is what they share.
         return own.kept < 0.5
-    return abs(own.kept) < _NONE
+    return own.kept == 0  # of solved or combined parameters: not one value differs from the base's
