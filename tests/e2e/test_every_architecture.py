@@ -17,7 +17,8 @@ from tiny_models.registry import TINY_MODELS
 
 TOLERANCE = 1e-4
 #: MobileBERT's tokens become alike from block to block, and rounding grows twentyfold in each: 1e-6 in the first.
-TOLERANCES = {"mobilebert": 1e-3}
+#: Of MPNet's last block one unit is nearly dead: what float32 rounds of GELU's tail is 1.0e-4 in that unit's column.
+TOLERANCES = {"mobilebert": 1e-3, "mpnet": 2e-4}
 #: A decoder, one with windows, a text and an image encoder, a task's head, a language model with images, a hybrid; and
 #: one that is refused.
 EVERYDAY = {
