@@ -1,7 +1,7 @@
 """A small merge from nothing: checkpoints, calibration sets, a manifest, and the dense reference's result for it."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from torch import Tensor
 
 import checkpoints
 import reference
+from regstream.events import Event, Warned
 from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.schema import Manifest
 from regstream.planning.plan import Plan
@@ -94,6 +95,12 @@ def make_merge(
 def read_result(output: Path) -> dict[str, Tensor]:
     """Every parameter of a result as transformers loads it, float64."""
     return {name: tensor.detach() for name, tensor in checkpoints.load(output).named_parameters()}
+
+
+def warnings_in(events: Iterable[Event]) -> list[str]:
+    """What a run warned of, but for the random candidates' own embeddings and heads, which the result lacks."""
+    warned = (event.message for event in events if isinstance(event, Warned))
+    return [message for message in warned if "its change of model.embed_tokens.weight" not in message]
 
 
 def worst_difference(result: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[float, str]:

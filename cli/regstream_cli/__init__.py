@@ -1,9 +1,11 @@
 """The `regstream` command: parses options, calls the engine, shows progress and results, and sets exit codes.
 
 app.py: the command group and its error handling
-init.py, run.py, plan.py, status.py, verify.py, evaluate.py, tune.py, bias.py, push.py: one command each
+init.py, run.py, plan.py, status.py, verify.py, evaluate.py, tune.py, bias.py, report.py, push.py: one command each
 options.py: arguments and options that several commands share
 run_status.py: the progress of a merge, read from disk
+run_summary.py: what a run says at its end
+next_command.py: the command that follows another
 observers.py: attaches displays, JSON output and signal handling to the engine's events
 progress_state.py: progress summed up from events
 progress_bars.py: live progress bars on a terminal

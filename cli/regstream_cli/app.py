@@ -16,6 +16,7 @@ from regstream_cli.logging_setup import silence_libraries
 from regstream_cli.options import DEBUG_KEY
 from regstream_cli.plan import plan
 from regstream_cli.push import push
+from regstream_cli.report import report
 from regstream_cli.run import run
 from regstream_cli.status import status
 from regstream_cli.streams import discard_stdout, open_closed_streams
@@ -63,6 +64,7 @@ def cli() -> None:
       regstream plan merge.toml              show the steps, and the memory and disk that they need
       regstream tune merge.toml              find the settings of its method; not needed
       regstream run merge.toml               merge; rerun to resume
+      regstream report merged/llama          show what the merge did, on a page
       regstream verify merged/llama          check that a result is complete and unchanged
       regstream push merged/llama me/llama   publish a result on the hub
 
@@ -82,7 +84,7 @@ def cli() -> None:
     silence_libraries()
 
 
-for command in (init, run, plan, status, verify, evaluate, tune, bias, push):
+for command in (init, run, plan, status, verify, evaluate, tune, bias, report, push):
     cli.add_command(command)
 
 

@@ -26,8 +26,8 @@ def bias(*, path: Path, also: dict[str, Path], only: tuple[str, ...], device: st
     Runs the rows of each [candidates.evaluation] table through that candidate, the result of MANIFEST and the
     unweighted mean of the candidates, block by block. The table shows, after the stem and after each block, the mean
     absolute difference of the hidden states (L1) and 1 - cosine similarity, averaged over tokens and candidates. Reads
-    every model once, and resumes after an interruption, as `evaluate` does. With --json, writes one line for each
-    model, candidate and depth.
+    every model once, and resumes after an interruption, as `evaluate` does. Without --only, the numbers also go into
+    the result's record. With --json, writes one line for each model, candidate and depth.
 
     \b
     Example:
@@ -44,3 +44,6 @@ def bias(*, path: Path, also: dict[str, Path], only: tuple[str, ...], device: st
     else:
         with stdout_boundary():
             stdout_console().print(bias_table(biases))
+    if not only:
+        with observe_progress() as listener:
+            api.add_results(plan.output, bias=biases, listener=listener)

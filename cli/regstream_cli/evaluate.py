@@ -7,9 +7,10 @@ import click
 
 from regstream import api
 from regstream.manifest.read_manifest import read_manifest
+from regstream_cli.next_command import report_command
 from regstream_cli.observers import observe_progress
 from regstream_cli.options import also_option, debug_option, device_option, json_option, manifest_argument, only_option
-from regstream_cli.streams import stdout_boundary, stdout_console, write_json
+from regstream_cli.streams import stdout_boundary, stdout_console, write_json, write_message
 from regstream_cli.tables import evaluation_table
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ def evaluate(
     Evaluates the result of MANIFEST, the base, the candidates, and the unweighted mean of the candidates, on the rows
     of the [candidates.evaluation] tables. Streams each model block by block, as a run does. The table shows the mean
     loss per token, in nats, or the accuracy of vision models; the best value of each column is bold. Without --only,
-    the table also goes into the result's model card. Reads every model once, for all rows. Refuses with code 3 what
-    does not fit into memory or on disk. Ctrl-C stops at the next safe point; the same command goes on from there.
+    the scores also go into the result's record and its model card. Reads every model once, for all rows. Refuses with
+    code 3 what does not fit into memory or on disk. Ctrl-C stops at the next safe point; the same command goes on from
+    there.
 
     \b
     Example:
@@ -52,7 +54,8 @@ def evaluate(
             stdout_console().print(evaluation_table(evaluation))
     if not only:
         with observe_progress() as listener:
-            api.add_to_model_card(plan, evaluation, listener=listener)
+            api.add_results(plan.output, evaluation=evaluation, listener=listener)
+        write_message(f"`{report_command(plan.output)}` shows the scores beside what the merge kept")
 
 
 def _record(evaluation: "Evaluation") -> dict[str, Any]:

@@ -5,13 +5,12 @@ from pathlib import Path
 import click
 
 from regstream import api
-from regstream.events import RunFinished
 from regstream.manifest.read_manifest import read_manifest
-from regstream.units import format_bytes, format_seconds
 from regstream_cli.error_reporting import disk_full_boundary
 from regstream_cli.observers import observe_progress
 from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
 from regstream_cli.plan import show_plan
+from regstream_cli.run_summary import summary_lines
 from regstream_cli.streams import write_message, write_path
 
 
@@ -27,8 +26,10 @@ def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_di
     """Merge, or resume a merge.
 
     Runs the merge that MANIFEST describes, or resumes it after an interruption. Writes the path of the result to
-    stdout, or with --json one line for each event of the run. Ctrl-C stops the run at the next safe point, a second
-    Ctrl-C at once; at most one step's work is lost.
+    stdout, or with --json one line for each event of the run. Its last lines on stderr say how near the result is to
+    each candidate, beside the plain mean, in which block it is furthest from one, what the run took, and which command
+    comes next; warnings before them name candidates whose change was lost. Ctrl-C stops the run at the next safe point,
+    a second Ctrl-C at once; at most one step's work is lost.
 
     \b
     Example:
@@ -45,13 +46,7 @@ def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_di
             with disk_full_boundary(lambda: plan.disks):
                 api.merge(plan, restart=restart, full_digest=full_digest, listener=listener)
     if listener.state.finished is not None:
-        write_message(_summary(listener.state.finished))
+        for line in summary_lines(path, manifest, listener.state.finished):
+            write_message(line)
     if not as_json:
         write_path(manifest.merge.output)
-
-
-def _summary(finished: RunFinished) -> str:
-    if finished.was_finished_before:
-        return f"{finished.output}: already finished; nothing to do"
-    took, peak = format_seconds(finished.seconds), format_bytes(finished.peak_bytes)
-    return f"{finished.output}: finished in {took}, peak memory {peak}"

@@ -68,6 +68,21 @@ class RunStatus:
         return max((step.peak_bytes for step in self.steps), default=0)
 
     @property
+    def projected_bytes(self) -> int:
+        """The highest projected peak of host memory among the committed steps."""
+        return max((step.projected_bytes for step in self.steps), default=0)
+
+    @property
+    def device_peak_bytes(self) -> int:
+        """The highest peak of an accelerator's memory among the committed steps; 0 without one."""
+        return max((step.device_peak_bytes for step in self.steps), default=0)
+
+    @property
+    def device_projected_bytes(self) -> int:
+        """The highest projected peak of an accelerator's memory among the committed steps; 0 without one."""
+        return max((step.device_projected_bytes for step in self.steps), default=0)
+
+    @property
     def seconds_left(self) -> float | None:
         """The estimated time of the remaining steps, at the mean time of the committed blocks."""
         step_seconds = mean_block_seconds([(step.name, step.seconds) for step in self.steps])

@@ -34,7 +34,7 @@ from regstream.events import StepStarted as StepStarted
 from regstream.events import Warned as Warned
 
 if TYPE_CHECKING:  # for type checkers, what `_LAZY` says
-    from regstream.api import add_to_model_card as add_to_model_card
+    from regstream.api import add_results as add_results
     from regstream.api import bias as bias
     from regstream.api import check as check
     from regstream.api import evaluate as evaluate
@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # for type checkers, what `_LAZY` says
     from regstream.api import merge as merge
     from regstream.api import plan as plan
     from regstream.api import push as push
+    from regstream.api import report as report
     from regstream.api import tune as tune
     from regstream.api import verify as verify
     from regstream.evaluation.evaluation import Evaluation as Evaluation
@@ -52,6 +53,7 @@ if TYPE_CHECKING:  # for type checkers, what `_LAZY` says
     from regstream.manifest.schema import Manifest as Manifest
     from regstream.output.verify import Verification as Verification
     from regstream.planning.plan import Plan as Plan
+    from regstream.reporting.report import Report as Report
     from regstream.tuning.tuning import Tuning as Tuning
 
 # Large tensors on huge pages: a fresh one is ready five times sooner. torch reads this when it first allocates.
@@ -60,8 +62,8 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 __version__ = "0.1.0"
 
 _FUNCTIONS = (
-    "add_to_model_card", "bias", "check", "evaluate", "is_finished", "load_manifest", "make_manifest", "merge", "plan",
-    "push", "tune", "verify",
+    "add_results", "bias", "check", "evaluate", "is_finished", "load_manifest", "make_manifest", "merge", "plan",
+    "push", "report", "tune", "verify",
 )  # fmt: skip
 #: What is imported when it is first used, and the module that has it.
 _LAZY = dict.fromkeys(_FUNCTIONS, "regstream.api") | {
@@ -71,6 +73,7 @@ _LAZY = dict.fromkeys(_FUNCTIONS, "regstream.api") | {
     "Manifest": "regstream.manifest.schema",
     "Verification": "regstream.output.verify",
     "Plan": "regstream.planning.plan",
+    "Report": "regstream.reporting.report",
     "Tuning": "regstream.tuning.tuning",
 }
 

@@ -9,14 +9,13 @@ function takes a `listener`, it calls it with the events of `regstream.events` w
 `Interrupted` to stop at the next safe point.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regstream.device.garbage_collector import importing
+from regstream.device.garbage_collector import import_modules, importing
 from regstream.events import Listener, RunFinished, ignore_event
 from regstream.manifest.from_tables import manifest_from_tables
 from regstream.manifest.read_manifest import read_manifest
@@ -26,8 +25,7 @@ from regstream.manifest.value_types import is_device
 from regstream.output.chosen_settings import with_choice
 from regstream.output.record import published_identity
 from regstream.output.unchanged_result import is_unchanged
-from regstream.storage.journal import Journal
-from regstream.tuning.journal import begun_tuning
+from regstream.tuning.journal import begun_identity
 
 if TYPE_CHECKING:
     from regstream.checkpoint.base_check import BaseCheck
@@ -36,12 +34,18 @@ if TYPE_CHECKING:
     from regstream.hub.upload import UploadResult
     from regstream.output.verify import Verification
     from regstream.planning.plan import Plan
+    from regstream.reporting.report import Report
     from regstream.tuning.tuning import Tuning
 
+_Folder = str | PathLike[str]
+_Also = Mapping[str, Path] | None
+_Names = Collection[str]
 _CONFIGS = ("config.json", "adapter_config.json")  # of a model, and of an adapter, which is no base
+_MERGING = ("regstream.runtime.scheduler",)
+_EVALUATING = ("regstream.evaluation.evaluation", "regstream.evaluation.representation_bias")
 
 
-def load_manifest(path: str | PathLike[str]) -> Manifest:
+def load_manifest(path: _Folder) -> Manifest:
     """Read and validate a manifest, opening nothing it names; a `ManifestError` has a line for each error."""
     return read_manifest(path)
 
@@ -82,14 +86,13 @@ def plan(
         InputError: a checkpoint or calibration set cannot be used.
         ResumeError: the journal of the unfinished run is damaged.
     """
-    _load_libraries(runs=for_this_machine, of_result=of_result)
+    # What the work will import, so that the memory of its libraries is measured when it is planned.
+    import_modules("regstream.planning.planning", *_MERGING * for_this_machine, *_EVALUATING * of_result)
     from regstream.planning.planning import make_plan
 
-    begun: Mapping[str, Any] = {}
-    if of_result:
-        begun = published_identity(manifest.merge.output)
-    elif not restart:
-        begun = Journal.begun_identity(manifest.workdir) or begun_tuning(manifest.workdir)
+    begun: Mapping[str, Any] = published_identity(manifest.merge.output) if of_result else {}
+    if not (of_result or restart):
+        begun = begun_identity(manifest.workdir)
     return make_plan(
         manifest if restart else with_choice(manifest),
         device=device,
@@ -158,12 +161,7 @@ def tune(plan: "Plan", *, listener: Listener = ignore_event) -> "Tuning":
 
 
 def evaluate(
-    plan: "Plan",
-    *,
-    also: Mapping[str, Path] | None = None,
-    only: Collection[str] = (),
-    cross: bool = False,
-    listener: Listener = ignore_event,
+    plan: "Plan", *, also: _Also = None, only: _Names = (), cross: bool = False, listener: Listener = ignore_event
 ) -> "Evaluation":
     """Evaluate base, candidates, plain mean and result on held-out rows, or resume; streamed block by block.
 
@@ -182,19 +180,8 @@ def evaluate(
     return evaluation.evaluate(plan, also=also, only=only, cross=cross, listener=listener)
 
 
-def add_to_model_card(plan: "Plan", evaluation: "Evaluation", *, listener: Listener = ignore_event) -> None:
-    """Write an evaluation's table into the result's model card."""
-    from regstream.output.publish import add_results
-
-    add_results(plan.output, plan, evaluation.markdown(), listener)
-
-
 def bias(
-    plan: "Plan",
-    *,
-    also: Mapping[str, Path] | None = None,
-    only: Collection[str] = (),
-    listener: Listener = ignore_event,
+    plan: "Plan", *, also: _Also = None, only: _Names = (), listener: Listener = ignore_event
 ) -> "list[RepresentationBias]":
     """Measure by depth how far the merged models' hidden states are from each candidate's own; raises as `evaluate`."""
     from regstream.evaluation import representation_bias
@@ -204,7 +191,29 @@ def bias(
     return representation_bias.representation_bias(plan, also=also, only=only, listener=listener)
 
 
-def verify(output: str | PathLike[str], *, listener: Listener = ignore_event) -> "Verification":
+def add_results(
+    output: _Folder,
+    *,
+    evaluation: "Evaluation | None" = None,
+    bias: "Sequence[RepresentationBias] | None" = None,
+    listener: Listener = ignore_event,
+) -> None:
+    """Put what `evaluate` or `bias` returned into a finished result's record, and scores into its model card as well.
+
+    Replaces what was there. A card that was edited, or a folder that is read-only, stays as it is, with a warning.
+
+    Raises:
+        InputError: the folder holds no record of a result, or the record itself is damaged.
+        ResumeError: a run is writing to the folder.
+    """
+    from regstream.output.add_results import add_results
+
+    found = None if evaluation is None else evaluation.record()
+    distances = None if bias is None else [distance.record() for distance in bias]
+    add_results(Path(output), evaluation=found, bias=distances, listener=listener)
+
+
+def verify(output: _Folder, *, listener: Listener = ignore_event) -> "Verification":
     """Read a finished result again: every byte against its digest, then every tensor's shape against the config.
 
     Raises:
@@ -212,23 +221,24 @@ def verify(output: str | PathLike[str], *, listener: Listener = ignore_event) ->
     """
     from regstream.output.verify import verify_files
 
-    folder = Path(output)
-    verification = verify_files(folder, listener=listener)
+    verification = verify_files(Path(output), listener=listener)
     if verification.problems:
         return verification
     with importing():
         from regstream.output.check_model import check_model  # after the files: it takes seconds to import torch
 
-    return replace(verification, problems=tuple(check_model(folder)))
+    return replace(verification, problems=tuple(check_model(Path(output))))
+
+
+def report(output: _Folder) -> "Report":
+    """Read what a finished merge did: its numbers, and a page that shows them; raises as `verify`."""
+    from regstream.reporting.read_report import read_report
+
+    return read_report(Path(output))
 
 
 def push(
-    output: str | PathLike[str],
-    repo: str,
-    *,
-    revision: str | None = None,
-    private: bool = False,
-    listener: Listener = ignore_event,
+    output: _Folder, repo: str, *, revision: str | None = None, private: bool = False, listener: Listener = ignore_event
 ) -> "UploadResult":
     """Publish a result on the hub, in one commit.
 
@@ -238,13 +248,3 @@ def push(
     from regstream.output import push
 
     return push.push(Path(output), repo, revision=revision, private=private, listener=listener)
-
-
-def _load_libraries(*, runs: bool, of_result: bool) -> None:
-    """Import what the work will import, so that the memory of its libraries is measured when it is planned."""
-    with importing():
-        import_module("regstream.planning.planning")
-        if runs:
-            import_module("regstream.runtime.scheduler")
-        for name in ("evaluation", "representation_bias") if of_result else ():
-            import_module(f"regstream.evaluation.{name}")

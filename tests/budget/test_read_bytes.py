@@ -9,14 +9,14 @@ import pytest
 from altered_checkpoints import edited
 from merging import make_merge
 from parametrize import slow
-from regstream.planning.memory_terms import group_input_bytes, hidden_state_bytes
+from regstream.planning.disk_terms import hidden_state_bytes, scratch_bytes
 from regstream.planning.plan import Plan
 from regstream.runtime.scheduler import run
 
 
 def projected_bytes(plan: Plan) -> int:
     """Of checkpoints: without hidden states, and the inputs of linears."""
-    stored = (hidden_state_bytes(plan) + group_input_bytes(plan, step) for step in plan.steps if step.regressed)
+    stored = (hidden_state_bytes(plan) + scratch_bytes(plan, step) for step in plan.steps if step.regressed)
     return plan.read_bytes - sum(stored)
 
 

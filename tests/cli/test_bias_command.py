@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from regstream.output.record import read_record
+
 Invoke = Callable[..., Result]
 
 
@@ -32,6 +34,20 @@ def test_json_has_a_line_a_model_a_candidate_and_a_depth(invoke: Invoke, finishe
         ("regmean++", "task0"), ("regmean++", "task1")
     }  # fmt: skip
     assert all(record["l1"] >= 0 for record in records)
+
+
+@pytest.mark.slow
+def test_the_numbers_of_all_models_go_into_the_record(invoke: Invoke, finished: Path) -> None:
+    output = finished.parent / "merged"
+    assert invoke("bias", finished, "--only", "regmean++").exit_code == 0
+    assert read_record(output).bias is None
+    lines = invoke("bias", finished, "--json").stdout.splitlines()
+    bias = read_record(output).bias
+    assert bias is not None
+    assert [measured.model_dump() for measured in bias] == [json.loads(line) for line in lines]
+    assert {measured.model for measured in bias} == {"mean", "regmean++"}
+    assert invoke("verify", output).exit_code == 0
+    assert "already finished" in invoke("run", finished).stderr
 
 
 def test_a_model_that_is_not_there_is_2(invoke: Invoke, finished: Path) -> None:

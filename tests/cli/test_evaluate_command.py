@@ -17,6 +17,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 from merging import make_merge
 from regstream.evaluation.evaluation import Evaluation, EvaluationRow
+from regstream.output.record import read_record
 from regstream.storage import durable
 from regstream_cli.tables import evaluation_table
 
@@ -30,6 +31,8 @@ def test_the_table(invoke: Invoke, finished: Path) -> None:
     assert heading == ["held-out", "loss", "task0", "task1", "average"]
     assert [row[0] for row in rows] == ["base", "task0", "task1", "mean", "regmean++", "again"]
     assert rows[-1][1:] == rows[-2][1:]
+    report = f"regstream: `regstream report {finished.parent / 'merged'}` shows the scores beside what the merge kept"
+    assert result.stderr.splitlines()[-1] == report
     assert [len(row) for row in rows] == [4, 2, 2, 4, 4, 4]
     said = [line for line in result.stderr.splitlines() if " projected" in line]
     assert [line.split(": ")[1] for line in said] == [
@@ -38,8 +41,11 @@ def test_the_table(invoke: Invoke, finished: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_table_goes_into_the_model_card_and_the_result_still_verifies(invoke: Invoke, finished: Path) -> None:
+def test_the_scores_go_into_card_and_record_and_the_result_still_verifies(invoke: Invoke, finished: Path) -> None:
     result = invoke("evaluate", finished)
+    evaluation = read_record(finished.parent / "merged").evaluation
+    assert evaluation is not None
+    assert [row.model for row in evaluation.rows] == ["base", "task0", "task1", "mean", "regmean++"]
     card = (finished.parent / "merged" / "README.md").read_text()
     lowest = result.stdout.split()[-1]
     assert "## Results" in card
@@ -65,12 +71,12 @@ def test_json(invoke: Invoke, finished: Path) -> None:
 
 
 @pytest.mark.slow
-def test_some_models_only_and_the_model_card_stays(invoke: Invoke, finished: Path) -> None:
+def test_some_models_only_and_card_and_record_stay(invoke: Invoke, finished: Path) -> None:
     whole = json.loads(invoke("evaluate", finished, "--json").stdout)
-    card = (finished.parent / "merged" / "README.md").read_text()
+    before = {name: (finished.parent / "merged" / name).read_bytes() for name in ("README.md", "regstream.json")}
     some = json.loads(invoke("evaluate", finished, "--only", "regmean++", "--only", "base", "--json").stdout)
     assert some["rows"] == [row for row in whole["rows"] if row["model"] in ("base", "regmean++")]
-    assert (finished.parent / "merged" / "README.md").read_text() == card
+    assert {name: (finished.parent / "merged" / name).read_bytes() for name in before} == before
 
 
 def test_some_models_of_a_merge_without_a_result(invoke: Invoke, fresh: Path) -> None:
@@ -160,7 +166,7 @@ def test_in_place_of_the_card_may_be_something_else(invoke: Invoke, finished: Pa
     before = mine.read_text()
     result = invoke("evaluate", finished)
     assert result.exit_code == 0, result.stderr
-    assert "README.md: edited since it was written; the results are not added" in result.stderr
+    assert "README.md: edited or removed since it was written; the results are not added" in result.stderr
     assert card.is_dir() if kind == "a folder" else card.is_symlink()
     assert mine.read_text() == before
 
@@ -182,7 +188,7 @@ def test_a_result_that_cannot_be_written_to_is_judged_from_elsewhere(
     result = invoke("evaluate", finished)
     if workdir:
         assert result.exit_code == 0
-        assert "merged: Read-only file system; the results are not added to its card" in result.stderr
+        assert "merged: Read-only file system; the results are not added to its record and card" in result.stderr
     else:
         assert result.exit_code == 4
         assert result.stderr.endswith(

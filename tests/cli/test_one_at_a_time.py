@@ -190,18 +190,18 @@ def test_a_run_leaves_an_evaluation_its_folder(invoke: Invoke, finished: Path) -
     assert not plan.workdir.exists()
 
 
-def test_results_are_not_put_into_a_card_while_a_run_is_at_work(
+def test_results_are_not_put_on_record_while_a_run_is_at_work(
     invoke: Invoke, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from regstream.output.publish import add_results
+    from regstream import api
     from regstream.storage.locking import exclusive_lock
 
     plan = plan_of(finished)
     plan.state.mkdir()
-    before = (plan.output / "README.md").read_bytes()
+    before = (plan.output / "regstream.json").read_bytes()
     with exclusive_lock(plan.state / "lock", plan.output), pytest.raises(ResumeError, match="is running"):
-        add_results(plan.output, plan, "| a |")
-    assert (plan.output / "README.md").read_bytes() == before
+        api.add_results(plan.output, bias=[])
+    assert (plan.output / "regstream.json").read_bytes() == before
 
 
 @pytest.fixture

@@ -42,7 +42,8 @@ def test_the_streams_of_a_run(
     lines = done.stderr.splitlines()
     assert all(line.startswith("regstream: ") for line in lines), done.stderr
     assert [line.split()[1:4] for line in lines if " of 7)" in line][1] == ["block", "0", "(2"]
-    assert lines[-1].startswith(f"regstream: {fresh.parent / 'merged'}: finished in ")
+    assert f"regstream: result  {fresh.parent / 'merged'}" in lines
+    assert lines[-1] == f"regstream: next    regstream evaluate {fresh}"
     assert "\x1b" not in done.stderr
 
 

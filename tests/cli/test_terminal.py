@@ -43,8 +43,8 @@ def test_a_run_shows_a_bar_without_colours_where_none_are_wanted(environment: di
     assert "memory" in shown
     assert shown.rindex(_SHOW_CURSOR) > shown.rindex(_HIDE_CURSOR)
     assert not _COLOUR.search(shown)
-    finished, path = shown[shown.rindex(_SHOW_CURSOR) :].splitlines()[-2:]
-    assert "finished in" in finished
+    following, path = shown[shown.rindex(_SHOW_CURSOR) :].splitlines()[-2:]
+    assert "next    regstream evaluate" in following
     assert path == str(half_done.parent / "merged")
 
 

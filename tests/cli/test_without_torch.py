@@ -1,5 +1,6 @@
 """Commands that read a few small files start at once: they succeed where torch and transformers cannot be imported."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -66,6 +67,11 @@ def test_verification_of_a_damaged_result(command: Command, finished: Path) -> N
     done = command("verify", finished.parent / "merged")
     assert done.returncode == 4
     assert f"{shard}: damaged" in done.stderr
+
+
+def test_the_numbers_of_a_report(command: Command, finished: Path) -> None:
+    done = command("report", finished.parent / "merged", "--json")
+    assert (done.returncode, json.loads(done.stdout)["candidates"]) == (0, ["task0", "task1"])
 
 
 def test_a_run_that_is_finished(command: Command, finished: Path) -> None:

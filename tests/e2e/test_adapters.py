@@ -18,7 +18,7 @@ from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.errors import InputError, ResumeError
 from regstream.evaluation.evaluation import evaluate
 from regstream.events import StepCommitted
-from regstream.planning.memory_terms import hidden_state_bytes
+from regstream.planning.disk_terms import hidden_state_bytes
 from regstream.planning.plan import Plan
 from regstream.runtime.scheduler import run
 

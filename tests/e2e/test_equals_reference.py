@@ -12,10 +12,10 @@ import torch
 import checkpoints
 import merging
 import reference
-from merging import Merge, cast, make_merge, read_result, worst_difference
+from merging import Merge, cast, make_merge, read_result, warnings_in, worst_difference
 from parametrize import grid, slow
 from reference_formulas import FORMULAS
-from regstream.events import Event, Warned
+from regstream.events import Event
 
 TOLERANCE = 1e-4
 METHODS = get_args(reference.Method)
@@ -82,7 +82,7 @@ def test_fewer_tokens_than_inputs(tmp_path: Path, alpha: float) -> None:
     events: list[Event] = []
     difference, name = worst_difference(read_result(merge.run(listener=events.append)), merge.reference(alpha=alpha))
     assert difference <= TOLERANCE, f"{name}: {difference:.1e}"
-    told = [event.message for event in events if isinstance(event, Warned)]
+    told = warnings_in(events)
     assert len(told) == (3 if alpha == 1.0 else 0)
     assert all(f"block {index}: " in line and "near-singular" in line for index, line in enumerate(told))
 

@@ -23,7 +23,7 @@ from transformers import CLIPVisionConfig, LlamaConfig
 import checkpoints
 from architectures import clip_vision, llama
 from hub_server import Hub, stop
-from merging import Merge, make_merge
+from merging import Merge, make_merge, warnings_in
 from multimodal import write_processor
 from parametrize import slow
 from regstream.data import dataset_sampler as drawing
@@ -31,7 +31,7 @@ from regstream.data import row_writer as pieces
 from regstream.data.dataset_sampler import DatasetSampler
 from regstream.data.loading import load_calibration
 from regstream.errors import InputError, Interrupted, ResumeError
-from regstream.events import Event, StepStarted, Warned
+from regstream.events import Event, StepStarted
 from regstream.manifest.schema import Calibration
 from regstream.output.record import read_provenance
 from regstream.planning.planning import make_plan
@@ -314,7 +314,7 @@ def test_a_run_goes_on_with_the_rows_it_began_with(merge: Merge, rows: str, hub:
     assert settled == {f"datasets/{NAME}": rows}
     events: list[Event] = []
     run(make_plan(merge.read(), commits=settled, listener=events.append))
-    told = [event.message for event in events if isinstance(event, Warned)]
+    told = warnings_in(events)
     assert told == [f"datasets/{NAME} is at {now} now; the run continues with {rows}"]
     record = read_provenance(merge.output)
     assert record["identity"]["hub"] == {f"datasets/{NAME}": rows}

@@ -17,7 +17,7 @@ from crash.faults import in_child
 from crash.resuming import MEASURED, contents
 from disk_bounds import sampled, weights_bytes, with_disk
 from hub_server import Fault, Hub, put_on, serving, stop
-from merging import Merge, make_merge
+from merging import Merge, make_merge, warnings_in
 from regstream import api
 from regstream.errors import BudgetError, InputError, Interrupted, ResumeError
 from regstream.events import Event, Fetching, StepCommitted, StepStarted, Warned
@@ -273,9 +273,7 @@ def test_a_revision_that_moved_is_told_and_the_run_goes_on_with_its_own(
     now = hub.add("org/candidate-1", local_once.folders.candidates[0])
     told: list[Event] = []
     run(planned(remote, listener=told.append))
-    assert [event.message for event in told if isinstance(event, Warned)] == [
-        f"org/candidate-1 is at {now} now; the run continues with {before}"
-    ]
+    assert warnings_in(told) == [f"org/candidate-1 is at {now} now; the run continues with {before}"]
     assert made(remote.output) == made(local_once.output)
     with pytest.raises(ResumeError, match=rf"holds the result of another merge: .*hub org/candidate-1: {before[:10]}"):
         run(planned(remote))

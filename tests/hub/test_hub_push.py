@@ -21,9 +21,11 @@ from merging import Merge, make_merge, read_result
 from regstream.errors import InputError
 from regstream.events import Event, Progressed, Warned
 from regstream.hub.errors import HubError
-from regstream.output.publish import add_results
+from regstream.output.add_results import add_results
 from regstream.output.push import push
 from regstream.output.record import PROVENANCE, read_provenance
+from regstream.output.record_schema import EvaluationRecord
+from regstream.reporting.read_report import read_report
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 REPO = "me/merged"
@@ -81,10 +83,18 @@ def test_again_sends_nothing(writable: Hub, result: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_changed_is_sent_alone(writable: Hub, local_once: Merge, result: Path) -> None:
+def test_what_changed_is_sent_alone(writable: Hub, result: Path) -> None:
     push(result, REPO)
-    add_results(result, local_once.plan(), "| held-out loss |")
+    found = EvaluationRecord(metric="held-out loss", higher_is_better=False, datasets=[], rows=[])
+    add_results(result, evaluation=found)
     assert push(result, REPO).files == ("README.md", PROVENANCE)
+    assert stands(writable) == on_record(result)
+
+
+@pytest.mark.slow
+def test_a_report_is_published_with_its_result(writable: Hub, result: Path) -> None:
+    read_report(result).write(result)
+    assert {"report.html", "report/changes.png", "report/residuals.png"} <= set(push(result, REPO).files)
     assert stands(writable) == on_record(result)
 
 

@@ -12,7 +12,9 @@ from regstream.device.memory import StepMeasurement
 from regstream.device.profiler import RegionTotals
 from regstream.errors import ResumeError
 from regstream.linalg.solve_report import SolveReport
+from regstream.output.record_schema import CandidateChange, CandidateResidual, ChangeRecord, ResidualRecord
 from regstream.planning.step import Step
+from regstream.runtime.measure import Measured
 from regstream.runtime.step import Artifacts, committed_step
 from regstream.storage import journal_lines as lines
 from regstream.storage.identity_differences import differences
@@ -32,6 +34,14 @@ SOLVE = SolveReport(
     group="mlp input", in_features=4, linears=("up",), num_tokens=9, route="cholesky", condition=7.0, residual=1e-7,
     ridge=0.0, dead_inputs=0,
 )  # fmt: skip
+MEASURED = Measured(
+    residuals=(ResidualRecord(group="mlp input", candidates={"math": CandidateResidual(merged=0.25, mean=0.5)}),),
+    changes=(
+        ChangeRecord(
+            parameter="up", rule="regress", base_norm=3.0, candidates={"math": CandidateChange(norm=0.0, kept=None)}
+        ),
+    ),
+)
 
 
 def commit(journal: Journal, step: Step) -> CommittedStep:
@@ -39,6 +49,7 @@ def commit(journal: Journal, step: Step) -> CommittedStep:
         shard=step.shard,
         written=ShardDigest(num_bytes=8, sha256="abc", sampled="def"),
         solves=(SOLVE,) * (step.block is not None),
+        measured=MEASURED,
         work={"solves": RegionTotals(seconds=0.5, num_bytes=7)},
     )
     peak = StepMeasurement()

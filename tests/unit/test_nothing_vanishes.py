@@ -47,16 +47,15 @@ def llava() -> PreTrainedModel:
 
 
 def lines(plan: Plan) -> list[str]:
-    return [*plan.warnings, *model_card(plan, results=None).splitlines()]
+    return [*plan.warnings, *model_card(plan).splitlines()]
 
 
 def named_in(plan: Plan, name: str) -> list[str]:
     """The lines that name a tensor, by its name or by a pattern that it fits."""
-    numberless = ".".join("*" if part.isdecimal() else part for part in name.split("."))
-    module = name.partition(".")[0]
-    return [
-        line for line in lines(plan) if re.search(rf"(^|[ ,]){re.escape(numberless)}\b", line) or f"{module}.*" in line
-    ]
+    parts = ["*" if part.isdecimal() else part for part in name.split(".")]
+    patterns = [rf"{re.escape('.'.join(parts[:end]))}\.\*(?=$|,| \(| and )" for end in range(1, len(parts))]
+    pattern = rf"(^|[ ,])({re.escape('.'.join(parts))}\b|{'|'.join(patterns)})"
+    return [line for line in lines(plan) if re.search(pattern, line)]
 
 
 def check_every_tensor(plan: Plan) -> None:
@@ -121,11 +120,11 @@ def test_a_changed_tower_that_is_left_out(tmp_path: Path, use: str) -> None:
     [line] = [line for line in plan.warnings if "the towers differ" in line]
     assert line.endswith(f'as [merge.others] towers = "{use}" says')
     assert ('"first"' in line.partition(":")[0]) == (use == "base")
-    assert "of the base alone" in model_card(plan, results=None) or use != "base"
+    assert "of the base alone" in model_card(plan) or use != "base"
 
 
 def test_nothing_is_said_of_towers_that_are_averaged(tmp_path: Path) -> None:
     base, first, second = (parts.save(tmp_path / str(seed), llava(), seed) for seed in range(3))
     plan = parts.plan_of(parts.manifest(tmp_path, base, {"first": first, "second": second}))
     assert not any("the towers differ" in line for line in plan.warnings)
-    assert "not merged" not in model_card(plan, results=None)
+    assert "not merged" not in model_card(plan)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,8 +19,13 @@ import checkpoints
 from merging import Merge, make_merge, read_result
 from parametrize import slow
 from regstream.errors import InputError
-from regstream.output.publish import add_results
-from regstream.output.record import PROVENANCE, is_published, read_provenance
+from regstream.events import Event, Warned
+from regstream.output.add_results import add_results
+from regstream.output.record import PROVENANCE, is_published, read_provenance, read_record
+from regstream.output.record_schema import BiasRecord, EvaluationRecord, EvaluationRow
+from regstream.output.report_files import write_report_files
+from regstream.output.verify import verify_files
+from regstream.storage import durable
 
 CARD = """---
 license: llama3.1
@@ -157,16 +163,103 @@ def test_the_measurements_stand_apart(published: Published) -> None:
     assert "peak_bytes" not in (published.folder / PROVENANCE).read_text()
 
 
-def test_results_are_put_into_the_card_and_its_digest_on_record(published: Published) -> None:
-    before = read_provenance(published.folder)
-    add_results(published.folder, published.merge.plan(), "| held-out loss | task0 |")
-    assert "## Results\n\n| held-out loss | task0 |" in (published.folder / "README.md").read_text()
-    after = read_provenance(published.folder)
-    changed = {name for name in after["files"] if after["files"][name] != before["files"][name]}
-    assert changed == {"README.md"}
-    assert {key: after[key] for key in after if key not in ("files", "sha256")} == {
-        key: before[key] for key in before if key not in ("files", "sha256")
-    }
+def evaluation(loss: float) -> EvaluationRecord:
+    rows = [EvaluationRow(model="mean", scores={"task0": loss})]
+    return EvaluationRecord(metric="held-out loss", higher_is_better=False, datasets=["task0"], rows=rows)
+
+
+def without(record: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in record.items() if key not in keys}
+
+
+@pytest.fixture
+def result(published: Published, tmp_path: Path) -> Path:
+    """A copy of the result, which a test may alter."""
+    return shutil.copytree(published.folder, tmp_path / "result")
+
+
+def test_results_are_put_into_the_card_and_the_record(result: Path) -> None:
+    before = read_provenance(result)
+    add_results(result, evaluation=evaluation(1.5))
+    after = read_provenance(result)
+    assert after["evaluation"] == evaluation(1.5).model_dump()
+    assert {name for name in after["files"] if after["files"][name] != before["files"][name]} == {"README.md"}
+    assert without(after, "files", "sha256", "evaluation") == without(before, "files", "sha256")
+    card = (result / "README.md").read_text()
+    assert "## Results\n\n| held-out loss | task0 | average |" in card
+    assert ModelCard.load(result / "README.md").data.to_dict()["library_name"] == "transformers"
+    assert verify_files(result).problems == ()
+
+
+@pytest.mark.parametrize("published", ["llama"], indirect=True)
+def test_new_results_replace_earlier_ones_and_leave_the_others(result: Path) -> None:
+    bias = [BiasRecord(model="mean", dataset="task0", depth=0, l1=0.1, cosine=0.0)]
+    add_results(result, evaluation=evaluation(1.5))
+    card = (result / "README.md").read_bytes()
+    add_results(result, bias=bias)
+    assert (result / "README.md").read_bytes() == card
+    add_results(result, evaluation=evaluation(1.25))
+    fields = read_record(result)
+    assert (fields.evaluation, fields.bias) == (evaluation(1.25), bias)
+    text = (result / "README.md").read_text()
+    assert "1.250" in text
+    assert "1.500" not in text
+    assert text.count("## Results") == 1
+
+
+@pytest.mark.parametrize("published", ["llama"], indirect=True)
+@pytest.mark.parametrize("edit", ["edited", "edited within the results", "not text", "removed"])
+def test_the_results_are_on_record_though_the_card_is_a_persons_own(result: Path, edit: str) -> None:
+    add_results(result, evaluation=evaluation(1.5))
+    card = result / "README.md"
+    if edit == "removed":
+        card.unlink()
+    elif edit == "not text":
+        card.write_bytes(b"\xff")
+    else:
+        card.write_text(card.read_text().replace("1.500" if "results" in edit else "# merged", "mine"))
+    before = card.read_bytes() if edit != "removed" else None
+    events: list[Event] = []
+    add_results(result, evaluation=evaluation(1.25), listener=events.append)
+    assert [event.message.split("README.md: ")[1] for event in events if isinstance(event, Warned)] == [
+        "edited or removed since it was written; the results are not added, but regstream.json has them"
+    ]
+    assert read_record(result).evaluation == evaluation(1.25)
+    assert (card.read_bytes() if card.exists() else None) == before
+
+
+@pytest.mark.parametrize("published", ["llama"], indirect=True)
+def test_what_is_interrupted_between_card_and_record_goes_on(result: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_results(result, evaluation=evaluation(1.5))
+    write_file = durable.write_file
+
+    def stopped(path: Path, *arguments: Any) -> str:
+        if path.name == PROVENANCE:
+            raise KeyboardInterrupt
+        return write_file(path, *arguments)
+
+    monkeypatch.setattr(durable, "write_file", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        add_results(result, evaluation=evaluation(1.25))
+    monkeypatch.undo()
+    assert verify_files(result).problems != ()
+    events: list[Event] = []
+    add_results(result, evaluation=evaluation(1.25), listener=events.append)
+    assert events == []
+    assert verify_files(result).problems == ()
+    assert read_record(result).evaluation == evaluation(1.25)
+
+
+@pytest.mark.parametrize("published", ["llama"], indirect=True)
+def test_the_files_of_a_report_belong_to_the_result(published: Published, result: Path) -> None:
+    write_report_files(result, {"report/by-depth.png": b"picture", "report/earlier.png": b"picture"})
+    write_report_files(result, {"report/by-depth.png": b"picture"})
+    assert "![By depth](report/by-depth.png)" in (result / "README.md").read_text()
+    assert "earlier" not in (result / "README.md").read_text()
+    assert not (result / "report" / "earlier.png").exists()
+    assert verify_files(result).problems == ()
+    (result / "report" / "by-depth.png").write_bytes(b"painting")
+    assert len(verify_files(result).problems) == 1
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {

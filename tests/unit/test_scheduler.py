@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import merging
-from merging import Merge, make_merge, read_result
+from merging import Merge, make_merge, read_result, warnings_in
 from parametrize import slow
 from regstream.api import verify
 from regstream.errors import InputError, Interrupted, ResumeError
@@ -170,7 +170,7 @@ def test_a_committed_part_that_was_damaged_is_not_gone_on_with(tmp_path: Path) -
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(data)
-    warned = [event.message for event in watched(merge) if isinstance(event, Warned)]
+    warned = warnings_in(watched(merge))
     assert "its bytes differ from the committed ones; running block 0 and the steps after it again" in warned[0]
     assert "recomputing the hidden states that enter block 0" in warned[1]
     assert len(warned) == 2

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from bench import derivation, memory, paper_roofline, scale, speed
+from bench import derivation, memory, paper_roofline, residuals, scale, speed
 
 COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "projections": memory.projections,
@@ -20,6 +20,7 @@ COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "budget": memory.budget,
     "side-by-side": memory.side_by_side,
     "whole": memory.whole,
+    "residuals": residuals.residuals,
     "derivation": derivation.derivation,
     "scale": scale.scale,
     "paper-roofline": paper_roofline.paper_roofline,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bench.scale import MODELS, manifest_of, plan_on
 from regstream.errors import BudgetError
-from regstream.planning.memory_terms import hidden_state_bytes
+from regstream.planning.disk_terms import hidden_state_bytes
 from regstream.planning.plan import Plan
 from regstream.planning.work import flops_of
 

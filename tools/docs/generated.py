@@ -1,4 +1,7 @@
-"""The documents with generated parts. A part is between `<!-- generated NAME -->` and `<!-- end NAME -->`."""
+"""The documents with generated parts, and those that are generated whole.
+
+A part is between `<!-- generated NAME -->` and `<!-- end NAME -->`.
+"""
 
 import re
 from collections.abc import Callable
@@ -6,19 +9,21 @@ from pathlib import Path
 
 from docs.commands import commands
 from docs.keys import keys_of_architecture, keys_of_manifest
+from docs.record_schema import record_schema
 
 ROOT = Path(__file__).parents[2]
 _Parts = dict[str, dict[str, Callable[[], str]]]
 
 
 def documents() -> dict[Path, str]:
-    """Each document's path, and its text with all parts generated anew.
+    """Each document's path, and its text with all parts generated anew; one that is generated whole may not be there.
 
     Raises:
         ValueError: a document has not exactly one place for a part.
     """
     manifest = {"keys": keys_of_manifest, "architecture": keys_of_architecture}
-    return _generate({"manifests/README.md": manifest, "cli/README.md": {"commands": commands}})
+    parts = _generate({"manifests/README.md": manifest, "cli/README.md": {"commands": commands}})
+    return parts | {ROOT / "engine/regstream/output/regstream.schema.json": record_schema()}
 
 
 def slow_documents() -> dict[Path, str]:

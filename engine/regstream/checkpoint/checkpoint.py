@@ -108,6 +108,10 @@ class Checkpoint(TensorReader):
         if name not in self.tensors:
             self.tensors = {**self.tensors, name: self.tensors[source]}
 
+    def shares_tensor(self, other: "Checkpoint", name: str) -> bool:
+        """Whether a parameter is the other checkpoint's, of the same file, and no adapter changes it."""
+        return name not in self.adapted_names and self.tensors.get(name) == other.tensors.get(name)
+
     def missing_optional(self, names: Iterable[str]) -> set[str]:
         """Which of these parameters are optional and missing."""
         optional = tuple(f"{module}." for module in self.architecture.optional)

@@ -3,6 +3,7 @@
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 
 _settings = {"exempts_imports": False}
 
@@ -27,3 +28,10 @@ def importing() -> Iterator[None]:
             gc.enable()
         if _settings["exempts_imports"]:
             gc.freeze()
+
+
+def import_modules(*names: str) -> None:
+    """Import modules and the large libraries that they need, as within `importing`."""
+    with importing():
+        for name in names:
+            import_module(name)

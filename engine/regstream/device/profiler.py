@@ -21,6 +21,7 @@ Kind = Literal[
     "right-hand sides",
     "solves",
     "formulas",
+    "measuring",
     "reading",
     "writing",
     "other",

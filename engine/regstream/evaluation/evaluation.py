@@ -14,6 +14,9 @@ from regstream.evaluation.layerwise_pass import LayerwisePass, OpenedModel
 from regstream.evaluation.metrics import make_metric
 from regstream.evaluation.scheduler import run_evaluation
 from regstream.events import Listener, ignore_event
+from regstream.output import record_schema
+from regstream.output.card_sections import results_table
+from regstream.output.record_schema import EvaluationRecord
 from regstream.planning.plan import Plan
 
 
@@ -36,15 +39,14 @@ class Evaluation:
 
     def markdown(self) -> str:
         """The table for a model card. Only models with a score on every dataset have an average."""
-        lines = [
-            f"| {self.metric} | {' | '.join(self.datasets)} | average |",
-            "|---|" + "---|" * (len(self.datasets) + 1),
-        ]
-        for row in self.rows:
-            cells = [f"{row.scores[name]:.3f}" if name in row.scores else "" for name in self.datasets]
-            average = self.average(row)
-            lines.append(f"| {row.model} | {' | '.join(cells)} | {'' if average is None else f'{average:.3f}'} |")
-        return "\n".join(lines)
+        return results_table(self.record())
+
+    def record(self) -> EvaluationRecord:
+        """What the record of a result says of it."""
+        rows = [record_schema.EvaluationRow(model=row.model, scores=dict(row.scores)) for row in self.rows]
+        return EvaluationRecord(
+            metric=self.metric, higher_is_better=self.higher_is_better, datasets=list(self.datasets), rows=rows
+        )
 
     def average(self, row: EvaluationRow) -> float | None:
         """A row's mean score, or None where a dataset is missing, since it would not be comparable."""

@@ -16,7 +16,8 @@ from regstream.evaluation.projection import EvaluationProjection, project
 from regstream.evaluation.step import EvaluationStep, make_steps
 from regstream.manifest.canonical import canonical_config
 from regstream.planning.budget import check_free, check_memory, free_disks, memory_budgets
-from regstream.planning.memory_terms import DISK_MARGIN, MemorySpace
+from regstream.planning.disk_terms import DISK_MARGIN
+from regstream.planning.memory_terms import MemorySpace
 from regstream.planning.plan import Plan
 from regstream.planning.run_identity import Fingerprints, machine_identity
 from regstream.planning.warmup import warm_up_forward

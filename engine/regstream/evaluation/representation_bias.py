@@ -21,6 +21,7 @@ from regstream.evaluation.layerwise_pass import LayerwisePass, OpenedModel, Stor
 from regstream.evaluation.metrics import held_out_rows
 from regstream.evaluation.scheduler import run_evaluation
 from regstream.events import Listener, ignore_event
+from regstream.output.record_schema import BiasRecord
 from regstream.planning.plan import Plan
 
 
@@ -33,6 +34,10 @@ class RepresentationBias:
     depth: int
     l1: float  # mean absolute difference of a feature
     cosine: float  # 1 - cosine similarity
+
+    def record(self) -> BiasRecord:
+        """What the record of a result says of it."""
+        return BiasRecord(**asdict(self))
 
 
 def representation_bias(

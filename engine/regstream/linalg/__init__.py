@@ -14,6 +14,7 @@ norm_equations.py: the weight and the bias of a norm, channel by channel
 normal_equations.py: the sums of an input group over all candidates
 kth_largest.py: the k-th largest of more values than are in memory
 packed_symmetric.py: a symmetric matrix in one triangle, so that two share a square
+row_sketch.py: random combinations of a matrix's rows, from which norms of products are estimated
 regression_flops.py: what a regression multiplies
 regression_memory.py: the bytes that these take, from shapes
 solve_report.py: the report of a solve

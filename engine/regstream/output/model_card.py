@@ -10,6 +10,8 @@ from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate
 from regstream.methods import AUTO
 from regstream.models.architecture.architecture import Architecture
+from regstream.output.card_sections import card_sections
+from regstream.output.record_schema import ResultRecord
 from regstream.planning.plan import Plan
 from regstream.validation.summaries import summarize_names
 
@@ -23,7 +25,9 @@ every solve.
 ## Candidates
 
 {candidates}
-{prior}{parts}{results}
+{prior}{parts}
+{sections}
+
 ## Manifest
 
 ```toml
@@ -32,8 +36,8 @@ every solve.
 """
 
 
-def model_card(plan: Plan, *, results: str | None) -> str:
-    """The text of README.md, with metadata; `results` is a table in Markdown."""
+def model_card(plan: Plan, record: ResultRecord | None = None) -> str:
+    """The text of README.md, with metadata; `record` is that of the result, as far as it is known."""
     data = ModelCardData(
         base_model=_base_models(plan),
         datasets=_datasets(plan),
@@ -51,7 +55,7 @@ def model_card(plan: Plan, *, results: str | None) -> str:
         candidates="\n".join(lines),
         prior=_prior(plan),
         parts=_parts(plan),
-        results=f"\n## Results\n\n{results}\n" if results else "",
+        sections=card_sections(record),
         manifest=redact_paths(plan.manifest.text).strip(),
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n{text}"))

@@ -32,13 +32,18 @@ def provenance(plan: Plan, identity: Identity, committed: Sequence[CommittedStep
         "inputs": unchanged_input_digests(plan.manifest, plan.input_signatures),
         "warnings": [redact_paths(warning) for warning in plan.warnings],
         "ignored": {label: list(names) for label, names in plan.ignored.items()},
-        "steps": [{"name": step.name, "shard": step.shard, "solves": list(step.solves)} for step in committed],
+        "steps": [_step_entry(step) for step in committed],
     }
 
 
 def measurements(committed: Sequence[CommittedStep]) -> dict[str, Any]:
     """The time and memory that each step took."""
     return {"steps": [{**step.event_fields, "work": step.work} for step in committed]}
+
+
+def _step_entry(step: CommittedStep) -> dict[str, Any]:
+    found = {key: list(getattr(step, key)) for key in ("solves", "residuals", "changes")}
+    return {"name": step.name, "shard": step.shard, **found}
 
 
 def _candidate_name(plan: Plan, candidate: Candidate) -> str | dict[str, str]:

@@ -2,25 +2,30 @@
 
 import hashlib
 import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from regstream.events import Listener, Warned, ignore_event
 from regstream.manifest.redaction import redact_json
-from regstream.output.integrity import check_file
 from regstream.output.local_paths import remove_local_paths
 from regstream.output.model_card import model_card
 from regstream.output.provenance import measurements, provenance
-from regstream.output.record import CARD, MEASURED, PROVENANCE, file_entries, read_provenance, write_provenance
+from regstream.output.record import (
+    CARD,
+    MEASURED,
+    PROVENANCE,
+    file_entries,
+    is_of_report,
+    read_provenance,
+    write_provenance,
+)
+from regstream.output.record_schema import ResultRecord
 from regstream.planning.plan import Plan
 from regstream.storage import durable
 from regstream.storage.identity_differences import Identity
 from regstream.storage.journal import CommittedStep
 from regstream.storage.json_file import dump_json
-from regstream.storage.locking import exclusive_lock
-from regstream.storage.run_folder import LOCK, STAGED, STATE, RunFolder
+from regstream.storage.run_folder import STAGED
 from regstream.validation.auxiliary_files import auxiliary_files, published_config
 
 INDEX = "model.safetensors.index.json"
@@ -45,7 +50,8 @@ def changed_copies(plan: Plan) -> list[str]:
     names = auxiliary_files(base)
     found = {name: hashlib.sha256(remove_local_paths(name, (base / name).read_bytes())).hexdigest() for name in names}
     changed = [name for name, digest in found.items() if files.get(name, {}).get("sha256") != digest]
-    return sorted([*changed, *files.keys() - result_files(plan)])
+    others = files.keys() - result_files(plan)
+    return sorted([*changed, *(name for name in others if not is_of_report(name))])
 
 
 def publish(plan: Plan, identity: Identity, committed: Sequence[CommittedStep]) -> None:
@@ -58,57 +64,16 @@ def publish(plan: Plan, identity: Identity, committed: Sequence[CommittedStep]) 
     for name in names:
         durable.make_folder((folder / name).parent)
         _write(plan, name, remove_local_paths(name, (plan.base.folder / name).read_bytes()))
-    _write(plan, CARD, model_card(plan, results=None).encode())
+    record = provenance(plan, identity, committed)
+    so_far = ResultRecord.model_validate_json(dump_json({**record, "files": {}, "sha256": ""}))
+    _write(plan, CARD, model_card(plan, so_far).encode())
     _write(plan, MEASURED, dump_json(measurements(committed)))
     _write(plan, INDEX, dump_json(_index(plan)))
     _write(plan, CONFIG, dump_json(_config(plan)))
     files = file_entries(folder, [*names, CARD, INDEX, CONFIG])
     for step in committed:
         files[step.shard] = {"bytes": step.shard_bytes, "sha256": step.shard_sha256, "sampled": step.shard_sampled}
-    write_provenance(folder, provenance(plan, identity, committed), files, _temporary(plan))
-
-
-def add_results(folder: Path, plan: Plan, results: str, listener: Listener = ignore_event) -> None:
-    """Add a Markdown table of results to a finished result's card, and update the card's digest in the record.
-
-    A card that was edited or cannot be written stays unchanged, with a warning.
-
-    Raises:
-        InputError: there is no finished result in the folder, or its record is damaged.
-        ResumeError: a run is writing to the folder.
-    """
-    state = RunFolder(folder / STATE, folder)
-    temporary = state.path / _TEMPORARY
-    state.check()
-    try:
-        durable.make_folder(state.path)
-    except OSError as error:
-        if error.errno not in durable.NOT_WRITABLE:
-            raise
-        listener(Warned(message=f"{folder}: {error.strerror}; the results are not added to its card"))
-        return
-    with exclusive_lock(state.path / LOCK, folder):
-        record = read_provenance(folder)
-        card = model_card(plan, results=results).encode()
-        try:
-            if _is_unedited_card(folder / CARD, record, card):
-                durable.write_file(folder / CARD, card, temporary)
-                write_provenance(folder, record, record["files"] | file_entries(folder, [CARD]), temporary)
-            else:
-                listener(Warned(message=f"{folder / CARD}: edited since it was written; the results are not added"))
-        finally:
-            if state.has_only_lock:
-                state.remove()
-
-
-def _is_unedited_card(path: Path, record: Mapping[str, Any], card: bytes) -> bool:
-    """Whether the card is as recorded, or the new one, whose record an interrupted call did not update."""
-    if not os.path.lexists(path):
-        return True
-    if path.is_symlink() or not path.is_file():
-        return False
-    recorded = record["files"].get(CARD)
-    return (recorded is not None and not any(check_file(path, recorded))) or path.read_bytes() == card
+    write_provenance(folder, record, files, _temporary(plan))
 
 
 def _write(plan: Plan, name: str, data: bytes) -> None:

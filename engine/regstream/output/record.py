@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from regstream.errors import InputError, error_boundary, os_error_boundary
+from regstream.output.record_schema import ResultRecord
 from regstream.storage import digests, durable
 from regstream.storage.json_file import dump_json
 from regstream.storage.regular_file import check_regular
@@ -21,33 +22,10 @@ PROVENANCE = "regstream.json"
 MEASURED = "regstream.measured.json"
 #: The model card, which people may edit.
 CARD = "README.md"
+#: What `regstream report` writes: the page, and the folder of the pictures that the model card shows.
+REPORT = "report.html"
+PICTURES = "report"
 _MAX_DEPTH = 2  # of a file's path
-
-
-class _Schema(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
-
-
-class _File(_Schema):
-    bytes: int
-    sha256: str
-
-
-class _Step(_Schema):
-    name: str
-
-
-class _Identity(_Schema):
-    manifest: dict[str, Any]
-    hub: dict[str, str] = {}
-
-
-class _Record(_Schema):
-    """The entries that readers rely on: a matching digest does not imply them, and other versions write others."""
-
-    identity: _Identity
-    steps: list[_Step]
-    files: dict[str, _File]
 
 
 def write_provenance(
@@ -59,13 +37,23 @@ def write_provenance(
     durable.write_file(folder / PROVENANCE, dump_json(complete, sort_keys=True), temporary)
 
 
+def is_of_report(name: str) -> bool:
+    """Whether a file of a result, by its name there, is of its report."""
+    return name == REPORT or name.startswith(f"{PICTURES}/")
+
+
 def is_published(folder: Path) -> bool:
     """Whether a folder holds a finished result."""
     return (folder / PROVENANCE).exists()
 
 
+def read_record(folder: Path) -> ResultRecord:
+    """Read the record of a result into its fields; raises as `read_provenance` does."""
+    return validate_record(read_provenance(folder), folder / PROVENANCE)
+
+
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """Read and validate the record of a result.
+    """Read and validate the record of a result, with entries that this version does not know.
 
     Raises:
         InputError: there is none, or it is damaged.
@@ -79,15 +67,24 @@ def read_provenance(folder: Path) -> dict[str, Any]:
         canonical = dump_json(record, sort_keys=True)
         if not isinstance(record, dict) or record.get("sha256") != self_digest(record) or text != canonical:
             raise InputError(f"{path}: damaged: it does not match its own digest")
+    validate_record(record, path)
+    for name in record["files"]:
+        check_file_name(name, path)
+    return record
+
+
+def validate_record(record: Mapping[str, Any], path: Path) -> ResultRecord:
+    """The fields of a record: a matching digest does not imply them, and other versions write others.
+
+    Raises:
+        InputError: one is missing or of another type; the message names `path`.
+    """
     try:
-        _Record.model_validate(record)
+        return ResultRecord.model_validate(record)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise InputError(f"{path}: damaged: {place}: {first['msg']}; was it written by another version?") from error
-    for name in record["files"]:
-        check_file_name(name, path)
-    return record
 
 
 def check_file_name(name: str, record: Path) -> None:

@@ -21,6 +21,8 @@ class FileRecord(_Entry):
     """Its size."""
     sha256: str
     """The SHA-256 of all its bytes."""
+    sampled: str | None = None
+    """Of a shard: the SHA-256 of samples of it, by which a changed one is found sooner."""
 
 
 class SolveRecord(_Entry):
@@ -49,10 +51,10 @@ class SolveRecord(_Entry):
 class CandidateResidual(_Entry):
     """The relative regression residual of a candidate, ‖X(W − Wᵢ)ᵀ‖/‖XWᵢᵀ‖ on its calibration tokens X."""
 
-    merged: float
-    """With the merged weights as W."""
-    mean: float
-    """With the weighted mean of the candidates as W."""
+    merged: float | None
+    """With the merged weights as W; null where the candidate's outputs XWᵢᵀ are all zero."""
+    mean: float | None
+    """With the plain mean of the candidates as W."""
 
 
 class ResidualRecord(_Entry):
@@ -165,6 +167,8 @@ class ResultRecord(_Entry):
     """The model that the regression corrects, if the manifest names one."""
     identity: IdentityRecord
     """What decides the result, with digests of all inputs."""
+    inputs: dict[str, str] | None = None
+    """The digests of inputs by which a rerun finds that nothing has changed; null where they prove nothing."""
     warnings: list[str] = []
     """What the plan warned of."""
     ignored: dict[str, list[str]] = {}

@@ -9,6 +9,7 @@ architecture_summary.py: what was found in the model, and what becomes of it
 step.py: one step, and what becomes of each parameter
 make_steps.py: the steps in order, with their shards
 memory_terms.py: the memory model: what a step holds, term by term
+disk_terms.py: what a step has on disk beside its shard
 forward_memory.py: what a batch takes in the stem and in a block
 reads.py: what a step reads of checkpoints, as often as it does
 projection.py: a step's memory, reads and writes; the passes of its input groups
@@ -22,5 +23,5 @@ device.py: the device that a merge computes on
 unchanged_inputs.py: proof that the files of a finished result's inputs have not changed
 run_identity.py: everything that the bytes of a result depend on
 unused_settings.py: warnings of settings without effect
-discarded_changes.py: warnings of changed parameters that a default takes from the base
+discarded_changes.py: warnings of changed parameters that the result takes from another checkpoint
 """

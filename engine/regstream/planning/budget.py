@@ -12,14 +12,9 @@ import torch
 from regstream.device.accelerator_kinds import accelerator_of
 from regstream.errors import BudgetError, InputError
 from regstream.hub.repository import cache_folder
+from regstream.planning.disk_terms import DISK_MARGIN, hidden_state_bytes, scratch_bytes
 from regstream.planning.downloads import DownloadPlan
-from regstream.planning.memory_terms import (
-    DISK_MARGIN,
-    MemorySpace,
-    allocated_bytes,
-    group_input_bytes,
-    hidden_state_bytes,
-)
+from regstream.planning.memory_terms import MemorySpace, allocated_bytes
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.storage.durable import TEMPORARY_SUFFIX
 from regstream.units import format_bytes
@@ -79,7 +74,7 @@ def disk_needs(merge: OpenedMerge, shards: DownloadPlan) -> Iterator[tuple[Path,
     """What a run still has to take where: its own shards, hidden states of two depths, and shards of the hub."""
     yield merge.output, int(sum(_missing_bytes(merge)) * DISK_MARGIN)
     arguments = merge.forward_memory.stored_argument_bytes * len(merge.method.prefixes())
-    inputs = max(group_input_bytes(merge, step) for step in merge.steps)
+    inputs = max(scratch_bytes(merge, step) for step in merge.steps)
     yield merge.workdir, int((2 * hidden_state_bytes(merge) + inputs + arguments) * DISK_MARGIN)
     if shards.peak_shard_bytes > shards.downloaded_bytes:
         yield cache_folder(), int((shards.peak_shard_bytes - shards.downloaded_bytes) * DISK_MARGIN)

@@ -1,4 +1,5 @@
-"""Warns of fine-tuned changes that have no effect: parts that the result takes from one checkpoint, tokenizers.
+"""Warns of fine-tuned changes that have no effect: what the result takes from one checkpoint, by default, by
+`[merge.others]` or by a rule; tokenizers.
 
 Only local checkpoints are compared: no weight is downloaded for a warning.
 """
@@ -22,6 +23,7 @@ from regstream.models.architecture.architecture import NonBlockPart
 from regstream.planning.step import PlannedParameter, Step
 from regstream.storage.json_file import parse_json
 from regstream.validation.merge_rules import ChosenRule, MergeRules
+from regstream.validation.summaries import summarize_names
 
 #: How many samples of a tensor are compared, and of how many values: few changed rows may go unnoticed.
 _NUM_SAMPLES, _SAMPLE_SIZE = 64, 64
@@ -36,7 +38,8 @@ _MAX_NAMES = 3
 def discarded_changes(
     manifest: Manifest, method: Method, base: Checkpoint, checkpoints: Sequence[Checkpoint], steps: Sequence[Step]
 ) -> Iterator[str]:
-    """Yield a line for each part that candidates changed and the result takes from elsewhere, and each tokenizer.
+    """Yield a line for each part that candidates changed and the result takes from elsewhere, each rule that takes
+    what they changed from the base, and each tokenizer.
 
     Nothing is said of a part for which the manifest confirms the default.
     """
@@ -57,8 +60,23 @@ def discarded_changes(
         if changed:
             labels, verb = ", ".join(checkpoint.label for checkpoint in changed), "differ" + "s" * (part != "towers")
             yield f"{labels}: the {title} {verb} from the base's, {_advice(manifest, part, chosen)}"
+    yield from _discarded_by_rules(manifest, base, checkpoints, steps, num_blocks)
     for checkpoint in checkpoints if base.architecture.modality == "input_ids" else ():
         yield from _tokenizer_warnings(checkpoint, base)
+
+
+def _discarded_by_rules(
+    manifest: Manifest, base: Checkpoint, checkpoints: Sequence[Checkpoint], steps: Sequence[Step], num_blocks: int
+) -> Iterator[str]:
+    names = [tensor.name for step in steps for tensor in step.parameters if tensor.rule == "base"]
+    matched = {n: match_rule(manifest.rules, n, base.architecture.block_of(n), num_blocks) for n in names}
+    for index, rule in enumerate(manifest.rules):
+        own = [name for name in names if matched[name] is rule]
+        for checkpoint in checkpoints:
+            if changed := [name for name in own if _differs(checkpoint, base, name)]:
+                tensors = f"{len(changed):,} tensor{'s' * (len(changed) > 1)}"
+                what = f'use = "{rule.use}": discards changes of {tensors}'
+                yield f"{checkpoint.label}: rules[{index}] {rule.parameters!r}: {what}: {summarize_names(changed)}"
 
 
 def _advice(manifest: Manifest, part: NonBlockPart, chosen: ChosenRule | None) -> str:
@@ -92,7 +110,7 @@ def _differs(checkpoint: Checkpoint, base: Checkpoint, name: str) -> bool:
     own, other = checkpoint.tensors.get(name), base.tensors[name]
     if own is None or own.shape[1:] != other.shape[1:]:  # which another line names
         return False
-    if _is_remote(checkpoint) or _is_remote(base) or (name not in checkpoint.adapted_names and own == other):
+    if _is_remote(checkpoint) or _is_remote(base) or checkpoint.shares_tensor(base, name):
         return False
     size = min(math.prod(own.shape), math.prod(other.shape))
     dtype = min(own.dtype, other.dtype, key=lambda dtype: (dtype.itemsize, -torch.finfo(dtype).eps))

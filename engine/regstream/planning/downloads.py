@@ -7,7 +7,7 @@ from itertools import accumulate
 from regstream.hub.eviction import EvictionPolicy, StepShards
 from regstream.hub.fetch import is_cached
 from regstream.hub.repository import HubFile
-from regstream.planning.memory_terms import DISK_MARGIN, group_input_bytes, hidden_state_bytes
+from regstream.planning.disk_terms import DISK_MARGIN, hidden_state_bytes, scratch_bytes
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.reads import reads
 from regstream.planning.step import Step
@@ -79,7 +79,7 @@ def _files(merge: OpenedMerge, step: Step) -> Iterator[HubFile]:
 
 def _other_bytes(merge: OpenedMerge) -> list[int]:
     """The disk besides shards: the result up to each step, the hidden states of two depths, inputs of linears."""
-    hidden = 2 * hidden_state_bytes(merge) + max(group_input_bytes(merge, step) for step in merge.steps)
+    hidden = 2 * hidden_state_bytes(merge) + max(scratch_bytes(merge, step) for step in merge.steps)
     return [written + hidden for written in accumulate(map(merge.written_bytes, merge.steps))]
 
 

@@ -13,9 +13,11 @@ import torch
 from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.device import malloc
 from regstream.device.staging import STAGED_BYTES
+from regstream.linalg.row_sketch import sketch_bytes
 from regstream.methods.stream import Stream
 from regstream.models.layered_model import LayeredModel
 from regstream.models.parameter import Parameter
+from regstream.planning.disk_terms import token_sketch_bytes
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.step import Step
 from regstream.planning.work import token_counts
@@ -37,8 +39,6 @@ CONTEXT_BYTES = 768 << 20
 _ALLOCATOR_BYTES = 40 << 20
 #: Two pieces of page-locked memory for each of two readers of weights.
 _PAGE_LOCKED_BYTES = 4 * STAGED_BYTES
-#: Journal, auxiliary files, and the file system's own needs.
-DISK_MARGIN = 1.02
 
 
 def memory_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mapping[MemorySpace, Mapping[str, int]]:
@@ -100,22 +100,6 @@ def host_terms(merge: OpenedMerge) -> dict[str, int]:
     return {"libraries": _LIBRARIES_BYTES, "panels": _PANELS_BYTES, **download}
 
 
-def hidden_state_bytes(merge: OpenedMerge) -> int:
-    """The size of the hidden states of all calibration sets at one depth, in bytes."""
-    if not any(step.writes_hidden_states for step in merge.steps):
-        return 0
-    return merge.forward_memory.depth_bytes * len(merge.method.prefixes())
-
-
-def group_input_bytes(merge: OpenedMerge, step: Step) -> int:
-    """What a block whose groups are solved in turn stores of their inputs, of all calibration sets, in bytes."""
-    if not merge.stores_group_inputs:
-        return 0
-    values = sum(group.in_features for group in step.linear_groups(list(step.regressed)[1:]))
-    values *= 1 + (Stream.OWN in merge.method.streams)
-    return values * sum(batch.num_tokens for batch in merge.batches) * merge.compute_dtype.itemsize
-
-
 def _rounded(terms: dict[str, int]) -> dict[str, int]:
     """Add the unused ends of huge pages, and holes between batches."""
     return terms | {"rounding": sum(terms.values()) // 48}
@@ -162,6 +146,7 @@ def _sums(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, in
         **({} if merge.method.solves_groups_in_turn() else {"means": means * torch.float32.itemsize}),
         **merge.method.memory_terms(linear_groups, tokens),
         **_norm_terms(merge, step, groups),
+        **_if_any("token sketches", token_sketch_bytes(merge, step, groups)),
     }
     if (num_others := len(merge.method.streams) - 1) > 0:
         inputs = sum(group.in_features for group in linear_groups) * tokens.largest_batch
@@ -203,14 +188,24 @@ def _candidate(merge: OpenedMerge, block: int, solved: int) -> dict[str, int]:
 
 
 def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, int]:
-    """The larger of a batch in its forward pass and the scratch memory of a solve, which do not overlap."""
+    """The largest of a batch in its forward pass, the scratch memory of a solve, and that of measuring afterwards."""
     if not (step.writes_hidden_states or groups):
         return {}
     if step.kind == "stem":
         return {"batch": merge.forward_memory.stem_bytes}
     batch = merge.forward_memory.block_bytes(step.shapes) + _inputs_read(merge, step)
     solve = max((merge.method.solve_bytes(g, merge.device) for g in step.linear_groups(groups)), default=0)
-    return {"batch": batch} if batch >= solve else {"solve": solve}
+    held = {"batch": batch, "solve": solve, "measuring": _measuring_bytes(merge, step)}
+    largest = max(held, key=lambda name: held[name])
+    return {largest: held[largest]}
+
+
+def _measuring_bytes(merge: OpenedMerge, step: Step) -> int:
+    """Parts of a parameter, and sketches of a linear's weights, with their mean, and of one candidate's tokens."""
+    if not merge.measures:
+        return 0
+    widest = max((group.in_features for group in step.linear_groups(step.regressed)), default=0)
+    return 3 * CHUNK_VALUES * torch.float32.itemsize + (len(merge.candidates) + 4) * sketch_bytes(widest)
 
 
 def _inputs_read(merge: OpenedMerge, step: Step) -> int:

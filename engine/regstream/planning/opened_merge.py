@@ -124,6 +124,11 @@ class OpenedMerge:
         return self.method.solves_groups_in_turn() and self.device.type == "cpu"
 
     @property
+    def measures(self) -> bool:
+        """Whether steps measure what became of each candidate."""
+        return self.manifest.resources.measure
+
+    @property
     def batches(self) -> list[Batch]:
         """The batches of all calibration sets; none where the method needs no calibration sets."""
         sets = [candidate.calibration for candidate in self.candidates if candidate.calibration is not None]

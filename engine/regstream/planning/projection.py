@@ -7,7 +7,8 @@ passes, each of which repeats the forward passes for some of the groups.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from regstream.planning.memory_terms import Groups, MemorySpace, group_input_bytes, hidden_state_bytes, memory_terms
+from regstream.planning.disk_terms import hidden_state_bytes, scratch_bytes
+from regstream.planning.memory_terms import Groups, MemorySpace, memory_terms
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.reads import reads
 from regstream.planning.step import Step
@@ -73,10 +74,10 @@ def fits(terms: Mapping[MemorySpace, Mapping[str, int]], budgets: Mapping[Memory
 
 def _read_bytes(merge: OpenedMerge, step: Step, num_passes: int) -> int:
     read = sum(spec.num_bytes for specs in reads(merge, step, max(1, num_passes)) for spec in specs)
-    stored = group_input_bytes(merge, step)
+    stored = scratch_bytes(merge, step)
     return read + (hidden_state_bytes(merge) + stored if step.kind == "block" and step.regressed else 0)
 
 
 def _write_bytes(merge: OpenedMerge, step: Step) -> int:
     hidden = hidden_state_bytes(merge) if step.writes_hidden_states else 0
-    return merge.written_bytes(step) + hidden + group_input_bytes(merge, step)
+    return merge.written_bytes(step) + hidden + scratch_bytes(merge, step)

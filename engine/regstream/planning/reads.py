@@ -41,11 +41,13 @@ def _rounds(merge: OpenedMerge, step: Step, num_passes: int) -> Iterator[_Round]
             others = tuple(parameter for parameter in others if parameter.rule != "average")
     combined = _repeated({p.name: _counts(merge, p) for p in others})
     regression = _regression(merge, step, num_passes) if step.regressed else iter(())
-    if merge.shared is not None and step.regressed:  # the whole block of which is held until the step ends
-        yield [(merge.shared, [p.name for p in step.parameters]), *chain(*regression, *combined)]
+    if merge.shared is not None and step.regressed:  # the whole block of which is held until the step is measured
+        measured = _measured(merge, step)
+        yield [(merge.shared, [p.name for p in step.parameters]), *chain(*regression, *combined, *measured)]
     else:
         yield from regression
         yield from combined
+        yield from _measured(merge, step)
     if step.writes_hidden_states and not step.regressed and "own" in merge.method.prefixes():
         for candidate in merge.candidates:  # its own forward pass
             yield [(candidate.checkpoint, [p.name for p in (*step.parameters, *step.borrowed)])]
@@ -63,6 +65,18 @@ def _regression(merge: OpenedMerge, step: Step, num_passes: int) -> Iterator[_Ro
     borrowed = step.borrowed if "own" in merge.method.prefixes() else ()
     for _ in range(num_passes):
         yield [(c.checkpoint, [p.name for p in (*step.parameters, *borrowed)]) for c in merge.candidates]
+
+
+def _measured(merge: OpenedMerge, step: Step) -> Iterator[_Round]:
+    """What is compared with what was written: the base, and the candidates' tensors that are not the base's own."""
+    if not merge.measures:
+        return
+    names, base = [p.name for p in step.parameters if p.name in merge.base.tensors], merge.base
+    read: _Round = [(base, names)]
+    for checkpoint in (candidate.checkpoint for candidate in merge.candidates):
+        own = [n for n in names if n in checkpoint.tensors and not checkpoint.shares_tensor(base, n)]
+        read.append((checkpoint, own))
+    yield read
 
 
 def _repeated(counts: _Counts) -> Iterator[_Round]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from regstream.methods.statistics import GroupStatistics
 from regstream.planning.step import Step
 from regstream.runtime.group_inputs import GroupInputs
+from regstream.runtime.residuals import TokenSketches
 from regstream.runtime.step_context import StepContext
 
 
@@ -21,4 +22,5 @@ class BlockPass:
     reference: Mapping[str, Tensor]  # R, of the linears of these groups or of the whole block
     merged: Mapping[str, Tensor]  # the merged block as far as it is known, where a stream runs through it
     inputs: GroupInputs | None  # from which a stream through the merged block begins
+    tokens: TokenSketches | None  # takes a sketch of each candidate's inputs, where the step is measured
     is_first: bool

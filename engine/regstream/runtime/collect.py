@@ -5,6 +5,7 @@ from contextlib import ExitStack
 
 from torch import Tensor
 
+from regstream.linalg.row_sketch import RowSketch
 from regstream.models.architecture.architecture import Norm
 from regstream.models.batch import Batch
 from regstream.models.body_arguments import BodyArguments
@@ -20,28 +21,40 @@ def collect_statistics(current: BlockPass, candidate: PlannedCandidate, weights:
     context, batches = current.context, candidate.rows.batches
     for sums in current.statistics.values():
         sums.begin_candidate(sum(batch.num_tokens for batch in batches))
+    groups = current.step.linear_groups(current.statistics) if current.tokens is not None else []
+    sketches = {group.name: RowSketch(group.in_features, context.plan.device) for group in groups}
     with ExitStack() as stack:
         streams = [
             stack.enter_context(open_stream(current, candidate, stream, weights))
             for stream in context.plan.method.streams
         ]
         for index, batch in enumerate(batches):
-            _run_batch(current, candidate, streams, index, batch)
+            _run_batch(current, candidate, streams, index, batch, sketches=sketches)
             context.progress(f"{candidate.name}: statistics")
+    if current.tokens is not None:
+        current.tokens.write(candidate.name, sketches)
 
 
 def _run_batch(
-    current: BlockPass, candidate: PlannedCandidate, streams: Sequence[OpenedStream], number: int, batch: Batch
+    current: BlockPass,
+    candidate: PlannedCandidate,
+    streams: Sequence[OpenedStream],
+    number: int,
+    batch: Batch,
+    *,
+    sketches: Mapping[str, RowSketch],
 ) -> None:
     """One batch through every stream; a group's statistics get the inputs of all streams at once, in their order.
 
-    Norms are observed in the first stream.
+    Norms are observed in the first stream, whose inputs are sketched too.
     """
     statistics, depth = current.statistics, current.step.depth
     norms = {norm.name: norm for norm in current.context.model.architecture.norms_of(depth) if norm.name in statistics}
     inputs: dict[str, list[Tensor]] = {name: [] for name in statistics}
 
     def take(group: str, x_TI: Tensor, *, is_last: bool) -> None:
+        if group in sketches and not inputs[group]:
+            sketches[group].append(x_TI)
         if not is_last:
             inputs[group].append(x_TI.clone())  # the block may overwrite it
             return

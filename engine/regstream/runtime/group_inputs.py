@@ -73,4 +73,4 @@ def find_group_inputs(step: Step, context: StepContext, merged: Mapping[str, Ten
         hidden_BLD, groups = batch.unpack(next(hidden)), list(step.regressed)
         found = group_dependencies(context.model, step.depth, hidden_BLD, batch, arguments, names=groups)
     missing = set(groups) - (found or {}).keys()
-    return None if found is None or missing else GroupInputs(context.group_inputs, found, groups)
+    return None if found is None or missing else GroupInputs(context.scratch, found, groups)

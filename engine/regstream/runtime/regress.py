@@ -14,6 +14,7 @@ from regstream.runtime.collect import collect_statistics
 from regstream.runtime.combine import combine_parameter, fill_merged
 from regstream.runtime.group_inputs import GroupInputs, find_group_inputs
 from regstream.runtime.reference import load_reference
+from regstream.runtime.residuals import TokenSketches
 from regstream.runtime.solve import solve_and_write, warn_of_ill_posed
 from regstream.runtime.step_context import StepContext
 from regstream.storage.shards import ShardWriter
@@ -57,6 +58,7 @@ def regress(step: Step, context: StepContext, writer: ShardWriter) -> Regressed:
             reference=load_reference(step, groups, context),
             merged=merged,
             inputs=inputs,
+            tokens=TokenSketches(context.scratch, step) if plan.measures else None,
             is_first=number == 0,
         )
         for index, weights in enumerate(context.load_each(step, groups)):

@@ -9,6 +9,7 @@ from regstream.device.matmul_precision import float32_products
 from regstream.device.memory import measured_peak
 from regstream.errors import ResumeError
 from regstream.events import Listener, RunFinished, RunStarted, StepCommitted, StepStarted, Warned, ignore_event
+from regstream.output.lost_changes import lost_changes
 from regstream.output.ownership import check_output, claim_output, has_state, remove_result, remove_state
 from regstream.output.publish import changed_copies, copied_files, publish
 from regstream.output.record import is_published
@@ -71,6 +72,8 @@ def run_stepwise(
         check_output(plan)  # files added meanwhile would be loaded in place of the result
         publish(plan, inputs.identity, journal.committed)  # config and provenance last: whole or not at all
         _release(plan, listener)
+    for line in () if takes_turns else lost_changes(plan):  # of a trial nobody wants to know
+        listener(Warned(message=line))
     peak_bytes = max(step.peak_bytes for step in journal.committed)
     listener(RunFinished(output=str(plan.output), seconds=time.monotonic() - started, peak_bytes=peak_bytes))
 

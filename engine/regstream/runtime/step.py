@@ -13,12 +13,13 @@ from regstream.planning.memory_terms import MemorySpace, allocated_bytes
 from regstream.planning.plan import Plan
 from regstream.planning.step import Step
 from regstream.runtime.combine import combine_parameter
+from regstream.runtime.measure import Measured, measure
 from regstream.runtime.propagate import propagate, rebuild
 from regstream.runtime.regress import Regressed, regress
 from regstream.runtime.step_context import StepContext
 from regstream.storage.hidden_states import CorruptActivations
 from regstream.storage.journal import CommittedStep
-from regstream.storage.shards import ShardDigest
+from regstream.storage.shards import ShardDigest, ShardWriter
 from regstream.validation.ties import check_tie
 
 
@@ -29,6 +30,7 @@ class Artifacts:
     shard: str
     written: ShardDigest  # the shard as far as it is
     solves: tuple[SolveReport, ...]
+    measured: Measured
     work: Mapping[str, RegionTotals]  # kind by kind
 
 
@@ -59,21 +61,13 @@ def _run(step: Step, context: StepContext) -> Artifacts:
     may be, and are overwritten when the step is run again.
     """
     plan = context.plan
-    regressed = Regressed()
+    regressed, measured = Regressed(), Measured()
     try:
-        with (
-            _keep_checkpoints_open(plan),
-            context.shards.write(plan.parts[step.index]) as writer,
-        ):
-            if step.index == 0:
-                for tie in plan.ties:
-                    check_tie(tie)
-            if step.regressed:
-                regressed = regress(step, context, writer)
-            else:
-                for tensor in step.parameters:
-                    combine_parameter(tensor, context, writer)
-                    context.progress(tensor.name)
+        with _keep_checkpoints_open(plan):
+            with context.shards.write(plan.parts[step.index]) as writer:
+                regressed = _write(step, context, writer)
+            if plan.measures:
+                measured = measure(step, context)
     except OverflowError as error:
         raise NonFiniteError(f'{step.name}: {error}; set a wider [merge] dtype, such as "float32"') from error
     for prefix in context.hidden if step.writes_hidden_states else ():
@@ -83,8 +77,22 @@ def _run(step: Step, context: StepContext) -> Artifacts:
         shard=step.shard,
         written=context.shards.digest(plan.parts[step.index]),
         solves=regressed.reports,
+        measured=measured,
         work=context.profiler.finish(),
     )
+
+
+def _write(step: Step, context: StepContext, writer: ShardWriter) -> Regressed:
+    """Write the step's parameters."""
+    if step.index == 0:
+        for tie in context.plan.ties:
+            check_tie(tie)
+    if step.regressed:
+        return regress(step, context, writer)
+    for parameter in step.parameters:
+        combine_parameter(parameter, context, writer)
+        context.progress(parameter.name)
+    return Regressed()
 
 
 def progress_units(step: Step, plan: Plan) -> int:
@@ -110,6 +118,8 @@ def committed_step(
         shard_sampled=artifacts.written.sampled,
         generation=step.depth + 1 if step.writes_hidden_states else None,
         solves=tuple(asdict(solve) for solve in artifacts.solves),
+        residuals=tuple(residual.model_dump() for residual in artifacts.measured.residuals),
+        changes=tuple(change.model_dump() for change in artifacts.measured.changes),
         seconds=round(peak.seconds, 3),
         peak_bytes=peak.num_bytes,
         projected_bytes=projected["host"],

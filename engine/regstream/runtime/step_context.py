@@ -42,7 +42,7 @@ class StepContext:
             prefix: HiddenStates(folder, plan.compute_dtype, plan.device)
             for prefix, folder in plan.hidden_folders.items()
         }
-        self.group_inputs = ScratchTensors(plan.workdir / GROUP_INPUTS)
+        self.scratch = ScratchTensors(plan.workdir / GROUP_INPUTS)
         self._arguments = {prefix: ArgumentStore(folder) for prefix, folder in plan.hidden_folders.items()}
         self.workspace = Workspace(plan.device)
         self.profiler = Profiler(plan.device)

@@ -15,7 +15,7 @@ from regstream.storage import journal_lines as lines
 from regstream.storage.identity_differences import Identity, differences
 from regstream.storage.run_folder import JOURNAL
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,8 @@ class CommittedStep:
     shard_sampled: str
     generation: int | None  # the depth of the hidden states that the step wrote
     solves: tuple[dict[str, Any], ...]
+    residuals: tuple[dict[str, Any], ...]
+    changes: tuple[dict[str, Any], ...]
     seconds: float
     peak_bytes: int
     projected_bytes: int
@@ -138,7 +140,8 @@ def _parse_steps(path: Path, records: Sequence[lines.Record]) -> list[CommittedS
     steps: list[CommittedStep] = []
     for number, record in enumerate(records[1:], start=2):
         try:
-            steps.append(CommittedStep(**{**record, "solves": tuple(record["solves"])}))
+            lists = {key: tuple(record[key]) for key in ("solves", "residuals", "changes")}
+            steps.append(CommittedStep(**{**record, **lists}))
             _COMMITTED.validate_json(json.dumps(asdict(steps[-1])), strict=True)
         except (TypeError, KeyError, ValidationError) as error:
             reason = f"not a valid step ({error_reason(error)})"

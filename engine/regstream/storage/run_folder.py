@@ -34,6 +34,8 @@ GROUP_INPUTS = "inputs"
 ARGUMENTS = "arguments"
 #: The name of a file of the result until it is complete.
 STAGED = "staged"
+#: What is in the folder before the marker is, and while files are added to a finished result.
+_UNMARKED = (LOCK, MARKER + durable.TEMPORARY_SUFFIX, STAGED + durable.TEMPORARY_SUFFIX)
 _FORMAT = 2
 _MAX_MARKER_BYTES = 1 << 26
 _ATTEMPTS = 100
@@ -102,7 +104,7 @@ class RunFolder:
         if MARKER not in names:
             if JOURNAL in names:
                 raise ResumeError(f"{self.path}: written by another version of regstream; remove it to start over")
-            if not all(name in (LOCK, MARKER + durable.TEMPORARY_SUFFIX) or _BESIDE.fullmatch(name) for name in names):
+            if not all(name in _UNMARKED or _BESIDE.fullmatch(name) for name in names):
                 raise InputError(
                     f"{self.path}: no {MARKER}: regstream did not create this folder, but runs of {self.output} need"
                     " it; move it away"

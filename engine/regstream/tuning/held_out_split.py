@@ -51,7 +51,8 @@ class HeldOutSplit:
             if rows is not None and pool:
                 rows = rows.only(slice(pool.start, pool.start + count))
             candidates.append(candidate.model_copy(update={"calibration": rows}))
-        return self.manifest.model_copy(update={"candidates": tuple(candidates)})
+        resources = self.manifest.resources.model_copy(update={"measure": False})  # nobody reads reports of trials
+        return self.manifest.model_copy(update={"candidates": tuple(candidates), "resources": resources})
 
 
 def split_rows(plan: Plan) -> HeldOutSplit:

@@ -10,6 +10,7 @@ from regstream.events import Listener, Warned
 from regstream.storage import durable
 from regstream.storage import journal_lines as lines
 from regstream.storage.identity_differences import Identity, differences
+from regstream.storage.journal import Journal
 from regstream.storage.run_folder import JOURNAL, TUNING, leftover_message
 from regstream.storage.tuning_folder import remove_results
 from regstream.tuning.tuning import ScoredRound, Trial
@@ -62,6 +63,15 @@ def begun_tuning(workdir: Path) -> Identity:
         return {}
     identity: Any = records[0].get("identity") if records else None
     return identity if isinstance(identity, dict) else {}
+
+
+def begun_identity(workdir: Path) -> Identity:
+    """The identity of the unfinished run in the folder of its state, or else of the tuning that was begun there.
+
+    Raises:
+        ResumeError: the journal of the run is damaged.
+    """
+    return Journal.begun_identity(workdir) or begun_tuning(workdir)
 
 
 def _change(records: Sequence[lines.Record], header: lines.Record) -> str:

@@ -1,7 +1,8 @@
 """Long lists of tensor names, and warnings that repeat for several checkpoints, shortened for a reader."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import takewhile
 
 _CANDIDATE = "candidate "
 _MAX_PATTERNS = 3  # of one module; a summary lists twice as many entries
@@ -10,17 +11,26 @@ _MAX_PATTERNS = 3  # of one module; a summary lists twice as many entries
 def summarize_names(names: Iterable[str]) -> str:
     """Replace numbers by `*` and count: `model.layers.*.rotary_emb.inv_freq (2 tensors)`.
 
-    A top-level module with more than three patterns becomes one entry, `module.*`.
+    Of a top-level module with more than three patterns, one entry says what they have in common:
+    `model.layers.*.mlp.* (8 tensors)`.
     """
     patterns = Counter(".".join("*" if part.isdecimal() else part for part in name.split(".")) for name in names)
-    modules = Counter(pattern.partition(".")[0] for pattern in patterns)
+    modules: dict[str, list[list[str]]] = defaultdict(list)
+    for pattern in patterns:
+        modules[pattern.partition(".")[0]].append(pattern.split("."))
     counts: Counter[str] = Counter()
     for pattern, count in patterns.items():
-        module = pattern.partition(".")[0]
-        counts[f"{module}.*" if modules[module] > _MAX_PATTERNS else pattern] += count
+        similar = modules[pattern.partition(".")[0]]
+        counts[f"{_common_parts(similar)}.*" if len(similar) > _MAX_PATTERNS else pattern] += count
     entries = [f"{pattern} ({count:,} tensors)" if count > 1 else pattern for pattern, count in counts.items()]
     more = sum(list(counts.values())[2 * _MAX_PATTERNS :])
     return ", ".join(entries[: 2 * _MAX_PATTERNS]) + (f" and {more:,} more" if more else "")
+
+
+def _common_parts(patterns: Sequence[Sequence[str]]) -> str:
+    """What several patterns begin with, at least their module."""
+    common = takewhile(lambda parts: len(set(parts)) == 1, zip(*patterns, strict=False))
+    return ".".join(parts[0] for parts in common)
 
 
 def merge_warnings(lines: Iterable[str], labels: Iterable[str]) -> Iterator[str]:

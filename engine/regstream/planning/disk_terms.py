@@ -1,0 +1,36 @@
+"""What a step has on disk beside its shard, and what a file system needs."""
+
+from collections.abc import Iterable
+
+from regstream.linalg.row_sketch import sketch_bytes
+from regstream.methods.stream import Stream
+from regstream.planning.opened_merge import OpenedMerge
+from regstream.planning.step import Step
+
+#: Journal, auxiliary files, and the file system's own needs.
+DISK_MARGIN = 1.02
+
+
+def hidden_state_bytes(merge: OpenedMerge) -> int:
+    """The size of the hidden states of all calibration sets at one depth, in bytes."""
+    if not any(step.writes_hidden_states for step in merge.steps):
+        return 0
+    return merge.forward_memory.depth_bytes * len(merge.method.prefixes())
+
+
+def scratch_bytes(merge: OpenedMerge, step: Step) -> int:
+    """What a block stores of its linears' inputs, of all candidates, until it is done, in bytes: sketches, and where
+    groups are solved in turn the inputs of all groups but the first."""
+    sketches = len(merge.candidates) * token_sketch_bytes(merge, step, step.regressed)
+    if not merge.stores_group_inputs:
+        return sketches
+    values = sum(group.in_features for group in step.linear_groups(list(step.regressed)[1:]))
+    values *= 1 + (Stream.OWN in merge.method.streams)
+    return sketches + values * sum(batch.num_tokens for batch in merge.batches) * merge.compute_dtype.itemsize
+
+
+def token_sketch_bytes(merge: OpenedMerge, step: Step, groups: Iterable[str]) -> int:
+    """The size of sketches of one candidate's inputs of some groups, in bytes; 0 where nothing is measured."""
+    if not merge.measures:
+        return 0
+    return sum(sketch_bytes(group.in_features) for group in step.linear_groups(groups))

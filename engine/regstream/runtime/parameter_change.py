@@ -1,0 +1,120 @@
+"""What became of the candidates' changes of one parameter, measured part by part on what was written.
+
+With Δᵢ = Wᵢ − W₀ the merged parameter W keeps ⟨W − W₀, Δᵢ⟩/‖Δᵢ‖² of candidate i's change: all of it 1, none of it 0.
+
+Shape suffixes: P values of a part, O out-features, I in-features.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from regstream.checkpoint.checkpoint import Checkpoint
+from regstream.checkpoint.mean import CHUNK_VALUES
+from regstream.checkpoint.reader import TensorReader
+from regstream.linalg.row_sketch import RowSketch
+from regstream.output.record_schema import CandidateChange, ChangeRecord
+from regstream.planning.plan import Plan
+from regstream.planning.step import PlannedParameter
+
+
+@dataclass(frozen=True)
+class WeightSketches:
+    """Sketches of a linear's weights over their out-features: of the merged one, and of each candidate's."""
+
+    merged: RowSketch
+    candidates: tuple[RowSketch, ...]
+
+
+class ChangeMeter:
+    """Measures the parameters of a step in the same three buffers."""
+
+    def __init__(self, plan: Plan, result: TensorReader) -> None:
+        """`result` reads the parameters as they were written."""
+        self._plan, self._result = plan, result
+        self._buffers = [torch.empty(CHUNK_VALUES, dtype=torch.float32, device=plan.device) for _ in range(3)]
+
+    def measure(self, parameter: PlannedParameter, sketches: WeightSketches | None) -> ChangeRecord | None:
+        """Measure a parameter and, of a linear's weight, fill the `sketches`; None where the base lacks it.
+
+        Raises:
+            InputError: a checkpoint cannot be read.
+        """
+        plan, name = self._plan, parameter.name
+        if name not in plan.base.tensors:
+            return None
+        readers = self._readers(parameter)
+        # By candidate ‖Δ‖² and ⟨W − W₀, Δ⟩; the last row has ‖W₀‖².
+        sums = torch.zeros(len(plan.candidates) + 1, 2, dtype=torch.float64, device=plan.device)
+        for part in _parts(parameter.shape):
+            base_P, merged_P = self._read(plan.base, name, part, 0), self._read(self._result, name, part, 1)
+            sums[-1, 0] += torch.dot(base_P, base_P)
+            if sketches is not None:
+                _sketch(sketches.merged, parameter, merged_P, part)
+            change_P = merged_P.sub_(base_P)
+            for index, reader in readers.items():
+                own_P = base_P if reader is None else self._read(reader, name, part, 2)
+                if sketches is not None:
+                    _sketch(sketches.candidates[index], parameter, own_P, part)
+                if reader is not None:
+                    difference_P = own_P.sub_(base_P[: len(own_P)])
+                    sums[index, 0] += torch.dot(difference_P, difference_P)
+                    sums[index, 1] += torch.dot(difference_P, change_P[: len(own_P)])
+        return self._record(parameter, readers, sums)
+
+    def _readers(self, parameter: PlannedParameter) -> Mapping[int, Checkpoint | None]:
+        """The candidates that have the parameter, by index; None in place of those whose tensor is the base's."""
+        readers: dict[int, Checkpoint | None] = {}
+        for index, candidate in enumerate(self._plan.candidates):
+            own = candidate.checkpoint.tensors.get(parameter.name)
+            if own is not None and own.shape[1:] == parameter.shape[1:]:
+                is_base = candidate.checkpoint.shares_tensor(self._plan.base, parameter.name)
+                readers[index] = None if is_base else candidate.checkpoint
+        return readers
+
+    def _read(self, reader: TensorReader, name: str, part: slice, buffer: int) -> Tensor:
+        """Values of a part: of a vocabulary with fewer rows than the result's, as many as it has."""
+        count = min(part.stop, math.prod(reader.tensors[name].shape)) - part.start
+        if len(self._buffers[buffer]) < count:  # one row of a matrix has more values
+            self._buffers[buffer] = self._buffers[buffer].new_empty(count)
+        values_P = self._buffers[buffer][: max(0, count)]
+        if count > 0:
+            reader.read_range(name, part.start, values_P)
+        return values_P
+
+    def _record(
+        self, parameter: PlannedParameter, readers: Mapping[int, Checkpoint | None], sums: Tensor
+    ) -> ChangeRecord:
+        *own, (base, _) = sums.cpu().tolist()
+        changes = {}
+        for index in readers:
+            square, product = own[index]
+            kept = _rounded(product / square) if square > 0 else None
+            changes[self._plan.candidates[index].name] = CandidateChange(norm=_rounded(math.sqrt(square)), kept=kept)
+        name, base_norm = parameter.stored_name, _rounded(math.sqrt(base))
+        return ChangeRecord(parameter=name, rule=parameter.rule, base_norm=base_norm, candidates=changes)
+
+
+def _parts(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Ranges of flat indices: whole rows, about `CHUNK_VALUES` at a time."""
+    num_values, row = math.prod(shape), math.prod(shape[1:])
+    at_a_time = max(1, CHUNK_VALUES // max(1, row)) * row
+    return (slice(start, min(start + at_a_time, num_values)) for start in range(0, num_values, max(1, at_a_time)))
+
+
+def _sketch(sketch: RowSketch, parameter: PlannedParameter, values_P: Tensor, part: slice) -> None:
+    """Add whole rows of a weight, as it is stored, to a sketch over its out-features."""
+    row = parameter.shape[1]
+    rows, first = values_P.view(-1, row), part.start // row
+    if parameter.transposed:  # rows of the file are in-features
+        sketch.add(rows.T, first=0, columns=slice(first, first + len(rows)))
+    else:
+        sketch.add(rows, first=first)
+
+
+def _rounded(value: float) -> float:
+    """To what a reader needs: six digits."""
+    return float(f"{value:.6g}")
