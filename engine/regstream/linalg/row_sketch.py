@@ -8,6 +8,8 @@ counts the directions of XA, λ being its squared singular values. There is none
 Shape suffixes: N rows, S rows of the sketch, I columns.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -24,8 +26,7 @@ class RowSketch:
     def __init__(self, width: int, device: torch.device) -> None:
         """`width` is I."""
         self.sums_SI = torch.zeros(NUM_ROWS, width, dtype=torch.float32, device=device)
-        signs = torch.randint(0, 2, (_NUM_SIGNS, 1), generator=torch.Generator().manual_seed(0))
-        self._signs = (2.0 * signs - 1.0).to(device)
+        self._signs_N1 = _random_signs(device)
         self._num_appended = 0
 
     def append(self, rows_NI: Tensor) -> None:
@@ -40,8 +41,20 @@ class RowSketch:
             row, sign = (first + done) % NUM_ROWS, (first + done) % _NUM_SIGNS
             count = min(rows_NI.shape[0] - done, NUM_ROWS - row, _NUM_SIGNS - sign)
             values = rows_NI[done : done + count].to(torch.float32)
-            self.sums_SI[row : row + count, columns].addcmul_(values, self._signs[sign : sign + count])
+            self.sums_SI[row : row + count, columns].addcmul_(values, self._signs_N1[sign : sign + count])
             done += count
+
+
+@cache
+def _random_signs(device: torch.device) -> Tensor:
+    signs_N1 = torch.randint(0, 2, (_NUM_SIGNS, 1), generator=torch.Generator().manual_seed(0))
+    return (2.0 * signs_N1 - 1.0).to(device)
+
+
+def residual_bytes(width: int, num_candidates: int) -> int:
+    """What norms of products take, of a sketch of tokens with those of merged weights, of all candidates', of their
+    mean and of a difference, with so many in-features."""
+    return (num_candidates + 4) * sketch_bytes(width) + 2 * NUM_ROWS**2 * torch.float32.itemsize
 
 
 def residual_flops(width: int) -> float:

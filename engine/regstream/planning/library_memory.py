@@ -16,7 +16,7 @@ _COMPILED_BYTES = 7 << 18
 def library_memory(shapes: Collection[tuple[int, ...]], batches: Iterable[Batch], dtype: torch.dtype) -> dict[str, int]:
     """Bytes, by term, kept of the products of batches with weights of these shapes; they grow with the largest."""
     terms = {"library buffers": max(map(math.prod, shapes)) * dtype.itemsize * 2 // 3}
-    if dtype == torch.float32:
+    if dtype.itemsize > 2:
         return terms
     matrices = {shape for shape in shapes if len(shape) == 2}
     products = len(matrices) + len({shape[1] for shape in matrices})  # those of weights, and Gram matrices

@@ -13,7 +13,7 @@ import torch
 from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.device import malloc
 from regstream.device.staging import STAGED_BYTES
-from regstream.linalg.row_sketch import sketch_bytes
+from regstream.linalg.row_sketch import residual_bytes
 from regstream.methods.stream import Stream
 from regstream.models.layered_model import LayeredModel
 from regstream.models.parameter import Parameter
@@ -107,11 +107,13 @@ def _rounded(terms: dict[str, int]) -> dict[str, int]:
 
 
 def _library_buffers(merge: OpenedMerge, step: Step) -> dict[str, int]:
-    """Memory that libraries keep from the first block on."""
-    block = next((step for step in merge.steps if step.regressed), None)
-    if block is None or step.index < block.index:
+    """Memory that libraries keep from the first block on; formulas of matrices multiply in float64."""
+    block = next((step for step in merge.steps if step.block is not None), None)
+    multiplies = merge.method.needs_calibration() or merge.method.combines_matrices
+    if block is None or step.index < block.index or not multiplies:
         return {}
-    return library_memory(block.shapes.values(), merge.batches, merge.compute_dtype)
+    dtype = merge.compute_dtype if merge.method.needs_calibration() else torch.float64
+    return library_memory(block.shapes.values(), merge.batches, dtype)
 
 
 def _adapters(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, int]:
@@ -185,15 +187,16 @@ def _candidate(merge: OpenedMerge, block: int, solved: int) -> dict[str, int]:
 
 def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, int]:
     """The largest of a batch in its forward pass, the scratch memory of a solve, and that of measuring afterwards."""
-    if not (step.writes_hidden_states or groups):
-        return {}
-    if step.kind == "stem":
-        return {"batch": merge.forward_memory.stem_bytes}
-    batch = merge.forward_memory.block_bytes(step.shapes) + _inputs_read(merge, step)
-    solve = max((merge.method.solve_bytes(g, merge.device) for g in step.linear_groups(groups)), default=0)
-    held = {"batch": batch, "solve": solve, "measuring": _measuring_bytes(merge, step)}
+    held = {"measuring": _measuring_bytes(merge, step)}
+    if step.kind == "stem" and step.writes_hidden_states:
+        held["batch"] = merge.forward_memory.stem_bytes
+    elif step.writes_hidden_states or groups:
+        held["batch"] = merge.forward_memory.block_bytes(step.shapes) + _inputs_read(merge, step)
+    if groups:
+        solves = (merge.method.solve_bytes(group, merge.device) for group in step.linear_groups(groups))
+        held["solve"] = max(solves, default=0)
     largest = max(held, key=lambda name: held[name])
-    return {largest: held[largest]}
+    return _if_any(largest, held[largest])
 
 
 def _measuring_bytes(merge: OpenedMerge, step: Step) -> int:
@@ -201,7 +204,8 @@ def _measuring_bytes(merge: OpenedMerge, step: Step) -> int:
     if not merge.measures:
         return 0
     widest = max((group.in_features for group in step.linear_groups(step.regressed)), default=0)
-    return 3 * CHUNK_VALUES * torch.float32.itemsize + (len(merge.candidates) + 4) * sketch_bytes(widest)
+    parts = 3 * CHUNK_VALUES * torch.float32.itemsize
+    return parts + (residual_bytes(widest, len(merge.candidates)) if widest else 0)
 
 
 def _inputs_read(merge: OpenedMerge, step: Step) -> int:
