@@ -201,11 +201,11 @@ def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[
 
 
 def _measuring_bytes(merge: OpenedMerge, step: Step) -> int:
-    """Parts of a parameter, and sketches of a linear's weights, with their mean, and of one candidate's tokens."""
+    """Parts of a parameter, and sketches: of a linear's weights, of their mean, of two differences, of tokens."""
     if not merge.measures:
         return 0
     widest = max((group.in_features for group in step.linear_groups(step.regressed)), default=0)
-    return 3 * CHUNK_VALUES * torch.float32.itemsize + (len(merge.candidates) + 4) * sketch_bytes(widest)
+    return 3 * CHUNK_VALUES * torch.float32.itemsize + (len(merge.candidates) + 5) * sketch_bytes(widest)
 
 
 def _inputs_read(merge: OpenedMerge, step: Step) -> int:
