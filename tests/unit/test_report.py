@@ -77,6 +77,17 @@ def test_scores_are_compared_with_the_mean_and_with_the_candidate(higher_is_bett
     assert (found.others, found.average.merged, found.average.candidate) == (["other"], sign * 6.0, sign * 7.5)
 
 
+def test_candidates_may_be_named_as_models_are() -> None:
+    """Rows are in the order of an evaluation: base, candidates, mean, result, others."""
+    models = [("base", 1.0), ("mean", 5.0), ("ties", 6.0), ("mean", 3.0), ("ties", 4.0), ("other", 2.0)]
+    rows = [{"model": model, "scores": {"mean": score, "ties": score}} for model, score in models]
+    record = {"metric": "m", "higher_is_better": True, "datasets": ["mean", "ties"], "rows": rows}
+    found = compare_scores(EvaluationRecord.model_validate(record), "ties")
+    assert [row.candidate for row in found.datasets] == [5.0, 6.0]
+    assert [(row.base, row.mean, row.merged) for row in found.datasets] == [(1.0, 3.0, 4.0)] * 2
+    assert found.others == ["other"]
+
+
 def test_what_was_not_evaluated_has_no_difference_and_no_average() -> None:
     found = compare_scores(evaluation({"mean": {"a": 1.0}, "tuned": {"a": 0.5}}, higher_is_better=False), "tuned")
     assert (found.datasets[0].gain_over_mean, found.datasets[0].share_of_gain) == (0.5, None)
@@ -229,7 +240,9 @@ def test_a_record_of_an_earlier_version_has_a_page(tmp_path: Path) -> None:
 
     report = report_of(tmp_path, strip, blocks=2, evaluated=False, has_bias=False)
     assert set(report.pictures) == {"memory"}
-    assert "The record has no changes: an earlier version of regstream made it." in Page(report.to_html()).text
+    text = Page(report.to_html()).text
+    assert "The record has no changes: the run had measure = false" in text
+    assert "or an earlier version of regstream made it." in text
 
 
 def test_lost_changes_come_first_and_are_loud(tmp_path: Path) -> None:
