@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
@@ -207,6 +208,23 @@ def test_names_are_texts_wherever_they_stand(tmp_path: Path) -> None:
     assert "img" not in page.tags
     assert name in page.text
     assert "<img" not in text
+
+
+@pytest.mark.slow
+def test_the_name_of_a_folder_need_be_no_text(tmp_path: Path) -> None:
+    record = make_record(blocks=1, evaluated=False, has_bias=False, has_residuals=False, has_changes=False)
+    report = read_report(write_result(tmp_path / os.fsdecode(b"caf\xe9"), record))
+    assert "caf\ufffd" in Page(report.to_files()["report.html"].decode()).text
+
+
+@pytest.mark.slow
+def test_each_model_is_in_the_legend(tmp_path: Path) -> None:
+    def rename(record: dict[str, Any]) -> None:
+        for bias in record["bias"]:
+            bias["model"] = {"mean": "_mean"}.get(bias["model"], bias["model"])
+
+    report = report_of(tmp_path, rename, blocks=1)
+    assert ">_mean<" in report.pictures["hidden-states"].svg(narrow=False)
 
 
 @pytest.mark.slow
