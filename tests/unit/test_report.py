@@ -259,7 +259,7 @@ def test_a_record_of_an_earlier_version_has_a_page(tmp_path: Path) -> None:
     report = report_of(tmp_path, strip, blocks=2, evaluated=False, has_bias=False)
     assert set(report.pictures) == {"memory"}
     text = Page(report.to_html()).text
-    assert "The record has no changes: the run had measure = false" in text
+    assert "The record has no changes: the run had diagnostics = false" in text
     assert "or an earlier version of regstream made it." in text
 
 

@@ -188,21 +188,21 @@ def _candidate(merge: OpenedMerge, block: int, solved: int) -> dict[str, int]:
 
 
 def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, int]:
-    """The largest of a batch in its forward pass, the scratch memory of a solve, and that of measuring afterwards."""
+    """The largest of a batch in its forward pass, the scratch memory of a solve, and that of diagnostics afterwards."""
     if not (step.writes_hidden_states or groups):
         return {}
     if step.kind == "stem":
         return {"batch": merge.forward_memory.stem_bytes}
     batch = merge.forward_memory.block_bytes(step.shapes) + _inputs_read(merge, step)
     solve = max((merge.method.solve_bytes(g, merge.device) for g in step.linear_groups(groups)), default=0)
-    held = {"batch": batch, "solve": solve, "measuring": _measuring_bytes(merge, step)}
+    held = {"batch": batch, "solve": solve, "diagnostics": _diagnostics_bytes(merge, step)}
     largest = max(held, key=lambda name: held[name])
     return {largest: held[largest]}
 
 
-def _measuring_bytes(merge: OpenedMerge, step: Step) -> int:
+def _diagnostics_bytes(merge: OpenedMerge, step: Step) -> int:
     """Parts of a parameter, and sketches: of a linear's weights, of their mean, of two differences, of tokens."""
-    if not merge.measures:
+    if not merge.has_diagnostics:
         return 0
     widest = max((group.in_features for group in step.linear_groups(step.regressed)), default=0)
     return 3 * CHUNK_VALUES * torch.float32.itemsize + (len(merge.candidates) + 5) * sketch_bytes(widest)

@@ -1,4 +1,4 @@
-"""What a step did to each candidate, measured once its part of the shard is written."""
+"""The diagnostics of a step: what became of each candidate, computed once its part of the shard is written."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from regstream.runtime.step_context import StepContext
 
 
 @dataclass(frozen=True)
-class Measured:
+class StepDiagnostics:
     """A step's entries in the record."""
 
     residuals: tuple[ResidualRecord, ...] = ()
     changes: tuple[ChangeRecord, ...] = ()
 
 
-def measure(step: Step, context: StepContext) -> Measured:
+def compute_diagnostics(step: Step, context: StepContext) -> StepDiagnostics:
     """Read a step's parameters again, of base, candidates and result, and compare them.
 
     Raises:
@@ -31,11 +31,11 @@ def measure(step: Step, context: StepContext) -> Measured:
     groups = [group.name for group in step.linear_groups(step.regressed)]
     residuals = {group: GroupResiduals(group, names, tokens) for group in groups}
     result = context.result_reader(step)
-    with context.profiler.region("measuring"), result.keep_open():
+    with context.profiler.region("diagnostics"), result.keep_open():
         meter = ChangeMeter(plan, result, context.warn)
         changes = [_measure_parameter(parameter, context, meter, residuals) for parameter in step.parameters]
     found = tuple(change for change in changes if change is not None)
-    return Measured(tuple(group.record() for group in residuals.values()), found)
+    return StepDiagnostics(tuple(group.record() for group in residuals.values()), found)
 
 
 def _measure_parameter(

@@ -138,10 +138,10 @@ def test_of_a_candidate_without_a_change_nothing_is_kept(tmp_path: Path) -> None
     assert all(own == {"norm": 0.0, "kept": None} for entry in entries for own in entry["candidates"].values())
 
 
-def test_what_is_not_measured_is_not_in_the_record(tmp_path: Path) -> None:
+def test_without_diagnostics_the_weights_are_the_same(tmp_path: Path) -> None:
     merge = make_merge(tmp_path, candidates=2, layers=1, num_rows=2)
     measured = {p.name: p.read_bytes() for p in merge.run().glob("*.safetensors")}
-    merge.manifest.write_text(f"{merge.manifest.read_text()}measure = false\n")
+    merge.manifest.write_text(f"{merge.manifest.read_text()}diagnostics = false\n")
     assert {p.name: p.read_bytes() for p in merge.run(restart=True).glob("*.safetensors")} == measured
     assert all(step["residuals"] == step["changes"] == [] for step in steps_of(merge.output))
 
