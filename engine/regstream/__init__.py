@@ -59,6 +59,11 @@ if TYPE_CHECKING:  # for type checkers, what `_LAZY` says
 # Large tensors on huge pages: a fresh one is ready five times sooner. torch reads this when it first allocates.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
+#: How many products, by their shapes, oneDNN keeps the code of. Each takes about 1 MiB and 4 ms to compile; its own
+#: limit is 1,024, which rows of many lengths would fill.
+COMPILED_PRODUCTS = 256
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(COMPILED_PRODUCTS))
+
 __version__ = "0.1.0"
 
 _FUNCTIONS = (

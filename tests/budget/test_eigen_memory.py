@@ -27,8 +27,9 @@ print(status("VmHWM") - before)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("width", "dtype"), [(1024, torch.float64), (2048, torch.float64), (2048, torch.float32)])
+@pytest.mark.parametrize(("width", "dtype"), [(1024, torch.float64), (1536, torch.float64), (2048, torch.float32)])
 def test_no_more_than_projected_nor_much_less(width: int, dtype: torch.dtype) -> None:
     command = [sys.executable, "-c", _MEASURES, str(width), str(dtype).removeprefix("torch.")]
     taken = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    assert 0.9 * eigh_bytes(width, dtype, torch.device("cpu")) < taken <= eigh_bytes(width, dtype, torch.device("cpu"))
+    squares = 2 * width**2 * dtype.itemsize
+    assert 0.9 * squares < taken <= eigh_bytes(width, dtype, torch.device("cpu")) <= squares + (4 << 20)

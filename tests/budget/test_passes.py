@@ -21,9 +21,7 @@ def contents(merge: Merge) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("method", "num_passes"), [("regmean++", 4), slow("regmean++", 2), slow("regmean", 4), slow("featcal", 6)]
-)
+@pytest.mark.parametrize(("method", "num_passes"), [("regmean++", 4), slow("regmean++", 2), slow("featcal", 6)])
 def test_the_bytes_do_not_depend_on_the_passes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, num_passes: int
 ) -> None:

@@ -78,24 +78,20 @@ def test_no_step_takes_more_than_projected_nor_much_less(tmp_path: Path, merge: 
         ),  # LAPACK touches less than the workspace it asks for
     ],
 )
-@pytest.mark.parametrize("merge", SHAPES, ids=lambda merge: merge.shape)
-def test_nor_does_any_other_regression(
-    tmp_path: Path, merge: Workload, method: str, options: tuple[str, ...], most: float
-) -> None:
-    found = ratios(replace(merge, method=method, options=options).manifest(tmp_path / "merge"))
+def test_nor_does_any_other_regression(tmp_path: Path, method: str, options: tuple[str, ...], most: float) -> None:
+    found = ratios(replace(SHAPES[0], method=method, options=options).manifest(tmp_path / "merge"))
     assert all(1.0 <= ratio <= most for ratio in found.values()), found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_adapters", [1, 2])
-def test_nor_does_one_of_adapters(tmp_path: Path, num_adapters: int) -> None:
+def test_nor_does_one_of_adapters(tmp_path: Path) -> None:
     from adapters import make_adapter
 
     merge = replace(SHAPES[0], dtype="float32")  # several times as fast where there are no bfloat16 units
     manifest = merge.manifest(tmp_path / "merge")
     base, *candidates = merge.checkpoints()
     text = manifest.read_text()
-    for index, candidate in enumerate(candidates[:num_adapters]):
+    for index, candidate in enumerate(candidates):
         folder = make_adapter(base, tmp_path / f"adapter-{index}", seed=index, target_modules="all-linear", r=64)
         text = text.replace(f'model = "{candidate}"', f'adapter = "{folder}"')
     manifest.write_text(text)
@@ -104,7 +100,7 @@ def test_nor_does_one_of_adapters(tmp_path: Path, num_adapters: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["llama", "gemma2", "gemma3"])
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_masks_and_whole_scores_are_projected(tmp_path: Path, family: checkpoints.Family) -> None:
     merge = make_merge(tmp_path, family, layers=2, candidates=1, dtype=torch.bfloat16, calibration="batch_rows = 4")
     rows = checkpoints.random_rows(checkpoints.VOCABULARY, [1600, 1500, 1400, 1300], seed=0)
@@ -114,9 +110,9 @@ def test_masks_and_whole_scores_are_projected(tmp_path: Path, family: checkpoint
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["task_arithmetic", "ties", "ace", "swudi"])
+@pytest.mark.parametrize("method", ["ties", "ace", "swudi"])
 def test_a_method_without_data_takes_no_more_than_projected(tmp_path: Path, method: str) -> None:
-    merge = make_merge(tmp_path, layers=1, hidden=1536, candidates=2, merge={"method": method})
+    merge = make_merge(tmp_path, layers=1, hidden=1024, candidates=2, merge={"method": method})
     found = ratios(merge.manifest)
     assert all(1.0 <= ratio <= 1.3 for ratio in found.values()), found
 

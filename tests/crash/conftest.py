@@ -18,7 +18,6 @@ __all__ = ["no_waiting_for_the_disk"]
 KINDS = {
     "regmean++": {"method": "regmean++"},
     "shared shards": {"method": "regmean++", "shard_size": "80KiB"},
-    "regmean": {"method": "regmean"},
     "featcal": {"method": "featcal"},
     "groups in turn": {"method": "regfilter"},
 }
@@ -33,7 +32,7 @@ def resuming_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Res
     def make(kind: str) -> Resuming:
         folder = tmp_path_factory.mktemp("merge")
         merge = make_merge(folder, "llama-tied", candidates=2, layers=2, num_rows=4, merge=KINDS[kind])
-        assert in_child(merge.run) == 0
+        merge.run()  # in this process: what libraries set up at their first use is there in every child
         assert len(list(merge.output.glob("*.safetensors"))) == (2 if kind == "shared shards" else 4)
         result = Resuming(merge, contents(merge.output), folder / "begun")
         result.forget()

@@ -48,20 +48,34 @@ def count_places(work: Callable[[], object], folder: Path) -> list[str]:
     return places
 
 
+#: A store of hidden states, and below it a file of values or of what describes them; all else below is its folders.
+_STORED = re.compile(
+    r"(?P<store>.*/\.regstream/(?:hidden(?:-own)?|evaluate/#))(?:/.*?)?"
+    r"(?P<file>/c/#/#(?:\.#\.partial)?|/zarr\.(?:json|#\.partial))?"
+)
+
+
 def kind_of(place: str) -> str:
     """The same operations on files of one purpose are of one kind, of whichever step, candidate or batch.
 
-    So are new and removed folders of hidden states, however deep.
+    So are those on a store's folders, and on what describes its values, however deep: nothing counts of a store until
+    the journal says that it is whole.
     """
-    kind = re.sub(r"[0-9a-f]{32}|\d+", "#", place)
-    return re.sub(r"(dir /.regstream/hidden/).*", r"\1#", kind)
+    operation, _, path = place.rpartition(" ")
+    path = re.sub(r"[0-9a-f]{32}|\d+", "#", re.sub(r"evaluate-[0-9a-f]+", "evaluate", path))
+    if stored := _STORED.fullmatch(path):
+        path = stored["store"] + (stored["file"] or "/folder")
+    return f"{operation} {path}"
 
 
-def of_every_kind(places: list[str], seed: int, without: Container[str] = ()) -> list[int]:
-    """The index of one operation of each kind but those in `without`, drawn by the seed."""
+def of_every_kind(places: list[str], seed: int, without: Container[str] = (), *, fsync: bool = True) -> list[int]:
+    """The index of one operation of each kind but those in `without`, drawn by the seed.
+
+    Without `fsync` for kills: see above.
+    """
     kinds: dict[str, list[int]] = {}
     for index, place in enumerate(places):
-        if kind_of(place) not in without:
+        if kind_of(place) not in without and (fsync or not place.startswith("fsync ")):
             kinds.setdefault(kind_of(place), []).append(index)
     drawing = random.Random(seed)
     return sorted(drawing.choice(indexes) for indexes in kinds.values())

@@ -56,6 +56,10 @@ def scores(merge: Merge, listener: Callable[[Event], None] = lambda event: None)
     return evaluate(merge.plan(), only=MODELS, cross=True, listener=listener)
 
 
+def few_scores(merge: Merge, listener: Callable[[Event], None] = lambda event: None) -> object:
+    return evaluate(merge.plan(), only=("task0", "mean"), listener=listener)
+
+
 def biases(merge: Merge, listener: Callable[[Event], None] = lambda event: None) -> object:
     return representation_bias(merge.plan(), only=["mean"], listener=listener)
 
@@ -84,7 +88,7 @@ def resumed(merge: Merge, work: Found = scores) -> tuple[object, list[str], list
     return found, begun, [event.message for event in events if isinstance(event, Warned)]
 
 
-@pytest.mark.parametrize("index", [1, *map(slow, [0, 2, 3])])
+@pytest.mark.parametrize("index", [1, slow(3)])
 def test_killed_in_a_step_it_resumes_with_that_step(language: Merge, index: int) -> None:
     undisturbed = scores(language)
     assert killed_in(language, STEPS[index]) == -signal.SIGKILL
@@ -93,7 +97,7 @@ def test_killed_in_a_step_it_resumes_with_that_step(language: Merge, index: int)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("index", [1, 3, 4, 6, 7])
+@pytest.mark.parametrize("index", [1, 3, 6])
 def test_so_does_one_with_heads_from_a_text_tower(vision: Merge, index: int) -> None:
     undisturbed, steps = scores(vision), [*TOWER_STEPS, *STEPS]
     assert killed_in(vision, steps[index]) == -signal.SIGKILL
@@ -109,17 +113,16 @@ def test_so_does_the_bias(language: Merge) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("work", "fault"), [(scores, kill), (biases, kill), (scores, refuse(errno.ENOSPC))], ids=["kill", "bias", "full"]
-)
-def test_a_fault_at_every_kind_of_operation_on_the_disk(language: Merge, work: Found, fault: Fault) -> None:
-    undisturbed = work(language)
-    places = count_places(lambda: work(language), language.output)
-    chosen = of_every_kind(places, seed=0)
+@pytest.mark.parametrize("fault", [kill, refuse(errno.ENOSPC)], ids=["kill", "full"])
+def test_a_fault_at_every_kind_of_operation_on_the_disk(language: Merge, fault: Fault) -> None:
+    """Of scores of few models; how biases are kept differs in nothing."""
+    undisturbed = few_scores(language)
+    places = count_places(lambda: few_scores(language), language.output)
+    chosen = of_every_kind(places, seed=0, fsync=fault is not kill)
     assert len(chosen) > 20
     for index in chosen:
-        in_child(lambda index=index: with_fault(lambda: work(language), language.output, index, fault))  # type: ignore[misc]
-        found, begun, _ = resumed(language, work)
+        in_child(lambda index=index: with_fault(lambda: few_scores(language), language.output, index, fault))  # type: ignore[misc]
+        found, begun, _ = resumed(language, few_scores)
         assert found == undisturbed, places[index]
         assert len(begun) <= len(STEPS)
 

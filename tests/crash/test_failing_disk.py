@@ -6,7 +6,6 @@ import pytest
 
 from crash.faults import in_child, of_every_kind, refuse, with_fault
 from crash.resuming import Resuming, contents
-from parametrize import slow
 
 
 def check_failing(resuming: Resuming, places: list[str], index: int, number: int) -> None:
@@ -16,14 +15,6 @@ def check_failing(resuming: Resuming, places: list[str], index: int, number: int
         assert contents(resuming.merge.output) == resuming.undisturbed, place
     assert not list(resuming.merge.output.glob("*.partial")), place
     resuming.check(place)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["regmean++"], indirect=True)
-@pytest.mark.parametrize("number", [errno.ENOSPC, slow(errno.EIO)], ids=["ENOSPC", "EIO"])
-def test_at_a_few_operations(resuming: Resuming, places: list[str], number: int) -> None:
-    for index in range(len(places) // 8, len(places), len(places) // 2):
-        check_failing(resuming, places, index, number)
 
 
 @pytest.mark.slow

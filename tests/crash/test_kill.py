@@ -9,7 +9,6 @@ import pytest
 
 from crash.faults import in_child, kill, of_every_kind, with_fault
 from crash.resuming import Resuming
-from parametrize import slow
 
 SIGKILLED = -signal.SIGKILL
 
@@ -28,8 +27,8 @@ def test_at_a_few_operations(resuming: Resuming, places: list[str]) -> None:
 
 @pytest.mark.slow
 def test_at_every_kind_of_operation(resuming: Resuming, places: list[str], kinds_before: set[str]) -> None:
-    chosen = of_every_kind(places, seed=0, without=kinds_before)
-    assert kinds_before or len(chosen) > 60  # other merges may go through no other kinds
+    chosen = of_every_kind(places, seed=0, without=kinds_before, fsync=False)
+    assert kinds_before or len(chosen) > 30  # other merges may go through no other kinds
     codes = []
     for index in chosen:
         codes.append(in_child(killed_at(resuming, index)))
@@ -40,7 +39,7 @@ def test_at_every_kind_of_operation(resuming: Resuming, places: list[str], kinds
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["regmean++", slow("shared shards")], indirect=True)
+@pytest.mark.parametrize("kind", ["shared shards"], indirect=True)
 def test_at_random_instants(resuming: Resuming) -> None:
     started = time.monotonic()
     assert in_child(resuming.run) == 0
@@ -48,7 +47,7 @@ def test_at_random_instants(resuming: Resuming) -> None:
     resuming.forget()
     instants = random.Random(0)
     num_killed = 0
-    while num_killed < 8:
+    while num_killed < 6:
         seconds = instants.uniform(0, duration)
         if in_child(resuming.run, killed_after=seconds) == SIGKILLED:
             num_killed += 1
@@ -58,7 +57,7 @@ def test_at_random_instants(resuming: Resuming) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["shared shards", slow("regmean")], indirect=True)
+@pytest.mark.parametrize("kind", ["shared shards"], indirect=True)
 def test_killed_again_and_again(resuming: Resuming, places: list[str]) -> None:
     """Every resumed run is killed too, further on each time, until one gets through."""
     for index in range(10, len(places), 10):

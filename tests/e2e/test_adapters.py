@@ -35,6 +35,7 @@ def num_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize("family", ["llama", *map(slow, ["gpt2", "bert", "clip", "clip-full"])])
 def test_adapters_are_merged_as_the_checkpoints_that_peft_makes(tmp_path: Path, family: checkpoints.Family) -> None:
     merge = made(tmp_path / "merge", family)
@@ -82,6 +83,7 @@ def test_they_are_judged_as_the_checkpoints_that_peft_makes(tmp_path: Path) -> N
         assert own.scores == pytest.approx(expected.scores, rel=1e-4)
 
 
+@pytest.mark.simulated
 @pytest.mark.slow
 def test_in_several_passes_the_bytes_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     merge = made(tmp_path / "merge", "llama")
@@ -216,6 +218,7 @@ def test_what_adapters_take_is_planned(tmp_path: Path) -> None:
     assert (mixed["shared block"], mixed["reference"]) == (block, plain["reference"])
 
 
+@pytest.mark.simulated
 @pytest.mark.slow
 def test_float32_factors_on_a_base_in_bfloat16_are_merged_in_bfloat16(tmp_path: Path) -> None:
     merge = made(tmp_path / "merge", "llama", {"dtype": torch.bfloat16, "layers": 1}, modules_to_save=["norm"])

@@ -38,6 +38,7 @@ def as_double(value: Tensor) -> Tensor:
     return value.double() if value.is_floating_point() else value
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize("kind", grid({("qwen2_5_vl",), ("gemma3",)}, get_args(VisionLanguage)))
 def test_a_merge_from_text_and_images_is_the_reference(tmp_path: Path, kind: VisionLanguage) -> None:
     merge = make_vision_language_merge(tmp_path, kind, merge=ALL_AVERAGED)

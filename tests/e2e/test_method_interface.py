@@ -129,6 +129,7 @@ def dense(base: nn.Module, candidates: Sequence[nn.Module], rows: Sequence[Seque
     return dict(merged.named_parameters())
 
 
+@pytest.mark.simulated
 def test_a_method_with_a_teacher_inside_the_merged_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(METHODS, FollowTeacher.name, FollowTeacher)
     merge = make_merge(tmp_path, "llama", candidates=2, layers=2, merge={"method": FollowTeacher.name})

@@ -26,6 +26,7 @@ def expected(merge: Merge, **options: Any) -> dict[str, Tensor]:
     return dense.merge(base, [checkpoints.load(folder) for folder in merge.folders.candidates], merge.rows, **options)
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize(
     ("family", "prior", "statistics", "kind"),
     [
@@ -36,9 +37,7 @@ def expected(merge: Merge, **options: Any) -> dict[str, Tensor]:
         slow("llama", "average", "own", "participation"),
         slow("gemma2", "task_arithmetic", "merged", "exponential"),
         slow("bert", "task_arithmetic", "merged", "ridge"),
-        slow("vit", "base", "own", "ridge"),
         slow("gpt_neox", "task_arithmetic", "merged", "ridge"),
-        slow("opt", "average", "merged_prefix", "ridge"),
     ],
 )
 def test_every_prior_with_every_statistics_and_filter(
@@ -55,9 +54,8 @@ def test_every_prior_with_every_statistics_and_filter(
     assert difference <= TOLERANCE, f"{name}: {difference:.1e}"
 
 
-@pytest.mark.parametrize(
-    ("family", "statistics"), [("llama", "merged_prefix"), slow("clip", "merged"), slow("gpt2", "merged")]
-)
+@pytest.mark.simulated
+@pytest.mark.parametrize(("family", "statistics"), [("llama", "merged_prefix"), slow("clip", "merged")])
 def test_a_teacher(tmp_path: Path, family: checkpoints.Family, statistics: str) -> None:
     options = {"statistics": statistics, "filter": "ridge", "ridge": 0.02, "teacher": 0.6}
     merge = make_merge(tmp_path, family, layers=2, merge={"method": "regfilter", "prior": "average", **options})

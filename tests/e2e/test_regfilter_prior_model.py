@@ -37,6 +37,7 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
     return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize(
     ("family", "made", "statistics"),
     [

@@ -20,6 +20,7 @@ RULES = {
 }
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize("rules", ["one group", *map(slow, list(RULES)[1:])])
 def test_what_is_not_regressed_runs_in_every_pass(tmp_path: Path, rules: str, monkeypatch: pytest.MonkeyPatch) -> None:
     results = []

@@ -20,13 +20,13 @@ def tensors_of(folder: Path) -> dict[str, Tensor]:
     return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
 
 
+@pytest.mark.simulated
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "dtype", "method"),
     [
         ("llama", torch.bfloat16, "regmean++"),
         slow("clip", torch.float32, "regmean++"),
-        slow("gemma2", torch.bfloat16, "regmean"),
     ],
 )
 def test_identical_candidates_are_a_fixed_point_to_the_last_bit(
@@ -36,7 +36,7 @@ def test_identical_candidates_are_a_fixed_point_to_the_last_bit(
     merge = make_merge(tmp_path, family, spread=0.0, dtype=dtype, merge={"method": method}, resources=resources)
     candidate, result = tensors_of(merge.folders.candidates[0]), tensors_of(merge.run())
     linears = [name for name in result if "layers." in name and result[name].ndim == 2]
-    assert len(linears) == (28 if family == "gemma2" else 21 if family == "llama" else 18)
+    assert len(linears) == (21 if family == "llama" else 18)
     for name in linears:
         assert torch.equal(result[name], candidate[name]), name
     for name, tensor in result.items():  # means of equal values round once
@@ -57,9 +57,8 @@ def with_order(merge: Merge, order: Sequence[int], output: str) -> dict[str, Ten
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["gemma2", slow("clip")])
-def test_the_order_of_candidates_matters_to_rounding_only(tmp_path: Path, family: checkpoints.Family) -> None:
-    merge = make_merge(tmp_path, family, layers=2, candidate=lambda index: f"weight = {index + 1}")
+def test_the_order_of_candidates_matters_to_rounding_only(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, "gemma2", layers=2, candidate=lambda index: f"weight = {index + 1}")
     first = with_order(merge, [0, 1, 2], "first")
     difference, name = worst_difference(with_order(merge, [2, 0, 1], "second"), first)
     assert difference < 1e-5, name

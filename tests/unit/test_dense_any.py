@@ -9,21 +9,17 @@ from torch import Tensor, nn
 import dense_any
 import reference
 from merging import worst_difference
-from parametrize import grid
+from parametrize import slow
 from tiny_merge import TinyMerge, make_tiny_merge
 from tiny_models.model import HIDDEN, TinyModel, tiny
 from tiny_models.registry import TINY_MODELS
 
-EVERYDAY = {("llama",), ("gpt2",), ("bert",), ("vit",), ("deberta-v2",)}
 #: Rounding to float32 inside some forward passes, between two ways through the same formula.
 ROUNDING = 1e-6
 
 
 def merge_of(tmp_path: Path, name: str, spread: float = 0.1) -> TinyMerge:
-    model = TINY_MODELS[name]
-    if model.needs_package:
-        pytest.importorskip(model.needs_package)
-    return make_tiny_merge(tmp_path, model, spread=spread)
+    return make_tiny_merge(tmp_path, TINY_MODELS[name], spread=spread)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "bert", "vit", "clip_vision", "gpt_neox"])
@@ -35,31 +31,7 @@ def test_it_is_the_reference_of_known_families(tmp_path: Path, name: str) -> Non
     assert worst_difference(merge.expected().tensors, known)[0] < ROUNDING
 
 
-@pytest.mark.parametrize("name", grid(EVERYDAY, TINY_MODELS))
-def test_every_model_is_built_and_runs(tmp_path: Path, name: str) -> None:
-    merge = merge_of(tmp_path, name)
-    with torch.no_grad():
-        outputs = merge.candidates()[0](**merge.rows[0][0])
-    values = [value for value in outputs.values() if isinstance(value, Tensor)]
-    assert values
-    assert all(value.isfinite().all() for value in values)
-
-
-LISTED = [name for name, model in TINY_MODELS.items() if model.blocks is not None]
-
-
-@pytest.mark.parametrize("name", grid({("llama",), ("mamba",)}, LISTED))
-def test_it_differs_from_the_mean_in_what_is_regressed_alone(tmp_path: Path, name: str) -> None:
-    merge = merge_of(tmp_path, name)
-    merged, mean = merge.expected(), dense_any.average(merge.candidates())
-    assert merged.regressed
-    for tensor, value in merged.tensors.items():
-        assert value.isfinite().all()
-        difference = float((value - mean[tensor]).norm() / mean[tensor].norm())
-        assert (difference > 1e-3) == (tensor in merged.regressed), f"{tensor}: {difference:.1e}"
-
-
-@pytest.mark.parametrize("name", grid({("bert",)}, ["bert", "gpt2", "mamba", "qwen3_5", "siglip2_vision"]))
+@pytest.mark.parametrize("name", ["bert", slow("mamba")])
 def test_equal_candidates_are_the_result(tmp_path: Path, name: str) -> None:
     merge = merge_of(tmp_path, name, spread=0.0)
     [first, _] = merge.candidates()

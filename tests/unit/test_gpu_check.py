@@ -15,7 +15,6 @@ from bench.workload import ROOT
 from gpu import __main__ as command
 from gpu import check, full_width
 from gpu.child import Child, Deadline
-from gpu.eigendecomposition import eigendecomposition
 from gpu.machine import Machine
 from gpu.marked_tests import marked_tests
 from gpu.report import Row
@@ -57,17 +56,15 @@ def test_a_dry_run_goes_through_every_part(tmp_path: Path) -> None:
     verdicts = {check: verdict for check, _, _, verdict in rows}
     assert {"narrow", "wide"} <= {check.strip("*") for check in verdicts}
     assert {f"{part}: all of it" for part in check.PARTS} <= verdicts.keys()
-    kept = ("result, beside the CPU's", "… device peak", "narrow, killed (SIGKILL) and resumed")
-    assert [verdicts[name] for name in kept] == ["ok"] * 3
+    kept = (
+        "result, beside the CPU's",
+        "… device peak",
+        "eigendecomposition, 256 wide, float64: beside its matrix",
+        "narrow, killed (SIGKILL) and resumed",
+    )
+    assert [verdicts[name] for name in kept] == ["ok"] * 4
     [file] = tmp_path.glob("*-gpu-a-simulated-device.md")
     assert file.read_text() == done.stdout
-
-
-@pytest.mark.slow
-def test_what_an_eigendecomposition_takes_is_a_row() -> None:
-    rows = list(eigendecomposition(DRY_RUN, MACHINE, Deadline(SPARE)))
-    assert [row.check for row in rows] == ["eigendecomposition, 256 wide, float64: beside its matrix"]
-    assert all(row.ok for row in rows)
 
 
 @pytest.mark.slow

@@ -50,9 +50,7 @@ class Published:
         return json.loads((self.folder / name).read_text())
 
 
-@pytest.fixture(
-    scope="module", params=["llama", "clip-full", *map(slow, ["llama-tied", "gemma2", "bert", "vit", "clip"])]
-)
+@pytest.fixture(scope="module", params=["llama", "clip-full", *map(slow, ["llama-tied", "bert", "vit"])])
 def published(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Published:
     folder = tmp_path_factory.mktemp("published")
     # More rows asked for than there are: the warning of it is part of the record.

@@ -74,7 +74,7 @@ def make_case(folder: Path, family: Family, *, scarce: bool = False, **options: 
 
 
 #: The reference treats the others as one of these.
-OTHERS: tuple[Family, ...] = ("llama-tied", "gemma2", "phi3", "bert", "clip-full")
+OTHERS: tuple[Family, ...] = ("gemma2", "bert", "clip-full")
 
 
 @pytest.fixture(scope="module", params=["llama", *map(slow, OTHERS)])

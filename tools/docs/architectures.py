@@ -4,6 +4,7 @@
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +20,7 @@ from tiny_models.registry import TINY_MODELS
 
 #: What a message says before its sentence: which checkpoint, and where it lies.
 _PLACE = re.compile(r"^(?:base: |base(?:/config\.json)?: |manifest\.toml: )+")
+_NOT_MERGED = re.compile(r"\| (?:refused|not tried): ")
 
 
 def architectures() -> str:
@@ -26,38 +28,48 @@ def architectures() -> str:
     quiet: Any = logging  # untyped
     quiet.set_verbosity_error()
     quiet.disable_progress_bar()
-    rows = [_row(model) for model in TINY_MODELS.values()]
-    merged = sum(is_merged for is_merged, _ in rows)
+    rows = [row(model, _planned(model)) for model in TINY_MODELS.values()]
     lines = [
-        f"{merged} of these {len(rows)} are merged.",
+        count(rows),
         "",
         "| architecture | class | regressed, or why it is refused |",
         "|---|---|---|",
     ]
-    return "\n".join(lines + [row for _, row in rows])
+    return "\n".join(lines + rows)
 
 
-def _row(model: TinyModel) -> tuple[bool, str]:
-    """Whether a model is merged, and its row of the table."""
-    is_merged, outcome = _outcome(model)
-    return is_merged, f"| {model.name} | `{model.model_class}` | {cell(outcome)} |"
+def count(rows: Sequence[str]) -> str:
+    """How many of these rows are of what is merged."""
+    merged = sum(_NOT_MERGED.search(row) is None for row in rows)
+    return f"{merged} of these {len(rows)} are merged."
 
 
-def _outcome(model: TinyModel) -> tuple[bool, str]:
+def row(model: TinyModel, outcome: str) -> str:
+    """A model's row of the table."""
+    return f"| {model.name} | `{model.model_class}` | {cell(outcome)} |"
+
+
+def outcome(model: TinyModel, planned: Plan | str, folder: Path) -> str:
+    """What becomes of a model's merge in a folder: of its plan, or of the message with which it is refused."""
+    if isinstance(planned, str):
+        message = planned.replace(f"{folder}/", "").replace("\n", "; ")
+        return f"refused: {_PLACE.sub('', message)}"
+    averaged = [f"; averaged: {pattern.removeprefix('*.')} ({why})" for pattern, why in model.averaged.items()]
+    return _num_regressed(planned) + "".join(averaged)
+
+
+def _planned(model: TinyModel) -> str:
     if model.needs_package:
-        return False, f"not tried: transformers needs the package {model.needs_package} for it"
+        return f"not tried: transformers needs the package {model.needs_package} for it"
     with TemporaryDirectory() as name:
         folder = Path(name)
         try:
-            plan = make_tiny_merge(folder, model).plan()
+            return outcome(model, make_tiny_merge(folder, model).plan(), folder)
         except RegstreamError as error:
-            message = str(error).replace(f"{folder}/", "").replace("\n", "; ")
-            return False, f"refused: {_PLACE.sub('', message)}"
-    averaged = [f"; averaged: {pattern.removeprefix('*.')} ({why})" for pattern, why in model.averaged.items()]
-    return True, _count(plan) + "".join(averaged)
+            return outcome(model, str(error), folder)
 
 
-def _count(plan: Plan) -> str:
+def _num_regressed(plan: Plan) -> str:
     """How many linears of a block are regressed, from the fewest to the most."""
     counts = sorted({step.num_regressed for step in plan.steps if step.kind == "block"})
     return f"{' or '.join(map(str, counts))} linears of a block"

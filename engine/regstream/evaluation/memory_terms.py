@@ -7,7 +7,8 @@ import torch
 
 from regstream.evaluation.layerwise_pass import OpenedModel
 from regstream.evaluation.step import EvaluationStep
-from regstream.planning.memory_terms import MemorySpace, by_space, device_terms, host_terms, library_buffer_bytes
+from regstream.planning.library_memory import library_memory
+from regstream.planning.memory_terms import MemorySpace, by_space, device_terms, host_terms
 from regstream.planning.opened_merge import OpenedMerge
 
 #: Tensors in float32 as wide as the hidden states while two models' are compared.
@@ -39,7 +40,7 @@ def memory_terms(
     if layers.observer is not None:
         activations["batch"] = max(activations["batch"], _compared_bytes(step))
     if device.type == "cpu" and step.kind != "stem":
-        host["library buffers"] = _library_buffers(step)
+        host |= _library_buffers(step)
     if device.type != "cpu":
         weights |= device_terms(layers.model, _adapters(step), is_converted=merge.exact_dtype != dtype)
     staged = (2 + len(group)) * forward.hidden_bytes
@@ -52,11 +53,12 @@ def _compared_bytes(step: EvaluationStep) -> int:
     return hidden_bytes * 4 + hidden_bytes // itemsize * torch.float32.itemsize * _COMPARED_TENSORS
 
 
-def _library_buffers(step: EvaluationStep) -> int:
-    """They stay once a block has run, and grow with the largest weight."""
+def _library_buffers(step: EvaluationStep) -> dict[str, int]:
+    """They stay once a block has run."""
     block = step.layers.parameters("block", 0)
     shapes = [*step.shapes.values(), *(step.layers.model.shapes[name] for name in block)]
-    return library_buffer_bytes(shapes, step.layers.dtype)
+    batches = [batch for rows in step.layers.datasets.values() for batch in rows.batches]
+    return library_memory(shapes, batches, step.layers.dtype)
 
 
 def _adapters(step: EvaluationStep) -> dict[str, int]:

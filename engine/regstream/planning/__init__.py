@@ -8,6 +8,7 @@ calibration_sets.py: the calibration sets, read, and tried on the model
 architecture_summary.py: what was found in the model, and what becomes of it
 step.py: one step, and what becomes of each parameter
 make_steps.py: the steps in order, with their shards
+library_memory.py: what libraries keep once they have multiplied
 memory_terms.py: the memory model: what a step holds, term by term
 disk_terms.py: what a step has on disk beside its shard
 forward_memory.py: what a batch takes in the stem and in a block

@@ -18,6 +18,7 @@ from regstream.methods.stream import Stream
 from regstream.models.layered_model import LayeredModel
 from regstream.models.parameter import Parameter
 from regstream.planning.disk_terms import token_sketch_bytes
+from regstream.planning.library_memory import library_memory
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.step import Step
 from regstream.planning.work import token_counts
@@ -106,16 +107,11 @@ def _rounded(terms: dict[str, int]) -> dict[str, int]:
 
 
 def _library_buffers(merge: OpenedMerge, step: Step) -> dict[str, int]:
-    """Memory that libraries keep from the first block on; it grows with the largest weight."""
+    """Memory that libraries keep from the first block on."""
     block = next((step for step in merge.steps if step.regressed), None)
     if block is None or step.index < block.index:
         return {}
-    return {"library buffers": library_buffer_bytes(block.shapes.values(), merge.compute_dtype)}
-
-
-def library_buffer_bytes(shapes: Iterable[tuple[int, ...]], dtype: torch.dtype) -> int:
-    """What libraries keep of products with weights of these shapes on the CPU."""
-    return max(map(math.prod, shapes)) * dtype.itemsize * 2 // 3
+    return library_memory(block.shapes.values(), merge.batches, merge.compute_dtype)
 
 
 def _adapters(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, int]:
