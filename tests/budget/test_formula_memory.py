@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 import torch
 
-from regstream.planning.memory_terms import library_buffer_bytes
+from regstream.planning.library_memory import library_memory
 
 _MEASURES = """
 import ctypes, json, sys, torch
@@ -54,7 +54,7 @@ def measure(
 
 def libraries_bytes(shape: tuple[int, int]) -> int:
     """What libraries take for products: of the whole process, and of the weight, here in float64."""
-    return (16 << 20) + library_buffer_bytes([shape], torch.float64)
+    return (16 << 20) + library_memory([shape], (), torch.float64)["library buffers"]
 
 
 @pytest.mark.slow
