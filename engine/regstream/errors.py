@@ -48,6 +48,10 @@ class InputError(RegstreamError):
     exit_code = 4
 
 
+class NonFiniteInputError(InputError):
+    """A tensor of a checkpoint is NaN, infinite, or beyond the dtype that it is read in."""
+
+
 class NonFiniteError(InputError):
     """What a merge computes is NaN, infinite, or beyond the dtype of its result: inputs, or its settings, are why."""
 

@@ -101,9 +101,7 @@ def test_a_run_names_at_its_end_what_was_lost(invoke: Invoke, folders: checkpoin
     assert invoke("run", manifest).stderr.splitlines()[-1].endswith("already finished; nothing to do")
 
 
-BY_RULE = (
-    'candidate "task0": its change of lm_head.weight (100 % of its whole change) is lost: the result has the base\'s'
-)
+BY_RULE = 'candidates "task0" (100 % of its whole change), "task1" ('
 
 
 @pytest.mark.parametrize(
@@ -119,5 +117,6 @@ def test_a_part_that_the_manifest_takes_from_the_base_is_not_named_again(
 ) -> None:
     tuned = edited(folders.base, tmp_path / "tuned", lambda tensors: tensors["lm_head.weight"].mul_(2))
     manifest = write_manifest(tmp_path, folders.base, tuned, folders.candidates[0], merge=keys)
-    lost = [line for line in warned(invoke("run", manifest)) if line.startswith('candidate "task0": its change of')]
-    assert lost == expected
+    lost = [line for line in warned(invoke("run", manifest)) if " lost: the result has the base's" in line]
+    assert len(lost) == len(expected)
+    assert all(line.startswith(start) for line, start in zip(lost, expected, strict=True))

@@ -59,6 +59,16 @@ def test_the_merge_stays_finished_and_restart_removes_them(invoke: Invoke, finis
 
 
 @pytest.mark.slow
+def test_without_its_report_the_merge_stays_finished(invoke: Invoke, finished: Path, output: Path) -> None:
+    assert invoke("report", output).exit_code == 0
+    (output / "report.html").unlink()
+    (output / "report" / "memory.png").write_bytes(b"mine")
+    assert api.is_finished(api.load_manifest(finished))
+    done = invoke("run", finished, "--full-digest")
+    assert (done.exit_code, "already finished" in done.stderr) == (0, True)
+
+
+@pytest.mark.slow
 def test_a_run_with_a_plan_finds_it_finished_without_a_warning(invoke: Invoke, finished: Path, output: Path) -> None:
     assert invoke("report", output).exit_code == 0
     done = invoke("run", finished, "--full-digest")

@@ -73,3 +73,10 @@ def test_the_next_command_can_be_pasted_into_a_shell(finished: Path) -> None:
 def test_changes_that_are_lost_are_named(finished: Path, kept: Mapping[str, float | None], expected: list[str]) -> None:
     set_numbers(finished.parent / "merged", kept)
     assert list(lost_changes(make_plan(read_manifest(finished)))) == expected
+
+
+def test_candidates_that_lost_the_same_parameters_share_a_line(finished: Path) -> None:
+    set_numbers(finished.parent / "merged", {"task0": 0.0, "task1": 0.0})
+    found = [line for line in lost_changes(make_plan(read_manifest(finished))) if "their changes of" in line]
+    assert len(found) == 1
+    assert found[0].startswith('candidates "task0" (100 % of its whole change), "task1" (100 %)')

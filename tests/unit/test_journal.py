@@ -14,7 +14,7 @@ from regstream.errors import ResumeError
 from regstream.linalg.solve_report import SolveReport
 from regstream.output.record_schema import CandidateChange, CandidateResidual, ChangeRecord, ResidualRecord
 from regstream.planning.step import Step
-from regstream.runtime.measure import Measured
+from regstream.runtime.diagnostics import StepDiagnostics
 from regstream.runtime.step import Artifacts, committed_step
 from regstream.storage import journal_lines as lines
 from regstream.storage.identity_differences import differences
@@ -34,7 +34,7 @@ SOLVE = SolveReport(
     group="mlp input", in_features=4, linears=("up",), num_tokens=9, route="cholesky", condition=7.0, residual=1e-7,
     ridge=0.0, dead_inputs=0,
 )  # fmt: skip
-MEASURED = Measured(
+DIAGNOSTICS = StepDiagnostics(
     residuals=(ResidualRecord(group="mlp input", candidates={"math": CandidateResidual(merged=0.25, mean=0.5)}),),
     changes=(
         ChangeRecord(
@@ -49,7 +49,7 @@ def commit(journal: Journal, step: Step) -> CommittedStep:
         shard=step.shard,
         written=ShardDigest(num_bytes=8, sha256="abc", sampled="def"),
         solves=(SOLVE,) * (step.block is not None),
-        measured=MEASURED,
+        diagnostics=DIAGNOSTICS,
         work={"solves": RegionTotals(seconds=0.5, num_bytes=7)},
     )
     peak = StepMeasurement()

@@ -91,7 +91,7 @@ def test_residuals_are_sorted_and_averaged_as_root_mean_squares() -> None:
     assert (total.candidate, total.num_groups) == ("math", 2)
     assert [total.merged, total.mean] == pytest.approx([0.5 / math.sqrt(2), 1 / math.sqrt(2)])
     assert found.residuals_by_group[0].describe() == (
-        "block 1, q k v: the merged weights miss what math computes by 40 %, their mean by 80 %"
+        "block 1, q k v: the merged weights miss what math computes by 40 %, the plain mean by 80 %"
     )
 
 

@@ -3,6 +3,7 @@
 import io
 import itertools
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
@@ -75,6 +76,17 @@ def test_scores_are_compared_with_the_mean_and_with_the_candidate(higher_is_bett
     assert (first.gain_over_mean, first.gain_over_candidate, first.share_of_gain) == (1.0, -1.0, 0.75)
     assert (second.gain_over_mean, second.gain_over_candidate) == (2.0, -2.0)
     assert (found.others, found.average.merged, found.average.candidate) == (["other"], sign * 6.0, sign * 7.5)
+
+
+def test_candidates_may_be_named_as_models_are() -> None:
+    """Rows are in the order of an evaluation: base, candidates, mean, result, others."""
+    models = [("base", 1.0), ("mean", 5.0), ("ties", 6.0), ("mean", 3.0), ("ties", 4.0), ("other", 2.0)]
+    rows = [{"model": model, "scores": {"mean": score, "ties": score}} for model, score in models]
+    record = {"metric": "m", "higher_is_better": True, "datasets": ["mean", "ties"], "rows": rows}
+    found = compare_scores(EvaluationRecord.model_validate(record), "ties")
+    assert [row.candidate for row in found.datasets] == [5.0, 6.0]
+    assert [(row.base, row.mean, row.merged) for row in found.datasets] == [(1.0, 3.0, 4.0)] * 2
+    assert found.others == ["other"]
 
 
 def test_what_was_not_evaluated_has_no_difference_and_no_average() -> None:
@@ -199,6 +211,23 @@ def test_names_are_texts_wherever_they_stand(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_name_of_a_folder_need_be_no_text(tmp_path: Path) -> None:
+    record = make_record(blocks=1, evaluated=False, has_bias=False, has_residuals=False, has_changes=False)
+    report = read_report(write_result(tmp_path / os.fsdecode(b"caf\xe9"), record))
+    assert "caf\ufffd" in Page(report.to_files()["report.html"].decode()).text
+
+
+@pytest.mark.slow
+def test_each_model_is_in_the_legend(tmp_path: Path) -> None:
+    def rename(record: dict[str, Any]) -> None:
+        for bias in record["bias"]:
+            bias["model"] = {"mean": "_mean"}.get(bias["model"], bias["model"])
+
+    report = report_of(tmp_path, rename, blocks=1)
+    assert ">_mean<" in report.pictures["hidden-states"].svg(narrow=False)
+
+
+@pytest.mark.slow
 def test_what_is_absent_says_how_to_get_it(tmp_path: Path) -> None:
     text = Page(report_of(tmp_path, blocks=2, evaluated=False, has_bias=False, has_residuals=False).to_html()).text
     for command in ("evaluate", "bias", "run"):
@@ -229,7 +258,9 @@ def test_a_record_of_an_earlier_version_has_a_page(tmp_path: Path) -> None:
 
     report = report_of(tmp_path, strip, blocks=2, evaluated=False, has_bias=False)
     assert set(report.pictures) == {"memory"}
-    assert "The record has no changes: an earlier version of regstream made it." in Page(report.to_html()).text
+    text = Page(report.to_html()).text
+    assert "The record has no changes: the run had diagnostics = false" in text
+    assert "or an earlier version of regstream made it." in text
 
 
 def test_lost_changes_come_first_and_are_loud(tmp_path: Path) -> None:

@@ -194,3 +194,23 @@ def test_a_result_whose_copies_are_no_longer_the_bases_is_finished_with_a_warnin
     assert isinstance(warned, Warned)
     assert warned.message.startswith("base: chat_template.jinja: changed since they were copied; the result has the")
     assert isinstance(finished, RunFinished)
+
+
+def test_a_run_is_not_resumed_with_diagnostics_of_some_steps_only(tmp_path: Path) -> None:
+    """Half of the diagnostics would say that candidates changed nothing where nobody looked."""
+    merge = make_merge(tmp_path, layers=1, hidden=8, candidates=2, merge={"method": "average"})
+
+    def stop(event: Any) -> None:
+        if isinstance(event, StepCommitted):
+            raise Interrupted("enough")
+
+    with pytest.raises(Interrupted):
+        merge.run(listener=stop)
+    text = merge.manifest.read_text()
+    merge.manifest.write_text(f"{text}diagnostics = false\n")
+    with pytest.raises(ResumeError, match="diagnostics: True before, False now"):
+        merge.run()
+    merge.manifest.write_text(text)
+    assert isinstance(watched(merge)[-1], RunFinished)
+    merge.manifest.write_text(f"{text}diagnostics = false\n")  # of a finished result it makes no other merge
+    assert watched(merge)[-1].was_finished_before

@@ -20,7 +20,7 @@ from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import Source
-from regstream.errors import InputError
+from regstream.errors import NonFiniteInputError
 from regstream.linalg.finite import all_finite
 
 
@@ -113,7 +113,7 @@ class AdaptedCheckpoint(Checkpoint):
         if name in self.adapter.deltas:
             self._add(self.adapter.deltas[name], name, start, flat)
         if not all_finite(flat):
-            raise InputError(
+            raise NonFiniteInputError(
                 f"{self.label}: {self.adapter.file}: applying the adapter makes {name} overflow"
                 f" {self.tensors[name].dtype}; use another adapter or a model in float32"
             )

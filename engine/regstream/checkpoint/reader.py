@@ -15,7 +15,7 @@ from torch import Tensor
 from regstream.checkpoint.header import TensorSpec
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.device.staging import Staging
-from regstream.errors import InputError, os_error_boundary
+from regstream.errors import InputError, NonFiniteInputError, os_error_boundary
 from regstream.linalg.finite import all_finite
 from regstream.storage.regular_file import check_regular
 
@@ -138,8 +138,8 @@ class TensorReader:
         stored = self.tensors[name].dtype
         if torch.promote_types(stored, values.dtype) != values.dtype:
             narrow = str(values.dtype).removeprefix("torch.")
-            raise InputError(
+            raise NonFiniteInputError(
                 f"{self.describe(name)} contains NaN, infinite values, or values beyond {narrow}; set [resources]"
                 ' compute_dtype = "float32"'
             )
-        raise InputError(f"{self.describe(name)} contains NaN or infinite values; re-export the checkpoint")
+        raise NonFiniteInputError(f"{self.describe(name)} contains NaN or infinite values; re-export the checkpoint")

@@ -21,7 +21,7 @@ Kind = Literal[
     "right-hand sides",
     "solves",
     "formulas",
-    "measuring",
+    "diagnostics",
     "reading",
     "writing",
     "other",

@@ -53,8 +53,8 @@ def _random_signs(device: torch.device) -> Tensor:
 
 def residual_bytes(width: int, num_candidates: int) -> int:
     """What norms of products take, of a sketch of tokens with those of merged weights, of all candidates', of their
-    mean and of a difference, with so many in-features."""
-    return (num_candidates + 4) * sketch_bytes(width) + 2 * NUM_ROWS**2 * torch.float32.itemsize
+    mean and of two differences, with so many in-features."""
+    return (num_candidates + 5) * sketch_bytes(width) + 2 * NUM_ROWS**2 * torch.float32.itemsize
 
 
 def residual_flops(width: int) -> float:

@@ -28,6 +28,6 @@ class Resources(Table):
     """a size, such as "100GiB"; budget of result, activations and shards of the hub; default: what is free"""
     workdir: Annotated[Place | None, Field(examples=["work"])] = None
     """a folder; parent of the run's folder for activations and journal; default: the output"""
-    measure: bool = True
-    """true or false; whether a run measures what the merged model keeps of each candidate, for `regstream report`; it
+    diagnostics: bool = True
+    """true or false; whether a run computes residuals and the kept share of each change, for `regstream report`; it
     reads every tensor of base and candidates once more; default: true"""

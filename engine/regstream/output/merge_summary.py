@@ -51,7 +51,7 @@ class GroupResidual:
         """One sentence."""
         return (
             f"{self.step}, {self.group}: the merged weights miss what {self.candidate} computes by"
-            f" {percent(self.merged)}, their mean by {percent(self.mean)}"
+            f" {percent(self.merged)}, the plain mean by {percent(self.mean)}"
         )
 
 
@@ -67,8 +67,8 @@ class ResidualTotal:
     def describe(self) -> str:
         """One sentence."""
         return (
-            f"{self.candidate}: the merged weights miss what it computes by {percent(self.merged)}, their mean by"
-            f" {percent(self.mean)} (root mean square of {self.num_groups} input groups)"
+            f"{self.candidate}: the merged weights miss what it computes by {percent(self.merged)}, the plain"
+            f" mean by {percent(self.mean)} (root mean square of {self.num_groups} input groups)"
         )
 
 

@@ -42,6 +42,11 @@ def is_of_report(name: str) -> bool:
     return name == REPORT or name.startswith(f"{PICTURES}/")
 
 
+def is_for_people(name: str) -> bool:
+    """Whether a file of a result is its card or of its report: people may edit or remove it, and it stays a result."""
+    return name == CARD or is_of_report(name)
+
+
 def is_published(folder: Path) -> bool:
     """Whether a folder holds a finished result."""
     return (folder / PROVENANCE).exists()

@@ -6,7 +6,7 @@ from typing import Any
 from regstream.errors import ResumeError
 from regstream.manifest.resources import ComputeDtype
 from regstream.output.integrity import check_file
-from regstream.output.record import CARD, is_published, read_provenance
+from regstream.output.record import is_for_people, is_published, read_provenance
 from regstream.planning.plan import Plan
 from regstream.planning.run_identity import identify
 from regstream.storage.identity_differences import Identity, differences
@@ -48,6 +48,6 @@ def merge_identity(identity: Identity, asked: ComputeDtype) -> Identity:
 def _check_files(plan: Plan, record: Mapping[str, Any], *, full: bool) -> None:
     advice = "`regstream verify` lists every problem; to replace the result, move altered files away and use --restart"
     for name, expected in record["files"].items():
-        if name != CARD:  # people may edit it
+        if not is_for_people(name):
             for problem in check_file(plan.output / name, expected, whole=full):
                 raise ResumeError(f"{problem}; {advice}")

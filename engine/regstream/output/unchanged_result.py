@@ -10,7 +10,7 @@ from regstream.manifest.canonical import canonical_config
 from regstream.manifest.schema import Manifest
 from regstream.output.chosen_settings import with_choice
 from regstream.output.integrity import check_file, unrecorded_files
-from regstream.output.record import CARD, is_published, read_provenance
+from regstream.output.record import is_for_people, is_published, read_provenance
 from regstream.planning.unchanged_inputs import input_digests, local_files
 from regstream.storage.identity_differences import differences
 from regstream.storage.run_folder import RunFolder
@@ -57,7 +57,7 @@ def _problems(output: Path, record: Mapping[str, Any]) -> Iterator[str]:
         path = output / name
         if path.parent != output and path.parent.is_symlink():
             yield f"{path.parent}: a link"
-        if name != CARD:  # people may edit it
+        if not is_for_people(name):
             yield from check_file(path, expected, whole=False)
 
 

@@ -30,7 +30,7 @@ def scratch_bytes(merge: OpenedMerge, step: Step) -> int:
 
 
 def token_sketch_bytes(merge: OpenedMerge, step: Step, groups: Iterable[str]) -> int:
-    """The size of sketches of one candidate's inputs of some groups, in bytes; 0 where nothing is measured."""
-    if not merge.measures:
+    """The size of sketches of one candidate's inputs of some groups, in bytes; 0 where there are no diagnostics."""
+    if not merge.has_diagnostics:
         return 0
     return sum(sketch_bytes(group.in_features) for group in step.linear_groups(groups))

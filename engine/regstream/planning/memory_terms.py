@@ -186,8 +186,8 @@ def _candidate(merge: OpenedMerge, block: int, solved: int) -> dict[str, int]:
 
 
 def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, int]:
-    """The largest of a batch in its forward pass, the scratch memory of a solve, and that of measuring afterwards."""
-    held = {"measuring": _measuring_bytes(merge, step)}
+    """The largest of a batch in its forward pass, the scratch memory of a solve, and that of diagnostics afterwards."""
+    held = {"diagnostics": _diagnostics_bytes(merge, step)}
     if step.kind == "stem" and step.writes_hidden_states:
         held["batch"] = merge.forward_memory.stem_bytes
     elif step.writes_hidden_states or groups:
@@ -199,9 +199,9 @@ def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[
     return _if_any(largest, held[largest])
 
 
-def _measuring_bytes(merge: OpenedMerge, step: Step) -> int:
-    """Parts of a parameter, and sketches of a linear's weights, with their mean, and of one candidate's tokens."""
-    if not merge.measures:
+def _diagnostics_bytes(merge: OpenedMerge, step: Step) -> int:
+    """Parts of a parameter, and sketches: of a linear's weights, of their mean, of two differences, of tokens."""
+    if not merge.has_diagnostics:
         return 0
     widest = max((group.in_features for group in step.linear_groups(step.regressed)), default=0)
     parts = 3 * CHUNK_VALUES * torch.float32.itemsize

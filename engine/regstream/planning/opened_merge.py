@@ -124,9 +124,9 @@ class OpenedMerge:
         return self.method.solves_groups_in_turn() and self.device.type == "cpu"
 
     @property
-    def measures(self) -> bool:
-        """Whether steps measure what became of each candidate."""
-        return self.manifest.resources.measure
+    def has_diagnostics(self) -> bool:
+        """Whether steps compute what became of each candidate, for the record."""
+        return self.manifest.resources.diagnostics
 
     @property
     def batches(self) -> list[Batch]:

@@ -41,13 +41,13 @@ def _rounds(merge: OpenedMerge, step: Step, num_passes: int) -> Iterator[_Round]
             others = tuple(parameter for parameter in others if parameter.rule != "average")
     combined = _repeated({p.name: _counts(merge, p) for p in others})
     regression = _regression(merge, step, num_passes) if step.regressed else iter(())
-    if merge.shared is not None and step.regressed:  # the whole block of which is held until the step is measured
-        measured = _measured(merge, step)
-        yield [(merge.shared, [p.name for p in step.parameters]), *chain(*regression, *combined, *measured)]
+    if merge.shared is not None and step.regressed:  # the whole block of which is held until the step ends
+        diagnostics = _diagnostics(merge, step)
+        yield [(merge.shared, [p.name for p in step.parameters]), *chain(*regression, *combined, *diagnostics)]
     else:
         yield from regression
         yield from combined
-        yield from _measured(merge, step)
+        yield from _diagnostics(merge, step)
     if step.writes_hidden_states and not step.regressed and "own" in merge.method.prefixes():
         for candidate in merge.candidates:  # its own forward pass
             yield [(candidate.checkpoint, [p.name for p in (*step.parameters, *step.borrowed)])]
@@ -67,9 +67,9 @@ def _regression(merge: OpenedMerge, step: Step, num_passes: int) -> Iterator[_Ro
         yield [(c.checkpoint, [p.name for p in (*step.parameters, *borrowed)]) for c in merge.candidates]
 
 
-def _measured(merge: OpenedMerge, step: Step) -> Iterator[_Round]:
+def _diagnostics(merge: OpenedMerge, step: Step) -> Iterator[_Round]:
     """What is compared with what was written: the base, and the candidates' tensors that are not the base's own."""
-    if not merge.measures:
+    if not merge.has_diagnostics:
         return
     names, base = [p.name for p in step.parameters if p.name in merge.base.tensors], merge.base
     read: _Round = [(base, names)]

@@ -21,8 +21,8 @@ _HIDDEN_MOVES, _WIDE_MOVES = 160, 32
 FORWARD = "forward"
 #: The key of the FLOP of formulas, the method's own and its prior's, which are in float64.
 FORMULAS = "formulas"
-#: The key of the FLOP of what measures a finished step.
-MEASURING = "measuring"
+#: The key of the FLOP of the diagnostics of a finished step.
+DIAGNOSTICS = "diagnostics"
 #: The key of bytes that are moved, beside the profiler's kinds of work.
 MOVED = "moved"
 #: The key of the number of batches of hidden states that are stored or read.
@@ -31,7 +31,7 @@ BATCHES = "batches"
 
 def step_work(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]]) -> Counter[str]:
     """FLOP by kind of work, and the bytes `MOVED`, of a step whose input groups go through in these passes."""
-    work = _formulas(merge, step) + _measuring(merge, step)
+    work = _formulas(merge, step) + _diagnostics(merge, step)
     if not merge.method.needs_calibration():
         return work
     prefixes, regressed = merge.method.prefixes(), list(step.regressed)
@@ -53,15 +53,15 @@ def step_work(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]]) -
     return work
 
 
-def _measuring(merge: OpenedMerge, step: Step) -> Counter[str]:
+def _diagnostics(merge: OpenedMerge, step: Step) -> Counter[str]:
     """Values of base, result and candidates are read and subtracted; sketches of weights and tokens are multiplied."""
-    if not merge.measures:
+    if not merge.has_diagnostics:
         return Counter()
     num_candidates = len(merge.candidates)
     values = sum(math.prod(parameter.shape) for parameter in step.parameters)
     widths = sum(len(group.out_features) * group.in_features for group in step.linear_groups(step.regressed))
     moved = (2 + 4 * num_candidates) * values * torch.float32.itemsize
-    return Counter({MEASURING: residual_flops(widths) * num_candidates, MOVED: float(moved)})
+    return Counter({DIAGNOSTICS: residual_flops(widths) * num_candidates, MOVED: float(moved)})
 
 
 def _formulas(merge: OpenedMerge, step: Step) -> Counter[str]:

@@ -48,8 +48,10 @@ class HiddenStatePicture(Picture):
             place.tick_params(labelbottom=True)
         for place in axes[:, 0]:
             place.set_ylabel("1 − cosine")
-        handles, labels = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=2 if canvas.is_narrow else 4)
+        # Not by `get_legend_handles_labels`, which leaves out names that begin with an underscore.
+        figure.legend(
+            list(axes.flat[0].lines), self.models, loc="outside upper left", ncols=2 if canvas.is_narrow else 4
+        )
         return figure
 
     def _line(self, canvas: Canvas, model: str, number: int) -> tuple[str, object]:

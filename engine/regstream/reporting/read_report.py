@@ -1,5 +1,6 @@
 """Reads what a finished merge left beside its weights into a report."""
 
+import os
 from pathlib import Path
 
 from regstream.output.merge_summary import MergeSummary
@@ -18,7 +19,7 @@ def read_report(folder: Path) -> Report:
     record = read_record(folder)
     evaluation = record.evaluation if record.evaluation and record.evaluation.datasets else None
     return Report(
-        name=folder.resolve().name,
+        name=os.fsencode(folder.resolve().name).decode(errors="replace"),  # a name may be no text
         record=record,
         summary=MergeSummary.of(record.steps),
         scores=None if evaluation is None else compare_scores(evaluation, record.method),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from regstream.output.record import CARD, is_of_report
+from regstream.output.record import is_for_people
 from regstream.output.record_schema import ResultRecord, SolveRecord
 from regstream.reporting.fit_tables import short_group
 from regstream.reporting.measurements import MeasuredStep, Measurements, WorkTotal
@@ -74,7 +74,7 @@ def file_table(record: ResultRecord) -> Table:
         rows=tuple(
             (name, format_bytes(found.bytes), found.sha256)
             for name, found in record.files.items()
-            if name != CARD and not is_of_report(name)
+            if not is_for_people(name)
         ),
         words=frozenset({2}),
     )

@@ -59,6 +59,8 @@ class Scores:
 def compare_scores(evaluation: EvaluationRecord, method: str) -> Scores:
     """Arrange an evaluation's scores by data set; `method` is the name of the merged model among its rows."""
     found = {row.model: row.scores for row in evaluation.rows}
+    # A candidate may have the name of the mean or of the method, whose rows follow those of the candidates.
+    first = {row.model: row.scores for row in reversed(evaluation.rows)}
     known = {"base", "mean", method, *evaluation.datasets}
     others = [name for name in found if name not in known]
 
@@ -69,7 +71,7 @@ def compare_scores(evaluation: EvaluationRecord, method: str) -> Scores:
         DatasetScores(
             dataset=name,
             base=score("base", name),
-            candidate=score(name, name),
+            candidate=first.get(name, {}).get(name),
             mean=score("mean", name),
             merged=score(method, name),
             others={other: score(other, name) for other in others},

@@ -11,7 +11,7 @@ opened_stream.py: a stream of one candidate through a block
 collect.py: a candidate's calibration set through the block, observed at the inputs of linears
 solve.py: an input group solved and written
 load_ahead.py: weights on their way to an accelerator while it computes
-measure.py: what became of each candidate, once a step is written
+diagnostics.py: what became of each candidate, once a step is written
 parameter_change.py: the candidates' changes of one parameter, and what the result keeps of them
 residuals.py: what the linears of an input group have lost of each candidate, by sketches
 combine.py: what is not regressed: means, the base's own, a method's formula

@@ -22,5 +22,5 @@ class BlockPass:
     reference: Mapping[str, Tensor]  # R, of the linears of these groups or of the whole block
     merged: Mapping[str, Tensor]  # the merged block as far as it is known, where a stream runs through it
     inputs: GroupInputs | None  # from which a stream through the merged block begins
-    tokens: TokenSketches | None  # takes a sketch of each candidate's inputs, where the step is measured
+    tokens: TokenSketches | None  # takes a sketch of each candidate's inputs, where the step has diagnostics
     is_first: bool

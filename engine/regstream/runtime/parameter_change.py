@@ -6,7 +6,7 @@ Shape suffixes: P values of a part, O out-features, I in-features.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.checkpoint.reader import TensorReader
+from regstream.errors import NonFiniteInputError
 from regstream.linalg.row_sketch import RowSketch
 from regstream.output.record_schema import CandidateChange, ChangeRecord
 from regstream.planning.plan import Plan
@@ -32,13 +33,15 @@ class WeightSketches:
 class ChangeMeter:
     """Measures the parameters of a step in the same three buffers."""
 
-    def __init__(self, plan: Plan, result: TensorReader) -> None:
-        """`result` reads the parameters as they were written."""
-        self._plan, self._result = plan, result
+    def __init__(self, plan: Plan, result: TensorReader, warn: Callable[[str], None]) -> None:
+        """`result` reads the parameters as they were written; `warn` is told of tensors that cannot be compared."""
+        self._plan, self._result, self._warn = plan, result, warn
         self._buffers = [torch.empty(CHUNK_VALUES, dtype=torch.float32, device=plan.device) for _ in range(3)]
 
     def measure(self, parameter: PlannedParameter, sketches: WeightSketches | None) -> ChangeRecord | None:
-        """Measure a parameter and, of a linear's weight, fill the `sketches`; None where the base lacks it.
+        """Measure a parameter and, of a linear's weight, fill the `sketches`; None where the base has no values of it.
+
+        Values that are not finite are left out, with a warning: the merge would have refused those that it uses.
 
         Raises:
             InputError: a checkpoint cannot be read.
@@ -50,13 +53,19 @@ class ChangeMeter:
         # By candidate ‖Δ‖² and ⟨W − W₀, Δ⟩; the last row has ‖W₀‖².
         sums = torch.zeros(len(plan.candidates) + 1, 2, dtype=torch.float64, device=plan.device)
         for part in _parts(parameter.shape):
-            base_P, merged_P = self._read(plan.base, name, part, 0), self._read(self._result, name, part, 1)
+            base_P = self._read_finite(plan.base, name, part, 0)
+            if base_P is None:
+                return None
+            merged_P = self._read(self._result, name, part, 1)
             sums[-1, 0] += torch.dot(base_P, base_P)
             if sketches is not None:
                 _sketch(sketches.merged, parameter, merged_P, part)
             change_P = merged_P.sub_(base_P)
-            for index, reader in readers.items():
-                own_P = base_P if reader is None else self._read(reader, name, part, 2)
+            for index, reader in [*readers.items()]:
+                own_P = base_P if reader is None else self._read_finite(reader, name, part, 2)
+                if own_P is None:
+                    del readers[index]
+                    continue
                 if sketches is not None:
                     _sketch(sketches.candidates[index], parameter, own_P, part)
                 if reader is not None:
@@ -65,7 +74,7 @@ class ChangeMeter:
                     sums[index, 1] += torch.dot(difference_P, change_P[: len(own_P)])
         return self._record(parameter, readers, sums)
 
-    def _readers(self, parameter: PlannedParameter) -> Mapping[int, Checkpoint | None]:
+    def _readers(self, parameter: PlannedParameter) -> dict[int, Checkpoint | None]:
         """The candidates that have the parameter, by index; None in place of those whose tensor is the base's."""
         readers: dict[int, Checkpoint | None] = {}
         for index, candidate in enumerate(self._plan.candidates):
@@ -84,6 +93,14 @@ class ChangeMeter:
         if count > 0:
             reader.read_range(name, part.start, values_P)
         return values_P
+
+    def _read_finite(self, checkpoint: Checkpoint, name: str, part: slice, buffer: int) -> Tensor | None:
+        """As `_read`; None, with a warning, where values are not finite."""
+        try:
+            return self._read(checkpoint, name, part, buffer)
+        except NonFiniteInputError as error:
+            self._warn(f"{error}; the merge does not use this tensor, and its change is not measured")
+            return None
 
     def _record(
         self, parameter: PlannedParameter, readers: Mapping[int, Checkpoint | None], sums: Tensor

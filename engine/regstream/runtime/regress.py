@@ -58,7 +58,7 @@ def regress(step: Step, context: StepContext, writer: ShardWriter) -> Regressed:
             reference=load_reference(step, groups, context),
             merged=merged,
             inputs=inputs,
-            tokens=TokenSketches(context.scratch, step) if plan.measures else None,
+            tokens=TokenSketches(context.scratch, step) if plan.has_diagnostics else None,
             is_first=number == 0,
         )
         for index, weights in enumerate(context.load_each(step, groups)):

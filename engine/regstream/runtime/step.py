@@ -13,7 +13,7 @@ from regstream.planning.memory_terms import MemorySpace, allocated_bytes
 from regstream.planning.plan import Plan
 from regstream.planning.step import Step
 from regstream.runtime.combine import combine_parameter
-from regstream.runtime.measure import Measured, measure
+from regstream.runtime.diagnostics import StepDiagnostics, compute_diagnostics
 from regstream.runtime.propagate import propagate, rebuild
 from regstream.runtime.regress import Regressed, regress
 from regstream.runtime.step_context import StepContext
@@ -30,7 +30,7 @@ class Artifacts:
     shard: str
     written: ShardDigest  # the shard as far as it is
     solves: tuple[SolveReport, ...]
-    measured: Measured
+    diagnostics: StepDiagnostics
     work: Mapping[str, RegionTotals]  # kind by kind
 
 
@@ -61,13 +61,13 @@ def _run(step: Step, context: StepContext) -> Artifacts:
     may be, and are overwritten when the step is run again.
     """
     plan = context.plan
-    regressed, measured = Regressed(), Measured()
+    regressed, diagnostics = Regressed(), StepDiagnostics()
     try:
         with _keep_checkpoints_open(plan):
             with context.shards.write(plan.parts[step.index]) as writer:
                 regressed = _write(step, context, writer)
-            if plan.measures:
-                measured = measure(step, context)
+            if plan.has_diagnostics:
+                diagnostics = compute_diagnostics(step, context)
     except OverflowError as error:
         raise NonFiniteError(f'{step.name}: {error}; set a wider [merge] dtype, such as "float32"') from error
     for prefix in context.hidden if step.writes_hidden_states else ():
@@ -77,7 +77,7 @@ def _run(step: Step, context: StepContext) -> Artifacts:
         shard=step.shard,
         written=context.shards.digest(plan.parts[step.index]),
         solves=regressed.reports,
-        measured=measured,
+        diagnostics=diagnostics,
         work=context.profiler.finish(),
     )
 
@@ -118,8 +118,8 @@ def committed_step(
         shard_sampled=artifacts.written.sampled,
         generation=step.depth + 1 if step.writes_hidden_states else None,
         solves=tuple(asdict(solve) for solve in artifacts.solves),
-        residuals=tuple(residual.model_dump() for residual in artifacts.measured.residuals),
-        changes=tuple(change.model_dump() for change in artifacts.measured.changes),
+        residuals=tuple(residual.model_dump() for residual in artifacts.diagnostics.residuals),
+        changes=tuple(change.model_dump() for change in artifacts.diagnostics.changes),
         seconds=round(peak.seconds, 3),
         peak_bytes=peak.num_bytes,
         projected_bytes=projected["host"],

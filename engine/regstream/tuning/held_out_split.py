@@ -51,7 +51,7 @@ class HeldOutSplit:
             if rows is not None and pool:
                 rows = rows.only(slice(pool.start, pool.start + count))
             candidates.append(candidate.model_copy(update={"calibration": rows}))
-        resources = self.manifest.resources.model_copy(update={"measure": False})  # nobody reads reports of trials
+        resources = self.manifest.resources.model_copy(update={"diagnostics": False})  # nobody reads reports of trials
         return self.manifest.model_copy(update={"candidates": tuple(candidates), "resources": resources})
 
 

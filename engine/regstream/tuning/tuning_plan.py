@@ -66,7 +66,7 @@ class TuningPlan:
     @cached_property
     def identity(self) -> Identity:
         """Everything that decides the scores; an interrupted tuning resumes only if none of it has changed."""
-        identity = identify(self.merge, full=False)
+        identity = {key: value for key, value in identify(self.merge, full=False).items() if key != "diagnostics"}
         tried = {key for settings in self.settings for key in settings}
         return {
             **identity,

@@ -1,5 +1,6 @@
-"""What a step did to each candidate, measured once its part of the shard is written."""
+"""The diagnostics of a step: what became of each candidate, computed once its part of the shard is written."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from regstream.linalg.row_sketch import RowSketch
@@ -11,14 +12,14 @@ from regstream.runtime.step_context import StepContext
 
 
 @dataclass(frozen=True)
-class Measured:
+class StepDiagnostics:
     """A step's entries in the record."""
 
     residuals: tuple[ResidualRecord, ...] = ()
     changes: tuple[ChangeRecord, ...] = ()
 
 
-def measure(step: Step, context: StepContext) -> Measured:
+def compute_diagnostics(step: Step, context: StepContext) -> StepDiagnostics:
     """Read a step's parameters again, of base, candidates and result, and compare them.
 
     Raises:
@@ -29,17 +30,23 @@ def measure(step: Step, context: StepContext) -> Measured:
     tokens = TokenSketches(context.scratch, step)
     groups = [group.name for group in step.linear_groups(step.regressed)]
     residuals = {group: GroupResiduals(group, names, tokens) for group in groups}
-    changes = []
     result = context.result_reader(step)
-    with context.profiler.region("measuring"), result.keep_open():
-        meter = ChangeMeter(plan, result)
-        for parameter in step.parameters:
-            sketches = _empty_sketches(parameter, context) if parameter.linear is not None else None
-            changes.append(meter.measure(parameter, sketches))
-            if sketches is not None and parameter.group is not None:
-                residuals[parameter.group].add(sketches)
+    with context.profiler.region("diagnostics"), result.keep_open():
+        meter = ChangeMeter(plan, result, context.warn)
+        changes = [_measure_parameter(parameter, context, meter, residuals) for parameter in step.parameters]
     found = tuple(change for change in changes if change is not None)
-    return Measured(tuple(group.record() for group in residuals.values()), found)
+    return StepDiagnostics(tuple(group.record() for group in residuals.values()), found)
+
+
+def _measure_parameter(
+    parameter: PlannedParameter, context: StepContext, meter: ChangeMeter, residuals: Mapping[str, GroupResiduals]
+) -> ChangeRecord | None:
+    """Measure one parameter, and add a linear to its group; its sketches are freed before those of the next."""
+    sketches = _empty_sketches(parameter, context) if parameter.linear is not None else None
+    change = meter.measure(parameter, sketches)
+    if change is not None and sketches is not None and parameter.group is not None:
+        residuals[parameter.group].add(sketches)
+    return change
 
 
 def _empty_sketches(parameter: PlannedParameter, context: StepContext) -> WeightSketches:

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import checkpoints
 import reference
-from merging import Merge, make_merge
+from merging import Merge, make_merge, warnings_in
 from parametrize import slow
+from regstream.events import Event
 from regstream.output.record import read_provenance
 
 Steps = list[dict[str, Any]]
@@ -136,9 +138,23 @@ def test_of_a_candidate_without_a_change_nothing_is_kept(tmp_path: Path) -> None
     assert all(own == {"norm": 0.0, "kept": None} for entry in entries for own in entry["candidates"].values())
 
 
-def test_what_is_not_measured_is_not_in_the_record(tmp_path: Path) -> None:
+def test_without_diagnostics_the_weights_are_the_same(tmp_path: Path) -> None:
     merge = make_merge(tmp_path, candidates=2, layers=1, num_rows=2)
     measured = {p.name: p.read_bytes() for p in merge.run().glob("*.safetensors")}
-    merge.manifest.write_text(f"{merge.manifest.read_text()}measure = false\n")
+    merge.manifest.write_text(f"{merge.manifest.read_text()}diagnostics = false\n")
     assert {p.name: p.read_bytes() for p in merge.run(restart=True).glob("*.safetensors")} == measured
     assert all(step["residuals"] == step["changes"] == [] for step in steps_of(merge.output))
+
+
+def test_values_that_the_merge_does_not_use_may_be_nan(tmp_path: Path) -> None:
+    name, keys = "model.embed_tokens.weight", {"method": "average"}
+    merge = make_merge(tmp_path, candidates=2, layers=1, merge=keys, rules='[merge.others]\nembeddings = "base"\n')
+    file = merge.folders.candidates[0] / "model.safetensors"
+    tensors = load_file(file)
+    tensors[name][3] = torch.nan
+    save_file(tensors, file, {"format": "pt"})
+    events: list[Event] = []
+    merge.run(listener=events.append)
+    assert any(f"{name} contains NaN" in message and "not measured" in message for message in warnings_in(events))
+    (entry,) = (e for step in steps_of(merge.output) for e in step["changes"] if e["parameter"] == name)
+    assert entry["candidates"].keys() == {"task1"}
