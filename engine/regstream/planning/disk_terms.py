@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from regstream.linalg.row_sketch import sketch_bytes
+from regstream.linalg.row_sketch import token_bytes
 from regstream.methods.stream import Stream
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.step import Step
@@ -33,4 +33,4 @@ def token_sketch_bytes(merge: OpenedMerge, step: Step, groups: Iterable[str]) ->
     """The size of sketches of one candidate's inputs of some groups, in bytes; 0 where there are no diagnostics."""
     if not merge.has_diagnostics:
         return 0
-    return sum(sketch_bytes(group.in_features) for group in step.linear_groups(groups))
+    return sum(token_bytes(group.in_features) for group in step.linear_groups(groups))

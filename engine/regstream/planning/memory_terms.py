@@ -203,9 +203,9 @@ def _diagnostics_bytes(merge: OpenedMerge, step: Step) -> int:
     """Parts of a parameter, and sketches: of a linear's weights, of their mean, of two differences, of tokens."""
     if not merge.has_diagnostics:
         return 0
-    widest = max((group.in_features for group in step.linear_groups(step.regressed)), default=0)
-    parts = 3 * CHUNK_VALUES * torch.float32.itemsize
-    return parts + (residual_bytes(widest, len(merge.candidates)) if widest else 0)
+    linears = [p.out_in for p in step.parameters if p.linear is not None]
+    sketches = max((residual_bytes(shape, len(merge.candidates)) for shape in linears), default=0)
+    return 3 * CHUNK_VALUES * torch.float32.itemsize + sketches
 
 
 def _inputs_read(merge: OpenedMerge, step: Step) -> int:

@@ -59,9 +59,9 @@ def _diagnostics(merge: OpenedMerge, step: Step) -> Counter[str]:
         return Counter()
     num_candidates = len(merge.candidates)
     values = sum(math.prod(parameter.shape) for parameter in step.parameters)
-    widths = sum(len(group.out_features) * group.in_features for group in step.linear_groups(step.regressed))
+    linears = [p.out_in for p in step.parameters if p.linear is not None]
     moved = (2 + 4 * num_candidates) * values * torch.float32.itemsize
-    return Counter({DIAGNOSTICS: residual_flops(widths) * num_candidates, MOVED: float(moved)})
+    return Counter({DIAGNOSTICS: num_candidates * sum(map(residual_flops, linears)), MOVED: float(moved)})
 
 
 def _formulas(merge: OpenedMerge, step: Step) -> Counter[str]:

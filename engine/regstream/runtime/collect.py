@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 from torch import Tensor
 
-from regstream.linalg.row_sketch import RowSketch
+from regstream.linalg.row_sketch import TokenSketch
 from regstream.models.architecture.architecture import Norm
 from regstream.models.batch import Batch
 from regstream.models.body_arguments import BodyArguments
@@ -22,7 +22,7 @@ def collect_statistics(current: BlockPass, candidate: PlannedCandidate, weights:
     for sums in current.statistics.values():
         sums.begin_candidate(sum(batch.num_tokens for batch in batches))
     groups = current.step.linear_groups(current.statistics) if current.tokens is not None else []
-    sketches = {group.name: RowSketch(group.in_features, context.plan.device) for group in groups}
+    sketches = {group.name: TokenSketch(group.in_features, context.plan.device) for group in groups}
     with ExitStack() as stack:
         streams = [
             stack.enter_context(open_stream(current, candidate, stream, weights))
@@ -42,7 +42,7 @@ def _run_batch(
     number: int,
     batch: Batch,
     *,
-    sketches: Mapping[str, RowSketch],
+    sketches: Mapping[str, TokenSketch],
 ) -> None:
     """One batch through every stream; a group's statistics get the inputs of all streams at once, in their order.
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from regstream.linalg.row_sketch import RowSketch
+from regstream.linalg.row_sketch import weight_sketch
 from regstream.output.record_schema import ChangeRecord, ResidualRecord
 from regstream.planning.step import PlannedParameter, Step
 from regstream.runtime.parameter_change import ChangeMeter, WeightSketches
@@ -50,6 +50,6 @@ def _measure_parameter(
 
 
 def _empty_sketches(parameter: PlannedParameter, context: StepContext) -> WeightSketches:
-    plan, in_features = context.plan, parameter.out_in[1]
-    merged, *candidates = (RowSketch(in_features, plan.device) for _ in range(len(plan.candidates) + 1))
+    plan = context.plan
+    merged, *candidates = (weight_sketch(parameter.out_in, plan.device) for _ in range(len(plan.candidates) + 1))
     return WeightSketches(merged, tuple(candidates))
