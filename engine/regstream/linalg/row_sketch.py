@@ -63,11 +63,13 @@ class TokenSketch:
 
     def append(self, tokens_NI: Tensor) -> None:
         """Add the next tokens, of any dtype."""
-        ones_N1 = tokens_NI.new_ones(1, 1).expand(tokens_NI.shape[0], 1)
-        self._sketch.add(tokens_NI, first=self._num_tokens, columns=slice(0, -1))
-        self._sketch.add(ones_N1, first=self._num_tokens, columns=slice(-1, None))
-        self._total_I += tokens_NI.sum(0, dtype=torch.float32)
-        self._num_tokens += tokens_NI.shape[0]
+        for part_NI in torch.split(tokens_NI, _TOKEN_ROWS):
+            values_NI = part_NI.to(torch.float32)
+            ones_N1 = values_NI.new_ones(1, 1).expand(len(values_NI), 1)
+            self._sketch.add(values_NI, first=self._num_tokens, columns=slice(0, -1))
+            self._sketch.add(ones_N1, first=self._num_tokens, columns=slice(-1, None))
+            self._total_I += values_NI.sum(0)
+            self._num_tokens += len(values_NI)
 
     def rows(self) -> Tensor:
         """Ω(X − 1μᵀ) and, as the last row, √N μ: (S + 1, I)."""

@@ -29,7 +29,7 @@ def compute_diagnostics(step: Step, context: StepContext) -> StepDiagnostics:
     names = [candidate.name for candidate in plan.candidates]
     tokens = TokenSketches(context.scratch, step)
     groups = [group.name for group in step.linear_groups(step.regressed)]
-    residuals = {group: GroupResiduals(group, names, tokens) for group in groups}
+    residuals = {group: GroupResiduals(group, names, tokens, compute_dtype=plan.compute_dtype) for group in groups}
     result = context.result_reader(step)
     with context.profiler.region("diagnostics"), result.keep_open():
         meter = ChangeMeter(plan, result, context.warn)

@@ -68,6 +68,7 @@ def _run(step: Step, context: StepContext) -> Artifacts:
                 regressed = _write(step, context, writer)
             if plan.has_diagnostics:
                 diagnostics = compute_diagnostics(step, context)
+                context.trim()  # before the merged forward pass
     except OverflowError as error:
         raise NonFiniteError(f'{step.name}: {error}; set a wider [merge] dtype, such as "float32"') from error
     for prefix in context.hidden if step.writes_hidden_states else ():

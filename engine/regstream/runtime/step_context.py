@@ -82,7 +82,7 @@ class StepContext:
         self._groups = None
 
     def trim(self) -> None:
-        """After a candidate: return what its batches left free to the operating system."""
+        """Return what is free to the operating system: after a candidate's batches, and after diagnostics."""
         malloc.trim()
 
     def load(self, step: Step, reader: TensorReader) -> dict[str, Tensor]:
