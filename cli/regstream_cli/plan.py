@@ -126,6 +126,7 @@ def _record(merge_plan: "Plan", refusal: RegstreamError | None) -> dict[str, Any
         "disk_bytes": merge_plan.disk_bytes,
         "disk_peak_bytes": merge_plan.downloads.peak_disk_bytes,
         "fetch_bytes": merge_plan.downloads.download_bytes,
+        "fetch_for_diagnostics_bytes": merge_plan.downloads.diagnostics_bytes,
         "fetch_again_bytes": merge_plan.downloads.repeated_bytes,
         "fits": not isinstance(refusal, BudgetError),
         "refusal": None if refusal is None else str(refusal),

@@ -76,6 +76,9 @@ def _download_lines(plan: "Plan") -> Iterator[str]:
     shards = f"at most {format_bytes(downloads.peak_shard_bytes)} of shards on disk at once"
     peak = f"{format_bytes(downloads.peak_disk_bytes)} with hidden states and result"
     yield f"downloads {format_bytes(downloads.download_bytes)} from the hub; {shards}, {peak}"
+    if downloads.diagnostics_bytes:
+        alone = format_bytes(downloads.diagnostics_bytes)
+        yield f"downloads {alone} of that for diagnostics alone; [resources] diagnostics = false leaves them out"
     if downloads.repeated_bytes:
         repeated, ample = format_bytes(downloads.repeated_bytes), format_bytes(plan.ample_disk_bytes)
         reason = f"since shards are evicted for lack of disk space; with {ample} of disk nothing is downloaded twice"

@@ -22,7 +22,7 @@ print(*{{"torch", "transformers", "numpy", "zarr"}} & sys.modules.keys(), file=s
 
 
 def test_the_commands_are_those_of_the_contract() -> None:
-    assert COMMANDS == ["bias", "evaluate", "init", "plan", "push", "run", "status", "tune", "verify"]
+    assert COMMANDS == ["bias", "evaluate", "init", "plan", "push", "report", "run", "status", "tune", "verify"]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -46,7 +46,7 @@ def test_the_commands(invoke: Callable[..., Result], here: Path) -> None:
     [lines] = [block for block in shown("sh") if "regstream init" in block]
     commands = [shlex.split(line, comments=True) for line in lines.replace("\\\n", "").splitlines()]
     commands = [words[1:] for words in commands if words[0] == "regstream"]
-    assert [words[0] for words in commands] == ["init", "plan", "tune", "run", "status", "evaluate", "verify"]
+    assert [words[0] for words in commands] == ["init", "plan", "tune", "run", "status", "evaluate", "report", "verify"]
     for words in commands:
         result = invoke(*words)
         assert result.exit_code == 0, result.output

@@ -19,8 +19,14 @@ def test_a_prior_of_the_hub_is_that_of_a_folder(hub: Hub, tmp_path: Path) -> Non
     remote = put_on(hub, local, tmp_path / "remote")
     remote.manifest.write_text(remote.manifest.read_text().replace('"prior"\n', '"org/prior"\n'))
     plan = remote.plan()
-    read = [prior, *local.folders.candidates]  # of the base its config and tokenizer alone
-    assert plan.downloads.download_bytes == sum(f.stat().st_size for path in read for f in path.glob("*.safetensors"))
+
+    def size(*folders: Path) -> int:
+        return sum(file.stat().st_size for folder in folders for file in folder.glob("*.safetensors"))
+
+    assert plan.downloads.diagnostics_bytes == size(
+        local.folders.base
+    )  # the result takes its config and tokenizer alone
+    assert plan.downloads.download_bytes == size(prior, *local.folders.candidates, local.folders.base)
     remote.run()
     local.run()
     for file in local.output.glob("*.safetensors"):

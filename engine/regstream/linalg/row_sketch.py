@@ -21,9 +21,13 @@ _TOKEN_ROWS = 257
 #: S of weights, over their out-features, at most: errors of weights often have one direction in common, so that more
 #: rows than of tokens are worth it. With 257 the largest error of the quickstart's residuals was 10.6 %.
 _WEIGHT_ROWS = 521
+#: Of how many candidates sketches of a weight are in memory together; of more, base and result are read again.
+CANDIDATES_AT_A_TIME = 4
 #: Signs repeat after so many rows, another prime: two rows that meet have independent signs unless they are a multiple
 #: of S · _NUM_SIGNS, a million rows, apart.
 _NUM_SIGNS = 4099
+#: The size of the signs, which stay on a device once they are there.
+SIGN_BYTES = _NUM_SIGNS * torch.float32.itemsize
 
 
 class RowSketch:
@@ -85,12 +89,11 @@ def _random_signs(device: torch.device) -> Tensor:
 
 
 def residual_bytes(shape: tuple[int, int], num_candidates: int) -> int:
-    """What norms of products take, of a sketch of tokens with those of a weight (O, I): of the merged one, of all
-    candidates', of their mean, and of two differences."""
-    out_features, in_features = shape
-    num_rows = min(out_features, _WEIGHT_ROWS)
-    products = 2 * (_TOKEN_ROWS + 1) * num_rows * torch.float32.itemsize
-    return (num_candidates + 4) * num_rows * in_features * torch.float32.itemsize + token_bytes(in_features) + products
+    """What norms of products take, of a sketch of tokens with those of a weight (O, I): of the merged one, of a few
+    candidates', of all their mean, of two differences, and of one that is read; and signs."""
+    num_sketches = min(num_candidates, CANDIDATES_AT_A_TIME) + 5
+    products = 2 * (_TOKEN_ROWS + 1) * min(shape[0], _WEIGHT_ROWS) * torch.float32.itemsize
+    return num_sketches * weight_bytes(shape) + token_bytes(shape[1]) + products + SIGN_BYTES
 
 
 def residual_flops(shape: tuple[int, int]) -> float:
@@ -102,3 +105,8 @@ def residual_flops(shape: tuple[int, int]) -> float:
 def token_bytes(width: int) -> int:
     """The size of a sketch of tokens with so many features."""
     return (_TOKEN_ROWS + 1) * (width + 1) * torch.float32.itemsize
+
+
+def weight_bytes(shape: tuple[int, int]) -> int:
+    """The size of a sketch of a weight (O, I)."""
+    return min(shape[0], _WEIGHT_ROWS) * shape[1] * torch.float32.itemsize

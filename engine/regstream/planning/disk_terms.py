@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from regstream.linalg.row_sketch import token_bytes
+from regstream.linalg.row_sketch import CANDIDATES_AT_A_TIME, token_bytes, weight_bytes
 from regstream.methods.stream import Stream
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.step import Step
@@ -22,6 +22,9 @@ def scratch_bytes(merge: OpenedMerge, step: Step) -> int:
     """What a block stores of its linears' inputs, of all candidates, until it is done, in bytes: sketches, and where
     groups are solved in turn the inputs of all groups but the first."""
     sketches = len(merge.candidates) * token_sketch_bytes(merge, step, step.regressed)
+    if merge.has_diagnostics and len(merge.candidates) > CANDIDATES_AT_A_TIME:
+        linears = [p.out_in for p in step.parameters if p.linear is not None]
+        sketches += len(merge.candidates) * max(map(weight_bytes, linears), default=0)
     if not merge.stores_group_inputs:
         return sketches
     values = sum(group.in_features for group in step.linear_groups(list(step.regressed)[1:]))

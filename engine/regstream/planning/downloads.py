@@ -1,7 +1,7 @@
 """Downloads from the hub: which shards each step reads, the bytes to download, and the peak disk of the run."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from regstream.hub.eviction import EvictionPolicy, StepShards
@@ -21,6 +21,7 @@ class DownloadPlan:
     """What a run downloads from the hub, and its peak disk: result, hidden states, and shards."""
 
     download_bytes: int
+    diagnostics_bytes: int  # of that, shards that only diagnostics read
     repeated_bytes: int  # of that, shards that were evicted before their last use
     downloaded_bytes: int  # shards on disk that an earlier run of this merge downloaded
     peak_shard_bytes: int  # the most of shards at once
@@ -61,6 +62,7 @@ def plan_downloads(merge: OpenedMerge, disk: int | None) -> DownloadPlan:
     peaks = [shards + others for shards, others in zip(shard_peaks, _other_bytes(merge), strict=True)]
     return DownloadPlan(
         download_bytes=_total(fetched),
+        diagnostics_bytes=_total(file for file in set(fetched) - _merged_files(merge)),
         repeated_bytes=_total(fetched) - _total(set(fetched)),
         downloaded_bytes=_total(downloaded),
         peak_shard_bytes=max(shard_peaks),
@@ -75,6 +77,13 @@ def _files(merge: OpenedMerge, step: Step) -> Iterator[HubFile]:
             file = merge.prefetcher.hub_file(path)
             if file is not None:
                 yield file
+
+
+def _merged_files(merge: OpenedMerge) -> set[HubFile]:
+    """What is read for the result itself."""
+    resources = merge.manifest.resources.model_copy(update={"diagnostics": False})
+    plain = replace(merge, manifest=merge.manifest.model_copy(update={"resources": resources}))
+    return {file for step in plain.steps for file in _files(plain, step)}
 
 
 def _other_bytes(merge: OpenedMerge) -> list[int]:

@@ -13,7 +13,7 @@ import torch
 from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.device import malloc
 from regstream.device.staging import STAGED_BYTES
-from regstream.linalg.row_sketch import residual_bytes
+from regstream.linalg.row_sketch import SIGN_BYTES, residual_bytes
 from regstream.methods.stream import Stream
 from regstream.models.layered_model import LayeredModel
 from regstream.models.parameter import Parameter
@@ -53,6 +53,9 @@ def memory_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mappi
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
     staged = 3 * forward.hidden_bytes if step.writes_hidden_states or groups else 0
     sums, temporary = _sums(merge, step, groups), dict(_activations(merge, step, groups))
+    # Diagnostics take the place of a batch and of statistics, which are freed for them.
+    idle = sum(temporary.values()) + sum(_statistics(merge, step, groups).values())
+    temporary |= _if_any("diagnostics", max(0, _diagnostics_bytes(merge, step) - idle))
     for is_matrix, combined in _combined(merge, step).items():
         (temporary if is_matrix or merge.device.type == "cpu" else host).update(combined)
     if merge.device.type != "cpu":
@@ -142,7 +145,7 @@ def _sums(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, in
         **_if_any("borrowed", borrowed),
         **({} if merge.method.runs_own_blocks_only() else {"merged block": block}),
         **({} if merge.method.solves_groups_in_turn() else {"means": means * torch.float32.itemsize}),
-        **merge.method.memory_terms(linear_groups, tokens),
+        **_statistics(merge, step, groups),
         **_norm_terms(merge, step, groups),
         **_if_any("token sketches", token_sketch_bytes(merge, step, groups)),
     }
@@ -150,6 +153,11 @@ def _sums(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, in
         inputs = sum(group.in_features for group in linear_groups) * tokens.largest_batch
         terms["inputs of other streams"] = num_others * inputs * merge.compute_dtype.itemsize
     return terms
+
+
+def _statistics(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mapping[str, int]:
+    """What the method sums of these groups."""
+    return merge.method.memory_terms(step.linear_groups(groups), token_counts(merge)) if groups else {}
 
 
 def _norm_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mapping[str, int]:
@@ -186,8 +194,8 @@ def _candidate(merge: OpenedMerge, block: int, solved: int) -> dict[str, int]:
 
 
 def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, int]:
-    """The largest of a batch in its forward pass, the scratch memory of a solve, and that of diagnostics afterwards."""
-    held = {"diagnostics": _diagnostics_bytes(merge, step)}
+    """The larger of a batch in its forward pass and the scratch memory of a solve, which do not overlap."""
+    held = {}
     if step.kind == "stem" and step.writes_hidden_states:
         held["batch"] = merge.forward_memory.stem_bytes
     elif step.writes_hidden_states or groups:
@@ -195,8 +203,8 @@ def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[
     if groups:
         solves = (merge.method.solve_bytes(group, merge.device) for group in step.linear_groups(groups))
         held["solve"] = max(solves, default=0)
-    largest = max(held, key=lambda name: held[name])
-    return _if_any(largest, held[largest])
+    largest = max(held, key=lambda name: held[name], default="")
+    return _if_any(largest, held.get(largest, 0))
 
 
 def _diagnostics_bytes(merge: OpenedMerge, step: Step) -> int:
@@ -204,8 +212,10 @@ def _diagnostics_bytes(merge: OpenedMerge, step: Step) -> int:
     if not merge.has_diagnostics:
         return 0
     linears = [p.out_in for p in step.parameters if p.linear is not None]
-    sketches = max((residual_bytes(shape, len(merge.candidates)) for shape in linears), default=0)
-    return 3 * CHUNK_VALUES * torch.float32.itemsize + sketches
+    sketches = max((residual_bytes(shape, len(merge.candidates)) for shape in linears), default=SIGN_BYTES)
+    # Parts of a parameter are among the host's panels.
+    parts = 3 * CHUNK_VALUES * torch.float32.itemsize if merge.device.type != "cpu" else 0
+    return parts + sketches
 
 
 def _inputs_read(merge: OpenedMerge, step: Step) -> int:

@@ -13,6 +13,7 @@ solve.py: an input group solved and written
 load_ahead.py: weights on their way to an accelerator while it computes
 diagnostics.py: what became of each candidate, once a step is written
 parameter_change.py: the candidates' changes of one parameter, and what the result keeps of them
+weight_sketches.py: sketches of one linear's weights, of all candidates
 residuals.py: what the linears of an input group have lost of each candidate, by sketches
 combine.py: what is not regressed: means, the base's own, a method's formula
 tensor_source.py: one tensor of base and candidates, read for a method's formula

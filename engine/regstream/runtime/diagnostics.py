@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from regstream.linalg.row_sketch import weight_sketch
 from regstream.output.record_schema import ChangeRecord, ResidualRecord
 from regstream.planning.step import PlannedParameter, Step
-from regstream.runtime.parameter_change import ChangeMeter, WeightSketches
+from regstream.runtime.parameter_change import ChangeMeter
 from regstream.runtime.residuals import GroupResiduals, TokenSketches
 from regstream.runtime.step_context import StepContext
+from regstream.runtime.weight_sketches import WeightSketches
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,10 @@ def _measure_parameter(
     parameter: PlannedParameter, context: StepContext, meter: ChangeMeter, residuals: Mapping[str, GroupResiduals]
 ) -> ChangeRecord | None:
     """Measure one parameter, and add a linear to its group; its sketches are freed before those of the next."""
-    sketches = _empty_sketches(parameter, context) if parameter.linear is not None else None
+    plan, sketches = context.plan, None
+    if parameter.linear is not None:
+        sketches = WeightSketches(parameter, len(plan.candidates), plan.device, context.scratch)
     change = meter.measure(parameter, sketches)
     if change is not None and sketches is not None and parameter.group is not None:
         residuals[parameter.group].add(sketches)
     return change
-
-
-def _empty_sketches(parameter: PlannedParameter, context: StepContext) -> WeightSketches:
-    plan = context.plan
-    merged, *candidates = (weight_sketch(parameter.out_in, plan.device) for _ in range(len(plan.candidates) + 1))
-    return WeightSketches(merged, tuple(candidates))

@@ -2,12 +2,11 @@
 
 With Δᵢ = Wᵢ − W₀ the merged parameter W keeps ⟨W − W₀, Δᵢ⟩/‖Δᵢ‖² of candidate i's change: all of it 1, none of it 0.
 
-Shape suffixes: P values of a part, O out-features, I in-features.
+Shape suffix: P values of a part.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,18 +15,10 @@ from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.checkpoint.reader import TensorReader
 from regstream.errors import NonFiniteInputError
-from regstream.linalg.row_sketch import RowSketch
 from regstream.output.record_schema import CandidateChange, ChangeRecord
 from regstream.planning.plan import Plan
 from regstream.planning.step import PlannedParameter
-
-
-@dataclass(frozen=True)
-class WeightSketches:
-    """Sketches of a linear's weights over their out-features: of the merged one, and of each candidate's."""
-
-    merged: RowSketch
-    candidates: tuple[RowSketch, ...]
+from regstream.runtime.weight_sketches import WeightSketches
 
 
 class ChangeMeter:
@@ -46,33 +37,54 @@ class ChangeMeter:
         Raises:
             InputError: a checkpoint cannot be read.
         """
-        plan, name = self._plan, parameter.name
-        if name not in plan.base.tensors:
+        if parameter.name not in self._plan.base.tensors:
             return None
-        readers = self._readers(parameter)
+        readers, num_candidates = self._readers(parameter), len(self._plan.candidates)
         # By candidate ‖Δ‖² and ⟨W − W₀, Δ⟩; the last row has ‖W₀‖².
-        sums = torch.zeros(len(plan.candidates) + 1, 2, dtype=torch.float64, device=plan.device)
-        for part in _parts(parameter.shape):
-            base_P = self._read_finite(plan.base, name, part, 0)
-            if base_P is None:
-                return None
-            merged_P = self._read(self._result, name, part, 1)
+        sums = torch.zeros(num_candidates + 1, 2, dtype=torch.float64, device=self._plan.device)
+        for group in [range(num_candidates)] if sketches is None else sketches.groups():
+            if sketches is not None:
+                sketches.begin(group)
+            for part in _parts(parameter.shape):
+                if not self._add_part(parameter.name, part, group, readers=readers, sums=sums, sketches=sketches):
+                    return None
+            if sketches is not None:
+                sketches.end()
+        return self._record(parameter, readers, sums)
+
+    def _add_part(
+        self,
+        name: str,
+        part: slice,
+        group: range,
+        *,
+        readers: dict[int, Checkpoint | None],
+        sums: Tensor,
+        sketches: WeightSketches | None,
+    ) -> bool:
+        """Add a part of base, result and the candidates of a group; False where the base's values are not finite."""
+        base_P = self._read_finite(self._plan.base, name, part, 0)
+        if base_P is None:
+            return False
+        merged_P = self._read(self._result, name, part, 1)
+        if group.start == 0:
             sums[-1, 0] += torch.dot(base_P, base_P)
             if sketches is not None:
-                _sketch(sketches.merged, parameter, merged_P, part)
-            change_P = merged_P.sub_(base_P)
-            for index, reader in [*readers.items()]:
-                own_P = base_P if reader is None else self._read_finite(reader, name, part, 2)
-                if own_P is None:
-                    del readers[index]
-                    continue
-                if sketches is not None:
-                    _sketch(sketches.candidates[index], parameter, own_P, part)
-                if reader is not None:
-                    difference_P = own_P.sub_(base_P[: len(own_P)])
-                    sums[index, 0] += torch.dot(difference_P, difference_P)
-                    sums[index, 1] += torch.dot(difference_P, change_P[: len(own_P)])
-        return self._record(parameter, readers, sums)
+                sketches.add_merged(merged_P, part)
+        change_P = merged_P.sub_(base_P)
+        for index in [index for index in group if index in readers]:
+            reader = readers[index]
+            own_P = base_P if reader is None else self._read_finite(reader, name, part, 2)
+            if own_P is None:
+                del readers[index]
+                continue
+            if sketches is not None:
+                sketches.add(index, own_P, part)
+            if reader is not None:
+                difference_P = own_P.sub_(base_P[: len(own_P)])
+                sums[index, 0] += torch.dot(difference_P, difference_P)
+                sums[index, 1] += torch.dot(difference_P, change_P[: len(own_P)])
+        return True
 
     def _readers(self, parameter: PlannedParameter) -> dict[int, Checkpoint | None]:
         """The candidates that have the parameter, by index; None in place of those whose tensor is the base's."""
@@ -120,16 +132,6 @@ def _parts(shape: tuple[int, ...]) -> Iterator[slice]:
     num_values, row = math.prod(shape), math.prod(shape[1:])
     at_a_time = max(1, CHUNK_VALUES // max(1, row)) * row
     return (slice(start, min(start + at_a_time, num_values)) for start in range(0, num_values, max(1, at_a_time)))
-
-
-def _sketch(sketch: RowSketch, parameter: PlannedParameter, values_P: Tensor, part: slice) -> None:
-    """Add whole rows of a weight, as it is stored, to a sketch over its out-features."""
-    row = parameter.shape[1]
-    rows, first = values_P.view(-1, row), part.start // row
-    if parameter.transposed:  # rows of the file are in-features
-        sketch.add(rows.T, first=0, columns=slice(first, first + len(rows)))
-    else:
-        sketch.add(rows, first=first)
 
 
 def _rounded(value: float) -> float:

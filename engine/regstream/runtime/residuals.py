@@ -18,7 +18,7 @@ from torch import Tensor
 from regstream.linalg.row_sketch import TokenSketch
 from regstream.output.record_schema import CandidateResidual, ResidualRecord
 from regstream.planning.step import Step
-from regstream.runtime.parameter_change import WeightSketches
+from regstream.runtime.weight_sketches import WeightSketches
 from regstream.storage.scratch_tensors import ScratchTensors
 
 
@@ -58,16 +58,12 @@ class GroupResiduals:
 
     def add(self, weights: WeightSketches) -> None:
         """Add a linear."""
-        own = [sketch.sums_SI for sketch in weights.candidates]
-        mean_SI = own[0].clone()
-        for own_SI in own[1:]:
-            mean_SI += own_SI
-        mean_SI /= len(own)
-        for squares, name, own_SI in zip(self._squares, self._candidates, own, strict=True):
+        for index, (squares, name) in enumerate(zip(self._squares, self._candidates, strict=True)):
+            own_SI = weights.read(index)
             tokens_SI = self._tokens.read(name, self._group).to(own_SI.device, self._dtype)
-            for index, weight_SI in enumerate((weights.merged.sums_SI - own_SI, mean_SI - own_SI, own_SI)):
+            for number, weight_SI in enumerate((weights.merged - own_SI, weights.mean - own_SI, own_SI)):
                 product_SS = tokens_SI @ weight_SI.to(self._dtype).T
-                squares[index] += float(torch.linalg.matrix_norm(product_SS, dtype=torch.float32)) ** 2
+                squares[number] += float(torch.linalg.matrix_norm(product_SS, dtype=torch.float32)) ** 2
 
     def record(self) -> ResidualRecord:
         """The residuals of all linears together."""

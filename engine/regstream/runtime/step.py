@@ -67,6 +67,7 @@ def _run(step: Step, context: StepContext) -> Artifacts:
             with context.shards.write(plan.parts[step.index]) as writer:
                 regressed = _write(step, context, writer)
             if plan.has_diagnostics:
+                context.release_regression()  # to make room
                 diagnostics = compute_diagnostics(step, context)
                 context.trim()  # before the merged forward pass
     except OverflowError as error:
