@@ -26,6 +26,8 @@ CANDIDATES_AT_A_TIME = 4
 #: Signs repeat after so many rows, another prime: two rows that meet have independent signs unless they are a multiple
 #: of S · _NUM_SIGNS, a million rows, apart.
 _NUM_SIGNS = 4099
+#: Values of tokens that get their signs at a time.
+_PART_VALUES = 1 << 21
 #: The size of the signs, which stay on a device once they are there.
 SIGN_BYTES = _NUM_SIGNS * torch.float32.itemsize
 
@@ -38,15 +40,24 @@ class RowSketch:
         self.sums_SI = torch.zeros(num_rows, width, dtype=torch.float32, device=device)
         self._signs_N1 = _random_signs(device)
 
+    def signs(self, first: int, count: int) -> Tensor:
+        """Those of rows of X from `first` on, (N, 1)."""
+        return self._signs_N1[torch.arange(first, first + count, device=self._signs_N1.device) % _NUM_SIGNS]
+
     def add(self, rows_NI: Tensor, *, first: int, columns: slice = slice(None)) -> None:
         """Add rows of any dtype, of which the first is row `first` of X, and that hold some of its columns."""
-        done, num_rows = 0, self.sums_SI.shape[0]
-        while done < rows_NI.shape[0]:
-            row, sign = (first + done) % num_rows, (first + done) % _NUM_SIGNS
-            count = min(rows_NI.shape[0] - done, num_rows - row, _NUM_SIGNS - sign)
-            values = rows_NI[done : done + count].to(torch.float32)
-            self.sums_SI[row : row + count, columns].addcmul_(values, self._signs_N1[sign : sign + count])
-            done += count
+        self.add_signed(rows_NI * self.signs(first, len(rows_NI)), first=first, columns=columns)
+
+    def add_signed(self, rows_NI: Tensor, *, first: int, columns: slice = slice(None)) -> None:
+        """Add rows that have their signs already; few operations, whose overhead would exceed their work."""
+        num_rows, row = self.sums_SI.shape[0], first % self.sums_SI.shape[0]
+        head = min(len(rows_NI), num_rows - row)
+        num_whole = (len(rows_NI) - head) // num_rows
+        whole = num_whole * num_rows
+        self.sums_SI[row : row + head, columns] += rows_NI[:head]
+        if whole:
+            self.sums_SI[:, columns] += rows_NI[head : head + whole].view(num_whole, num_rows, -1).sum(0)
+        self.sums_SI[: len(rows_NI) - head - whole, columns] += rows_NI[head + whole :]
 
 
 def weight_sketch(shape: tuple[int, int], device: torch.device) -> RowSketch:
@@ -60,26 +71,26 @@ class TokenSketch:
 
     def __init__(self, width: int, device: torch.device) -> None:
         """`width` is I."""
-        # The last column is of a 1 for every token, and becomes Ω1.
-        self._sketch = RowSketch(_TOKEN_ROWS, width + 1, device)
-        self._total_I = torch.zeros(width, dtype=torch.float32, device=device)
+        self._device, self._sketch = device, RowSketch(_TOKEN_ROWS, width, device)
+        self._total_1I = torch.zeros(1, width, dtype=torch.float32, device=device)
         self._num_tokens = 0
 
     def append(self, tokens_NI: Tensor) -> None:
         """Add the next tokens, of any dtype."""
-        for part_NI in torch.split(tokens_NI, _TOKEN_ROWS):
-            values_NI = part_NI.to(torch.float32)
-            ones_N1 = values_NI.new_ones(1, 1).expand(len(values_NI), 1)
-            self._sketch.add(values_NI, first=self._num_tokens, columns=slice(0, -1))
-            self._sketch.add(ones_N1, first=self._num_tokens, columns=slice(-1, None))
-            self._total_I += values_NI.sum(0)
-            self._num_tokens += len(values_NI)
+        width = tokens_NI.shape[1]
+        for part_NI in torch.split(tokens_NI, max(1, _PART_VALUES // width // _TOKEN_ROWS) * _TOKEN_ROWS):
+            signs_N1 = self._sketch.signs(self._num_tokens, len(part_NI)).to(part_NI.dtype)
+            signed_NI = part_NI * signs_N1
+            self._sketch.add_signed(signed_NI, first=self._num_tokens)
+            self._total_1I += signs_N1.T @ signed_NI
+            self._num_tokens += len(part_NI)
 
     def rows(self) -> Tensor:
         """Ω(X − 1μᵀ) and, as the last row, √N μ: (S + 1, I)."""
-        mean_1I = (self._total_I / self._num_tokens).unsqueeze(0)
-        sums_SI, ones_S1 = self._sketch.sums_SI[:, :-1], self._sketch.sums_SI[:, -1:]
-        return torch.cat([sums_SI - ones_S1 * mean_1I, mean_1I * self._num_tokens**0.5])
+        sums_SI, mean_1I = self._sketch.sums_SI, self._total_1I / self._num_tokens
+        ones = RowSketch(_TOKEN_ROWS, 1, self._device)
+        ones.add(sums_SI.new_ones(self._num_tokens, 1), first=0)
+        return torch.cat([sums_SI - ones.sums_SI * mean_1I, mean_1I * self._num_tokens**0.5])
 
 
 @cache
@@ -104,7 +115,7 @@ def residual_flops(shape: tuple[int, int]) -> float:
 
 def token_bytes(width: int) -> int:
     """The size of a sketch of tokens with so many features."""
-    return (_TOKEN_ROWS + 1) * (width + 1) * torch.float32.itemsize
+    return (_TOKEN_ROWS + 1) * width * torch.float32.itemsize
 
 
 def weight_bytes(shape: tuple[int, int]) -> int:

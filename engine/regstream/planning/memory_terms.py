@@ -53,8 +53,10 @@ def memory_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mappi
     # Weights and activations reach the device through the host, hidden states one batch ahead and one behind.
     staged = 3 * forward.hidden_bytes if step.writes_hidden_states or groups else 0
     sums, temporary = _sums(merge, step, groups), dict(_activations(merge, step, groups))
-    # Diagnostics take the place of a batch and of statistics, which are freed for them.
-    idle = sum(temporary.values()) + sum(_statistics(merge, step, groups).values())
+    # Diagnostics take the place of a batch and, where that does not do, of statistics.
+    idle = sum(temporary.values())
+    if diagnostics_need_room(merge, step, groups):
+        idle += sum(_statistics(merge, step, groups).values())
     temporary |= _if_any("diagnostics", max(0, _diagnostics_bytes(merge, step) - idle))
     for is_matrix, combined in _combined(merge, step).items():
         (temporary if is_matrix or merge.device.type == "cpu" else host).update(combined)
@@ -62,6 +64,11 @@ def memory_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mappi
         is_converted = merge.exact_dtype != merge.compute_dtype
         sums = sums | device_terms(merge.model, _adapters(merge, step, groups), is_converted=is_converted)
     return by_space(merge.device, sums, temporary, host, staged_bytes=staged)
+
+
+def diagnostics_need_room(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> bool:
+    """Whether diagnostics take more than the largest batch or solve, so that statistics are freed for them."""
+    return _diagnostics_bytes(merge, step) > sum(_activations(merge, step, groups).values())
 
 
 def allocated_bytes(device_bytes: int) -> int:

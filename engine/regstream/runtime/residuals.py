@@ -31,13 +31,11 @@ class TokenSketches:
     def write(self, candidate: str, sketches: Mapping[str, TokenSketch]) -> None:
         """Store a candidate's, by group."""
         for group, sketch in sketches.items():
-            with self._files.write(self._name(candidate, group)) as file:
-                file.append(sketch.rows().cpu())
+            self._files.put(self._name(candidate, group), sketch.rows().cpu())
 
     def read(self, candidate: str, group: str) -> Tensor:
         """A candidate's sketch (S, I) of a group's inputs, on the CPU."""
-        (sketch_SI,) = self._files.read(self._name(candidate, group))
-        return sketch_SI
+        return self._files.get(self._name(candidate, group))
 
     def _name(self, candidate: str, group: str) -> str:
         return f"{self._numbers[group]}-sketch-{candidate}"

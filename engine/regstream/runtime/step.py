@@ -9,7 +9,7 @@ from regstream.device.memory import StepMeasurement
 from regstream.device.profiler import RegionTotals
 from regstream.errors import NonFiniteError
 from regstream.linalg.solve_report import SolveReport
-from regstream.planning.memory_terms import MemorySpace, allocated_bytes
+from regstream.planning.memory_terms import MemorySpace, allocated_bytes, diagnostics_need_room
 from regstream.planning.plan import Plan
 from regstream.planning.step import Step
 from regstream.runtime.combine import combine_parameter
@@ -67,7 +67,8 @@ def _run(step: Step, context: StepContext) -> Artifacts:
             with context.shards.write(plan.parts[step.index]) as writer:
                 regressed = _write(step, context, writer)
             if plan.has_diagnostics:
-                context.release_regression()  # to make room
+                if diagnostics_need_room(plan, step, plan.passes(step)[-1] if step.regressed else ()):
+                    context.release_regression()
                 diagnostics = compute_diagnostics(step, context)
                 context.trim()  # before the merged forward pass
     except OverflowError as error:

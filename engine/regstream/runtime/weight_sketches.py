@@ -39,8 +39,7 @@ class WeightSketches:
     def begin(self, group: range) -> None:
         """Make room for the candidates of a group."""
         for index, sketch in self._candidates.items():
-            with self._files.write(f"weight-{index}") as file:
-                file.append(sketch.sums_SI.cpu())
+            self._files.put(f"weight-{index}", sketch.sums_SI.cpu())
         self._candidates.clear()
         self._candidates = {index: weight_sketch(self._parameter.out_in, self._device) for index in group}
 
@@ -61,8 +60,7 @@ class WeightSketches:
         """That of a candidate, (S, I)."""
         if index in self._candidates:
             return self._candidates[index].sums_SI
-        (sums_SI,) = self._files.read(f"weight-{index}")
-        return sums_SI.to(self._device)
+        return self._files.get(f"weight-{index}").to(self._device)
 
     def _add(self, sketch: RowSketch, values_P: Tensor, part: slice) -> None:
         row = self._parameter.shape[1]

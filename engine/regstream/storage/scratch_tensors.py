@@ -21,6 +21,22 @@ class ScratchTensors:
         self._folder = folder
         self._written: dict[str, list[tuple[torch.Size, torch.dtype]]] = {}
 
+    def put(self, name: str, tensor: Tensor) -> None:
+        """Write one tensor under a name, in place of what it had.
+
+        Raises:
+            OSError: the disk refused it.
+        """
+        self._folder.mkdir(exist_ok=True)
+        self._written[name] = [(tensor.shape, tensor.dtype)]
+        with (self._folder / name).open("wb", buffering=0) as file:
+            _write_all(file.fileno(), _bytes_of(tensor))
+
+    def get(self, name: str) -> Tensor:
+        """The one tensor of a name; raises as `read`."""
+        (tensor,) = self._read(name)
+        return tensor
+
     @contextmanager
     def write(self, name: str) -> Iterator["ScratchWriter"]:
         """Write tensors under a name, in place of what it had, one behind the caller; complete when the context ends.
@@ -62,8 +78,12 @@ class ScratchWriter:
     def append(self, tensor: Tensor) -> None:
         """Write the next tensor, which must not change afterwards."""
         self._written.append((tensor.shape, tensor.dtype))
-        data = tensor.contiguous().view(-1).view(torch.uint8).numpy().data
-        self._behind.submit(lambda: _write_all(self._descriptor, memoryview(data)))
+        data = _bytes_of(tensor)
+        self._behind.submit(lambda: _write_all(self._descriptor, data))
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def _write_all(descriptor: int, view: memoryview) -> None:
