@@ -16,6 +16,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from regstream.device.workspace import Workspace
+
 #: S of tokens. A prime, so that tokens a round number apart, such as the first ones of calibration rows, do not meet.
 _TOKEN_ROWS = 257
 #: S of weights, over their out-features, at most: errors of weights often have one direction in common, so that more
@@ -26,8 +28,6 @@ CANDIDATES_AT_A_TIME = 4
 #: Signs repeat after so many rows, another prime: two rows that meet have independent signs unless they are a multiple
 #: of S · _NUM_SIGNS, a million rows, apart.
 _NUM_SIGNS = 4099
-#: Values of tokens that get their signs at a time.
-_PART_VALUES = 1 << 21
 #: The size of the signs, which stay on a device once they are there.
 SIGN_BYTES = _NUM_SIGNS * torch.float32.itemsize
 
@@ -40,24 +40,15 @@ class RowSketch:
         self.sums_SI = torch.zeros(num_rows, width, dtype=torch.float32, device=device)
         self._signs_N1 = _random_signs(device)
 
-    def signs(self, first: int, count: int) -> Tensor:
-        """Those of rows of X from `first` on, (N, 1)."""
-        return self._signs_N1[torch.arange(first, first + count, device=self._signs_N1.device) % _NUM_SIGNS]
-
     def add(self, rows_NI: Tensor, *, first: int, columns: slice = slice(None)) -> None:
-        """Add rows of any dtype, of which the first is row `first` of X, and that hold some of its columns."""
-        self.add_signed(rows_NI * self.signs(first, len(rows_NI)), first=first, columns=columns)
-
-    def add_signed(self, rows_NI: Tensor, *, first: int, columns: slice = slice(None)) -> None:
-        """Add rows that have their signs already; few operations, whose overhead would exceed their work."""
-        num_rows, row = self.sums_SI.shape[0], first % self.sums_SI.shape[0]
-        head = min(len(rows_NI), num_rows - row)
-        num_whole = (len(rows_NI) - head) // num_rows
-        whole = num_whole * num_rows
-        self.sums_SI[row : row + head, columns] += rows_NI[:head]
-        if whole:
-            self.sums_SI[:, columns] += rows_NI[head : head + whole].view(num_whole, num_rows, -1).sum(0)
-        self.sums_SI[: len(rows_NI) - head - whole, columns] += rows_NI[head + whole :]
+        """Add rows, float32, of which the first is row `first` of X, and that hold some of its columns."""
+        done, num_rows = 0, self.sums_SI.shape[0]
+        while done < rows_NI.shape[0]:
+            row, sign = (first + done) % num_rows, (first + done) % _NUM_SIGNS
+            count = min(rows_NI.shape[0] - done, num_rows - row, _NUM_SIGNS - sign)
+            rows, signs_N1 = rows_NI[done : done + count], self._signs_N1[sign : sign + count]
+            self.sums_SI[row : row + count, columns].addcmul_(rows, signs_N1)
+            done += count
 
 
 def weight_sketch(shape: tuple[int, int], device: torch.device) -> RowSketch:
@@ -69,26 +60,25 @@ def weight_sketch(shape: tuple[int, int], device: torch.device) -> RowSketch:
 class TokenSketch:
     """A sketch of tokens that come batch by batch, and their mean."""
 
-    def __init__(self, width: int, device: torch.device) -> None:
+    def __init__(self, width: int, workspace: Workspace) -> None:
         """`width` is I."""
-        self._device, self._sketch = device, RowSketch(_TOKEN_ROWS, width, device)
-        self._total_1I = torch.zeros(1, width, dtype=torch.float32, device=device)
+        self._width, self._workspace = width, workspace
+        self._sketch = RowSketch(_TOKEN_ROWS, width, workspace.device)
+        self._total_1I = torch.zeros(1, width, dtype=torch.float32, device=workspace.device)
         self._num_tokens = 0
 
     def append(self, tokens_NI: Tensor) -> None:
         """Add the next tokens, of any dtype."""
-        width = tokens_NI.shape[1]
-        for part_NI in torch.split(tokens_NI, max(1, _PART_VALUES // width // _TOKEN_ROWS) * _TOKEN_ROWS):
-            signs_N1 = self._sketch.signs(self._num_tokens, len(part_NI)).to(part_NI.dtype)
-            signed_NI = part_NI * signs_N1
-            self._sketch.add_signed(signed_NI, first=self._num_tokens)
-            self._total_1I += signs_N1.T @ signed_NI
+        self._total_1I += tokens_NI.sum(0, keepdim=True)
+        for part_NI in torch.split(tokens_NI, _TOKEN_ROWS):
+            values_NI = self._workspace.matrix(len(part_NI), self._width, torch.float32, "sketched tokens")
+            self._sketch.add(values_NI.copy_(part_NI), first=self._num_tokens)
             self._num_tokens += len(part_NI)
 
     def rows(self) -> Tensor:
         """Ω(X − 1μᵀ) and, as the last row, √N μ: (S + 1, I)."""
         sums_SI, mean_1I = self._sketch.sums_SI, self._total_1I / self._num_tokens
-        ones = RowSketch(_TOKEN_ROWS, 1, self._device)
+        ones = RowSketch(_TOKEN_ROWS, 1, self._workspace.device)
         ones.add(sums_SI.new_ones(self._num_tokens, 1), first=0)
         return torch.cat([sums_SI - ones.sums_SI * mean_1I, mean_1I * self._num_tokens**0.5])
 

@@ -154,7 +154,8 @@ def _sums(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, in
         **({} if merge.method.solves_groups_in_turn() else {"means": means * torch.float32.itemsize}),
         **_statistics(merge, step, groups),
         **_norm_terms(merge, step, groups),
-        **_if_any("token sketches", token_sketch_bytes(merge, step, groups)),
+        # And tokens that are added to them, no more than these.
+        **_if_any("token sketches", 2 * token_sketch_bytes(merge, step, groups)),
     }
     if (num_others := len(merge.method.streams) - 1) > 0:
         inputs = sum(group.in_features for group in linear_groups) * tokens.largest_batch

@@ -22,7 +22,7 @@ def collect_statistics(current: BlockPass, candidate: PlannedCandidate, weights:
     for sums in current.statistics.values():
         sums.begin_candidate(sum(batch.num_tokens for batch in batches))
     groups = current.step.linear_groups(current.statistics) if current.tokens is not None else []
-    sketches = {group.name: TokenSketch(group.in_features, context.plan.device) for group in groups}
+    sketches = {group.name: TokenSketch(group.in_features, context.workspace) for group in groups}
     with ExitStack() as stack:
         streams = [
             stack.enter_context(open_stream(current, candidate, stream, weights))

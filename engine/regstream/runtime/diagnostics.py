@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from regstream.output.record_schema import ChangeRecord, ResidualRecord
 from regstream.planning.step import PlannedParameter, Step
 from regstream.runtime.parameter_change import ChangeMeter
-from regstream.runtime.residuals import GroupResiduals, TokenSketches
+from regstream.runtime.residuals import BUFFERS, GroupResiduals, TokenSketches
 from regstream.runtime.step_context import StepContext
 from regstream.runtime.weight_sketches import WeightSketches
 
@@ -29,11 +29,12 @@ def compute_diagnostics(step: Step, context: StepContext) -> StepDiagnostics:
     names = [candidate.name for candidate in plan.candidates]
     tokens = TokenSketches(context.scratch, step)
     groups = [group.name for group in step.linear_groups(step.regressed)]
-    residuals = {group: GroupResiduals(group, names, tokens, compute_dtype=plan.compute_dtype) for group in groups}
+    residuals = {group: GroupResiduals(group, names, context=context, tokens=tokens) for group in groups}
     result = context.result_reader(step)
     with context.profiler.region("diagnostics"), result.keep_open():
         meter = ChangeMeter(plan, result, context.warn)
         changes = [_measure_parameter(parameter, context, meter, residuals) for parameter in step.parameters]
+    context.workspace.release(*BUFFERS)
     found = tuple(change for change in changes if change is not None)
     return StepDiagnostics(tuple(group.record() for group in residuals.values()), found)
 

@@ -18,8 +18,12 @@ from torch import Tensor
 from regstream.linalg.row_sketch import TokenSketch
 from regstream.output.record_schema import CandidateResidual, ResidualRecord
 from regstream.planning.step import Step
+from regstream.runtime.step_context import StepContext
 from regstream.runtime.weight_sketches import WeightSketches
 from regstream.storage.scratch_tensors import ScratchTensors
+
+#: Slots of the workspace.
+BUFFERS = ("sketched weights", "sketched weights as multiplied")
 
 
 class TokenSketches:
@@ -44,11 +48,10 @@ class TokenSketches:
 class GroupResiduals:
     """Sums over the linears of one input group."""
 
-    def __init__(
-        self, group: str, candidates: Sequence[str], tokens: TokenSketches, *, compute_dtype: torch.dtype
-    ) -> None:
-        """`compute_dtype` is that of forward passes."""
-        self._group, self._candidates, self._tokens = group, candidates, tokens
+    def __init__(self, group: str, candidates: Sequence[str], *, context: StepContext, tokens: TokenSketches) -> None:
+        """`candidates` by name; the context has the dtype of forward passes, and buffers."""
+        self._group, self._candidates, self._tokens, self._workspace = group, candidates, tokens, context.workspace
+        compute_dtype = context.plan.compute_dtype
         # Where bfloat16 is fastest it serves here too: rounding to 8 bits changes a norm by far less than the sketch.
         self._dtype = torch.bfloat16 if compute_dtype == torch.bfloat16 else torch.float32
         # By candidate the squared norms of X(W − Wᵢ)ᵀ, of X(mean − Wᵢ)ᵀ, and of XWᵢᵀ.
@@ -59,8 +62,13 @@ class GroupResiduals:
         for index, (squares, name) in enumerate(zip(self._squares, self._candidates, strict=True)):
             own_SI = weights.read(index)
             tokens_SI = self._tokens.read(name, self._group).to(own_SI.device, self._dtype)
-            for number, weight_SI in enumerate((weights.merged - own_SI, weights.mean - own_SI, own_SI)):
-                product_SS = tokens_SI @ weight_SI.to(self._dtype).T
+            num_rows, width = own_SI.shape
+            weight_SI = self._workspace.matrix(num_rows, width, torch.float32, BUFFERS[0])
+            operand_SI = self._workspace.matrix(num_rows, width, self._dtype, BUFFERS[1])
+            for number, subtracted_SI in enumerate((weights.merged, weights.mean, None)):
+                if subtracted_SI is not None:
+                    torch.sub(subtracted_SI, own_SI, out=weight_SI)
+                product_SS = tokens_SI @ operand_SI.copy_(own_SI if subtracted_SI is None else weight_SI).T
                 squares[number] += float(torch.linalg.matrix_norm(product_SS, dtype=torch.float32)) ** 2
 
     def record(self) -> ResidualRecord:
