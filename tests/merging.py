@@ -93,6 +93,14 @@ def make_merge(
     return Merge(folder / "manifest.toml", folders, all_rows)
 
 
+def without_diagnostics(manifest: Path) -> None:
+    """Set `diagnostics = false`, for what is claimed of reads without them."""
+    text = manifest.read_text()
+    if "[resources]\n" not in text:
+        text += "\n[resources]\n"
+    manifest.write_text(text.replace("[resources]\n", "[resources]\ndiagnostics = false\n"))
+
+
 def read_result(output: Path) -> dict[str, Tensor]:
     """Every parameter of a result as transformers loads it, float64."""
     return {name: tensor.detach() for name, tensor in checkpoints.load(output).named_parameters()}

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import checkpoints
 from adapters import make_adapter, make_adapters, merge_all_with_peft, merge_with_peft
-from merging import Merge, make_merge, read_result, worst_difference
+from merging import Merge, make_merge, read_result, without_diagnostics, worst_difference
 from parametrize import slow
 from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.errors import InputError, ResumeError
@@ -59,6 +59,7 @@ def test_by_every_method(tmp_path: Path, method: str) -> None:
 def test_the_base_is_read_once_for_all_of_them(tmp_path: Path, method: str) -> None:
     options = {"hidden": 128, "layers": 4, "candidates": 3, "num_rows": 4, "merge": {"method": method}}
     merge = made(tmp_path / "merge", "llama", options)
+    without_diagnostics(merge.manifest)
     plan = merge.plan()
     run(plan)
     read = [c.checkpoint for c in plan.candidates if isinstance(c.checkpoint, AdaptedCheckpoint)]
@@ -87,6 +88,7 @@ def test_they_are_judged_as_the_checkpoints_that_peft_makes(tmp_path: Path) -> N
 @pytest.mark.slow
 def test_in_several_passes_the_bytes_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     merge = made(tmp_path / "merge", "llama")
+    without_diagnostics(merge.manifest)
     run(merge.plan())
     shards = {path.name: path.read_bytes() for path in merge.output.glob("*.safetensors")}
     monkeypatch.setattr(Plan, "budgets", {"host": 0} | ({} if device == "cpu" else {"device": 4 << 30}))

@@ -17,7 +17,7 @@ from crash.faults import in_child
 from crash.resuming import MEASURED, contents
 from disk_bounds import sampled, weights_bytes, with_disk
 from hub_server import Fault, Hub, put_on, serving, stop
-from merging import Merge, make_merge, warnings_in
+from merging import Merge, make_merge, warnings_in, without_diagnostics
 from regstream import api
 from regstream.errors import BudgetError, InputError, Interrupted, ResumeError
 from regstream.events import Event, Fetching, StepCommitted, StepStarted, Warned
@@ -98,6 +98,7 @@ def test_the_same_bytes_as_from_folders(local_once: Merge, remote: Merge, hub: H
 @pytest.mark.slow
 def test_on_a_disk_for_less_than_two_candidates(local_once: Merge, remote: Merge, hub: Hub, cache: Path) -> None:
     disk = int(1.9 * weights_bytes(local_once.folders.candidates[0]))
+    without_diagnostics(remote.manifest)
     with_disk(remote, disk)
     plan = planned(remote)
     assert plan.downloads.repeated_bytes == 0
@@ -203,6 +204,7 @@ def test_begun_anew_what_was_brought_is_still_let_go(local_once: Merge, remote: 
 
 @pytest.mark.slow
 def test_a_disk_that_one_step_is_too_much_for_is_refused_at_once(remote: Merge, hub: Hub, cache: Path) -> None:
+    without_diagnostics(remote.manifest)
     with_disk(remote, 6 << 20)
     with pytest.raises(
         BudgetError, match=r"needs 9.\d* MiB of disk .*, the \[resources\] disk budget is 6 MiB; raise it"

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 import checkpoints
+from merging import without_diagnostics
 from paper.conftest import MANIFESTS
 from paper.fake_hub_cache import ANSWER_WORDS, fill, write_rows
 from paper.published import (
@@ -100,6 +101,7 @@ def test_shapes_have_as_many_parameters_as_was_published(model: str) -> None:
 def test_a_run_is_planned(run: str, copied: Path, cache: Path) -> None:
     manifest = copied / f"{run}.toml"
     model = prepare(manifest, cache)
+    without_diagnostics(manifest)
     record, parts = planned(manifest), parts_of(model)
     itemsize = 4 if model.startswith("clip") else 2
     names = [candidate.name for candidate in read_manifest(manifest).candidates]
