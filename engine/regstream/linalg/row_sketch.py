@@ -69,10 +69,10 @@ class TokenSketch:
 
     def append(self, tokens_NI: Tensor) -> None:
         """Add the next tokens, of any dtype."""
-        self._total_1I += tokens_NI.sum(0, keepdim=True)
         for part_NI in torch.split(tokens_NI, _TOKEN_ROWS):
             values_NI = self._workspace.matrix(len(part_NI), self._width, torch.float32, "sketched tokens")
             self._sketch.add(values_NI.copy_(part_NI), first=self._num_tokens)
+            self._total_1I += values_NI.sum(0, keepdim=True)  # in float16 a sum of tokens may overflow
             self._num_tokens += len(part_NI)
 
     def rows(self) -> Tensor:

@@ -6,7 +6,7 @@ the two, ‖ΩX(W − Wᵢ)ᵀΨᵀ‖ estimates the norm: its relative error ha
 error has one direction, and of 5.4 %/√r over r directions. Sets of at most 257 tokens and weights with at most 521
 out-features add none.
 
-Shape suffixes: T tokens, S rows of a sketch, I in-features.
+Shape suffixes: S rows of a sketch, I in-features.
 """
 
 import math
