@@ -169,6 +169,11 @@ class MergeSummary:
         )
 
 
+def root_mean_square(values: Sequence[float]) -> float:
+    """√(Σx²/n); NaN of no values."""
+    return math.hypot(*values) / math.sqrt(len(values)) if values else math.nan
+
+
 def percent(share: float) -> str:
     """A share with three significant figures: `12.3 %`."""
     return f"{100 * share:.3g} %" if abs(share) < 9.995 else f"{100 * share:,.0f} %"
@@ -185,10 +190,8 @@ def _group_residuals(steps: Iterable[StepRecord]) -> Iterator[GroupResidual]:
 
 
 def _residual_total(name: str, groups: Sequence[GroupResidual]) -> ResidualTotal:
-    merged, mean = (
-        math.hypot(*residuals) / math.sqrt(len(groups))
-        for residuals in ([group.merged for group in groups], [group.mean for group in groups])
-    )
+    merged = root_mean_square([group.merged for group in groups])
+    mean = root_mean_square([group.mean for group in groups])
     return ResidualTotal(candidate=name, merged=merged, mean=mean, num_groups=len(groups))
 
 

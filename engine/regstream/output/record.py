@@ -54,7 +54,7 @@ def is_published(folder: Path) -> bool:
 
 def read_record(folder: Path) -> ResultRecord:
     """Read the record of a result into its fields; raises as `read_provenance` does."""
-    return validate_record(read_provenance(folder), folder / PROVENANCE)
+    return _read(folder)[1]
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
@@ -63,6 +63,10 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: there is none, or it is damaged.
     """
+    return _read(folder)[0]
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], ResultRecord]:
     path = folder / PROVENANCE
     with os_error_boundary(str(path), "; is this the output of a finished run?"):
         text = check_regular(path).read_bytes()
@@ -72,10 +76,10 @@ def read_provenance(folder: Path) -> dict[str, Any]:
         canonical = dump_json(record, sort_keys=True)
         if not isinstance(record, dict) or record.get("sha256") != self_digest(record) or text != canonical:
             raise InputError(f"{path}: damaged: it does not match its own digest")
-    validate_record(record, path)
-    for name in record["files"]:
+    fields = validate_record(record, path)
+    for name in fields.files:
         check_file_name(name, path)
-    return record
+    return record, fields
 
 
 def validate_record(record: Mapping[str, Any], path: Path) -> ResultRecord:

@@ -62,7 +62,7 @@ def plan_downloads(merge: OpenedMerge, disk: int | None) -> DownloadPlan:
     peaks = [shards + others for shards, others in zip(shard_peaks, _other_bytes(merge), strict=True)]
     return DownloadPlan(
         download_bytes=_total(fetched),
-        diagnostics_bytes=_total(file for file in set(fetched) - _merged_files(merge)),
+        diagnostics_bytes=_total(set(fetched) - _merged_files(merge)) if fetched else 0,
         repeated_bytes=_total(fetched) - _total(set(fetched)),
         downloaded_bytes=_total(downloaded),
         peak_shard_bytes=max(shard_peaks),

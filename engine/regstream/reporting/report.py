@@ -1,7 +1,6 @@
 """The report of a merge: its numbers, and what people look at."""
 
 import html
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from regstream.events import Listener, ignore_event
-from regstream.output.merge_summary import MergeSummary
+from regstream.output.merge_summary import MergeSummary, root_mean_square
 from regstream.output.record import PICTURES, REPORT
 from regstream.output.record_schema import ResultRecord
 from regstream.reporting.canvas import Picture
@@ -41,8 +40,7 @@ class Report:
         groups = self.summary.residuals_by_group
         if not groups:
             return None
-        merged, mean = [group.merged for group in groups], [group.mean for group in groups]
-        return math.hypot(*merged) / math.sqrt(len(groups)), math.hypot(*mean) / math.sqrt(len(groups))
+        return root_mean_square([group.merged for group in groups]), root_mean_square([group.mean for group in groups])
 
     @cached_property
     def pictures(self) -> dict[str, Picture]:

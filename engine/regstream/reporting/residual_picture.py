@@ -1,6 +1,5 @@
 """The picture of residuals: each candidate's by block and input group, of the merged weights and of the mean."""
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from regstream.output.merge_summary import MergeSummary, percent
+from regstream.output.merge_summary import MergeSummary, percent, root_mean_square
 from regstream.output.record_schema import CandidateResidual, StepRecord
 from regstream.reporting.canvas import Canvas, Picture
 from regstream.reporting.heat_map import ROW_PIXELS, draw_color_bar, draw_heat_map, scale_of
@@ -68,7 +67,7 @@ def residual_picture(steps: Sequence[StepRecord], summary: MergeSummary) -> Resi
     for name in names:
         found = [_of_candidate(step, name) for step in steps]
         for weights in _TITLES:
-            grid = [[_root_mean_square(by_group.get(p, []), weights) for by_group in found] for p in patterns]
+            grid = [[_average(by_group.get(p, []), weights) for by_group in found] for p in patterns]
             values[name, weights] = np.array(grid)
     return ResidualPicture(
         name="residuals",
@@ -100,9 +99,8 @@ def _of_candidate(step: StepRecord, name: str) -> dict[str, list[CandidateResidu
     return found
 
 
-def _root_mean_square(found: Sequence[CandidateResidual], weights: Weights) -> float:
-    values = [value for residual in found if (value := getattr(residual, weights)) is not None]
-    return math.hypot(*values) / math.sqrt(len(values)) if values else math.nan
+def _average(found: Sequence[CandidateResidual], weights: Weights) -> float:
+    return root_mean_square([value for residual in found if (value := getattr(residual, weights)) is not None])
 
 
 def _finding(summary: MergeSummary) -> str:
