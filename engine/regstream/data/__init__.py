@@ -19,4 +19,5 @@ multimodal.py: rows of text and images, prepared when they are needed
 stored_inputs.py: any model's inputs in a safetensors file
 row_checks.py: warnings of rows, and ids beyond the vocabulary
 batch_policy.py: how many rows form a batch
+batch_range.py: what one rank of a run has of a calibration set
 """

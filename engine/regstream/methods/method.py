@@ -78,6 +78,11 @@ class Method(ABC):
         """
         return combinations(self.Options)
 
+    @property
+    def splits_candidates(self) -> bool:
+        """Whether the sums of a candidate are those of parts of its tokens, which may be on several ranks."""
+        return True
+
     def needs_calibration(self) -> bool:
         """Whether the method runs calibration sets through the blocks."""
         return bool(self.streams)

@@ -24,6 +24,11 @@ class Regression(Method):
     divides_by_norm: ClassVar[bool] = False
 
     @property
+    def splits_candidates(self) -> bool:
+        """Not where each is divided by the norm of all that is summed of it."""
+        return not self.divides_by_norm
+
+    @property
     def bias_ridge(self) -> float:
         """What holds biases to the reference's, where they are solved for."""
         return 0.0

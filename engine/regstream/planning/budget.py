@@ -24,9 +24,10 @@ _FREE_SHARE = 0.9
 
 
 def memory_budgets(merge: OpenedMerge, runtime_bytes: int) -> dict[MemorySpace, int]:
-    """The most memory that a run may use: the manifest's budget, or what is free, less a margin."""
+    """The most memory that a run may use: the manifest's budget, or what is free, less a margin; of the host's, its
+    share among the ranks there."""
     resources = merge.manifest.resources
-    free = runtime_bytes + int(psutil.virtual_memory().available * _FREE_SHARE)
+    free = runtime_bytes + int(psutil.virtual_memory().available * _FREE_SHARE / merge.rank_id.local_size)
     budgets: dict[MemorySpace, int] = {"host": free if resources.host_memory is None else resources.host_memory}
     if merge.device.type != "cpu":
         budgets["device"] = resources.device_memory or int(_free_device_bytes(merge.device) * _FREE_SHARE)

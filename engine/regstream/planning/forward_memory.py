@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from regstream.data.loading import CalibrationSet
+from regstream.data.batch_range import Rows
 from regstream.models.batch import Batch
 from regstream.models.layered_model import LayeredModel
 
@@ -22,7 +22,7 @@ class ForwardMemory:
     """Bytes that the largest batch of some rows takes in a model's forward pass."""
 
     model: LayeredModel
-    rows: Sequence[CalibrationSet]
+    rows: Sequence[Rows]
     dtype: torch.dtype
     device: torch.device
 

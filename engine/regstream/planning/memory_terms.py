@@ -170,7 +170,7 @@ def _statistics(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mappin
 
 def _norm_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mapping[str, int]:
     """What it takes to observe norms: of heads, as many values a token as the widest linear before them writes."""
-    positions = max(math.prod(batch.shape) for batch in merge.batches)
+    positions = max((math.prod(batch.shape) for batch in merge.batches), default=0)
     norms, hidden_size = step.norm_groups(groups), merge.model.hidden_size
     widths = [hidden_size if norm.channels == hidden_size else merge.model.max_features for norm in norms]
     return merge.method.norm_terms(norms, positions * max(widths, default=0), merge.compute_dtype.itemsize)
@@ -235,7 +235,7 @@ def _inputs_read(merge: OpenedMerge, step: Step) -> int:
     if not merge.stores_group_inputs:
         return 0
     widths = sorted(group.in_features for group in step.linear_groups(step.regressed)[1:])
-    positions = max(math.prod(batch.shape) for batch in merge.batches)
+    positions = max((math.prod(batch.shape) for batch in merge.batches), default=0)
     if not widths:
         return 0
     values = 2 * sum(widths) + widths[-1] * (3 if Stream.OWN in merge.method.streams else 1)

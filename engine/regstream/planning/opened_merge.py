@@ -12,6 +12,7 @@ import torch
 from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.shared_checkpoint import SharedCheckpoint
+from regstream.data.batch_range import BatchRange, Rows
 from regstream.data.loading import CalibrationSet
 from regstream.hub.fetch import is_cached
 from regstream.hub.prefetcher import ShardPrefetcher
@@ -23,7 +24,8 @@ from regstream.models.layered_model import LayeredModel
 from regstream.planning.forward_memory import ForwardMemory
 from regstream.planning.step import PlannedParameter, Step
 from regstream.planning.unchanged_inputs import Signatures
-from regstream.storage.run_folder import HIDDEN_STATES, RunFolder
+from regstream.ranks.environment import ALONE, RankId
+from regstream.storage.run_folder import HIDDEN_STATES, RunFolder, rank_folder
 from regstream.storage.shards import ShardPart, layout_parts
 from regstream.validation.ties import Tie
 
@@ -32,7 +34,8 @@ from regstream.validation.ties import Tie
 class PlannedCandidate:
     """A candidate, opened. `calibration` is None where the method needs none.
 
-    `share` is its weight over the mean of all candidates' weights; `scale` its own, in place of the method's.
+    `share` is its weight over the mean of all candidates' weights; `scale` its own, in place of the method's. `part`
+    has the numbers of the batches that a rank has of it; None: all of them.
     """
 
     name: str
@@ -40,6 +43,7 @@ class PlannedCandidate:
     scale: float | None
     checkpoint: Checkpoint
     calibration: CalibrationSet | None
+    part: range | None = None
 
     @classmethod
     def of(cls, candidate: Candidate, share: float, checkpoint: Checkpoint, calibration: CalibrationSet | None) -> Self:
@@ -48,11 +52,17 @@ class PlannedCandidate:
             name=candidate.name, share=share, scale=candidate.scale, checkpoint=checkpoint, calibration=calibration
         )
 
-    @property
-    def rows(self) -> CalibrationSet:
-        """Its calibration set."""
+    @cached_property
+    def rows(self) -> Rows:
+        """Its calibration set, or what a rank has of it."""
         assert self.calibration is not None
-        return self.calibration
+        return self.calibration if self.part is None else BatchRange(self.calibration, self.part)
+
+    @property
+    def num_tokens(self) -> int:
+        """Of the whole calibration set."""
+        assert self.calibration is not None
+        return sum(batch.num_tokens for batch in self.calibration.batches)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +86,8 @@ class OpenedMerge:
     ignored: Mapping[str, Sequence[str]]  # names of tensors that the result lacks, by the label of their checkpoint
     input_signatures: Signatures  # read before anything was opened
     ties: tuple[Tie, ...]  # of files still to be downloaded, compared before the first step
+    rank_id: RankId = ALONE
+    whole: Self | None = None  # of all ranks, where this is what one of them runs
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
@@ -105,8 +117,9 @@ class OpenedMerge:
 
     @property
     def workdir(self) -> Path:
-        """The folder of the run's state."""
-        return self.manifest.workdir
+        """The folder of the run's state, or of what a rank but the first has of it."""
+        rank = self.rank_id.rank
+        return self.manifest.workdir / rank_folder(rank) if rank else self.manifest.workdir
 
     @property
     def hidden_folders(self) -> dict[Prefix, Path]:
@@ -131,8 +144,12 @@ class OpenedMerge:
     @property
     def batches(self) -> list[Batch]:
         """The batches of all calibration sets; none where the method needs no calibration sets."""
-        sets = [candidate.calibration for candidate in self.candidates if candidate.calibration is not None]
-        return [batch for rows in sets for batch in rows.batches]
+        return [batch for candidate in self.calibrated for batch in candidate.rows.batches]
+
+    @property
+    def calibrated(self) -> list[PlannedCandidate]:
+        """The candidates with batches here: all that calibrate, but for what is on other ranks alone."""
+        return [c for c in self.candidates if c.calibration is not None and c.rows.batches]
 
     @cached_property
     def shared(self) -> SharedCheckpoint | None:
@@ -145,7 +162,7 @@ class OpenedMerge:
     @cached_property
     def forward_memory(self) -> ForwardMemory:
         """What the forward pass of a calibration set takes."""
-        rows = [candidate.calibration for candidate in self.candidates if candidate.calibration is not None]
+        rows = [candidate.rows for candidate in self.calibrated]
         return ForwardMemory(model=self.model, rows=rows, dtype=self.compute_dtype, device=self.device)
 
     @cached_property

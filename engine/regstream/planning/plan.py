@@ -24,6 +24,7 @@ class Plan(OpenedMerge):
     """A merge and its costs."""
 
     runtime_bytes: int  # the memory of the process before any work, its libraries warm
+    available: Mapping[MemorySpace, int] | None = None  # beside the runtime, on the rank that has least; None: here
 
     @cached_property
     def architecture(self) -> ArchitectureSummary:
@@ -33,8 +34,15 @@ class Plan(OpenedMerge):
     @cached_property
     def projections(self) -> tuple[Projection, ...]:
         """What each step takes in addition to the runtime, in the order of the steps."""
-        available = {space: budget - self.idle_bytes(space) for space, budget in self.budgets.items()}
-        return tuple(project(self, step, available) for step in self.steps)
+        available = self.available or self.available_here
+        # Ranks solve together: their passes are those that all batches allow.
+        passes = (None if self.whole is None else self.whole.passes(step) for step in self.steps)
+        return tuple(project(self, step, available, found) for step, found in zip(self.steps, passes, strict=True))
+
+    @property
+    def available_here(self) -> dict[MemorySpace, int]:
+        """What the budgets leave beside the runtime, in each memory space, in bytes."""
+        return {space: budget - self.idle_bytes(space) for space, budget in self.budgets.items()}
 
     def passes(self, step: Step) -> tuple[tuple[str, ...], ...]:
         """The input groups of a block that are regressed together, pass by pass."""

@@ -29,9 +29,14 @@ class Projection:
         return sum(self.terms[space].values()) if space in self.terms else 0
 
 
-def project(merge: OpenedMerge, step: Step, budgets: Mapping[MemorySpace, int]) -> Projection:
-    """Project a step in as few passes as the budgets, less the runtime, allow."""
-    passes = _passes(merge, step, budgets)
+def project(
+    merge: OpenedMerge,
+    step: Step,
+    budgets: Mapping[MemorySpace, int],
+    passes: tuple[Groups, ...] | None = None,
+) -> Projection:
+    """Project a step, in as few passes as the budgets, less the runtime, allow where none are given."""
+    passes = _passes(merge, step, budgets) if passes is None else passes
     by_pass = [memory_terms(merge, step, groups) for groups in passes or ((),)]
     ahead = [_with_next_block(terms) for terms in by_pass]
     has_next = bool(passes) and merge.device.type != "cpu" and len(merge.candidates) > 1

@@ -111,7 +111,7 @@ def token_counts(merge: OpenedMerge) -> TokenCounts:
     counts = [[batch.num_tokens for batch in candidate.rows.batches] for candidate in merge.candidates]
     return TokenCounts(
         candidates=list(map(sum, counts)),
-        largest_batch=max(map(max, counts)),
+        largest_batch=max(map(max, filter(None, counts)), default=0),
         dtype=merge.compute_dtype,
         device=merge.device,
     )

@@ -42,6 +42,8 @@ _ATTEMPTS = 100
 _EVALUATION = re.compile(r"evaluate-[a-z0-9_]{8}")
 #: Folders of work beside the run, with locks of their own.
 _BESIDE = re.compile(rf"{_EVALUATION.pattern}|{TUNING}")
+#: In the folder of a run: those of its ranks but the first, on whichever machine they run.
+_RANK = re.compile(r"rank-[1-9]\d*")
 _UUID = r"\.[0-9a-f]{32}\.partial"
 #: zarr's layout: a group a depth, in it a group a candidate, in it an array a batch.
 _STATE_FOLDERS = re.compile(rf"\d+(/[^/]+(/\d+(/c(/\d+)?)?)?)?|{ARGUMENTS}(/[^/]+)?")
@@ -53,6 +55,11 @@ _OWN = re.compile(
     rf"({re.escape(JOURNAL)}|{re.escape(MARKER)}|{STAGED})({re.escape(durable.TEMPORARY_SUFFIX)})?|{DOWNLOADS}|{LOCK}"
     rf"|[^/]+\.safetensors{re.escape(durable.TEMPORARY_SUFFIX)}|{'|'.join((*HIDDEN_STATES, GROUP_INPUTS))}"
 )
+
+
+def rank_folder(rank: int) -> str:
+    """The name of a rank's folder within that of the run."""
+    return f"rank-{rank}"
 
 
 def is_hidden_state(path: PurePosixPath, is_folder: bool) -> bool:
@@ -188,11 +195,21 @@ def remove_evaluation(folder: Path) -> None:
     durable.remove_if_empty(folder)
 
 
+def _remove_rank(folder: Path) -> list[Path]:
+    """Remove what a rank made in its folder, and the folder; returns the files that no run made."""
+    remaining = [left for path in sorted(folder.iterdir()) if path.name != LOCK for left in _remove_entry(path)]
+    durable.remove_files([folder / LOCK])
+    durable.remove_if_empty(folder)
+    return remaining
+
+
 def _remove_entry(path: Path) -> list[Path]:
     """Remove an entry that a run made; returns the files that no run made. Skips running evaluations silently."""
     if _EVALUATION.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
         remove_abandoned(path.parent)
         return []
+    if _RANK.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+        return _remove_rank(path)
     if path.name in HIDDEN_STATES and path.is_dir() and not path.is_symlink():
         return durable.remove_matching(path, is_hidden_state)
     if path.name == GROUP_INPUTS and path.is_dir() and not path.is_symlink():

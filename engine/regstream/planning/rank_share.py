@@ -1,0 +1,119 @@
+"""How ranks share a merge: each has a stretch of all calibration batches, and solves some of a block's input groups.
+
+Every sum of a regression is linear in tokens, so that a candidate's batches may lie on several ranks. The list of all
+batches, candidate after candidate, is cut into stretches that take about equally long; a rank reads a candidate's block
+only where it has batches of it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from regstream.linalg.gram import symmetric_product_flops
+from regstream.models.batch import Batch
+from regstream.planning.opened_merge import OpenedMerge
+from regstream.planning.step import Step
+from regstream.planning.work import forward_work
+from regstream.ranks.environment import RankId
+
+Merge = TypeVar("Merge", bound=OpenedMerge)
+#: How often the largest share is halved in search of the least: to a millionth of all work.
+_HALVINGS = 20
+
+
+def share_of(merge: Merge, rank_id: RankId) -> Merge:
+    """A merge of all batches as one rank runs it: with its own of each candidate, which may be none."""
+    cut = cut_batches(merge, rank_id.size)[rank_id.rank]
+    candidates = (replace(c, part=part) for c, part in zip(merge.candidates, cut, strict=True))
+    return replace(merge, candidates=tuple(candidates), rank_id=rank_id, whole=merge)
+
+
+def cut_batches(merge: OpenedMerge, size: int) -> list[list[range]]:
+    """The batches of each candidate, by number, that each of so many ranks has."""
+    block = next((step for step in merge.steps if step.regressed), None)
+    if block is None or not merge.method.needs_calibration():
+        return [[range(0) for _ in merge.candidates] for _ in range(size)]
+    costs = [[_batch_flops(merge, block, batch) for batch in c.rows.batches] for c in merge.candidates]
+    return _even_cut(costs, _candidate_flops(block), size, whole=not merge.method.splits_candidates)
+
+
+def owners(step: Step, groups: Iterable[str], size: int) -> dict[str, int]:
+    """The rank that solves each of some groups that are regressed together: greedily by the cost of their solves."""
+    names = list(groups)
+    linears = {group.name: group for group in step.linear_groups(names)}
+    costs = [
+        linears[name].in_features ** 2 * (linears[name].in_features / 3 + 2 * sum(linears[name].out_features.values()))
+        if name in linears
+        else 0.0
+        for name in names
+    ]
+    return dict(zip(names, greedy(costs, size), strict=True))
+
+
+def greedy(costs: Sequence[float], size: int) -> list[int]:
+    """An owner for each of some pieces of work, the most expensive first, each to the rank with the least so far."""
+    totals, found = [0.0] * size, [0] * len(costs)
+    for index in sorted(range(len(costs)), key=lambda index: (-costs[index], index)):
+        found[index] = min(range(size), key=lambda rank: (totals[rank], rank))
+        totals[found[index]] += costs[index]
+    return found
+
+
+def _batch_flops(merge: OpenedMerge, block: Step, batch: Batch) -> float:
+    """Through the block as often as a step takes it there, and in the Gram matrices of its groups."""
+    hidden_size, dtype = merge.model.hidden_size, merge.compute_dtype
+    forward, _ = forward_work("block", block.shapes.values(), [batch], hidden_size=hidden_size, dtype=dtype)
+    widths = [group.in_features for group in block.linear_groups(block.regressed)]
+    formed = sum(symmetric_product_flops(batch.num_tokens, width) for width in widths)
+    return forward * (len(merge.method.streams) + ("merged" in merge.method.prefixes())) + formed
+
+
+def _candidate_flops(block: Step) -> float:
+    """What a candidate takes on each rank that has batches of it, however many: its right-hand sides."""
+    groups = block.linear_groups(block.regressed)
+    return sum(2.0 * sum(group.out_features.values()) * group.in_features**2 for group in groups)
+
+
+def _even_cut(costs: Sequence[Sequence[float]], opening: float, size: int, *, whole: bool) -> list[list[range]]:
+    """Cut into `size` stretches of which the most expensive takes as little as can be; `whole` candidates stay so."""
+    pieces = [
+        (candidate, range(start, stop), sum(batches[start:stop]))
+        for candidate, batches in enumerate(costs)
+        for start, stop in ([(0, len(batches))] if whole else [(n, n + 1) for n in range(len(batches))])
+    ]
+    total = sum(cost for *_, cost in pieces) + opening * len(costs)
+    low, high = 0.0, total + opening * size
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if len(_fill(pieces, opening, middle)) <= size:
+            high = middle
+        else:
+            low = middle
+    stretches = _fill(pieces, opening, high)
+    stretches += [[] for _ in range(size - len(stretches))]
+    return [
+        [_joined([part for owner, part, _ in found if owner == candidate]) for candidate in range(len(costs))]
+        for found in stretches
+    ]
+
+
+_Piece = tuple[int, range, float]
+
+
+def _fill(pieces: Sequence[_Piece], opening: float, limit: float) -> list[list[_Piece]]:
+    """Stretches that each take no more than a limit, but for a piece that does so alone."""
+    stretches: list[list[_Piece]] = []
+    load = limit
+    for piece in pieces:
+        candidate, _, cost = piece
+        added = cost + opening * (not stretches or all(candidate != other for other, *_ in stretches[-1]))
+        if not stretches or load + added > limit:
+            stretches.append([])
+            load, added = 0.0, cost + opening
+        stretches[-1].append(piece)
+        load += added
+    return stretches
+
+
+def _joined(parts: Sequence[range]) -> range:
+    return range(parts[0].start, parts[-1].stop) if parts else range(0)

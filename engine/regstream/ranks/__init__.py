@@ -1,0 +1,6 @@
+"""The processes of one run, started by a launcher such as torchrun, and what they send one another.
+
+environment.py: what a launcher's variables say of this process
+group.py: the processes, joined by torch.distributed: JSON values and tensors from one to another
+reduction.py: sums of all processes added up at one of them, while it computes
+"""
