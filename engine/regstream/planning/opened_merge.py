@@ -64,6 +64,11 @@ class PlannedCandidate:
         assert self.calibration is not None
         return sum(batch.num_tokens for batch in self.calibration.batches)
 
+    @property
+    def first_token(self) -> int:
+        """How many tokens of the whole set come before those here."""
+        return self.rows.first_token if isinstance(self.rows, BatchRange) else 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedMerge:
@@ -88,6 +93,7 @@ class OpenedMerge:
     ties: tuple[Tie, ...]  # of files still to be downloaded, compared before the first step
     rank_id: RankId = ALONE
     whole: Self | None = None  # of all ranks, where this is what one of them runs
+    holders: tuple[tuple[int, ...], ...] = ()  # of each candidate, the ranks that have batches of it
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:

@@ -23,9 +23,10 @@ _HALVINGS = 20
 
 def share_of(merge: Merge, rank_id: RankId) -> Merge:
     """A merge of all batches as one rank runs it: with its own of each candidate, which may be none."""
-    cut = cut_batches(merge, rank_id.size)[rank_id.rank]
-    candidates = (replace(c, part=part) for c, part in zip(merge.candidates, cut, strict=True))
-    return replace(merge, candidates=tuple(candidates), rank_id=rank_id, whole=merge)
+    cut = cut_batches(merge, rank_id.size)
+    candidates = (replace(c, part=part) for c, part in zip(merge.candidates, cut[rank_id.rank], strict=True))
+    holders = (tuple(r for r, parts in enumerate(cut) if parts[index]) for index in range(len(merge.candidates)))
+    return replace(merge, candidates=tuple(candidates), rank_id=rank_id, whole=merge, holders=tuple(holders))
 
 
 def cut_batches(merge: OpenedMerge, size: int) -> list[list[range]]:

@@ -22,6 +22,8 @@ from regstream.ranks.environment import ALONE, RankId, launched
 _WAIT = timedelta(days=7)
 #: Values of a tensor that are on their way at a time.
 CHUNK_VALUES = 4 << 20
+#: Bytes of a file that are on their way at a time.
+CHUNK_BYTES = 16 << 20
 
 
 class Ranks:
@@ -38,7 +40,7 @@ class Ranks:
         if self.size > 1:
             _join()
             # Two groups, so that what threads exchange meanwhile is never taken for what the loop exchanges.
-            self._loop, self.background = (dist.new_group(backend="gloo", timeout=_WAIT) for _ in range(2))
+            self._loop, self._background = (dist.new_group(backend="gloo", timeout=_WAIT) for _ in range(2))
             self.hosts = tuple(self.gather(self.hosts[0]))
 
     @property
@@ -77,7 +79,7 @@ class Ranks:
                 chunk.copy_(sent)
 
     def move(self, tensor: Tensor, source: int, target: int) -> None:
-        """Have a tensor of rank `target` be what that of rank `source` is; every rank calls this, others do nothing."""
+        """Have a tensor of rank `target` be what that of rank `source` is; every rank may call this, with any tensor."""
         if source == target or self.rank not in (source, target):
             return
         for chunk in _chunks(tensor):
@@ -87,6 +89,21 @@ class Ranks:
             else:
                 dist.recv(sent, source, group=self._loop)
                 chunk.copy_(sent)
+
+    def add_up(self, tensor: Tensor, owner: int) -> None:
+        """Add to a tensor of rank `owner` those of all others, in a fixed order; theirs keep no meaning.
+
+        Other threads than the one that calls this may exchange something else meanwhile.
+        """
+        for chunk in _chunks(tensor) if self.size > 1 else ():
+            sent = chunk.to("cpu", copy=True).contiguous()
+            dist.reduce(sent, owner, group=self._background)
+            if self.rank == owner:
+                chunk.copy_(sent)
+
+
+#: For what runs in one process, whatever started it.
+NO_OTHERS = Ranks()
 
 
 @cache

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from regstream.output.record_schema import ChangeRecord, ResidualRecord
 from regstream.planning.step import PlannedParameter, Step
 from regstream.runtime.parameter_change import ChangeMeter
-from regstream.runtime.residuals import BUFFERS, GroupResiduals, TokenSketches
+from regstream.runtime.residuals import BUFFERS, GroupResiduals
 from regstream.runtime.step_context import StepContext
+from regstream.runtime.token_sketches import TokenSketches
 from regstream.runtime.weight_sketches import WeightSketches
 
 

@@ -19,8 +19,8 @@ def propagate(step: Step, context: StepContext, prefix: Prefix, inputs: GroupInp
     The result is read back from its shard: the hidden states pass exactly what was written. `inputs` are those that
     passes through the merged block observed, from which its pass begins.
     """
-    merged = context.load(step, context.result_reader(step)) if prefix == "merged" else {}
-    for candidate in context.plan.candidates:
+    merged = context.load(step, context.results.reader(step)) if prefix == "merged" else {}
+    for candidate in context.plan.calibrated:
         weights = merged or context.load(step, candidate.checkpoint)
         with context.model.bind_parameters({**weights, **context.borrow(step, prefix, candidate)}):
             _propagate_candidate(step, context, candidate, prefix, inputs if prefix == "merged" else None)
