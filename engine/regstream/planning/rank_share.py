@@ -5,6 +5,7 @@ batches, candidate after candidate, is cut into stretches that take about equall
 only where it has batches of it.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -49,6 +50,20 @@ def owners(step: Step, groups: Iterable[str], size: int) -> dict[str, int]:
         for name in names
     ]
     return dict(zip(names, greedy(costs, size), strict=True))
+
+
+def parameter_owners(step: Step, passes: Iterable[Iterable[str]], size: int) -> dict[str, int]:
+    """The rank that measures each parameter of a step, by its name, for diagnostics.
+
+    What is regressed is measured by the rank that solved it; the rest is shared out greedily by number of values.
+    """
+    others = step.not_regressed
+    shared_out = greedy([math.prod(parameter.shape) for parameter in others], size)
+    found = {parameter.name: rank for parameter, rank in zip(others, shared_out, strict=True)}
+    for groups in passes:
+        for group, owner in owners(step, groups, size).items():
+            found |= {parameter.name: owner for parameter in step.regressed[group]}
+    return found
 
 
 def greedy(costs: Sequence[float], size: int) -> list[int]:
