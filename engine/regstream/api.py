@@ -22,9 +22,10 @@ from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Manifest
 from regstream.manifest.value_types import is_device
-from regstream.output.chosen_settings import with_choice
+from regstream.output.chosen_settings import chosen_settings
 from regstream.output.record import published_identity
 from regstream.output.unchanged_result import is_unchanged
+from regstream.ranks.environment import launched
 from regstream.tuning.journal import begun_identity
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ def plan(
 
     Models of the hub are planned at the commits of the unfinished run or tuning, unless `restart`; with `of_result` at
     those that the finished result was made from. Settings that a run with method "auto" has chosen are kept likewise.
-    `device` overrides the manifest's. A plan not `for_this_machine` may be for a device that this machine lacks.
+    `device` overrides the manifest's. A plan not `for_this_machine` may be for a device that this machine lacks. Where
+    a launcher has started several ranks, all call this, and each gets the plan of its own part.
 
     Raises:
         ManifestError: a rule matches no parameter, or the device does not exist.
@@ -88,19 +90,26 @@ def plan(
     """
     # What the work will import, so that the memory of its libraries is measured when it is planned.
     import_modules("regstream.planning.planning", *_MERGING * for_this_machine, *_EVALUATING * of_result)
-    from regstream.planning.planning import make_plan
+    from regstream.ranks.group import NO_OTHERS, current_ranks
+    from regstream.runtime.plan_together import plan_together
 
-    begun: Mapping[str, Any] = published_identity(manifest.merge.output) if of_result else {}
-    if not (of_result or restart):
-        begun = begun_identity(manifest.workdir)
-    return make_plan(
-        manifest if restart else with_choice(manifest),
+    ranks = current_ranks() if for_this_machine else NO_OTHERS
+    return plan_together(
+        ranks,
+        manifest,
+        begun=_begun(manifest, restart=restart, of_result=of_result) if ranks.is_first else {},
+        settings=chosen_settings(manifest) if ranks.is_first and not restart else None,
         device=device,
         for_this_machine=for_this_machine,
-        commits=begun.get("hub", {}),
-        begun_dtype=begun.get("dtypes", {}).get("compute"),
         listener=listener,
     )
+
+
+def _begun(manifest: Manifest, *, restart: bool, of_result: bool) -> Mapping[str, Any]:
+    """The identity of the unfinished run or tuning, or of the finished result."""
+    if of_result:
+        return published_identity(manifest.merge.output)
+    return {} if restart else begun_identity(manifest.workdir)
 
 
 def check(plan: "Plan") -> None:
@@ -124,16 +133,33 @@ def is_finished(manifest: Manifest, *, device: str | None = None, listener: List
     Nothing is planned or fetched. False says only that `plan` and `merge` have to find out, and say what changed:
     models of the hub without a commit, and folders of images, are never proved. `device` must be the name of one.
     """
-    if (device is not None and not is_device(device)) or not is_unchanged(manifest):
+    if device is not None and not is_device(device):
+        return False
+    if launched() is not None:
+        from regstream.ranks.group import current_ranks
+
+        ranks = current_ranks()
+        is_known: bool = ranks.from_first(is_unchanged(manifest) if ranks.is_first else None)
+    else:
+        is_known = is_unchanged(manifest)
+    if not is_known:
         return False
     listener(RunFinished(output=str(manifest.merge.output), seconds=0.0, peak_bytes=0, was_finished_before=True))
     return True
 
 
-def merge(plan: "Plan", *, restart: bool = False, full_digest: bool = False, listener: Listener = ignore_event) -> Path:
+def merge(
+    plan: "Plan",
+    *,
+    restart: bool = False,
+    ranks_changed: bool = False,
+    full_digest: bool = False,
+    listener: Listener = ignore_event,
+) -> Path:
     """Merge, or resume the run under way; returns the folder of the result. With method "auto" it tunes first.
 
-    `restart` discards what an earlier run left. `full_digest` hashes whole files to find changes, not samples.
+    `restart` discards what an earlier run left. With `ranks_changed` an unfinished run goes on that had another number
+    of ranks: hidden states are made again from the merged blocks. `full_digest` hashes whole files to find changes.
 
     Raises:
         BudgetError: memory or disk do not suffice; nothing was begun.
@@ -145,7 +171,7 @@ def merge(plan: "Plan", *, restart: bool = False, full_digest: bool = False, lis
     from regstream.tuning.auto import choose_settings
 
     plan = choose_settings(plan, restart=restart, listener=listener)
-    scheduler.run(plan, restart=restart, full_digest=full_digest, listener=listener)
+    scheduler.run(plan, restart=restart, ranks_changed=ranks_changed, full_digest=full_digest, listener=listener)
     return plan.output
 
 

@@ -18,6 +18,7 @@ Shape suffixes: I in-features, O out-features, P rows.
 
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor
 
 from regstream.device.tiles import tiles_of

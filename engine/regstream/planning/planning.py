@@ -24,7 +24,7 @@ from regstream.models.derivation.derive import derive_architecture
 from regstream.planning.architecture_summary import summarize_architecture
 from regstream.planning.calibration_sets import load_calibration_sets, records_arguments
 from regstream.planning.compute_dtype import choose_compute_dtype
-from regstream.planning.device import choose_device
+from regstream.planning.device import choose_device, device_of_rank
 from regstream.planning.discarded_changes import discarded_changes
 from regstream.planning.make_steps import make_steps
 from regstream.planning.opened_merge import PlannedCandidate
@@ -33,6 +33,7 @@ from regstream.planning.step import Step
 from regstream.planning.unchanged_inputs import read_signatures
 from regstream.planning.unused_settings import unused_settings
 from regstream.planning.warmup import WARM_UP_BYTES, warm_up
+from regstream.ranks.environment import ALONE, RankId
 from regstream.validation.check_inputs import ValidatedInputs, check_inputs, output_dtype
 from regstream.validation.summaries import merge_warnings
 
@@ -44,14 +45,16 @@ def make_plan(
     for_this_machine: bool = True,
     commits: Mapping[str, str] | None = None,
     begun_dtype: str | None = None,
+    rank_id: RankId = ALONE,
     listener: Listener = ignore_event,
 ) -> Plan:
     """Do what `api.plan` says, and raise as it does.
 
-    `commits` of the hub and `begun_dtype`, which is computed in, are those of the unfinished run.
+    `commits` of the hub and `begun_dtype`, which is computed in, are those of the unfinished run. The plan is of all
+    batches, on the device of `rank_id`.
     """
     signatures, warnings = read_signatures(manifest), _Warnings(listener)
-    chosen, device_here = _choose_devices(manifest, device, for_this_machine=for_this_machine)
+    chosen, device_here = _choose_devices(manifest, device, rank_id, for_this_machine=for_this_machine)
     method = make_method(manifest.merge.method, manifest.merge.options)
     loader, sampler = CheckpointLoader(manifest, commits or {}, listener), DatasetSampler(commits, listener)
     base, candidates, prior_model, labels = opened = _open_checkpoints(manifest, loader)
@@ -80,6 +83,7 @@ def make_plan(
         ignored=inputs.ignored,
         input_signatures=signatures,
         ties=inputs.ties,
+        rank_id=rank_id,
         runtime_bytes=_runtime_bytes(method, inputs.model.dtype, device_here, is_merged=for_this_machine),
     )
 
@@ -120,12 +124,12 @@ def replan(plan: Plan, manifest: Manifest) -> Plan:
 
 
 def _choose_devices(
-    manifest: Manifest, device: str | None, *, for_this_machine: bool
+    manifest: Manifest, device: str | None, rank_id: RankId, *, for_this_machine: bool
 ) -> tuple[torch.device, torch.device]:
     """The device of the merge, and the one of this machine to plan it on."""
     resources = manifest.resources
     device_memory = None if for_this_machine else resources.device_memory
-    chosen = choose_device(device or resources.device, device_memory=device_memory)
+    chosen = device_of_rank(choose_device(device or resources.device, device_memory=device_memory), rank_id)
     return chosen, chosen if is_available(chosen) else torch.device("cpu")
 
 

@@ -79,7 +79,7 @@ class Ranks:
                 chunk.copy_(sent)
 
     def move(self, tensor: Tensor, source: int, target: int) -> None:
-        """Have a tensor of rank `target` be what that of rank `source` is; every rank may call this, with any tensor."""
+        """Have a tensor of rank `target` be what that of rank `source` is; every rank may call this."""
         if source == target or self.rank not in (source, target):
             return
         for chunk in _chunks(tensor):

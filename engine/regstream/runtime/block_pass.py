@@ -9,8 +9,8 @@ from regstream.methods.statistics import GroupStatistics
 from regstream.planning.step import Step
 from regstream.ranks.reduction import Reductions
 from regstream.runtime.group_inputs import GroupInputs
-from regstream.runtime.token_sketches import TokenSketches
 from regstream.runtime.step_context import StepContext
+from regstream.runtime.token_sketches import TokenSketches
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,13 +27,19 @@ def propagate(step: Step, context: StepContext, prefix: Prefix, inputs: GroupInp
         context.trim()
 
 
-def rebuild(step: Step, context: StepContext) -> None:
-    """Recompute the hidden states that enter a step, from the stem on. They are durable when this returns."""
+def rebuild(step: Step, context: StepContext, *, is_lacking: bool = True) -> None:
+    """Recompute the hidden states that enter a step, from the stem on. They are durable when this returns.
+
+    All ranks call this, whether they lack theirs or not: what was merged comes from rank 0.
+    """
     for earlier in context.plan.steps[: step.index]:
-        context.reset_step(earlier)
-        for prefix in context.hidden:
-            propagate(earlier, context, prefix)
-        context.drop_hidden_before(earlier.depth + 1)
+        context.results.share(earlier)
+        if is_lacking:
+            context.reset_step(earlier)
+            for prefix in context.hidden:
+                propagate(earlier, context, prefix)
+            context.drop_hidden_before(earlier.depth + 1)
+        context.results.drop(earlier)
     context.reset_step(step)
 
 

@@ -17,9 +17,9 @@ from regstream.runtime.collect import collect_statistics
 from regstream.runtime.combine import combine_parameter, fill_merged
 from regstream.runtime.group_inputs import GroupInputs, find_group_inputs
 from regstream.runtime.reference import load_reference
-from regstream.runtime.token_sketches import TokenSketches
 from regstream.runtime.solve import solve_and_write, warn_of_ill_posed
 from regstream.runtime.step_context import StepContext
+from regstream.runtime.token_sketches import TokenSketches
 from regstream.storage.shards import ShardWriter
 
 
@@ -74,8 +74,9 @@ def regress(step: Step, context: StepContext, writer: ShardWriter | None) -> Reg
             reports += solve_and_write(current, writer)
         del current, statistics, reference  # their buffers make room for the next pass
     warn_of_ill_posed(step, context, reports)
-    for parameter in step.not_regressed if writer is not None else ():
-        combine_parameter(parameter, context, writer, mean=means.get(parameter.name))
+    if writer is not None:
+        for parameter in step.not_regressed:
+            combine_parameter(parameter, context, writer, mean=means.get(parameter.name))
     if in_turn:
         context.release_regression()
     return Regressed(tuple(reports), inputs)

@@ -13,7 +13,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from regstream.output.record_schema import CandidateResidual, ResidualRecord
 from regstream.runtime.step_context import StepContext

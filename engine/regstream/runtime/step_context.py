@@ -118,9 +118,7 @@ class StepContext:
             reader.read(buffers)
         return buffers
 
-    def load_each(
-        self, step: Step, groups: Sequence[str]
-    ) -> Iterator[tuple[PlannedCandidate, dict[str, Tensor]]]:
+    def load_each(self, step: Step, groups: Sequence[str]) -> Iterator[tuple[PlannedCandidate, dict[str, Tensor]]]:
         """Each candidate with batches here and its weights, the next ones read ahead while these are computed with.
 
         They are its whole block, or what is solved for of these groups where no stream runs through its block.
@@ -188,6 +186,24 @@ class StepContext:
         structure, tensors = self._arguments[prefix].read(candidate.name, index)
         arguments: BodyArguments = decode_arguments(structure, tensors, self.plan.device)
         return arguments
+
+    def clear_hidden(self) -> None:
+        """Remove all hidden states."""
+        for hidden in self.hidden.values():
+            hidden.clear()
+
+    def has_hidden(self, depth: int) -> bool:
+        """Whether the hidden states of all batches here are stored at a depth, as far as names of files tell."""
+        return all(
+            hidden.has(candidate.name, depth, len(candidate.rows.batches))
+            for hidden in self.hidden.values()
+            for candidate in self.plan.calibrated
+        )
+
+    def drop_before(self, step: Step) -> None:
+        """Remove what no later step than this one reads: it is committed."""
+        self.drop_hidden_before(step.depth + 1)
+        self.results.drop(step)
 
     def drop_hidden_before(self, depth: int) -> None:
         """Remove hidden states that are less deep."""

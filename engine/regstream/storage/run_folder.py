@@ -24,6 +24,8 @@ TUNING = "tune"
 LOCK = "lock"
 MARKER = "regstream-folder.json"
 JOURNAL = "journal.jsonl"
+#: Says which stretch of the calibration batches the hidden states of a rank are of.
+STRETCH = "stretch.json"
 #: Lists the files that a run downloaded into the hub's cache.
 DOWNLOADS = "downloads"
 #: Folders of hidden states; those beside the first are of methods that follow two kinds of them.
@@ -52,7 +54,7 @@ _STATE_FILES = re.compile(
     rf"|{ARGUMENTS}/[^/]+/\d+\.safetensors({re.escape(durable.TEMPORARY_SUFFIX)})?"
 )
 _OWN = re.compile(
-    rf"({re.escape(JOURNAL)}|{re.escape(MARKER)}|{STAGED})({re.escape(durable.TEMPORARY_SUFFIX)})?|{DOWNLOADS}|{LOCK}"
+    rf"({re.escape(JOURNAL)}|{re.escape(MARKER)}|{re.escape(STRETCH)}|{STAGED})({re.escape(durable.TEMPORARY_SUFFIX)})?|{DOWNLOADS}|{LOCK}"
     rf"|[^/]+\.safetensors{re.escape(durable.TEMPORARY_SUFFIX)}|{'|'.join((*HIDDEN_STATES, GROUP_INPUTS))}"
 )
 
@@ -111,7 +113,8 @@ class RunFolder:
         if MARKER not in names:
             if JOURNAL in names:
                 raise ResumeError(f"{self.path}: written by another version of regstream; remove it to start over")
-            if not all(name in _UNMARKED or _BESIDE.fullmatch(name) for name in names):
+            # Where the output is another machine's, the folder holds those of ranks alone.
+            if not all(name in _UNMARKED or _BESIDE.fullmatch(name) or _RANK.fullmatch(name) for name in names):
                 raise InputError(
                     f"{self.path}: no {MARKER}: regstream did not create this folder, but runs of {self.output} need"
                     " it; move it away"
