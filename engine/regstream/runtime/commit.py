@@ -28,7 +28,7 @@ def commit_step(
         for rank, (_, warnings) in enumerate(found):
             for warning in warnings:
                 context.warn(f"{ranks.label(rank)}: {warning}")
-        journal.commit(_committed(step, artifacts, [cost for cost, _ in found]))
+        journal.commit(committed_step(step, artifacts, [cost for cost, _ in found]))
     context.warnings.clear()
     event: dict[str, Any] = ranks.from_first(journal.committed[-1].event_fields if journal is not None else None)
     return StepCommitted(**event)
@@ -47,8 +47,11 @@ def _cost(step: Step, plan: Plan, artifacts: Artifacts, peak: StepMeasurement) -
     }
 
 
-def _committed(step: Step, artifacts: Artifacts, costs: Sequence[dict[str, Any]]) -> CommittedStep:
-    """The journal's record of a finished step: with the costs of the rank that took most memory, and those of each."""
+def committed_step(step: Step, artifacts: Artifacts, costs: Sequence[dict[str, Any]]) -> CommittedStep:
+    """The journal's record of a finished step: with the memory of the rank that took most of it, and the costs of each.
+
+    `costs` are by rank: the fields of `CommittedStep` from `seconds` on.
+    """
     assert artifacts.written is not None
     most = max(costs, key=lambda cost: (cost["device_peak_bytes"], cost["peak_bytes"]))
     return CommittedStep(
