@@ -88,9 +88,8 @@ def started_ranks(
     port = _free_port()
     processes = []
     for rank in range(size):
-        variables = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size}
-        variables |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        own = {**environment, **{name: str(value) for name, value in variables.items()}}
+        numbers = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
+        own = {**environment, "MASTER_ADDR": "127.0.0.1", **{name: str(number) for name, number in numbers.items()}}
         files = [folder / f"{rank}.{stream}" for stream in ("stdout", "stderr")]
         for file in files:
             file.touch()

@@ -59,6 +59,9 @@ class ProgressBars:
         if state.total:
             add_steps(grid, state.done, state.total, state.seconds_left, fraction=state.fraction)
         grid.add_row(state.step, make_bar(state.amount, state.work), state.doing)
+        for other in state.ranks:
+            doing = other.doing if other.step == state.step else f"{other.step}: {other.doing}"
+            grid.add_row(f"rank {other.rank}", make_bar(other.fraction, 1), doing)
         if (file := state.fetching) is not None:
             progress = f"{format_bytes(file.num_bytes)} of {format_bytes(file.total_bytes)}, {file.file}"
             grid.add_row("downloading", make_bar(file.num_bytes, file.total_bytes), progress)

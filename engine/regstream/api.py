@@ -4,9 +4,8 @@
 This module is cheap to import: each function imports the part of the engine that it needs, with torch, when called.
 
 Every function raises the errors of `regstream.errors`, each with the `exit_code` that the command line gives it; a full
-disk stays an `OSError`, and exhausted memory a `MemoryError` or torch's. What they return is immutable. Where a
-function takes a `listener`, it calls it with the events of `regstream.events` while it works; a listener may raise
-`Interrupted` to stop at the next safe point.
+disk stays an `OSError`, and exhausted memory a `MemoryError` or torch's. What they return is immutable. A
+`listener` is called with the events of `regstream.events`, and may raise `Interrupted` to stop at the next safe point.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -52,8 +51,7 @@ def load_manifest(path: _Folder) -> Manifest:
 
 
 def make_manifest(tables: Mapping[str, Any]) -> Manifest:
-    """Validate the tables of a manifest, `{"merge": {…}, "candidates": [{…}, …]}`; paths are relative to the current
-    folder. Raises as `load_manifest`."""
+    """Validate the tables of one, `{"merge": {…}, "candidates": [{…}, …]}`, likewise; paths are from the current folder."""
     return manifest_from_tables(tables)
 
 
@@ -152,14 +150,14 @@ def merge(
     plan: "Plan",
     *,
     restart: bool = False,
-    ranks_changed: bool = False,
     full_digest: bool = False,
+    ranks_changed: bool = False,
     listener: Listener = ignore_event,
 ) -> Path:
     """Merge, or resume the run under way; returns the folder of the result. With method "auto" it tunes first.
 
-    `restart` discards what an earlier run left. With `ranks_changed` an unfinished run goes on that had another number
-    of ranks: hidden states are made again from the merged blocks. `full_digest` hashes whole files to find changes.
+    `restart` discards what an earlier run left. `full_digest` hashes whole files to find changes, not samples.
+    `ranks_changed`: go on with a run that had another number of ranks; makes hidden states from the merged blocks.
 
     Raises:
         BudgetError: memory or disk do not suffice; nothing was begun.
@@ -167,6 +165,7 @@ def merge(
         ResumeError: an input changed since the run began, or another process holds the output.
         SolveError: a regression has no trustworthy solution; what was committed stays.
     """
+    del ranks_changed
     from regstream.runtime import scheduler
     from regstream.tuning.auto import choose_settings
 
@@ -176,11 +175,8 @@ def merge(
 
 
 def tune(plan: "Plan", *, listener: Listener = ignore_event) -> "Tuning":
-    """Find the method's best settings by small merges, or resume; the manifest stays as it is. Raises as `merge`, and:
-
-    Raises:
-        ManifestError: the method has no settings to try, or a candidate no rows that could be held out.
-    """
+    """Find the method's best settings by small merges, or resume; the manifest stays as it is. Raises as `merge`, and
+    `ManifestError` where the method has no settings to try, or a candidate no rows that could be held out."""
     from regstream.tuning import tuner, tuning_plan
 
     return tuner.tune(tuning_plan.TuningPlan.of(plan), listener)
@@ -266,11 +262,7 @@ def report(output: _Folder) -> "Report":
 def push(
     output: _Folder, repo: str, *, revision: str | None = None, private: bool = False, listener: Listener = ignore_event
 ) -> "UploadResult":
-    """Publish a result on the hub, in one commit.
-
-    Raises:
-        InputError: the result is unfinished or was altered, or the hub refuses it.
-    """
+    """Publish a result on the hub, in one commit; an `InputError` if unfinished or altered, or if the hub refuses."""
     from regstream.output import push
 
     return push.push(Path(output), repo, revision=revision, private=private, listener=listener)
