@@ -51,7 +51,7 @@ def load_manifest(path: _Folder) -> Manifest:
 
 
 def make_manifest(tables: Mapping[str, Any]) -> Manifest:
-    """Validate the tables of one, `{"merge": {…}, "candidates": [{…}, …]}`, likewise; paths are from the current folder."""
+    """Validate the tables of one, `{"merge": {…}, "candidates": [{…}, …]}`, with paths from the current folder."""
     return manifest_from_tables(tables)
 
 
@@ -165,7 +165,6 @@ def merge(
         ResumeError: an input changed since the run began, or another process holds the output.
         SolveError: a regression has no trustworthy solution; what was committed stays.
     """
-    del ranks_changed
     from regstream.runtime import scheduler
     from regstream.tuning.auto import choose_settings
 

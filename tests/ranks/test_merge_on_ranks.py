@@ -1,41 +1,14 @@
 """A merge on several ranks: the dense reference's result, one process's within rounding, the same bytes each time."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
-from torch import Tensor
 
 import checkpoints
-from merging import Merge, make_merge, read_result, worst_difference
+from merging import make_merge, read_result, worst_difference
 from parametrize import slow
-from rank_processes import EndedRank, run_ranks
-
-#: Float32 sums of the same terms in another order.
-ROUNDING = 1e-5
-
-
-def run_on(size: int, merge: Merge, *arguments: str) -> list[EndedRank]:
-    """Run the merge's manifest on so many ranks."""
-    return run_ranks(size, ["run", merge.manifest, *arguments], merge.manifest.parent / "ranks")
-
-
-def assert_all_well(ended: list[EndedRank]) -> None:
-    """Every rank has ended without an error."""
-    assert [rank.code for rank in ended] == [0] * len(ended), "\n".join(rank.stderr for rank in ended)
-
-
-def shards(output: Path) -> Mapping[str, bytes]:
-    """The bytes of every shard."""
-    return {path.name: path.read_bytes() for path in output.glob("*.safetensors")}
-
-
-def tensors(output: Path) -> dict[str, Tensor]:
-    """Every stored tensor, float64."""
-    return {n: t.double() for path in output.glob("*.safetensors") for n, t in load_file(path).items()}
-
+from rank_merges import ROUNDING, assert_all_well, run_on, shards, tensors
 
 CASES = [
     (2, "llama", {}),

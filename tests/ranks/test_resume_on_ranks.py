@@ -2,16 +2,14 @@
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_merge_on_ranks import ROUNDING, assert_all_well, run_on, shards, tensors
 
 from merging import Merge, make_merge, worst_difference
-from rank_processes import EndedRank, run_ranks
+from rank_merges import ROUNDING, assert_all_well, on_ranks, run_on, shards, tensors
 from regstream import api
-from regstream.errors import Interrupted, RegstreamError
+from regstream.errors import Interrupted
 from regstream.events import Event, StepCommitted
 
 COMMITTED = 3  # stem, and two of three blocks
@@ -27,20 +25,6 @@ def interrupt(merge: Merge, size: int) -> None:
     assert [
         rank.code for rank in on_ranks(merge, size, lambda: api.merge(api.plan(merge.read()), listener=listen))
     ] == [Interrupted.exit_code] * size
-
-
-def on_ranks(merge: Merge, size: int, work: Callable[[], object]) -> list[EndedRank]:
-    """Have every rank do something, with the exit code of the error that ends it."""
-
-    def run() -> int:
-        try:
-            work()
-        except RegstreamError as error:
-            print(error)
-            return error.exit_code
-        return 0
-
-    return run_ranks(size, run, merge.manifest.parent / "ranks")
 
 
 @pytest.fixture(name="merge")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from merging import Merge, make_merge, worst_difference
-from test_merge_on_ranks import ROUNDING, tensors
+from rank_merges import ROUNDING, tensors
 
 NAMES = ("regstream-a", "regstream-b")
 ADDRESSES = ("10.207.0.1", "10.207.0.2")
@@ -51,7 +51,7 @@ def hosts_fixture() -> Iterator[None]:
 
 def start(merge: Merge, rank: int, *, sees_output: bool) -> "subprocess.Popen[bytes]":
     """Start a rank on its host, whose own disk is in the place of the output unless it sees that of the first."""
-    variables = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
+    variables: dict[str, object] = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
     variables |= {"MASTER_ADDR": ADDRESSES[0], "MASTER_PORT": PORT, "GLOO_SOCKET_IFNAME": "rs0"}
     environment = os.environ | {name: str(value) for name, value in variables.items()}
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}

@@ -51,7 +51,7 @@ def plan_together(
     if ranks.size == 1:
         return plan_with(settings, begun)
     if ranks.is_first and manifest.merge.method == AUTO and settings is None:
-        advice = "tune with `regstream tune` in one process, and name what it finds in the manifest"
+        advice = "`regstream tune`, without a launcher, writes the settings into the manifest"
         raise ManifestError(f'{manifest.source}: method "auto" does not tune on several ranks; {advice}')
     first = plan_with(settings, begun) if ranks.is_first else None
     if first is not None:

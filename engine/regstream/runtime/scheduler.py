@@ -5,7 +5,7 @@ from collections.abc import Generator
 
 from regstream.device.matmul_precision import float32_products
 from regstream.device.memory import measured_peak
-from regstream.events import Listener, RunFinished, RunStarted, StepStarted, Warned, ignore_event
+from regstream.events import Listener, RunFinished, RunStarted, Warned, ignore_event
 from regstream.output.lost_changes import lost_changes
 from regstream.output.ownership import check_output
 from regstream.output.publish import changed_copies, copied_files, publish
@@ -107,7 +107,7 @@ def _run_steps(
     with plan.prefetcher.running(plan.step_shards, listener):
         for step in plan.steps[done:]:
             yield step.index
-            listener(StepStarted(index=step.index, name=step.name, work=progress_units(step, plan)))
+            context.announce(step, progress_units(step, plan))
             context.reset_step(step)
             plan.prefetcher.begin_step(step.index)
             with float32_products(plan.device), measured_peak(plan.device) as peak:

@@ -10,7 +10,7 @@ from regstream.device import malloc
 from regstream.device.accelerator_kinds import accelerator_of
 from regstream.device.profiler import Profiler
 from regstream.device.workspace import Workspace
-from regstream.events import Listener, Progressed, Warned
+from regstream.events import Listener, Progressed, RankProgress, RanksProgressed, StepStarted, Warned
 from regstream.methods.statistics import GroupStatistics
 from regstream.methods.stream import Prefix
 from regstream.models.body_arguments import BodyArguments, decode_arguments, encode_arguments
@@ -58,12 +58,26 @@ class StepContext:
         self.profiler = Profiler(plan.device)
         self._listener = listener
         self._previous: Step | None = None
+        self._announced, self._done = ("", 0), 0
+        self._reports: tuple[RankProgress, ...] = ()
         self._groups: object = None
         limit_device_memory(plan.device, plan.budgets)
 
+    def announce(self, step: Step, work: int) -> None:
+        """Say that a step begins, which is so many units of progress."""
+        self._announced, self._done = (step.name, work), 0
+        self._listener(StepStarted(index=step.index, name=step.name, work=work))
+
     def progress(self, doing: str, amount: int = 1) -> None:
         """Say that some of the step's work is done. The listener, or the end of another rank, may end the run here."""
+        self.ranks.check()
         self._listener(Progressed(doing=doing, amount=amount))
+        self._done += amount
+        name, work = self._announced
+        self.ranks.report(name, fraction=min(1.0, self._done / max(1, work)), doing=doing)
+        if self.ranks.is_first and (reports := self.ranks.reports()) != self._reports:
+            self._reports = reports
+            self._listener(RanksProgressed(ranks=reports))
 
     def warn(self, message: str) -> None:
         """Say something a person should know that does not stop the work."""

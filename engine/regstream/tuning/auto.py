@@ -1,6 +1,5 @@
 """The settings of a merge whose manifest has method "auto": found before its first step, and recorded with it."""
 
-from regstream.errors import ManifestError
 from regstream.events import Listener, SettingsChosen
 from regstream.manifest.keys import format_settings
 from regstream.methods import AUTO
@@ -8,7 +7,6 @@ from regstream.output.ownership import check_output
 from regstream.output.record import is_published
 from regstream.planning.plan import Plan
 from regstream.planning.planning import replan
-from regstream.ranks.group import current_ranks
 from regstream.storage.journal import Journal
 from regstream.storage.tuning_folder import remove_tuning
 from regstream.tuning.tuner import tune
@@ -30,19 +28,13 @@ def check_choice(plan: Plan) -> None:
 def choose_settings(plan: Plan, *, restart: bool, listener: Listener) -> Plan:
     """The plan with the best settings, where they are still to be found or `restart` is set; raises as `tune` does.
 
-    Several ranks cannot find them, and refuse to (`ManifestError`).
     The tuning's state stays until the merge is finished: killed before the merge's journal has the settings, a rerun
     reads them from there.
     """
-    ranks = current_ranks()
-    starts_over = restart and plan.manifest.merge.method == AUTO
-    if not ranks.from_first(starts_over or has_to_choose(plan)):  # rank 0 has the output
-        return plan
-    if ranks.size > 1:
-        advice = "`regstream tune`, without a launcher, writes the settings into the manifest"
-        raise ManifestError(f'method "{AUTO}" first finds settings, which {ranks.size} ranks cannot do; {advice}')
-    if starts_over:
+    if restart and plan.manifest.merge.method == AUTO:
         remove_tuning(plan.workdir)
+    elif not has_to_choose(plan):
+        return plan
     check_output(plan)  # files of others are refused before any merge
     tuning = tune(TuningPlan.of(plan), listener)
     listener(SettingsChosen(method=tuning.method, settings=format_settings(tuning.settings)))
