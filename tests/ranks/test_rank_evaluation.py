@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 import checkpoints
 from merging import Merge, make_merge
+from parametrize import slow
 from ranks import launch
 from regstream.evaluation.evaluation import evaluate
 from regstream.evaluation.representation_bias import representation_bias
@@ -102,7 +103,7 @@ def found_by_ranks(merge: Merge, size: int, **options: Any) -> list[dict[str, An
     return found
 
 
-@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [2, slow(3)])
 def test_ranks_find_the_losses_and_distances_that_one_finds(tmp_path: Path, size: int) -> None:
     merge = language(tmp_path)
     expected = scores_of_one(merge), biases_of_one(merge)
@@ -123,7 +124,6 @@ def test_so_do_they_for_accuracies(tmp_path: Path, size: int) -> None:
         assert found["begun"] == [*(f"text tower {step}" for step in STEPS), *STEPS]
 
 
-@pytest.mark.slow
 def test_ranks_without_rows_read_no_model(tmp_path: Path) -> None:
     merge = language(tmp_path, [[19, 5], [30, 7]])
     expected = scores_of_one(merge), biases_of_one(merge)
@@ -142,8 +142,7 @@ def kill_ranks(merge: Merge, size: int, killed: tuple[int, str]) -> None:
         assert all(process.exitcode for process in processes)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("rank", "step"), [(0, "block 1"), (1, "block 0"), (1, "head")])
+@pytest.mark.parametrize(("rank", "step"), [slow(0, "block 1"), (1, "block 0"), slow(1, "head")])
 def test_a_rank_that_is_killed_resumes_by_itself(tmp_path: Path, rank: int, step: str) -> None:
     merge = language(tmp_path)
     expected = scores_of_one(merge)
@@ -167,7 +166,6 @@ def test_what_ranks_left_goes_with_the_next_evaluation_of_fewer(tmp_path: Path) 
     assert not state.exists()
 
 
-@pytest.mark.slow
 def test_ranks_that_see_other_rows_or_no_result_are_refused(tmp_path: Path) -> None:
     merge = language(tmp_path)
     other = merge.manifest.with_name("other.toml")

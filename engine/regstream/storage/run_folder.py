@@ -182,7 +182,7 @@ def remove_abandoned(parent: Path, *, but: str = "", num_ranks: int = 1) -> None
     Below the folder of a run also those of ranks, but for the `num_ranks` that are at work and do so themselves.
     """
     for folder in sorted(path for path in parent.glob("rank-*") if _is_rank(path)):
-        if int(folder.name.removeprefix("rank-")) >= num_ranks and any(folder.iterdir()):
+        if int(folder.name.removeprefix("rank-")) >= num_ranks and any(folder.glob("*")):
             remove_abandoned(folder)
             durable.remove_if_empty(folder)
     for folder in sorted(parent.glob("evaluate-*")):
@@ -212,7 +212,7 @@ def _is_beside(path: Path) -> bool:
     """Whether an entry of a run's folder is no state of the run: of a tuning, of an evaluation, or of one's ranks."""
     if _BESIDE.fullmatch(path.name):
         return True
-    return _is_rank(path) and all(_EVALUATION.fullmatch(entry.name) for entry in path.iterdir())
+    return _is_rank(path) and all(_EVALUATION.fullmatch(entry.name) for entry in path.glob("*"))
 
 
 def _remove_rank(folder: Path) -> list[Path]:
