@@ -15,6 +15,8 @@ import checkpoints
 from merging import Merge, make_merge
 from parametrize import slow
 from ranks import launch
+from regstream import api
+from regstream.errors import InputError
 from regstream.evaluation.evaluation import evaluate
 from regstream.evaluation.representation_bias import representation_bias
 from regstream.events import Event, RunStarted, StepStarted
@@ -182,3 +184,17 @@ def test_ranks_that_see_other_rows_or_no_result_are_refused(tmp_path: Path) -> N
     *_, written = launch.failures(lambda: evaluated(merge.manifest, only=["regmean++"]), 2)
     assert "rank 1 finds no model here; it must be on a file system that all ranks see" in written
     assert not merge.output.exists()
+
+
+def test_only_the_first_rank_writes_what_was_found(tmp_path: Path) -> None:
+    def work() -> str:
+        try:
+            api.add_results(tmp_path, bias=[])
+        except InputError as error:
+            return str(error)
+        return ""
+
+    refused, ignored = launch.run(work, 2)
+    assert str(tmp_path) in refused  # there is no result
+    assert ignored == ""
+    assert not list(tmp_path.iterdir())
