@@ -38,6 +38,8 @@ def bias(*, path: Path, also: dict[str, Path], only: tuple[str, ...], device: st
     with observe_progress() as listener:
         plan = api.plan(manifest, device=device, of_result=True, listener=listener)
         biases = api.bias(plan, also=also, only=only, listener=listener)
+    if plan.rank_id.rank:
+        return  # the first rank shows and records all distances
     if as_json:
         for measurement in biases:
             write_json(asdict(measurement))

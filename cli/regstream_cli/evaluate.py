@@ -47,6 +47,8 @@ def evaluate(
     with observe_progress() as listener:
         plan = api.plan(manifest, device=device, of_result=True, listener=listener)
         evaluation = api.evaluate(plan, also=also, only=only, cross=cross, listener=listener)
+    if plan.rank_id.rank:
+        return  # the first rank shows and records the whole table
     if as_json:
         write_json(_record(evaluation))
     else:

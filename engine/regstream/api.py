@@ -190,7 +190,7 @@ def evaluate(
 
     Raises:
         ManifestError: no candidate has a [candidates.evaluation] table, or `only` names no model.
-        InputError: rows, heads or checkpoints cannot be used, or there is no result yet.
+        InputError: rows, heads or checkpoints cannot be used, there is no result yet, or ranks see other inputs.
         BudgetError: memory or disk do not suffice.
         ResumeError: the result belongs to another merge, or a model was altered.
     """
