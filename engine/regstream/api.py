@@ -50,7 +50,7 @@ def load_manifest(path: _Folder) -> Manifest:
 
 
 def make_manifest(tables: Mapping[str, Any]) -> Manifest:
-    """Validate the tables of one, `{"merge": {…}, "candidates": [{…}, …]}`, likewise; paths are from the current folder."""
+    """Validate tables, `{"merge": {…}, "candidates": [{…}, …]}`, likewise; paths start at the current folder."""
     return manifest_from_tables(tables)
 
 
