@@ -146,6 +146,7 @@ def _call(work: Callable[[], int | None]) -> int:
         return work() or 0
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:
+    except BaseException as error:
+        sys.last_value = error
         traceback.print_exc()
         return 1

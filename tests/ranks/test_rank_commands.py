@@ -1,6 +1,10 @@
 """What a command does when a launcher starts it on several ranks."""
 
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from rank_processes import run_ranks
 
@@ -38,3 +42,18 @@ def test_tuning_on_several_ranks_is_refused(tmp_path: Path) -> None:
     assert first.stderr.count("\n") == 1
     assert "run `regstream tune` without a launcher" in first.stderr
     assert (second.stdout, second.stderr) == ("", "")
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_command(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "regstream"]
+    done = subprocess.run(
+        [*command, "run", tmp_path / "none.toml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("regstream: ")]
+    assert lines == [f"regstream: error: {tmp_path}/none.toml: cannot be read: No such file or directory"]

@@ -15,6 +15,7 @@ from rank_processes import EndedRank, run_ranks, started_ranks
 from regstream.errors import InputError
 from regstream.events import Progressed, RunStarted, StepStarted
 from regstream.ranks import watch
+from regstream.ranks.group import current_ranks
 from regstream_cli import ranks as command
 from regstream_cli.observers import observe_progress
 
@@ -99,6 +100,22 @@ def test_an_error_of_all_ranks_is_written_once(tmp_path: Path) -> None:
     ended = run_ranks(3, _command(_fail), tmp_path)
     assert [rank.code for rank in ended] == [InputError.exit_code] * 3
     assert _line(ended) == "regstream: error: data.jsonl: line 3 is damaged\n"
+
+
+def test_an_exception_of_a_program_reaches_all(tmp_path: Path) -> None:
+    def program() -> None:
+        ranks = current_ranks()
+        if not ranks.is_first:
+            raise ValueError("no such task")
+        ranks.gather(ranks.rank)
+
+    first, second = run_ranks(2, program, tmp_path)
+    assert (first.code, second.code) == (1, 1)
+    assert re.search(r"RankError: rank 1 on \S+: unexpected error: ValueError: no such task\n$", first.stderr)
+
+
+def test_a_program_need_not_close(tmp_path: Path) -> None:
+    assert [rank.code for rank in run_ranks(3, lambda: _gather(current_ranks()), tmp_path)] == [0, 0, 0]
 
 
 def test_an_error_of_a_rank_at_its_end_is_one_of_all(tmp_path: Path) -> None:

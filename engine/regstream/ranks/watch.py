@@ -206,13 +206,13 @@ class Watch:
 
     def _leave(self) -> None:
         """At the exit of the interpreter: for programs, which need not call `fail` or `close`."""
-        if os.getpid() != self._process or self._ending is not None:
+        if os.getpid() != self._process:
             return
-        if (error := getattr(sys, "last_value", None)) is not None:
+        if (error := getattr(sys, "last_value", None)) is not None:  # what ends the program
             self.fail(error)
-            return
-        with suppress(RankError):
-            self.close()
+        else:
+            with suppress(RankError):
+                self.close()
 
     def _all_know(self) -> bool:
         """Whether all ranks that live know why they end, and that rank 0 does: its store is not needed any more."""
