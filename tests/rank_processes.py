@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 
+import regstream_cli.app  # noqa: F401  once, before the ranks are forked
 from processes import exit_code
+from regstream.ranks.group import current_ranks
 
 SECONDS = 120.0  # after which ranks count as stuck
 _POLL_SECONDS = 0.02
@@ -126,8 +128,6 @@ def _be_rank(work: Work, files: Sequence[Path], environment: Mapping[str, str]) 
         descriptor = os.open(file, os.O_WRONLY | os.O_TRUNC)
         os.dup2(descriptor, target)
         os.close(descriptor)
-    from regstream.ranks.group import current_ranks
-
     current_ranks.cache_clear()  # what this process was before it was forked
     atexit._clear()
     if callable(work):
@@ -146,6 +146,7 @@ def _call(work: Callable[[], int | None]) -> int:
         return work() or 0
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:
+    except BaseException as error:
+        sys.last_value = error
         traceback.print_exc()
         return 1

@@ -1,5 +1,6 @@
 """The command on several ranks: which of them work, which of them write, and how all end with one exit code."""
 
+import signal
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -91,6 +92,8 @@ def report_failure(error: BaseException, *, debug: bool) -> int:
     """Have all ranks end; report the error as `report_error` does, on one of them; return the exit code of all."""
     shared = error
     if _PROCESS.ranks is not None:
+        for number in (signal.SIGINT, signal.SIGTERM):  # torchrun ends the others as soon as one has
+            signal.signal(number, signal.SIG_IGN)
         own = classify(error)
         found = _PROCESS.ranks.fail(own)
         shared = error if found is own else found

@@ -51,7 +51,7 @@ def load_manifest(path: _Folder) -> Manifest:
 
 
 def make_manifest(tables: Mapping[str, Any]) -> Manifest:
-    """Validate the tables of one, `{"merge": {…}, "candidates": [{…}, …]}`, with paths from the current folder."""
+    """Validate tables, `{"merge": {…}, "candidates": [{…}, …]}`, likewise; paths start at the current folder."""
     return manifest_from_tables(tables)
 
 

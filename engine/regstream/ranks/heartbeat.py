@@ -12,12 +12,14 @@ from regstream.events import RankProgress
 class Heartbeat:
     """Differs from the one before it in `count`. `progress` is the step, the fraction of its work, and what is done.
 
-    A rank that is "done" waits for the others; one that is "gone" ends. `knows_ending`: it knows which rank failed.
+    A rank that is "done" waits for the others; one that is "gone" ends. `knows_ending`: it knows which rank failed, and
+    `first_knows`: it has heard that rank 0 does.
     """
 
     count: int = 0
     phase: Literal["running", "done", "gone"] = "running"
     knows_ending: bool = False
+    first_knows: bool = False
     progress: Sequence[Any] = ("", 0.0, "")
 
     @classmethod

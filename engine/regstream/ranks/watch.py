@@ -30,7 +30,7 @@ GRACE_SECONDS = 5.0
 #: A rank that ends waits so long until the others know why.
 LEAVE_SECONDS = 5.0
 _BEAT_SECONDS = 1.0
-_URGENT_SECONDS = 0.1  # between heartbeats while ranks end
+_URGENT_SECONDS = 0.05  # between heartbeats while ranks end
 _FRESH_SECONDS = 3.0  # a heartbeat of a rank that lives is not older
 _JUDGE_SECONDS = 0.25
 _WRITE_SECONDS = 2.0  # for what is called before the process ends
@@ -151,7 +151,9 @@ class Watch:
     def _exchange_once(self) -> bool:
         """Write a heartbeat and read those of the others; whether there is more to exchange."""
         with self._changed:
-            self._own = replace(self._own, count=self._own.count + 1, knows_ending=self._ending is not None)
+            knows = self._ending is not None
+            first_knows = self._beats[0].knows_ending if self._rank else knows
+            self._own = replace(self._own, count=self._own.count + 1, knows_ending=knows, first_knows=first_knows)
             own, proposed = self._own, self._proposed
         self._store.set(str(self._rank), own.written())
         if proposed is not None:
@@ -204,21 +206,23 @@ class Watch:
 
     def _leave(self) -> None:
         """At the exit of the interpreter: for programs, which need not call `fail` or `close`."""
-        if os.getpid() != self._process or self._ending is not None:
+        if os.getpid() != self._process:
             return
-        if (error := getattr(sys, "last_value", None)) is not None:
+        if (error := getattr(sys, "last_value", None)) is not None:  # what ends the program
             self.fail(error)
-            return
-        with suppress(RankError):
-            self.close()
+        else:
+            with suppress(RankError):
+                self.close()
 
     def _all_know(self) -> bool:
-        """Whether all ranks that live know why they end."""
+        """Whether all ranks that live know why they end, and that rank 0 does: its store is not needed any more."""
         if self._ending is None or self._is_lost:
             return self._is_lost
         died = None if self._ending.message else self._ending.rank
-        knows = (beat.knows_ending or rank == died for rank, beat in self._beats.items())
-        return died == 0 or (self._sent.knows_ending and all(knows))
+        others = [beat for rank, beat in self._beats.items() if rank != died]
+        if self._rank == 0:
+            return all(beat.first_knows for beat in others)
+        return died == 0 or (self._sent.first_knows and all(beat.knows_ending for beat in others))
 
     def _is_gone(self) -> bool:
         return self._others_are("gone") if self._rank == 0 else self._sent.phase == "gone"
