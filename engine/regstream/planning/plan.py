@@ -14,6 +14,7 @@ from regstream.planning.evaluation_estimate import evaluation_seconds
 from regstream.planning.memory_terms import MemorySpace
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.projection import Projection, project
+from regstream.planning.rank_share import owned_parts
 from regstream.planning.rates import Rates
 from regstream.planning.step import Step
 from regstream.planning.work import flops_of, step_work
@@ -107,7 +108,8 @@ class Plan(OpenedMerge):
 
     def work(self, step: Step) -> Mapping[str, float]:
         """What a step computes: FLOP by kind of work, and the bytes that other operations move."""
-        return step_work(self, step, self.passes(step))
+        passes = self.passes(step)
+        return step_work(self, step, passes, owned_parts(self, step, passes))
 
     @property
     def flops(self) -> float:

@@ -49,7 +49,7 @@ def project(
         passes=passes,
         terms=peaks,
         loads_ahead=loads_ahead,
-        read_bytes=_read_bytes(merge, step, len(passes)),
+        read_bytes=_read_bytes(merge, step, passes),
         write_bytes=_write_bytes(merge, step),
     )
 
@@ -77,8 +77,8 @@ def fits(terms: Mapping[MemorySpace, Mapping[str, int]], budgets: Mapping[Memory
     return all(sum(terms[space].values()) <= budget for space, budget in budgets.items())
 
 
-def _read_bytes(merge: OpenedMerge, step: Step, num_passes: int) -> int:
-    read = sum(spec.num_bytes for specs in reads(merge, step, max(1, num_passes)) for spec in specs)
+def _read_bytes(merge: OpenedMerge, step: Step, passes: tuple[Groups, ...]) -> int:
+    read = sum(spec.num_bytes for specs in reads(merge, step, passes) for spec in specs)
     stored = scratch_bytes(merge, step)
     return read + (hidden_state_bytes(merge) + stored if step.kind == "block" and step.regressed else 0)
 

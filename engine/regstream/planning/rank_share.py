@@ -13,7 +13,7 @@ from typing import TypeVar
 from regstream.linalg.gram import symmetric_product_flops
 from regstream.models.batch import Batch
 from regstream.planning.opened_merge import OpenedMerge
-from regstream.planning.step import Step
+from regstream.planning.step import OwnedParts, Step
 from regstream.planning.work import forward_work
 from regstream.ranks.environment import RankId
 
@@ -24,9 +24,34 @@ _HALVINGS = 20
 
 def share_of(merge: Merge, rank_id: RankId) -> Merge:
     """A merge of all batches as one rank runs it: with its own of each candidate, which may be none."""
-    cut = cut_batches(merge, rank_id.size)[rank_id.rank]
-    candidates = (replace(c, part=part) for c, part in zip(merge.candidates, cut, strict=True))
-    return replace(merge, candidates=tuple(candidates), rank_id=rank_id, whole=merge)
+    (share,) = shares_of(merge, [rank_id])
+    return share
+
+
+def shares_of(merge: Merge, rank_ids: Sequence[RankId]) -> list[Merge]:
+    """A merge of all batches as some ranks of one run do it, each with its own batches.
+
+    Their `whole` has as many ranks: its passes leave room for what they exchange.
+    """
+    first = replace(rank_ids[0], rank=0, local_rank=0)
+    whole = merge if merge.rank_id == first else replace(merge, rank_id=first)
+    cut = cut_batches(merge, first.size)
+    shares = []
+    for rank_id in rank_ids:
+        parts = zip(merge.candidates, cut[rank_id.rank], strict=True)
+        candidates = tuple(replace(candidate, part=part) for candidate, part in parts)
+        shares.append(replace(merge, candidates=candidates, rank_id=rank_id, whole=whole))
+    return shares
+
+
+def neighbours_of(share: Merge) -> list[Merge]:
+    """A rank's share with those of the other ranks on its machine, which are numbered one after another."""
+    if share.whole is None or share.rank_id.local_size == 1:
+        return [share]
+    own, first = share.rank_id, share.rank_id.rank - share.rank_id.local_rank
+    return shares_of(
+        share.whole, [replace(own, rank=first + number, local_rank=number) for number in range(own.local_size)]
+    )
 
 
 def cut_batches(merge: OpenedMerge, size: int) -> list[list[range]]:
@@ -63,6 +88,17 @@ def parameter_owners(step: Step, passes: Iterable[Iterable[str]], size: int) -> 
         for group, owner in owners(step, groups, size).items():
             found |= {parameter.name: owner for parameter in step.regressed[group]}
     return found
+
+
+def owned_parts(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]]) -> OwnedParts:
+    """What of a step a merge's rank does for all, where input groups go through in these passes."""
+    rank, size = merge.rank_id.rank, merge.rank_id.size
+    solvers = [owner for groups in passes for owner in owners(step, groups, size).items()]
+    measurers = parameter_owners(step, passes, size)
+    return OwnedParts(
+        solved=frozenset(group for group, owner in solvers if owner == rank),
+        measured=frozenset(name for name, owner in measurers.items() if owner == rank),
+    )
 
 
 def greedy(costs: Sequence[float], size: int) -> list[int]:

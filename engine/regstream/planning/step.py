@@ -43,6 +43,14 @@ class PlannedParameter(Parameter):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnedParts:
+    """What of a step one rank does for all: the groups that it solves, and the parameters that it measures, by name."""
+
+    solved: frozenset[str]
+    measured: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """Stem, a block, or head. Its parameters are in the order in which the shard holds them."""
 
