@@ -1,6 +1,7 @@
 """What a step has on disk beside its shard, and what a file system needs."""
 
 from collections.abc import Iterable
+from itertools import accumulate
 
 from regstream.linalg.row_sketch import CANDIDATES_AT_A_TIME, token_bytes, weight_bytes
 from regstream.methods.stream import Stream
@@ -16,6 +17,16 @@ def hidden_state_bytes(merge: OpenedMerge) -> int:
     if not any(step.writes_hidden_states for step in merge.steps):
         return 0
     return merge.forward_memory.depth_bytes * len(merge.method.prefixes())
+
+
+def result_bytes(merge: OpenedMerge) -> list[int]:
+    """What a rank has of the result once each step is written, in bytes: the first all so far, another copies of the
+    stem and of that step."""
+    written = [merge.written_bytes(step) for step in merge.steps]
+    if merge.rank_id.rank == 0:
+        return list(accumulate(written))
+    stem = sum(size for step, size in zip(merge.steps, written, strict=True) if step.kind == "stem")
+    return [size + stem * (step.kind != "stem") for step, size in zip(merge.steps, written, strict=True)]
 
 
 def scratch_bytes(merge: OpenedMerge, step: Step) -> int:

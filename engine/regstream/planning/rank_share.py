@@ -44,7 +44,7 @@ def shares_of(merge: Merge, rank_ids: Sequence[RankId]) -> list[Merge]:
     return shares
 
 
-def neighbours_of(share: Merge) -> list[Merge]:
+def neighbours_of(share: OpenedMerge) -> list[OpenedMerge]:
     """A rank's share with those of the other ranks on its machine, which are numbered one after another."""
     if share.whole is None or share.rank_id.local_size == 1:
         return [share]
