@@ -23,6 +23,19 @@ class StepRates(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RankTimes:
+    """Estimates in seconds: of one rank, and of several together."""
+
+    alone: float
+    together: float
+
+    @property
+    def factor(self) -> float:
+        """How many times as fast several are."""
+        return self.alone / self.together
+
+
+@dataclass(frozen=True, kw_only=True)
 class RankCosts:
     """A merge on several ranks. `alone` is its plan for one, `ranks` are those of each rank."""
 
@@ -50,16 +63,10 @@ class RankCosts:
         ]
         return cls(alone=plan, ranks=tuple(shares_of(plan, rank_ids)))
 
-    def check(self) -> None:
-        """Refuse what does not fit, as `Plan.validate` does on each rank; disks are those of this machine.
-
-        Raises:
-            BudgetError: a step needs more memory than its budget, or the ranks of a machine more disk than is free.
-            InputError: the output or the work folder cannot be written to.
-        """
+    def check_memory(self) -> None:
+        """Refuse what does not fit into the memory of some rank; as `Plan.check_memory` does."""
         for rank in self.ranks:
             rank.check_memory()
-        self.ranks[0].validate()
 
     @cached_property
     def traffic(self) -> tuple[tuple[Traffic, ...], ...]:
@@ -71,17 +78,17 @@ class RankCosts:
         """What a rank sends and receives in all steps."""
         return sum((step[rank] for step in self.traffic), Traffic())
 
-    def step_seconds(self, rates: StepRates, network: float) -> tuple[float, ...]:
-        """The time of each step, where `network` bytes a second leave and reach each rank.
+    def times(self, network: float, rates: StepRates | None = None) -> RankTimes | None:
+        """The time of one rank and of these, where `network` bytes a second leave and reach each of them.
 
-        Ranks wait for one another: it is the time of the slowest rank's batches, then of the slowest rank's solves,
-        then of what the busiest rank exchanges, which is taken not to overlap with either.
+        Without `rates` each is as fast as this machine is: None for a device that it lacks. Ranks wait for one another:
+        a step takes the time of the slowest rank's batches, then of the slowest rank's solves, then of what the busiest
+        rank exchanges, which is taken not to overlap with either.
         """
-        return tuple(self._seconds(step, rates, network) for step in self.alone.steps)
-
-    def alone_seconds(self, rates: StepRates) -> tuple[float, ...]:
-        """The time of each step with one rank."""
-        return tuple(sum(_batches_and_solves(self.alone, step, rates)) for step in self.alone.steps)
+        if (rates := rates or self.alone.rates) is None:
+            return None
+        alone = sum(sum(_batches_and_solves(self.alone, step, rates)) for step in self.alone.steps)
+        return RankTimes(alone=alone, together=sum(self._seconds(step, rates, network) for step in self.alone.steps))
 
     def _seconds(self, step: Step, rates: StepRates, network: float) -> float:
         times = [_batches_and_solves(rank, step, rates) for rank in self.ranks]
