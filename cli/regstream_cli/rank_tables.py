@@ -30,7 +30,7 @@ def rank_lines(costs: "RankCosts", network: float, *, fits: bool) -> Iterator[st
         yield f"takes about {alone} on one rank, {together} on {len(costs.ranks)}: {times.factor:.2f} times as fast"
         yield (
             f"where each rank is as fast as this machine is now, and sends and receives {format_rate(network)};"
-            " counted in each step are the slowest rank's batches, then the slowest rank's solves, then what is exchanged"
+            " counted in each step are the slowest batches of a rank, then the slowest solves, then what is exchanged"
         )
     first = costs.ranks[0]
     budgets = " and ".join(f"{format_bytes(budget)} of {space} memory" for space, budget in first.budgets.items())
