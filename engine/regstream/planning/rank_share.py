@@ -8,6 +8,7 @@ only where it has batches of it.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from heapq import heapreplace
 from typing import TypeVar
 
 from regstream.linalg.gram import symmetric_product_flops
@@ -103,10 +104,10 @@ def owned_parts(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]])
 
 def greedy(costs: Sequence[float], size: int) -> list[int]:
     """An owner for each of some pieces of work, the most expensive first, each to the rank with the least so far."""
-    totals, found = [0.0] * size, [0] * len(costs)
+    totals, found = [(0.0, rank) for rank in range(size)], [0] * len(costs)  # a heap
     for index in sorted(range(len(costs)), key=lambda index: (-costs[index], index)):
-        found[index] = min(range(size), key=lambda rank: (totals[rank], rank))
-        totals[found[index]] += costs[index]
+        total, found[index] = totals[0]
+        heapreplace(totals, (total + costs[index], found[index]))
     return found
 
 

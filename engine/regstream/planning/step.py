@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from regstream.methods.method import MergeRule
@@ -77,7 +78,7 @@ class Step:
         """The shapes of its parameters, by the model's names."""
         return {parameter.name: parameter.shape for parameter in self.parameters}
 
-    @property
+    @cached_property
     def regressed(self) -> dict[str, tuple[PlannedParameter, ...]]:
         """What is solved for, by input group or norm."""
         groups: dict[str, list[PlannedParameter]] = {}
