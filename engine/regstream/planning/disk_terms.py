@@ -20,13 +20,24 @@ def hidden_state_bytes(merge: OpenedMerge) -> int:
 
 
 def result_bytes(merge: OpenedMerge) -> list[int]:
-    """What a rank has of the result once each step is written, in bytes: the first all so far, another copies of the
-    stem and of that step."""
-    written = [merge.written_bytes(step) for step in merge.steps]
+    """What a rank has of the result once each step is written, in bytes: the first all so far, another a copy of that
+    step, and of the stem where blocks read it."""
     if merge.rank_id.rank == 0:
-        return list(accumulate(written))
-    stem = sum(size for step, size in zip(merge.steps, written, strict=True) if step.kind == "stem")
-    return [size + stem * (step.kind != "stem") for step, size in zip(merge.steps, written, strict=True)]
+        return list(accumulate(map(merge.written_bytes, merge.steps)))
+    copies = [copied_bytes(merge, step) for step in merge.steps]
+    stem = copies[0] if _is_read_later(merge, merge.steps[0]) else 0
+    return [size + stem * (step.index > 0) for step, size in zip(merge.steps, copies, strict=True)]
+
+
+def copied_bytes(merge: OpenedMerge, step: Step) -> int:
+    """The size of what ranks but the first get of a step's result, in bytes; 0 where they read none of it."""
+    part = merge.parts[step.index]
+    is_read = merge.has_diagnostics or step.writes_hidden_states or _is_read_later(merge, step)
+    return part.num_bytes - len(part.header) if is_read else 0
+
+
+def _is_read_later(merge: OpenedMerge, step: Step) -> bool:
+    return step.index == 0 and any(later.borrowed for later in merge.steps)
 
 
 def scratch_bytes(merge: OpenedMerge, step: Step) -> int:

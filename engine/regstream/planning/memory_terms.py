@@ -148,11 +148,12 @@ def _sums(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, in
         return {"weights": block, **_if_any("borrowed", borrowed)} if step.writes_hidden_states else {}
     solved, linear_groups, tokens = _count(step.parameters_of(groups)), step.linear_groups(groups), token_counts(merge)
     means = _count(parameter for parameter in step.not_regressed if parameter.rule == "average")
+    sums_means = merge.rank_id.size == 1 and not merge.method.solves_groups_in_turn()
     terms = {
         **_candidate(merge, block, solved),
         **_if_any("borrowed", borrowed),
         **({} if merge.method.runs_own_blocks_only() else {"merged block": block}),
-        **({} if merge.method.solves_groups_in_turn() else {"means": means * torch.float32.itemsize}),
+        **({"means": means * torch.float32.itemsize} if sums_means else {}),
         **_statistics(merge, step, groups),
         **_norm_terms(merge, step, groups),
         # And tokens that are added to them, no more than these.

@@ -2,7 +2,8 @@
 
 Of each input group every rank has sums, which are added up on their way round to the group's owner: one triangle of the
 Gram matrices, with the blocks along its diagonal whole, and right-hand sides. The owner sends what it solved to the
-first rank, which writes the step and sends what it wrote to all.
+first rank, or to all where the next group's statistics need it. The first rank writes the step, and sends what it wrote
+to all that read it.
 """
 
 import math
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 
 from regstream.device.tiles import tiles_of
 from regstream.linalg.packed_symmetric import blocks_width
-from regstream.planning.disk_terms import token_sketch_bytes
+from regstream.planning.disk_terms import copied_bytes, token_sketch_bytes
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.rank_share import owners
 from regstream.planning.step import Step
@@ -37,7 +38,7 @@ def step_traffic(ranks: Sequence[OpenedMerge], step: Step, passes: Sequence[Sequ
     for groups in passes:
         for group, owner in owners(step, groups, len(ranks)).items():
             _count_group(counts, ranks, step, group, owner)
-    counts.broadcast(ranks[0].written_bytes(step))
+    counts.broadcast(0, copied_bytes(ranks[0], step))
     return [Traffic(*pair) for pair in zip(counts.sent, counts.received, strict=True)]
 
 
@@ -76,12 +77,12 @@ class _Counts:
         for offset in range(1, self.size):
             self.send((owner + offset) % self.size, (owner + offset + 1) % self.size, num_bytes)
 
-    def broadcast(self, num_bytes: int) -> None:
-        """From the first rank, along a tree: whoever has it sends it on, so that those who have it double."""
+    def broadcast(self, root: int, num_bytes: int) -> None:
+        """Send to all along a tree: whoever has it sends it on, so that those who have it double."""
         reached = 1
         while reached < self.size:
-            for source in range(min(reached, self.size - reached)):
-                self.send(source, reached + source, num_bytes)
+            for offset in range(min(reached, self.size - reached)):
+                self.send((root + offset) % self.size, (root + reached + offset) % self.size, num_bytes)
             reached *= 2
 
 
@@ -89,9 +90,10 @@ def _count_group(counts: _Counts, ranks: Sequence[OpenedMerge], step: Step, grou
     first, solved = ranks[0], _solved_values(step, group)
     itemsize = first.method.sums_dtype().itemsize
     counts.reduce(owner, summed_values(first, step, group) * itemsize)
-    counts.send(owner, 0, solved * itemsize)
-    if first.method.solves_groups_in_turn():  # the next group's statistics need it
-        counts.broadcast(solved * first.output_dtype.itemsize)
+    if first.method.solves_groups_in_turn():
+        counts.broadcast(owner, solved * itemsize)
+    else:
+        counts.send(owner, 0, solved * itemsize)
     for source, rank in enumerate(ranks):
         num_sketches = sum(map(rank.has_batches, rank.candidates))
         counts.send(source, owner, num_sketches * token_sketch_bytes(first, step, [group]))

@@ -88,6 +88,7 @@ class OpenedMerge:
     ties: tuple[Tie, ...]  # of files still to be downloaded, compared before the first step
     rank_id: RankId = ALONE
     whole: Self | None = None  # of all ranks, where this is what one of them runs
+    holders: tuple[tuple[int, ...], ...] = ()  # of each candidate, the ranks that have batches of it
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:

@@ -7,7 +7,7 @@ passes, each of which repeats the forward passes for some of the groups.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from regstream.planning.disk_terms import hidden_state_bytes, scratch_bytes
+from regstream.planning.disk_terms import copied_bytes, hidden_state_bytes, scratch_bytes
 from regstream.planning.memory_terms import Groups, MemorySpace, memory_terms
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.reads import reads
@@ -85,4 +85,5 @@ def _read_bytes(merge: OpenedMerge, step: Step, passes: tuple[Groups, ...]) -> i
 
 def _write_bytes(merge: OpenedMerge, step: Step) -> int:
     hidden = hidden_state_bytes(merge) if step.writes_hidden_states else 0
-    return merge.written_bytes(step) + hidden + scratch_bytes(merge, step)
+    result = merge.written_bytes(step) if merge.rank_id.rank == 0 else copied_bytes(merge, step)
+    return result + hidden + scratch_bytes(merge, step)

@@ -37,11 +37,14 @@ def shares_of(merge: Merge, rank_ids: Sequence[RankId]) -> list[Merge]:
     first = replace(rank_ids[0], rank=0, local_rank=0)
     whole = merge if merge.rank_id == first else replace(merge, rank_id=first)
     cut = cut_batches(merge, first.size)
+    holders = tuple(
+        tuple(rank for rank, parts in enumerate(cut) if parts[index]) for index in range(len(merge.candidates))
+    )
     shares = []
     for rank_id in rank_ids:
         parts = zip(merge.candidates, cut[rank_id.rank], strict=True)
         candidates = tuple(replace(candidate, part=part) for candidate, part in parts)
-        shares.append(replace(merge, candidates=candidates, rank_id=rank_id, whole=whole))
+        shares.append(replace(merge, candidates=candidates, rank_id=rank_id, whole=whole, holders=holders))
     return shares
 
 

@@ -24,7 +24,7 @@ _Counts = Mapping[str, Counter[Checkpoint]]
 def reads(merge: OpenedMerge, step: Step, passes: _Passes | None = None) -> Iterator[list[TensorSpec]]:
     """The tensors that a step reads, by reader, about in order; input groups go through in these passes, or in one."""
     passes = passes or [list(step.regressed)]
-    for checkpoint, *tied in merge.ties if step.index == 0 else ():
+    for checkpoint, *tied in merge.ties if step.index == 0 and merge.rank_id.rank == 0 else ():
         yield [checkpoint.tensors[name] for name in tied]
     for read in _rounds(merge, step, passes):
         cached: set[tuple[TensorReader, str]] = set()
