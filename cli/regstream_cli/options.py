@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from regstream.units import parse_rate
+
 #: The key in a click context's `meta` that says whether to show tracebacks.
 DEBUG_KEY = "regstream_cli.debug"
 
@@ -34,6 +36,13 @@ def _parse_folders(context: click.Context, parameter: click.Parameter, values: t
     return folders
 
 
+def _parse_rate(context: click.Context, parameter: click.Parameter, text: str) -> float:
+    try:
+        return parse_rate(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
 # Not `exists=True`: reading the manifest reports a missing file like every other problem.
 manifest_argument = click.argument("path", metavar="MANIFEST", type=click.Path(path_type=Path))
 device_option = click.option(
@@ -51,3 +60,23 @@ also_option = click.option(
     help="Compare another model as well. Repeatable.",
 )
 only_option = click.option("--only", metavar="NAME", multiple=True, help="Restrict to this model. Repeatable.")
+ranks_option = click.option(
+    "--ranks",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Show what each of N ranks takes, and the time beside that of one.",
+)
+machines_option = click.option(
+    "--machines",
+    metavar="M",
+    type=click.IntRange(1),
+    default=1,
+    help="With --ranks: how many machines they are on, evenly. Default: 1.",
+)
+network_option = click.option(
+    "--network",
+    metavar="RATE",
+    default="10Gbit",
+    callback=_parse_rate,
+    help='With --ranks: bits a second that each rank sends and receives, such as "400Mbit". Default: 10Gbit.',
+)

@@ -16,39 +16,57 @@ from regstream.manifest.schema import Manifest
 from regstream.methods import AUTO, AUTO_METHOD
 from regstream.output.chosen_settings import chosen_settings
 from regstream_cli.observers import observe_progress
-from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
+from regstream_cli.options import (
+    debug_option,
+    device_option,
+    json_option,
+    machines_option,
+    manifest_argument,
+    network_option,
+    ranks_option,
+)
 from regstream_cli.streams import stdout_boundary, stdout_console, write_json
 
 if TYPE_CHECKING:
     from regstream.planning.plan import Plan
+    from regstream.planning.rank_costs import RankCosts
     from regstream.planning.step import Step
 
 
 @click.command()
 @manifest_argument
 @device_option
+@ranks_option
+@machines_option
+@network_option
 @json_option
 @debug_option
-def plan(path: Path, device: str | None, as_json: bool) -> None:
+def plan(*, path: Path, device: str | None, ranks: int | None, machines: int, network: float, as_json: bool) -> None:
     """Show the steps of a merge, and what they need.
 
     Shows what was found in the model and what becomes of it, then for each step of MANIFEST's merge how much it reads,
     writes and holds in memory, and whether all steps fit.
     Reads configs, headers and calibration sets, and at most samples of the weights. Writes nothing, except that small
     files of models on the hub go into the hub's cache. Exits with code 3 if memory or disk do not suffice, and with 4
-    if the output folder cannot be written to or holds files that are not a run's.
+    if the output folder cannot be written to or holds files that are not a run's. With --ranks a row for each rank
+    takes the place of one for each step.
 
     \b
     Example:
       regstream plan merge.toml
+      regstream plan merge.toml --ranks 4 --network 1Gbit
       regstream plan merge.toml --json | jq .disk_bytes
       regstream plan merge.toml --json | jq .architecture.not_regressed
     """
-    show_plan(path, device, as_json=as_json)
+    if machines > (ranks or 1):
+        raise click.BadParameter(f"{machines} machines cannot share {ranks or 1} ranks", param_hint="--machines")
+    show_plan(path, device, as_json=as_json, ranks=ranks, machines=machines, network=network)
 
 
-def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
-    """Write the plan to stdout.
+def show_plan(
+    path: Path, device: str | None, *, as_json: bool, ranks: int | None = None, machines: int = 1, network: float = 0.0
+) -> None:
+    """Write the plan to stdout, for one rank or beside it for `ranks`; `network` is in bytes a second.
 
     Raises:
         BudgetError: the merge does not fit in memory or on disk; the plan is written first.
@@ -58,28 +76,40 @@ def show_plan(path: Path, device: str | None, *, as_json: bool) -> None:
     with observe_progress() as listener:
         # A plan can be for a device that this machine does not have.
         merge_plan = api.plan(manifest, device=device, for_this_machine=False, listener=_without_own_lines(listener))
-    refusal = None
-    try:
-        api.check(merge_plan)
-    except RegstreamError as error:
-        refusal = error
+    costs = None if ranks is None else merge_plan.on_ranks(ranks, machines)
+    refusal = _refusal(merge_plan, costs)
     if as_json:
-        write_json(_record(merge_plan, refusal))
+        from regstream_cli.rank_tables import rank_record
+
+        on_ranks = {} if costs is None else {"ranks": rank_record(costs, network)}
+        write_json(_record(merge_plan, refusal) | on_ranks)
     else:
         from regstream_cli.architecture_lines import architecture_lines
+        from regstream_cli.rank_tables import rank_lines, rank_table
         from regstream_cli.tables import plan_summary, plan_table
 
-        console = stdout_console()
+        console, fits = stdout_console(), not isinstance(refusal, BudgetError)
         with stdout_boundary():
             for line in architecture_lines(merge_plan.architecture):
                 console.print(line, soft_wrap=not console.is_terminal)
             console.print()
-            console.print(plan_table(merge_plan))
-            summary = plan_summary(merge_plan, fits=not isinstance(refusal, BudgetError))
+            console.print(plan_table(merge_plan) if costs is None else rank_table(costs))
+            summary = plan_summary(merge_plan, fits=fits) if costs is None else rank_lines(costs, network, fits=fits)
             for line in (*summary, *_settings_lines(manifest)):
                 console.print(line, soft_wrap=not console.is_terminal)
     if refusal is not None:
         raise refusal
+
+
+def _refusal(merge_plan: "Plan", costs: "RankCosts | None") -> RegstreamError | None:
+    """Why a run of the plan would be refused, or of its ranks."""
+    try:
+        api.check(merge_plan if costs is None else costs.ranks[0])
+        if costs is not None:
+            costs.check_memory()
+    except RegstreamError as error:
+        return error
+    return None
 
 
 def _settings_lines(manifest: Manifest) -> Iterator[str]:

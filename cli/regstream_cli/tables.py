@@ -24,7 +24,7 @@ def plan_table(plan: "Plan") -> Table:
     memory = ["memory"] if plan.main_space == "host" else ["device memory", "host memory"]
     table = make_table("step", "tensors", "regressed", "reads", "writes", *memory)
     for cells, steps in groupby(plan.steps, key=lambda step: _plan_cells(plan, step)):
-        table.add_row(_span([step.name for step in steps]), *cells)
+        table.add_row(span([step.name for step in steps]), *cells)
     return table
 
 
@@ -132,7 +132,8 @@ def _plan_cells(plan: "Plan", step: "Step") -> tuple[str, ...]:
     return (str(len(step.parameters)), str(step.num_regressed), *map(format_bytes, sizes))
 
 
-def _span(names: Sequence[str]) -> str:
+def span(names: Sequence[str]) -> str:
+    """The name of a row of several that are numbered: `block 0 to 3, each`."""
     return names[0] if len(names) == 1 else f"{names[0]} to {names[-1].rpartition(' ')[2]}, each"
 
 

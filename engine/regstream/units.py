@@ -1,10 +1,11 @@
-"""Sizes, durations and lists of names as people write and read them."""
+"""Sizes, rates, durations and lists of names as people write and read them."""
 
 import re
 from collections.abc import Sequence
 
 _BINARY = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 _DECIMAL = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_RATE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([kmgt])bit\s*", re.IGNORECASE)
 _SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,18})?)\s*([kmgt]?)(i?)(b?)\s*", re.IGNORECASE)
 
 
@@ -31,6 +32,28 @@ def format_bytes(num_bytes: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" or abs(size) >= 100 else f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:.3g} TiB" if abs(size) < 100 else f"{size:,.0f} TiB"
+
+
+def parse_rate(text: str) -> float:
+    """Read the rate of a network in bits a second, such as "10Gbit" or "400 Mbit", in decimal units; returns bytes.
+
+    Raises:
+        ValueError: the text is no such rate, or 0.
+    """
+    match = _RATE.fullmatch(text)
+    if match is None or not float(match[1]):
+        raise ValueError(f'expected bits a second with their unit, such as "10Gbit", found "{text:.40}"')
+    return float(match[1]) * _DECIMAL[match[2].lower()] / 8
+
+
+def format_rate(rate: float) -> str:
+    """Write bytes a second in bits, in decimal units with three significant figures: `10 Gbit/s`."""
+    bits = rate * 8
+    for unit in ("", "k", "M", "G"):
+        if bits < 999.5:
+            return f"{bits:.3g} {unit}bit/s"
+        bits /= 1000
+    return f"{bits:,.3g} Tbit/s" if bits < 999.5 else f"{bits:,.0f} Tbit/s"
 
 
 def format_flops(flops: float) -> str:

@@ -112,6 +112,14 @@ def test_on_a_disk_for_less_than_two_candidates(local_once: Merge, remote: Merge
     assert shards_in(cache) == []
 
 
+def test_several_ranks_do_not_evict(remote: Merge, hub: Hub, cache: Path) -> None:
+    with_disk(remote, int(1.9 * weights_bytes(remote.folders.candidates[0])))
+    rank = planned(remote).on_ranks(2).ranks[0]
+    assert rank.downloads.repeated_bytes == 0
+    with pytest.raises(BudgetError, match=r"^2 of 2 ranks need .* do not evict, .*; raise it, or run one rank, which "):
+        rank.validate()
+
+
 @pytest.mark.slow
 def test_what_was_in_the_cache_before_stays(remote: Merge, hub: Hub, cache: Path) -> None:
     name = "model-00003-of-00009.safetensors"

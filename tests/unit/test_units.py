@@ -1,8 +1,8 @@
-"""Sizes and durations: what is read, what is refused, what is written."""
+"""Sizes, rates and durations: what is read, what is refused, what is written."""
 
 import pytest
 
-from regstream.units import format_bytes, format_seconds, parse_bytes
+from regstream.units import format_bytes, format_rate, format_seconds, parse_bytes, parse_rate
 
 
 @pytest.mark.parametrize(
@@ -73,3 +73,24 @@ def test_what_is_written_is_read_again_within_its_figures(num_bytes: int) -> Non
 )
 def test_a_duration_is_written_in_the_units_a_person_would_choose(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "rate", "written"),
+    [
+        ("10Gbit", 1.25e9, "10 Gbit/s"),
+        ("400 mbit", 5e7, "400 Mbit/s"),
+        ("2.5Gbit", 3.125e8, "2.5 Gbit/s"),
+        ("1Tbit", 1.25e11, "1 Tbit/s"),
+        ("8kbit", 1e3, "8 kbit/s"),
+    ],
+)
+def test_a_rate_is_of_bits(text: str, rate: float, written: str) -> None:
+    assert parse_rate(text) == rate
+    assert format_rate(rate) == written
+
+
+@pytest.mark.parametrize("text", ["", "10", "10GB", "10GiB", "Gbit", "0Gbit", "-1Gbit", "10Gibit", "10Gbit/s", "10bit"])
+def test_what_is_no_rate_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected bits a second"):
+        parse_rate(text)

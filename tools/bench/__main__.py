@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from bench import derivation, memory, paper_roofline, residuals, scale, speed
+from bench import derivation, memory, paper_roofline, ranks, residuals, scale, speed
 
 COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "projections": memory.projections,
@@ -24,6 +24,7 @@ COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "derivation": derivation.derivation,
     "scale": scale.scale,
     "paper-roofline": paper_roofline.paper_roofline,
+    "ranks": ranks.ranks,
     "wide": speed.wide,
     "narrow": speed.narrow,
     "narrow-float32": speed.narrow_float32,

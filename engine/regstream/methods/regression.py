@@ -102,6 +102,7 @@ class Regression(Method):
         out_features = sum(group.out_features.values())
         has_reference = self.prior is None
         formed = regression_flops(group.in_features, out_features, tokens.candidates, first_is_reference=has_reference)
-        taught = teacher_flops(group.in_features, out_features, tokens.candidates) if self.teacher else {}
+        seen = [count for count in tokens.candidates if count]  # a rank may have no tokens of a candidate
+        taught = teacher_flops(group.in_features, out_features, seen) if self.teacher else {}
         formed = {kind: flops + taught.get(kind, 0.0) for kind, flops in formed.items()}
         return {**formed, "solves": self.solver().flops(group.in_features, out_features)}

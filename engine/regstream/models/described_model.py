@@ -6,6 +6,7 @@ Shape suffixes: D features, V vocabulary.
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ class DescribedModel:
         of_blocks = (shape for name, shape in self.shapes.items() if self.architecture.block_of(name) is not None)
         return max(max(shape) for shape in of_blocks if len(shape) == 2)
 
-    @property
+    @cached_property
     def buffer_bytes(self) -> int:
         """What its buffers hold: rotary tables and positions."""
         modules = {*self.model.modules(), *(module for block in self.blocks for module in block.modules())}

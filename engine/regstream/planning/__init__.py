@@ -13,6 +13,8 @@ memory_terms.py: the memory model: what a step holds, term by term
 disk_terms.py: what a step has on disk beside its shard
 forward_memory.py: what a batch takes in the stem and in a block
 rank_share.py: how ranks share the batches of a merge and the solves of a block
+rank_costs.py: what a merge takes on each of several ranks, and its time beside that of one
+network.py: what ranks send one another
 reads.py: what a step reads of checkpoints, as often as it does
 projection.py: a step's memory, reads and writes; the passes of its input groups
 warmup.py: first calls of libraries, so that their memory is measured

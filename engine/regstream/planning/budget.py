@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import torch
 from regstream.device.accelerator_kinds import accelerator_of
 from regstream.errors import BudgetError, InputError
 from regstream.hub.repository import cache_folder
-from regstream.planning.disk_terms import DISK_MARGIN, hidden_state_bytes, scratch_bytes
+from regstream.planning.disk_terms import DISK_MARGIN, hidden_state_bytes, result_bytes, scratch_bytes
 from regstream.planning.downloads import DownloadPlan
 from regstream.planning.memory_terms import MemorySpace, allocated_bytes
 from regstream.planning.opened_merge import OpenedMerge
+from regstream.planning.rank_share import neighbours_of
 from regstream.storage.durable import TEMPORARY_SUFFIX
 from regstream.units import format_bytes
 
@@ -72,11 +74,15 @@ def check_memory(merge: OpenedMerge, space: MemorySpace, step: str, terms: Mappi
 
 
 def disk_needs(merge: OpenedMerge, shards: DownloadPlan) -> Iterator[tuple[Path, int]]:
-    """What a run still has to take where: its own shards, hidden states of two depths, and shards of the hub."""
-    yield merge.output, int(sum(_missing_bytes(merge)) * DISK_MARGIN)
+    """What a rank still has to take where: its own shards, hidden states of two depths, and shards of the hub."""
+    copies = 0
+    if merge.rank_id.rank == 0:
+        yield merge.output, int(sum(_missing_bytes(merge)) * DISK_MARGIN)
+    else:
+        copies = max(result_bytes(merge))
     arguments = merge.forward_memory.stored_argument_bytes * len(merge.method.prefixes())
     inputs = max(scratch_bytes(merge, step) for step in merge.steps)
-    yield merge.workdir, int((2 * hidden_state_bytes(merge) + inputs + arguments) * DISK_MARGIN)
+    yield merge.workdir, int((copies + 2 * hidden_state_bytes(merge) + inputs + arguments) * DISK_MARGIN)
     if shards.peak_shard_bytes > shards.downloaded_bytes:
         yield cache_folder(), int((shards.peak_shard_bytes - shards.downloaded_bytes) * DISK_MARGIN)
 
@@ -89,9 +95,10 @@ def _missing_bytes(merge: OpenedMerge) -> Iterator[int]:
         yield max(0, sum(part.num_bytes for part in parts) - there)
 
 
-def disks(merge: OpenedMerge, shards: DownloadPlan) -> Iterator[tuple[Path, int, int]]:
-    """Each disk that a run writes to, by a folder on it: what the run still has to take, and what is free."""
-    yield from free_disks(disk_needs(merge, shards))
+def needs_here(merge: OpenedMerge, shards: DownloadPlan) -> Iterator[tuple[Path, int]]:
+    """What all ranks on this machine still have to take where; they share a cache of the hub's shards."""
+    for rank in neighbours_of(merge):
+        yield from disk_needs(rank, shards if rank.rank_id == merge.rank_id else replace(shards, peak_shard_bytes=0))
 
 
 def free_disks(needs: Iterable[tuple[Path, int]]) -> Iterator[tuple[Path, int, int]]:
@@ -127,13 +134,15 @@ def _nearest(folder: Path) -> Path:
 
 
 def check_disk(merge: OpenedMerge, shards: DownloadPlan) -> None:
-    """Refuse a run that needs more disk space than its budget, or than is free.
+    """Refuse a run that needs more disk space than its budget, or than is free: of all ranks on this machine.
 
     Raises:
         BudgetError: names the folder and the missing bytes.
     """
-    budget = merge.manifest.resources.disk
-    if budget is not None and shards.peak_disk_bytes > budget:
+    budget, needs = merge.manifest.resources.disk, list(needs_here(merge, shards))
+    if merge.rank_id.size > 1:
+        _check_ranks(merge, shards, budget, sum(needed for _, needed in needs))
+    elif budget is not None and shards.peak_disk_bytes > budget:
         raise BudgetError(
             f"{shards.peak_step.name} needs {format_bytes(shards.peak_disk_bytes)} of disk (of that at most"
             f" {format_bytes(shards.peak_shard_bytes)} for shards of the hub, the rest for result and hidden states),"
@@ -142,8 +151,21 @@ def check_disk(merge: OpenedMerge, shards: DownloadPlan) -> None:
     what, advice = "the result and the hidden states", ""
     if shards.download_bytes:
         what = "result, hidden states and shards of the hub"
-        advice = "; set [resources] disk to evict shards as the merge goes" if budget is None else ""
-    check_free(disks(merge, shards), what, advice)
+        is_limited = budget is not None or merge.rank_id.size > 1
+        advice = "" if is_limited else "; set [resources] disk to evict shards as the merge goes"
+    check_free(free_disks(needs), what, advice)
+
+
+def _check_ranks(merge: OpenedMerge, shards: DownloadPlan, budget: int | None, needed: int) -> None:
+    if budget is None or needed <= budget:
+        return
+    advice = ", or run one rank, which evicts shards of the hub" if shards.download_bytes else ""
+    raise BudgetError(
+        f"{merge.rank_id.local_size} of {merge.rank_id.size} ranks need {format_bytes(needed)} of disk on one machine"
+        f" (of that at most {format_bytes(shards.peak_shard_bytes)} for shards of the hub, which ranks do not evict,"
+        " the rest for result and hidden states),"
+        f" the [resources] disk budget is {format_bytes(budget)}; raise it{advice}"
+    )
 
 
 def check_free(disks: Iterable[tuple[Path, int, int]], what: str, advice: str = "") -> None:

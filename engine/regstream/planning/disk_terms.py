@@ -1,6 +1,7 @@
 """What a step has on disk beside its shard, and what a file system needs."""
 
 from collections.abc import Iterable
+from itertools import accumulate
 
 from regstream.linalg.row_sketch import CANDIDATES_AT_A_TIME, token_bytes, weight_bytes
 from regstream.methods.stream import Stream
@@ -16,6 +17,27 @@ def hidden_state_bytes(merge: OpenedMerge) -> int:
     if not any(step.writes_hidden_states for step in merge.steps):
         return 0
     return merge.forward_memory.depth_bytes * len(merge.method.prefixes())
+
+
+def result_bytes(merge: OpenedMerge) -> list[int]:
+    """What a rank has of the result once each step is written, in bytes: the first all so far, another a copy of that
+    step, and of the stem where blocks read it."""
+    if merge.rank_id.rank == 0:
+        return list(accumulate(map(merge.written_bytes, merge.steps)))
+    copies = [copied_bytes(merge, step) for step in merge.steps]
+    stem = copies[0] if _is_read_later(merge, merge.steps[0]) else 0
+    return [size + stem * (step.index > 0) for step, size in zip(merge.steps, copies, strict=True)]
+
+
+def copied_bytes(merge: OpenedMerge, step: Step) -> int:
+    """The size of what ranks but the first get of a step's result, in bytes; 0 where they read none of it."""
+    part = merge.parts[step.index]
+    is_read = merge.has_diagnostics or step.writes_hidden_states or _is_read_later(merge, step)
+    return part.num_bytes - len(part.header) if is_read else 0
+
+
+def _is_read_later(merge: OpenedMerge, step: Step) -> bool:
+    return step.index == 0 and any(later.borrowed for later in merge.steps)
 
 
 def scratch_bytes(merge: OpenedMerge, step: Step) -> int:

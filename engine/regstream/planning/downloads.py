@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import accumulate
 
 from regstream.hub.eviction import EvictionPolicy, StepShards
 from regstream.hub.fetch import is_cached
 from regstream.hub.repository import HubFile
-from regstream.planning.disk_terms import DISK_MARGIN, hidden_state_bytes, scratch_bytes
+from regstream.planning.disk_terms import DISK_MARGIN, hidden_state_bytes, result_bytes, scratch_bytes
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.reads import reads
 from regstream.planning.step import Step
@@ -30,7 +29,11 @@ class DownloadPlan:
 
 
 def shards_by_step(merge: OpenedMerge, disk: int | None) -> tuple[StepShards, ...]:
-    """The shards that each step reads, and what a limit on all disk leaves for shards during it."""
+    """The shards that each step reads, and what a limit on all disk leaves for shards during it.
+
+    Ranks evict nothing: others may share their cache, and read the same shards later.
+    """
+    disk = disk if merge.rank_id.size == 1 else None
     return tuple(
         StepShards(
             files=tuple(dict.fromkeys(_files(merge, step))),
@@ -89,7 +92,7 @@ def _merged_files(merge: OpenedMerge) -> set[HubFile]:
 def _other_bytes(merge: OpenedMerge) -> list[int]:
     """The disk besides shards: the result up to each step, the hidden states of two depths, inputs of linears."""
     hidden = 2 * hidden_state_bytes(merge) + max(scratch_bytes(merge, step) for step in merge.steps)
-    return [written + hidden for written in accumulate(map(merge.written_bytes, merge.steps))]
+    return [written + hidden for written in result_bytes(merge)]
 
 
 def _total(files: Iterable[HubFile]) -> int:

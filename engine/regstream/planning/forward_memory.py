@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -42,7 +43,7 @@ class ForwardMemory:
         """A batch in the stem: hidden states, inputs, and masks."""
         # Embedding pixels takes two more layouts of them.
         inputs = max((rows.input_bytes for rows in self.rows), default=0)
-        masks = max((self._mask_bytes(batch) for batch in self._batches()), default=0)
+        masks = max((self._mask_bytes(batch) for batch in self._sizes), default=0)
         in_towers = max((rows.costs.max_stem_values for rows in self.rows), default=0) * self.dtype.itemsize
         return self.hidden_bytes * 4 + inputs * 3 + masks + in_towers * _TOWER_TENSORS + self.argument_bytes
 
@@ -58,15 +59,19 @@ class ForwardMemory:
 
     def block_bytes(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """A batch in a block whose parameters have these shapes."""
-        return self.argument_bytes + max(
-            (self._batch_in_block_bytes(shapes, batch) for batch in self._batches()), default=0
-        )
+        in_block = (self._batch_in_block_bytes(shapes, batch) for batch in self._sizes)
+        return self.argument_bytes + max(in_block, default=0)
 
     @property
     def depth_bytes(self) -> int:
         """The hidden states of all rows at one depth, without padding, as they are stored."""
         num_tokens = sum(batch.num_tokens for batch in self._batches())
         return num_tokens * self.model.hidden_size * self.dtype.itemsize
+
+    @cached_property
+    def _sizes(self) -> list[Batch]:
+        """A batch of each size; often most have one."""
+        return list({(batch.shape, batch.is_padded): batch for batch in self._batches()}.values())
 
     def _batches(self) -> Iterator[Batch]:
         return (batch for rows in self.rows for batch in rows.batches)

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from regstream.checkpoint.mean import CHUNK_VALUES
+from regstream.checkpoint.mean import CHUNK_VALUES as MEAN_VALUES
 from regstream.device import malloc
 from regstream.device.staging import STAGED_BYTES
 from regstream.linalg.row_sketch import SIGN_BYTES, residual_bytes
@@ -22,6 +22,7 @@ from regstream.planning.library_memory import library_memory
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.step import Step
 from regstream.planning.work import token_counts
+from regstream.ranks.group import CHUNK_VALUES
 
 Groups = tuple[str, ...]
 MemorySpace = Literal["host", "device"]
@@ -107,8 +108,10 @@ def device_terms(model: LayeredModel, adapters: Mapping[str, int], *, is_convert
 
 def host_terms(merge: OpenedMerge) -> dict[str, int]:
     """What every step holds on the host."""
-    download = {"download": _DOWNLOAD_BYTES} if merge.fetches else {}
-    return {"libraries": _LIBRARIES_BYTES, "panels": _PANELS_BYTES, **download}
+    download = _if_any("download", _DOWNLOAD_BYTES * merge.fetches)
+    chunk = CHUNK_VALUES * merge.method.sums_dtype().itemsize * (merge.rank_id.size > 1)
+    exchange = _if_any("exchange", 3 * chunk)  # one read, one on its way, and one that arrives
+    return {"libraries": _LIBRARIES_BYTES, "panels": _PANELS_BYTES, **download, **exchange}
 
 
 def _rounded(terms: dict[str, int]) -> dict[str, int]:
@@ -132,11 +135,9 @@ def _adapters(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str
     checkpoints = [candidate.checkpoint for candidate in merge.candidates]
     shared = max(checkpoint.cached_bytes(step.shapes) for checkpoint in checkpoints)
     block = shared if merge.shared is None else 0
-    terms = {
-        "adapter": max(checkpoint.scratch_bytes(step.shapes) for checkpoint in checkpoints),
-        "shared block": block if groups else min(shared, CHUNK_VALUES * torch.float32.itemsize),
-    }
-    return {name: num_bytes for name, num_bytes in terms.items() if num_bytes}
+    scratch = max(checkpoint.scratch_bytes(step.shapes) for checkpoint in checkpoints)
+    cached = block if groups else min(shared, MEAN_VALUES * torch.float32.itemsize)
+    return {**_if_any("adapter", scratch), **_if_any("shared block", cached)}
 
 
 def _sums(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, int]:
@@ -147,11 +148,12 @@ def _sums(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, in
         return {"weights": block, **_if_any("borrowed", borrowed)} if step.writes_hidden_states else {}
     solved, linear_groups, tokens = _count(step.parameters_of(groups)), step.linear_groups(groups), token_counts(merge)
     means = _count(parameter for parameter in step.not_regressed if parameter.rule == "average")
+    sums_means = merge.rank_id.size == 1 and not merge.method.solves_groups_in_turn()
     terms = {
         **_candidate(merge, block, solved),
         **_if_any("borrowed", borrowed),
         **({} if merge.method.runs_own_blocks_only() else {"merged block": block}),
-        **({} if merge.method.solves_groups_in_turn() else {"means": means * torch.float32.itemsize}),
+        **({"means": means * torch.float32.itemsize} if sums_means else {}),
         **_statistics(merge, step, groups),
         **_norm_terms(merge, step, groups),
         # And tokens that are added to them, no more than these.
@@ -222,7 +224,7 @@ def _diagnostics_bytes(merge: OpenedMerge, step: Step) -> int:
     linears = [p.out_in for p in step.parameters if p.linear is not None]
     sketches = max((residual_bytes(shape, len(merge.candidates)) for shape in linears), default=SIGN_BYTES)
     # Parts of a parameter are among the host's panels.
-    parts = 3 * CHUNK_VALUES * torch.float32.itemsize if merge.device.type != "cpu" else 0
+    parts = 3 * MEAN_VALUES * torch.float32.itemsize if merge.device.type != "cpu" else 0
     return parts + sketches
 
 
@@ -232,11 +234,9 @@ def _inputs_read(merge: OpenedMerge, step: Step) -> int:
     Which they are is found in the block's first batch; all but the first are counted. Of a candidate's own block the
     first pass stores as many while it begins from none, and a later one reads those of a group, one batch ahead.
     """
-    if not merge.stores_group_inputs:
-        return 0
     widths = sorted(group.in_features for group in step.linear_groups(step.regressed)[1:])
     positions = max((math.prod(batch.shape) for batch in merge.batches), default=0)
-    if not widths:
+    if not (merge.stores_group_inputs and widths):
         return 0
     values = 2 * sum(widths) + widths[-1] * (3 if Stream.OWN in merge.method.streams else 1)
     return values * positions * merge.compute_dtype.itemsize

@@ -157,6 +157,10 @@ class OpenedMerge:
         """The candidates with batches here: all that calibrate, but for what is on other ranks alone."""
         return [c for c in self.candidates if c.calibration is not None and c.rows.batches]
 
+    def has_batches(self, candidate: PlannedCandidate) -> bool:
+        """Whether this rank loads a candidate's blocks: the only rank of a run, all; another, where it has batches."""
+        return self.rank_id.size == 1 or candidate.part is None or bool(candidate.part)
+
     @cached_property
     def shared(self) -> SharedCheckpoint | None:
         """The model that every candidate is an adapter on, if there is one: the reference R of all differences."""
@@ -183,9 +187,14 @@ class OpenedMerge:
         return parameter.rule == "combine" or is_student
 
     def formulas(self, step: Step) -> Iterator[tuple[Method, PlannedParameter]]:
-        """What of a step's parameters the method's own formula gives, or its prior's, each with its method."""
+        """What of a step's parameters the method's own formula gives, or its prior's, each with its method.
+
+        Of what is not solved for, ranks but the first need only what a merged block that they run consists of.
+        """
+        is_filled = bool(step.regressed) and not self.method.runs_own_blocks_only()
         for parameter in step.parameters:
-            if self.combines(parameter):
+            is_needed = self.rank_id.rank == 0 or is_filled or parameter.group is not None
+            if is_needed and self.combines(parameter):
                 yield self.method, parameter
             if parameter.group is not None and self.method.prior is not None:
                 yield self.method.prior, parameter

@@ -8,12 +8,22 @@ from pathlib import Path
 from regstream.device.accelerator_kinds import is_available
 from regstream.hub.eviction import StepShards
 from regstream.planning.architecture_summary import ArchitectureSummary, summarize_architecture
-from regstream.planning.budget import check_disk, check_memory, check_writable, disk_needs, disks, memory_budgets
+from regstream.planning.budget import (
+    check_disk,
+    check_memory,
+    check_writable,
+    disk_needs,
+    free_disks,
+    memory_budgets,
+    needs_here,
+)
 from regstream.planning.downloads import UNLIMITED_DISK, DownloadPlan, plan_downloads, shards_by_step
 from regstream.planning.evaluation_estimate import evaluation_seconds
 from regstream.planning.memory_terms import MemorySpace
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.projection import Projection, project
+from regstream.planning.rank_costs import RankCosts
+from regstream.planning.rank_share import owned_parts
 from regstream.planning.rates import Rates
 from regstream.planning.step import Step
 from regstream.planning.work import flops_of, step_work
@@ -86,6 +96,11 @@ class Plan(OpenedMerge):
         return plan_downloads(self, self.manifest.resources.disk)
 
     @property
+    def _downloads_here(self) -> DownloadPlan:
+        """For all ranks on this machine; what all ranks read is more, where there are other machines."""
+        return self.downloads if self.whole is None or self.rank_id.local_size == 1 else self.whole.downloads
+
+    @property
     def ample_disk_bytes(self) -> int:
         """The disk space with which no shard is downloaded twice, in bytes."""
         return plan_downloads(self, UNLIMITED_DISK).peak_disk_bytes
@@ -97,8 +112,8 @@ class Plan(OpenedMerge):
 
     @property
     def disks(self) -> list[tuple[Path, int, int]]:
-        """For each disk that the run writes to: a folder on it, the bytes still needed, and the bytes free."""
-        return list(disks(self, self.downloads))
+        """For each disk that the run writes to here: a folder on it, the bytes still needed, and the bytes free."""
+        return list(free_disks(needs_here(self, self._downloads_here)))
 
     @property
     def read_bytes(self) -> int:
@@ -107,7 +122,8 @@ class Plan(OpenedMerge):
 
     def work(self, step: Step) -> Mapping[str, float]:
         """What a step computes: FLOP by kind of work, and the bytes that other operations move."""
-        return step_work(self, step, self.passes(step))
+        passes = self.passes(step)
+        return step_work(self, step, passes, owned_parts(self, step, passes))
 
     @property
     def flops(self) -> float:
@@ -134,6 +150,10 @@ class Plan(OpenedMerge):
         """About how long `evaluate` will take; None where that is not known before the held-out rows are read."""
         return None if self.rates is None else evaluation_seconds(self, self.rates)
 
+    def on_ranks(self, size: int, machines: int = 1) -> RankCosts:
+        """What the merge takes on so many ranks, each as fast as this machine, evenly on so many machines."""
+        return RankCosts.of(self, size, machines)
+
     @property
     def write_bytes(self) -> int:
         """The bytes that all steps write."""
@@ -148,7 +168,7 @@ class Plan(OpenedMerge):
         """
         self.check_memory()
         check_writable(self)
-        check_disk(self, self.downloads)
+        check_disk(self, self._downloads_here)
 
     def check_memory(self) -> None:
         """Refuse a plan that does not fit into memory.

@@ -7,7 +7,7 @@ passes, each of which repeats the forward passes for some of the groups.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from regstream.planning.disk_terms import hidden_state_bytes, scratch_bytes
+from regstream.planning.disk_terms import copied_bytes, hidden_state_bytes, scratch_bytes
 from regstream.planning.memory_terms import Groups, MemorySpace, memory_terms
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.reads import reads
@@ -49,7 +49,7 @@ def project(
         passes=passes,
         terms=peaks,
         loads_ahead=loads_ahead,
-        read_bytes=_read_bytes(merge, step, len(passes)),
+        read_bytes=_read_bytes(merge, step, passes),
         write_bytes=_write_bytes(merge, step),
     )
 
@@ -77,12 +77,13 @@ def fits(terms: Mapping[MemorySpace, Mapping[str, int]], budgets: Mapping[Memory
     return all(sum(terms[space].values()) <= budget for space, budget in budgets.items())
 
 
-def _read_bytes(merge: OpenedMerge, step: Step, num_passes: int) -> int:
-    read = sum(spec.num_bytes for specs in reads(merge, step, max(1, num_passes)) for spec in specs)
+def _read_bytes(merge: OpenedMerge, step: Step, passes: tuple[Groups, ...]) -> int:
+    read = sum(spec.num_bytes for specs in reads(merge, step, passes) for spec in specs)
     stored = scratch_bytes(merge, step)
     return read + (hidden_state_bytes(merge) + stored if step.kind == "block" and step.regressed else 0)
 
 
 def _write_bytes(merge: OpenedMerge, step: Step) -> int:
     hidden = hidden_state_bytes(merge) if step.writes_hidden_states else 0
-    return merge.written_bytes(step) + hidden + scratch_bytes(merge, step)
+    result = merge.written_bytes(step) if merge.rank_id.rank == 0 else copied_bytes(merge, step)
+    return result + hidden + scratch_bytes(merge, step)

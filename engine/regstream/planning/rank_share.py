@@ -8,12 +8,13 @@ only where it has batches of it.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from heapq import heapreplace
 from typing import TypeVar
 
 from regstream.linalg.gram import symmetric_product_flops
 from regstream.models.batch import Batch
 from regstream.planning.opened_merge import OpenedMerge
-from regstream.planning.step import Step
+from regstream.planning.step import OwnedParts, Step
 from regstream.planning.work import forward_work
 from regstream.ranks.environment import RankId
 
@@ -24,10 +25,37 @@ _HALVINGS = 20
 
 def share_of(merge: Merge, rank_id: RankId) -> Merge:
     """A merge of all batches as one rank runs it: with its own of each candidate, which may be none."""
-    cut = cut_batches(merge, rank_id.size)
-    candidates = (replace(c, part=part) for c, part in zip(merge.candidates, cut[rank_id.rank], strict=True))
-    holders = (tuple(r for r, parts in enumerate(cut) if parts[index]) for index in range(len(merge.candidates)))
-    return replace(merge, candidates=tuple(candidates), rank_id=rank_id, whole=merge, holders=tuple(holders))
+    (share,) = shares_of(merge, [rank_id])
+    return share
+
+
+def shares_of(merge: Merge, rank_ids: Sequence[RankId]) -> list[Merge]:
+    """A merge of all batches as some ranks of one run do it, each with its own batches.
+
+    Their `whole` has as many ranks: its passes leave room for what they exchange.
+    """
+    first = replace(rank_ids[0], rank=0, local_rank=0)
+    whole = merge if merge.rank_id == first else replace(merge, rank_id=first)
+    cut = cut_batches(merge, first.size)
+    holders = tuple(
+        tuple(rank for rank, parts in enumerate(cut) if parts[index]) for index in range(len(merge.candidates))
+    )
+    shares = []
+    for rank_id in rank_ids:
+        parts = zip(merge.candidates, cut[rank_id.rank], strict=True)
+        candidates = tuple(replace(candidate, part=part) for candidate, part in parts)
+        shares.append(replace(merge, candidates=candidates, rank_id=rank_id, whole=whole, holders=holders))
+    return shares
+
+
+def neighbours_of(share: OpenedMerge) -> list[OpenedMerge]:
+    """A rank's share with those of the other ranks on its machine, which are numbered one after another."""
+    if share.whole is None or share.rank_id.local_size == 1:
+        return [share]
+    own, first = share.rank_id, share.rank_id.rank - share.rank_id.local_rank
+    return shares_of(
+        share.whole, [replace(own, rank=first + number, local_rank=number) for number in range(own.local_size)]
+    )
 
 
 def cut_batches(merge: OpenedMerge, size: int) -> list[list[range]]:
@@ -66,12 +94,23 @@ def parameter_owners(step: Step, passes: Iterable[Iterable[str]], size: int) -> 
     return found
 
 
+def owned_parts(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]]) -> OwnedParts:
+    """What of a step a merge's rank does for all, where input groups go through in these passes."""
+    rank, size = merge.rank_id.rank, merge.rank_id.size
+    solvers = [owner for groups in passes for owner in owners(step, groups, size).items()]
+    measurers = parameter_owners(step, passes, size)
+    return OwnedParts(
+        solved=frozenset(group for group, owner in solvers if owner == rank),
+        measured=frozenset(name for name, owner in measurers.items() if owner == rank),
+    )
+
+
 def greedy(costs: Sequence[float], size: int) -> list[int]:
     """An owner for each of some pieces of work, the most expensive first, each to the rank with the least so far."""
-    totals, found = [0.0] * size, [0] * len(costs)
+    totals, found = [(0.0, rank) for rank in range(size)], [0] * len(costs)  # a heap
     for index in sorted(range(len(costs)), key=lambda index: (-costs[index], index)):
-        found[index] = min(range(size), key=lambda rank: (totals[rank], rank))
-        totals[found[index]] += costs[index]
+        total, found[index] = totals[0]
+        heapreplace(totals, (total + costs[index], found[index]))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from regstream.methods.method import MergeRule
@@ -43,6 +44,14 @@ class PlannedParameter(Parameter):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnedParts:
+    """What of a step one rank does for all: the groups that it solves, and the parameters that it measures, by name."""
+
+    solved: frozenset[str]
+    measured: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """Stem, a block, or head. Its parameters are in the order in which the shard holds them."""
 
@@ -69,7 +78,7 @@ class Step:
         """The shapes of its parameters, by the model's names."""
         return {parameter.name: parameter.shape for parameter in self.parameters}
 
-    @property
+    @cached_property
     def regressed(self) -> dict[str, tuple[PlannedParameter, ...]]:
         """What is solved for, by input group or norm."""
         groups: dict[str, list[PlannedParameter]] = {}

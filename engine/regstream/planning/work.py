@@ -11,7 +11,7 @@ from regstream.methods.statistics import TokenCounts
 from regstream.methods.stream import Stream
 from regstream.models.batch import Batch
 from regstream.planning.opened_merge import OpenedMerge
-from regstream.planning.step import Kind, Step
+from regstream.planning.step import Kind, OwnedParts, Step
 
 #: How often operations that multiply no matrices read or write each value of a block's activations, as wide as the
 #: hidden states and as the widest linear. Norms, rotations, residuals and gates account for about half; with the other
@@ -21,6 +21,8 @@ _HIDDEN_MOVES, _WIDE_MOVES = 160, 32
 FORWARD = "forward"
 #: The key of the FLOP of formulas, the method's own and its prior's, which are in float64.
 FORMULAS = "formulas"
+#: The key of the FLOP of solves, of input groups that a rank owns.
+SOLVES = "solves"
 #: The key of the FLOP of the diagnostics of a finished step.
 DIAGNOSTICS = "diagnostics"
 #: The key of bytes that are moved, beside the profiler's kinds of work.
@@ -29,9 +31,12 @@ MOVED = "moved"
 BATCHES = "batches"
 
 
-def step_work(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]]) -> Counter[str]:
-    """FLOP by kind of work, and the bytes `MOVED`, of a step whose input groups go through in these passes."""
-    work = _formulas(merge, step) + _diagnostics(merge, step)
+def step_work(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]], owned: OwnedParts) -> Counter[str]:
+    """FLOP by kind of work, and the bytes `MOVED`, of a step whose input groups go through in these passes.
+
+    What the step solves and measures is what the merge's rank owns of it.
+    """
+    work = _formulas(merge, step) + _diagnostics(merge, step, owned)
     if not merge.method.needs_calibration():
         return work
     prefixes, regressed = merge.method.prefixes(), list(step.regressed)
@@ -45,7 +50,10 @@ def step_work(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]]) -
             last = regressed[-1] if stream is Stream.OWN and merge.stores_group_inputs else groups[-1]
             work += _forward(merge, step, "candidates' forward", None if is_whole else last)
         for group in step.linear_groups(groups):
-            work += Counter(merge.method.flops(group, token_counts(merge)))
+            flops = Counter(merge.method.flops(group, token_counts(merge)))
+            if group.name not in owned.solved:
+                del flops[SOLVES]
+            work += flops
     if step.writes_hidden_states and "merged" in prefixes:
         work += _forward(merge, step, "merged forward")
     if step.writes_hidden_states and "own" in prefixes and not passes:
@@ -53,13 +61,14 @@ def step_work(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]]) -
     return work
 
 
-def _diagnostics(merge: OpenedMerge, step: Step) -> Counter[str]:
+def _diagnostics(merge: OpenedMerge, step: Step, owned: OwnedParts) -> Counter[str]:
     """Values of base, result and candidates are read and subtracted; sketches of weights and tokens are multiplied."""
     if not merge.has_diagnostics:
         return Counter()
     num_candidates = len(merge.candidates)
-    values = sum(math.prod(parameter.shape) for parameter in step.parameters)
-    linears = [p.out_in for p in step.parameters if p.linear is not None]
+    measured = [parameter for parameter in step.parameters if parameter.name in owned.measured]
+    values = sum(math.prod(parameter.shape) for parameter in measured)
+    linears = [p.out_in for p in measured if p.linear is not None]
     moved = (2 + 4 * num_candidates) * values * torch.float32.itemsize
     return Counter({DIAGNOSTICS: num_candidates * sum(map(residual_flops, linears)), MOVED: float(moved)})
 
