@@ -54,7 +54,9 @@ def run(
     manifest = read_manifest(path)
     with observe_progress(events_as_json=as_json) as listener:
         is_first = ranks is None or ranks.is_first  # the result and the journal are rank 0's
-        if restart or full_digest or not api.is_finished(manifest, device=device, listener=listener):
+        is_finished = is_first and not (restart or full_digest)
+        is_finished = is_finished and api.is_finished(manifest, device=device, listener=listener)
+        if not (is_finished if ranks is None else ranks.from_first(is_finished)):
             plan = api.plan(manifest, device=device, restart=restart, listener=listener)
             with disk_full_boundary(lambda: plan.disks):
                 api.merge(

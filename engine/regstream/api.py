@@ -22,10 +22,8 @@ from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Manifest
 from regstream.manifest.value_types import is_device
 from regstream.output.chosen_settings import chosen_settings
-from regstream.output.record import published_identity
 from regstream.output.unchanged_result import is_unchanged
-from regstream.ranks.environment import launched
-from regstream.tuning.journal import begun_identity
+from regstream.tuning.journal import identity_to_keep
 
 if TYPE_CHECKING:
     from regstream.checkpoint.base_check import BaseCheck
@@ -95,19 +93,12 @@ def plan(
     return plan_together(
         ranks,
         manifest,
-        begun=_begun(manifest, restart=restart, of_result=of_result) if ranks.is_first else {},
+        begun=identity_to_keep(manifest, restart=restart, of_result=of_result) if ranks.is_first else {},
         settings=chosen_settings(manifest) if ranks.is_first and not restart else None,
         device=device,
         for_this_machine=for_this_machine,
         listener=listener,
     )
-
-
-def _begun(manifest: Manifest, *, restart: bool, of_result: bool) -> Mapping[str, Any]:
-    """The identity of the unfinished run or tuning, or of the finished result."""
-    if of_result:
-        return published_identity(manifest.merge.output)
-    return {} if restart else begun_identity(manifest.workdir)
 
 
 def check(plan: "Plan") -> None:
@@ -131,16 +122,7 @@ def is_finished(manifest: Manifest, *, device: str | None = None, listener: List
     Nothing is planned or fetched. False says only that `plan` and `merge` have to find out, and say what changed:
     models of the hub without a commit, and folders of images, are never proved. `device` must be the name of one.
     """
-    if device is not None and not is_device(device):
-        return False
-    if launched() is not None:
-        from regstream.ranks.group import current_ranks
-
-        ranks = current_ranks()
-        is_known: bool = ranks.from_first(is_unchanged(manifest) if ranks.is_first else None)
-    else:
-        is_known = is_unchanged(manifest)
-    if not is_known:
+    if (device is not None and not is_device(device)) or not is_unchanged(manifest):
         return False
     listener(RunFinished(output=str(manifest.merge.output), seconds=0.0, peak_bytes=0, was_finished_before=True))
     return True

@@ -50,21 +50,19 @@ def make_plan(
 ) -> Plan:
     """Do what `api.plan` says, and raise as it does.
 
-    `commits` of the hub and `begun_dtype`, which is computed in, are those of the unfinished run. The plan is of all
-    batches, on the device of `rank_id`.
+    `commits` of the hub and `begun_dtype`, which is computed in, are those of the unfinished run. On several ranks the
+    plan is of all batches, on the device of `rank_id`.
     """
     signatures, warnings = read_signatures(manifest), _Warnings(listener)
     chosen, device_here = _choose_devices(manifest, device, rank_id, for_this_machine=for_this_machine)
     method = make_method(manifest.merge.method, manifest.merge.options)
     loader, sampler = CheckpointLoader(manifest, commits or {}, listener), DatasetSampler(commits, listener)
-    base, candidates, prior_model, labels = opened = _open_checkpoints(manifest, loader)
+    base, candidates, prior_model, _ = opened = _open_checkpoints(manifest, loader)
     inputs = _check(manifest, opened, chosen, device_here, begun_dtype=begun_dtype, warnings=warnings)
     sets = load_calibration_sets(manifest, method, base, inputs.model, sampler, warn=warnings.add)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     steps = _steps(manifest, method, base, inputs, result_dtype, runs_towers=any(map(records_arguments, sets)))
-    warnings.extend(summarize_architecture(base.architecture, steps, manifest).warnings(), in_plan=True)
-    warnings.extend(unused_settings(manifest, base.architecture, chosen.type, steps, tuple(inputs.model.shapes)))
-    warnings.extend(merge_warnings(discarded_changes(manifest, method, base, candidates, steps), labels))
+    _warn_of_steps(manifest, method, opened, steps, inputs, device=chosen, warnings=warnings)
     return Plan(
         manifest=manifest,
         method=method,
@@ -166,6 +164,23 @@ def _check(
         return check_inputs(
             manifest, base, candidates, device_here, choose_dtype=choose_dtype, warn=warn, prior_model=prior_model
         )
+
+
+def _warn_of_steps(
+    manifest: Manifest,
+    method: Method,
+    opened: _Opened,
+    steps: Sequence[Step],
+    inputs: ValidatedInputs,
+    *,
+    device: torch.device,
+    warnings: "_Warnings",
+) -> None:
+    """Warn of what becomes of parameters, of settings without effect, and of changes that the result lacks."""
+    base, candidates, _, labels = opened
+    warnings.extend(summarize_architecture(base.architecture, steps, manifest).warnings(), in_plan=True)
+    warnings.extend(unused_settings(manifest, base.architecture, device.type, steps, tuple(inputs.model.shapes)))
+    warnings.extend(merge_warnings(discarded_changes(manifest, method, base, candidates, steps), labels))
 
 
 def _steps(

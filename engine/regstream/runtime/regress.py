@@ -1,6 +1,6 @@
 """A block's regression: every candidate's statistics are collected and added, then each input group is solved."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,24 +55,11 @@ def regress(step: Step, context: StepContext, writer: ShardWriter | None) -> Reg
     inputs = find_group_inputs(step, context, merged) if in_turn else None
     reports: list[SolveReport] = []
     for number, groups in enumerate(plan.passes(step)):
-        statistics = context.statistics(step, groups)  # frees what the pass before held, the reference too
-        reference = load_reference(step, groups, context)
         with Reductions(context.ranks, plan.device) as reductions:
-            current = BlockPass(
-                step=step,
-                context=context,
-                statistics=statistics,
-                owners=owners(step, groups, context.ranks.size),
-                reductions=reductions,
-                reference=reference,
-                merged=merged,
-                inputs=inputs,
-                tokens=TokenSketches(context.scratch, step) if plan.has_diagnostics else None,
-                is_first=number == 0,
-            )
+            current = _begin_pass(step, context, groups, merged, inputs, reductions, is_first=number == 0)
             _add_candidates(current, means)
             reports += solve_and_write(current, writer)
-        del current, statistics, reference  # their buffers make room for the next pass
+        del current  # its buffers make room for the next pass
     warn_of_ill_posed(step, context, reports)
     if writer is not None:
         for parameter in step.not_regressed:
@@ -80,6 +67,30 @@ def regress(step: Step, context: StepContext, writer: ShardWriter | None) -> Reg
     if in_turn:
         context.release_regression()
     return Regressed(tuple(reports), inputs)
+
+
+def _begin_pass(
+    step: Step,
+    context: StepContext,
+    groups: Sequence[str],
+    merged: Mapping[str, Tensor],
+    inputs: GroupInputs | None,
+    reductions: Reductions,
+    *,
+    is_first: bool,
+) -> BlockPass:
+    return BlockPass(
+        step=step,
+        context=context,
+        statistics=context.statistics(step, groups),  # frees what the pass before held, the reference too
+        owners=owners(step, groups, context.ranks.size),
+        reductions=reductions,
+        reference=load_reference(step, groups, context),
+        merged=merged,
+        inputs=inputs,
+        tokens=TokenSketches(context.scratch, step) if context.plan.has_diagnostics else None,
+        is_first=is_first,
+    )
 
 
 def _merged_block(step: Step, context: StepContext) -> dict[str, Tensor]:
