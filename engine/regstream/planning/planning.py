@@ -50,8 +50,7 @@ def make_plan(
 ) -> Plan:
     """Do what `api.plan` says, and raise as it does.
 
-    `commits` of the hub and `begun_dtype`, which is computed in, are those of the unfinished run. On several ranks the
-    plan is of all batches, on the device of `rank_id`.
+    `commits` of the hub and `begun_dtype`, which is computed in, are the unfinished run's; the device is `rank_id`'s.
     """
     signatures, warnings = read_signatures(manifest), _Warnings(listener)
     chosen, device_here = _choose_devices(manifest, device, rank_id, for_this_machine=for_this_machine)

@@ -56,7 +56,7 @@ def regress(step: Step, context: StepContext, writer: ShardWriter | None) -> Reg
     reports: list[SolveReport] = []
     for number, groups in enumerate(plan.passes(step)):
         with Reductions(context.ranks, plan.device) as reductions:
-            current = _begin_pass(step, context, groups, merged, inputs, reductions, is_first=number == 0)
+            current = _begin_pass(step, context, groups, reductions, merged=merged, inputs=inputs, is_first=number == 0)
             _add_candidates(current, means)
             reports += solve_and_write(current, writer)
         del current  # its buffers make room for the next pass
@@ -73,10 +73,10 @@ def _begin_pass(
     step: Step,
     context: StepContext,
     groups: Sequence[str],
-    merged: Mapping[str, Tensor],
-    inputs: GroupInputs | None,
     reductions: Reductions,
     *,
+    merged: Mapping[str, Tensor],
+    inputs: GroupInputs | None,
     is_first: bool,
 ) -> BlockPass:
     return BlockPass(

@@ -72,20 +72,13 @@ def run_stepwise(
         return
     plan.validate()  # over a budget: refused before any weight is read
     with claimed(plan, ranks, restart=restart, listener=listener):
-        journal = None
-        if ranks.is_first:
-            journal = open_journal(
-                plan, inputs.identity, ranks_changed=ranks_changed, full=full_digest, listener=listener
-            )
+        journal = _open_journal(plan, inputs, listener, ranks_changed=ranks_changed, full=full_digest)
         context = StepContext(plan, listener, {} if journal is None else journal.shards, ranks)
         done = committed_steps(context, journal, inputs.identity)
         listener(_run_started(plan, done))
         peak_bytes = yield from _run_steps(context, journal, done, inputs, listener, takes_turns=takes_turns)
         if journal is not None:
-            refuse_damaged(plan, journal, full=full_digest)
-            check_output(plan)  # files added meanwhile would be loaded in place of the result
-            publish(plan, inputs.identity, journal.committed)  # config and provenance last: whole or not at all
-            peak_bytes = max(step.peak_bytes for step in journal.committed)
+            peak_bytes = _publish(plan, inputs, journal, full=full_digest)
         release(plan, ranks, listener)
     for line in () if takes_turns or not ranks.is_first else lost_changes(plan):  # of a trial nobody wants to know
         listener(Warned(message=line))
@@ -120,6 +113,23 @@ def _run_steps(
             if takes_turns:
                 context.release()
     return peak_bytes
+
+
+def _open_journal(
+    plan: Plan, inputs: InputFiles, listener: Listener, *, ranks_changed: bool, full: bool
+) -> Journal | None:
+    """Rank 0's journal; None on the others."""
+    if plan.rank_id.rank:
+        return None
+    return open_journal(plan, inputs.identity, ranks_changed=ranks_changed, full=full, listener=listener)
+
+
+def _publish(plan: Plan, inputs: InputFiles, journal: Journal, *, full: bool) -> int:
+    """Make the committed shards a model that loads; returns the peak memory of all steps, in bytes."""
+    refuse_damaged(plan, journal, full=full)
+    check_output(plan)  # files added meanwhile would be loaded in place of the result
+    publish(plan, inputs.identity, journal.committed)  # config and provenance last: whole or not at all
+    return max(step.peak_bytes for step in journal.committed)
 
 
 def ranks_of(plan: Plan) -> Ranks:
