@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from regstream.ranks.group import Ranks
 
 #: Commands that several ranks work on. Others are rank 0's alone.
-_SHARED = ("run",)
+_SHARED = ("run", "evaluate", "bias")
 
 
 @dataclass

@@ -1,8 +1,9 @@
 """Several ranks evaluate together: the scores are those of one, each resumes by itself, and nothing is left behind."""
 
+import json
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 import checkpoints
 from merging import Merge, make_merge
 from parametrize import slow
-from ranks import launch
+from rank_processes import run_ranks
 from regstream import api
 from regstream.errors import InputError
 from regstream.evaluation.evaluation import evaluate
@@ -98,9 +99,23 @@ def scores_by(plan: Plan, only: Sequence[str], **options: Any) -> dict[str, dict
     return {row.model: dict(row.scores) for row in evaluate(plan, only=only, **options).rows}
 
 
+def values(size: int, work: Callable[[], object], folder: Path) -> list[Any]:
+    """What some work returns on each of so many ranks, as JSON."""
+    ended = run_ranks(size, lambda: print(json.dumps(work())), folder)
+    assert [rank.code for rank in ended] == [0] * size, "\n".join(rank.stderr for rank in ended)
+    return [json.loads(rank.stdout.splitlines()[-1]) for rank in ended]
+
+
+def failures(work: Callable[[], object], folder: Path) -> list[str]:
+    """What two ranks write of some work that fails on each."""
+    ended = run_ranks(2, lambda: print(work()), folder)
+    assert all(rank.code for rank in ended)
+    return [rank.stderr for rank in ended]
+
+
 def found_by_ranks(merge: Merge, size: int, **options: Any) -> list[dict[str, Any]]:
     """What each rank finds; nothing stays."""
-    found = launch.run(lambda: evaluated(merge.manifest, **options), size)
+    found = values(size, lambda: evaluated(merge.manifest, **options), merge.manifest.parent / "ranks")
     assert not (merge.output / ".regstream").exists()
     return found
 
@@ -137,11 +152,9 @@ def test_ranks_without_rows_read_no_model(tmp_path: Path) -> None:
 
 def kill_ranks(merge: Merge, size: int, killed: tuple[int, str]) -> None:
     """Evaluate until a rank is killed as it begins a step; others notice that at the latest when they gather sums."""
-    with launch.started(lambda: evaluated(merge.manifest, killed=killed), size) as processes:
-        for process in processes:
-            process.join(launch.SECONDS)
-        assert processes[killed[0]].exitcode == -signal.SIGKILL
-        assert all(process.exitcode for process in processes)
+    ended = run_ranks(size, lambda: print(evaluated(merge.manifest, killed=killed)), merge.manifest.parent / "ranks")
+    assert ended[killed[0]].code == -signal.SIGKILL
+    assert all(rank.code for rank in ended)
 
 
 @pytest.mark.parametrize(("rank", "step"), [slow(0, "block 1"), (1, "block 0"), slow(1, "head")])
@@ -176,12 +189,12 @@ def test_ranks_that_see_other_rows_or_no_result_are_refused(tmp_path: Path) -> N
     def work() -> object:
         return evaluated(other if current_ranks().rank else merge.manifest)
 
-    for written in launch.failures(work, 2):
+    for written in failures(work, tmp_path / "ranks"):
         line = written.strip().splitlines()[-1]
         assert "InputError: rank 1 on " in line
         assert "evaluates other inputs than rank 0 on " in line
         assert "rows task1: " in line
-    *_, written = launch.failures(lambda: evaluated(merge.manifest, only=["regmean++"]), 2)
+    *_, written = failures(lambda: evaluated(merge.manifest, only=["regmean++"]), tmp_path / "ranks")
     assert "rank 1 finds no model here; it must be on a file system that all ranks see" in written
     assert not merge.output.exists()
 
@@ -194,7 +207,7 @@ def test_only_the_first_rank_writes_what_was_found(tmp_path: Path) -> None:
             return str(error)
         return ""
 
-    refused, ignored = launch.run(work, 2)
+    refused, ignored = values(2, work, tmp_path / "ranks")
     assert str(tmp_path) in refused  # there is no result
     assert ignored == ""
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["ranks"]

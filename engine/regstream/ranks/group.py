@@ -43,6 +43,7 @@ class Ranks:
         self.id, self.rank, self.size = rank_id, rank_id.rank, rank_id.size
         self.hosts: tuple[str, ...] = (socket.gethostname(),)
         self._watch: Watch | None = None
+        self._direct: dist.ProcessGroup | None = None
         if self.size > 1:
             with _joining():
                 _join()
@@ -134,13 +135,18 @@ class Ranks:
         """The JSON value of rank 0; what others pass is not used."""
         return self.gather(value if self.is_first else None)[0]
 
+    def send_directly(self, backend: str | None) -> None:
+        """Exchange tensors of accelerators by a backend of torch.distributed, and not through the host; all call it."""
+        if self.size > 1 and backend is not None and self._direct is None:
+            self._direct = dist.new_group(backend=backend, timeout=_WAIT)
+
     def broadcast(self, tensor: Tensor, source: int) -> None:
         """Have a tensor of all ranks be what that of rank `source` is."""
         for chunk in _chunks(tensor) if self.size > 1 else ():
-            sent = chunk.cpu().contiguous()
+            sent, group = self._carried(chunk, self._loop)
             with self.exchanging():
-                dist.broadcast(sent, source, group=self._loop)
-            if self.rank != source:
+                dist.broadcast(sent, source, group=group)
+            if self.rank != source and sent is not chunk:
                 chunk.copy_(sent)
 
     def move(self, tensor: Tensor, source: int, target: int) -> None:
@@ -148,13 +154,13 @@ class Ranks:
         if source == target or self.rank not in (source, target):
             return
         for chunk in _chunks(tensor):
-            sent = chunk.cpu().contiguous()
+            sent, group = self._carried(chunk, self._loop)
             with self.exchanging():
                 if self.rank == source:
-                    dist.send(sent, target, group=self._loop)
+                    dist.send(sent, target, group=group)
                 else:
-                    dist.recv(sent, source, group=self._loop)
-            if self.rank == target:
+                    dist.recv(sent, source, group=group)
+            if self.rank == target and sent is not chunk:
                 chunk.copy_(sent)
 
     def add_up(self, tensor: Tensor, owner: int) -> None:
@@ -163,11 +169,19 @@ class Ranks:
         Other threads than the one that calls this may exchange something else meanwhile.
         """
         for chunk in _chunks(tensor) if self.size > 1 else ():
-            sent = chunk.to("cpu", copy=True).contiguous()
+            sent, group = self._carried(chunk, self._background)
             with self.exchanging():
-                dist.reduce(sent, owner, group=self._background)
-            if self.rank == owner:
+                dist.reduce(sent, owner, group=group)
+            if self.rank == owner and sent is not chunk:
                 chunk.copy_(sent)
+
+    def _carried(self, chunk: Tensor, group: dist.ProcessGroup) -> tuple[Tensor, dist.ProcessGroup]:
+        """A chunk as it is sent, itself where that can be, and the group that sends it."""
+        if self._direct is not None and chunk.device.type != "cpu":
+            sent, group = chunk, self._direct
+        else:
+            sent = chunk.cpu()
+        return (sent if sent.is_contiguous() else sent.contiguous()), group
 
     def _start_watch(self) -> Watch:
         address = os.environ["MASTER_ADDR"]

@@ -5,6 +5,7 @@ Rank 0 plans first; the others take what it has chosen: settings of method "auto
 
 from dataclasses import replace
 
+from regstream.device.accelerator_kinds import accelerator_of
 from regstream.errors import ManifestError
 from regstream.events import Listener
 from regstream.manifest.schema import Manifest
@@ -58,6 +59,8 @@ def plan_together(
         begun = {"hub": dict(first.commits), "dtypes": {"compute": str(first.compute_dtype)}}
     settings, begun = ranks.from_first([settings, begun])
     plan = first or plan_with(settings, begun)
+    accelerator = accelerator_of(plan.device)
+    ranks.send_directly(None if accelerator is None else accelerator.collectives)
     # Input groups go through in the same passes everywhere.
     available: list[dict[MemorySpace, int]] = ranks.gather(plan.available_here)
     least = {space: min(rank[space] for rank in available) for space in plan.available_here}

@@ -31,7 +31,7 @@ def solve_and_write(current: BlockPass, writer: ShardWriter | None) -> list[Solv
     ranks, owners = current.context.ranks, current.owners
     solved = {group: _solve(current, group) for group, owner in owners.items() if owner == ranks.rank}
     for group in owners:
-        current.reductions.wait(group)  # of others, whose buffers are still in use
+        _wait(current, group)  # of others, whose buffers are still in use
     for group in owners:
         _write(current, group, solved[group][0] if group in solved else None, writer)
         current.context.progress(f"{group}: solve")
@@ -43,10 +43,16 @@ def solve_and_write(current: BlockPass, writer: ShardWriter | None) -> list[Solv
     return [SolveReport(**found[group]) for group in owners if group in found]
 
 
+def _wait(current: BlockPass, group: str) -> None:
+    """Wait until the statistics of all ranks are added up."""
+    with current.context.profiler.region("exchange"):
+        current.reductions.wait(group)
+
+
 def _solve(current: BlockPass, group: str) -> tuple[Mapping[str, Tensor], SolveReport | None]:
     """What is to be added to the reference, and how it was found."""
     context, statistics = current.context, current.statistics[group]
-    current.reductions.wait(group)
+    _wait(current, group)
     try:
         with context.profiler.region("solves"):
             mean = partial(_mean_rows, current, group, statistics.dtype)
