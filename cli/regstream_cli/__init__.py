@@ -11,6 +11,7 @@ progress_state.py: progress summed up from events
 progress_bars.py: live progress bars on a terminal
 progress_lines.py: one log line per step
 interrupt.py: Ctrl-C and SIGTERM
+ranks.py: what a command does on several ranks
 error_reporting.py: exceptions to messages and exit codes
 streams.py: stdout for data, stderr for messages
 architecture_lines.py: what was found in a model, for people

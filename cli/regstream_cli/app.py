@@ -7,15 +7,15 @@ import click
 
 from regstream import __version__
 from regstream.device import garbage_collector, malloc
-from regstream.errors import BudgetError, Interrupted
+from regstream.errors import BudgetError, Interrupted, ManifestError
 from regstream_cli.bias import bias
-from regstream_cli.error_reporting import report_error
 from regstream_cli.evaluate import evaluate
 from regstream_cli.init import init
 from regstream_cli.logging_setup import silence_libraries
 from regstream_cli.options import DEBUG_KEY
 from regstream_cli.plan import plan
 from regstream_cli.push import push
+from regstream_cli.ranks import begin, begin_command, finish, report_failure
 from regstream_cli.report import report
 from regstream_cli.run import run
 from regstream_cli.status import status
@@ -35,24 +35,27 @@ class _ErrorReportingGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            value = super().invoke(ctx)
+            finish()
+            return value
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except BrokenPipeError:
             ctx.exit(_report_broken_pipe())
         except (Exception, KeyboardInterrupt) as error:
-            ctx.exit(report_error(error, debug=bool(ctx.meta.get(DEBUG_KEY))))
+            ctx.exit(report_failure(error, debug=bool(ctx.meta.get(DEBUG_KEY))))
 
 
 def _report_broken_pipe() -> int:
     """Report that the reader of stdout, such as `head`, has closed it; click itself would exit with 1."""
     discard_stdout()
-    return report_error(Interrupted("the reader of standard output has closed it"), debug=False)
+    return report_failure(Interrupted("the reader of standard output has closed it"), debug=False)
 
 
 @click.group(cls=_ErrorReportingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="regstream")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Merge fine-tuned checkpoints that are too large for the machine at hand.
 
     A manifest describes the merge. A run stays within the memory that its plan shows. Rerun an interrupted run to
@@ -82,6 +85,7 @@ def cli() -> None:
     malloc.single_arena()  # before any library starts threads
     garbage_collector.exempt_imports()
     silence_libraries()
+    begin_command(context.invoked_subcommand)
 
 
 for command in (init, run, plan, status, verify, evaluate, tune, bias, report, push):
@@ -92,7 +96,10 @@ def main() -> None:
     """Run the `regstream` command."""
     open_closed_streams()
     try:
+        begin(sys.argv)
         cli(prog_name="regstream")
+    except ManifestError as error:  # from the variables of a launcher
+        sys.exit(report_failure(error, debug=False))
     except OSError as error:  # from writing a help text; errors of commands are already reported
         discard_stdout()  # its buffer would fail once more at the exit
-        sys.exit(report_error(BudgetError(f"standard output: {error.strerror}"), debug=False))
+        sys.exit(report_failure(BudgetError(f"standard output: {error.strerror}"), debug=False))

@@ -9,6 +9,7 @@ from regstream import api
 from regstream.manifest.read_manifest import read_manifest
 from regstream_cli.observers import observe_progress
 from regstream_cli.options import also_option, debug_option, device_option, json_option, manifest_argument, only_option
+from regstream_cli.ranks import join
 from regstream_cli.streams import stdout_boundary, stdout_console, write_json
 from regstream_cli.tables import bias_table
 
@@ -34,10 +35,13 @@ def bias(*, path: Path, also: dict[str, Path], only: tuple[str, ...], device: st
       regstream bias merge.toml
       regstream bias merge.toml --also regmean=other/merge --json
     """
+    join()
     manifest = read_manifest(path)
     with observe_progress() as listener:
         plan = api.plan(manifest, device=device, of_result=True, listener=listener)
         biases = api.bias(plan, also=also, only=only, listener=listener)
+    if plan.rank_id.rank:
+        return  # the first rank shows and records all distances
     if as_json:
         for measurement in biases:
             write_json(asdict(measurement))

@@ -30,7 +30,7 @@ def report_error(error: BaseException, *, debug: bool) -> int:
     if debug:
         text = "".join(traceback.format_exception(error)).encode(errors="backslashreplace").decode()
         click.echo(redact_secrets(text), err=True, nl=False)
-    error = _classify(error)
+    error = classify(error)
     for line in _message_lines(error):
         write_message(line)
     return error.exit_code if isinstance(error, RegstreamError) else 1
@@ -60,7 +60,7 @@ def disk_full_boundary(disks: Callable[[], Sequence[tuple[Path, int, int]]]) -> 
         raise BudgetError(f"{error.filename or folder}: {error.strerror}; {missing}{_RESUME_ADVICE}") from error
 
 
-def _classify(error: BaseException) -> BaseException:
+def classify(error: BaseException) -> BaseException:
     """The regstream error for an exception of Python, the operating system or a library; itself if there is none."""
     if isinstance(error, KeyboardInterrupt):
         return Interrupted("committed steps are kept; rerun the command to go on")
@@ -104,7 +104,7 @@ def _message_lines(error: BaseException) -> Iterator[str]:
     match error:
         case ManifestError():
             yield from (f"error: {problem}" for problem in error.problems)
-        case Interrupted():
+        case RegstreamError() if error.exit_code == Interrupted.exit_code:
             yield f"interrupted: {error}"
         case RegstreamError():
             yield f"error: {error}"

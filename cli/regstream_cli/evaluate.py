@@ -10,6 +10,7 @@ from regstream.manifest.read_manifest import read_manifest
 from regstream_cli.next_command import report_command
 from regstream_cli.observers import observe_progress
 from regstream_cli.options import also_option, debug_option, device_option, json_option, manifest_argument, only_option
+from regstream_cli.ranks import join
 from regstream_cli.streams import stdout_boundary, stdout_console, write_json, write_message
 from regstream_cli.tables import evaluation_table
 
@@ -43,10 +44,13 @@ def evaluate(
       regstream evaluate merge.toml --also ties=other/merge --json
       regstream evaluate merge.toml --only base --only regmean++
     """
+    join()
     manifest = read_manifest(path)
     with observe_progress() as listener:
         plan = api.plan(manifest, device=device, of_result=True, listener=listener)
         evaluation = api.evaluate(plan, also=also, only=only, cross=cross, listener=listener)
+    if plan.rank_id.rank:
+        return  # the first rank shows and records the whole table
     if as_json:
         write_json(_record(evaluation))
     else:

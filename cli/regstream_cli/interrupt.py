@@ -11,9 +11,9 @@ from typing import Self
 from regstream.errors import Interrupted
 from regstream.events import Event, RunFinished
 from regstream_cli.progress_state import ProgressState
+from regstream_cli.streams import MESSAGES, show_cursor
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SHOW_CURSOR = b"\x1b[?25h\n"
 
 
 class InterruptHandler:
@@ -64,8 +64,10 @@ class InterruptHandler:
     def _request_stop(self) -> None:
         if self._stop_requested:
             if sys.stderr.isatty():
-                os.write(2, _SHOW_CURSOR)
-            os.write(2, b"regstream: interrupted: stopped immediately; committed steps are kept\n")
+                show_cursor()
+            if not MESSAGES.are_silent:
+                text = f"{MESSAGES.prefix}interrupted: stopped immediately; committed steps are kept\n"
+                os.write(2, text.encode())
             os._exit(Interrupted.exit_code)
         self._stop_requested = True
         if self._state.total:

@@ -10,7 +10,7 @@ from regstream_cli.interrupt import InterruptHandler
 from regstream_cli.progress_bars import ProgressBars
 from regstream_cli.progress_lines import ProgressLines
 from regstream_cli.progress_state import ProgressState
-from regstream_cli.streams import event_record, stderr_console, write_json
+from regstream_cli.streams import MESSAGES, event_record, stderr_console, write_json
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def observe_progress(*, events_as_json: bool = False) -> Iterator[Observers]:
         KeyboardInterrupt: after one of them, if no step has started.
     """
     state, console = ProgressState(), stderr_console()
-    can_redraw = sys.stderr.isatty() and not console.is_dumb_terminal
+    can_redraw = MESSAGES.rank == 0 and sys.stderr.isatty() and not console.is_dumb_terminal
     # Bars would overwrite JSON lines on the same terminal.
     bars = ProgressBars(state, console) if can_redraw and not (events_as_json and sys.stdout.isatty()) else None
     display = bars or ProgressLines(state)

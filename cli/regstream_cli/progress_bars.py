@@ -15,6 +15,7 @@ from regstream_cli.progress_state import ProgressState
 from regstream_cli.streams import printable_line
 
 _REFRESHES_PER_SECOND = 4
+_MAX_RANKS = 8  # with a bar of their own
 
 
 class ProgressBars:
@@ -59,6 +60,11 @@ class ProgressBars:
         if state.total:
             add_steps(grid, state.done, state.total, state.seconds_left, fraction=state.fraction)
         grid.add_row(state.step, make_bar(state.amount, state.work), state.doing)
+        for other in state.ranks[:_MAX_RANKS]:
+            doing = other.doing if other.step == state.step else f"{other.step}: {other.doing}"
+            grid.add_row(f"rank {other.rank}", make_bar(other.fraction, 1), doing)
+        if (num_more := len(state.ranks) - _MAX_RANKS) > 0:
+            grid.add_row(f"and {num_more} more ranks")
         if (file := state.fetching) is not None:
             progress = f"{format_bytes(file.num_bytes)} of {format_bytes(file.total_bytes)}, {file.file}"
             grid.add_row("downloading", make_bar(file.num_bytes, file.total_bytes), progress)

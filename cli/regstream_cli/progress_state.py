@@ -3,7 +3,17 @@
 import time
 from collections.abc import Sequence
 
-from regstream.events import Event, Fetching, Progressed, RunFinished, RunStarted, StepCommitted, StepStarted
+from regstream.events import (
+    Event,
+    Fetching,
+    Progressed,
+    RankProgress,
+    RanksProgressed,
+    RunFinished,
+    RunStarted,
+    StepCommitted,
+    StepStarted,
+)
 
 #: Of a block, before its own pace counts.
 _TELLING_FRACTION = 0.25
@@ -20,11 +30,15 @@ class ProgressState:
         self.peak_bytes = 0
         self.finished: RunFinished | None = None
         self.fetching: Fetching | None = None
+        self.ranks: tuple[RankProgress, ...] = ()
         self._estimates: tuple[float, ...] = ()
         self._measured = self._estimated = 0.0  # of the blocks that this run has committed
         self._step_started = time.monotonic()
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, RanksProgressed):
+            self.ranks = event.ranks
+            return
         self.fetching = event if isinstance(event, Fetching) else None
         match event:
             case RunStarted():

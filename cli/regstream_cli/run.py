@@ -10,6 +10,7 @@ from regstream_cli.error_reporting import disk_full_boundary
 from regstream_cli.observers import observe_progress
 from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
 from regstream_cli.plan import show_plan
+from regstream_cli.ranks import join
 from regstream_cli.run_summary import summary_lines
 from regstream_cli.streams import write_message, write_path
 
@@ -20,9 +21,19 @@ from regstream_cli.streams import write_message, write_path
 @device_option
 @click.option("--dry-run", is_flag=True, help="Show the plan and whether it fits; write nothing.")
 @click.option("--full-digest", is_flag=True, help="Hash whole files, not samples, when checking for changed inputs.")
+@click.option("--ranks-changed", is_flag=True, help="Resume a run that had another number of ranks.")
 @json_option
 @debug_option
-def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_digest: bool, as_json: bool) -> None:
+def run(
+    *,
+    path: Path,
+    restart: bool,
+    device: str | None,
+    dry_run: bool,
+    full_digest: bool,
+    ranks_changed: bool,
+    as_json: bool,
+) -> None:
     """Merge, or resume a merge.
 
     Runs the merge that MANIFEST describes, or resumes it after an interruption. Writes the path of the result to
@@ -36,17 +47,23 @@ def run(*, path: Path, restart: bool, device: str | None, dry_run: bool, full_di
       regstream run merge.toml
       regstream run merge.toml --json | jq 'select(.event == "step_committed")'
     """
+    ranks = join()
     if dry_run:
         show_plan(path, device, as_json=as_json)
         return
     manifest = read_manifest(path)
     with observe_progress(events_as_json=as_json) as listener:
-        if restart or full_digest or not api.is_finished(manifest, device=device, listener=listener):
+        is_first = ranks is None or ranks.is_first  # the result and the journal are rank 0's
+        is_finished = is_first and not (restart or full_digest)
+        is_finished = is_finished and api.is_finished(manifest, device=device, listener=listener)
+        if not (is_finished if ranks is None else ranks.from_first(is_finished)):
             plan = api.plan(manifest, device=device, restart=restart, listener=listener)
             with disk_full_boundary(lambda: plan.disks):
-                api.merge(plan, restart=restart, full_digest=full_digest, listener=listener)
-    if listener.state.finished is not None:
+                api.merge(
+                    plan, restart=restart, full_digest=full_digest, ranks_changed=ranks_changed, listener=listener
+                )
+    if is_first and listener.state.finished is not None:
         for line in summary_lines(path, manifest, listener.state.finished):
             write_message(line)
-    if not as_json:
+    if is_first and not as_json:
         write_path(manifest.merge.output)

@@ -17,6 +17,7 @@ from regstream.errors import BudgetError
 from regstream.events import Event
 from regstream.manifest.redaction import redact_secrets
 
+_SHOW_CURSOR = b"\x1b[?25h\n"
 #: Characters per line of a pipe, wide enough that no table wraps.
 _PIPE_WIDTH = 200
 
@@ -25,6 +26,35 @@ class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Re-raise the `BrokenPipeError`; rich would end the process with exit code 1."""
         raise  # noqa: PLE0704  rich calls this while it handles the error
+
+
+class _Messages:
+    """Whose messages this process writes, of several ranks, and whether it writes any."""
+
+    rank = 0
+    _silenced: TextIO | None = None
+
+    @property
+    def prefix(self) -> str:
+        """What a line starts with."""
+        return f"regstream: rank {self.rank}: " if self.rank else "regstream: "
+
+    @property
+    def are_silent(self) -> bool:
+        """Whether none are written."""
+        return self._silenced is not None
+
+    def silence(self) -> None:
+        """Write no more, whoever does: the command, a library, or the interpreter."""
+        self._silenced, sys.stderr = sys.stderr, Path(os.devnull).open("w")  # noqa: SIM115  open until the process ends
+
+    def unsilence(self) -> None:
+        """Write again."""
+        if self._silenced is not None:
+            self._silenced, sys.stderr = None, self._silenced
+
+
+MESSAGES = _Messages()
 
 
 def stdout_console() -> Console:
@@ -40,7 +70,12 @@ def stderr_console() -> Console:
 def write_message(text: str) -> None:
     """Write one line to stderr. A stderr that cannot be written to does not stop the work."""
     with suppress(OSError):
-        click.echo(f"regstream: {printable_line(text)}", err=True)
+        click.echo(f"{MESSAGES.prefix}{printable_line(text)}", err=True)
+
+
+def show_cursor() -> None:
+    """Show the cursor of a terminal again, which progress bars hide. Takes no lock, as for a process that ends now."""
+    os.write(2, _SHOW_CURSOR)
 
 
 def printable_line(text: str) -> str:

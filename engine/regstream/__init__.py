@@ -19,6 +19,7 @@ from regstream.errors import InputError as InputError
 from regstream.errors import Interrupted as Interrupted
 from regstream.errors import ManifestError as ManifestError
 from regstream.errors import NonFiniteError as NonFiniteError
+from regstream.errors import RankError as RankError
 from regstream.errors import RegstreamError as RegstreamError
 from regstream.errors import ResumeError as ResumeError
 from regstream.errors import SolveError as SolveError
@@ -26,6 +27,8 @@ from regstream.events import Event as Event
 from regstream.events import Fetching as Fetching
 from regstream.events import Listener as Listener
 from regstream.events import Progressed as Progressed
+from regstream.events import RankProgress as RankProgress
+from regstream.events import RanksProgressed as RanksProgressed
 from regstream.events import RunFinished as RunFinished
 from regstream.events import RunStarted as RunStarted
 from regstream.events import SettingsChosen as SettingsChosen

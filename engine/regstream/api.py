@@ -4,9 +4,8 @@
 This module is cheap to import: each function imports the part of the engine that it needs, with torch, when called.
 
 Every function raises the errors of `regstream.errors`, each with the `exit_code` that the command line gives it; a full
-disk stays an `OSError`, and exhausted memory a `MemoryError` or torch's. What they return is immutable. Where a
-function takes a `listener`, it calls it with the events of `regstream.events` while it works; a listener may raise
-`Interrupted` to stop at the next safe point.
+disk stays an `OSError`, and exhausted memory a `MemoryError` or torch's. What they return is immutable. A
+`listener` is called with the events of `regstream.events`, and may raise `Interrupted` to stop at the next safe point.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -22,10 +21,9 @@ from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Manifest
 from regstream.manifest.value_types import is_device
-from regstream.output.chosen_settings import with_choice
-from regstream.output.record import published_identity
+from regstream.output.chosen_settings import chosen_settings
 from regstream.output.unchanged_result import is_unchanged
-from regstream.tuning.journal import begun_identity
+from regstream.tuning.journal import identity_to_keep
 
 if TYPE_CHECKING:
     from regstream.checkpoint.base_check import BaseCheck
@@ -51,8 +49,7 @@ def load_manifest(path: _Folder) -> Manifest:
 
 
 def make_manifest(tables: Mapping[str, Any]) -> Manifest:
-    """Validate the tables of a manifest, `{"merge": {…}, "candidates": [{…}, …]}`; paths are relative to the current
-    folder. Raises as `load_manifest`."""
+    """Validate tables, `{"merge": {…}, "candidates": [{…}, …]}`, likewise; paths start at the current folder."""
     return manifest_from_tables(tables)
 
 
@@ -79,7 +76,8 @@ def plan(
 
     Models of the hub are planned at the commits of the unfinished run or tuning, unless `restart`; with `of_result` at
     those that the finished result was made from. Settings that a run with method "auto" has chosen are kept likewise.
-    `device` overrides the manifest's. A plan not `for_this_machine` may be for a device that this machine lacks.
+    `device` overrides the manifest's. A plan not `for_this_machine` may be for a device that this machine lacks. Where
+    a launcher has started several ranks, all call this, and each gets the plan of its own part.
 
     Raises:
         ManifestError: a rule matches no parameter, or the device does not exist.
@@ -88,17 +86,17 @@ def plan(
     """
     # What the work will import, so that the memory of its libraries is measured when it is planned.
     import_modules("regstream.planning.planning", *_MERGING * for_this_machine, *_EVALUATING * of_result)
-    from regstream.planning.planning import make_plan
+    from regstream.ranks.group import NO_OTHERS, current_ranks
+    from regstream.runtime.plan_together import plan_together
 
-    begun: Mapping[str, Any] = published_identity(manifest.merge.output) if of_result else {}
-    if not (of_result or restart):
-        begun = begun_identity(manifest.workdir)
-    return make_plan(
-        manifest if restart else with_choice(manifest),
+    ranks = current_ranks() if for_this_machine else NO_OTHERS
+    return plan_together(
+        ranks,
+        manifest,
+        begun=identity_to_keep(manifest, restart=restart, of_result=of_result) if ranks.is_first else {},
+        settings=chosen_settings(manifest) if ranks.is_first and not restart else None,
         device=device,
         for_this_machine=for_this_machine,
-        commits=begun.get("hub", {}),
-        begun_dtype=begun.get("dtypes", {}).get("compute"),
         listener=listener,
     )
 
@@ -130,10 +128,18 @@ def is_finished(manifest: Manifest, *, device: str | None = None, listener: List
     return True
 
 
-def merge(plan: "Plan", *, restart: bool = False, full_digest: bool = False, listener: Listener = ignore_event) -> Path:
+def merge(
+    plan: "Plan",
+    *,
+    restart: bool = False,
+    full_digest: bool = False,
+    ranks_changed: bool = False,
+    listener: Listener = ignore_event,
+) -> Path:
     """Merge, or resume the run under way; returns the folder of the result. With method "auto" it tunes first.
 
     `restart` discards what an earlier run left. `full_digest` hashes whole files to find changes, not samples.
+    `ranks_changed`: go on with a run that had another number of ranks; makes hidden states from the merged blocks.
 
     Raises:
         BudgetError: memory or disk do not suffice; nothing was begun.
@@ -145,16 +151,13 @@ def merge(plan: "Plan", *, restart: bool = False, full_digest: bool = False, lis
     from regstream.tuning.auto import choose_settings
 
     plan = choose_settings(plan, restart=restart, listener=listener)
-    scheduler.run(plan, restart=restart, full_digest=full_digest, listener=listener)
+    scheduler.run(plan, restart=restart, ranks_changed=ranks_changed, full_digest=full_digest, listener=listener)
     return plan.output
 
 
 def tune(plan: "Plan", *, listener: Listener = ignore_event) -> "Tuning":
-    """Find the method's best settings by small merges, or resume; the manifest stays as it is. Raises as `merge`, and:
-
-    Raises:
-        ManifestError: the method has no settings to try, or a candidate no rows that could be held out.
-    """
+    """Find the method's best settings by small merges, or resume; the manifest stays as it is. Raises as `merge`, and
+    `ManifestError` where the method has no settings to try, or a candidate no rows that could be held out."""
     from regstream.tuning import tuner, tuning_plan
 
     return tuner.tune(tuning_plan.TuningPlan.of(plan), listener)
@@ -169,7 +172,7 @@ def evaluate(
 
     Raises:
         ManifestError: no candidate has a [candidates.evaluation] table, or `only` names no model.
-        InputError: rows, heads or checkpoints cannot be used, or there is no result yet.
+        InputError: rows, heads or checkpoints cannot be used, there is no result yet, or ranks see other inputs.
         BudgetError: memory or disk do not suffice.
         ResumeError: the result belongs to another merge, or a model was altered.
     """
@@ -240,11 +243,7 @@ def report(output: _Folder) -> "Report":
 def push(
     output: _Folder, repo: str, *, revision: str | None = None, private: bool = False, listener: Listener = ignore_event
 ) -> "UploadResult":
-    """Publish a result on the hub, in one commit.
-
-    Raises:
-        InputError: the result is unfinished or was altered, or the hub refuses it.
-    """
+    """Publish a result on the hub, in one commit; an `InputError` if unfinished or altered, or if the hub refuses."""
     from regstream.output import push
 
     return push.push(Path(output), repo, revision=revision, private=private, listener=listener)

@@ -9,7 +9,6 @@ damaged files, and each becomes one line about the input.
 import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import ClassVar
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _MAX_REASON_CHARS = 300
@@ -20,7 +19,7 @@ _SENTENCES = (ValueError, OSError, RuntimeError)
 class RegstreamError(Exception):
     """An error with a one-line message; `exit_code` is the process's."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
 
 class ManifestError(RegstreamError):
@@ -72,6 +71,14 @@ class Interrupted(RegstreamError):
     """The run was interrupted; rerunning the command resumes it."""
 
     exit_code = 130
+
+
+class RankError(RegstreamError):
+    """Another rank of a run failed, and this one ends with it and with its exit code; 1 where it died."""
+
+    def __init__(self, message: str, *, exit_code: int = RegstreamError.exit_code) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 @contextmanager

@@ -89,7 +89,35 @@ class SettingsChosen:
     settings: str
 
 
-Event = RunStarted | StepStarted | Progressed | Fetching | StepCommitted | Warned | SettingsChosen | RunFinished
+@dataclass(frozen=True, kw_only=True)
+class RankProgress:
+    """What a rank last said that it does: the `fraction` of the step's work that it has done, and `doing` as before."""
+
+    rank: int
+    host: str
+    step: str
+    fraction: float
+    doing: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RanksProgressed:
+    """Rank 0 of a run on several processes has heard of the others."""
+
+    ranks: tuple[RankProgress, ...]
+
+
+Event = (
+    RunStarted
+    | StepStarted
+    | Progressed
+    | Fetching
+    | StepCommitted
+    | Warned
+    | SettingsChosen
+    | RanksProgressed
+    | RunFinished
+)
 Listener = Callable[[Event], None]
 
 

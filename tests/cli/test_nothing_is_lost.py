@@ -25,10 +25,13 @@ WORKDIRS = {"in the output": None, "shared": "fast", "around the output": ".", "
 NAMES = (
     "notes.txt", "lock", "downloads", "journal.jsonl", "regstream.json", "evaluation/rows.txt", "bias-0/rows.txt",
     "hidden/0/task0/0/c/0/0", "zarr.json", "other/model.safetensors", "regstream-merged/notes.txt",
-    "evaluate-abcdefgh/x",
+    "evaluate-abcdefgh/x", "rank-1/x", "rank-2/evaluate-abcdefgh/x",
 )  # fmt: skip
 IN_OUTPUT = ("notes.txt", "loss.png", "figures/model.safetensors", "logs/journal.jsonl", "hidden/0/x", "LICENSES/mine")
-IN_RUN_FOLDER = ("notes.txt", "hidden/mine.txt", "hidden/0/task0/mine.txt", "hidden/9/zarr.txt", "evaluation/mine.txt")
+IN_RUN_FOLDER = (
+    "notes.txt", "hidden/mine.txt", "hidden/0/task0/mine.txt", "hidden/9/zarr.txt", "evaluation/mine.txt",
+    "rank-1/mine.txt", "rank-2/hidden/mine.txt",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

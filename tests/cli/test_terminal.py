@@ -12,7 +12,7 @@ from rich.console import Console
 
 import processes
 from parametrize import slow
-from regstream.events import Progressed, RunStarted, StepStarted
+from regstream.events import Progressed, RankProgress, RanksProgressed, RunStarted, StepStarted
 from regstream_cli.progress_bars import ProgressBars
 from regstream_cli.progress_state import ProgressState
 
@@ -77,6 +77,24 @@ def test_the_display_stays_within_the_screen(width: int) -> None:
     assert len(lines) <= 6
     assert max(map(len, lines)) <= width
     assert "3/34" in lines[0]
+
+
+def test_each_other_rank_has_a_bar() -> None:
+    state = ProgressState()
+    console = Console(width=80, force_terminal=True, no_color=True, highlight=False)
+    state(RunStarted(done=3, total=34, output="out"))
+    state(StepStarted(index=3, name="block 2", work=30))
+    ranks = [("block 2", "math: statistics"), ("block 1", "code: hidden states")]
+    reports = (
+        RankProgress(rank=rank, host="host-b", step=step, fraction=0.5, doing=doing)
+        for rank, (step, doing) in enumerate(ranks, start=1)
+    )
+    state(RanksProgressed(ranks=tuple(reports)))
+    lines = _first_frame(ProgressBars(state, console), console).splitlines()
+    shown = [line for line in lines if line.startswith("rank ")]
+    assert [line.split()[1] for line in shown] == ["1", "2"]
+    assert shown[0].rstrip().endswith("math: statistics")
+    assert shown[1].rstrip().endswith("block 1: code: hidden states")
 
 
 def test_colours_where_they_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,8 +55,8 @@ class _Statistics:
         self.rhs_OI = workspace.buffers(f"right-hand sides of {group.name}", group.shapes, self.dtype)
         self.reference: dict[str, Tensor] = {}
 
-    def begin_candidate(self, num_tokens: int) -> None:
-        del num_tokens
+    def begin_candidate(self, num_tokens: int, total: int | None = None) -> None:
+        del num_tokens, total
         self.cross_II.zero_()
 
     def add_tokens(self, *inputs_TI: Tensor) -> None:
@@ -76,6 +76,9 @@ class _Statistics:
                 self.reference[name] = own[name].double().clone()
                 rhs_OI.copy_(RIDGE * self.reference[name])
             rhs_OI.add_(own[name].double() @ self.cross_II)
+
+    def sums(self) -> list[Tensor]:
+        return [self.gram_II, *self.rhs_OI.values()]
 
     def solve(self, mean: MeanRows) -> tuple[Mapping[str, Tensor], SolveReport]:
         left_II = self.gram_II + RIDGE * torch.eye(len(self.gram_II), dtype=self.dtype, device=self.gram_II.device)

@@ -8,14 +8,12 @@ from typing import Any, Literal
 
 import pytest
 
-from regstream.device.memory import StepMeasurement
-from regstream.device.profiler import RegionTotals
 from regstream.errors import ResumeError
 from regstream.linalg.solve_report import SolveReport
-from regstream.output.record_schema import CandidateChange, CandidateResidual, ChangeRecord, ResidualRecord
 from regstream.planning.step import Step
+from regstream.runtime.commit import committed_step
 from regstream.runtime.diagnostics import StepDiagnostics
-from regstream.runtime.step import Artifacts, committed_step
+from regstream.runtime.step import Artifacts
 from regstream.storage import journal_lines as lines
 from regstream.storage.identity_differences import differences
 from regstream.storage.journal import CommittedStep, Journal
@@ -35,26 +33,27 @@ SOLVE = SolveReport(
     ridge=0.0, dead_inputs=0,
 )  # fmt: skip
 DIAGNOSTICS = StepDiagnostics(
-    residuals=(ResidualRecord(group="mlp input", candidates={"math": CandidateResidual(merged=0.25, mean=0.5)}),),
+    residuals=({"group": "mlp input", "candidates": {"math": {"merged": 0.25, "mean": 0.5}}},),
     changes=(
-        ChangeRecord(
-            parameter="up", rule="regress", base_norm=3.0, candidates={"math": CandidateChange(norm=0.0, kept=None)}
-        ),
+        {"parameter": "up", "rule": "regress", "base_norm": 3.0, "candidates": {"math": {"norm": 0.0, "kept": None}}},
     ),
 )
 
 
+COST = {
+    "seconds": 0.123, "peak_bytes": 5, "projected_bytes": 6, "device_peak_bytes": 0, "device_projected_bytes": 0,
+    "work": {"solves": {"seconds": 0.5, "num_bytes": 7}},
+}  # fmt: skip
+
+
 def commit(journal: Journal, step: Step) -> CommittedStep:
     artifacts = Artifacts(
-        shard=step.shard,
         written=ShardDigest(num_bytes=8, sha256="abc", sampled="def"),
         solves=(SOLVE,) * (step.block is not None),
         diagnostics=DIAGNOSTICS,
-        work={"solves": RegionTotals(seconds=0.5, num_bytes=7)},
+        work={},
     )
-    peak = StepMeasurement()
-    peak.num_bytes, peak.seconds = 5, 0.12345
-    committed = committed_step(step, artifacts, peak, {"host": 6})
+    committed = committed_step(step, artifacts, [COST])
     journal.commit(committed)
     return committed
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from regstream.device.workspace import Workspace
-from regstream.linalg.row_sketch import TokenSketch, weight_sketch
+from regstream.linalg.row_sketch import TokenSketch, centred_rows, weight_sketch
 
 CPU = torch.device("cpu")
 
@@ -15,7 +15,7 @@ def sketched(tokens_TI: Tensor, batch: int) -> Tensor:
     sketch = TokenSketch(tokens_TI.shape[1], Workspace(CPU))
     for part_TI in torch.split(tokens_TI, batch):
         sketch.append(part_TI)
-    return sketch.rows()
+    return centred_rows(sketch.sums(), len(tokens_TI))
 
 
 def tokens(count: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -31,6 +31,15 @@ def test_of_few_tokens_and_out_features_the_norm_is_exact() -> None:
     sketch.add(weight_OI[100:], first=100)
     expected = float((tokens_TI.double() @ weight_OI.double().T).norm())
     assert float((sketched(tokens_TI, 37) @ sketch.sums_SI.T).norm()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_sums_of_parts_of_the_tokens_add_up() -> None:
+    tokens_TI = tokens(1000)
+    parts = [TokenSketch(64, Workspace(CPU), first_token=first) for first in (0, 300)]
+    parts[0].append(tokens_TI[:300])
+    parts[1].append(tokens_TI[300:])
+    whole_SI = centred_rows(parts[0].sums() + parts[1].sums(), 1000)
+    torch.testing.assert_close(whole_SI, sketched(tokens_TI, 500), rtol=1e-4, atol=1e-3)
 
 
 def test_of_many_it_is_estimated() -> None:

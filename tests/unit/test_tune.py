@@ -14,7 +14,7 @@ import checkpoints
 from merging import Merge, make_merge
 from parametrize import slow
 from regstream import api
-from regstream.data.loading import CalibrationSet, TokenRows
+from regstream.data.loading import TokenRows
 from regstream.errors import BudgetError, InputError, ManifestError, SolveError
 from regstream.evaluation.evaluation import evaluate
 from regstream.events import Event, RunStarted, StepCommitted, StepStarted, Warned
@@ -125,7 +125,7 @@ def test_merges_that_wait_for_their_turn_hold_no_buffers(planted: Merge) -> None
     assert max(held["bytes"][:6]) - held["bytes"][0] < block / 10
 
 
-def rows_of(rows: CalibrationSet) -> set[tuple[int, ...]]:
+def rows_of(rows: object) -> set[tuple[int, ...]]:
     assert isinstance(rows, TokenRows)
     return {tuple(row.tolist()) for index in range(len(rows.batches)) for row in rows.token_ids(index)}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from bench import derivation, memory, paper_roofline, ranks, residuals, scale, speed
+from bench import derivation, memory, paper_roofline, rank_speed, ranks, residuals, scale, speed
 
 COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "projections": memory.projections,
@@ -25,6 +25,7 @@ COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "scale": scale.scale,
     "paper-roofline": paper_roofline.paper_roofline,
     "ranks": ranks.ranks,
+    "rank-speed": rank_speed.rank_speed,
     "wide": speed.wide,
     "narrow": speed.narrow,
     "narrow-float32": speed.narrow_float32,

@@ -27,6 +27,7 @@ class Workload:
     candidates: int = 2
     blocks: int = 2
     rows: int = 32
+    first_rows: int | None = None  # of the first candidate, where it has others
     length: int = 128
     batch_rows: int | None = None
     dtype: str = "bfloat16"
@@ -48,6 +49,7 @@ class Workload:
     def name(self) -> str:
         """In one line, for people."""
         rows = f"{self.rows} images" if self.is_vision else f"{self.rows} rows of {self.length} tokens"
+        rows += f" ({self.first_rows} of the first)" if self.first_rows is not None else ""
         return f"{self.shape} {self.dtype}, {self.blocks} blocks, K = {self.candidates}, {rows}, {self.told_method}"
 
     @property
@@ -93,15 +95,16 @@ class Workload:
 
     def _calibration(self, folder: Path, index: int) -> str:
         generator = torch.Generator().manual_seed(index)
+        rows = self.rows if index or self.first_rows is None else self.first_rows
         config = SHAPES[self.shape]
         if self.is_vision:
             path = folder / f"task{index}.safetensors"
             size = config["image_size"]
-            save_file({"pixel_values": torch.randn(self.rows, 3, size, size, generator=generator)}, path)
+            save_file({"pixel_values": torch.randn(rows, 3, size, size, generator=generator)}, path)
             return f'path = "{path.name}"\n'
         path = folder / f"task{index}.jsonl"
         vocabulary = self.vocabulary or config["vocab_size"]
-        ids = torch.randint(0, vocabulary, (self.rows, self.length), generator=generator)
+        ids = torch.randint(0, vocabulary, (rows, self.length), generator=generator)
         path.write_text("".join(json.dumps({"input_ids": row}) + "\n" for row in ids.tolist()))
         return f'path = "{path.name}"\nfield = "input_ids"\nmax_length = {self.length}\n'
 

@@ -51,6 +51,8 @@ class Accelerator(ABC):
     kind: ClassVar[str]
     #: Rows and columns of a product that reaches its rate, in a few milliseconds.
     product_width: ClassVar[int] = 4096
+    #: The backend of torch.distributed that exchanges its tensors; None: they go through the host.
+    collectives: ClassVar[str | None] = None
     #: Whether `torch.addmm` with an `out_dtype` multiplies bfloat16 and float16 tensors into float32 sums.
     multiplies_into_float32: ClassVar[bool]
 

@@ -75,6 +75,7 @@ class CudaCopies(Copies):
 class Cuda(Accelerator):
     """A CUDA device."""
 
+    collectives: ClassVar[str | None] = "nccl"
     kind: ClassVar[str] = "cuda"
     multiplies_into_float32: ClassVar[bool] = True
 

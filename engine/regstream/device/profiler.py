@@ -24,6 +24,7 @@ Kind = Literal[
     "diagnostics",
     "reading",
     "writing",
+    "exchange",
     "other",
 ]
 Item = TypeVar("Item")

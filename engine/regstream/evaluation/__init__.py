@@ -4,6 +4,8 @@ evaluation.py: the table of all models' scores.
 representation_bias.py: distances between hidden states of merged models and candidates.
 scheduler.py: the main loop: runs each remaining step and commits it.
 evaluation_plan.py: an evaluation with its projections, budgets and identity.
+rank_share.py: the rows of a rank, its folder, and what it checks with others before it begins.
+sums.py: totals and counts of what is measured, added up over ranks.
 step.py: one step: stem, a block or head of every model.
 layerwise_pass.py: what runs together: models of one architecture, their rows, a metric or an observer.
 layerwise_forward.py: runs a step, from hidden states to hidden states or scores.

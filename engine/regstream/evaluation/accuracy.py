@@ -11,9 +11,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from regstream.data.batch_range import BatchRange, Rows
 from regstream.data.pixels import PixelRows
 from regstream.evaluation.classification_head import ClassificationHead
 from regstream.evaluation.layerwise_pass import StoredValues
+from regstream.evaluation.sums import Sums
 from regstream.evaluation.zero_shot import ZeroShotClassifier
 from regstream.models.layered_model import LayeredModel
 
@@ -49,16 +51,18 @@ class Accuracy:
         width = model.hidden_size + num_classes
         return torch.float32.itemsize * (num_classes * model.hidden_size + 4 * num_images * width)
 
-    def score(self, model: LayeredModel, dataset: str, states: Iterator[Tensor], earlier: StoredValues | None) -> float:
-        """Classify each image by its first token."""
-        head = self._head(dataset, earlier)
-        rows, num_correct, num_images = self.datasets[dataset], 0, 0
+    def score(
+        self, model: LayeredModel, dataset: str, rows: Rows, states: Iterator[Tensor], earlier: StoredValues | None
+    ) -> Sums:
+        """Classify each image by its first token; how many are correct, of how many."""
+        assert isinstance(rows, PixelRows | BatchRange)
+        head, num_correct, num_images = self._head(dataset, earlier), 0, 0
         for index, tokens_TD in enumerate(states):
             first_BD = rows.batches[index].unpack(tokens_TD)[:, 0]
             predicted_B = head.predict(model.run_pooled_norm(first_BD).cpu())
             num_correct += int((predicted_B == rows.labels(index)).sum())
             num_images += len(predicted_B)
-        return num_correct / num_images
+        return Sums((num_correct,), num_images)
 
     def _num_classes(self, dataset: str) -> int:
         if dataset in self.heads:

@@ -55,6 +55,9 @@ def _candidate(candidate: PlannedCandidate) -> EvaluatedModel:
 
 def _result(plan: Plan, name: str, folder: Path, listener: Listener) -> EvaluatedModel:
     def open_result() -> Weights:
+        if plan.rank_id.rank and not (folder / CONFIG).exists():
+            advice = "it must be on a file system that all ranks see"
+            raise InputError(f"{folder}: rank {plan.rank_id.rank} finds no model here; {advice}")
         if folder == plan.output and not (folder / CONFIG).exists():
             raise InputError(f"{folder}: there is no result yet; `regstream run` makes it")
         checkpoint = open_checkpoint(name, folder, architecture=plan.base.architecture)

@@ -13,6 +13,7 @@ from regstream.evaluation.evaluation_plan import EvaluationPlan
 from regstream.evaluation.layerwise_pass import LayerwisePass, OpenedModel
 from regstream.evaluation.metrics import make_metric
 from regstream.evaluation.scheduler import run_evaluation
+from regstream.evaluation.sums import Place, Sums
 from regstream.events import Listener, ignore_event
 from regstream.output import record_schema
 from regstream.output.card_sections import results_table
@@ -64,12 +65,13 @@ def evaluate(
     """Evaluate base, mean, result and `also` others on all datasets, each candidate on its own or, if `cross`, on all.
 
     Language models are evaluated by loss, vision models by accuracy. `only` selects some of the models. A model that
-    lacks its head is left out with a warning.
+    lacks its head is left out with a warning. Ranks of a launcher, each of which calls this with its share of the plan,
+    run a part of the rows each, and all return the whole table.
 
     Raises:
         ManifestError: no candidate has a [candidates.evaluation] table, no metric fits the model, or `only` names an
             unknown model.
-        InputError: rows, heads or checkpoints cannot be used, or the merge has no result yet.
+        InputError: rows, heads or checkpoints cannot be used, the merge has no result yet, or ranks see other inputs.
         BudgetError: memory or disk do not suffice.
     """
     models = evaluated_models(plan, also or {}, only, listener)
@@ -83,14 +85,18 @@ def evaluate(
     if not opened:
         raise InputError("evaluate: no model that was chosen has what the evaluation runs")
     passes.append(LayerwisePass(model=plan.model, models=opened, dtype=plan.compute_dtype, metric=metric))
-    head = run_evaluation(EvaluationPlan.of(plan, passes), listener)[-1]
-    evaluated = [model.name for model in opened if model.datasets]
+    found = run_evaluation(EvaluationPlan.of(plan, passes), listener)
     return Evaluation(
         metric=metric.title,
         higher_is_better=metric.higher_is_better,
         datasets=tuple(metric.datasets),
-        rows=tuple(EvaluationRow(model=name, scores=found) for name, found in zip(evaluated, head.found, strict=True)),
+        rows=tuple(EvaluationRow(model=model.name, scores=_scores(model, found)) for model in opened),
     )
+
+
+def _scores(model: OpenedModel, found: Mapping[Place, Sums]) -> dict[str, float]:
+    scores = {place.dataset: sums.means for place, sums in found.items() if place.model == model.number}
+    return {dataset: scores[dataset][0] for dataset in model.datasets}
 
 
 def _open_models(

@@ -13,6 +13,7 @@ from regstream.errors import BudgetError
 from regstream.evaluation.estimate import estimated_seconds
 from regstream.evaluation.layerwise_pass import LayerwisePass
 from regstream.evaluation.projection import EvaluationProjection, project
+from regstream.evaluation.rank_share import share_of
 from regstream.evaluation.step import EvaluationStep, make_steps
 from regstream.manifest.canonical import canonical_config
 from regstream.planning.budget import check_free, check_memory, free_disks, memory_budgets
@@ -30,17 +31,19 @@ class EvaluationPlan:
     """The passes of an evaluation of a merge, one after another, and their costs."""
 
     merge: Plan
-    passes: tuple[LayerwisePass, ...]
+    passes: tuple[LayerwisePass, ...]  # with the rows of this rank
+    whole: tuple[LayerwisePass, ...]  # with those of all ranks
     runtime_bytes: int  # the memory of the process before any work, its rows read and its libraries warm
 
     @classmethod
     def of(cls, merge: Plan, passes: Iterable[LayerwisePass]) -> Self:
-        """Plan these passes; measures what the process holds by now."""
-        passes = tuple(passes)
+        """Plan these passes, of all rows; measures what the process holds by now."""
+        whole = tuple(passes)
+        passes = share_of(whole, merge.rank_id)
         for layers in passes:
             warm_up_forward(layers.dtype, layers.model.device)
         malloc.trim()
-        return cls(merge=merge, passes=passes, runtime_bytes=resident_bytes())
+        return cls(merge=merge, passes=passes, whole=whole, runtime_bytes=resident_bytes())
 
     @cached_property
     def steps(self) -> tuple[EvaluationStep, ...]:
@@ -75,11 +78,17 @@ class EvaluationPlan:
 
     def read_identity(self) -> Identity:
         """Compute the identity anew, to detect files that changed since."""
-        files = Fingerprints()
-        fingerprints = {checkpoint: files.of(checkpoint) for layers in self.passes for checkpoint in layers.checkpoints}
-        passes = {str(index): layers.identity(fingerprints) for index, layers in enumerate(self.passes)}
+        files, rank_id = Fingerprints(), self.merge.rank_id
+        fingerprints = {checkpoint: files.of(checkpoint) for layers in self.whole for checkpoint in layers.checkpoints}
+        passes = {str(index): layers.identity(fingerprints) for index, layers in enumerate(self.whole)}
         architecture = canonical_config(self.merge.manifest)["architecture"]
-        return {"passes": passes, "architecture": architecture, **machine_identity(self.merge.device)}
+        rank = {} if rank_id.size == 1 else {"rank": f"{rank_id.rank} of {rank_id.size}"}
+        return {"passes": passes, "architecture": architecture, **rank, **machine_identity(self.merge.device)}
+
+    @property
+    def common_identity(self) -> Identity:
+        """What of the identity all ranks have in common: their devices may differ."""
+        return {name: part for name, part in self.identity.items() if name not in ("rank", "device")}
 
     @property
     def key(self) -> str:
@@ -89,7 +98,7 @@ class EvaluationPlan:
     @property
     def disk_bytes(self) -> int:
         """The disk space that hidden states of two depths take, in bytes."""
-        return int(2 * max(layers.depth_bytes for layers in self.passes) * DISK_MARGIN)
+        return int(2 * max((layers.depth_bytes for layers in self.passes), default=0) * DISK_MARGIN)
 
     def validate(self) -> None:
         """Refuse an evaluation that does not fit.
@@ -97,7 +106,7 @@ class EvaluationPlan:
         Raises:
             BudgetError: a step needs more memory than its budget, or the hidden states more disk than is free.
         """
-        for space, budget in self.budgets.items():
+        for space, budget in self.budgets.items() if self.steps else ():
             peak = max(self.steps, key=lambda step: self.projected_bytes(step, space))
             terms = self.projections[peak.index].terms[space]
             check_memory(self.merge, space, peak.name, {"runtime": self._idle_bytes(space), **terms}, budget)
@@ -111,7 +120,8 @@ class EvaluationPlan:
                 f" {format_bytes(budget)}; raise it, or compare fewer models at once with --only"
             )
         advice = "; compare fewer models at once with --only, or set [resources] workdir"
-        check_free(free_disks([(self.merge.workdir, needed)]), "hidden states", advice)
+        on_machine = needed * self.merge.rank_id.local_size  # its ranks have about as much each
+        check_free(free_disks([(self.merge.workdir, on_machine)]), "hidden states", advice)
 
     def _idle_bytes(self, space: MemorySpace) -> int:
         return self.runtime_bytes if space == "host" else 0

@@ -12,14 +12,14 @@ from regstream.storage import journal_lines as lines
 from regstream.storage.identity_differences import Identity
 from regstream.storage.run_folder import JOURNAL
 
-_FORMAT = "evaluation 1"
+_FORMAT = "evaluation 2"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedStep(StepCommitted):
-    """A durable step, its cost, and what it measured, as JSON: the scores of each model, or records of a depth."""
+    """A durable step, its cost, and what it summed up: records of `sums.as_record`."""
 
-    found: list[Any]
+    found: list[dict[str, Any]]
 
     @property
     def event(self) -> StepCommitted:

@@ -16,9 +16,12 @@ from regstream.evaluation.layerwise_pass import LayerwisePass, OpenedModel
 from regstream.evaluation.part_weights import LoadedModel, PartWeights, keep_open
 from regstream.evaluation.projection import EvaluationProjection
 from regstream.evaluation.step import EvaluationStep
+from regstream.evaluation.sums import Place, as_record
 from regstream.events import Listener, Progressed
 from regstream.storage import durable
 from regstream.storage.hidden_states import ActivationWriter, HiddenStates
+
+Record = dict[str, Any]
 
 
 class LayerwiseForward:
@@ -44,9 +47,9 @@ class LayerwiseForward:
         self._kind = "" if step is None else step.kind
         malloc.trim()
 
-    def run(self, step: EvaluationStep, projection: EvaluationProjection) -> list[Any]:
-        """Run a step; what it finds, as JSON. The hidden states that leave it are durable."""
-        found = list[Any]()
+    def run(self, step: EvaluationStep, projection: EvaluationProjection) -> list[Record]:
+        """Run a step; what it sums up. The hidden states that leave it are durable."""
+        found = list[Record]()
         with keep_open(self._layers.checkpoints):
             part = PartWeights(step, self._workspace, sums_mean=projection.sums_mean)
             for group, following in zip(projection.groups, (*projection.groups[1:], ()), strict=True):
@@ -55,12 +58,14 @@ class LayerwiseForward:
                 if step.kind == "stem":
                     self._run_stem(loaded)
                 else:
-                    found += [self._run_model(step, model_weights) for model_weights in loaded]
+                    for model_weights in loaded:
+                        found += self._run_model(step, model_weights)
                 malloc.trim()
         if step.kind == "head":
             return found
         observer = self._layers.observer
-        return [] if observer is None else observer.at_depth(self, step.depth + 1)
+        observed = () if observer is None else observer.at_depth(self, self._layers.models, step.depth + 1)
+        return [as_record(place, sums) for place, sums in observed]
 
     def read(self, model: OpenedModel, dataset: str, depth: int) -> Iterator[Tensor]:
         """Yield a dataset's tokens (T, D) in a model, batch by batch."""
@@ -95,15 +100,15 @@ class LayerwiseForward:
                             writer.append(batch.pack(model.run_stem(inputs)))
                         self._listener(Progressed(doing=f"{user.name}: stem"))
 
-    def _run_model(self, step: EvaluationStep, loaded: LoadedModel) -> dict[str, Any]:
+    def _run_model(self, step: EvaluationStep, loaded: LoadedModel) -> list[Record]:
         user, weights = loaded
         with self._model.bind_parameters(weights):
             if step.kind == "head":
-                return {dataset: self._score(step, user, dataset) for dataset in user.datasets}
+                return [record for dataset in user.datasets for record in self._score(step, user, dataset)]
             assert step.block is not None
             for dataset in user.datasets:
                 self._run_block(step.block, user, dataset)
-            return {}
+            return []
 
     def _run_block(self, block: int, user: OpenedModel, dataset: str) -> None:
         stored = self.read(user, dataset, block)
@@ -113,17 +118,17 @@ class LayerwiseForward:
                 following.append(batch.pack(output_BLD))
                 self._listener(Progressed(doing=f"{user.name}: forward"))
 
-    def _score(self, step: EvaluationStep, user: OpenedModel, dataset: str) -> float | None:
-        """A number goes into the journal; a tensor into the store, one depth further."""
+    def _score(self, step: EvaluationStep, user: OpenedModel, dataset: str) -> list[Record]:
+        """Sums go into the journal; a tensor into the store, one depth further."""
         metric = self._layers.metric
         assert metric is not None
         states = self.read(user, dataset, step.depth)
-        value = metric.score(self._model, dataset, states, self._previous)
+        value = metric.score(self._model, dataset, user.datasets[dataset], states, self._previous)
         if isinstance(value, Tensor):
             with self._write(user, dataset, step.depth + 1) as following:
                 following.append(value)
         self._listener(Progressed(doing=f"{user.name}: head"))
-        return None if isinstance(value, Tensor) else value
+        return [] if isinstance(value, Tensor) else [as_record(Place(user.number, dataset, step.depth), value)]
 
 
 def open_forwards(passes: Iterable[LayerwisePass], folder: Path, listener: Listener) -> dict[str, LayerwiseForward]:

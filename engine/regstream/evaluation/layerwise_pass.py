@@ -3,17 +3,18 @@
 Shape suffixes: T tokens, D features.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from regstream.checkpoint.checkpoint import Checkpoint
-from regstream.data.loading import CalibrationSet
+from regstream.data.batch_range import Rows
 from regstream.evaluation.mean_weights import MeanWeights
+from regstream.evaluation.sums import Place, Sums
 from regstream.models.layered_model import LayeredModel
 from regstream.planning.forward_memory import ForwardMemory
 from regstream.planning.step import Kind
@@ -30,7 +31,7 @@ class StoredValues(Protocol):
 
 
 class Metric(Protocol):
-    """Computes a value for each dataset from the hidden states after a model's last block."""
+    """Sums up a value for each dataset from the hidden states after a model's last block."""
 
     @property
     def digest(self) -> str:
@@ -43,9 +44,10 @@ class Metric(Protocol):
         """The memory that `score` takes besides the parameters and hidden states."""
 
     def score(
-        self, model: LayeredModel, dataset: str, states: Iterator[Tensor], earlier: StoredValues | None
-    ) -> float | Tensor:
-        """The value for a dataset, whose batches `states` yields as tokens (T, D). The parameters are bound.
+        self, model: LayeredModel, dataset: str, rows: Rows, states: Iterator[Tensor], earlier: StoredValues | None
+    ) -> Sums | Tensor:
+        """Of the rows of a dataset, whose batches `states` yields as tokens (T, D): a total and a count, whose quotient
+        is the value. The parameters are bound.
 
         `earlier` has the values of the pass before. A tensor (rows, features) is one for the pass after.
         """
@@ -65,8 +67,10 @@ class Observer(Protocol):
     def digest(self) -> str:
         """The identity of what is compared."""
 
-    def at_depth(self, states: StoredStates, depth: int) -> list[dict[str, Any]]:
-        """What is found, as JSON."""
+    def at_depth(
+        self, states: StoredStates, models: Sequence["OpenedModel"], depth: int
+    ) -> Iterable[tuple[Place, Sums]]:
+        """What is summed up over the rows of these models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +80,7 @@ class OpenedModel:
     number: int  # of its hidden states' folder
     name: str
     weights: Weights
-    datasets: Mapping[str, CalibrationSet]
+    datasets: Mapping[str, Rows]
 
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
@@ -109,7 +113,7 @@ class LayerwisePass:
     prefix: str = ""  # of the names of its steps
 
     @cached_property
-    def datasets(self) -> Mapping[str, CalibrationSet]:
+    def datasets(self) -> Mapping[str, Rows]:
         """The rows of all models."""
         return {name: rows for model in self.models for name, rows in model.datasets.items()}
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from regstream.data.batch_range import BatchRange, Rows
 from regstream.data.loading import TokenRows
+from regstream.evaluation.sums import Sums
 from regstream.models.layered_model import LayeredModel
 
 #: How many logits are computed at a time, so that memory does not grow with the length of rows.
@@ -47,18 +49,20 @@ class HeldOutLoss:
     def score(
         self,
         model: LayeredModel,
-        dataset: str,
+        dataset: str,  # noqa: ARG002
+        rows: Rows,
         states: Iterator[Tensor],
         earlier: object,  # noqa: ARG002
-    ) -> float:
-        """The mean over all tokens except the first of each row."""
-        rows, total, count = self.datasets[dataset], 0.0, 0
+    ) -> Sums:
+        """The sum over all tokens except the first of each row, and how many these are."""
+        assert isinstance(rows, TokenRows | BatchRange)
+        total, count = 0.0, 0
         for index, tokens_TD in enumerate(states):
             ids = rows.token_ids(index)
             for row_TD, row_ids in zip(torch.split(tokens_TD, list(map(len, ids))), ids, strict=True):
                 total += _row_loss(model, row_TD, row_ids.to(model.device))
                 count += len(row_ids) - 1
-        return total / count
+        return Sums((total,), count)
 
 
 def _positions_at_once(model: LayeredModel) -> int:

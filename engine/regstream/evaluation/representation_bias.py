@@ -8,7 +8,6 @@ Shape suffixes: T tokens, D features.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from regstream.evaluation.evaluation_plan import EvaluationPlan
 from regstream.evaluation.layerwise_pass import LayerwisePass, OpenedModel, StoredStates
 from regstream.evaluation.metrics import held_out_rows
 from regstream.evaluation.scheduler import run_evaluation
+from regstream.evaluation.sums import Place, Sums
 from regstream.events import Listener, ignore_event
 from regstream.output.record_schema import BiasRecord
 from regstream.planning.plan import Plan
@@ -45,7 +45,8 @@ def representation_bias(
 ) -> list[RepresentationBias]:
     """The bias of the mean, the result and `also` others at every depth; `only` selects some of these models.
 
-    All models advance block by block together; one block of one model is in memory at a time. Resumes as an evaluation.
+    All models advance block by block together; one block of one model is in memory at a time. Resumes as an evaluation,
+    and is shared by ranks as one.
 
     Raises:
         ManifestError: no candidate has a [candidates.evaluation] table, or `only` names an unknown model.
@@ -70,43 +71,48 @@ def representation_bias(
         model=plan.model,
         models=tuple(models[number] for number in sorted(models)),
         dtype=plan.compute_dtype,
-        observer=_Distances(own, merged),
+        observer=_Distances([model.number for model in own], [model.number for model in merged]),
     )
-    steps = run_evaluation(EvaluationPlan.of(plan, [layers]), listener)
-    return [RepresentationBias(**record) for step in steps for record in step.found]
+    found = run_evaluation(EvaluationPlan.of(plan, [layers]), listener)
+    biases = []
+    for depth in range(len(plan.model.blocks) + 1):
+        for merged_model in merged:
+            for candidate in own:
+                l1, cosine = found[Place(merged_model.number, candidate.name, depth)].means
+                bias = RepresentationBias(
+                    model=merged_model.name, dataset=candidate.name, depth=depth, l1=l1, cosine=1 - cosine
+                )
+                biases.append(bias)
+    return biases
 
 
 @dataclass(frozen=True)
 class _Distances:
-    """Compares the candidates with the merged models at a depth."""
+    """Compares the candidates with the merged models at a depth; both are numbers of models."""
 
-    own: Sequence[OpenedModel]
-    merged: Sequence[OpenedModel]
+    own: Sequence[int]
+    merged: Sequence[int]
 
     @property
     def digest(self) -> str:
         """Which models are compared with which."""
-        return f"{[model.number for model in self.own]} with {[model.number for model in self.merged]}"
+        return f"{self.own} with {self.merged}"
 
-    def at_depth(self, states: StoredStates, depth: int) -> list[dict[str, Any]]:
-        """A record for each merged model and each candidate."""
-        records = []
-        for model in self.merged:
-            for candidate in self.own:
-                name = candidate.name
-                l1, cosine = _distances(states.read(candidate, name, depth), states.read(model, name, depth))
-                bias = RepresentationBias(model=model.name, dataset=name, depth=depth, l1=l1, cosine=cosine)
-                records.append(asdict(bias))
-        return records
+    def at_depth(self, states: StoredStates, models: Sequence[OpenedModel], depth: int) -> Iterator[tuple[Place, Sums]]:
+        """The distances of each merged model from each candidate that has rows among these."""
+        candidates = [model for model in models if model.number in self.own and model.name in model.datasets]
+        for model in (model for model in models if model.number in self.merged):
+            for name, candidate in ((candidate.name, candidate) for candidate in candidates):
+                sums = _distances(states.read(candidate, name, depth), states.read(model, name, depth))
+                yield Place(model.number, name, depth), sums
 
 
-def _distances(own: Iterator[Tensor], merged: Iterator[Tensor]) -> tuple[float, float]:
-    """The mean absolute difference of features, and 1 minus the mean cosine of tokens; summed in float64."""
+def _distances(own: Iterator[Tensor], merged: Iterator[Tensor]) -> Sums:
+    """Of each token the mean absolute difference of features, and the cosine; summed in float64."""
     sums, count = torch.zeros(2, dtype=torch.float64), 0
     for own_TD, merged_TD in zip(map(torch.Tensor.float, own), map(torch.Tensor.float, merged), strict=True):
         l1_T = (own_TD - merged_TD).abs().mean(-1, dtype=torch.float64)
         cosine_T = cosine_similarity(own_TD, merged_TD, dim=-1)
         sums += torch.stack([l1_T.sum(), cosine_T.sum(dtype=torch.float64)]).cpu()
         count += len(own_TD)
-    l1, cosine = (sums / count).tolist()
-    return l1, 1 - cosine
+    return Sums(tuple(sums.tolist()), count)

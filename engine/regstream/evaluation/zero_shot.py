@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from regstream.data.batch_range import Rows
 from regstream.evaluation.classification_head import ClassificationHead
 from regstream.evaluation.layerwise_pass import LayerwisePass, OpenedModel, StoredValues
 from regstream.evaluation.text_tower import TextTower, TokenizedPrompts
@@ -62,12 +63,13 @@ class ZeroShotClassifier:
         self,
         model: LayeredModel,
         dataset: str,
+        rows: Rows,
         states: Iterator[Tensor],
         earlier: object,  # noqa: ARG002
     ) -> Tensor:
         """The head's weight (C, P), from the last token of each prompt."""
         prompts, features = self.prompts[dataset], []
-        for batch, tokens_TD in zip(prompts.rows.batches, states, strict=True):
+        for batch, tokens_TD in zip(rows.batches, states, strict=True):
             last_B = torch.tensor(batch.lengths, device=tokens_TD.device).cumsum(0) - 1
             features.append(model.run_pooled_norm(tokens_TD[last_B]).cpu())
         sorted_BP = normalize(torch.cat(features) @ self.tower.text_projection_PD.T, dim=-1)

@@ -28,7 +28,8 @@ class BiasEquations:
         device: torch.device,
     ) -> None:
         """`out_features` names the linears whose biases are solved for; `ridge` is λ, `teacher` is a."""
-        self._ridge, self._strength, self._total = ridge, teacher, 0.0
+        self._ridge, self._strength = ridge, teacher
+        self._total = torch.zeros(1, dtype=torch.float64, device=device)  # Σ sᵢ times the number of tokens
         self._rhs_O = {name: torch.zeros(size, dtype=dtype, device=device) for name, size in out_features.items()}
         # Of one candidate: Σx_s and aΣ(x_e − x_s). Of all: Σ sᵢx̄_s.
         self._sum_I, self._drift_I, self._mean_I = (torch.zeros(width, dtype=dtype, device=device) for _ in range(3))
@@ -61,10 +62,15 @@ class BiasEquations:
         self._mean_I.add_(self._sum_I, alpha=scale)
         self._total += scale * num_tokens
 
+    def sums(self) -> list[Tensor]:
+        """What is summed over candidates."""
+        return [*self._rhs_O.values(), self._mean_I, self._total]
+
     def solve(self, weights_OI: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """d of every bias, from D of every linear."""
+        total = float(self._total) + self._ridge
         return {
-            bias_of(linear): rhs_O.addmv_(weights_OI[linear], self._mean_I, alpha=-1).div_(self._total + self._ridge)
+            bias_of(linear): rhs_O.addmv_(weights_OI[linear], self._mean_I, alpha=-1).div_(total)
             for linear, rhs_O in self._rhs_O.items()
         }
 

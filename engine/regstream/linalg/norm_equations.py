@@ -21,6 +21,7 @@ from regstream.linalg.iterated_tikhonov import MeanRows
 #: Copies of a batch's normalised inputs at once: with the norm's weight 1 and with 0, without padding, in float32, and
 #: what a norm computes in between.
 _COPIES = 6
+_OF_CANDIDATE = ("sum", "square")
 
 
 class NormEquations:
@@ -30,14 +31,15 @@ class NormEquations:
 
     def __init__(self, norm: str, channels: int, *, has_bias: bool, ridge: float, device: torch.device) -> None:
         self._weight, self._bias = f"{norm}.weight", f"{norm}.bias" if has_bias else None
-        self._ridge, self._total, self.num_tokens = ridge, 0.0, 0
+        self._ridge, self.num_tokens = ridge, 0
+        self._total = torch.zeros(1, dtype=torch.float64, device=device)  # Σ wᵢ
         # Of one candidate: Σz and Σz². Of all: the matrix, and the right-hand sides.
-        names = ("sum", "square", "means", "squares", "of weight", "of bias")
+        names = (*_OF_CANDIDATE, "means", "squares", "of weight", "of bias")
         self._sums = {name: torch.zeros(channels, dtype=self.dtype, device=device) for name in names}
 
-    def begin_candidate(self, num_tokens: int) -> None:
+    def begin_candidate(self, num_tokens: int, total: int | None = None) -> None:
         """Begin the next candidate."""
-        del num_tokens  # a norm of heads sees several values a token
+        del num_tokens, total  # a norm of heads sees several values a token
         self.num_tokens = 0
         self._sums["sum"].zero_()
         self._sums["square"].zero_()
@@ -70,6 +72,10 @@ class NormEquations:
             self._sums["of bias"].add_(mean_C * gamma_C + beta_C, alpha=weight)
         self._total += weight
 
+    def sums(self) -> list[Tensor]:
+        """What is summed over candidates."""
+        return [*(sums for name, sums in self._sums.items() if name not in _OF_CANDIDATE), self._total]
+
     def solve(self, mean: MeanRows) -> tuple[Mapping[str, Tensor], None]:
         """g and h, by the names of the parameters: there is one solution, since λ > 0."""
         del mean
@@ -77,7 +83,7 @@ class NormEquations:
         of_weight_C, of_bias_C = self._sums["of weight"], self._sums["of bias"]
         if self._bias is None:
             return {self._weight: of_weight_C / squares_C}, None
-        total = self._total + self._ridge
+        total = float(self._total) + self._ridge
         determinant_C = squares_C * total - means_C.square()
         return {
             self._weight: (total * of_weight_C - means_C * of_bias_C) / determinant_C,

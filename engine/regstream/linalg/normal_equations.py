@@ -18,6 +18,7 @@ Shape suffixes: I in-features, O out-features, P rows.
 
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor
 
 from regstream.device.tiles import tiles_of
@@ -62,7 +63,8 @@ class NormalEquations:
         self._sum = PackedSymmetric(square_II, buffers["sum"])
         self._gram = Gram(PackedSymmetric(square_II.T, buffers["own"]), workspace, f"stored tokens of {group}")
         self._rhs_OI = workspace.buffers(f"right-hand sides of {group}", linears, self.dtype)
-        self._num_tokens = 0
+        self._num_tokens = torch.zeros(1, dtype=torch.int64, device=workspace.device)
+        self._of_candidate = 0
         self._sum.zero()
         for rhs_OI in self._rhs_OI.values():
             rhs_OI.zero_()
@@ -72,9 +74,10 @@ class NormalEquations:
         """The tokens observed of the current candidate."""
         return self._gram.num_tokens
 
-    def begin_candidate(self, num_tokens: int) -> None:
-        """Start with the next candidate, of whom so many tokens will be observed."""
+    def begin_candidate(self, num_tokens: int, total: int | None = None) -> None:
+        """Start with the next candidate, of whom so many tokens will be observed: of `total`, or else all."""
         self._gram.reset(num_tokens)
+        self._of_candidate = num_tokens if total is None else total
         for sums in (self._teacher, self._biases):
             if sums is not None:
                 sums.reset()
@@ -99,7 +102,7 @@ class NormalEquations:
 
         Without a reference the candidate is the reference itself, and only its Gram matrix is added.
         """
-        scale = weight / (self._gram.norm() if self._divides_by_norm else self._gram.num_tokens)
+        scale = weight / (self._gram.norm() if self._divides_by_norm else self._of_candidate)
         self._gram.add_to(self._sum, scale)
         self._num_tokens += self._gram.num_tokens
         if reference is None:
@@ -119,6 +122,11 @@ class NormalEquations:
         if self._biases is not None:
             self._biases.add_candidate(own, reference, scale=scale, num_tokens=self._gram.num_tokens)
 
+    def sums(self) -> list[Tensor]:
+        """What is summed over candidates: views, all of it once."""
+        biases = [] if self._biases is None else self._biases.sums()
+        return [self._num_tokens, *self._sum.parts(), *self._rhs_OI.values(), *biases]
+
     def solve(self, mean: MeanRows) -> tuple[Mapping[str, Tensor], SolveReport]:
         """Solve for D, (O, I) in the sums' dtype for each linear, in this object's own buffers, and for biases, (O,).
 
@@ -132,7 +140,7 @@ class NormalEquations:
             group=self.group,
             matrix=self._sum,
             rhs_OI=self._rhs_OI,
-            num_tokens=self._num_tokens,
+            num_tokens=int(self._num_tokens),
             mean=mean,
         )
         report = self._solver.solve(system)

@@ -95,6 +95,13 @@ class PackedSymmetric:
             into_NP.addmm_(rows_NI[:, above], self.square_II[above, panel].to(dtype), alpha=scale)
             into_NP.addmm_(rows_NI[:, below], self.square_II[panel, below].to(dtype).T, alpha=scale)
 
+    def parts(self) -> Iterator[Tensor]:
+        """Views of all that it consists of, none of it twice."""
+        yield self._blocks_IP
+        for above, panel, _ in self._panels():
+            if above.stop:
+                yield self.square_II[above, panel]
+
     def strips(self, most_rows: int) -> Iterator[tuple[slice, Tensor]]:
         """Copies of some rows at a time, whole, (rows, I)."""
         for above, panel, block_PP in self._panels():

@@ -60,27 +60,37 @@ def weight_sketch(shape: tuple[int, int], device: torch.device) -> RowSketch:
 class TokenSketch:
     """A sketch of tokens that come batch by batch, and their mean."""
 
-    def __init__(self, width: int, workspace: Workspace) -> None:
-        """`width` is I."""
+    def __init__(self, width: int, workspace: Workspace, first_token: int = 0) -> None:
+        """`width` is I; the first token that is added is of this number."""
         self._width, self._workspace = width, workspace
         self._sketch = RowSketch(_TOKEN_ROWS, width, workspace.device)
         self._total_1I = torch.zeros(1, width, dtype=torch.float32, device=workspace.device)
-        self._num_tokens = 0
+        self._next_token = first_token
 
     def append(self, tokens_NI: Tensor) -> None:
         """Add the next tokens, of any dtype."""
         for part_NI in torch.split(tokens_NI, _TOKEN_ROWS):
             values_NI = self._workspace.matrix(len(part_NI), self._width, torch.float32, "sketched tokens")
-            self._sketch.add(values_NI.copy_(part_NI), first=self._num_tokens)
+            self._sketch.add(values_NI.copy_(part_NI), first=self._next_token)
             self._total_1I += values_NI.sum(0, keepdim=True)  # in float16 a sum of tokens may overflow
-            self._num_tokens += len(part_NI)
+            self._next_token += len(part_NI)
 
-    def rows(self) -> Tensor:
-        """Ω(X − 1μᵀ) and, as the last row, √N μ: (S + 1, I)."""
-        sums_SI, mean_1I = self._sketch.sums_SI, self._total_1I / self._num_tokens
-        ones = RowSketch(_TOKEN_ROWS, 1, self._workspace.device)
-        ones.add(sums_SI.new_ones(self._num_tokens, 1), first=0)
-        return torch.cat([sums_SI - ones.sums_SI * mean_1I, mean_1I * self._num_tokens**0.5])
+    def sums(self) -> Tensor:
+        """ΩX and, as the last row, the sum of the tokens: (S + 1, I). Those of parts of the tokens add up."""
+        return torch.cat([self._sketch.sums_SI, self._total_1I])
+
+
+def empty_sums(width: int) -> Tensor:
+    """Room for the sums of a sketch of tokens with so many features, (S + 1, I)."""
+    return torch.empty(_TOKEN_ROWS + 1, width)
+
+
+def centred_rows(sums_SI: Tensor, num_tokens: int) -> Tensor:
+    """Ω(X − 1μᵀ) and, as the last row, √N μ: (S + 1, I), from the sums of all N tokens."""
+    mean_1I = sums_SI[-1:] / num_tokens
+    ones = RowSketch(_TOKEN_ROWS, 1, sums_SI.device)
+    ones.add(sums_SI.new_ones(num_tokens, 1), first=0)
+    return torch.cat([sums_SI[:-1] - ones.sums_SI * mean_1I, mean_1I * num_tokens**0.5])
 
 
 @cache

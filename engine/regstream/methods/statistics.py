@@ -64,8 +64,8 @@ class GroupStatistics(Protocol):
     def num_tokens(self) -> int:
         """The tokens added for the current candidate."""
 
-    def begin_candidate(self, num_tokens: int) -> None:
-        """Begin the next candidate, for which `num_tokens` tokens follow."""
+    def begin_candidate(self, num_tokens: int, total: int | None = None) -> None:
+        """Begin the next candidate, for which `num_tokens` tokens follow: all that it has, or a part of `total`."""
 
     def add_tokens(self, *inputs_TI: "Tensor") -> None:
         """Add one batch of inputs (T, I) of the group's linears, one tensor for each of the method's streams.
@@ -82,6 +82,12 @@ class GroupStatistics(Protocol):
         """Add the current candidate to the sums, with its parameters, weights as (O, I), and those of the reference R.
 
         Without a reference the candidate is the reference itself.
+        """
+
+    def sums(self) -> "Sequence[Tensor]":
+        """What is summed over candidates, which several ranks add up in place before one of them solves.
+
+        Views of the same shapes on every rank. What a candidate adds is linear in its tokens, or no rank has a part.
         """
 
     def solve(self, mean: "MeanRows") -> tuple[Mapping[str, "Tensor"], "SolveReport | None"]:

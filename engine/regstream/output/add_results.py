@@ -10,6 +10,7 @@ from regstream.output.card_sections import replace_sections
 from regstream.output.locked_result import ReadOnlyFolder, locked_result
 from regstream.output.record import CARD, PROVENANCE, file_entries, read_provenance, validate_record, write_provenance
 from regstream.output.record_schema import BiasRecord, EvaluationRecord
+from regstream.ranks.environment import ALONE, launched
 from regstream.storage import durable
 
 _Record = Mapping[str, Any]
@@ -25,12 +26,14 @@ def add_results(
     """Put into a finished result's record what was found later, and the scores into its card.
 
     Replaces what earlier calls put there. A card that was edited stays as it is, with a warning; so do both where the
-    folder is read-only.
+    folder is read-only. Of the ranks of a launcher only the first writes.
 
     Raises:
         InputError: there is no finished result in the folder, or its record is damaged.
         ResumeError: a run is writing to the folder.
     """
+    if (launched() or ALONE).rank:
+        return
     entries: dict[str, Any] = {}
     if evaluation is not None:
         entries["evaluation"] = evaluation.model_dump()

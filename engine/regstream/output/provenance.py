@@ -38,7 +38,8 @@ def provenance(plan: Plan, identity: Identity, committed: Sequence[CommittedStep
 
 def measurements(committed: Sequence[CommittedStep]) -> dict[str, Any]:
     """The time and memory that each step took."""
-    return {"steps": [{**step.event_fields, "work": step.work} for step in committed]}
+    ranks = [{"ranks": list(step.ranks)} if step.ranks else {} for step in committed]
+    return {"steps": [{**step.event_fields, "work": step.work, **r} for step, r in zip(committed, ranks, strict=True)]}
 
 
 def _step_entry(step: CommittedStep) -> dict[str, Any]:

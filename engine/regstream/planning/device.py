@@ -5,6 +5,7 @@ import torch
 from regstream.device.accelerator_kinds import KINDS, default_device, is_available
 from regstream.errors import ManifestError
 from regstream.manifest.value_types import parse_device
+from regstream.ranks.environment import RankId
 
 
 def choose_device(name: str | None, *, device_memory: int | None = None) -> torch.device:
@@ -27,3 +28,25 @@ def choose_device(name: str | None, *, device_memory: int | None = None) -> torc
     found = f"{KINDS[device.type].count()} {device.type.upper()} devices"
     advice = 'set [resources] device = "cpu"; `regstream plan` also plans for another machine, with its device_memory'
     raise ManifestError(f'device "{name}": {found} found; {advice}')
+
+
+def device_of_rank(device: torch.device, rank_id: RankId) -> torch.device:
+    """The device of one of the ranks on a machine: each has an accelerator of its own.
+
+    Raises:
+        ManifestError: there are fewer accelerators than ranks, or all ranks were told to take the same one.
+    """
+    if device.type == "cpu" or rank_id.local_size == 1:
+        return device
+    if device.index is not None:
+        raise ManifestError(
+            f'device "{device}": the {rank_id.local_size} ranks of this machine would share it; set [resources]'
+            f' device = "{device.type}", and each takes its own'
+        )
+    count = KINDS[device.type].count()
+    if count < rank_id.local_size:
+        raise ManifestError(
+            f"{rank_id.local_size} ranks were started on a machine with {count} {device.type.upper()} devices; start as"
+            " many as it has"
+        )
+    return torch.device(device.type, rank_id.local_rank)

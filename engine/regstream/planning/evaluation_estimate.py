@@ -17,7 +17,8 @@ _COUNTED = (".jsonl", ".txt", ".parquet")
 def evaluation_seconds(merge: OpenedMerge, rates: Rates) -> float | None:
     """The time to evaluate base, candidates, mean and result on held-out rows, taken to be as long as calibration rows.
 
-    None where there are none, or their number or length is not known without reading them.
+    Ranks share the rows and read all models each. None where there are no rows, or their number or length is not known
+    without reading them.
     """
     tables = [candidate.evaluation for candidate in merge.manifest.candidates]
     sets = [_batch(c, table) for c, table in zip(merge.candidates, tables, strict=True) if table is not None]
@@ -27,7 +28,7 @@ def evaluation_seconds(merge: OpenedMerge, rates: Rates) -> float | None:
         return None
     seen = [batch for batch in batches for _ in range(4)]  # base, mean, result, and the candidate itself
     num_models = len(merge.candidates) + 2  # the mean is summed while the candidates are read
-    hidden_size, seconds = merge.model.hidden_size, 0.0
+    hidden_size, num_ranks, seconds = merge.model.hidden_size, merge.rank_id.size, 0.0
     for step in merge.steps:
         shapes = step.shapes.values()
         flops, moved = forward_work(step.kind, shapes, seen, hidden_size=hidden_size, dtype=merge.compute_dtype)
@@ -35,7 +36,7 @@ def evaluation_seconds(merge: OpenedMerge, rates: Rates) -> float | None:
             flops = 2.0 * sum(batch.num_tokens for batch in seen) * merge.model.vocab_size * hidden_size
         tensors = (merge.base.tensors.get(parameter.name) for parameter in step.parameters)
         read_bytes = num_models * sum(tensor.num_bytes for tensor in tensors if tensor is not None)
-        seconds += rates.seconds({FORWARD: flops, MOVED: moved}, read_bytes=read_bytes)
+        seconds += rates.seconds({FORWARD: flops / num_ranks, MOVED: moved / num_ranks}, read_bytes=read_bytes)
     return seconds
 
 
@@ -52,5 +53,6 @@ def _batch(candidate: PlannedCandidate, table: HeldOut) -> Batch | None:
 
 
 def _lengths(candidate: PlannedCandidate) -> Iterator[int]:
-    for batch in candidate.rows.batches:
+    assert candidate.calibration is not None
+    for batch in candidate.calibration.batches:  # those of all ranks
         yield from batch.lengths

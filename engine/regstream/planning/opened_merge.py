@@ -64,6 +64,11 @@ class PlannedCandidate:
         assert self.calibration is not None
         return sum(batch.num_tokens for batch in self.calibration.batches)
 
+    @property
+    def first_token(self) -> int:
+        """How many tokens of the whole set come before those here."""
+        return self.rows.first_token if isinstance(self.rows, BatchRange) else 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class OpenedMerge:

@@ -24,7 +24,7 @@ from regstream.models.derivation.derive import derive_architecture
 from regstream.planning.architecture_summary import summarize_architecture
 from regstream.planning.calibration_sets import load_calibration_sets, records_arguments
 from regstream.planning.compute_dtype import choose_compute_dtype
-from regstream.planning.device import choose_device
+from regstream.planning.device import choose_device, device_of_rank
 from regstream.planning.discarded_changes import discarded_changes
 from regstream.planning.make_steps import make_steps
 from regstream.planning.opened_merge import PlannedCandidate
@@ -33,6 +33,7 @@ from regstream.planning.step import Step
 from regstream.planning.unchanged_inputs import read_signatures
 from regstream.planning.unused_settings import unused_settings
 from regstream.planning.warmup import WARM_UP_BYTES, warm_up
+from regstream.ranks.environment import ALONE, RankId
 from regstream.validation.check_inputs import ValidatedInputs, check_inputs, output_dtype
 from regstream.validation.summaries import merge_warnings
 
@@ -44,24 +45,23 @@ def make_plan(
     for_this_machine: bool = True,
     commits: Mapping[str, str] | None = None,
     begun_dtype: str | None = None,
+    rank_id: RankId = ALONE,
     listener: Listener = ignore_event,
 ) -> Plan:
     """Do what `api.plan` says, and raise as it does.
 
-    `commits` of the hub and `begun_dtype`, which is computed in, are those of the unfinished run.
+    `commits` of the hub and `begun_dtype`, which is computed in, are the unfinished run's; the device is `rank_id`'s.
     """
     signatures, warnings = read_signatures(manifest), _Warnings(listener)
-    chosen, device_here = _choose_devices(manifest, device, for_this_machine=for_this_machine)
+    chosen, device_here = _choose_devices(manifest, device, rank_id, for_this_machine=for_this_machine)
     method = make_method(manifest.merge.method, manifest.merge.options)
     loader, sampler = CheckpointLoader(manifest, commits or {}, listener), DatasetSampler(commits, listener)
-    base, candidates, prior_model, labels = opened = _open_checkpoints(manifest, loader)
+    base, candidates, prior_model, _ = opened = _open_checkpoints(manifest, loader)
     inputs = _check(manifest, opened, chosen, device_here, begun_dtype=begun_dtype, warnings=warnings)
     sets = load_calibration_sets(manifest, method, base, inputs.model, sampler, warn=warnings.add)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     steps = _steps(manifest, method, base, inputs, result_dtype, runs_towers=any(map(records_arguments, sets)))
-    warnings.extend(summarize_architecture(base.architecture, steps, manifest).warnings(), in_plan=True)
-    warnings.extend(unused_settings(manifest, base.architecture, chosen.type, steps, tuple(inputs.model.shapes)))
-    warnings.extend(merge_warnings(discarded_changes(manifest, method, base, candidates, steps), labels))
+    _warn_of_steps(manifest, method, opened, steps, inputs, device=chosen, warnings=warnings)
     return Plan(
         manifest=manifest,
         method=method,
@@ -80,6 +80,7 @@ def make_plan(
         ignored=inputs.ignored,
         input_signatures=signatures,
         ties=inputs.ties,
+        rank_id=rank_id,
         runtime_bytes=_runtime_bytes(method, inputs.model.dtype, device_here, is_merged=for_this_machine),
     )
 
@@ -120,12 +121,12 @@ def replan(plan: Plan, manifest: Manifest) -> Plan:
 
 
 def _choose_devices(
-    manifest: Manifest, device: str | None, *, for_this_machine: bool
+    manifest: Manifest, device: str | None, rank_id: RankId, *, for_this_machine: bool
 ) -> tuple[torch.device, torch.device]:
     """The device of the merge, and the one of this machine to plan it on."""
     resources = manifest.resources
     device_memory = None if for_this_machine else resources.device_memory
-    chosen = choose_device(device or resources.device, device_memory=device_memory)
+    chosen = device_of_rank(choose_device(device or resources.device, device_memory=device_memory), rank_id)
     return chosen, chosen if is_available(chosen) else torch.device("cpu")
 
 
@@ -162,6 +163,23 @@ def _check(
         return check_inputs(
             manifest, base, candidates, device_here, choose_dtype=choose_dtype, warn=warn, prior_model=prior_model
         )
+
+
+def _warn_of_steps(
+    manifest: Manifest,
+    method: Method,
+    opened: _Opened,
+    steps: Sequence[Step],
+    inputs: ValidatedInputs,
+    *,
+    device: torch.device,
+    warnings: "_Warnings",
+) -> None:
+    """Warn of what becomes of parameters, of settings without effect, and of changes that the result lacks."""
+    base, candidates, _, labels = opened
+    warnings.extend(summarize_architecture(base.architecture, steps, manifest).warnings(), in_plan=True)
+    warnings.extend(unused_settings(manifest, base.architecture, device.type, steps, tuple(inputs.model.shapes)))
+    warnings.extend(merge_warnings(discarded_changes(manifest, method, base, candidates, steps), labels))
 
 
 def _steps(

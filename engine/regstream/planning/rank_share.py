@@ -64,7 +64,7 @@ def cut_batches(merge: OpenedMerge, size: int) -> list[list[range]]:
     if block is None or not merge.method.needs_calibration():
         return [[range(0) for _ in merge.candidates] for _ in range(size)]
     costs = [[_batch_flops(merge, block, batch) for batch in c.rows.batches] for c in merge.candidates]
-    return _even_cut(costs, _candidate_flops(block), size, whole=not merge.method.splits_candidates)
+    return even_cut(costs, _candidate_flops(block), size, whole=not merge.method.splits_candidates)
 
 
 def owners(step: Step, groups: Iterable[str], size: int) -> dict[str, int]:
@@ -129,8 +129,12 @@ def _candidate_flops(block: Step) -> float:
     return sum(2.0 * sum(group.out_features.values()) * group.in_features**2 for group in groups)
 
 
-def _even_cut(costs: Sequence[Sequence[float]], opening: float, size: int, *, whole: bool) -> list[list[range]]:
-    """Cut into `size` stretches of which the most expensive takes as little as can be; `whole` candidates stay so."""
+def even_cut(costs: Sequence[Sequence[float]], opening: float, size: int, *, whole: bool) -> list[list[range]]:
+    """Cut what batches of candidates cost into `size` stretches, of which the most expensive takes as little as can be.
+
+    Gives the numbers of each candidate's batches in each stretch. `opening` is what a candidate costs wherever it has
+    batches; `whole` candidates are not cut.
+    """
     pieces = [
         (candidate, range(start, stop), sum(batches[start:stop]))
         for candidate, batches in enumerate(costs)

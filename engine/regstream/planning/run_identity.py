@@ -24,9 +24,11 @@ _SETTINGS = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA")
 def identify(plan: Plan, *, full: bool) -> Identity:
     """Everything that decides the bytes of a result; `full` digests every byte of the checkpoints beside samples."""
 
-    inputs = Fingerprints(full=full)
+    inputs, size = Fingerprints(full=full), plan.rank_id.size
     return {
-        "manifest": canonical_config(plan.manifest, device=str(plan.device)),
+        # Ranks compute on one device each; which one is whose decides nothing.
+        "manifest": canonical_config(plan.manifest, device=plan.device.type if size > 1 else str(plan.device)),
+        "ranks": size,
         "hub": dict(plan.commits),
         "base": inputs.of(plan.base),
         "candidates": {candidate.name: inputs.of(candidate.checkpoint) for candidate in plan.candidates},

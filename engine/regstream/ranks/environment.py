@@ -54,6 +54,12 @@ def launched(environment: Mapping[str, str] = os.environ) -> RankId | None:
     return RankId(rank=rank, size=size, local_rank=local_rank, local_size=local_size)
 
 
+def leave_launcher() -> None:
+    """Go on as the only process: what the launcher has said is no longer in the environment."""
+    for name in (*_TORCHRUN, *_SRUN):
+        os.environ.pop(name, None)
+
+
 def _number(environment: Mapping[str, str], name: str, default: int | None = None, until: str = "\n") -> int:
     text = environment.get(name, "" if default is None else str(default)).split(until)[0].split(",")[0].strip()
     if not text.isdecimal():

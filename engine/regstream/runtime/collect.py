@@ -20,9 +20,10 @@ def collect_statistics(current: BlockPass, candidate: PlannedCandidate, weights:
     """Run a candidate through the block, once for each stream of the method, and observe its input groups."""
     context, batches = current.context, candidate.rows.batches
     for sums in current.statistics.values():
-        sums.begin_candidate(sum(batch.num_tokens for batch in batches))
+        sums.begin_candidate(sum(batch.num_tokens for batch in batches), candidate.num_tokens)
     groups = current.step.linear_groups(current.statistics) if current.tokens is not None else []
-    sketches = {group.name: TokenSketch(group.in_features, context.workspace) for group in groups}
+    first = candidate.first_token
+    sketches = {group.name: TokenSketch(group.in_features, context.workspace, first) for group in groups}
     with ExitStack() as stack:
         streams = [
             stack.enter_context(open_stream(current, candidate, stream, weights))
@@ -32,7 +33,7 @@ def collect_statistics(current: BlockPass, candidate: PlannedCandidate, weights:
             _run_batch(current, candidate, streams, index, batch, sketches=sketches)
             context.progress(f"{candidate.name}: statistics")
     if current.tokens is not None:
-        current.tokens.write(candidate.name, sketches)
+        current.tokens.write(candidate, sketches)
 
 
 def _run_batch(

@@ -2,41 +2,57 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from regstream.output.record_schema import ChangeRecord, ResidualRecord
+from regstream.output.record_schema import ChangeRecord
+from regstream.planning.rank_share import owners, parameter_owners
 from regstream.planning.step import PlannedParameter, Step
 from regstream.runtime.parameter_change import ChangeMeter
-from regstream.runtime.residuals import BUFFERS, GroupResiduals, TokenSketches
+from regstream.runtime.residuals import BUFFERS, GroupResiduals
 from regstream.runtime.step_context import StepContext
+from regstream.runtime.token_sketches import TokenSketches
 from regstream.runtime.weight_sketches import WeightSketches
 
 
 @dataclass(frozen=True)
 class StepDiagnostics:
-    """A step's entries in the record."""
+    """A step's entries in the record, as the journal has them: `ResidualRecord`s and `ChangeRecord`s."""
 
-    residuals: tuple[ResidualRecord, ...] = ()
-    changes: tuple[ChangeRecord, ...] = ()
+    residuals: tuple[dict[str, Any], ...] = ()
+    changes: tuple[dict[str, Any], ...] = ()
 
 
 def compute_diagnostics(step: Step, context: StepContext) -> StepDiagnostics:
-    """Read a step's parameters again, of base, candidates and result, and compare them.
+    """Read a step's parameters again, of base, candidates and result, and compare them; each rank does some.
 
     Raises:
         InputError: a checkpoint cannot be read.
+        RankError: another rank has ended.
     """
-    plan = context.plan
+    plan, ranks = context.plan, context.ranks
+    passes = plan.passes(step)
+    owned = parameter_owners(step, passes, ranks.size)
+    group_owners = {group: owner for groups in passes for group, owner in owners(step, groups, ranks.size).items()}
     names = [candidate.name for candidate in plan.candidates]
     tokens = TokenSketches(context.scratch, step)
     groups = [group.name for group in step.linear_groups(step.regressed)]
-    residuals = {group: GroupResiduals(group, names, context=context, tokens=tokens) for group in groups}
-    result = context.result_reader(step)
+    own = [group for group in groups if group_owners[group] == ranks.rank]
+    residuals = {group: GroupResiduals(group, names, context=context, tokens=tokens) for group in own}
+    result, changes = context.results.reader(step), dict[str, Any]()
     with context.profiler.region("diagnostics"), result.keep_open():
         meter = ChangeMeter(plan, result, context.warn)
-        changes = [_measure_parameter(parameter, context, meter, residuals) for parameter in step.parameters]
+        for parameter in step.parameters:
+            if owned[parameter.name] == ranks.rank:
+                change = _measure_parameter(parameter, context, meter, residuals)
+                changes |= {} if change is None else {parameter.name: change.model_dump()}
     context.workspace.release(*BUFFERS)
-    found = tuple(change for change in changes if change is not None)
-    return StepDiagnostics(tuple(group.record() for group in residuals.values()), found)
+    measured = ranks.gather([{group: found.record().model_dump() for group, found in residuals.items()}, changes])
+    all_residuals = {group: found for by_group, _ in measured for group, found in by_group.items()}
+    all_changes = {name: found for _, by_name in measured for name, found in by_name.items()}
+    return StepDiagnostics(
+        tuple(all_residuals[group] for group in groups),
+        tuple(all_changes[parameter.name] for parameter in step.parameters if parameter.name in all_changes),
+    )
 
 
 def _measure_parameter(

@@ -64,9 +64,9 @@ class GroupInputs:
 
 def find_group_inputs(step: Step, context: StepContext, merged: Mapping[str, Tensor]) -> GroupInputs | None:
     """The store for a block; None where its passes begin from the block's own input."""
-    if not context.plan.stores_group_inputs:
+    if not (context.plan.stores_group_inputs and context.plan.calibrated):
         return None
-    candidate = context.plan.candidates[0]
+    candidate = context.plan.calibrated[0]
     batch, hidden = candidate.rows.batches[0], context.read_hidden("merged", candidate, step.depth)
     arguments = context.read_arguments("merged", candidate, 0)
     with context.model.bind_parameters({**merged, **context.borrow(step, "merged", candidate)}):

@@ -5,18 +5,20 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from regstream.device.accelerator import Accelerator, Mark
-from regstream.planning.plan import Plan
+from regstream.planning.opened_merge import PlannedCandidate
 from regstream.storage.background_io import read_ahead
 
 Weights = dict[str, Tensor]
 
 
-def load_ahead(plan: Plan, buffers: Sequence[Weights], accelerator: Accelerator) -> Iterator[Weights]:
+def load_ahead(
+    candidates: Sequence[PlannedCandidate], buffers: Sequence[Weights], accelerator: Accelerator
+) -> Iterator[Weights]:
     """Fill the buffers in turns, in a thread and a queue of their own; each is valid until the next one is taken."""
     copies, used = accelerator.copies("weights"), [accelerator.mark()]  # what the buffers were used for before
 
     def loaded() -> Iterator[tuple[Weights, Mark]]:
-        for index, candidate in enumerate(plan.candidates):
+        for index, candidate in enumerate(candidates):
             weights = buffers[index % len(buffers)]
             with copies.active():
                 accelerator.wait_for(used[max(0, index - len(buffers) + 1)])

@@ -19,21 +19,27 @@ def propagate(step: Step, context: StepContext, prefix: Prefix, inputs: GroupInp
     The result is read back from its shard: the hidden states pass exactly what was written. `inputs` are those that
     passes through the merged block observed, from which its pass begins.
     """
-    merged = context.load(step, context.result_reader(step)) if prefix == "merged" else {}
-    for candidate in context.plan.candidates:
+    merged = context.load(step, context.results.reader(step)) if prefix == "merged" else {}
+    for candidate in context.plan.calibrated:
         weights = merged or context.load(step, candidate.checkpoint)
         with context.model.bind_parameters({**weights, **context.borrow(step, prefix, candidate)}):
             _propagate_candidate(step, context, candidate, prefix, inputs if prefix == "merged" else None)
         context.trim()
 
 
-def rebuild(step: Step, context: StepContext) -> None:
-    """Recompute the hidden states that enter a step, from the stem on. They are durable when this returns."""
+def rebuild(step: Step, context: StepContext, *, is_lacking: bool = True) -> None:
+    """Recompute the hidden states that enter a step, from the stem on. They are durable when this returns.
+
+    All ranks call this, whether they lack theirs or not: what was merged comes from rank 0.
+    """
     for earlier in context.plan.steps[: step.index]:
-        context.reset_step(earlier)
-        for prefix in context.hidden:
-            propagate(earlier, context, prefix)
-        context.drop_hidden_before(earlier.depth + 1)
+        context.results.share(earlier)
+        if is_lacking:
+            context.reset_step(earlier)
+            for prefix in context.hidden:
+                propagate(earlier, context, prefix)
+            context.drop_hidden_before(earlier.depth + 1)
+        context.results.drop(earlier)
     context.reset_step(step)
 
 

@@ -22,7 +22,12 @@ def load_reference(step: Step, groups: Sequence[str], context: StepContext) -> d
         with context.profiler.region("reading", num_bytes=sum(weight.nbytes for weight in reference.values())):
             plan.shared.read_into_cache(reference)
     if plan.method.prior is None:
-        return reference or context.reference_buffers(solved)
+        if not reference:
+            reference = context.reference_buffers(solved)
+            if plan.candidates[0] not in plan.calibrated:  # all its batches are on other ranks
+                with context.profiler.region("reading", num_bytes=sum(weight.nbytes for weight in reference.values())):
+                    plan.candidates[0].checkpoint.read(reference)
+        return reference
     prior = context.prior_buffers(solved)
     for parameter in solved:
         values = plan.method.prior.combine(TensorFiles(plan, parameter, context.profiler))

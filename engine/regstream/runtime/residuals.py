@@ -10,39 +10,17 @@ Shape suffixes: S rows of a sketch, I in-features.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
-from regstream.linalg.row_sketch import TokenSketch
 from regstream.output.record_schema import CandidateResidual, ResidualRecord
-from regstream.planning.step import Step
 from regstream.runtime.step_context import StepContext
+from regstream.runtime.token_sketches import TokenSketches
 from regstream.runtime.weight_sketches import WeightSketches
-from regstream.storage.scratch_tensors import ScratchTensors
 
 #: Slots of the workspace.
 BUFFERS = ("sketched weights", "sketched weights as multiplied")
-
-
-class TokenSketches:
-    """Sketches of the inputs of a block's groups, on disk from a candidate's forward pass until the block is solved."""
-
-    def __init__(self, files: ScratchTensors, step: Step) -> None:
-        self._files, self._numbers = files, {group: number for number, group in enumerate(step.regressed)}
-
-    def write(self, candidate: str, sketches: Mapping[str, TokenSketch]) -> None:
-        """Store a candidate's, by group."""
-        for group, sketch in sketches.items():
-            self._files.put(self._name(candidate, group), sketch.rows().cpu())
-
-    def read(self, candidate: str, group: str) -> Tensor:
-        """A candidate's sketch (S, I) of a group's inputs, on the CPU."""
-        return self._files.get(self._name(candidate, group))
-
-    def _name(self, candidate: str, group: str) -> str:
-        return f"{self._numbers[group]}-sketch-{candidate}"
 
 
 class GroupResiduals:

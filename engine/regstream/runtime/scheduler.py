@@ -1,34 +1,41 @@
 """The main loop: runs each remaining step, commits it, and publishes the result at the end."""
 
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Generator
 
 from regstream.device.matmul_precision import float32_products
 from regstream.device.memory import measured_peak
-from regstream.errors import ResumeError
-from regstream.events import Listener, RunFinished, RunStarted, StepCommitted, StepStarted, Warned, ignore_event
+from regstream.events import Listener, RunFinished, RunStarted, Warned, ignore_event
 from regstream.output.lost_changes import lost_changes
-from regstream.output.ownership import check_output, claim_output, has_state, remove_result, remove_state
+from regstream.output.ownership import check_output
 from regstream.output.publish import changed_copies, copied_files, publish
 from regstream.output.record import is_published
 from regstream.output.result_identity import check_result
 from regstream.planning.plan import Plan
+from regstream.ranks.group import NO_OTHERS, Ranks, current_ranks
+from regstream.runtime.claim import claimed, release, remove_leftover_state
+from regstream.runtime.commit import commit_step
 from regstream.runtime.input_files import InputFiles
-from regstream.runtime.recovery import first_damaged
-from regstream.runtime.step import committed_step, progress_units, run_step
+from regstream.runtime.resume import check_alike, committed_steps, open_journal, refuse_damaged
+from regstream.runtime.step import progress_units, run_step
 from regstream.runtime.step_context import StepContext
-from regstream.storage import durable
 from regstream.storage.journal import Journal
-from regstream.storage.locking import exclusive_lock
-from regstream.storage.run_folder import LOCK, leftover_message
 from regstream.units import format_names
 
 
-def run(plan: Plan, *, restart: bool = False, full_digest: bool = False, listener: Listener = ignore_event) -> None:
+def run(
+    plan: Plan,
+    *,
+    restart: bool = False,
+    ranks_changed: bool = False,
+    full_digest: bool = False,
+    listener: Listener = ignore_event,
+) -> None:
     """Merge, from where the journal ends to a published result; raises as `run_stepwise` does."""
-    for _ in run_stepwise(plan, restart=restart, full_digest=full_digest, listener=listener):
+    stepwise = run_stepwise(
+        plan, restart=restart, ranks_changed=ranks_changed, full_digest=full_digest, listener=listener
+    )
+    for _ in stepwise:
         pass
 
 
@@ -36,118 +43,110 @@ def run_stepwise(
     plan: Plan,
     *,
     restart: bool = False,
+    ranks_changed: bool = False,
     full_digest: bool = False,
     takes_turns: bool = False,
     listener: Listener = ignore_event,
 ) -> Generator[int, None, None]:
     """Merge as `run` does, and yield the index of each remaining step before it is run.
 
-    `takes_turns`: other merges run meanwhile, so that no buffer is kept from one step to the next.
+    Every rank runs this; rank 0 has journal and output. `ranks_changed`: an unfinished run may have had another number
+    of ranks. `takes_turns`: other merges run meanwhile, so that no buffer is kept from one step to the next.
 
     Raises:
         BudgetError: memory or disk space does not suffice; nothing was written.
         InputError: the output holds files that no run made, or an input is damaged; committed steps stay.
+        RankError: another rank has ended.
         ResumeError: an input changed since the run began, or another process is running the merge.
         SolveError: a regression has no trustworthy solution; committed steps stay.
     """
-    started = time.monotonic()
-    check_output(plan)  # files of others are refused before any digest is computed
+    started, ranks = time.monotonic(), ranks_of(plan)
+    if ranks.is_first:
+        check_output(plan)  # files of others are refused before any digest is computed
     inputs = InputFiles(plan, full=full_digest, copied=copied_files(plan))
-    if not restart and is_published(plan.output):
-        advice = "use --restart to replace it, or choose another output to keep it"
-        check_result(plan, inputs.identity, advice=advice, full=full_digest)
-        if changed := changed_copies(plan):
-            kept = "changed since they were copied; the result has the earlier ones, --restart replaces them"
-            listener(Warned(message=f"base: {format_names(changed, 3)}: {kept}"))
-        _remove_state(plan, listener)
+    check_alike(ranks, inputs.identity, listener)
+    if ranks.from_first(not restart and ranks.is_first and is_published(plan.output)):
+        if ranks.is_first:
+            _confirm(plan, inputs, listener, full=full_digest)
         listener(RunFinished(output=str(plan.output), seconds=0.0, peak_bytes=0, was_finished_before=True))
         return
     plan.validate()  # over a budget: refused before any weight is read
-    with _claimed(plan, restart=restart, listener=listener):
-        journal = Journal.open(plan.workdir, inputs.identity, [step.name for step in plan.steps])
-        _rewind(plan, journal, full=full_digest, listener=listener)  # to before the first missing or damaged shard
-        listener(_run_started(plan, journal))
-        yield from _run_steps(plan, journal, inputs, listener, takes_turns=takes_turns)
-        _refuse_damaged(plan, journal, full=full_digest)
-        check_output(plan)  # files added meanwhile would be loaded in place of the result
-        publish(plan, inputs.identity, journal.committed)  # config and provenance last: whole or not at all
-        _release(plan, listener)
-    for line in () if takes_turns else lost_changes(plan):  # of a trial nobody wants to know
+    with claimed(plan, ranks, restart=restart, listener=listener):
+        journal = _open_journal(plan, inputs, listener, ranks_changed=ranks_changed, full=full_digest)
+        context = StepContext(plan, listener, {} if journal is None else journal.shards, ranks)
+        done = committed_steps(context, journal, inputs.identity)
+        listener(_run_started(plan, done))
+        peak_bytes = yield from _run_steps(context, journal, done, inputs, listener, takes_turns=takes_turns)
+        if journal is not None:
+            peak_bytes = _publish(plan, inputs, journal, full=full_digest)
+        release(plan, ranks, listener)
+    for line in () if takes_turns or not ranks.is_first else lost_changes(plan):  # of a trial nobody wants to know
         listener(Warned(message=line))
-    peak_bytes = max(step.peak_bytes for step in journal.committed)
     listener(RunFinished(output=str(plan.output), seconds=time.monotonic() - started, peak_bytes=peak_bytes))
 
 
 def _run_steps(
-    plan: Plan, journal: Journal, inputs: InputFiles, listener: Listener, *, takes_turns: bool
-) -> Iterator[int]:
-    context = StepContext(plan, listener, journal.shards)
+    context: StepContext,
+    journal: Journal | None,
+    done: int,
+    inputs: InputFiles,
+    listener: Listener,
+    *,
+    takes_turns: bool,
+) -> Generator[int, None, int]:
+    """Run the steps that the journal lacks; returns the peak memory of this rank in them, in bytes."""
+    plan, peak_bytes = context.plan, 0
     # Shards are downloaded before their step, and evicted after.
     with plan.prefetcher.running(plan.step_shards, listener):
-        for step in plan.steps[len(journal.committed) :]:  # the steps that the journal lacks
+        for step in plan.steps[done:]:
             yield step.index
-            listener(StepStarted(index=step.index, name=step.name, work=progress_units(step, plan)))
+            context.announce(step, progress_units(step, plan))
             context.reset_step(step)
             plan.prefetcher.begin_step(step.index)
             with float32_products(plan.device), measured_peak(plan.device) as peak:
                 artifacts = run_step(step, context)  # stem | block | head
             inputs.check(listener)  # the inputs are still those of the run's identity
-            committed = committed_step(step, artifacts, peak, plan.projected(step))
-            journal.commit(committed)  # the only commit point
-            context.drop_hidden_before(step.depth + 1)  # only after the commit
-            listener(StepCommitted(**committed.event_fields))
+            committed = commit_step(step, context, artifacts, peak, journal)  # the only commit point
+            context.drop_before(step)  # only after the commit
+            listener(committed)
+            peak_bytes = max(peak_bytes, peak.num_bytes)
             if takes_turns:
                 context.release()
+    return peak_bytes
 
 
-def _run_started(plan: Plan, journal: Journal) -> RunStarted:
-    done, total, output = len(journal.committed), len(plan.steps), str(plan.output)
+def _open_journal(
+    plan: Plan, inputs: InputFiles, listener: Listener, *, ranks_changed: bool, full: bool
+) -> Journal | None:
+    """Rank 0's journal; None on the others."""
+    if plan.rank_id.rank:
+        return None
+    return open_journal(plan, inputs.identity, ranks_changed=ranks_changed, full=full, listener=listener)
+
+
+def _publish(plan: Plan, inputs: InputFiles, journal: Journal, *, full: bool) -> int:
+    """Make the committed shards a model that loads; returns the peak memory of all steps, in bytes."""
+    refuse_damaged(plan, journal, full=full)
+    check_output(plan)  # files added meanwhile would be loaded in place of the result
+    publish(plan, inputs.identity, journal.committed)  # config and provenance last: whole or not at all
+    return max(step.peak_bytes for step in journal.committed)
+
+
+def ranks_of(plan: Plan) -> Ranks:
+    """The processes that run a plan: a plan of all batches is run by this one, whatever others there are."""
+    return current_ranks() if plan.rank_id.size > 1 else NO_OTHERS
+
+
+def _run_started(plan: Plan, done: int) -> RunStarted:
+    total, output = len(plan.steps), str(plan.output)
     return RunStarted(done=done, total=total, output=output, step_seconds=plan.step_seconds)
 
 
-@contextmanager
-def _claimed(plan: Plan, *, restart: bool, listener: Listener) -> Iterator[None]:
-    """Lock the output and mark its files as the run's; the lock is in the output, wherever the other state is."""
-    made = [*durable.make_folder(plan.workdir), *durable.make_folder(plan.state)]
-    with exclusive_lock(plan.state / LOCK, plan.output):
-        check_output(plan)  # again, now that no other run can change it
-        if restart:
-            _warn_of_leftovers(remove_result(plan), listener)
-        elif is_published(plan.output):
-            raise ResumeError(f"{plan.output}: another process has finished this merge; rerun to confirm the result")
-        claim_output(plan)
-        yield
-    for folder in made:
-        durable.remove_if_empty(folder)
-
-
-def _rewind(plan: Plan, journal: Journal, *, full: bool, listener: Listener) -> None:
-    """Revoke the commits from the first step whose shard is missing or damaged."""
-    damage = first_damaged(plan, journal.committed, full=full)
-    if damage is not None:
-        again = plan.steps[damage.step].name
-        listener(Warned(message=f"{damage.problem}; running {again} and the steps after it again"))
-        journal.rewind(damage.step)
-
-
-def _refuse_damaged(plan: Plan, journal: Journal, *, full: bool) -> None:
-    damage = first_damaged(plan, journal.committed, full=full)
-    if damage is not None:
-        raise ResumeError(f"{damage.problem}, after the run had written it; rerun the command to write it again")
-
-
-def _remove_state(plan: Plan, listener: Listener) -> None:
-    """Remove the state of a run that was killed after it published its result."""
-    if has_state(plan):
-        durable.make_folder(plan.state)
-        with exclusive_lock(plan.state / LOCK, plan.output):
-            _release(plan, listener)
-
-
-def _release(plan: Plan, listener: Listener) -> None:
-    _warn_of_leftovers(remove_state(plan), listener)
-
-
-def _warn_of_leftovers(left: Sequence[Path], listener: Listener) -> None:
-    if left:
-        listener(Warned(message=leftover_message(left)))
+def _confirm(plan: Plan, inputs: InputFiles, listener: Listener, *, full: bool) -> None:
+    """Check that the finished result is that of the merge, and remove what its run has left."""
+    advice = "use --restart to replace it, or choose another output to keep it"
+    check_result(plan, inputs.identity, advice=advice, full=full)
+    if changed := changed_copies(plan):
+        kept = "changed since they were copied; the result has the earlier ones, --restart replaces them"
+        listener(Warned(message=f"base: {format_names(changed, 3)}: {kept}"))
+    remove_leftover_state(plan, listener)

@@ -1,7 +1,8 @@
 """The end of a group's regression: its statistics are solved, and its linears written."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -18,34 +19,88 @@ from regstream.storage.shards import ShardWriter
 _WRITTEN_VALUES = 4 << 20
 
 
-def solve_and_write(current: BlockPass, group: str, writer: ShardWriter) -> SolveReport | None:
-    """Solve one group and write its parameters: the reference's plus the difference solved for.
+def solve_and_write(current: BlockPass, writer: ShardWriter | None) -> list[SolveReport]:
+    """Solve the groups of a pass, each on the rank that owns it, and write them in order, on rank 0.
 
-    Where groups are solved in turn, the buffers for the merged block get a copy of what is written.
+    Returns the reports of all.
+
+    Raises:
+        SolveError: a group has no trustworthy solution.
+        RankError: another rank has ended.
     """
-    step, context, reference = current.step, current.context, current.reference
-    statistics = current.statistics[group]
+    ranks, owners = current.context.ranks, current.owners
+    solved = {group: _solve(current, group) for group, owner in owners.items() if owner == ranks.rank}
+    for group in owners:
+        _wait(current, group)  # of others, whose buffers are still in use
+    for group in owners:
+        _write(current, group, solved[group][0] if group in solved else None, writer)
+        current.context.progress(f"{group}: solve")
+    if current.tokens is not None:
+        linear = {group.name: owners[group.name] for group in current.step.linear_groups(owners)}
+        current.tokens.complete(current.context.plan, linear, ranks)
+    own = {group: asdict(report) for group, (_, report) in solved.items() if report is not None}
+    found = {group: report for reports in ranks.gather(own) for group, report in reports.items()}
+    return [SolveReport(**found[group]) for group in owners if group in found]
+
+
+def _wait(current: BlockPass, group: str) -> None:
+    """Wait until the statistics of all ranks are added up."""
+    with current.context.profiler.region("exchange"):
+        current.reductions.wait(group)
+
+
+def _solve(current: BlockPass, group: str) -> tuple[Mapping[str, Tensor], SolveReport | None]:
+    """What is to be added to the reference, and how it was found."""
+    context, statistics = current.context, current.statistics[group]
+    _wait(current, group)
     try:
         with context.profiler.region("solves"):
             mean = partial(_mean_rows, current, group, statistics.dtype)
-            differences, report = statistics.solve(mean)
+            return statistics.solve(mean)
     except SolveError as error:
         advice = context.plan.method.advice
-        raise SolveError(f"{step.name}, {group}: no trustworthy solution: {error}; {advice}") from error
-    for parameter in step.regressed[group]:
-        difference = differences[parameter.key]
-        # As stored: (in, out) where the weight is stored transposed.
-        result = difference.T if parameter.transposed else difference
-        num_rows = max(1, _WRITTEN_VALUES // math.prod(result.shape[1:]))
-        for top in range(0, result.shape[0], num_rows):
-            rows = slice(top, top + num_rows)
-            num_bytes = result[rows].numel() * context.plan.output_dtype.itemsize
-            with context.profiler.region("writing", num_bytes=num_bytes):
-                writer.write(parameter.stored_name, result[rows].add_(reference[parameter.name][rows]))
-        if context.plan.method.solves_groups_in_turn():
-            current.merged[parameter.name].copy_(result.to(context.plan.output_dtype))
-    context.progress(f"{group}: solve")
-    return report
+        raise SolveError(f"{current.step.name}, {group}: no trustworthy solution: {error}; {advice}") from error
+
+
+def _write(
+    current: BlockPass, group: str, differences: Mapping[str, Tensor] | None, writer: ShardWriter | None
+) -> None:
+    """Write a group's parameters: the reference's plus the differences, which the rank has that solved for them.
+
+    Where groups are solved in turn, the buffers for the merged block get a copy of what is written, on every rank.
+    """
+    context, output_dtype = current.context, current.context.plan.output_dtype
+    in_turn = context.plan.method.solves_groups_in_turn()
+    for parameter in current.step.regressed[group]:
+        result = None
+        if differences is not None:
+            difference = differences[parameter.key]
+            # As stored: (in, out) where the weight is stored transposed.
+            result = difference.T if parameter.transposed else difference
+        num_rows = max(1, _WRITTEN_VALUES // math.prod(parameter.shape[1:]))
+        for top in range(0, parameter.shape[0], num_rows):
+            rows = slice(top, min(top + num_rows, parameter.shape[0]))
+            if result is None:
+                shape = (rows.stop - rows.start, *parameter.shape[1:])
+                values = torch.empty(shape, dtype=current.statistics[group].dtype, device=context.plan.device)
+            else:
+                values = result[rows].add_(current.reference[parameter.name][rows])
+            _exchange(context, values, current.owners[group], to_all=in_turn)
+            num_bytes = values.numel() * output_dtype.itemsize
+            if writer is not None:
+                with context.profiler.region("writing", num_bytes=num_bytes):
+                    writer.write(parameter.stored_name, values)
+            if in_turn:
+                current.merged[parameter.name][rows].copy_(values.to(output_dtype))
+
+
+def _exchange(context: StepContext, values: Tensor, owner: int, *, to_all: bool) -> None:
+    """Merged values of a rank, for rank 0 or for all."""
+    with context.profiler.region("exchange"):
+        if to_all:
+            context.ranks.broadcast(values, owner)
+        else:
+            context.ranks.move(values, owner, 0)
 
 
 def warn_of_ill_posed(step: Step, context: StepContext, solves: Sequence[SolveReport]) -> None:

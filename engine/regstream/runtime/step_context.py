@@ -5,13 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from regstream.checkpoint.header import TensorSpec
 from regstream.checkpoint.reader import TensorReader
 from regstream.device import malloc
 from regstream.device.accelerator_kinds import accelerator_of
 from regstream.device.profiler import Profiler
 from regstream.device.workspace import Workspace
-from regstream.events import Listener, Progressed, Warned
+from regstream.events import Listener, Progressed, RankProgress, RanksProgressed, StepStarted, Warned
 from regstream.methods.statistics import GroupStatistics
 from regstream.methods.stream import Prefix
 from regstream.models.body_arguments import BodyArguments, decode_arguments, encode_arguments
@@ -20,7 +19,9 @@ from regstream.planning.budget import limit_device_memory
 from regstream.planning.opened_merge import PlannedCandidate
 from regstream.planning.plan import Plan
 from regstream.planning.step import Step
+from regstream.ranks.group import NO_OTHERS, Ranks
 from regstream.runtime.load_ahead import load_ahead
+from regstream.runtime.result_copies import ResultCopies
 from regstream.storage.argument_store import ArgumentStore
 from regstream.storage.hidden_states import HiddenStates
 from regstream.storage.run_folder import GROUP_INPUTS
@@ -34,10 +35,19 @@ _BORROWED = "borrowed"
 class StepContext:
     """Passed to every phase of a step. `committed` has size and digest of each shard as far as it is committed."""
 
-    def __init__(self, plan: Plan, listener: Listener, committed: Mapping[str, tuple[int, str]] | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        listener: Listener,
+        committed: Mapping[str, tuple[int, str]] | None = None,
+        ranks: Ranks = NO_OTHERS,
+    ) -> None:
         self.plan = plan
+        self.ranks = ranks
         self.model = plan.model
         self.shards = Shards(plan.output, committed or {}, plan.state)
+        self.results = ResultCopies(plan, self.shards, ranks)
+        self.warnings: list[str] = []  # of this step, which rank 0 says
         self.hidden: Mapping[Prefix, HiddenStates] = {
             prefix: HiddenStates(folder, plan.compute_dtype, plan.device)
             for prefix, folder in plan.hidden_folders.items()
@@ -48,16 +58,33 @@ class StepContext:
         self.profiler = Profiler(plan.device)
         self._listener = listener
         self._previous: Step | None = None
+        self._announced, self._done = ("", 0), 0
+        self._reports: tuple[RankProgress, ...] = ()
         self._groups: object = None
         limit_device_memory(plan.device, plan.budgets)
 
+    def announce(self, step: Step, work: int) -> None:
+        """Say that a step begins, which is so many units of progress."""
+        self._announced, self._done = (step.name, work), 0
+        self._listener(StepStarted(index=step.index, name=step.name, work=work))
+
     def progress(self, doing: str, amount: int = 1) -> None:
-        """Say that some of the step's work is done. The listener may end the run here."""
+        """Say that some of the step's work is done. The listener, or the end of another rank, may end the run here."""
+        self.ranks.check()
         self._listener(Progressed(doing=doing, amount=amount))
+        self._done += amount
+        name, work = self._announced
+        self.ranks.report(name, fraction=min(1.0, self._done / max(1, work)), doing=doing)
+        if self.ranks.is_first and (reports := self.ranks.reports()) != self._reports:
+            self._reports = reports
+            self._listener(RanksProgressed(ranks=reports))
 
     def warn(self, message: str) -> None:
         """Say something a person should know that does not stop the work."""
-        self._listener(Warned(message=message))
+        if self.ranks.is_first:
+            self._listener(Warned(message=message))
+        else:
+            self.warnings.append(message)
 
     def reset_step(self, step: Step) -> None:
         """Free what a step does not use: weights of another kind of step, and sums where nothing is regressed."""
@@ -100,32 +127,32 @@ class StepContext:
         if not step.borrowed:
             return {}
         buffers = self._compute_buffers(f"{_BORROWED} {prefix}", step.borrowed)
-        reader = self.result_reader(self.plan.steps[0]) if prefix == "merged" else candidate.checkpoint
+        reader = self.results.reader(self.plan.steps[0]) if prefix == "merged" else candidate.checkpoint
         with self.profiler.region("reading", num_bytes=sum(buffer.nbytes for buffer in buffers.values())):
             reader.read(buffers)
         return buffers
 
-    def load_each(self, step: Step, groups: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-        """Each candidate's weights in turn, the next ones read ahead while these are computed with.
+    def load_each(self, step: Step, groups: Sequence[str]) -> Iterator[tuple[PlannedCandidate, dict[str, Tensor]]]:
+        """Each candidate with batches here and its weights, the next ones read ahead while these are computed with.
 
         They are its whole block, or what is solved for of these groups where no stream runs through its block.
         """
+        candidates = self.plan.calibrated
         parameters = step.parameters if self.plan.method.runs_candidates() else step.parameters_of(groups)
         names, accelerator = [parameter.name for parameter in parameters], accelerator_of(self.plan.device)
         if accelerator is not None and self.plan.projections[step.index].loads_ahead:
-            for (
-                candidate
-            ) in self.plan.candidates:  # a download can be waited for, and interrupted, in this thread alone
+            for candidate in candidates:  # a download can be waited for, and interrupted, in this thread alone
                 for reader, stored in candidate.checkpoint.readers_of(names):
                     reader.ensure_local(stored)
             buffers = [self._compute_buffers(slot, parameters) for slot in (_BLOCK, _NEXT_BLOCK)]
-            yield from self.profiler.timed_iter(load_ahead(self.plan, buffers, accelerator))
+            loaded = self.profiler.timed_iter(load_ahead(candidates, buffers, accelerator))
+            yield from zip(candidates, loaded, strict=True)
             return
-        for index, candidate in enumerate(self.plan.candidates):
+        for index, candidate in enumerate(candidates):
             weights = self._read(candidate.checkpoint, parameters)
-            for following in self.plan.candidates[index + 1 : index + 2]:
+            for following in candidates[index + 1 : index + 2]:
                 following.checkpoint.prefetch(names)  # from the disk, by the operating system
-            yield weights
+            yield candidate, weights
 
     def reference_buffers(self, parameters: Sequence[Parameter]) -> dict[str, Tensor]:
         """Buffers for a reference of candidates' weights, in their dtype."""
@@ -153,15 +180,6 @@ class StepContext:
             norm.name: method.norm_statistics(norm, workspace) for norm in norms
         }
 
-    def result_reader(self, step: Step) -> TensorReader:
-        """A step's result, read back from its shard."""
-        part = self.plan.parts[step.index]
-        file, extents, specs = self.shards.path(part), part.extents, {}
-        for parameter in step.parameters:
-            begin, end = extents[parameter.stored_name]
-            specs[parameter.name] = TensorSpec(file=file, dtype=part.dtype, shape=parameter.shape, begin=begin, end=end)
-        return TensorReader(f"merged {step.name}", specs)
-
     def read_hidden(self, prefix: Prefix, candidate: PlannedCandidate, depth: int) -> Iterator[Tensor]:
         """A candidate's tokens (T, D) at a depth, batch by batch; the time until each has arrived counts as reading."""
         counts = [batch.num_tokens for batch in candidate.rows.batches]
@@ -182,6 +200,24 @@ class StepContext:
         structure, tensors = self._arguments[prefix].read(candidate.name, index)
         arguments: BodyArguments = decode_arguments(structure, tensors, self.plan.device)
         return arguments
+
+    def clear_hidden(self) -> None:
+        """Remove all hidden states."""
+        for hidden in self.hidden.values():
+            hidden.clear()
+
+    def has_hidden(self, depth: int) -> bool:
+        """Whether the hidden states of all batches here are stored at a depth, as far as names of files tell."""
+        return all(
+            hidden.has(candidate.name, depth, len(candidate.rows.batches))
+            for hidden in self.hidden.values()
+            for candidate in self.plan.calibrated
+        )
+
+    def drop_before(self, step: Step) -> None:
+        """Remove what no later step than this one reads: it is committed."""
+        self.drop_hidden_before(step.depth + 1)
+        self.results.drop(step)
 
     def drop_hidden_before(self, depth: int) -> None:
         """Remove hidden states that are less deep."""

@@ -8,14 +8,17 @@ from pathlib import Path
 from regstream.errors import InputError, ResumeError
 from regstream.storage import durable
 from regstream.storage.locking import exclusive_lock
-from regstream.storage.run_folder import JOURNAL, LOCK, RunFolder, refuse_links, remove_abandoned, remove_evaluation
+from regstream.storage.regular_file import refuse_links
+from regstream.storage.run_folder import JOURNAL, LOCK, RunFolder, remove_abandoned, remove_evaluation
 
 _ATTEMPTS = 100
 
 
 @contextmanager
-def evaluation_folder(parent: RunFolder, key: str) -> Iterator[Path]:
+def evaluation_folder(parent: RunFolder, key: str, *, num_ranks: int = 1) -> Iterator[Path]:
     """Lock the folder of the evaluation `key` for the context, and remove the state of others that were interrupted.
+
+    `parent` is the folder of a run, or of a rank of it; of `num_ranks`, each removes what is in its own.
 
     It goes with the context, unless an error ends that and a journal is in the folder: then a rerun resumes. While
     another process has the folder, a second evaluation of the same key gets one of its own.
@@ -24,7 +27,7 @@ def evaluation_folder(parent: RunFolder, key: str) -> Iterator[Path]:
         InputError: the run's folder is not one, or is not writable.
     """
     parent.check()
-    remove_abandoned(parent.path, but=_name(key, 0))
+    remove_abandoned(parent.path, but=_name(key, 0), num_ranks=num_ranks)
     try:
         made = durable.make_folder(parent.path)
     except OSError as error:

@@ -58,6 +58,12 @@ class HiddenStates:
             yield ActivationWriter(self, candidate, depth, behind, copies)
         durable.sync_tree(self.folder / str(depth) / candidate)
 
+    def has(self, candidate: str, depth: int, num_batches: int) -> bool:
+        """Whether a candidate's batches of one depth are there, and no more; nothing is read."""
+        folder = self.folder / str(depth) / candidate
+        stored = {path.parent.parent.parent.name for path in folder.glob("*/c/*/*") if path.name.isdigit()}
+        return stored == {str(index) for index in range(num_batches)}
+
     def drop_before(self, depth: int) -> None:
         """Remove the activations of every shallower depth."""
         for folder in self.folder.glob("*"):

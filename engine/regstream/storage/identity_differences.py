@@ -7,8 +7,11 @@ from typing import Any
 Identity = Mapping[str, Any]
 
 
-def differences(before: Identity, now: Identity) -> Iterator[str]:
-    """One line for each entry that changed; of a file's digests, those count that both identities have."""
+def differences(before: Identity, now: Identity, names: tuple[str, str] = ("before", "now")) -> Iterator[str]:
+    """One line for each entry that differs, with `names` for the two.
+
+    Of a file's digests, those count that both identities have.
+    """
     old, new = dict(_flatten(before)), dict(_flatten(now))
     for path in sorted(old.keys() | new.keys()):
         fast = (*path[:-1], "fast")
@@ -17,7 +20,7 @@ def differences(before: Identity, now: Identity) -> Iterator[str]:
         if path[-1:] == ("full",) and is_redundant:
             continue
         if old.get(path) != new.get(path):
-            yield f"{' '.join(path)}: {_shorten(old.get(path))} before, {_shorten(new.get(path))} now"
+            yield f"{' '.join(path)}: {_shorten(old.get(path))} {names[0]}, {_shorten(new.get(path))} {names[1]}"
 
 
 def _flatten(table: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:

@@ -15,7 +15,7 @@ from regstream.storage import journal_lines as lines
 from regstream.storage.identity_differences import Identity, differences
 from regstream.storage.run_folder import JOURNAL
 
-_FORMAT = 3
+_FORMAT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ class CommittedStep:
     device_peak_bytes: int  # 0 on the CPU
     device_projected_bytes: int
     work: dict[str, dict[str, float]]  # by the profiler's region
+    ranks: tuple[dict[str, Any], ...] = ()  # the costs of each of several ranks
 
     @property
     def event_fields(self) -> dict[str, Any]:
@@ -96,6 +97,14 @@ class Journal:
         return header["identity"] if header else {}
 
     @staticmethod
+    def change_identity(folder: Path, identity: Identity) -> None:
+        """Have the unfinished run in `folder` go on with another identity."""
+        path = folder / JOURNAL
+        header, *committed = lines.read(path)[0]
+        records = [{**header, "identity": identity}, *committed]
+        durable.write_file(path, b"".join(map(lines.encode, records)))
+
+    @staticmethod
     def read_committed(folder: Path) -> list[CommittedStep]:
         """The steps committed so far; changes nothing on disk.
 
@@ -140,7 +149,7 @@ def _parse_steps(path: Path, records: Sequence[lines.Record]) -> list[CommittedS
     steps: list[CommittedStep] = []
     for number, record in enumerate(records[1:], start=2):
         try:
-            lists = {key: tuple(record[key]) for key in ("solves", "residuals", "changes")}
+            lists = {key: tuple(record[key]) for key in ("solves", "residuals", "changes", "ranks")}
             steps.append(CommittedStep(**{**record, **lists}))
             _COMMITTED.validate_json(json.dumps(asdict(steps[-1])), strict=True)
         except (TypeError, KeyError, ValidationError) as error:

@@ -18,17 +18,17 @@ _HOLDER_BYTES = 200
 
 
 @contextmanager
-def exclusive_lock(path: Path, where: Path) -> Iterator[None]:
+def exclusive_lock(path: Path, where: Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
     """Hold the lock on a file within the context; creates a missing file. Errors name `where`.
 
     The file stays. Its holder may remove it as its last action; a waiting process then creates a new one.
 
     Raises:
-        ResumeError: another process holds the lock; names the process.
+        ResumeError: another process holds the lock, also after `wait_seconds`; names the process.
         InputError: the file system has no locks, or the file is a link.
     """
     # No fallback to a lock by the existence of a file: such a file would outlive a killed process.
-    lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
+    lock = FileLock(path, timeout=wait_seconds, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire()
     except Timeout:

@@ -1,5 +1,6 @@
-"""Checks files that a user names before they are opened: a pipe, a socket or a device would block, or never end."""
+"""Checks files before they are opened: a pipe, a socket or a device would block or never end, a link lead elsewhere."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -41,3 +42,15 @@ def check_folder(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         if path.exists() and not path.is_dir():
             check_regular(path)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder with a link in it: a write below a linked folder would land elsewhere.
+
+    Raises:
+        InputError: names the link.
+    """
+    for parent, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            if (path := Path(parent, name)).is_symlink():
+                raise InputError(f"{path}: is a link in the folder of a run's state; remove it")

@@ -15,6 +15,7 @@ from typing import Any
 from regstream.errors import InputError, ResumeError
 from regstream.storage import durable
 from regstream.storage.locking import exclusive_lock
+from regstream.storage.regular_file import refuse_links
 from regstream.units import format_names
 
 #: In the output: the folder with its lock and, where no other place is named, the state of its run.
@@ -24,6 +25,8 @@ TUNING = "tune"
 LOCK = "lock"
 MARKER = "regstream-folder.json"
 JOURNAL = "journal.jsonl"
+#: Says which stretch of the calibration batches the hidden states of a rank are of.
+STRETCH = "stretch.json"
 #: Lists the files that a run downloaded into the hub's cache.
 DOWNLOADS = "downloads"
 #: Folders of hidden states; those beside the first are of methods that follow two kinds of them.
@@ -52,7 +55,7 @@ _STATE_FILES = re.compile(
     rf"|{ARGUMENTS}/[^/]+/\d+\.safetensors({re.escape(durable.TEMPORARY_SUFFIX)})?"
 )
 _OWN = re.compile(
-    rf"({re.escape(JOURNAL)}|{re.escape(MARKER)}|{STAGED})({re.escape(durable.TEMPORARY_SUFFIX)})?|{DOWNLOADS}|{LOCK}"
+    rf"({re.escape(JOURNAL)}|{re.escape(MARKER)}|{re.escape(STRETCH)}|{STAGED})({re.escape(durable.TEMPORARY_SUFFIX)})?|{DOWNLOADS}|{LOCK}"
     rf"|[^/]+\.safetensors{re.escape(durable.TEMPORARY_SUFFIX)}|{'|'.join((*HIDDEN_STATES, GROUP_INPUTS))}"
 )
 
@@ -88,13 +91,13 @@ class RunFolder:
         """Whether it holds anything but evaluations and a tuning; an empty folder counts, since a run may leave one."""
         if not self.exists:
             return False
-        names = [path.name for path in self.path.iterdir()]
-        return not names or not all(name == DOWNLOADS or _BESIDE.fullmatch(name) for name in names)
+        paths = list(self.path.iterdir())
+        return not paths or not all(path.name == DOWNLOADS or _is_beside(path) for path in paths)
 
     @property
     def has_only_lock(self) -> bool:
         """Whether no run has begun in it: it holds a lock, evaluations or a tuning at most."""
-        return not self.exists or all(path.name == LOCK or _BESIDE.fullmatch(path.name) for path in self.path.iterdir())
+        return not self.exists or all(path.name == LOCK or _is_beside(path) for path in self.path.iterdir())
 
     def check(self) -> None:
         """Refuse a folder that does not belong to runs of this output.
@@ -107,11 +110,13 @@ class RunFolder:
             return
         if self.path.is_symlink() or not self.path.is_dir():
             raise InputError(f"{self.path}: is a link or a file, but must be the folder of a run's state; move it away")
-        names = {path.name for path in self.path.iterdir()}
-        if MARKER not in names:
-            if JOURNAL in names:
+        paths = {path.name: path for path in self.path.iterdir()}
+        if MARKER not in paths:
+            if JOURNAL in paths:
                 raise ResumeError(f"{self.path}: written by another version of regstream; remove it to start over")
-            if not all(name in _UNMARKED or _BESIDE.fullmatch(name) for name in names):
+            # A rank's folder is known by its name; where the output is another machine's, the folder has those alone.
+            known = _OWN if _RANK.fullmatch(self.path.name) else _RANK
+            if not all(n in _UNMARKED or known.fullmatch(n) or _is_beside(path) for n, path in paths.items()):
                 raise InputError(
                     f"{self.path}: no {MARKER}: regstream did not create this folder, but runs of {self.output} need"
                     " it; move it away"
@@ -174,8 +179,15 @@ class RunFolder:
         return dict(record)
 
 
-def remove_abandoned(parent: Path, *, but: str = "") -> None:
-    """Remove the folders of evaluations whose process has ended, except the one of a name."""
+def remove_abandoned(parent: Path, *, but: str = "", num_ranks: int = 1) -> None:
+    """Remove the folders of evaluations whose process has ended, except the one of a name.
+
+    Below the folder of a run also those of ranks, but for the `num_ranks` that are at work and do so themselves.
+    """
+    for folder in sorted(path for path in parent.glob("rank-*") if _is_rank(path)):
+        if int(folder.name.removeprefix("rank-")) >= num_ranks and any(folder.glob("*")):
+            remove_abandoned(folder)
+            durable.remove_if_empty(folder)
     for folder in sorted(parent.glob("evaluate-*")):
         if not _EVALUATION.fullmatch(folder.name) or folder.is_symlink() or folder.name == but:
             continue
@@ -195,6 +207,17 @@ def remove_evaluation(folder: Path) -> None:
     durable.remove_if_empty(folder)
 
 
+def _is_rank(path: Path) -> bool:
+    return _RANK.fullmatch(path.name) is not None and path.is_dir() and not path.is_symlink()
+
+
+def _is_beside(path: Path) -> bool:
+    """Whether an entry of a run's folder is no state of the run: of a tuning, of an evaluation, or of one's ranks."""
+    if _BESIDE.fullmatch(path.name):
+        return True
+    return _is_rank(path) and all(_EVALUATION.fullmatch(entry.name) for entry in path.glob("*"))
+
+
 def _remove_rank(folder: Path) -> list[Path]:
     """Remove what a rank made in its folder, and the folder; returns the files that no run made."""
     remaining = [left for path in sorted(folder.iterdir()) if path.name != LOCK for left in _remove_entry(path)]
@@ -208,33 +231,15 @@ def _remove_entry(path: Path) -> list[Path]:
     if _EVALUATION.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
         remove_abandoned(path.parent)
         return []
-    if _RANK.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+    if _is_rank(path):
         return _remove_rank(path)
-    if path.name in HIDDEN_STATES and path.is_dir() and not path.is_symlink():
-        return durable.remove_matching(path, is_hidden_state)
-    if path.name == GROUP_INPUTS and path.is_dir() and not path.is_symlink():
-        return durable.remove_matching(path, _is_group_input)
-    if (
-        _OWN.fullmatch(path.name)
-        and path.name not in (*HIDDEN_STATES, GROUP_INPUTS)
-        and path.is_file()
-        and not path.is_symlink()
-    ):
+    stores = {**dict.fromkeys(HIDDEN_STATES, is_hidden_state), GROUP_INPUTS: _is_group_input}
+    if path.name in stores and path.is_dir() and not path.is_symlink():
+        return durable.remove_matching(path, stores[path.name])
+    if _OWN.fullmatch(path.name) and path.name not in stores and path.is_file() and not path.is_symlink():
         path.unlink()
         return []
     return [path]
-
-
-def refuse_links(folder: Path) -> None:
-    """Refuse a folder with a link in it: a write below a linked folder would land elsewhere.
-
-    Raises:
-        InputError: names the link.
-    """
-    for parent, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            if (path := Path(parent, name)).is_symlink():
-                raise InputError(f"{path}: is a link in the folder of a run's state; remove it")
 
 
 def leftover_message(paths: Collection[Path]) -> str:

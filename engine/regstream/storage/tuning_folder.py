@@ -7,6 +7,7 @@ from pathlib import Path
 from regstream.errors import InputError, ResumeError
 from regstream.storage import durable
 from regstream.storage.locking import exclusive_lock
+from regstream.storage.regular_file import refuse_links
 from regstream.storage.run_folder import (
     DOWNLOADS,
     JOURNAL,
@@ -15,7 +16,6 @@ from regstream.storage.run_folder import (
     STATE,
     TUNING,
     RunFolder,
-    refuse_links,
     remove_abandoned,
 )
 

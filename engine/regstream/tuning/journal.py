@@ -7,6 +7,8 @@ from typing import Any, Self
 
 from regstream.errors import ResumeError
 from regstream.events import Listener, Warned
+from regstream.manifest.schema import Manifest
+from regstream.output.record import published_identity
 from regstream.storage import durable
 from regstream.storage import journal_lines as lines
 from regstream.storage.identity_differences import Identity, differences
@@ -65,13 +67,16 @@ def begun_tuning(workdir: Path) -> Identity:
     return identity if isinstance(identity, dict) else {}
 
 
-def begun_identity(workdir: Path) -> Identity:
-    """The identity of the unfinished run in the folder of its state, or else of the tuning that was begun there.
+def identity_to_keep(manifest: Manifest, *, restart: bool, of_result: bool) -> Identity:
+    """The identity of the finished result, or of the unfinished run or else tuning; empty where there is none to keep.
 
     Raises:
+        InputError: the record of the result is damaged.
         ResumeError: the journal of the run is damaged.
     """
-    return Journal.begun_identity(workdir) or begun_tuning(workdir)
+    if of_result:
+        return published_identity(manifest.merge.output)
+    return {} if restart else Journal.begun_identity(manifest.workdir) or begun_tuning(manifest.workdir)
 
 
 def _change(records: Sequence[lines.Record], header: lines.Record) -> str:

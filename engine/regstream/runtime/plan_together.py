@@ -1,0 +1,67 @@
+"""From a manifest to a plan, by one process or by several ranks, each of which gets its part.
+
+Rank 0 plans first; the others take what it has chosen: settings of method "auto", commits of the hub, the dtype.
+"""
+
+from dataclasses import replace
+
+from regstream.device.accelerator_kinds import accelerator_of
+from regstream.errors import ManifestError
+from regstream.events import Listener
+from regstream.manifest.schema import Manifest
+from regstream.methods import AUTO
+from regstream.methods.search_space import Settings
+from regstream.planning.memory_terms import MemorySpace
+from regstream.planning.plan import Plan
+from regstream.planning.planning import make_plan
+from regstream.planning.rank_share import share_of
+from regstream.ranks.group import Ranks
+from regstream.storage.identity_differences import Identity
+
+
+def plan_together(
+    ranks: Ranks,
+    manifest: Manifest,
+    *,
+    begun: Identity,
+    settings: Settings | None,
+    device: str | None,
+    for_this_machine: bool,
+    listener: Listener,
+) -> Plan:
+    """Do what `api.plan` says, and raise as it does.
+
+    `begun` is the identity of an unfinished run or of a result, and `settings` those that it has chosen; they are used
+    on rank 0.
+
+    Raises:
+        RankError: another rank cannot plan the merge.
+    """
+
+    def plan_with(settings: Settings | None, begun: Identity) -> Plan:
+        return make_plan(
+            manifest if settings is None else manifest.with_settings(settings),
+            device=device,
+            for_this_machine=for_this_machine,
+            commits=begun.get("hub", {}),
+            begun_dtype=begun.get("dtypes", {}).get("compute"),
+            rank_id=ranks.id,
+            listener=listener,
+        )
+
+    if ranks.size == 1:
+        return plan_with(settings, begun)
+    if ranks.is_first and manifest.merge.method == AUTO and settings is None:
+        advice = "`regstream tune`, without a launcher, writes the settings into the manifest"
+        raise ManifestError(f'{manifest.source}: method "auto" does not tune on several ranks; {advice}')
+    first = plan_with(settings, begun) if ranks.is_first else None
+    if first is not None:
+        begun = {"hub": dict(first.commits), "dtypes": {"compute": str(first.compute_dtype)}}
+    settings, begun = ranks.from_first([settings, begun])
+    plan = first or plan_with(settings, begun)
+    accelerator = accelerator_of(plan.device)
+    ranks.send_directly(None if accelerator is None else accelerator.collectives)
+    # Input groups go through in the same passes everywhere.
+    available: list[dict[MemorySpace, int]] = ranks.gather(plan.available_here)
+    least = {space: min(rank[space] for rank in available) for space in plan.available_here}
+    return share_of(replace(plan, available=least), ranks.id)

@@ -1,0 +1,44 @@
+"""A merge on several ranks: the dense reference's result, one process's within rounding, the same bytes each time."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import checkpoints
+from merging import make_merge, read_result, worst_difference
+from parametrize import slow
+from rank_merges import ROUNDING, assert_all_well, run_on, shards, tensors
+
+CASES = [
+    (2, "llama", {}),
+    (2, "llama", {"method": "featcal"}),
+    slow(4, "llama", {}),
+    slow(3, "gemma2", {"method": "regmean"}),
+    slow(4, "llama", {"method": "regfilter"}),
+    slow(2, "clip-full", {"method": "featcal", "teacher": 0.3}),
+    slow(2, "gpt2", {"method": "task_arithmetic"}),
+]
+
+
+@pytest.mark.parametrize(("size", "family", "keys"), CASES)
+def test_the_result_is_that_of_one_process(
+    tmp_path: Path, size: int, family: checkpoints.Family, keys: dict[str, Any]
+) -> None:
+    merge = make_merge(tmp_path / "one", family, merge=keys, num_rows=12)
+    together = make_merge(tmp_path / "ranks", family, merge=keys, num_rows=12)
+    merge.run()
+    assert_all_well(run_on(size, together))
+    difference, name = worst_difference(tensors(together.output), tensors(merge.output))
+    assert difference <= ROUNDING, f"{name}: {difference:.1e}"
+    assert not (together.output / ".regstream").exists()
+
+
+def test_it_is_the_dense_reference_s_and_the_same_bytes_again(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path)
+    assert_all_well(run_on(2, merge))
+    difference, name = worst_difference(read_result(merge.output), merge.reference())
+    assert difference <= 1e-4, f"{name}: {difference:.1e}"
+    before = shards(merge.output)
+    assert_all_well(run_on(2, merge, "--restart"))
+    assert shards(merge.output) == before
