@@ -185,8 +185,9 @@ def test_what_two_ranks_send(tmp_path: Path) -> None:
     # By group its Gram matrix, of one panel, and right-hand sides.
     query, output, gate, down = 32**2 + 64 * 32, 32**2 + 32 * 32, 32**2 + 128 * 32, 64**2 + 32 * 64
     sketches = 258 * 2 * (32 + 32), 258 * 2 * (32 + 64)
-    first = 4 * (query + gate + sketches[0])
-    second = 4 * (output + down + sketches[1] + 64 * 32 + 128 * 32)
+    sums = query + output + gate + down
+    first = 4 * (sums + sketches[0])
+    second = 4 * (sums + sketches[1] + 64 * 32 + 128 * 32)
     first += 4 * (3 * 32**2 + 3 * 64 * 32 + 2 * 32)  # the block
     assert step_traffic(costs.ranks, step, plan.passes(step)) == [Traffic(first, second), Traffic(second, first)]
     assert costs.traffic_of(0).sent == sum(ranks[0].sent for ranks in costs.traffic)

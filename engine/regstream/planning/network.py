@@ -1,6 +1,6 @@
 """What ranks send one another in a step, in bytes, from shapes alone.
 
-Of each input group every rank has sums, which are added up on their way round to the group's owner: one triangle of the
+Of each input group every rank has sums, which are added up on a ring, for the group's owner: one triangle of the
 Gram matrices, with the blocks along its diagonal whole, and right-hand sides. The owner sends what it solved to the
 first rank, or to all where the next group's statistics need it. The first rank writes the step, and sends what it wrote
 to all that read it.
@@ -72,10 +72,10 @@ class _Counts:
             self.sent[source] += num_bytes
             self.received[target] += num_bytes
 
-    def reduce(self, owner: int, num_bytes: int) -> None:
-        """Add up on the way round to the owner: every other rank sends once."""
-        for offset in range(1, self.size):
-            self.send((owner + offset) % self.size, (owner + offset + 1) % self.size, num_bytes)
+    def reduce(self, num_bytes: int) -> None:
+        """Add up on a ring: every rank sends and receives about as much as it has; with gloo 3 to 13 % more."""
+        for source in range(self.size):
+            self.send(source, (source + 1) % self.size, num_bytes)
 
     def broadcast(self, root: int, num_bytes: int) -> None:
         """Send to all along a tree: whoever has it sends it on, so that those who have it double."""
@@ -89,7 +89,7 @@ class _Counts:
 def _count_group(counts: _Counts, ranks: Sequence[OpenedMerge], step: Step, group: str, owner: int) -> None:
     first, solved = ranks[0], _solved_values(step, group)
     itemsize = first.method.sums_dtype().itemsize
-    counts.reduce(owner, summed_values(first, step, group) * itemsize)
+    counts.reduce(summed_values(first, step, group) * itemsize)
     if first.method.solves_groups_in_turn():
         counts.broadcast(owner, solved * itemsize)
     else:
