@@ -24,6 +24,7 @@ from regstream.ranks.ending import NO_ENDING, Ending
 from regstream.ranks.heartbeat import Heartbeat
 
 SILENT_SECONDS = 20.0  # a rank is dead when its heartbeat has not changed for so long
+_SUSPECT_SECONDS = 4.0  # and for so long, once a connection to a rank has failed
 GRACE_SECONDS = 5.0  # for the main thread to end after a failure, before the watch ends the process
 LEAVE_SECONDS = 5.0  # a rank that ends waits so long until the others know why
 _BEAT_SECONDS = 1.0
@@ -47,6 +48,7 @@ class Watch:
         self._own = self._sent = Heartbeat()
         self._beats = dict.fromkeys(others, Heartbeat())
         self._silence = dict.fromkeys(others, 0.0)  # in seconds that this process has run
+        self._most_silent = SILENT_SECONDS
         self._stalled = self._overdue = 0.0  # seconds since heartbeats were exchanged, and of the grace
         self._ending: Ending | None = None
         self._proposed: Ending | None = None
@@ -73,10 +75,12 @@ class Watch:
     def wait_for_ending(self) -> None:
         """Wait until a rank is known to have failed or died, or all to live; raises as `check`."""
         with self._changed:
+            self._most_silent = _SUSPECT_SECONDS
             heard = {rank: beat.count for rank, beat in self._beats.items()}
             self._changed.wait_for(
                 lambda: self._ending or all(self._beats[rank].count >= heard[rank] + _PROOF_BEATS for rank in heard)
             )
+            self._most_silent = SILENT_SECONDS
         self.check()
 
     def fail(self, error: BaseException) -> BaseException:
@@ -190,11 +194,11 @@ class Watch:
             self._silence[rank] += seconds
         if self._ending is not None:
             self._overdue += 0.0 if self._is_leaving else seconds
-        elif self._rank != 0 and self._stalled >= SILENT_SECONDS:
+        elif self._rank != 0 and self._stalled >= self._most_silent:
             self._ending = Ending(rank=0)  # what it hosts cannot say so
             self._changed.notify_all()
         elif self._stalled < _FRESH_SECONDS and self._proposed is None:
-            silent = (rank for rank, silence in self._silence.items() if silence >= SILENT_SECONDS)
+            silent = (rank for rank, silence in self._silence.items() if silence >= self._most_silent)
             dead = next((rank for rank in silent if self._beats[rank].phase != "gone"), None)
             self._proposed = None if dead is None else Ending(rank=dead)
 
