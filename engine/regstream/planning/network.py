@@ -16,6 +16,7 @@ from regstream.planning.disk_terms import copied_bytes, token_sketch_bytes
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.rank_share import owners
 from regstream.planning.step import Step
+from regstream.ranks.group import CHUNK_VALUES
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ def summed_values(merge: OpenedMerge, step: Step, group: str) -> int:
         above = sum(left * min(columns, width - left) for left in range(0, width, columns))
         packed += above + width * blocks_width(width, merge.device)
     return packed + _solved_values(step, group)
+
+
+def exchange_bytes(merge: OpenedMerge) -> int:
+    """What it takes to exchange values: a chunk that is read, one on its way, and one that arrives."""
+    return 3 * CHUNK_VALUES * merge.method.sums_dtype().itemsize if merge.rank_id.size > 1 else 0
 
 
 def _solved_values(step: Step, group: str) -> int:
