@@ -1,7 +1,10 @@
 """The command on several ranks: which of them work, which of them write, and how all end with one exit code."""
 
+import atexit
+import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -101,7 +104,18 @@ def report_failure(error: BaseException, *, debug: bool) -> int:
             MESSAGES.unsilence()
     elif _PROCESS.is_joining:
         MESSAGES.unsilence()  # whether another rank knows, nobody can say
-    return report_error(shared, debug=debug)
+    code = report_error(shared, debug=debug)
+    if _PROCESS.ranks is not None:
+        atexit.register(_end, code)
+    return code
+
+
+def _end(code: int) -> None:
+    """End the process. An interpreter aborts as it ends while a thread is in a collective operation."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    os._exit(code)
 
 
 def _report_before_exit(error: RankError | None) -> None:

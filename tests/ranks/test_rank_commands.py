@@ -56,4 +56,14 @@ def test_torchrun_starts_the_command(tmp_path: Path) -> None:
         check=False,
     )
     lines = [line for line in done.stderr.splitlines() if line.startswith("regstream: ")]
+    assert "terminate called" not in done.stderr  # by C++, where a thread is in it while the interpreter ends
     assert lines == [f"regstream: error: {tmp_path}/none.toml: cannot be read: No such file or directory"]
+
+
+@pytest.mark.slow
+def test_interpreters_that_have_joined_end_without_an_abort(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("from regstream.ranks.group import current_ranks\ncurrent_ranks().gather(0)\n")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", f"{script}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

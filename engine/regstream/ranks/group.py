@@ -71,7 +71,7 @@ class Ranks:
         """Surround collective operations: one that fails since a rank ended becomes a `RankError` that names the rank.
 
         Raises:
-            RankError: a rank failed or died, which takes as long to find out as `check` does; or it is unknown why.
+            RankError: a rank failed or died, which takes some time to find out; or none has, and a connection failed.
         """
         try:
             yield
@@ -79,8 +79,7 @@ class Ranks:
             if self._watch is None or not _is_of_connection(error):
                 raise
             self._watch.wait_for_ending()
-            advice = "rerun the command to resume"
-            raise RankError(f"the connection to another rank failed: {error_reason(error)}; {advice}") from error
+            raise RankError("a connection between ranks failed, but all live; rerun the command to resume") from error
 
     def fail(self, error: BaseException) -> BaseException:
         """Have all ranks end because of an error of this one; returns when they know, after some seconds at most.

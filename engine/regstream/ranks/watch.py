@@ -23,16 +23,15 @@ from regstream.events import RankProgress
 from regstream.ranks.ending import NO_ENDING, Ending
 from regstream.ranks.heartbeat import Heartbeat
 
-#: A rank is dead when its heartbeat has not changed for so long.
-SILENT_SECONDS = 20.0
-#: The main thread has so long to end after a failure, before the watch ends the process.
-GRACE_SECONDS = 5.0
-#: A rank that ends waits so long until the others know why.
-LEAVE_SECONDS = 5.0
+SILENT_SECONDS = 20.0  # a rank is dead when its heartbeat has not changed for so long
+GRACE_SECONDS = 5.0  # for the main thread to end after a failure, before the watch ends the process
+LEAVE_SECONDS = 5.0  # a rank that ends waits so long until the others know why
 _BEAT_SECONDS = 1.0
 _URGENT_SECONDS = 0.05  # between heartbeats while ranks end
 _FRESH_SECONDS = 3.0  # a heartbeat of a rank that lives is not older
+_PROOF_BEATS = 3  # so many after an event, a rank lives: one or two may be from before it
 _JUDGE_SECONDS = 0.25
+_JOIN_SECONDS = 2.0
 _WRITE_SECONDS = 2.0  # for what is called before the process ends
 _ENDING = "ending"  # its key; a heartbeat's is the number of its rank
 
@@ -42,9 +41,9 @@ class Watch:
 
     def __init__(self, store: dist.Store, rank: int, hosts: Sequence[str]) -> None:
         """Write the first heartbeat. `store` is hosted by rank 0, and of this watch alone."""
-        self._store, self._rank, self._hosts = store, rank, hosts
+        self._store, self._rank, self._hosts, self._process = store, rank, hosts, os.getpid()
         others = [other for other in range(len(hosts)) if other != rank]
-        self._changed, self._wake, self._process = threading.Condition(), threading.Event(), os.getpid()
+        self._changed, self._wake, self._stop = threading.Condition(), threading.Event(), threading.Event()
         self._own = self._sent = Heartbeat()
         self._beats = dict.fromkeys(others, Heartbeat())
         self._silence = dict.fromkeys(others, 0.0)  # in seconds that this process has run
@@ -54,14 +53,15 @@ class Watch:
         self._is_lost = self._is_over = self._is_leaving = self._is_reported = False
         #: Called before the watch ends the process, with the error where this rank is the one to write of it.
         self.before_exit: Callable[[RankError | None], None] = _write_to_stderr
+        self._threads = [threading.Thread(target=loop, daemon=True) for loop in (self._exchange, self._judge)]
         if rank == 0:
             store.set(_ENDING, NO_ENDING)
         store.set(str(rank), self._own.written())
 
     def start(self) -> None:
         """Begin to watch, once all ranks have written a heartbeat."""
-        for target in (self._exchange, self._judge):
-            threading.Thread(target=target, name=f"watch{target.__name__}", daemon=True).start()
+        for thread in self._threads:
+            thread.start()
         atexit.register(self._leave)
 
     def check(self) -> None:
@@ -71,9 +71,12 @@ class Watch:
                 raise self._error(self._ending)
 
     def wait_for_ending(self) -> None:
-        """Wait until a rank is known to have failed or died, as long as that takes at most; raises as `check`."""
+        """Wait until a rank is known to have failed or died, or all to live; raises as `check`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._ending is not None, SILENT_SECONDS + 2 * _BEAT_SECONDS)
+            heard = {rank: beat.count for rank, beat in self._beats.items()}
+            self._changed.wait_for(
+                lambda: self._ending or all(self._beats[rank].count >= heard[rank] + _PROOF_BEATS for rank in heard)
+            )
         self.check()
 
     def fail(self, error: BaseException) -> BaseException:
@@ -136,7 +139,7 @@ class Watch:
 
     def _exchange(self) -> None:
         try:
-            while self._exchange_once():
+            while not self._stop.is_set() and self._exchange_once():
                 with self._changed:
                     ends = self._own.phase != "running" or self._proposed is not None or self._ending is not None
                 self._wake.wait(_URGENT_SECONDS if ends else _BEAT_SECONDS)
@@ -170,12 +173,11 @@ class Watch:
 
     def _judge(self) -> None:
         before = time.monotonic()
-        while not self._is_over:
-            time.sleep(_JUDGE_SECONDS)
+        while not (self._is_over or self._stop.wait(_JUDGE_SECONDS)):
             now = time.monotonic()
             with self._changed:
                 # A process that was suspended has not listened meanwhile.
-                self._pass_seconds(min(now - before, 2 * _JUDGE_SECONDS))
+                self._pass_seconds(min(now - before, 2 * _BEAT_SECONDS))
                 ending = self._ending if self._overdue >= GRACE_SECONDS else None
             before = now
             if ending is not None:
@@ -213,6 +215,11 @@ class Watch:
         else:
             with suppress(RankError):
                 self.close()
+        # A thread that comes back from the store while the interpreter ends would abort the process.
+        self._stop.set()
+        self._wake.set()
+        for thread in self._threads:
+            thread.join(_JOIN_SECONDS)
 
     def _all_know(self) -> bool:
         """Whether all ranks that live know why they end, and that rank 0 does: its store is not needed any more."""

@@ -114,9 +114,11 @@ class RunFolder:
         if MARKER not in paths:
             if JOURNAL in paths:
                 raise ResumeError(f"{self.path}: written by another version of regstream; remove it to start over")
-            # A rank's folder is known by its name; where the output is another machine's, the folder has those alone.
-            known = _OWN if _RANK.fullmatch(self.path.name) else _RANK
-            if not all(n in _UNMARKED or known.fullmatch(n) or _is_beside(path) for n, path in paths.items()):
+            known = _OWN if _RANK.fullmatch(self.path.name) else _BESIDE  # a rank's folder is known by its name
+            # Where the output is another machine's, ranks' folders are alone in this one.
+            of_ranks = {name for name, path in paths.items() if _is_rank(path) and (path / MARKER).is_file()}
+            others = {name: path for name, path in paths.items() if name not in {*_UNMARKED, *of_ranks}}
+            if not all(known.fullmatch(name) or _is_beside(path) for name, path in others.items()):
                 raise InputError(
                     f"{self.path}: no {MARKER}: regstream did not create this folder, but runs of {self.output} need"
                     " it; move it away"
