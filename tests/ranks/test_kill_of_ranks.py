@@ -29,18 +29,24 @@ class KillAt:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("size", [2, slow(3)])
-@pytest.mark.parametrize("killed", [slow(0), 1])
+PLACES = [
+    ("stem", "stem"),
+    ("block 0", "statistics"),
+    ("block 1", "sums"),
+    ("block 1", "solve"),
+    ("block 1", "forward"),
+    ("block 1", "committed"),
+    ("head", "committed"),
+]
+
+
 @pytest.mark.parametrize(
-    ("step", "doing"),
+    ("size", "killed", "step", "doing"),
     [
-        slow("stem", "stem"),
-        slow("block 0", "statistics"),
-        ("block 1", "sums"),
-        slow("block 1", "solve"),
-        ("block 1", "forward"),
-        slow("block 1", "committed"),
-        slow("head", "committed"),
+        (2, 1, "block 1", "sums"),
+        *(slow(2, killed, *place) for killed in (0, 1) for place in PLACES),
+        slow(3, 1, "block 1", "solve"),
+        slow(3, 2, "block 0", "forward"),
     ],
 )
 def test_all_ranks_end_and_the_same_command_goes_on(

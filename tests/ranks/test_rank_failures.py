@@ -143,9 +143,10 @@ def test_the_first_rank_that_lives_writes_of_rank_0(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-@pytest.mark.parametrize("dying", [0, 2])
-@pytest.mark.parametrize("others", [_compute, _gather, _is_stuck])
+@pytest.mark.parametrize(
+    ("others", "dying", "number"),
+    [(_compute, 2, signal.SIGKILL), (_gather, 0, signal.SIGSTOP), (_is_stuck, 2, signal.SIGSTOP)],
+)
 def test_all_end_within_the_stated_time(
     others: "Callable[[Ranks], None]", dying: int, number: signal.Signals, tmp_path: Path
 ) -> None:

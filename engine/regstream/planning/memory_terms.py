@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from regstream.checkpoint.mean import CHUNK_VALUES as MEAN_VALUES
+from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.device import malloc
 from regstream.device.staging import STAGED_BYTES
 from regstream.linalg.row_sketch import SIGN_BYTES, residual_bytes
@@ -19,10 +19,10 @@ from regstream.models.layered_model import LayeredModel
 from regstream.models.parameter import Parameter
 from regstream.planning.disk_terms import token_sketch_bytes
 from regstream.planning.library_memory import library_memory
+from regstream.planning.network import exchange_bytes
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.step import Step
 from regstream.planning.work import token_counts
-from regstream.ranks.group import CHUNK_VALUES
 
 Groups = tuple[str, ...]
 MemorySpace = Literal["host", "device"]
@@ -64,6 +64,7 @@ def memory_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mappi
     if merge.device.type != "cpu":
         is_converted = merge.exact_dtype != merge.compute_dtype
         sums = sums | device_terms(merge.model, _adapters(merge, step, groups), is_converted=is_converted)
+        sums |= _if_any("exchange", exchange_bytes(merge))
     return by_space(merge.device, sums, temporary, host, staged_bytes=staged)
 
 
@@ -109,8 +110,7 @@ def device_terms(model: LayeredModel, adapters: Mapping[str, int], *, is_convert
 def host_terms(merge: OpenedMerge) -> dict[str, int]:
     """What every step holds on the host."""
     download = _if_any("download", _DOWNLOAD_BYTES * merge.fetches)
-    chunk = CHUNK_VALUES * merge.method.sums_dtype().itemsize * (merge.rank_id.size > 1)
-    exchange = _if_any("exchange", 3 * chunk)  # one read, one on its way, and one that arrives
+    exchange = _if_any("exchange", exchange_bytes(merge))
     return {"libraries": _LIBRARIES_BYTES, "panels": _PANELS_BYTES, **download, **exchange}
 
 
@@ -136,7 +136,7 @@ def _adapters(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str
     shared = max(checkpoint.cached_bytes(step.shapes) for checkpoint in checkpoints)
     block = shared if merge.shared is None else 0
     scratch = max(checkpoint.scratch_bytes(step.shapes) for checkpoint in checkpoints)
-    cached = block if groups else min(shared, MEAN_VALUES * torch.float32.itemsize)
+    cached = block if groups else min(shared, CHUNK_VALUES * torch.float32.itemsize)
     return {**_if_any("adapter", scratch), **_if_any("shared block", cached)}
 
 
@@ -224,7 +224,7 @@ def _diagnostics_bytes(merge: OpenedMerge, step: Step) -> int:
     linears = [p.out_in for p in step.parameters if p.linear is not None]
     sketches = max((residual_bytes(shape, len(merge.candidates)) for shape in linears), default=SIGN_BYTES)
     # Parts of a parameter are among the host's panels.
-    parts = 3 * MEAN_VALUES * torch.float32.itemsize if merge.device.type != "cpu" else 0
+    parts = 3 * CHUNK_VALUES * torch.float32.itemsize if merge.device.type != "cpu" else 0
     return parts + sketches
 
 

@@ -1,6 +1,7 @@
 """How the ranks of a run end before it is complete: which one failed or died, and with which exit code."""
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from typing import Self
 
@@ -42,3 +43,9 @@ class Ending:
 
 #: What stands for an ending while there is none.
 NO_ENDING = "none"
+
+
+def write_to_stderr(error: RankError | None) -> None:
+    """Write of an ending, where the command line does not."""
+    if error is not None:
+        sys.stderr.write(f"regstream: error: {error}\n")

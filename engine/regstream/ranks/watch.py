@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from regstream.errors import RankError
 from regstream.events import RankProgress
-from regstream.ranks.ending import NO_ENDING, Ending
+from regstream.ranks.ending import NO_ENDING, Ending, write_to_stderr
 from regstream.ranks.heartbeat import Heartbeat
 
 SILENT_SECONDS = 20.0  # a rank is dead when its heartbeat has not changed for so long
@@ -54,7 +54,7 @@ class Watch:
         self._proposed: Ending | None = None
         self._is_lost = self._is_over = self._is_leaving = self._is_reported = False
         #: Called before the watch ends the process, with the error where this rank is the one to write of it.
-        self.before_exit: Callable[[RankError | None], None] = _write_to_stderr
+        self.before_exit: Callable[[RankError | None], None] = write_to_stderr
         self._threads = [threading.Thread(target=loop, daemon=True) for loop in (self._exchange, self._judge)]
         if rank == 0:
             store.set(_ENDING, NO_ENDING)
@@ -247,8 +247,3 @@ class Watch:
 
     def _error(self, ending: Ending) -> RankError:
         return ending.error(f"rank {ending.rank} on {self._hosts[ending.rank]}")
-
-
-def _write_to_stderr(error: RankError | None) -> None:
-    if error is not None:
-        sys.stderr.write(f"regstream: error: {error}\n")

@@ -58,7 +58,11 @@ def plan_together(
     if first is not None:
         begun = {"hub": dict(first.commits), "dtypes": {"compute": str(first.compute_dtype)}}
     settings, begun = ranks.from_first([settings, begun])
-    plan = first or plan_with(settings, begun)
+    return _share(first or plan_with(settings, begun), ranks)
+
+
+def _share(plan: Plan, ranks: Ranks) -> Plan:
+    """A rank's part of the plan that all ranks have made."""
     accelerator = accelerator_of(plan.device)
     ranks.send_directly(None if accelerator is None else accelerator.collectives)
     # Input groups go through in the same passes everywhere.
