@@ -16,8 +16,8 @@ from bench.process import TIMES
 from bench.speed import SMALL
 
 SIZE = 2
-_EQUAL = replace(SMALL, blocks=4, rows=96, compute_dtype="float32")
-WORKLOADS = (_EQUAL, replace(_EQUAL, candidates=5), replace(_EQUAL, rows=24, first_rows=240))
+_EQUAL = replace(SMALL, blocks=4, rows=64, compute_dtype="float32")
+WORKLOADS = (_EQUAL, replace(_EQUAL, candidates=5), replace(_EQUAL, rows=16, first_rows=160))
 
 
 @dataclass(frozen=True)
