@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from merging import Merge, make_merge, worst_difference
-from rank_merges import ROUNDING, tensors
+from rank_merges import ROUNDING, shards, tensors
 
 NAMES = ("regstream-a", "regstream-b")
 ADDRESSES = ("10.207.0.1", "10.207.0.2")
@@ -49,14 +49,14 @@ def hosts_fixture() -> Iterator[None]:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
-def start(merge: Merge, rank: int, *, sees_output: bool) -> "subprocess.Popen[bytes]":
-    """Start a rank on its host, whose own disk is in the place of the output unless it sees that of the first."""
+def start(merge: Merge, rank: int, *options: str) -> "subprocess.Popen[bytes]":
+    """Start a rank on its host: the second has its own disk in the place of the output."""
     variables: dict[str, object] = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
     variables |= {"MASTER_ADDR": ADDRESSES[0], "MASTER_PORT": PORT, "GLOO_SOCKET_IFNAME": "rs0"}
     environment = os.environ | {name: str(value) for name, value in variables.items()}
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "regstream", "run", str(merge.manifest)]
-    if not sees_output:
+    command = [sys.executable, "-m", "regstream", "run", str(merge.manifest), *options]
+    if rank == 1:
         merge.output.mkdir(exist_ok=True)
         mounted = 'mount -t tmpfs own-disk "$0" && exec "$@"'
         command = ["unshare", "--mount", "sh", "-c", mounted, str(merge.output), *command]
@@ -69,11 +69,15 @@ def start(merge: Merge, rank: int, *, sees_output: bool) -> "subprocess.Popen[by
 
 
 @pytest.mark.usefixtures("hosts")
-def test_the_result_is_that_of_one_process(tmp_path: Path) -> None:
+def test_the_result_is_that_of_one_process_and_the_same_bytes_again(tmp_path: Path) -> None:
     one_process, merge = make_merge(tmp_path / "one", num_rows=12), make_merge(tmp_path / "hosts", num_rows=12)
     one_process.run()
-    processes = [start(merge, rank, sees_output=rank == 0) for rank in range(2)]
-    written = [process.communicate(timeout=SECONDS) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], written
+    results = []
+    for _ in range(2):
+        processes = [start(merge, rank, "--restart") for rank in range(2)]
+        written = [process.communicate(timeout=SECONDS) for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], written
+        results.append(shards(merge.output))
+    assert results[0] == results[1]
     difference, name = worst_difference(tensors(merge.output), tensors(one_process.output))
     assert difference <= ROUNDING, f"{name}: {difference:.1e}"
