@@ -54,9 +54,8 @@ def make_plan(
     """
     signatures, warnings = read_signatures(manifest), _Warnings(listener)
     chosen, device_here = _choose_devices(manifest, device, rank_id, for_this_machine=for_this_machine)
-    method = make_method(manifest.merge.method, manifest.merge.options)
+    method, sampler = make_method(manifest.merge.method, manifest.merge.options), DatasetSampler(commits, listener)
     loader = CheckpointLoader(manifest, commits or {}, listener, rank=rank_id.rank)
-    sampler = DatasetSampler(commits, listener)
     base, candidates, prior_model, _ = opened = _open_checkpoints(manifest, loader)
     inputs = _check(manifest, opened, chosen, device_here, begun_dtype=begun_dtype, warnings=warnings)
     sets = load_calibration_sets(manifest, method, base, inputs.model, sampler, warn=warnings.add)

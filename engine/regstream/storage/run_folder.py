@@ -221,8 +221,7 @@ def _is_beside(path: Path) -> bool:
 
 
 def _remove_rank(folder: Path) -> list[Path]:
-    """Remove what a rank made in its folder, and the folder; returns the files that no run made, with which the
-    marker stays."""
+    """Remove what a rank made, and its folder; returns the files that no run made, with which the marker stays."""
     paths = [path for path in sorted(folder.iterdir()) if path.name not in (LOCK, MARKER)]
     remaining = [left for path in paths for left in _remove_entry(path)]
     durable.remove_files(folder / name for name in ((LOCK,) if remaining else (MARKER, LOCK)))
