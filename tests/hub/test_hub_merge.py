@@ -20,10 +20,11 @@ from hub_server import Fault, Hub, put_on, serving, stop
 from merging import Merge, make_merge, warnings_in, without_diagnostics
 from regstream import api
 from regstream.errors import BudgetError, InputError, Interrupted, ResumeError
-from regstream.events import Event, Fetching, StepCommitted, StepStarted, Warned
+from regstream.events import Event, Fetching, StepCommitted, StepStarted, Warned, ignore_event
 from regstream.output.record import read_provenance
 from regstream.planning.plan import Plan
 from regstream.planning.planning import make_plan
+from regstream.ranks.environment import RankId
 from regstream.runtime.scheduler import run
 from regstream.storage.journal import Journal
 from regstream.storage.tuning_folder import remove_tuning
@@ -118,6 +119,17 @@ def test_several_ranks_do_not_evict(remote: Merge, hub: Hub, cache: Path) -> Non
     assert rank.downloads.repeated_bytes == 0
     with pytest.raises(BudgetError, match=r"^2 of 2 ranks need .* do not evict, .*; raise it, or run one rank, which "):
         rank.validate()
+
+
+def test_another_rank_lists_its_downloads_in_its_own_folder(remote: Merge, hub: Hub, cache: Path) -> None:
+    plan = planned(remote, rank_id=RankId(rank=1, size=2, local_rank=0, local_size=1))
+    plan.workdir.mkdir(parents=True)
+    file = next(file for step in plan.step_shards for file in step.files)
+    with plan.prefetcher.running(plan.step_shards, ignore_event):
+        plan.prefetcher.ensure_local(file.path)
+    assert [path.name for path in remote.read().workdir.iterdir()] == ["rank-1"]
+    assert plan.run_folder.remove() == []
+    assert not plan.workdir.exists()
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
 """A merge on several ranks: the dense reference's result, one process's within rounding, the same bytes each time."""
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,11 @@ import pytest
 import checkpoints
 from merging import make_merge, read_result, worst_difference
 from parametrize import slow
-from rank_merges import ROUNDING, assert_all_well, run_on, shards, tensors
+from rank_merges import ROUNDING, assert_all_well, on_ranks, run_on, shards, tensors
+from regstream import api
+from regstream.errors import ManifestError
+from regstream.planning import memory_terms
+from simulated_device import NAME, simulated_device
 
 CASES = [
     (2, "llama", {}),
@@ -42,3 +48,28 @@ def test_it_is_the_dense_reference_s_and_the_same_bytes_again(tmp_path: Path) ->
     before = shards(merge.output)
     assert_all_well(run_on(2, merge, "--restart"))
     assert shards(merge.output) == before
+
+
+def test_input_groups_go_through_in_the_same_passes_on_every_rank(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, layers=1)
+
+    def work() -> None:
+        if os.environ["RANK"] == "1":  # has to find room for more than others
+            memory_terms._LIBRARIES_BYTES = 1 << 50
+        print([len(api.plan(merge.read()).passes(step)) for step in merge.plan().steps])
+
+    num_groups = [len(step.regressed) for step in merge.plan().steps]
+    assert [rank.stdout for rank in on_ranks(merge, 2, work)] == [f"{num_groups}\n"] * 2
+
+
+def test_ranks_on_devices_of_several_kinds_are_refused(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, resources="")
+
+    def work() -> None:
+        os.environ.update(LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")  # on a machine of its own
+        with simulated_device():
+            api.plan(merge.read(), device=NAME if os.environ["RANK"] == "1" else "cpu")
+
+    for rank in on_ranks(merge, 2, work):
+        assert rank.code == ManifestError.exit_code
+        assert re.match(rf'rank 1 on \S+ would compute on "{NAME}", rank 0 on "cpu"; set ', rank.stdout)

@@ -3,14 +3,16 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from merging import Merge, make_merge, worst_difference
 from rank_merges import ROUNDING, assert_all_well, on_ranks, run_on, shards, tensors
 from regstream import api
-from regstream.errors import Interrupted
-from regstream.events import Event, StepCommitted
+from regstream.errors import InputError, Interrupted
+from regstream.events import Event, Progressed, StepCommitted, Warned
 
 COMMITTED = 3  # stem, and two of three blocks
 
@@ -106,3 +108,76 @@ def test_ranks_that_see_other_inputs_are_refused(merge: Merge) -> None:
     assert "rank 1" in ended[0].stdout
     assert "manifest alpha: 0.95 on rank 0, 0.5 on rank 1" in ended[0].stdout
     assert not merge.output.exists()
+
+
+@pytest.mark.slow
+def test_a_persons_files_in_the_folder_of_a_rank_stay(merge: Merge) -> None:
+    interrupt(merge, 2)
+    own = merge.output / ".regstream" / "rank-1" / "notes.txt"
+    own.write_text("mine")
+    for _ in range(2):  # with what is left of the first, the second begins
+        ended = run_on(2, merge, "--restart")
+        assert_all_well(ended)
+        assert f"{own}: kept" in ended[0].stderr
+        assert own.read_text() == "mine"
+
+
+@pytest.mark.slow
+def test_a_persons_folder_with_the_name_of_a_ranks_is_refused_untouched(merge: Merge) -> None:
+    interrupt(merge, 1)
+    own = merge.output / ".regstream" / "rank-1"
+    own.mkdir()
+    for name in ("lock", "notes.txt"):
+        (own / name).write_text("mine")
+    ended = run_on(2, merge, "--ranks-changed")
+    assert {rank.code for rank in ended} == {InputError.exit_code}
+    assert f"{own}: no regstream-folder.json" in ended[0].stderr
+    assert {path.name: path.read_text() for path in own.iterdir()} == {"lock": "mine", "notes.txt": "mine"}
+
+
+@pytest.mark.slow
+def test_files_that_stay_with_a_rank_on_another_disk_are_told(merge: Merge, tmp_path: Path) -> None:
+    def workdir(rank: str) -> Path:
+        return tmp_path / f"disk-{rank}"
+
+    def run(*, stopped: bool) -> None:
+        rank, path = os.environ["RANK"], merge.manifest.with_name(f"on-{os.environ['RANK']}.toml")
+        path.write_text(f'{merge.manifest.read_text()}\nworkdir = "{workdir(rank)}"\n')
+
+        def listen(event: Event) -> None:
+            if stopped and isinstance(event, StepCommitted):
+                raise Interrupted("by the test")
+            if isinstance(event, Warned):
+                print(event.message)
+
+        api.merge(api.plan(api.load_manifest(path)), listener=listen)
+
+    assert {rank.code for rank in on_ranks(merge, 2, lambda: run(stopped=True))} == {Interrupted.exit_code}
+    [folder] = workdir("1").rglob("rank-1")
+    (folder / "notes.txt").write_text("mine")
+    ended = on_ranks(merge, 2, lambda: run(stopped=False))
+    assert_all_well(ended)
+    assert f"{folder / 'notes.txt'}: kept" in ended[0].stdout
+    assert [path.read_text() for path in workdir("1").rglob("notes.txt")] == ["mine"]
+    assert not list(workdir("0").rglob("*"))
+
+
+@pytest.mark.slow
+def test_hidden_states_are_made_again_with_products_as_exact(merge: Merge, expected: dict[str, bytes]) -> None:
+    interrupt(merge, 2)
+    shutil.rmtree(merge.output / ".regstream" / "rank-1")
+
+    def run() -> None:
+        processor: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+        processor.fp32_precision = "bf16"  # a program's own choice
+        seen = set()
+
+        def listen(event: Event) -> None:
+            if isinstance(event, Progressed):
+                seen.add(processor.fp32_precision)
+
+        api.merge(api.plan(merge.read()), listener=listen)
+        print(seen)
+
+    assert [rank.stdout for rank in on_ranks(merge, 2, run)] == ["{'ieee'}\n"] * 2
+    assert shards(merge.output) == expected

@@ -14,7 +14,10 @@ from merging import Merge, make_merge, read_result, warnings_in
 from parametrize import slow
 from regstream.api import verify
 from regstream.errors import InputError, Interrupted, ResumeError
-from regstream.events import Progressed, RunFinished, RunStarted, StepCommitted, StepStarted, Warned
+from regstream.events import Event, Progressed, RunFinished, RunStarted, StepCommitted, StepStarted, Warned
+from regstream.linalg.iterated_tikhonov import MeanRows
+from regstream.linalg.normal_equations import NormalEquations
+from regstream.runtime.scheduler import run
 
 
 def watched(merge: Merge, **options: Any) -> list[Any]:
@@ -57,6 +60,25 @@ def test_watchers_are_told_of_every_step_in_order(tmp_path: Path) -> None:
     assert [event.name for event in committed] == ["stem", "block 0", "head"]
     assert all(event.peak_bytes > 0 and event.projected_bytes > 0 for event in committed)
     assert events[-1].peak_bytes == max(event.peak_bytes for event in committed)
+
+
+def test_each_solve_is_told_before_the_next_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_merge(tmp_path, layers=1, hidden=8, candidates=2).plan()
+    told, solve = list[str](), NormalEquations.solve
+
+    def solved(equations: NormalEquations, mean: MeanRows) -> Any:
+        told.append(f"{equations.group} begins")
+        return solve(equations, mean)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Progressed) and event.doing.endswith(": solve"):
+            told.append(event.doing)
+
+    monkeypatch.setattr(NormalEquations, "solve", solved)
+    run(plan, listener=listen)
+    groups = [line.removesuffix(" begins") for line in told[::2]]
+    assert len(groups) > 1
+    assert told == [line for group in groups for line in (f"{group} begins", f"{group}: solve")]
 
 
 def test_a_finished_merge_is_not_done_again(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from regstream.manifest.schema import Candidate, Manifest
 from regstream.models.architecture.architecture import Architecture
 from regstream.models.config.config_file import ADAPTER_CONFIG
 from regstream.models.derivation.derive import derive_architecture
-from regstream.storage.run_folder import DOWNLOADS
+from regstream.storage.run_folder import DOWNLOADS, workdir_of_rank
 
 #: The small files that describe a checkpoint.
 _DESCRIPTION = ("config.json", "model.safetensors.index.json")
@@ -34,9 +34,11 @@ class CheckpointLoader:
     `pinned_commits` has the hub commits of an unfinished run. `commits` has those of all repositories opened.
     """
 
-    def __init__(self, manifest: Manifest, pinned_commits: Mapping[str, str], listener: Listener) -> None:
+    def __init__(
+        self, manifest: Manifest, pinned_commits: Mapping[str, str], listener: Listener, *, rank: int = 0
+    ) -> None:
         self.commits: dict[str, str] = {}
-        self.prefetcher = ShardPrefetcher(manifest.workdir / DOWNLOADS)
+        self.prefetcher = ShardPrefetcher(workdir_of_rank(manifest.workdir, rank) / DOWNLOADS)
         self._base = manifest.merge.base
         self._num_adapters = Counter(c.model or self._base for c in manifest.candidates if c.adapter is not None)
         self._cache = LastReadCache()

@@ -17,7 +17,7 @@ from regstream.evaluation.layerwise_pass import LayerwisePass, OpenedModel
 from regstream.planning.rank_share import even_cut
 from regstream.planning.work import forward_work
 from regstream.ranks.environment import RankId
-from regstream.ranks.group import Ranks, current_ranks
+from regstream.ranks.group import Ranks
 from regstream.storage.evaluation_folder import evaluation_folder
 from regstream.storage.identity_differences import Identity, differences
 from regstream.storage.run_folder import RunFolder
@@ -60,15 +60,6 @@ def _with_parts(model: OpenedModel, parts: Mapping[str, range]) -> OpenedModel:
 def _whole(rows: CalibrationSet | BatchRange) -> CalibrationSet:
     assert not isinstance(rows, BatchRange), "the rows are shared already"
     return rows
-
-
-def ranks_of(rank_id: RankId) -> Ranks:
-    """The processes among which a plan is shared: this one alone, where it is not."""
-    if rank_id.size == 1:
-        return Ranks()
-    ranks = current_ranks()
-    assert ranks.id == rank_id, "a plan is shared among the ranks of its run"
-    return ranks
 
 
 def check_same_inputs(inputs: Identity, ranks: Ranks) -> None:

@@ -11,12 +11,13 @@ from regstream.evaluation.evaluation_plan import EvaluationPlan
 from regstream.evaluation.input_files import InputFiles
 from regstream.evaluation.journal import EvaluatedStep, EvaluationJournal
 from regstream.evaluation.layerwise_forward import LayerwiseForward, open_forwards
-from regstream.evaluation.rank_share import check_same_inputs, rank_folder, ranks_of
+from regstream.evaluation.rank_share import check_same_inputs, rank_folder
 from regstream.evaluation.step import EvaluationStep
 from regstream.evaluation.sums import Place, Sums, add_up
 from regstream.events import Listener, RunFinished, RunStarted, StepStarted, Warned
 from regstream.planning.budget import limit_device_memory
 from regstream.planning.memory_terms import allocated_bytes
+from regstream.ranks.group import ranks_of
 from regstream.storage.hidden_states import CorruptActivations
 
 Forwards = Mapping[str, LayerwiseForward]

@@ -25,7 +25,7 @@ from regstream.planning.forward_memory import ForwardMemory
 from regstream.planning.step import PlannedParameter, Step
 from regstream.planning.unchanged_inputs import Signatures
 from regstream.ranks.environment import ALONE, RankId
-from regstream.storage.run_folder import HIDDEN_STATES, RunFolder, rank_folder
+from regstream.storage.run_folder import HIDDEN_STATES, RunFolder, workdir_of_rank
 from regstream.storage.shards import ShardPart, layout_parts
 from regstream.validation.ties import Tie
 
@@ -124,8 +124,7 @@ class OpenedMerge:
     @property
     def workdir(self) -> Path:
         """The folder of the run's state, or of what a rank but the first has of it."""
-        rank = self.rank_id.rank
-        return self.manifest.workdir / rank_folder(rank) if rank else self.manifest.workdir
+        return workdir_of_rank(self.manifest.workdir, self.rank_id.rank)
 
     @property
     def hidden_folders(self) -> dict[Prefix, Path]:

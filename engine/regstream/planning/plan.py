@@ -1,6 +1,6 @@
 """A merge and what each of its steps takes: ready to run, or to be refused."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from regstream.planning.budget import (
 )
 from regstream.planning.downloads import UNLIMITED_DISK, DownloadPlan, plan_downloads, shards_by_step
 from regstream.planning.evaluation_estimate import evaluation_seconds
-from regstream.planning.memory_terms import MemorySpace
+from regstream.planning.memory_terms import Groups, MemorySpace
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.projection import Projection, project
 from regstream.planning.rank_costs import RankCosts
@@ -35,6 +35,7 @@ class Plan(OpenedMerge):
 
     runtime_bytes: int  # the memory of the process before any work, its libraries warm
     available: Mapping[MemorySpace, int] | None = None  # beside the runtime, on the rank that has least; None: here
+    common_passes: Sequence[tuple[Groups, ...]] | None = None  # of each step, on all ranks; None: as memory allows
 
     @cached_property
     def architecture(self) -> ArchitectureSummary:
@@ -46,7 +47,8 @@ class Plan(OpenedMerge):
         """What each step takes in addition to the runtime, in the order of the steps."""
         available = self.available or self.available_here
         # Ranks solve together: their passes are those that all batches allow.
-        passes = (None if self.whole is None else self.whole.passes(step) for step in self.steps)
+        passes: Iterable[tuple[Groups, ...] | None]
+        passes = self.common_passes or (None if self.whole is None else self.whole.passes(step) for step in self.steps)
         return tuple(project(self, step, available, found) for step, found in zip(self.steps, passes, strict=True))
 
     @property

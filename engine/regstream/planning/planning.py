@@ -50,12 +50,12 @@ def make_plan(
 ) -> Plan:
     """Do what `api.plan` says, and raise as it does.
 
-    `commits` of the hub and `begun_dtype`, which is computed in, are the unfinished run's; the device is `rank_id`'s.
+    `commits` of the hub and `begun_dtype`, which is computed in, are the unfinished run's. `rank_id`: whose plan it is.
     """
     signatures, warnings = read_signatures(manifest), _Warnings(listener)
     chosen, device_here = _choose_devices(manifest, device, rank_id, for_this_machine=for_this_machine)
-    method = make_method(manifest.merge.method, manifest.merge.options)
-    loader, sampler = CheckpointLoader(manifest, commits or {}, listener), DatasetSampler(commits, listener)
+    method, sampler = make_method(manifest.merge.method, manifest.merge.options), DatasetSampler(commits, listener)
+    loader = CheckpointLoader(manifest, commits or {}, listener, rank=rank_id.rank)
     base, candidates, prior_model, _ = opened = _open_checkpoints(manifest, loader)
     inputs = _check(manifest, opened, chosen, device_here, begun_dtype=begun_dtype, warnings=warnings)
     sets = load_calibration_sets(manifest, method, base, inputs.model, sampler, warn=warnings.add)

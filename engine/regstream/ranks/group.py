@@ -210,6 +210,13 @@ def current_ranks() -> Ranks:
     return Ranks(launched() or ALONE)
 
 
+def ranks_of(rank_id: RankId) -> Ranks:
+    """The processes among which a plan is shared: this one alone, where it is of all rows."""
+    ranks = current_ranks() if rank_id.size > 1 else NO_OTHERS
+    assert ranks.id == rank_id, "a plan is shared among the ranks of its run"
+    return ranks
+
+
 def _join() -> None:
     if not dist.is_initialized():  # the program that calls this may have done so
         dist.init_process_group("gloo", timeout=_CONNECT)

@@ -47,6 +47,7 @@ def _claimed_output(plan: Plan, *, restart: bool, listener: Listener) -> Iterato
 
 
 def _claimed_folder(plan: Plan, *, restart: bool) -> Generator[None]:
+    plan.run_folder.check()  # a file of others with the name of the lock stays as it is
     made = durable.make_folder(plan.workdir)
     with exclusive_lock(plan.workdir / LOCK, plan.workdir, wait_seconds=_ENDING_SECONDS):
         plan.run_folder.check()
@@ -60,11 +61,10 @@ def _claimed_folder(plan: Plan, *, restart: bool) -> Generator[None]:
 
 def release(plan: Plan, ranks: Ranks, listener: Listener) -> None:
     """Remove the state of a finished run: that of other ranks first."""
-    if not ranks.is_first:
-        plan.run_folder.remove()
-    ranks.gather("removed")
+    left = [] if ranks.is_first else [str(path) for path in plan.run_folder.remove()]
+    of_others = [Path(path) for paths in ranks.gather(left) for path in paths]
     if ranks.is_first:
-        _warn_of_leftovers(remove_state(plan), listener)
+        _warn_of_leftovers(list(dict.fromkeys([*remove_state(plan), *of_others])), listener)
 
 
 def remove_leftover_state(plan: Plan, listener: Listener) -> None:

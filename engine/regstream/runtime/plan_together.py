@@ -62,10 +62,32 @@ def plan_together(
 
 
 def _share(plan: Plan, ranks: Ranks) -> Plan:
-    """A rank's part of the plan that all ranks have made."""
+    """A rank's part of the plan that all ranks have made.
+
+    Raises:
+        ManifestError: their devices are of several kinds.
+    """
+    kinds: list[str] = ranks.gather(plan.device.type)
+    if (other := next((rank for rank, kind in enumerate(kinds) if kind != kinds[0]), None)) is not None:
+        raise ManifestError(
+            f'{ranks.label(other)} would compute on "{kinds[other]}", rank 0 on "{kinds[0]}"; set [resources]'
+            " device to one that every rank has"
+        )
     accelerator = accelerator_of(plan.device)
     ranks.send_directly(None if accelerator is None else accelerator.collectives)
-    # Input groups go through in the same passes everywhere.
     available: list[dict[MemorySpace, int]] = ranks.gather(plan.available_here)
     least = {space: min(rank[space] for rank in available) for space in plan.available_here}
-    return share_of(replace(plan, available=least), ranks.id)
+    return _with_common_passes(share_of(replace(plan, available=least), ranks.id), ranks)
+
+
+def _with_common_passes(share: Plan, ranks: Ranks) -> Plan:
+    """Have input groups go through in the same passes everywhere: of those that ranks find, in each step the most.
+
+    They find others where they need other memory beside what all need: one has shards of the hub, another fetches them.
+    """
+    whole = share.whole
+    assert whole is not None
+    found: list[list[list[list[str]]]] = ranks.gather([whole.passes(step) for step in whole.steps])
+    most = (max(by_rank, key=len) for by_rank in zip(*found, strict=True))
+    passes = tuple(tuple(tuple(groups) for groups in passes) for passes in most)
+    return replace(share, common_passes=passes, whole=replace(whole, common_passes=passes))

@@ -2,6 +2,7 @@
 
 import json
 
+from regstream.device.matmul_precision import float32_products
 from regstream.errors import ResumeError
 from regstream.events import Listener, Warned
 from regstream.planning.plan import Plan
@@ -25,8 +26,8 @@ def check_alike(ranks: Ranks, identity: Identity, listener: Listener) -> None:
     """
     first, *others = ranks.gather(identity)
     for rank, found in enumerate(others, start=1):
-        if changed := "; ".join(differences({**first, "device": {}}, {**found, "device": {}})):
-            changed = changed.replace(" before,", " on rank 0,").replace(" now", f" on rank {rank}")
+        both = "on rank 0", f"on rank {rank}"
+        if changed := "; ".join(differences({**first, "device": {}}, {**found, "device": {}}, both)):
             raise ResumeError(f"{ranks.label(rank)} sees other inputs than rank 0: {changed}; make them the same")
         if ranks.is_first and found["device"] != first["device"]:
             names = f"{found['device']['name']}, rank 0 on {first['device']['name']}"
@@ -90,7 +91,8 @@ def committed_steps(context: StepContext, journal: Journal | None, identity: Ide
     if lacking:
         if ranks.is_first:
             context.warn(f"{', '.join(lacking)}: hidden states are missing; computing them again from the stem on")
-        rebuild(plan.steps[count], context, is_lacking=not has_all)
+        with float32_products(plan.device):  # as in the steps of the run
+            rebuild(plan.steps[count], context, is_lacking=not has_all)
     return count
 
 

@@ -12,7 +12,7 @@ from regstream.output.publish import changed_copies, copied_files, publish
 from regstream.output.record import is_published
 from regstream.output.result_identity import check_result
 from regstream.planning.plan import Plan
-from regstream.ranks.group import NO_OTHERS, Ranks, current_ranks
+from regstream.ranks.group import ranks_of
 from regstream.runtime.claim import claimed, release, remove_leftover_state
 from regstream.runtime.commit import commit_step
 from regstream.runtime.input_files import InputFiles
@@ -60,7 +60,7 @@ def run_stepwise(
         ResumeError: an input changed since the run began, or another process is running the merge.
         SolveError: a regression has no trustworthy solution; committed steps stay.
     """
-    started, ranks = time.monotonic(), ranks_of(plan)
+    started, ranks = time.monotonic(), ranks_of(plan.rank_id)
     if ranks.is_first:
         check_output(plan)  # files of others are refused before any digest is computed
     inputs = InputFiles(plan, full=full_digest, copied=copied_files(plan))
@@ -130,11 +130,6 @@ def _publish(plan: Plan, inputs: InputFiles, journal: Journal, *, full: bool) ->
     check_output(plan)  # files added meanwhile would be loaded in place of the result
     publish(plan, inputs.identity, journal.committed)  # config and provenance last: whole or not at all
     return max(step.peak_bytes for step in journal.committed)
-
-
-def ranks_of(plan: Plan) -> Ranks:
-    """The processes that run a plan: a plan of all batches is run by this one, whatever others there are."""
-    return current_ranks() if plan.rank_id.size > 1 else NO_OTHERS
 
 
 def _run_started(plan: Plan, done: int) -> RunStarted:

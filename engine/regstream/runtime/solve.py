@@ -29,12 +29,16 @@ def solve_and_write(current: BlockPass, writer: ShardWriter | None) -> list[Solv
         RankError: another rank has ended.
     """
     ranks, owners = current.context.ranks, current.owners
-    solved = {group: _solve(current, group) for group, owner in owners.items() if owner == ranks.rank}
+    solved = {}
+    for group in (group for group, owner in owners.items() if owner == ranks.rank):
+        solved[group] = _solve(current, group)
+        current.context.progress(f"{group}: solve")
     for group in owners:
         _wait(current, group)  # of others, whose buffers are still in use
     for group in owners:
         _write(current, group, solved[group][0] if group in solved else None, writer)
-        current.context.progress(f"{group}: solve")
+        if group not in solved:
+            current.context.progress(f"{group}: solve")
     if current.tokens is not None:
         linear = {group.name: owners[group.name] for group in current.step.linear_groups(owners)}
         current.tokens.complete(current.context.plan, linear, ranks)

@@ -60,9 +60,9 @@ _OWN = re.compile(
 )
 
 
-def rank_folder(rank: int) -> str:
-    """The name of a rank's folder within that of the run."""
-    return f"rank-{rank}"
+def workdir_of_rank(workdir: Path, rank: int) -> Path:
+    """Where a rank has its state, within the folder of the run: the first in that folder itself."""
+    return workdir / f"rank-{rank}" if rank else workdir
 
 
 def is_hidden_state(path: PurePosixPath, is_folder: bool) -> bool:
@@ -221,9 +221,10 @@ def _is_beside(path: Path) -> bool:
 
 
 def _remove_rank(folder: Path) -> list[Path]:
-    """Remove what a rank made in its folder, and the folder; returns the files that no run made."""
-    remaining = [left for path in sorted(folder.iterdir()) if path.name != LOCK for left in _remove_entry(path)]
-    durable.remove_files([folder / LOCK])
+    """Remove what a rank made, and its folder; returns the files that no run made, with which the marker stays."""
+    paths = [path for path in sorted(folder.iterdir()) if path.name not in (LOCK, MARKER)]
+    remaining = [left for path in paths for left in _remove_entry(path)]
+    durable.remove_files(folder / name for name in ((LOCK,) if remaining else (MARKER, LOCK)))
     durable.remove_if_empty(folder)
     return remaining
 
