@@ -77,6 +77,7 @@ def join() -> "Ranks | None":
     _PROCESS.is_joining = True
     _PROCESS.ranks = current_ranks()
     _PROCESS.is_joining = False
+    _PROCESS.ranks.caller_reports = True
     _PROCESS.ranks.before_exit(_report_before_exit)
     return _PROCESS.ranks
 

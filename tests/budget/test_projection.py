@@ -114,7 +114,7 @@ def test_masks_and_whole_scores_are_projected(tmp_path: Path, family: checkpoint
 def test_a_method_without_data_takes_no_more_than_projected(tmp_path: Path, method: str) -> None:
     merge = make_merge(tmp_path, layers=1, hidden=1024, candidates=2, merge={"method": method})
     found = ratios(merge.manifest)
-    assert all(1.0 <= ratio <= 1.3 for ratio in found.values()), found
+    assert all(1.0 <= ratio <= 1.35 for ratio in found.values()), found
 
 
 def hollow(folder: Path, *, candidates: int, device: str, memory: str) -> Path:

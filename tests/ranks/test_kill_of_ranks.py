@@ -1,6 +1,7 @@
 """A rank that is killed, wherever in a step, ends the run; the same command goes on to the same bytes."""
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from merging import make_merge
 from parametrize import slow
 from rank_merges import assert_all_well, on_ranks, run_on, shards
 from regstream import api
-from regstream.errors import RankError
+from regstream.errors import InputError, RankError
 from regstream.events import Event, Progressed, StepCommitted, StepStarted
 
 
@@ -66,6 +67,18 @@ def test_all_ranks_end_and_the_same_command_goes_on(
     assert_all_well(run_on(size, merge))
     assert_all_well(run_on(size, expected))
     assert shards(merge.output) == shards(expected.output)
+
+
+def test_an_error_that_a_program_handles_ends_the_others_too(tmp_path: Path) -> None:
+    merge = make_merge(tmp_path, num_rows=12)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StepCommitted) and os.environ["RANK"] == "1":
+            raise InputError("the program has had enough")
+
+    ended = on_ranks(merge, 2, lambda: api.merge(api.plan(merge.read()), listener=listen))
+    assert [rank.code for rank in ended] == [InputError.exit_code] * 2
+    assert re.search("rank 1 on .*: the program has had enough", ended[0].stdout)
 
 
 def _ignore(event: Event) -> None:

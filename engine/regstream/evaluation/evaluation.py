@@ -19,6 +19,7 @@ from regstream.output import record_schema
 from regstream.output.card_sections import results_table
 from regstream.output.record_schema import EvaluationRecord
 from regstream.planning.plan import Plan
+from regstream.ranks.group import ending_together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,7 @@ class Evaluation:
         return sum(row.scores.values()) / len(row.scores) if len(row.scores) == len(self.datasets) else None
 
 
+@ending_together()
 def evaluate(
     plan: Plan,
     *,

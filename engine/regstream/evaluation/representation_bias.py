@@ -23,6 +23,7 @@ from regstream.evaluation.sums import Place, Sums
 from regstream.events import Listener, ignore_event
 from regstream.output.record_schema import BiasRecord
 from regstream.planning.plan import Plan
+from regstream.ranks.group import ending_together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class RepresentationBias:
         return BiasRecord(**asdict(self))
 
 
+@ending_together()
 def representation_bias(
     plan: Plan, *, also: Mapping[str, Path] | None = None, only: Collection[str] = (), listener: Listener = ignore_event
 ) -> list[RepresentationBias]:

@@ -18,7 +18,7 @@ from regstream.planning.disk_terms import copied_bytes, token_sketch_bytes
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.rank_share import owners
 from regstream.planning.step import Step
-from regstream.ranks.group import CHUNK_VALUES
+from regstream.ranks.chunks import CHUNK_VALUES
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def identify(plan: Plan, *, full: bool) -> Identity:
     return {
         # Ranks compute on one device each; which one is whose decides nothing.
         "manifest": canonical_config(plan.manifest, device=plan.device.type if size > 1 else str(plan.device)),
-        "ranks": size,
+        **({"ranks": size} if size > 1 else {}),
         "hub": dict(plan.commits),
         "base": inputs.of(plan.base),
         "candidates": {candidate.name: inputs.of(candidate.checkpoint) for candidate in plan.candidates},

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from regstream.errors import BudgetError, RankError, error_reason
 from regstream.events import RankProgress
+from regstream.ranks.chunks import chunks
 from regstream.ranks.environment import ALONE, RankId, launched
 from regstream.ranks.watch import Watch
 
@@ -25,10 +26,6 @@ from regstream.ranks.watch import Watch
 _WAIT = timedelta(days=7)
 #: Ranks start within this time.
 _CONNECT = timedelta(minutes=10)
-#: Values of a tensor that are on their way at a time.
-CHUNK_VALUES = 4 << 20
-#: Bytes of a file that are on their way at a time.
-CHUNK_BYTES = 16 << 20
 
 
 class Ranks:
@@ -43,6 +40,8 @@ class Ranks:
         self.id, self.rank, self.size = rank_id, rank_id.rank, rank_id.size
         self.hosts: tuple[str, ...] = (socket.gethostname(),)
         self._watch: Watch | None = None
+        #: Whether what calls the engine tells the other ranks of errors itself, as the command line does.
+        self.caller_reports = False
         self._direct: dist.ProcessGroup | None = None
         if self.size > 1:
             with _joining():
@@ -94,10 +93,8 @@ class Ranks:
         return self._watch is None or self._watch.takes_report()
 
     def before_exit(self, call: Callable[[RankError | None], None]) -> None:
-        """What to call before this process is ended because it is blocked while another rank has failed.
-
-        It gets the error where this rank is the one to write of it, and has two seconds.
-        """
+        """What to call before this process is ended since it is blocked while another rank has failed, for two seconds;
+        it gets the error where this rank is the one to write of it."""
         if self._watch is not None:
             self._watch.before_exit = call
 
@@ -141,7 +138,7 @@ class Ranks:
 
     def broadcast(self, tensor: Tensor, source: int) -> None:
         """Have a tensor of all ranks be what that of rank `source` is."""
-        for chunk in _chunks(tensor) if self.size > 1 else ():
+        for chunk in chunks(tensor) if self.size > 1 else ():
             sent, group = self._carried(chunk, self._loop)
             with self.exchanging():
                 dist.broadcast(sent, source, group=group)
@@ -152,7 +149,7 @@ class Ranks:
         """Have a tensor of rank `target` be what that of rank `source` is; every rank may call this."""
         if source == target or self.rank not in (source, target):
             return
-        for chunk in _chunks(tensor):
+        for chunk in chunks(tensor):
             sent, group = self._carried(chunk, self._loop)
             with self.exchanging():
                 if self.rank == source:
@@ -167,7 +164,7 @@ class Ranks:
 
         Other threads than the one that calls this may exchange something else meanwhile.
         """
-        for chunk in _chunks(tensor) if self.size > 1 else ():
+        for chunk in chunks(tensor) if self.size > 1 else ():
             sent, group = self._carried(chunk, self._background)
             with self.exchanging():
                 dist.reduce(sent, owner, group=group)
@@ -210,6 +207,22 @@ def current_ranks() -> Ranks:
     return Ranks(launched() or ALONE)
 
 
+@contextmanager
+def ending_together() -> Iterator[None]:
+    """Have all ranks end where an exception leaves the context on one of them: the others wait for what it would do.
+
+    Raises:
+        RankError: another rank failed before.
+    """
+    try:
+        yield
+    except BaseException as error:
+        ranks = current_ranks() if launched() is not None else NO_OTHERS
+        if ranks.caller_reports or (found := ranks.fail(error)) is error:
+            raise
+        raise found from error
+
+
 def ranks_of(rank_id: RankId) -> Ranks:
     """The processes among which a plan is shared: this one alone, where it is of all rows."""
     ranks = current_ranks() if rank_id.size > 1 else NO_OTHERS
@@ -234,13 +247,3 @@ def _joining() -> Iterator[None]:
 def _is_of_connection(error: RuntimeError) -> bool:
     """Whether a collective operation failed since another rank, or what connects it, is gone."""
     return isinstance(error, dist.DistError) or "gloo" in str(error)
-
-
-def _chunks(tensor: Tensor) -> Iterator[Tensor]:
-    """Views of a tensor, a few rows at a time."""
-    if tensor.dim() == 0 or tensor.numel() <= CHUNK_VALUES:
-        yield tensor
-        return
-    rows = max(1, CHUNK_VALUES // max(1, tensor[0].numel()))
-    for top in range(0, tensor.shape[0], rows):
-        yield tensor[top : top + rows]

@@ -11,11 +11,9 @@ from regstream.output.record import is_published
 from regstream.planning.plan import Plan
 from regstream.ranks.group import Ranks
 from regstream.storage import durable
+from regstream.storage.leftovers import leftover_message
 from regstream.storage.locking import exclusive_lock
-from regstream.storage.run_folder import LOCK, leftover_message
-
-#: How long a rank waits for the one of a run that has ended, which may still be about to find that out.
-_ENDING_SECONDS = 40.0
+from regstream.storage.run_folder import ENDING_SECONDS, LOCK
 
 
 @contextmanager
@@ -49,7 +47,7 @@ def _claimed_output(plan: Plan, *, restart: bool, listener: Listener) -> Iterato
 def _claimed_folder(plan: Plan, *, restart: bool) -> Generator[None]:
     plan.run_folder.check()  # a file of others with the name of the lock stays as it is
     made = durable.make_folder(plan.workdir)
-    with exclusive_lock(plan.workdir / LOCK, plan.workdir, wait_seconds=_ENDING_SECONDS):
+    with exclusive_lock(plan.workdir / LOCK, plan.workdir, wait_seconds=ENDING_SECONDS):
         plan.run_folder.check()
         plan.run_folder.mark()
         if restart:
@@ -67,9 +65,13 @@ def release(plan: Plan, ranks: Ranks, listener: Listener) -> None:
         _warn_of_leftovers(list(dict.fromkeys([*remove_state(plan), *of_others])), listener)
 
 
-def remove_leftover_state(plan: Plan, listener: Listener) -> None:
-    """Remove the state of a run that was killed after it published its result."""
-    if has_state(plan):
+def remove_leftover_state(plan: Plan, ranks: Ranks, listener: Listener) -> None:
+    """Remove the state of a run that was killed after it published its result: that of other ranks first."""
+    if not ranks.is_first:
+        plan.run_folder.check()
+        _warn_of_leftovers(plan.run_folder.remove(), listener)
+    ranks.gather("removed")
+    if ranks.is_first and has_state(plan):
         durable.make_folder(plan.state)
         with exclusive_lock(plan.state / LOCK, plan.output):
             _warn_of_leftovers(remove_state(plan), listener)

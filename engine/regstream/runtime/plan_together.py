@@ -15,10 +15,11 @@ from regstream.planning.memory_terms import MemorySpace
 from regstream.planning.plan import Plan
 from regstream.planning.planning import make_plan
 from regstream.planning.rank_share import share_of
-from regstream.ranks.group import Ranks
+from regstream.ranks.group import Ranks, ending_together
 from regstream.storage.identity_differences import Identity
 
 
+@ending_together()
 def plan_together(
     ranks: Ranks,
     manifest: Manifest,

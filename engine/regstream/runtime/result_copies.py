@@ -12,7 +12,8 @@ from regstream.checkpoint.header import TensorSpec
 from regstream.checkpoint.reader import TensorReader
 from regstream.planning.plan import Plan
 from regstream.planning.step import Step
-from regstream.ranks.group import CHUNK_BYTES, Ranks
+from regstream.ranks.chunks import CHUNK_BYTES
+from regstream.ranks.group import Ranks
 from regstream.storage import durable
 from regstream.storage.run_folder import GROUP_INPUTS
 from regstream.storage.shards import Shards

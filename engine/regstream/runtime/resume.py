@@ -53,9 +53,12 @@ def open_journal(plan: Plan, identity: Identity, *, ranks_changed: bool, full: b
 def _accept_ranks(plan: Plan, identity: Identity, *, ranks_changed: bool) -> None:
     """Have the unfinished run go on with another number of ranks, if it may: all hidden states are made again."""
     begun = Journal.begun_identity(plan.workdir)
-    before, now = begun.get("ranks", 1), identity["ranks"]
-    if not begun or before == now:
-        return
+    before, now = begun.get("ranks", 1), identity.get("ranks", 1)
+    # Launchers give each of several ranks fewer threads.
+    threads = {key: identity["device"][key] for key in identity["device"] if key == "OMP_NUM_THREADS"}
+    of_ranks = {"ranks": now, "device": {**begun.get("device", {}), **threads}}
+    if not begun or before == now or any(differences({**begun, **of_ranks}, {**identity, "ranks": now})):
+        return  # where inputs changed too, opening the journal names all that did
     if not ranks_changed:
         committed = Journal.read_committed(plan.workdir)
         num_bytes = format_bytes(sum(plan.written_bytes(plan.steps[step.index]) for step in committed))
@@ -65,10 +68,7 @@ def _accept_ranks(plan: Plan, identity: Identity, *, ranks_changed: bool) -> Non
         )
     for folder in plan.hidden_folders.values():
         HiddenStates(folder, plan.compute_dtype).clear()
-    # Launchers give each of several ranks fewer threads.
-    threads = {key: identity["device"][key] for key in identity["device"] if key == "OMP_NUM_THREADS"}
-    device = {**begun["device"], **threads}
-    Journal.change_identity(plan.workdir, {**begun, "ranks": now, "device": device})
+    Journal.change_identity(plan.workdir, {**identity, **({"ranks": now} if now > 1 else {})})
 
 
 def committed_steps(context: StepContext, journal: Journal | None, identity: Identity) -> int:

@@ -12,7 +12,7 @@ from regstream.output.publish import changed_copies, copied_files, publish
 from regstream.output.record import is_published
 from regstream.output.result_identity import check_result
 from regstream.planning.plan import Plan
-from regstream.ranks.group import ranks_of
+from regstream.ranks.group import Ranks, ending_together, ranks_of
 from regstream.runtime.claim import claimed, release, remove_leftover_state
 from regstream.runtime.commit import commit_step
 from regstream.runtime.input_files import InputFiles
@@ -23,6 +23,7 @@ from regstream.storage.journal import Journal
 from regstream.units import format_names
 
 
+@ending_together()
 def run(
     plan: Plan,
     *,
@@ -66,9 +67,7 @@ def run_stepwise(
     inputs = InputFiles(plan, full=full_digest, copied=copied_files(plan))
     check_alike(ranks, inputs.identity, listener)
     if ranks.from_first(not restart and ranks.is_first and is_published(plan.output)):
-        if ranks.is_first:
-            _confirm(plan, inputs, listener, full=full_digest)
-        listener(RunFinished(output=str(plan.output), seconds=0.0, peak_bytes=0, was_finished_before=True))
+        _confirm(plan, ranks, inputs, listener, full=full_digest)
         return
     plan.validate()  # over a budget: refused before any weight is read
     with claimed(plan, ranks, restart=restart, listener=listener):
@@ -137,11 +136,14 @@ def _run_started(plan: Plan, done: int) -> RunStarted:
     return RunStarted(done=done, total=total, output=output, step_seconds=plan.step_seconds)
 
 
-def _confirm(plan: Plan, inputs: InputFiles, listener: Listener, *, full: bool) -> None:
+def _confirm(plan: Plan, ranks: Ranks, inputs: InputFiles, listener: Listener, *, full: bool) -> None:
     """Check that the finished result is that of the merge, and remove what its run has left."""
-    advice = "use --restart to replace it, or choose another output to keep it"
-    check_result(plan, inputs.identity, advice=advice, full=full)
-    if changed := changed_copies(plan):
-        kept = "changed since they were copied; the result has the earlier ones, --restart replaces them"
-        listener(Warned(message=f"base: {format_names(changed, 3)}: {kept}"))
-    remove_leftover_state(plan, listener)
+    if ranks.is_first:
+        advice = "use --restart to replace it, or choose another output to keep it"
+        check_result(plan, inputs.identity, advice=advice, full=full)
+        if changed := changed_copies(plan):
+            kept = "changed since they were copied; the result has the earlier ones, --restart replaces them"
+            listener(Warned(message=f"base: {format_names(changed, 3)}: {kept}"))
+    ranks.gather("confirmed")
+    remove_leftover_state(plan, ranks, listener)
+    listener(RunFinished(output=str(plan.output), seconds=0.0, peak_bytes=0, was_finished_before=True))

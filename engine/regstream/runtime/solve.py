@@ -75,6 +75,8 @@ def _write(
     """
     context, output_dtype = current.context, current.context.plan.output_dtype
     in_turn = context.plan.method.solves_groups_in_turn()
+    if not in_turn and context.ranks.rank not in (0, current.owners[group]):
+        return
     for parameter in current.step.regressed[group]:
         result = None
         if differences is not None:

@@ -9,6 +9,7 @@ identity_differences.py: compares two run identities. journal.py: committed step
 json_file.py: reads one JSON object. lfs_pointer.py: recognises git-lfs pointers. locking.py: one process at a time.
 scratch_tensors.py: tensors that only the step which writes them reads.
 regular_file.py: refuses pipes, devices and links.
+leftovers.py: what is said of files that stay
 run_folder.py: the folder of a run's state; tuning_folder.py: a tuning's.
 shards.py: safetensors shards of the result, written step by step.
 """

@@ -15,7 +15,7 @@ from regstream.storage import journal_lines as lines
 from regstream.storage.identity_differences import Identity, differences
 from regstream.storage.run_folder import JOURNAL
 
-_FORMAT = 4
+_FORMAT = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +149,8 @@ def _parse_steps(path: Path, records: Sequence[lines.Record]) -> list[CommittedS
     steps: list[CommittedStep] = []
     for number, record in enumerate(records[1:], start=2):
         try:
-            lists = {key: tuple(record[key]) for key in ("solves", "residuals", "changes", "ranks")}
+            lists = {key: tuple(record[key]) for key in ("solves", "residuals", "changes")}
+            lists["ranks"] = tuple(record.get("ranks", ()))
             steps.append(CommittedStep(**{**record, **lists}))
             _COMMITTED.validate_json(json.dumps(asdict(steps[-1])), strict=True)
         except (TypeError, KeyError, ValidationError) as error:

@@ -6,7 +6,7 @@ Any other file in such a folder stays, so that a person's file there survives.
 import json
 import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,7 +16,6 @@ from regstream.errors import InputError, ResumeError
 from regstream.storage import durable
 from regstream.storage.locking import exclusive_lock
 from regstream.storage.regular_file import refuse_links
-from regstream.units import format_names
 
 #: In the output: the folder with its lock and, where no other place is named, the state of its run.
 STATE = ".regstream"
@@ -39,9 +38,10 @@ ARGUMENTS = "arguments"
 STAGED = "staged"
 #: What is in the folder before the marker is, and while files are added to a finished result.
 _UNMARKED = (LOCK, MARKER + durable.TEMPORARY_SUFFIX, STAGED + durable.TEMPORARY_SUFFIX)
+#: How long a rank waits for the one of a run that has ended, which may still be about to find that out.
+ENDING_SECONDS = 40.0
 _FORMAT = 2
 _MAX_MARKER_BYTES = 1 << 26
-_ATTEMPTS = 100
 _EVALUATION = re.compile(r"evaluate-[a-z0-9_]{8}")
 #: Folders of work beside the run, with locks of their own.
 _BESIDE = re.compile(rf"{_EVALUATION.pattern}|{TUNING}")
@@ -221,10 +221,15 @@ def _is_beside(path: Path) -> bool:
 
 
 def _remove_rank(folder: Path) -> list[Path]:
-    """Remove what a rank made, and its folder; returns the files that no run made, with which the marker stays."""
-    paths = [path for path in sorted(folder.iterdir()) if path.name not in (LOCK, MARKER)]
-    remaining = [left for path in paths for left in _remove_entry(path)]
-    durable.remove_files(folder / name for name in ((LOCK,) if remaining else (MARKER, LOCK)))
+    """Remove what a rank made, and its folder; returns the files that no run made, with which the marker stays.
+
+    Raises:
+        ResumeError: the rank still runs, after the time in which it would find out that its run has ended.
+    """
+    with exclusive_lock(folder / LOCK, folder, wait_seconds=ENDING_SECONDS):
+        paths = [path for path in sorted(folder.iterdir()) if path.name not in (LOCK, MARKER)]
+        remaining = [left for path in paths for left in _remove_entry(path)]
+        durable.remove_files(folder / name for name in ((LOCK,) if remaining else (MARKER, LOCK)))
     durable.remove_if_empty(folder)
     return remaining
 
@@ -234,7 +239,7 @@ def _remove_entry(path: Path) -> list[Path]:
     if _EVALUATION.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
         remove_abandoned(path.parent)
         return []
-    if _is_rank(path):
+    if _is_rank(path) and ((path / MARKER).is_file() or _is_beside(path)):
         return _remove_rank(path)
     stores = {**dict.fromkeys(HIDDEN_STATES, is_hidden_state), GROUP_INPUTS: _is_group_input}
     if path.name in stores and path.is_dir() and not path.is_symlink():
@@ -243,8 +248,3 @@ def _remove_entry(path: Path) -> list[Path]:
         path.unlink()
         return []
     return [path]
-
-
-def leftover_message(paths: Collection[Path]) -> str:
-    """The warning about files that stay in a run's folder."""
-    return f"{format_names(sorted(paths), 1)}: kept: regstream did not create it, so its folder stays too"

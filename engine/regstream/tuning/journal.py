@@ -13,7 +13,8 @@ from regstream.storage import durable
 from regstream.storage import journal_lines as lines
 from regstream.storage.identity_differences import Identity, differences
 from regstream.storage.journal import Journal
-from regstream.storage.run_folder import JOURNAL, TUNING, leftover_message
+from regstream.storage.leftovers import leftover_message
+from regstream.storage.run_folder import JOURNAL, TUNING
 from regstream.storage.tuning_folder import remove_results
 from regstream.tuning.tuning import ScoredRound, Trial
 from regstream.units import format_names

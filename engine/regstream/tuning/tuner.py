@@ -7,7 +7,7 @@ from regstream.events import Event, Listener, Warned
 from regstream.manifest.keys import format_settings
 from regstream.methods.search_space import Settings
 from regstream.output.publish import result_files
-from regstream.storage.run_folder import leftover_message
+from regstream.storage.leftovers import leftover_message
 from regstream.storage.tuning_folder import remove_results, tuning_folder
 from regstream.tuning.journal import TuningJournal
 from regstream.tuning.scores import score_results
