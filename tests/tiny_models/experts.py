@@ -1,4 +1,4 @@
-"""Language models with experts. Their experts' weights are three-dimensional parameters, and so are averaged."""
+"""Language models with experts, whose weights are three-dimensional parameters: all but DBRX's, which are averaged."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -67,6 +67,7 @@ class Regression(Method):
             divides_by_norm=self.divides_by_norm,
             teacher=teacher,
             biases=biases,
+            is_routed=group.is_routed,
             workspace=workspace,
         )
 

@@ -64,7 +64,10 @@ def cut_batches(merge: OpenedMerge, size: int) -> list[list[range]]:
     if block is None or not merge.method.needs_calibration():
         return [[range(0) for _ in merge.candidates] for _ in range(size)]
     costs = [[_batch_flops(merge, block, batch) for batch in c.rows.batches] for c in merge.candidates]
-    return even_cut(costs, _candidate_flops(block), size, whole=not merge.method.splits_candidates)
+    # How many tokens an expert gets of a candidate is known where all of them are.
+    has_experts = any(parameter.share is not None for step in merge.steps for parameter in step.parameters)
+    is_whole = has_experts or not merge.method.splits_candidates
+    return even_cut(costs, _candidate_flops(block), size, whole=is_whole)
 
 
 def owners(step: Step, groups: Iterable[str], size: int) -> dict[str, int]:
