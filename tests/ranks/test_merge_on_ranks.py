@@ -9,6 +9,8 @@ import checkpoints
 from merging import make_merge, read_result, worst_difference
 from parametrize import slow
 from rank_merges import ROUNDING, assert_all_well, run_on, shards, tensors
+from tiny_merge import make_tiny_merge
+from tiny_models.registry import TINY_MODELS
 
 CASES = [
     (2, "llama", {}),
@@ -42,3 +44,12 @@ def test_it_is_the_dense_reference_s_and_the_same_bytes_again(tmp_path: Path) ->
     before = shards(merge.output)
     assert_all_well(run_on(2, merge, "--restart"))
     assert shards(merge.output) == before
+
+
+def test_experts_have_all_tokens_of_a_candidate_on_one_rank(tmp_path: Path) -> None:
+    merge = make_tiny_merge(tmp_path / "one", TINY_MODELS["qwen3_moe"])
+    together = make_tiny_merge(tmp_path / "ranks", TINY_MODELS["qwen3_moe"])
+    merge.run()
+    assert_all_well(run_on(2, together))
+    difference, name = worst_difference(tensors(together.output), tensors(merge.output))
+    assert difference <= ROUNDING, f"{name}: {difference:.1e}"
