@@ -15,7 +15,7 @@ from regstream.linalg.gram import symmetric_product_flops
 from regstream.models.batch import Batch
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.step import OwnedParts, Step
-from regstream.planning.work import forward_work
+from regstream.planning.work import forward_shapes, forward_work
 from regstream.ranks.environment import RankId
 
 Merge = TypeVar("Merge", bound=OpenedMerge)
@@ -120,7 +120,8 @@ def greedy(costs: Sequence[float], size: int) -> list[int]:
 def _batch_flops(merge: OpenedMerge, block: Step, batch: Batch) -> float:
     """Through the block as often as a step takes it there, and in the Gram matrices of its groups."""
     hidden_size, dtype = merge.model.hidden_size, merge.compute_dtype
-    forward, _ = forward_work("block", block.shapes.values(), [batch], hidden_size=hidden_size, dtype=dtype)
+    shapes = forward_shapes(merge.base.architecture, block.shapes)
+    forward, _ = forward_work("block", shapes, [batch], hidden_size=hidden_size, dtype=dtype)
     widths = [group.in_features for group in block.linear_groups(block.regressed)]
     formed = sum(symmetric_product_flops(batch.num_tokens, width) for width in widths)
     return forward * (len(merge.method.streams) + ("merged" in merge.method.prefixes())) + formed

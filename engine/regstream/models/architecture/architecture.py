@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from regstream.models.architecture.fused_weight import FusedWeight
@@ -121,6 +122,17 @@ class Architecture:
             return None
         number = name.split(".", 1)[0]
         return int(number) if number.isdecimal() else None
+
+    @cached_property
+    def shares(self) -> Mapping[str, float]:
+        """Of all tokens, those that an expert gets on average, by the names of its weights."""
+        return {
+            f"{self.block_prefix(block)}{linear}.weight": group.share
+            for block, groups in enumerate(self.groups)
+            for group in groups
+            if group.is_routed
+            for linear in group.linears
+        }
 
     def name_in_block(self, parameter: str) -> str:
         """A parameter's name within its block; outside the blocks its own."""
