@@ -4,8 +4,9 @@ As `reference.py`, whose regression and mean it shares, but with no description 
 watched where it is multiplied. Nguyen et al., TMLR 2026 (arXiv 2508.03121).
 
 What is regressed: the weight of an `nn.Linear` or `Conv1D` of a block that, in the pass of every row, is read once, by
-the product in its own module's forward, whose other operand has one vector a position of the block's input. Every
-other parameter of a block is the candidates' mean, and so is every parameter outside the blocks. Of which linears that
+the product in its own module's forward, whose other operand has one vector a position of the block's input; of a module
+that has such a weight and vectors alone, as a router, too; and the matrices of experts (`dense_experts`). Every other
+parameter of a block is the candidates' mean, and so is every parameter outside the blocks. Of which linears that
 is true has to be said beforehand, in `TinyModel.averaged`: the reference refuses to differ from it.
 
 Shape suffixes: T positions, I inputs of a linear.
@@ -23,12 +24,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
-from reference import Row, linears_of, mean_of, regress
+from dense_experts import regress_experts, watched_experts
+from reference import Row, mean_of, regress
 from tiny_models.model import TinyModel
 
 ALPHA = 0.95
 #: What makes another view of a weight, or asks for its form, and so multiplies nothing.
 _VIEWS = ("__get__", "size", "dim", "t", "transpose", "detach", "data_ptr", "untyped_storage", "__len__")
+#: What reads a weight in another dtype, as routers do.
+_CASTS = ("type", "to", "float")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +54,7 @@ class Reads:
         """What the linear read at each position, once; None where it reads otherwise."""
         if len(self.operands) != 1 or self.others:
             return None
-        x_TI = self.operands[0].flatten(0, -2)
+        x_TI = self.operands[0].flatten(0, -2).double()
         return x_TI if len(x_TI) == positions else None
 
 
@@ -63,6 +67,7 @@ class WatchWeights(TorchFunctionMode):
         assert len(self.names) == len(weights), "weights share memory"
         self.reads = reads
         self.running: list[str] = []  # the linears whose forward runs
+        self.casts: list[Tensor] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a function, having noted which weights it reads."""
@@ -70,9 +75,13 @@ class WatchWeights(TorchFunctionMode):
         if func.__name__ not in _VIEWS:
             for position, tensor in enumerate(tensors):
                 name = self.names.get(_storage(tensor))
-                if name is not None:
+                if name is not None and func.__name__ not in _CASTS:
                     self._note(name, func.__name__, tensors[:position])
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if func.__name__ in _CASTS and (name := self.names.get(_storage(tensors[0]))) is not None:
+            self.names[_storage(result)] = name
+            self.casts.append(result)  # so that no other tensor takes its place in memory
+        return result
 
     def _note(self, name: str, function: str, before: Sequence[Tensor]) -> None:
         # linear(x, W, b), addmm(b, x, W) and x @ W.T: what is multiplied stands before the weight.
@@ -99,12 +108,19 @@ def merge(
         blocks = merged.get_submodule(model.blocks)
         assert isinstance(blocks, nn.ModuleList)
         for index, mean in enumerate(blocks):
-            grams = []
+            grams, experts = [], []
             for candidate, calibration in zip(candidates, rows, strict=True):
                 # Merged outside and before this block; in it, the candidate's own.
                 blocks[index] = candidate.get_submodule(f"{prefix}{index}")
-                grams.append(_gram_matrices(merged, blocks[index], calibration))
+                with watched_experts(blocks[index]) as reads:
+                    grams.append(_gram_matrices(merged, blocks[index], calibration))
+                experts.append(reads)
             blocks[index] = mean
+            for name in [name for name in experts[0] if all(reads[name].is_used for reads in experts)]:
+                full_name, found = f"{prefix}{index}.{name}", [reads[name] for reads in experts]
+                own = [tensors[full_name] for tensors in named]
+                mean.get_parameter(name).copy_(regress_experts(own, found, alpha, [1.0] * len(own)))
+                regressed.add(full_name)
             _check_averaged(model, index, mean, grams[0].keys())
             for name, linear in linears_of(mean):
                 if name in grams[0]:
@@ -128,6 +144,17 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     kept = model.state_dict().keys()
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in kept}
     return {name: parameter.detach() for name, parameter in model.named_parameters()} | buffers
+
+
+def linears_of(block: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The linears of a block, routers among them, by name."""
+    return [(name, module) for name, module in block.named_modules() if _is_linear(module)]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    dims = {name: parameter.dim() for name, parameter in module.named_parameters()}
+    is_bare = dims.get("weight") == 2 and all(d == 1 and "." not in n for n, d in dims.items() if n != "weight")
+    return isinstance(module, nn.Linear | Conv1D) or (is_bare and not isinstance(module, nn.Embedding))
 
 
 def _gram_matrices(merged: nn.Module, block: nn.Module, rows: Sequence[Row]) -> dict[str, Tensor]:

@@ -15,7 +15,9 @@ from tiny_models.registry import TINY_MODELS
 EVALUATION = '[candidates.evaluation]\npath = "held.jsonl"\nfield = "input_ids"\nbatch_rows = 3\n\n[resources]'
 
 
-@pytest.mark.parametrize("name", ["gemma4_text", *map(slow, ["qwen2_vl", "gemma3", "mamba", "falcon_h1"])])
+@pytest.mark.parametrize(
+    "name", ["gemma4_text", "qwen3_moe", *map(slow, ["gpt_oss", "qwen2_vl", "gemma3", "mamba", "falcon_h1"])]
+)
 def test_a_loss_is_that_of_the_whole_model(tmp_path: Path, name: str) -> None:
     model = TINY_MODELS[name]
     merge = make_tiny_merge(tmp_path, model)

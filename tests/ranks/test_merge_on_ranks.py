@@ -15,6 +15,8 @@ from regstream import api
 from regstream.errors import ManifestError
 from regstream.planning import memory_terms
 from simulated_device import NAME, simulated_device
+from tiny_merge import make_tiny_merge
+from tiny_models.registry import TINY_MODELS
 
 CASES = [
     (2, "llama", {}),
@@ -73,3 +75,12 @@ def test_ranks_on_devices_of_several_kinds_are_refused(tmp_path: Path) -> None:
     for rank in on_ranks(merge, 2, work):
         assert rank.code == ManifestError.exit_code
         assert re.match(rf'rank 1 on \S+ would compute on "{NAME}", rank 0 on "cpu"; set ', rank.stdout)
+
+
+def test_experts_have_all_tokens_of_a_candidate_on_one_rank(tmp_path: Path) -> None:
+    merge = make_tiny_merge(tmp_path / "one", TINY_MODELS["qwen3_moe"])
+    together = make_tiny_merge(tmp_path / "ranks", TINY_MODELS["qwen3_moe"])
+    merge.run()
+    assert_all_well(run_on(2, together))
+    difference, name = worst_difference(tensors(together.output), tensors(merge.output))
+    assert difference <= ROUNDING, f"{name}: {difference:.1e}"

@@ -1,4 +1,4 @@
-"""Language models with experts. Their experts' weights are three-dimensional parameters, and so are averaged."""
+"""Language models with experts, whose weights are three-dimensional parameters: all but DBRX's, which are averaged."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -86,6 +86,7 @@ EXPERTS: tuple[TinyModel, ...] = (
         kind="experts",
         max_seq_len=POSITIONS,
     ),
+    _experts("mixtral", "Mixtral", _TWO_OF_FOUR),
     _experts("minimax_m2", "MiniMaxM2", _TWO_OF_FOUR, head_dim=8, rotary_dim=4),
     tiny(
         "jetmoe",

@@ -29,7 +29,7 @@ class AdaptedCheckpoint(Checkpoint):
 
     def __init__(self, label: str, model: Checkpoint, adapter: Adapter, notes: Iterable[str] = ()) -> None:
         replaced = {
-            model.stored_name(name): replace(adapter.tensors[stored], dtype=model.tensors[name].dtype)
+            model.indexed_name(name): replace(adapter.tensors[stored], dtype=model.tensors[name].dtype)
             for name, stored in adapter.replacements.items()
         }
         tensor_index = {**model.tensor_index, **replaced}

@@ -8,8 +8,9 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from regstream.checkpoint.config_checks import check_num_blocks, named_class
-from regstream.checkpoint.header import TensorSpec
+from regstream.checkpoint.header import TensorSpec, WholeTensor
 from regstream.checkpoint.joined_tensors import split_joined
+from regstream.checkpoint.own_names import own_names
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.checkpoint.tensor_index import read_tensor_index, unindexed_files
@@ -54,7 +55,7 @@ class Checkpoint(TensorReader):
         self.architecture = architecture
         self.tensor_index = tensor_index  # by the names in the files
         self.notes = tuple(notes)  # warnings about how it was read
-        self._stored = _own_names(architecture, tensor_index)
+        self._stored = own_names(architecture, tensor_index)
         super().__init__(label, {own: tensor_index[name] for own, name in self._stored.items()}, source)
         others = {name: tensor_index[name] for name in tensor_index.keys() - self._stored.values()}
         self.other_tensors = TensorReader(label, others, source)
@@ -90,8 +91,22 @@ class Checkpoint(TensorReader):
         return tuple(sorted(self.other_tensors.tensors))
 
     def stored_name(self, name: str) -> str:
-        """A parameter's name in the files; the parameter's own where they lack it."""
+        """The name in the files of a parameter, or of the tensor that it is a part of; its own where they lack it."""
+        whole = self._whole_tensor(name)
+        return self.indexed_name(name) if whole is None else whole.name
+
+    def stored_shape(self, name: str) -> tuple[int, ...]:
+        """The shape of the tensor in the files that a parameter is a part of; () for one that they hold by itself."""
+        whole = self._whole_tensor(name)
+        return () if whole is None else whole.shape
+
+    def indexed_name(self, name: str) -> str:
+        """A parameter's name in `tensor_index`; its own where the files lack it."""
         return self._stored.get(name, name)
+
+    def _whole_tensor(self, name: str) -> WholeTensor | None:
+        spec = self.tensors.get(name)
+        return None if spec is None else spec.whole
 
     def add_outside_tensors(self, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
         """Add tensors outside the model, by their names in the files; returns shapes by the names in `tensors`."""
@@ -221,27 +236,3 @@ def _strip_wrappers(
     renamed = [f"{stored} is read as {name}" for name, stored in found.items() if name != stored]
     notes = [f"{label}: a wrapper changed the names of its tensors: {example}" for example in renamed[:1]]
     return {name: tensor_index[stored] for name, stored in found.items()}, notes
-
-
-def _own_names(architecture: Architecture, stored: Mapping[str, object]) -> dict[str, str]:
-    """The names in the files of the tensors of the architecture's model, by the model's own."""
-    names: dict[str, str] = {}
-    for name in stored:
-        own = architecture.model_name(name)
-        if not architecture.has_parameter(own):
-            continue
-        if conversion := architecture.conversion(name):
-            what = "mixtures of experts whose files hold experts apart" if ".experts." in own else "files in this form"
-            raise InputError(
-                f"tensor {name}: transformers makes {own} of it and others when it loads them ({conversion}); {what}"
-                " cannot be merged yet"
-            )
-        if own in names:
-            raise InputError(f"{names[own]} and {name} are the same tensor, {own}, of a {architecture.model_class}")
-        names[own] = name
-    first = f"{architecture.blocks}.0."
-    if not any(own.startswith(first) for own in names):
-        found = f"; found {next(iter(stored))} and others" if stored else "; it holds no tensor at all"
-        found = prefix_hint(stored, architecture.blocks) or found
-        raise InputError(f"no tensor named {first}*, as a {architecture.name} model has{found}")
-    return names

@@ -45,6 +45,14 @@ _MAX_HEADER_BYTES = 100_000_000  # the library's own limit
 
 
 @dataclass(frozen=True, kw_only=True)
+class WholeTensor:
+    """A tensor of a file that is read in parts: experts' matrices that lie one after another."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TensorSpec:
     """A tensor in a file: bytes `begin` to `end`, exclusive, row-major, little-endian."""
 
@@ -53,6 +61,7 @@ class TensorSpec:
     shape: tuple[int, ...]
     begin: int
     end: int
+    whole: "WholeTensor | None" = None  # that the files name, where this is a part of it
 
     @property
     def num_bytes(self) -> int:

@@ -1,26 +1,38 @@
-"""Tensors that files hold joined and the model has apart, such as queries, keys and values: read piece by piece."""
+"""Tensors that files hold joined, such as queries, keys and values, or matrices of experts: read piece by piece."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from regstream.checkpoint.header import TensorSpec
+from regstream.checkpoint.header import TensorSpec, WholeTensor
 from regstream.errors import InputError
 from regstream.models.architecture.architecture import Architecture
+
+#: What libraries call the values and the scales of weights in MXFP4.
+_MXFP4 = ("_blocks", "_scales")
 
 
 def split_joined(
     architecture: Architecture, tensor_index: Mapping[str, TensorSpec]
 ) -> tuple[dict[str, TensorSpec], list[str]]:
-    """The index with the pieces of joined tensors in their place, by the model's names; and the names of those tensors.
+    """The index with the pieces of joined tensors in their place, by the model's names; and the names of those tensors
+    that the result holds apart.
 
     Pieces are consecutive rows, as many each, so that they are read where they lie.
 
     Raises:
-        InputError: the rows of a tensor cannot be divided.
+        InputError: a tensor cannot be divided, or is quantized.
     """
     split: dict[str, TensorSpec] = {}
     joined: list[str] = []
     for name, spec in tensor_index.items():
+        fused = architecture.fused.get(architecture.model_name(name))
+        if fused is not None:
+            if spec.shape != fused.shape:
+                raise InputError(f"{spec.file}: {name} has shape {list(spec.shape)}, expected {list(fused.shape)}")
+            whole = WholeTensor(name=name, shape=spec.shape)
+            split |= _pieces(replace(spec, whole=whole), fused.pieces, fused.piece_shape)
+            continue
+        _refuse_mxfp4(architecture, name, spec)
         pieces = architecture.pieces(name)
         if len(pieces) < 2:
             split[name] = spec
@@ -30,9 +42,25 @@ def split_joined(
                 f"{spec.file}: {name} has shape {list(spec.shape)}, which is not {len(pieces)} equal pieces"
             )
         joined.append(name)
-        size = spec.num_bytes // len(pieces)
-        shape = (spec.shape[0] // len(pieces), *spec.shape[1:])
-        for index, piece in enumerate(pieces):
-            begin = spec.begin + index * size
-            split[piece] = replace(spec, shape=shape, begin=begin, end=begin + size)
+        split |= _pieces(spec, pieces, (spec.shape[0] // len(pieces), *spec.shape[1:]))
     return split, joined
+
+
+def _pieces(spec: TensorSpec, names: Sequence[str], shape: tuple[int, ...]) -> dict[str, TensorSpec]:
+    """Consecutive parts of a tensor, of one shape."""
+    size = spec.num_bytes // len(names)
+    starts = [spec.begin + index * size for index in range(len(names))]
+    return {
+        name: replace(spec, shape=shape, begin=start, end=start + size)
+        for name, start in zip(names, starts, strict=True)
+    }
+
+
+def _refuse_mxfp4(architecture: Architecture, name: str, spec: TensorSpec) -> None:
+    own = architecture.model_name(name)
+    for ending in _MXFP4:
+        if own.endswith(ending) and architecture.has_parameter(own) and own.removesuffix(ending) in architecture.fused:
+            raise InputError(
+                f"{spec.file}: {name} is quantized in MXFP4, of which no mean can be taken; load the model with"
+                " transformers, which dequantizes it, and save it in bfloat16"
+            )

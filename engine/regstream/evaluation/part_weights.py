@@ -50,10 +50,8 @@ class PartWeights:
 
     def _buffers(self, slot: str, dtype: torch.dtype) -> dict[str, Tensor]:
         """Buffers for the part, by the model's names; blocks of one shape share them."""
-        prefix = "" if self._step.block is None else self._step.layers.model.architecture.block_prefix(self._step.block)
-        shapes = {name.removeprefix(prefix): shape for name, shape in self._step.shapes.items()}
-        buffers = self._workspace.buffers(slot, shapes, dtype)
-        return {name: buffers[name.removeprefix(prefix)] for name in self._step.shapes}
+        model = self._step.layers.model
+        return model.block_buffers(self._step.shapes, lambda wanted: self._workspace.buffers(slot, wanted, dtype))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from regstream.data.loading import CalibrationSet
 from regstream.errors import InputError
 from regstream.evaluation.layerwise_pass import LayerwisePass, OpenedModel
 from regstream.planning.rank_share import even_cut
-from regstream.planning.work import forward_work
+from regstream.planning.work import forward_shapes, forward_work
 from regstream.ranks.environment import RankId
 from regstream.ranks.group import Ranks
 from regstream.storage.evaluation_folder import evaluation_folder
@@ -38,7 +38,8 @@ def share_of(passes: Sequence[LayerwisePass], rank_id: RankId) -> tuple[Layerwis
 
 def _cut_datasets(layers: LayerwisePass, size: int) -> list[Mapping[str, range]]:
     """The numbers of the batches of each data set that each of so many ranks has: one stretch of the list of all."""
-    shapes = [layers.model.shapes[name] for name in layers.parameters("block", 0)]
+    own = {name: layers.model.shapes[name] for name in layers.parameters("block", 0)}
+    shapes = forward_shapes(layers.model.architecture, own)
     num_models = Counter(name for model in layers.models for name in model.datasets)
 
     def cost(rows: CalibrationSet, name: str, index: int) -> float:

@@ -118,7 +118,7 @@ class Gram:
         return buffer_TI[: self.num_tokens]
 
 
-def symmetric_product_flops(num_rows: int, width: int) -> float:
+def symmetric_product_flops(num_rows: float, width: int) -> float:
     """FLOP of XᵀX, (width, width), of so many rows: of one of its triangles."""
     return float(num_rows) * width * (width + 1)
 

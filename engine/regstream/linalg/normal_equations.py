@@ -47,9 +47,13 @@ class NormalEquations:
         divides_by_norm: bool = False,
         teacher: Teacher | None = None,
         biases: BiasEquations | None = None,
+        is_routed: bool = False,
         workspace: Workspace,
     ) -> None:
-        """`linears` names each linear of the group with its (out, in) features; all share `in`."""
+        """`linears` names each linear of the group with its (out, in) features; all share `in`.
+
+        `is_routed`: the tokens of a candidate are as many as turn out to be, of one that has none it adds nothing.
+        """
         self.group = group
         self.dtype = solver.dtype
         self._solver, self._alpha, self._divides_by_norm = solver, solver.alpha, divides_by_norm
@@ -64,7 +68,7 @@ class NormalEquations:
         self._gram = Gram(PackedSymmetric(square_II.T, buffers["own"]), workspace, f"stored tokens of {group}")
         self._rhs_OI = workspace.buffers(f"right-hand sides of {group}", linears, self.dtype)
         self._num_tokens = torch.zeros(1, dtype=torch.int64, device=workspace.device)
-        self._of_candidate = 0
+        self._of_candidate, self._is_routed = 0, is_routed
         self._sum.zero()
         for rhs_OI in self._rhs_OI.values():
             rhs_OI.zero_()
@@ -75,7 +79,10 @@ class NormalEquations:
         return self._gram.num_tokens
 
     def begin_candidate(self, num_tokens: int, total: int | None = None) -> None:
-        """Start with the next candidate, of whom so many tokens will be observed: of `total`, or else all."""
+        """Start with the next candidate, of whom so many tokens will be observed: of `total`, or else all.
+
+        Of a group that is routed they are as many at most.
+        """
         self._gram.reset(num_tokens)
         self._of_candidate = num_tokens if total is None else total
         for sums in (self._teacher, self._biases):
@@ -102,6 +109,10 @@ class NormalEquations:
 
         Without a reference the candidate is the reference itself, and only its Gram matrix is added.
         """
+        if self._is_routed:
+            self._of_candidate = self._gram.num_tokens
+            if not self._of_candidate:
+                return
         scale = weight / (self._gram.norm() if self._divides_by_norm else self._of_candidate)
         self._gram.add_to(self._sum, scale)
         self._num_tokens += self._gram.num_tokens
@@ -136,6 +147,8 @@ class NormalEquations:
         Raises:
             SolveError: there is no trustworthy solution.
         """
+        if self._is_routed and not int(self._num_tokens):
+            return self._unvisited(mean)
         system = LinearSystem(
             group=self.group,
             matrix=self._sum,
@@ -146,6 +159,24 @@ class NormalEquations:
         report = self._solver.solve(system)
         biases = {} if self._biases is None else self._biases.solve(self._rhs_OI)
         return {**self._rhs_OI, **biases}, report
+
+    def _unvisited(self, mean: MeanRows) -> tuple[Mapping[str, Tensor], SolveReport]:
+        """The mean of the candidates, where no token of any of them was routed here."""
+        for name, rhs_OI in self._rhs_OI.items():
+            for rows in panels(rhs_OI.shape[0], self._tiles.panel_rows):
+                rhs_OI[rows] = mean(name, rows)
+        report = SolveReport(
+            group=self.group,
+            in_features=self._width,
+            linears=tuple(self._rhs_OI),
+            num_tokens=0,
+            route="mean",
+            condition=1.0,
+            residual=0.0,
+            ridge=0.0,
+            dead_inputs=self._width,
+        )
+        return self._rhs_OI, report
 
 
 def panels(num_rows: int, at_a_time: int) -> Iterator[slice]:

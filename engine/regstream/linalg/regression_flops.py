@@ -9,12 +9,15 @@ from regstream.linalg.gram import stores_tokens, symmetric_product_flops
 
 
 def regression_flops(
-    in_features: int, out_features: int, tokens: Sequence[int], *, first_is_reference: bool = True
+    in_features: int, out_features: int, tokens: Sequence[int], *, first_is_reference: bool = True, share: float = 1.0
 ) -> dict[str, float]:
-    """Of one input group's sums, with `out_features` of all its linears, by kind of work; `tokens` by candidate."""
+    """Of one input group's sums, with `out_features` of all its linears, by kind of work; `tokens` by candidate.
+
+    `share`: of these tokens, those that reach the group.
+    """
     grams = right_hand_sides = 0.0
-    for index, count in enumerate(tokens):
-        is_stored = stores_tokens(count, in_features)
+    for index, num_tokens in enumerate(tokens):
+        is_stored, count = stores_tokens(num_tokens, in_features), num_tokens * share
         triangle = symmetric_product_flops(count, in_features)
         if is_stored:
             right_hand_sides += triangle

@@ -67,6 +67,11 @@ class TokenSketch:
         self._total_1I = torch.zeros(1, width, dtype=torch.float32, device=workspace.device)
         self._next_token = first_token
 
+    @property
+    def next_token(self) -> int:
+        """The number of the token that is added next."""
+        return self._next_token
+
     def append(self, tokens_NI: Tensor) -> None:
         """Add the next tokens, of any dtype."""
         for part_NI in torch.split(tokens_NI, _TOKEN_ROWS):
@@ -87,7 +92,7 @@ def empty_sums(width: int) -> Tensor:
 
 def centred_rows(sums_SI: Tensor, num_tokens: int) -> Tensor:
     """Ω(X − 1μᵀ) and, as the last row, √N μ: (S + 1, I), from the sums of all N tokens."""
-    mean_1I = sums_SI[-1:] / num_tokens
+    mean_1I = sums_SI[-1:] / max(1, num_tokens)
     ones = RowSketch(_TOKEN_ROWS, 1, sums_SI.device)
     ones.add(sums_SI.new_ones(num_tokens, 1), first=0)
     return torch.cat([sums_SI[:-1] - ones.sums_SI * mean_1I, mean_1I * num_tokens**0.5])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Route = Literal["cholesky", "refined", "ridge", "spectral"]
+Route = Literal["cholesky", "refined", "ridge", "spectral", "mean"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,7 @@ class SolveReport:
     `condition` is estimated from below, of the matrix scaled to a unit diagonal, which is what governs the
     error of its Cholesky factorisation (Higham, Accuracy and Stability of Numerical Algorithms, theorem 10.6).
     `residual` is relative, over random combinations of the right-hand sides. `ridge` is relative to the median of the
-    Gram matrices' diagonal.
+    Gram matrices' diagonal. The route "mean" is of an expert that no token was routed to: the mean of the candidates.
     """
 
     group: str

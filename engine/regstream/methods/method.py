@@ -95,6 +95,14 @@ class Method(ABC):
         """Whether the statistics of an input group depend on the solved weights of the groups before it."""
         return Stream.MERGED_BLOCK in self.streams
 
+    def regresses_experts(self) -> bool:
+        """Whether experts of mixtures are regressed as linears are, if these are.
+
+        Each forward pass routes other tokens to an expert, so that what several passes observe does not belong
+        together; and where groups are solved in turn, each expert would take a pass of its own.
+        """
+        return len(self.streams) <= 1 and not self.solves_groups_in_turn()
+
     def runs_candidates(self) -> bool:
         """Whether calibration sets run through candidates' own blocks."""
         return any(stream.runs_candidate for stream in self.streams)

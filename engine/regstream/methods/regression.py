@@ -67,6 +67,7 @@ class Regression(Method):
             divides_by_norm=self.divides_by_norm,
             teacher=teacher,
             biases=biases,
+            is_routed=group.is_routed,
             workspace=workspace,
         )
 
@@ -101,7 +102,8 @@ class Regression(Method):
 
         out_features = sum(group.out_features.values())
         has_reference = self.prior is None
-        formed = regression_flops(group.in_features, out_features, tokens.candidates, first_is_reference=has_reference)
+        width, share = group.in_features, 1.0 if group.share is None else group.share
+        formed = regression_flops(width, out_features, tokens.candidates, first_is_reference=has_reference, share=share)
         seen = [count for count in tokens.candidates if count]  # a rank may have no tokens of a candidate
         taught = teacher_flops(group.in_features, out_features, seen) if self.teacher else {}
         formed = {kind: flops + taught.get(kind, 0.0) for kind, flops in formed.items()}

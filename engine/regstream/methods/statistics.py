@@ -24,6 +24,13 @@ class LinearGroup:
     out_features: Mapping[str, int]
     transposed: bool = False  # weights are stored as (in, out)
     biases: tuple[str, ...] = ()  # the linears whose biases are solved for too
+    #: Of all tokens, those that an expert gets on average; None for linears that read every token.
+    share: float | None = None
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether its linears are an expert's, which gets as many tokens as turn out."""
+        return self.share is not None
 
     @property
     def shapes(self) -> dict[str, tuple[int, int]]:
@@ -65,7 +72,10 @@ class GroupStatistics(Protocol):
         """The tokens added for the current candidate."""
 
     def begin_candidate(self, num_tokens: int, total: int | None = None) -> None:
-        """Begin the next candidate, for which `num_tokens` tokens follow: all that it has, or a part of `total`."""
+        """Begin the next candidate, for which `num_tokens` tokens follow: all that it has, or a part of `total`.
+
+        Of a group that is routed, at most so many, and no rank has a part of them.
+        """
 
     def add_tokens(self, *inputs_TI: "Tensor") -> None:
         """Add one batch of inputs (T, I) of the group's linears, one tensor for each of the method's streams.

@@ -12,6 +12,8 @@ block_wrappers.py: modules that replace blocks during a forward pass
 known_masks.py: masks prepared without waiting for a device
 chunked_activation.py: activation functions applied in place, chunk by chunk
 linear_inputs.py: hooks on the inputs of a block's linears and norms
+fused_tensors.py: experts' matrices in the memory of one parameter
+expert_inputs.py: what reaches each expert of a block
 normalised.py: what a norm makes of its input before weight and bias
 batch.py: rows padded to one length, and their valid tokens
 body_arguments.py: what blocks depend on beside hidden states, recorded and stored

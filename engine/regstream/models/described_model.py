@@ -4,7 +4,7 @@ Shape suffixes: D features, V vocabulary.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -16,8 +16,11 @@ from regstream.models.architecture.architecture import Architecture
 from regstream.models.chunked_activation import chunk_activations
 from regstream.models.config.model_sizes import text_config, vocab_size
 from regstream.models.empty_model import empty_model
+from regstream.models.fused_tensors import joined, split_shapes, whole_shapes, with_pieces
 from regstream.models.stored_buffers import in_slot, integer_buffers, slots_of, stored_buffers
 
+#: Makes tensors of shapes, by name.
+Allocate = Callable[[Mapping[str, tuple[int, ...]]], Mapping[str, Tensor]]
 #: Names of modules with learned positions: `position_embeddings`, `embed_positions`, `wpe`.
 _POSITIONS = re.compile(r"(position[^.]*|\bwpe)$")
 
@@ -52,7 +55,8 @@ class DescribedModel:
         self.integer_buffers = integer_buffers(self.model)
         #: Shapes by name, of parameters and stored buffers. Tied parameters appear once, under their source's name.
         named = {**dict(self.model.named_parameters()), **stored_buffers(self.model)}
-        self.shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
+        #: Those of experts are matrices, which the model has in one parameter.
+        self.shapes = split_shapes({n: tuple(tensor.shape) for n, tensor in named.items()}, architecture.fused)
         #: Names of the non-persistent buffers, which the model computes and checkpoints need not contain.
         self.buffers = frozenset(
             f"{path}.{name}" if path else name
@@ -116,12 +120,28 @@ class DescribedModel:
         own = [name for name in self.shapes if self.architecture.block_of(name) == index]
         return [*own, *self.architecture.call.borrowed]
 
+    def whole_parameters_of_block(self, index: int) -> list[str]:
+        """The same, with the model's own parameters in the place of experts' matrices."""
+        return list(whole_shapes(dict.fromkeys(self.parameters_of_block(index), ()), self.architecture.fused))
+
+    def block_buffers(self, shapes: Mapping[str, tuple[int, ...]], allocate: Allocate) -> dict[str, Tensor]:
+        """Buffers for parameters of one block, or of another part, by their names.
+
+        What is allocated goes by the names in the block, so that blocks of one shape share it. Matrices that the model
+        has in one parameter lie in one tensor, where all of them are wanted.
+        """
+        fused = self.architecture.fused
+        whole = whole_shapes(shapes, fused)
+        names = {name: self.architecture.name_in_block(name) for name in whole}
+        buffers = allocate({names[name]: shape for name, shape in whole.items()})
+        return dict(with_pieces({name: buffers[short] for name, short in names.items()}, fused))
+
     @contextmanager
     def bind_parameters(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
         """Use these tensors as the named parameters and stored buffers within the context, without a copy."""
         before = {}
         tied = {name: weights[source] for name, source in self.tied.items() if source in weights}
-        for name, tensor in (dict(weights) | tied).items():
+        for name, tensor in joined({**weights, **tied}, self.architecture.fused).items():
             module, leaf = self._owner(name)
             before[name] = slots_of(module, leaf)[leaf]
             slots_of(module, leaf)[leaf] = in_slot(module, leaf, tensor)

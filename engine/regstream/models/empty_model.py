@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,15 +33,17 @@ def empty_model(class_name: str, config: PreTrainedConfig, dtype: torch.dtype) -
     """
     model_class = getattr(transformers, class_name)
     build = getattr(model_class, "from_config", None) or model_class._from_config
+    # One expert after another: so the tokens of each are observed, and no library decides how they are multiplied.
+    build = partial(build, dtype=dtype, experts_implementation="eager")
     with error_boundary(f"config.json describes no {class_name}"):
         # First entirely on the meta device: buffers of a wrong size would fill memory.
         with _size_limits(), no_init_weights(), torch.device("meta"):
-            build(config, dtype=dtype)
+            build(config)
         with _EmptyOnMeta(), no_init_weights(), init_empty_weights(include_buffers=False):
-            model: PreTrainedModel = build(config, dtype=dtype)
+            model: PreTrainedModel = build(config)
         if any(buffer.is_meta for buffer in model.buffers()):  # created empty, then filled
             with init_empty_weights(include_buffers=False):
-                model = build(config, dtype=dtype)
+                model = build(config)
         model.tie_weights()
     model.train(False)
     return model

@@ -14,7 +14,7 @@ def lost_changes(plan: Plan) -> Iterator[str]:
 
     Nothing is said of parts that `[merge.others]` takes from one checkpoint: whoever wrote that wanted it so.
     """
-    wanted = {p.stored_name for step in plan.steps for p in step.parameters if _is_wanted(plan, p)}
+    wanted = {p.recorded_name for step in plan.steps for p in step.parameters if _is_wanted(plan, p)}
     yield from describe_lost(
         [
             lost

@@ -73,9 +73,9 @@ def _parts(plan: Plan) -> str:
     for step in plan.steps:
         for tensor in step.parameters:
             if tensor.rule == "base":
-                sources.setdefault("the base", []).append(tensor.stored_name)
+                sources.setdefault("the base", []).append(tensor.recorded_name)
             elif tensor.candidate is not None:
-                sources.setdefault(plan.candidates[tensor.candidate].name, []).append(tensor.stored_name)
+                sources.setdefault(plan.candidates[tensor.candidate].name, []).append(tensor.recorded_name)
     lines = [f"- of {source} alone: {summarize_names(names)}" for source, names in sources.items()]
     lines += [f"- left out of {label}: {summarize_names(names)}" for label, names in plan.ignored.items()]
     return "\n## Tensors that are not merged\n\n" + "\n".join(lines) + "\n" if lines else ""

@@ -35,9 +35,10 @@ class SolveRecord(_Entry):
     linears: list[str]
     """The linears of the group."""
     num_tokens: int
-    """The calibration tokens of all candidates."""
+    """The calibration tokens of all candidates; of an expert, those that were routed to it."""
     route: str
-    """`cholesky`; `refined`: with iterative refinement in float64; `ridge`: with a ridge; `spectral`: eigenvalues."""
+    """`cholesky`; `refined`: with iterative refinement in float64; `ridge`: with a ridge; `spectral`: eigenvalues;
+    `mean`: of an expert that no token was routed to."""
     condition: float
     """An estimate from below of the condition number of the matrix, scaled to a unit diagonal."""
     residual: float

@@ -9,6 +9,8 @@ from regstream.models.architecture.architecture import Architecture, NonBlockPar
 from regstream.planning.step import PlannedParameter, Step
 from regstream.validation.summaries import summarize_names
 
+_EXPERTS = "experts, to which each forward pass of the method, as it is set, routes other tokens"
+
 
 @dataclass(frozen=True, kw_only=True)
 class BlockKind:
@@ -113,5 +115,10 @@ def _not_regressed(architecture: Architecture, parameters: Mapping[str, PlannedP
             name = f"{architecture.block_prefix(block)}{matrix}"
             if name in parameters:
                 names_of[reason, parameters[name].rule].append(name)
+    for block, groups in enumerate(architecture.groups):
+        for linear in (linear for group in groups if group.is_routed for linear in group.linears):
+            parameter = parameters.get(f"{architecture.block_prefix(block)}{linear}.weight")
+            if parameter is not None and not parameter.is_linear:
+                names_of[_EXPERTS, parameter.rule].append(parameter.name)
     for (reason, rule), names in names_of.items():
         yield NotRegressed(reason=reason, rule=rule, names=summarize_names(names), num_matrices=len(names))

@@ -8,7 +8,7 @@ from regstream.manifest.schema import HeldOut
 from regstream.models.batch import Batch
 from regstream.planning.opened_merge import OpenedMerge, PlannedCandidate
 from regstream.planning.rates import Rates
-from regstream.planning.work import FORWARD, MOVED, forward_work
+from regstream.planning.work import FORWARD, MOVED, forward_shapes, forward_work
 
 #: Files whose rows are counted without reading more than their ends of lines.
 _COUNTED = (".jsonl", ".txt", ".parquet")
@@ -30,7 +30,7 @@ def evaluation_seconds(merge: OpenedMerge, rates: Rates) -> float | None:
     num_models = len(merge.candidates) + 2  # the mean is summed while the candidates are read
     hidden_size, num_ranks, seconds = merge.model.hidden_size, merge.rank_id.size, 0.0
     for step in merge.steps:
-        shapes = step.shapes.values()
+        shapes = forward_shapes(architecture, step.shapes)
         flops, moved = forward_work(step.kind, shapes, seen, hidden_size=hidden_size, dtype=merge.compute_dtype)
         if step.kind == "head" and architecture.is_causal_lm:
             flops = 2.0 * sum(batch.num_tokens for batch in seen) * merge.model.vocab_size * hidden_size

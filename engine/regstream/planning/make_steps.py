@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from types import MappingProxyType
 
 from regstream.errors import ManifestError
@@ -26,21 +27,21 @@ def make_steps(
     *,
     copied_from_base: ParameterShapes = MappingProxyType({}),
     stored_name: Callable[[str], str] = str,
+    stored_shape: Callable[[str], tuple[int, ...]] = lambda _name: (),
     runs_towers: bool = False,
 ) -> tuple[Step, ...]:
     """Lay out the steps for a model's parameters, each value of which takes `itemsize` bytes in the result.
 
     `copied_from_base` are tensors that the model does not have; the result gets the base's, with the head. The result's
-    files have the names of `stored_name`. `runs_towers`: rows of images go through the towers, as a part of the stem.
+    files have the names of `stored_name`; parts of a tensor have its `stored_shape`. `runs_towers`: images go through.
 
     Raises:
-        ManifestError: a rule matches nothing or names blocks that do not exist.
+        ManifestError: a rule matches nothing, names blocks that do not exist, or parts of a tensor have several.
     """
     num_blocks = 1 + max(block for name in shapes if (block := architecture.block_of(name)) is not None)
-    all_shapes = {**shapes, **copied_from_base}
-    _check_rules(manifest.rules, architecture, all_shapes, num_blocks)
+    _check_rules(manifest.rules, architecture, merged := {**shapes, **copied_from_base}, num_blocks)
     rules = MergeRules(manifest, method, architecture, num_blocks)
-    parameters = {name: _parameter(name, shape, architecture, stored_name) for name, shape in all_shapes.items()}
+    parameters = _parameters(merged, architecture, stored_name, stored_shape)
     steps = list[tuple[Kind, int | None, list[PlannedParameter]]]()
     for kind, block in _kinds(num_blocks):
         names = (name for name in shapes if _belongs(architecture, name, kind, block, runs_towers=runs_towers))
@@ -49,14 +50,14 @@ def make_steps(
         if found:
             steps.append((kind, block, _in_group_order(found, architecture, block)))
     shards = _shard_names([_num_values(found) * itemsize for _, _, found in steps], manifest.merge.shard_size)
-    last = _last_regression([found for *_, found in steps]) if method.needs_calibration() else -1
+    last = _last_regression(method, [found for *_, found in steps])
     return tuple(
         Step(
             index=index,
             kind=kind,
             block=block,
-            parameters=tuple(found),
             shard=shard,
+            parameters=tuple(found),
             writes_hidden_states=index < last,
             borrowed=tuple(parameters[n] for n in architecture.call.borrowed if kind == "block"),
         )
@@ -64,10 +65,10 @@ def make_steps(
     )
 
 
-def _last_regression(steps: Sequence[Sequence[PlannedParameter]]) -> int:
-    """The index of the last step that solves for something; -1 without one."""
+def _last_regression(method: Method, steps: Sequence[Sequence[PlannedParameter]]) -> int:
+    """The index of the last step that solves for something; -1 without one, or where no calibration set is read."""
     regressing = [i for i, parameters in enumerate(steps) if any(p.group is not None for p in parameters)]
-    return regressing[-1] if regressing else -1
+    return regressing[-1] if regressing and method.needs_calibration() else -1
 
 
 def _num_values(parameters: Iterable[Parameter]) -> int:
@@ -98,12 +99,22 @@ def _belongs(architecture: Architecture, name: str, kind: Kind, block: int | Non
     return (architecture.part_of(name) in in_stem) == (kind == "stem")
 
 
-def _parameter(
-    name: str, shape: tuple[int, ...], architecture: Architecture, stored_name: Callable[[str], str]
-) -> Parameter:
-    block = architecture.block_of(name)
-    block_name = name if block is None else name.removeprefix(architecture.block_prefix(block))
-    return Parameter(name=name, block_name=block_name, stored_name=stored_name(name), shape=shape)
+def _parameters(
+    shapes: ParameterShapes,
+    architecture: Architecture,
+    stored_name: Callable[[str], str],
+    stored_shape: Callable[[str], tuple[int, ...]],
+) -> dict[str, Parameter]:
+    return {
+        name: Parameter(
+            name=name,
+            block_name=architecture.name_in_block(name),
+            stored_name=stored_name(name),
+            shape=shape,
+            stored_shape=stored_shape(name),
+        )
+        for name, shape in shapes.items()
+    }
 
 
 def _planned(rules: MergeRules, parameter: Parameter) -> PlannedParameter:
@@ -117,15 +128,16 @@ def _planned(rules: MergeRules, parameter: Parameter) -> PlannedParameter:
 
 
 def _with_rule(parameter: Parameter, chosen: ChosenRule, group: InputGroup | None = None) -> PlannedParameter:
-    is_linear = group is not None
+    regressed = group if chosen.rule == "regress" else None
     return PlannedParameter(
         **vars(parameter),
         rule=chosen.rule,
         candidate=chosen.candidate,
-        group=group.name if group is not None and chosen.rule == "regress" else None,
-        linear=parameter.block_name.removesuffix(".weight") if is_linear and chosen.rule == "regress" else None,
-        is_linear=is_linear,
+        group=regressed.name if regressed is not None else None,
+        linear=parameter.block_name.removesuffix(".weight") if regressed is not None else None,
+        is_linear=group is not None,
         transposed=group is not None and group.transposed,
+        share=regressed.share if regressed is not None and regressed.is_routed else None,
     )
 
 
@@ -137,7 +149,22 @@ def _in_group_order(
     if block is not None:
         groups = [group.name for group in architecture.groups[block]]
         groups += [norm.name for norm in architecture.norms_of(block)]
-    return sorted(parameters, key=lambda p: len(groups) if p.group is None else groups.index(p.group))
+    order = {group: number for number, group in enumerate(groups)}
+    found = sorted(parameters, key=lambda p: len(order) if p.group is None else order[p.group])
+    _check_joined(parameters, found)
+    return found
+
+
+def _check_joined(parameters: Sequence[PlannedParameter], ordered: Sequence[PlannedParameter]) -> None:
+    """Refuse rules that tell apart what the base's files hold in one tensor, which is written in its order."""
+    before = dict(zip((p.name for p in ordered), (None, *ordered), strict=False))
+    for previous, parameter in pairwise(parameters):
+        is_joined = bool(parameter.stored_shape) and parameter.stored_name == previous.stored_name
+        if is_joined and before[parameter.name] != previous:
+            raise ManifestError(
+                f"rules: {previous.name} and {parameter.name} are parts of one tensor of the base,"
+                f" {parameter.stored_name}, and have different rules; give all of its parts one"
+            )
 
 
 def _check_rules(rules: Sequence[Rule], architecture: Architecture, shapes: ParameterShapes, num_blocks: int) -> None:

@@ -205,7 +205,9 @@ class OpenedMerge:
             part
             for shard, steps in groupby(self.steps, key=lambda step: step.shard)
             for part in layout_parts(
-                shard, [{p.stored_name: p.shape for p in step.parameters} for step in steps], self.output_dtype
+                shard,
+                [{p.stored_name: p.stored_shape or p.shape for p in step.parameters} for step in steps],
+                self.output_dtype,
             )
         )
 

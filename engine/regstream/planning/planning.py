@@ -105,6 +105,7 @@ def replan(plan: Plan, manifest: Manifest) -> Plan:
         plan.output_dtype.itemsize,
         copied_from_base={p.name: p.shape for s in plan.steps for p in s.parameters if p.name not in plan.model.shapes},
         stored_name=plan.base.stored_name,
+        stored_shape=plan.base.stored_shape,
         runs_towers=any(map(records_arguments, sets)),
     )
     candidates = (replace(c, calibration=rows) for c, rows in zip(plan.candidates, sets, strict=True))
@@ -191,7 +192,7 @@ def _steps(
     *,
     runs_towers: bool,
 ) -> tuple[Step, ...]:
-    model, names, copied = inputs.model, base.stored_name, inputs.copied_from_base
+    model, copied = inputs.model, inputs.copied_from_base
     try:
         return make_steps(
             manifest,
@@ -200,7 +201,8 @@ def _steps(
             model.shapes,
             dtype.itemsize,
             copied_from_base=copied,
-            stored_name=names,
+            stored_name=base.stored_name,
+            stored_shape=base.stored_shape,
             runs_towers=runs_towers,
         )
     except ManifestError as error:

@@ -4,6 +4,7 @@ One pass over a block regresses all input groups if their sums fit into memory t
 passes, each of which repeats the forward passes for some of the groups.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -55,15 +56,22 @@ def project(
 
 
 def _passes(merge: OpenedMerge, step: Step, budgets: Mapping[MemorySpace, int]) -> tuple[Groups, ...]:
-    """Pack groups in the order of the shard; a group that does not fit has a pass of its own."""
-    passes: list[Groups] = []
-    for group in step.regressed:
-        joined = (*passes[-1], group) if passes else (group,)
-        if passes and not merge.method.solves_groups_in_turn() and fits(memory_terms(merge, step, joined), budgets):
-            passes[-1] = joined
-        else:
-            passes.append((group,))
+    """Pack groups in the order of the shard; a group that does not fit has a pass of its own.
+
+    More groups take more memory, so that how many fit is found by halving: a block of experts has hundreds.
+    """
+    groups, passes = tuple(step.regressed), list[Groups]()
+    while groups:
+        most = 1 if merge.method.solves_groups_in_turn() else len(groups)
+        counts = range(2, most + 1)
+        fitting = bisect_left(counts, True, key=lambda count: _is_too_much(merge, step, groups[:count], budgets))
+        passes.append(groups[: fitting + 1])
+        groups = groups[fitting + 1 :]
     return tuple(passes)
+
+
+def _is_too_much(merge: OpenedMerge, step: Step, groups: Groups, budgets: Mapping[MemorySpace, int]) -> bool:
+    return not fits(memory_terms(merge, step, groups), budgets)
 
 
 def _with_next_block(terms: Mapping[MemorySpace, Mapping[str, int]]) -> Mapping[MemorySpace, Mapping[str, int]]:

@@ -15,7 +15,7 @@ from regstream.linalg.gram import symmetric_product_flops
 from regstream.models.batch import Batch
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.step import OwnedParts, Step
-from regstream.planning.work import forward_work
+from regstream.planning.work import forward_shapes, forward_work
 from regstream.ranks.environment import RankId
 
 Merge = TypeVar("Merge", bound=OpenedMerge)
@@ -64,7 +64,10 @@ def cut_batches(merge: OpenedMerge, size: int) -> list[list[range]]:
     if block is None or not merge.method.needs_calibration():
         return [[range(0) for _ in merge.candidates] for _ in range(size)]
     costs = [[_batch_flops(merge, block, batch) for batch in c.rows.batches] for c in merge.candidates]
-    return even_cut(costs, _candidate_flops(block), size, whole=not merge.method.splits_candidates)
+    # How many tokens an expert gets of a candidate is known where all of them are.
+    has_experts = any(parameter.share is not None for step in merge.steps for parameter in step.parameters)
+    is_whole = has_experts or not merge.method.splits_candidates
+    return even_cut(costs, _candidate_flops(block), size, whole=is_whole)
 
 
 def owners(step: Step, groups: Iterable[str], size: int) -> dict[str, int]:
@@ -117,7 +120,8 @@ def greedy(costs: Sequence[float], size: int) -> list[int]:
 def _batch_flops(merge: OpenedMerge, block: Step, batch: Batch) -> float:
     """Through the block as often as a step takes it there, and in the Gram matrices of its groups."""
     hidden_size, dtype = merge.model.hidden_size, merge.compute_dtype
-    forward, _ = forward_work("block", block.shapes.values(), [batch], hidden_size=hidden_size, dtype=dtype)
+    shapes = forward_shapes(merge.base.architecture, block.shapes)
+    forward, _ = forward_work("block", shapes, [batch], hidden_size=hidden_size, dtype=dtype)
     widths = [group.in_features for group in block.linear_groups(block.regressed)]
     formed = sum(symmetric_product_flops(batch.num_tokens, width) for width in widths)
     return forward * (len(merge.method.streams) + ("merged" in merge.method.prefixes())) + formed

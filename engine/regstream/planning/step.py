@@ -26,6 +26,7 @@ class PlannedParameter(Parameter):
     linear: str | None = None
     is_linear: bool = False  # the weight of a linear in a block
     transposed: bool = False  # stored as (in, out)
+    share: float | None = None  # of an expert's weight that is regressed: of all tokens those that it gets on average
 
     @property
     def out_in(self) -> tuple[int, int]:
@@ -100,6 +101,7 @@ class Step:
                 in_features=found[0].out_in[1],
                 out_features={str(parameter.linear): parameter.out_in[0] for parameter in found},
                 transposed=found[0].transposed,
+                share=found[0].share,
                 biases=tuple(p.key.removesuffix(".bias") for p in self.regressed[name] if p.linear is None),
             )
             for name, found in linears.items()

@@ -9,6 +9,7 @@ import torch
 from regstream.linalg.row_sketch import residual_flops
 from regstream.methods.statistics import TokenCounts
 from regstream.methods.stream import Stream
+from regstream.models.architecture.architecture import Architecture
 from regstream.models.batch import Batch
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.step import Kind, OwnedParts, Step
@@ -99,11 +100,20 @@ def forward_work(
     return flops, float(positions * values * dtype.itemsize)
 
 
+def forward_shapes(architecture: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """What tokens are multiplied with, by the shapes of parameters: of an expert's weight fewer rows."""
+    shares = architecture.shares
+    return [
+        (math.ceil(shape[0] * shares[name]), *shape[1:]) if name in shares else shape for name, shape in shapes.items()
+    ]
+
+
 def _forward(merge: OpenedMerge, step: Step, name: str, until: str | None = None) -> Counter[str]:
     """All calibration sets on their way through a step, or as far as the input of group `until`."""
     groups = list(step.regressed)
     later = {p.name for group in groups[groups.index(until) :] for p in step.regressed[group]} if until else set()
-    shapes = [parameter.shape for parameter in step.parameters if parameter.name not in later]
+    needed = {parameter.name: parameter.shape for parameter in step.parameters if parameter.name not in later}
+    shapes = forward_shapes(merge.base.architecture, needed)
     hidden_size, dtype = merge.model.hidden_size, merge.compute_dtype
     flops, moved = forward_work(step.kind, shapes, merge.batches, hidden_size=hidden_size, dtype=dtype)
     stored = (step.kind != "stem") + (until is None)  # read, and written on

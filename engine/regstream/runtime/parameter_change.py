@@ -123,7 +123,7 @@ class ChangeMeter:
             square, product = own[index]
             kept = _rounded(product / square) if square > 0 else None
             changes[self._plan.candidates[index].name] = CandidateChange(norm=_rounded(math.sqrt(square)), kept=kept)
-        name, base_norm = parameter.stored_name, _rounded(math.sqrt(base))
+        name, base_norm = parameter.recorded_name, _rounded(math.sqrt(base))
         return ChangeRecord(parameter=name, rule=parameter.rule, base_norm=base_norm, candidates=changes)
 
 

@@ -3,6 +3,7 @@
 A copy has the bytes of the tensors as the shard has them. It is not durable: a run that resumes makes it again.
 """
 
+import math
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,12 +47,14 @@ class ResultCopies:
         part = self._plan.parts[step.index]
         file, begin = self._located(step)
         moved = begin - (part.begin + len(part.header))
-        extents, specs = part.extents, {}
-        for parameter in step.parameters:
-            first, last = extents[parameter.stored_name]
+        begins, specs = {name: first + moved for name, (first, _) in part.extents.items()}, {}
+        for parameter in step.parameters:  # those that are parts of a tensor lie one after another
+            first = begins[parameter.stored_name]
+            last = first + math.prod(parameter.shape) * part.dtype.itemsize
             specs[parameter.name] = TensorSpec(
-                file=file, dtype=part.dtype, shape=parameter.shape, begin=first + moved, end=last + moved
+                file=file, dtype=part.dtype, shape=parameter.shape, begin=first, end=last
             )
+            begins[parameter.stored_name] = last
         return TensorReader(f"merged {step.name}", specs)
 
     def drop(self, step: Step) -> None:

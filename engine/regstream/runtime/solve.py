@@ -14,9 +14,12 @@ from regstream.planning.step import Step
 from regstream.runtime.block_pass import BlockPass
 from regstream.runtime.step_context import StepContext
 from regstream.storage.shards import ShardWriter
+from regstream.units import format_names
 
 #: Values of a merged weight that are on their way to the disk at a time.
 _WRITTEN_VALUES = 4 << 20
+#: Systems that a warning names, at most: a block may have hundreds of experts.
+_NAMED_SYSTEMS = 8
 
 
 def solve_and_write(current: BlockPass, writer: ShardWriter | None) -> list[SolveReport]:
@@ -110,14 +113,20 @@ def _exchange(context: StepContext, values: Tensor, owner: int, *, to_all: bool)
 
 
 def warn_of_ill_posed(step: Step, context: StepContext, solves: Sequence[SolveReport]) -> None:
-    """Say in one line a reason which of a step's systems tokens do not determine well."""
+    """Say in one line a reason which of a step's systems tokens do not determine well, or no token reached."""
     found: dict[str, list[str]] = {}
     for solve in sorted(solves, key=lambda solve: solve.ridge == 0):
         if reason := context.plan.method.solve_warning(solve, context.plan.compute_dtype):
             named = f"{solve.group} (condition {solve.condition:.1e}, ridge {solve.ridge:g})"
             found.setdefault(reason, []).append(named)
     for reason, systems in found.items():
-        context.warn(f"{step.name}: {', '.join(systems)}: {reason}; {context.plan.method.advice}")
+        named = format_names(systems, _NAMED_SYSTEMS)
+        context.warn(f"{step.name}: {named}: {reason}; {context.plan.method.advice}")
+    if unreached := [name for solve in solves if solve.num_tokens == 0 for name in solve.linears]:
+        is_mean = "the prior" if context.plan.method.prior is not None else "the mean of the candidates"
+        named = format_names(unreached, _NAMED_SYSTEMS)
+        reason = f"no token is routed to these experts, which are {is_mean}; use more calibration rows"
+        context.warn(f"{step.name}: {named}: {reason}")
 
 
 def _mean_rows(current: BlockPass, group: str, dtype: torch.dtype, linear: str, rows: slice) -> Tensor:

@@ -229,6 +229,5 @@ class StepContext:
         return self._buffers(slot, parameters, self.plan.compute_dtype)
 
     def _buffers(self, slot: str, parameters: Sequence[Parameter], dtype: torch.dtype) -> dict[str, Tensor]:
-        shapes = {parameter.block_name: parameter.shape for parameter in parameters}
-        buffers = self.workspace.buffers(slot, shapes, dtype)
-        return {parameter.name: buffers[parameter.block_name] for parameter in parameters}
+        shapes = {parameter.name: parameter.shape for parameter in parameters}
+        return self.model.block_buffers(shapes, lambda wanted: self.workspace.buffers(slot, wanted, dtype))

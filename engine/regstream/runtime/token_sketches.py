@@ -7,6 +7,7 @@ Shape suffixes: S rows of a sketch, I in-features.
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from regstream.linalg.row_sketch import TokenSketch, centred_rows, empty_sums
@@ -22,12 +23,17 @@ class TokenSketches:
     def __init__(self, files: ScratchTensors, step: Step) -> None:
         self._files = files
         self._numbers = {group: number for number, group in enumerate(step.regressed)}
-        self._widths = {group.name: group.in_features for group in step.linear_groups(step.regressed)}
+        groups = step.linear_groups(step.regressed)
+        self._widths = {group.name: group.in_features for group in groups}
+        self._routed = {group.name for group in groups if group.is_routed}
 
     def write(self, candidate: PlannedCandidate, sketches: Mapping[str, TokenSketch]) -> None:
         """Store the sums of the candidate's tokens that are here, by group."""
         for group, sketch in sketches.items():
-            self._files.put(self._name(candidate.name, group), sketch.sums().cpu())
+            name = self._name(candidate.name, group)
+            self._files.put(name, sketch.sums().cpu())
+            if group in self._routed:  # as many tokens as turned out
+                self._files.put(_count_of(name), torch.tensor([float(sketch.next_token)]))
 
     def complete(self, merge: OpenedMerge, owners: Mapping[str, int], ranks: Ranks) -> None:
         """Make the sketches of all tokens, of each of some groups on the rank that owns it; every rank calls this."""
@@ -35,12 +41,16 @@ class TokenSketches:
         for group, owner in owners.items():
             for candidate, holders in zip(merge.candidates, merge.holders or alone, strict=True):
                 name, sums_SI = self._name(candidate.name, group), empty_sums(self._widths[group]).zero_()
+                count = torch.full((1,), float(candidate.num_tokens))
                 for holder in holders:
                     part_SI = self._files.get(name) if ranks.rank == holder else empty_sums(self._widths[group])
                     ranks.move(part_SI, holder, owner)
                     sums_SI += part_SI
+                    if group in self._routed:  # all of them are on one rank
+                        count = self._files.get(_count_of(name)) if ranks.rank == holder else count
+                        ranks.move(count, holder, owner)
                 if ranks.rank == owner:
-                    self._files.put(name, centred_rows(sums_SI, candidate.num_tokens))
+                    self._files.put(name, centred_rows(sums_SI, int(count)))
 
     def read(self, candidate: str, group: str) -> Tensor:
         """A candidate's sketch (S, I) of a group's inputs, on the CPU."""
@@ -48,3 +58,7 @@ class TokenSketches:
 
     def _name(self, candidate: str, group: str) -> str:
         return f"{self._numbers[group]}-sketch-{candidate}"
+
+
+def _count_of(name: str) -> str:
+    return f"{name}-tokens"

@@ -23,7 +23,11 @@ class MergeRules:
     def __init__(self, manifest: Manifest, method: Method, architecture: Architecture, num_blocks: int) -> None:
         self._manifest, self._method, self._architecture, self._num_blocks = manifest, method, architecture, num_blocks
         self._candidates = {candidate.name: index for index, candidate in enumerate(manifest.candidates)}
-        self._groups = [{linear: g for g in groups for linear in g.linears} for groups in architecture.groups]
+        with_experts = method.regresses_experts()
+        self._groups = [
+            {linear: g for g in groups for linear in g.linears if with_experts or not g.is_routed}
+            for groups in architecture.groups
+        ]
 
     def group_of(self, parameter: Parameter) -> InputGroup | None:
         """The input group of a block's linear whose weight the parameter is; None for any other parameter."""

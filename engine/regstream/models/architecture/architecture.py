@@ -1,9 +1,11 @@
 """The description of an architecture: where its blocks, stem and head are, and which linears share an input."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
+from regstream.models.architecture.fused_weight import FusedWeight
 from regstream.models.architecture.nested_models import NestedModel
 
 NonBlockPart = Literal["embeddings", "final_norm", "head", "towers"]
@@ -18,6 +20,14 @@ class InputGroup:
     name: str
     linears: tuple[str, ...]  # module names inside a block
     transposed: bool = False  # weights are (in, out), as in GPT-2's Conv1D
+    fused: str = ""  # of an expert, which gets some tokens only: the parameter in the block that holds its matrices
+    expert: int = 0  # its number there
+    share: float = 1.0  # of all tokens, those that an expert gets on average
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether its linears are an expert's, and get the tokens that are routed to it."""
+        return bool(self.fused)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +81,8 @@ class Architecture:
     model_name: Callable[[str], str] = str  # the model's name of the parameter that a checkpoint stores under a name
     #: The parameters whose rows, one after another, a tensor of this name in a checkpoint holds; empty for one alone.
     pieces: Callable[[str], tuple[str, ...]] = lambda _name: ()
+    #: Parameters that hold matrices of many experts, which are parameters of their own here, by the model's names.
+    fused: Mapping[str, FusedWeight] = field(default_factory=dict)
     #: What transformers does with the values of any other tensor; None where it takes them as they are.
     conversion: Callable[[str], str | None] = lambda _name: None
     nested: NestedModel | None = None  # this model, if it is a part of a larger one whose config may describe it
@@ -101,7 +113,7 @@ class Architecture:
         groups = self.groups[block] if block < len(self.groups) else ()
         linear = parameter.removeprefix(self.block_prefix(block)).removesuffix(".weight")
         of_linear = [group.transposed for group in groups if linear in group.linears]
-        return any(of_linear or [group.transposed for group in groups])
+        return any(of_linear or [group.transposed for group in groups if not group.is_routed])
 
     def block_of(self, parameter: str) -> int | None:
         """The index of the block that a parameter belongs to; None outside the blocks."""
@@ -110,6 +122,22 @@ class Architecture:
             return None
         number = name.split(".", 1)[0]
         return int(number) if number.isdecimal() else None
+
+    @cached_property
+    def shares(self) -> Mapping[str, float]:
+        """Of all tokens, those that an expert gets on average, by the names of its weights."""
+        return {
+            f"{self.block_prefix(block)}{linear}.weight": group.share
+            for block, groups in enumerate(self.groups)
+            for group in groups
+            if group.is_routed
+            for linear in group.linears
+        }
+
+    def name_in_block(self, parameter: str) -> str:
+        """A parameter's name within its block; outside the blocks its own."""
+        block = self.block_of(parameter)
+        return parameter if block is None else parameter.removeprefix(self.block_prefix(block))
 
     def norms_of(self, block: int) -> tuple[Norm, ...]:
         """The norms of a block."""

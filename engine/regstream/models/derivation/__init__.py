@@ -7,6 +7,7 @@ stand_ins.py: small parameters and products in place of real ones
 trace.py: what a pass does, in the order in which it happens
 block_list.py: which list of modules holds the blocks
 input_groups.py: which linears of a block read the same tensor, and what is no linear
+experts.py: which parameters of a block hold the matrices of experts
 norms.py: which modules of a block are norms
 parts.py: stem, final norm, head and towers, by the order of execution
 block_call.py: how a block runs alone, verified against the whole model

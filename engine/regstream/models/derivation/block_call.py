@@ -88,7 +88,7 @@ def run_block_alone(
     on_use: Callable[[str], object] = lambda _name: None,
 ) -> BlockRun:
     """Run a block on what entered it in a whole pass, with stand-in parameters. Raises whatever its forward raises."""
-    bound = {name: parameters[name] for name in model.parameters_of_block(index)}
+    bound = {name: parameters[name] for name in model.whole_parameters_of_block(index)}
     with model.bind_parameters(bound), StandIns(bound, on_use=on_use, unknown=model.placeholders) as stand_ins:
         output_BLD = model.run_block(index, whole.states[index], whole.batch, arguments)
     return BlockRun(output_BLD=output_BLD, max_values=stand_ins.max_values)

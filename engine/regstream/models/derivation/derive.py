@@ -21,6 +21,7 @@ from regstream.models.config.build import build_config
 from regstream.models.config.nested import nested_config
 from regstream.models.derivation.block_call import WholePass, find_block_call, hidden_argument, mixes_rows, num_outputs
 from regstream.models.derivation.block_list import find_block_list
+from regstream.models.derivation.experts import with_experts
 from regstream.models.derivation.input_groups import input_groups, without
 from regstream.models.derivation.model_class import class_of_config, is_language_model, predicts_tokens, type_of_class
 from regstream.models.derivation.model_inputs import LENGTHS, batch_inputs, example_row, token_batch
@@ -113,6 +114,7 @@ class _Derivation:
     ) -> None:
         self._model, self._config, self._file_type, self._part, self._source = model, config, file_type, part, source
         self._table = table or ArchitectureTable()
+        self._names = ParameterNames(model, self._table.renames)
         self._parameters = stand_in_parameters(model)
         self._reads_tokens = model.main_input_name == "input_ids"
 
@@ -136,13 +138,15 @@ class _Derivation:
         layered.set_block_call(replace(call, mixes_rows=mixes))
         widest = max_features(layered, self._parameters, passes)
         layered.set_block_call(replace(call, mixes_rows=mixes, max_features=widest))
-        return self._without_misread(layered, passes)
+        names = self._names.expert_pieces
+        described = self._without_misread(layered, passes)
+        return with_experts(described, layered.blocks, trace, names, regresses=not self._table.inputs)
 
     def _describe(self, blocks: str, trace: Trace) -> Architecture:
         """The description, but for how a block runs alone."""
         calls, part, table = trace.members[blocks], self._part, self._table
         class_name, model_type = type(self._model).__name__, str(self._config.model_type)
-        is_causal_lm, names = predicts_tokens(class_name), ParameterNames(self._model, table.renames)
+        is_causal_lm, names = predicts_tokens(class_name), self._names
         _, length, hidden_size = calls[0].hidden_shape
         found = [
             input_groups(block, f"{blocks}.{index}.", trace, length if self._reads_tokens else None)

@@ -10,9 +10,7 @@ from torch.nn.modules.conv import _ConvNd
 from transformers.pytorch_utils import Conv1D
 
 from regstream.models.architecture.architecture import InputGroup
-from regstream.models.derivation.trace import Operand, Trace, is_linear, is_transposed
-
-Product = tuple[torch.Size, Operand]
+from regstream.models.derivation.trace import Operand, Product, Trace, is_linear
 
 
 def input_groups(
@@ -29,7 +27,8 @@ def input_groups(
     linears_of: dict[tuple[object, bool], list[str]] = {}
     for linear in sorted(regressed, key=times.__getitem__):
         operand = trace.linear_inputs[prefix + linear][0][1]
-        linears_of.setdefault((operand, is_transposed(block.get_submodule(linear))), []).append(linear)
+        transposed = trace.products[f"{prefix}{linear}.weight"][0].is_transposed
+        linears_of.setdefault((operand, transposed), []).append(linear)
     groups = tuple(group_of(tuple(linears), transposed=transposed) for (_, transposed), linears in linears_of.items())
     return groups, {name: reason for name, reason in reasons.items() if reason is not None}
 
@@ -70,8 +69,7 @@ def _reason_of_product(
     module: nn.Module, expected: torch.Size, product: Product, read: Operand, num_tokens: int | None
 ) -> str | None:
     """Why a matrix that is multiplied once is not regressed; `read` is its linear's input."""
-    shape, operand = product
-    if operand.digest != read.digest or sorted(shape[-2:]) != sorted(expected):
+    if product.operand.digest != read.digest or sorted(product.shape[-2:]) != sorted(expected):
         return f"multiplied by the code of {type(module).__name__} with another tensor than its input"
     if num_tokens is not None and math.prod(read.leading) != num_tokens:
         return f"reads {math.prod(read.leading)} rows, not each of {num_tokens} tokens once"

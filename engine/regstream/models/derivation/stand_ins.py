@@ -19,18 +19,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from regstream.errors import InputError
+from regstream.models.expert_inputs import ADDED_PRODUCTS, PRODUCTS, is_view
 from regstream.models.stored_buffers import in_slot, slots_of, stored_buffers
 from regstream.models.tensor_arguments import tensors_among
 
 _RANK = 2
 #: Numbers that all random vectors are taken from, each from its own place: 2 MiB.
 _POOL = 1 << 19
-_PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten._grouped_mm}
-_ADDED_PRODUCTS = {torch.ops.aten.addmm, torch.ops.aten.baddbmm}
 
 
 def stand_in_parameters(model: PreTrainedModel) -> dict[str, Tensor]:
-    """A random row for each parameter of a model, expanded to its shape. A tied parameter has that of its source.
+    """Random numbers for each parameter of a model, expanded to its shape. A tied parameter has that of its source.
 
     Buffers that checkpoints store are as the model makes them.
     """
@@ -59,16 +58,16 @@ def bind_stand_ins(model: PreTrainedModel, parameters: Mapping[str, Tensor]) -> 
 class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class
     """Computes products with stand-in parameters, and reports them.
 
-    `on_use(name, operation)` is called for every operation on a parameter, `on_product(name, shape, operand)` for every
-    product with an activation: the shape of the matrix as (…, in, out), and the activation as (…, rows, in). Parameters
-    in `unknown` are NaN, and so are their products.
+    `on_use(name, operation)` is called for every operation on a parameter, `on_product(name, matrix, operand)` for
+    every product with an activation: the matrix as (…, in, out), and the activation as (…, rows, in). Parameters in
+    `unknown` are NaN, and so are their products.
     """
 
     def __init__(
         self,
         parameters: Mapping[str, Tensor],
         on_use: Callable[[str], object] = lambda *_: None,
-        on_product: Callable[[str, torch.Size, Tensor], object] = lambda *_: None,
+        on_product: Callable[[str, Tensor, Tensor], object] = lambda *_: None,
         unknown: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -84,7 +83,7 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's c
         """Run an operation, or its stand-in."""
         del types
         result = self._run(func, args, kwargs or {})
-        if not _is_view(func):
+        if not is_view(func):
             self.max_values = max(self.max_values, *(value.numel() for value in tensors_among((result,))), 0)
         return result
 
@@ -95,14 +94,14 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's c
             return func(*args, **keywords)
         if func._schema.is_mutable and self._name(args[0]) is not None:
             raise InputError(f"its forward changes its own parameters: {operation} of {self._name(args[0])}")
-        if not _is_view(func):
+        if not is_view(func):
             for name in used:
                 self._on_use(name)
         if operation is torch.ops.aten.embedding and self._name(args[0]) is not None:
             return self._embedding(*args[:2])
-        if operation in _PRODUCTS and (product := self._product(*args[:2])) is not None:
+        if operation in PRODUCTS and (product := self._product(*args[:2])) is not None:
             return product
-        if operation in _ADDED_PRODUCTS and (product := self._product(*args[1:3])) is not None:
+        if operation in ADDED_PRODUCTS and (product := self._product(*args[1:3])) is not None:
             return product * keywords.get("alpha", 1) + args[0] * keywords.get("beta", 1)
         return func(*args, **keywords)
 
@@ -114,12 +113,11 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's c
         """The product of an activation and a parameter in either order; None where both or neither are parameters."""
         left_name, right_name = self._name(left), self._name(right)
         if right_name is not None and left_name is None:
-            self._on_product(right_name, right.shape, left)
+            self._on_product(right_name, right, left)
             return self._low_rank(right_name, right.shape, left)
         if left_name is not None and right_name is None:
-            shape, operand = left.mT.shape, right.mT
-            self._on_product(left_name, shape, operand)
-            return self._low_rank(left_name, shape, operand).mT
+            self._on_product(left_name, left.mT, right.mT)
+            return self._low_rank(left_name, left.mT.shape, right.mT).mT
         return None
 
     def _low_rank(self, name: str, shape: torch.Size, operand: Tensor) -> Tensor:
@@ -151,17 +149,17 @@ def _pool() -> Tensor:
 
 
 def _row(name: str, parameter: Tensor) -> Tensor:
-    """Uniform numbers from 0.5 to 1.5, which keep a pass finite."""
-    row = torch.rand(parameter.shape[-1:] or (1,), generator=_generator(name)).add_(0.5).to(parameter.dtype)
+    """Uniform numbers from 0.5 to 1.5, which keep a pass finite.
+
+    The matrices of a three-dimensional parameter, as of experts, begin one number after another, and so are told apart.
+    """
+    num_matrices = parameter.shape[0] if parameter.dim() == 3 else 1
+    size = parameter.shape[-1] + num_matrices - 1 if parameter.dim() else 1
+    row = torch.rand(size, generator=_generator(name)).add_(0.5).to(parameter.dtype)
+    if parameter.dim() == 3:
+        return row.as_strided(parameter.shape, (1, 0, 1))
     return row.expand(parameter.shape) if parameter.dim() else row[0]
 
 
 def _generator(text: str) -> torch.Generator:
     return torch.Generator().manual_seed(zlib.crc32(text.encode()))
-
-
-def _is_view(func: Any) -> bool:
-    """Whether an operation reads no values: only its result's use counts."""
-    return any(
-        returned.alias_info is not None and not returned.alias_info.is_write for returned in func._schema.returns
-    )

@@ -36,6 +36,26 @@ class Operand:
         return cls(digest=digest, leading=tuple(x_NI.shape[:-1]))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Product:
+    """One with a parameter."""
+
+    shape: torch.Size  # of the matrix, (…, in, out)
+    operand: Operand
+    is_transposed: bool  # the parameter has it as (in, out), not as (out, in)
+    matrix: int  # the number of the matrix in a three-dimensional parameter, if it is one of several
+
+    @classmethod
+    def of(cls, matrix: Tensor, operand: Operand) -> "Product":
+        """Of a matrix (…, in, out) of a stand-in, whose rows are the same numbers."""
+        return cls(
+            shape=matrix.shape,
+            operand=operand,
+            is_transposed=matrix.stride(-1) == 1,
+            matrix=int(matrix.storage_offset()),
+        )
+
+
 class _Operands:
     """Operands, whose digest is computed once for a tensor that several products in a row read."""
 
@@ -98,14 +118,19 @@ class Trace:
     members: dict[str, list[MemberCall]] = field(default_factory=lambda: defaultdict(list))  # by the path of the list
     calls: dict[str, int] = field(default_factory=lambda: defaultdict(int))  # of each module
     uses: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))  # times, by parameter
-    products: dict[str, list[tuple[torch.Size, Operand]]] = field(default_factory=lambda: defaultdict(list))
+    products: dict[str, list[Product]] = field(default_factory=lambda: defaultdict(list))
     linear_inputs: dict[str, list[tuple[int, Operand]]] = field(default_factory=lambda: defaultdict(list))
     shapes: dict[str, list[tuple[int, ...]]] = field(default_factory=lambda: defaultdict(list))  # what modules read
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a module is a linear layer: `nn.Linear`, or GPT-2's `Conv1D`."""
-    return isinstance(module, nn.Linear | Conv1D)
+    """Whether a module is a linear layer: `nn.Linear`, GPT-2's `Conv1D`, or one with a weight alone, as routers."""
+    if isinstance(module, nn.Linear | Conv1D):
+        return True
+    own = dict(module.named_parameters())  # also those of modules in it
+    num_dims = {name: parameter.dim() for name, parameter in own.items()}
+    is_bare = num_dims.pop("weight", 0) == 2 and not isinstance(module, nn.Embedding)
+    return is_bare and all(dims == 1 and "." not in name for name, dims in num_dims.items())
 
 
 def is_transposed(linear: nn.Module) -> bool:
@@ -126,7 +151,9 @@ def run_traced(
         stand_ins = StandIns(
             parameters,
             on_use=lambda name: trace.uses[name].append(next(clock)),
-            on_product=lambda name, shape, operand: trace.products[name].append((shape, operands.of(operand))),
+            on_product=lambda name, matrix, operand: trace.products[name].append(
+                Product.of(matrix, operands.of(operand))
+            ),
         )
     with ExitStack() as stack:
         stack.enter_context(bind_stand_ins(model, parameters))
