@@ -1,6 +1,6 @@
 """Consecutive batches of a calibration set: what one rank of a run has of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,14 +26,18 @@ class BatchRange:
         return self.rows.batches[self.part.start : self.part.stop]
 
     @property
+    def targets(self) -> tuple[Batch, ...]:
+        """As of the set."""
+        return self.rows.targets[self.part.start : self.part.stop]
+
+    @property
     def digest(self) -> str:
         """Of the set and the range."""
         return f"{self.rows.digest} {self.part.start}-{self.part.stop}"
 
-    @property
-    def first_token(self) -> int:
-        """How many tokens of the set come before these batches."""
-        return sum(batch.num_tokens for batch in self.rows.batches[: self.part.start])
+    def first_token(self, stack: int) -> int:
+        """How many tokens of the set come before these batches, as a stack reads them."""
+        return sum(batch.num_tokens for batch in stack_batches(self.rows, stack)[: self.part.start])
 
     @property
     def is_in_memory(self) -> bool:
@@ -77,3 +81,8 @@ class BatchRange:
 
 #: A calibration set, or what one rank has of it.
 Rows = CalibrationSet | BatchRange
+
+
+def stack_batches(rows: Rows, stack: int) -> Sequence[Batch]:
+    """The batches as a stack reads them: a decoder reads the targets of the rows."""
+    return rows.batches if stack == 0 else rows.targets

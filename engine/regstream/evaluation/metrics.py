@@ -59,6 +59,7 @@ def held_out_rows(plan: Plan, listener: Listener) -> dict[str, CalibrationSet]:
                     warn=lambda message: listener(Warned(message=message)),
                     sampler=sampler,
                     label=candidate.evaluation.label,
+                    shift=plan.model.decoder_inputs,
                 )
     return datasets
 

@@ -53,6 +53,7 @@ def load_calibration_sets(
                     sampler=sampler,
                     tokenizer=tokenizer,
                     forward=forward,
+                    shift=model.decoder_inputs,
                 )
             sets.append(loaded)
     _try_largest_rows(manifest.candidates, sets, base)
@@ -77,10 +78,13 @@ def forward_inputs(base: Checkpoint, model: LayeredModel) -> ForwardInputs | Non
 
 
 def _try_largest_rows(candidates: Sequence[Candidate], sets: Sequence[CalibrationSet | None], base: Checkpoint) -> None:
-    """Verify that blocks can run alone on rows of images, and measure what they depend on beside hidden states."""
+    """Verify that blocks can run alone on rows of images or with targets, and measure what they depend on beside
+    hidden states."""
     for candidate, rows in zip(candidates, sets, strict=True):
-        if rows is not None and rows.records_arguments:
+        if rows is not None and (rows.records_arguments or rows.targets):
             with label_boundary(f'candidate "{candidate.name}": calibration'):
                 for index in rows.largest:
                     row = rows.inputs(index, dtype=torch.float32, device=torch.device("cpu"))
-                    rows.costs = rows.costs.larger(verify_row(base.architecture, base.model_config, row))
+                    rows.costs = rows.costs.larger(
+                        verify_row(base.architecture, base.model_config, row, records=rows.records_arguments)
+                    )

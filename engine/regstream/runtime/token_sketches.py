@@ -22,6 +22,7 @@ class TokenSketches:
     def __init__(self, files: ScratchTensors, step: Step) -> None:
         self._files = files
         self._numbers = {group: number for number, group in enumerate(step.regressed)}
+        self._stacks = {group: step.stack_of(group) for group in step.regressed}
         self._widths = {group.name: group.in_features for group in step.linear_groups(step.regressed)}
 
     def write(self, candidate: PlannedCandidate, sketches: Mapping[str, TokenSketch]) -> None:
@@ -40,7 +41,7 @@ class TokenSketches:
                     ranks.move(part_SI, holder, owner)
                     sums_SI += part_SI
                 if ranks.rank == owner:
-                    self._files.put(name, centred_rows(sums_SI, candidate.num_tokens))
+                    self._files.put(name, centred_rows(sums_SI, candidate.num_tokens(self._stacks[group])))
 
     def read(self, candidate: str, group: str) -> Tensor:
         """A candidate's sketch (S, I) of a group's inputs, on the CPU."""
