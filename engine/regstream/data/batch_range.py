@@ -9,6 +9,8 @@ from torch import Tensor
 from regstream.data.loading import CalibrationSet, TokenRows
 from regstream.data.multimodal import MultimodalRows
 from regstream.data.pixels import PixelRows
+from regstream.data.stored_inputs import InputRows
+from regstream.data.target_rows import TargetRows
 from regstream.models.batch import Batch
 from regstream.models.row_costs import RowCosts
 
@@ -72,6 +74,11 @@ class BatchRange:
         """The ids of each row of a batch, of a set of tokens."""
         assert isinstance(self.rows, TokenRows | MultimodalRows)
         return self.rows.token_ids(self.part[index])
+
+    def target_labels(self, index: int) -> Tensor:
+        """What the decoder is to predict of a batch, of a set with targets."""
+        assert isinstance(self.rows, TargetRows | InputRows)
+        return self.rows.target_labels(self.part[index])
 
     def labels(self, index: int) -> Tensor:
         """The class of each image of a batch, of a set of images."""

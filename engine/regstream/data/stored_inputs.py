@@ -177,6 +177,11 @@ class InputRows:
     def __len__(self) -> int:
         return sum(map(len, self._batches))
 
+    def target_labels(self, index: int) -> Tensor:
+        """The tokens that the decoder is to predict, (L - 1,): one at each of its first positions."""
+        ids = self._source.read(self._batches[index])[DECODER_INPUT_IDS][0]
+        return ids[1 : self.targets[index].num_tokens].long()
+
     def read_digest(self) -> str:
         """Compute the digest anew, to detect a file that changed since."""
         digest = hashlib.sha256()

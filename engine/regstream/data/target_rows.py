@@ -63,7 +63,7 @@ class TargetRows:
         batch, target = self.batches[index], self.targets[index]
         return {INPUT_IDS: batch.input_ids(device), DECODER_INPUT_IDS: target.input_ids(device)}
 
-    def labels(self, index: int) -> Tensor:
+    def target_labels(self, index: int) -> Tensor:
         """The tokens that the decoder is to predict, (L,) or (L - 1,): one at each of its first positions."""
         return torch.from_numpy(self._rows[index].labels).long()
 

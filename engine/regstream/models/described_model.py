@@ -114,6 +114,14 @@ class DescribedModel:
             return 0
         return len(set(getattr(config, "layer_types", None) or ("full_attention",)))
 
+    def stem_parameters(self, stack: int = 0, *, towers: bool = False) -> list[str]:
+        """The parameters that make the input of a stack's first block; with `towers` those of rows of images too."""
+        if stack:
+            return [*self.architecture.stacks[stack].stem, *self.architecture.stacks[stack].stem_borrows]
+        parts = ("embeddings", "towers") if towers else ("embeddings",)
+        names = (name for name in self.shapes if self.architecture.part_of(name) in parts)
+        return [name for name in names if self.architecture.stem_of(name) is None]
+
     def parameters_of_block(self, index: int) -> list[str]:
         """The parameters that a block runs with: its own, and those it borrows."""
         own = [name for name in self.shapes if self.architecture.block_of(name) == index]

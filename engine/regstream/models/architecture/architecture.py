@@ -79,6 +79,7 @@ class Architecture:
     parts: Mapping[NonBlockPart, tuple[str, ...]]  # modules outside the blocks; the embeddings form the stem
     defaults: DefaultPolicy  # as published
     is_causal_lm: bool  # predicts the next token
+    predicts_targets: bool = False  # predicts the next token of a target, in its decoder
     pooled_norm: str = ""  # the norm of the one token that represents a row: an image's first, a text's last
     optional: tuple[str, ...] = ()  # modules that a checkpoint may lack
     row_tokens: int | None = None  # tokens of a row, where all rows have the same: an image's
@@ -118,6 +119,11 @@ class Architecture:
         return next(
             (index for index in range(len(self.stacks)) if block < self.first_block(index + 1)), len(self.stacks) - 1
         )
+
+    def stack_at(self, depth: int) -> int:
+        """The stack that hidden states of a depth are of: each stack's begin one after the last of the one before."""
+        last = len(self.stacks) - 1
+        return next((s for s in range(last) if depth <= self.first_block(s + 1) + s), last)
 
     def call_of(self, block: int) -> BlockCall:
         """How a block runs alone."""

@@ -21,7 +21,13 @@ from regstream.models.config.nested import nested_config
 from regstream.models.derivation.block_call import WholePass, find_block_call, hidden_argument, num_outputs
 from regstream.models.derivation.block_list import find_block_lists
 from regstream.models.derivation.input_groups import input_groups, without
-from regstream.models.derivation.model_class import class_of_config, is_language_model, predicts_tokens, type_of_class
+from regstream.models.derivation.model_class import (
+    class_of_config,
+    is_language_model,
+    predicts_targets,
+    predicts_tokens,
+    type_of_class,
+)
 from regstream.models.derivation.model_inputs import example_row
 from regstream.models.derivation.norms import find_norms
 from regstream.models.derivation.parameter_names import ParameterNames
@@ -184,6 +190,7 @@ class _Derivation:
             parts=parts,
             defaults=default_policy(model_type, is_language_model=is_language_model(class_name, model_type)),
             is_causal_lm=is_causal_lm,
+            predicts_targets=len(stacks) > 1 and predicts_targets(class_name),
             pooled_norm=table.pooled or POOLED_NORMS.get(model_type, ""),
             optional=table.optional or tuple(n for n, _ in self._model.named_children() if n in OPTIONAL_MODULES),
             row_tokens=None if self._reads_tokens else lengths[0],

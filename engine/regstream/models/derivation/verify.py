@@ -52,7 +52,7 @@ def check_stem(
     Raises:
         InputError: they do not.
     """
-    bound = {name: parameters[name] for name in stem_parameters(model, whole.stack)}
+    bound = {name: parameters[name] for name in model.stem_parameters(whole.stack)}
     unknown = model.outside_placeholders if whole.stack else model.tower_placeholders
     try:
         with model.bind_parameters(bound), StandIns(bound, unknown=unknown):
@@ -63,15 +63,6 @@ def check_stem(
         raise InputError(
             "what reaches the blocks is made without some of the embeddings, or with random numbers, new in each pass"
         )
-
-
-def stem_parameters(model: LayeredModel, stack: int, *, towers: bool = False) -> list[str]:
-    """The parameters that make the input of a stack's first block; with `towers` those of rows of images too."""
-    architecture = model.architecture
-    if stack:
-        return [*architecture.stacks[stack].stem, *architecture.stacks[stack].stem_borrows]
-    parts = ("embeddings", "towers") if towers else ("embeddings",)
-    return [n for n in model.shapes if architecture.part_of(n) in parts and architecture.stem_of(n) is None]
 
 
 def misread_linears(

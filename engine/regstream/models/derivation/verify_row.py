@@ -14,7 +14,6 @@ from regstream.models.body_arguments import BodyArguments, encode_arguments
 from regstream.models.derivation.block_call import TOLERANCE, WholePass, first_line, run_block_alone
 from regstream.models.derivation.stand_ins import StandIns, stand_in_parameters
 from regstream.models.derivation.trace import Trace, run_traced
-from regstream.models.derivation.verify import stem_parameters
 from regstream.models.empty_model import empty_model
 from regstream.models.layered_model import LayeredModel
 from regstream.models.row_costs import RowCosts
@@ -102,7 +101,7 @@ def _run_stem(
     whole: WholePass,
     before_BLD: Tensor | None,
 ) -> tuple[BodyArguments, int]:
-    bound = {name: parameters[name] for name in stem_parameters(model, whole.stack, towers=True)}
+    bound = {name: parameters[name] for name in model.stem_parameters(whole.stack, towers=True)}
     unknown = model.outside_placeholders if whole.stack else {}
     with model.bind_parameters(bound), StandIns(bound, unknown=unknown) as stand_ins:
         hidden_BLD, arguments = model.run_stem_recorded(row, whole.stack, before_BLD)
