@@ -1,4 +1,4 @@
-"""The dense reference for any model with one list of blocks: RegMean++ on whole models, float64.
+"""The dense reference for any model with one list of blocks, or an encoder's and a decoder's: RegMean++, float64.
 
 As `reference.py`, whose regression and mean it shares, but with no description of a family: what a linear reads is
 watched where it is multiplied. Nguyen et al., TMLR 2026 (arXiv 2508.03121).
@@ -100,36 +100,38 @@ def merge(
         AssertionError: a linear is read otherwise than the model's description says.
     """
     assert model.blocks is not None, f"{model.name} has no list of blocks to merge"
-    prefix, merged, regressed = f"{model.blocks}.", deepcopy(candidates[0]), set[str]()
+    merged, regressed = deepcopy(candidates[0]), set[str]()
     named = [tensors_of(candidate) for candidate in candidates]
     with torch.no_grad():
         for name, tensor in average(candidates).items():
             tensors_of(merged)[name].copy_(tensor)
-        blocks = merged.get_submodule(model.blocks)
-        assert isinstance(blocks, nn.ModuleList)
-        for index, mean in enumerate(blocks):
-            grams, experts = [], []
-            for candidate, calibration in zip(candidates, rows, strict=True):
-                # Merged outside and before this block; in it, the candidate's own.
-                blocks[index] = candidate.get_submodule(f"{prefix}{index}")
-                with watched_experts(blocks[index]) as reads:
-                    grams.append(_gram_matrices(merged, blocks[index], calibration))
-                experts.append(reads)
-            blocks[index] = mean
-            for name in [name for name in experts[0] if all(reads[name].is_used for reads in experts)]:
-                full_name, found = f"{prefix}{index}.{name}", [reads[name] for reads in experts]
-                own = [tensors[full_name] for tensors in named]
-                mean.get_parameter(name).copy_(regress_experts(own, found, alpha, [1.0] * len(own)))
-                regressed.add(full_name)
-            _check_averaged(model, index, mean, grams[0].keys())
-            for name, linear in linears_of(mean):
-                if name in grams[0]:
-                    full_name = f"{prefix}{index}.{name}.weight"
-                    transposed = isinstance(linear, Conv1D)  # stored as (in, out)
-                    own_OI = [tensors[full_name].T if transposed else tensors[full_name] for tensors in named]
-                    merged_OI = regress(own_OI, [gram[name] for gram in grams], [1.0] * len(own_OI), alpha)
-                    mean.get_parameter(f"{name}.weight").copy_(merged_OI.T if transposed else merged_OI)
+        # The encoder is merged before the decoder's first block: what that reads is the merged encoder's output.
+        for path in (model.blocks, *([model.decoder] if model.decoder else [])):
+            blocks = merged.get_submodule(path)
+            assert isinstance(blocks, nn.ModuleList)
+            for index, mean in enumerate(blocks):
+                grams, experts = [], []
+                for candidate, calibration in zip(candidates, rows, strict=True):
+                    # Merged outside and before this block; in it, the candidate's own.
+                    blocks[index] = candidate.get_submodule(f"{path}.{index}")
+                    with watched_experts(blocks[index]) as reads:
+                        grams.append(_gram_matrices(model, merged, blocks[index], calibration))
+                    experts.append(reads)
+                blocks[index] = mean
+                for name in [name for name in experts[0] if all(reads[name].is_used for reads in experts)]:
+                    full_name, found = f"{path}.{index}.{name}", [reads[name] for reads in experts]
+                    own = [tensors[full_name] for tensors in named]
+                    mean.get_parameter(name).copy_(regress_experts(own, found, alpha, [1.0] * len(own)))
                     regressed.add(full_name)
+                _check_averaged(model, index, mean, grams[0].keys())
+                for name, linear in linears_of(mean):
+                    if name in grams[0]:
+                        full_name = f"{path}.{index}.{name}.weight"
+                        transposed = isinstance(linear, Conv1D)  # stored as (in, out)
+                        own_OI = [tensors[full_name].T if transposed else tensors[full_name] for tensors in named]
+                        merged_OI = regress(own_OI, [gram[name] for gram in grams], [1.0] * len(own_OI), alpha)
+                        mean.get_parameter(f"{name}.weight").copy_(merged_OI.T if transposed else merged_OI)
+                        regressed.add(full_name)
     return Merged(tensors=tensors_of(merged), regressed=frozenset(regressed))
 
 
@@ -157,20 +159,40 @@ def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D) or (is_bare and not isinstance(module, nn.Embedding))
 
 
-def _gram_matrices(merged: nn.Module, block: nn.Module, rows: Sequence[Row]) -> dict[str, Tensor]:
-    """XᵀX / T of each linear of a block that reads, of every row, each token once."""
+def _gram_matrices(model: TinyModel, merged: nn.Module, block: nn.Module, rows: Sequence[Row]) -> dict[str, Tensor]:
+    """XᵀX / T of each linear of a block that reads, of every row, each token once: of the hidden states that enter the
+    block, or in a decoder of the encoder's output."""
     inputs: dict[str, list[Tensor]] = {name: [] for name, _ in linears_of(block)}
     for row in rows:
-        with _watched(block) as (reads, positions):
+        with _watched(block) as (reads, positions), _encoder_positions(model, merged) as encoded:
             merged(**row)
         for name in list(inputs):
-            x_TI = reads[name].input_TI(positions[0]) if positions else None
-            if x_TI is None:
+            found = [x_TI for count in {*positions, *encoded} if (x_TI := reads[name].input_TI(count)) is not None]
+            if not found:
                 del inputs[name]
-            else:  # Longformer fills rows up to whole windows
-                inputs[name].append(x_TI[: row["input_ids"].shape[1]] if "input_ids" in row else x_TI)
+            elif model.decoder is None and "input_ids" in row:  # Longformer fills rows up to whole windows
+                inputs[name].append(found[0][: row["input_ids"].shape[1]])
+            else:
+                inputs[name].append(found[0])
     joined = {name: torch.cat(parts) for name, parts in inputs.items()}
     return {name: x_TI.T @ x_TI / len(x_TI) for name, x_TI in joined.items()}
+
+
+@contextmanager
+def _encoder_positions(model: TinyModel, merged: nn.Module) -> Iterator[list[int]]:
+    """The positions of an encoder's output in a pass; none of a model without a decoder."""
+    found: list[int] = []
+
+    def count(_module: nn.Module, _arguments: object, output: Any) -> None:
+        found.append((output if isinstance(output, Tensor) else output[0]).shape[-2])
+
+    last = f"{model.blocks}.{len(merged.get_submodule(model.blocks or '')) - 1}"  # type: ignore[arg-type]
+    handles = [merged.get_submodule(last).register_forward_hook(count)] if model.decoder else []
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """A merge of a tiny model from nothing: checkpoints, calibration rows, a manifest without `[architecture]`."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,11 +50,19 @@ def make_tiny_merge(folder: Path, model: TinyModel, *, candidates: int = 2, spre
     rows = []
     for index, path in enumerate(folders.candidates):
         values = _values(model, seed=100 + index)
-        rows.append([{**row, **model.extra_inputs(row[model.reads])} for row in _rows(model, values)])
-        source = _write_values(folder / f"task{index}", model, values)
+        targets = [] if model.targets is None else model.targets(len(values))
+        given = [{"decoder_input_ids": torch.tensor([ids])} for ids in targets] or [{}] * len(values)
+        rows.append(
+            [
+                {**row, **model.extra_inputs(row[model.reads]), **target}
+                for row, target in zip(_rows(model, values), given, strict=True)
+            ]
+        )
+        source = _write_values(folder / f"task{index}", model, values, targets)
         text += f'\n[[candidates]]\nname = "task{index}"\nmodel = "{path.name}"\n'
         text += f'[candidates.calibration]\npath = "{source.name}"\nbatch_rows = 4\n'
         text += 'field = "input_ids"\n' if model.reads == "input_ids" else ""
+        text += 'target = "decoder_input_ids"\n' if targets and model.reads == "input_ids" else ""
     text += f'\n[resources]\ndevice = "{merging.device}"\ncompute_dtype = "float32"\n'
     (folder / "manifest.toml").write_text(text)
     return TinyMerge(folder / "manifest.toml", folders, rows, model)
@@ -113,9 +122,19 @@ def _rows(model: TinyModel, values: list[list[int]] | Tensor) -> list[dict[str, 
     return checkpoints.token_inputs(values)
 
 
-def _write_values(stem: Path, model: TinyModel, values: list[list[int]] | Tensor) -> Path:
+def _write_values(stem: Path, model: TinyModel, values: list[list[int]] | Tensor, targets: list[list[int]]) -> Path:
     if not isinstance(values, Tensor):
-        return checkpoints.write_token_rows(stem.with_suffix(".jsonl"), values)
-    path = stem.with_suffix(".safetensors")
-    save_file({model.reads: values.contiguous()}, path, metadata={"format": "pt"})
+        path = checkpoints.write_token_rows(stem.with_suffix(".jsonl"), values)
+        if targets:
+            rows = [{"input_ids": ids, "decoder_input_ids": t} for ids, t in zip(values, targets, strict=True)]
+            path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        return path
+    path, longest = stem.with_suffix(".safetensors"), max(map(len, targets), default=0)
+    tensors: dict[str, Tensor] = {model.reads: values.contiguous()}
+    if targets:
+        tensors["decoder_input_ids"] = torch.tensor([ids + [0] * (longest - len(ids)) for ids in targets])
+        tensors["decoder_attention_mask"] = torch.tensor(
+            [[place < len(i) for place in range(longest)] for i in targets]
+        )
+    save_file(tensors, path, metadata={"format": "pt"})
     return path

@@ -1,9 +1,11 @@
 """The held-out loss of models that no table describes is the one that transformers computes."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import checkpoints
@@ -13,6 +15,27 @@ from tiny_merge import load, make_tiny_merge
 from tiny_models.registry import TINY_MODELS
 
 EVALUATION = '[candidates.evaluation]\npath = "held.jsonl"\nfield = "input_ids"\nbatch_rows = 3\n\n[resources]'
+
+
+@pytest.mark.parametrize("name", ["t5", *map(slow, ["bart", "marian", "whisper"])])
+def test_a_loss_of_targets_is_that_of_the_whole_model(tmp_path: Path, name: str) -> None:
+    model = TINY_MODELS[name]
+    merge = make_tiny_merge(tmp_path, model)
+    text = merge.manifest.read_text()
+    table = re.search(r"\[candidates.calibration\]\n(.*?)\n\n", text, re.DOTALL)
+    assert table is not None
+    held = f"[candidates.evaluation]\n{table[1]}\n\n[resources]"
+    merge.manifest.write_text(text.replace("[resources]", held, 1))
+    found = evaluate(merge.plan(), only=["base", "mean"])
+    whole, losses = load(model, merge.folders.base), list[Tensor]()
+    with torch.no_grad():
+        for row in merge.rows[0]:
+            logits = whole(**row).logits[0, :-1]
+            losses.append(cross_entropy(logits, row["decoder_input_ids"][0, 1:], reduction="none"))
+    assert [each.model for each in found.rows] == ["base", "mean"]
+    [score] = found.rows[0].scores.values()
+    assert score == pytest.approx(float(torch.cat(losses).mean()), rel=1e-5)
+    assert not list(tmp_path.glob("merged/.regstream/*"))
 
 
 @pytest.mark.parametrize(

@@ -28,16 +28,16 @@ TOLERANCE = 1e-4
 #: MobileBERT's tokens become alike from block to block, and rounding grows twentyfold in each: 1e-6 in the first.
 #: Of MPNet's last block one unit is nearly dead: what float32 rounds of GELU's tail is 1.0e-4 in that unit's column.
 TOLERANCES = {"mobilebert": 1e-3, "mpnet": 2e-4}
-#: A decoder, one with windows, a text and an image encoder, a task's head, a language model with images, a hybrid; and
-#: one that is refused.
+#: A decoder, one with windows, a text and an image encoder, a task's head, a language model with images, a hybrid; two
+#: encoders with a decoder; and one that is refused.
 EVERYDAY = {
     *[("llama",), ("gemma2",), ("bert",), ("vit",), ("llama-seqcls",), ("qwen2_vl",), ("lfm2",)],
-    ("bart",),
+    *[("bart",), ("t5",), ("siglip",)],
 }
 #: What a refusal of a kind says, where models of that kind may be refused. A tensor's name is no reason.
 REFUSALS: dict[Kind, str] = {
     "experts": r"(?<![\w.])experts?(?![\w.])",
-    "several stacks": r"encoder-decoder|towers|(stacks|lists) of blocks|change the shape of hidden states",
+    "several stacks": r"towers|(stacks|lists) of blocks|change the shape of hidden states",
     "repeated block": r"shares? (their |its )?(parameters|weights)|times in a pass|more than once",
     "passed state": r"more than (its )?hidden states|(another|earlier|first|previous) block|not one vector a token",
 }
@@ -50,8 +50,7 @@ SINGLE_REFUSALS = {
     "longformer": "window|pads|not one a token",
     "wav2vec2": "input_values",
     "hubert": "input_values",
-    "wavlm": f"input_values|{REFUSALS['passed state']}",
-    "whisper": f"input_features|{REFUSALS['several stacks']}",
+    "wavlm": "input_values",
 }
 #: Of a model of two towers, the one that may be merged instead.
 TOWERS = {"clip": "clip_vision"}

@@ -42,6 +42,21 @@ def test_the_result_is_that_of_one_process(
     assert not (together.output / ".regstream").exists()
 
 
+@pytest.mark.parametrize("method", ["regmean++", slow("regmean")])
+def test_the_result_of_an_encoder_with_its_decoder_is_that_of_one_process(tmp_path: Path, method: str) -> None:
+    merges = []
+    for name in ("one", "ranks"):
+        (tmp_path / name).mkdir()
+        merges.append(make_tiny_merge(tmp_path / name, TINY_MODELS["t5"]))
+        manifest = merges[-1].manifest
+        manifest.write_text(manifest.read_text().replace('"regmean++"', f'"{method}"'))
+    alone, together = merges
+    alone.run()
+    assert_all_well(run_on(2, together))
+    difference, name = worst_difference(tensors(together.output), tensors(alone.output))
+    assert difference <= ROUNDING, f"{name}: {difference:.1e}"
+
+
 def test_it_is_the_dense_reference_s_and_the_same_bytes_again(tmp_path: Path) -> None:
     merge = make_merge(tmp_path)
     assert_all_well(run_on(2, merge))

@@ -14,10 +14,10 @@ import checkpoints
 
 Reads = Literal["input_ids", "pixel_values", "input_values", "input_features"]
 #: `stack`: one list of blocks, each run once, that pass on hidden states alone. `experts`: such a list, whose blocks
-#: have experts. `several stacks`: an encoder and a decoder, two towers, or stages of different widths. `repeated
-#: block`: a block's weights are used at several depths. `passed state`: a block reads more of earlier blocks than
-#: hidden states.
-Kind = Literal["stack", "experts", "several stacks", "repeated block", "passed state"]
+#: have experts. `with decoder`: an encoder's list and then a decoder's, which reads what the encoder makes. `several
+#: stacks`: two towers, or stages of different widths. `repeated block`: a block's weights are used at several depths.
+#: `passed state`: a block reads more of earlier blocks than hidden states, and more than all of them read of the first.
+Kind = Literal["stack", "experts", "with decoder", "several stacks", "repeated block", "passed state"]
 
 VOCABULARY, HIDDEN, INTERMEDIATE, BLOCKS, HEADS, POSITIONS = 256, 32, 64, 4, 4, 256
 WINDOW = checkpoints.SLIDING_WINDOW
@@ -68,12 +68,15 @@ class TinyModel:
     model_class: str
     keys: Mapping[str, Any]  # of its config
     blocks: str | None  # the path of the list of blocks that is merged; None where there is not one such list
+    decoder: str | None = None  # that of a decoder's, which reads what the encoder's `blocks` make
     reads: Reads = "input_ids"
     kind: Kind = "stack"
     #: Linears of blocks that are not regressed: patterns of `BLOCK.MODULE`, such as `*.mixer.dt_proj`, and why.
     averaged: Mapping[str, str] = field(default_factory=dict)
     #: Inputs that its forward pass needs besides the one it reads.
     extra_inputs: Callable[[Tensor], dict[str, Tensor]] = lambda first: {}
+    #: What a decoder reads of each of so many rows.
+    targets: Callable[[int], list[list[int]]] | None = None
     needs_package: str | None = None
 
     def config(self) -> PreTrainedConfig:

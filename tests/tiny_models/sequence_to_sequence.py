@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import torch
-
+import checkpoints
 from tiny_models.model import (
     BLOCKS,
     ENDS,
@@ -65,14 +64,25 @@ _SPEECH: dict[str, Any] = {
 }
 
 
-def _with_decoder(name: str, model_class: str, keys: dict[str, Any], **options: Any) -> TinyModel:
-    return tiny(
-        name,
-        model_class,
-        None,
-        keys,
-        kind="several stacks",
-        extra_inputs=lambda rows: {"decoder_input_ids": torch.tensor([[2, 5, 9]])},
+#: Of which no two are of one length, and none of the length of the row's input.
+TARGET_LENGTHS = (11, 21, 17, 7)
+
+
+def _targets(num_rows: int) -> list[list[int]]:
+    return checkpoints.random_rows(VOCABULARY, TARGET_LENGTHS[:num_rows], seed=num_rows)
+
+
+def _with_decoder(name: str, model_class: str, keys: dict[str, Any], blocks: str, **options: Any) -> TinyModel:
+    """`blocks` is where an encoder's and a decoder's lists of blocks are, with a place for which of both."""
+    return TinyModel(
+        name=name,
+        model_type=name,
+        model_class=model_class,
+        keys=keys,
+        blocks=blocks.format("encoder"),
+        decoder=blocks.format("decoder"),
+        kind="with decoder",
+        targets=_targets,
         **options,
     )
 
@@ -82,20 +92,22 @@ def _speech(name: str, model_class: str, **options: Any) -> TinyModel:
 
 
 ENCODER_DECODERS: tuple[TinyModel, ...] = (
-    _with_decoder("t5", "T5ForConditionalGeneration", _T5),
-    _with_decoder("mt5", "MT5ForConditionalGeneration", _T5),
+    _with_decoder("t5", "T5ForConditionalGeneration", _T5, "{}.block"),
+    _with_decoder("mt5", "MT5ForConditionalGeneration", _T5, "{}.block"),
     tiny(
         "t5-encoder",
         "T5EncoderModel",
         "encoder.block",
         _T5 | {"is_encoder_decoder": False},
         model_type="t5",
-        kind="passed state",  # the first block's position bias
     ),
-    _with_decoder("bart", "BartForConditionalGeneration", _BART),
-    _with_decoder("m2m_100", "M2M100ForConditionalGeneration", _BART),
-    _with_decoder("marian", "MarianMTModel", _BART),
-    _with_decoder("whisper", "WhisperForConditionalGeneration", _BART | _WHISPER, reads="input_features"),
+    _with_decoder("bart", "BartForConditionalGeneration", _BART, "model.{}.layers"),
+    _with_decoder("mbart", "MBartForConditionalGeneration", _BART, "model.{}.layers"),
+    _with_decoder("m2m_100", "M2M100ForConditionalGeneration", _BART, "model.{}.layers"),
+    _with_decoder("marian", "MarianMTModel", _BART | {"activation_function": "swish"}, "model.{}.layers"),
+    _with_decoder(
+        "whisper", "WhisperForConditionalGeneration", _BART | _WHISPER, "model.{}.layers", reads="input_features"
+    ),
 )
 SPEECH_ENCODERS: tuple[TinyModel, ...] = (
     _speech("wav2vec2", "Wav2Vec2Model"),
@@ -103,7 +115,6 @@ SPEECH_ENCODERS: tuple[TinyModel, ...] = (
     _speech(
         "wavlm",
         "WavLMModel",
-        kind="passed state",  # the first block's position bias
         averaged={
             "*.attention.[kqv]_proj": "one function reads the weights of all three, without a call of the linears",
             "*.attention.out_proj": "a function reads its weight, without a call of the linear",

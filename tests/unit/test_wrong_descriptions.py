@@ -47,7 +47,7 @@ class Watched:
         parameters, passes = stand_in_parameters(model), []
         for lengths in (LENGTHS[:1], LENGTHS[1:], LENGTHS):  # each row alone, then both in a padded batch
             batch = token_batch(model, lengths)
-            trace = run_traced(model, parameters, batch_inputs(batch), until=architecture.blocks)
+            trace = run_traced(model, parameters, batch_inputs(batch), until=[architecture.blocks])
             passes.append(WholePass.of(batch, trace.members[architecture.blocks]))
         return cls(architecture, built, parameters, passes)
 

@@ -17,6 +17,7 @@ multimodal_processor.py: such a row as the model's arguments, by the base's proc
 processor_process.py: this processor in a bounded process
 multimodal.py: rows of text and images, prepared when they are needed
 stored_inputs.py: any model's inputs in a safetensors file
+target_rows.py: rows of an input and a target, for a model of an encoder and a decoder
 row_checks.py: warnings of rows, and ids beyond the vocabulary
 batch_policy.py: how many rows form a batch
 batch_range.py: what one rank of a run has of a calibration set

@@ -1,6 +1,6 @@
 """Consecutive batches of a calibration set: what one rank of a run has of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,8 @@ from torch import Tensor
 from regstream.data.loading import CalibrationSet, TokenRows
 from regstream.data.multimodal import MultimodalRows
 from regstream.data.pixels import PixelRows
+from regstream.data.stored_inputs import InputRows
+from regstream.data.target_rows import TargetRows
 from regstream.models.batch import Batch
 from regstream.models.row_costs import RowCosts
 
@@ -26,14 +28,18 @@ class BatchRange:
         return self.rows.batches[self.part.start : self.part.stop]
 
     @property
+    def targets(self) -> tuple[Batch, ...]:
+        """As of the set."""
+        return self.rows.targets[self.part.start : self.part.stop]
+
+    @property
     def digest(self) -> str:
         """Of the set and the range."""
         return f"{self.rows.digest} {self.part.start}-{self.part.stop}"
 
-    @property
-    def first_token(self) -> int:
-        """How many tokens of the set come before these batches."""
-        return sum(batch.num_tokens for batch in self.rows.batches[: self.part.start])
+    def first_token(self, stack: int) -> int:
+        """How many tokens of the set come before these batches, as a stack reads them."""
+        return sum(batch.num_tokens for batch in stack_batches(self.rows, stack)[: self.part.start])
 
     @property
     def is_in_memory(self) -> bool:
@@ -69,6 +75,11 @@ class BatchRange:
         assert isinstance(self.rows, TokenRows | MultimodalRows)
         return self.rows.token_ids(self.part[index])
 
+    def target_labels(self, index: int) -> Tensor:
+        """What the decoder is to predict of a batch, of a set with targets."""
+        assert isinstance(self.rows, TargetRows | InputRows)
+        return self.rows.target_labels(self.part[index])
+
     def labels(self, index: int) -> Tensor:
         """The class of each image of a batch, of a set of images."""
         assert isinstance(self.rows, PixelRows)
@@ -77,3 +88,8 @@ class BatchRange:
 
 #: A calibration set, or what one rank has of it.
 Rows = CalibrationSet | BatchRange
+
+
+def stack_batches(rows: Rows, stack: int) -> Sequence[Batch]:
+    """The batches as a stack reads them: a decoder reads the targets of the rows."""
+    return rows.batches if stack == 0 else rows.targets

@@ -34,8 +34,11 @@ class DatasetSampler:
         self._pinned_commits = pinned_commits or {}
         self._listener = listener
 
-    def sample(self, calibration: Calibration, field: str, seed: int, label: str = "label") -> Path:
-        """Return a parquet file of the sampled rows: the columns of `field` and of images, and `label` where it exists.
+    def sample(
+        self, calibration: Calibration, field: str, seed: int, label: str = "label", target: str | None = None
+    ) -> Path:
+        """Return a parquet file of the sampled rows: the columns of `field`, of images and of `target`, and `label`
+        where it exists.
 
         Raises:
             InputError: the data set, configuration, split or column does not exist or cannot be read, or the package
@@ -46,6 +49,7 @@ class DatasetSampler:
         columns = field_columns(field)
         if calibration.images is not None and calibration.images not in columns:
             columns += (calibration.images,)
+        columns += tuple(name for name in (field_columns(target) if target else ()) if name not in columns)
         settings = [commit, calibration.config, calibration.split, columns, label, calibration.rows, seed]
         key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
         name = "-".join(filter(None, (calibration.dataset.replace("/", "-"), calibration.split, key)))

@@ -21,6 +21,7 @@ from regstream.data.row_checks import RowWarnings, check_token_ids
 from regstream.data.row_images import has_image_parts
 from regstream.data.row_reader import ATTENTION_MASK, INPUT_IDS, count_rows, read_rows, sample_indices
 from regstream.data.stored_inputs import ForwardInputs, InputRows, StoredInputs, stored_names
+from regstream.data.target_rows import TargetReader, TargetRows, target_field
 from regstream.data.tensor_rows import read_token_rows
 from regstream.data.tokenizer_process import SharedTokenizer
 from regstream.data.tokens import TokenIds, validate_token_ids
@@ -41,6 +42,7 @@ class TokenRows:
 
     decoding_bytes = 0
     is_in_memory = True
+    targets: tuple[Batch, ...] = ()
     records_arguments = False
     largest = (0,)
     costs = RowCosts()
@@ -66,7 +68,7 @@ class TokenRows:
 
 
 #: Rows in batches; which rows share a batch is part of a run's identity.
-CalibrationSet = TokenRows | PixelRows | InputRows | MultimodalRows
+CalibrationSet = TokenRows | PixelRows | InputRows | MultimodalRows | TargetRows
 
 
 def load_calibration(
@@ -83,37 +85,74 @@ def load_calibration(
     tokenizer: SharedTokenizer | None = None,
     label: str = "label",
     forward: ForwardInputs | None = None,
+    shift: Callable[[Tensor], Tensor] | None = None,
 ) -> CalibrationSet:
     """Read a calibration set. `base` is the folder of the tokenizer or the processor.
 
     `max_features`, of the blocks' widest activation, decides the size of batches without `batch_rows`. `max_positions`
     is the longest row that learned positions allow. `label` is the column of image labels. `forward` is what a model
-    reads that takes stored inputs other than token ids and images of one size.
+    reads that takes stored inputs. `shift` makes of labels (1, L) what a decoder reads.
 
     Raises:
         InputError: the set cannot be read or has no rows, or a row is empty, of the wrong type, or of unknown ids.
     """
     is_of_images = architecture.modality == "pixel_values"
     field = "image" if calibration.field == "text" and is_of_images else calibration.field
-    path = calibration.path or (sampler or DatasetSampler()).sample(calibration, field, seed, label)
+    target = target_field(calibration, field, architecture)
+    path = calibration.path or (sampler or DatasetSampler()).sample(calibration, field, seed, label, target)
     batch_policy, warnings = BatchPolicy(calibration.batch_rows, max_features), RowWarnings(path, calibration, warn)
-    if forward is not None and (forward.main != INPUT_IDS or _has_other_inputs(path)):
-        policy = BatchPolicy(1) if forward.main == INPUT_IDS else batch_policy  # rows with images are not padded
-        stored = _stored_inputs(path, forward, calibration.images)
-        return InputRows(stored, _indices(len(stored), calibration, seed, warnings), forward, policy)
-    if is_of_images:
-        _refuse_images_key(path, calibration.images)
-        pixels = _pixel_source(path, field, label, config, base)
-        return PixelRows(pixels, architecture, config, _indices(len(pixels), calibration, seed, warnings), batch_policy)
     max_length = min(calibration.max_length, max_positions or calibration.max_length)
+    if target is not None and shift is not None:
+        return _target_rows(warnings, TargetReader(target, shift, base, max_length), config, seed, tokenizer)
+    if forward is not None and (forward.main != INPUT_IDS or _has_other_inputs(path)):
+        return _input_rows(warnings, forward, batch_policy, seed, has_targets=architecture.has_targets)
+    if is_of_images:
+        pixels = _pixel_source(path, field, label, config, base, images_key=calibration.images)
+        return PixelRows(pixels, architecture, config, _indices(len(pixels), calibration, seed, warnings), batch_policy)
     with nullcontext(tokenizer) if tokenizer else SharedTokenizer() as shared:
         rows, located_ids = _text_rows(calibration, warnings, base, max_length, seed=seed, tokenizer=shared)
     warnings.of_truncated(all_ids := [ids for _, ids in located_ids], max_length)
     check_token_ids(path, located_ids, config, have_images=rows is not None)
-    if rows is None and (reason := reason_to_run_alone(architecture, config, longest=max(map(len, all_ids)))):
+    policy = batch_policy if rows else _policy_of_texts(all_ids, architecture, config, batch_policy, warnings)
+    return TokenRows(all_ids, policy) if rows is None else rows
+
+
+def _policy_of_texts(
+    rows: Sequence[TokenIds],
+    architecture: Architecture,
+    config: PreTrainedConfig,
+    batch_policy: BatchPolicy,
+    warnings: RowWarnings,
+) -> BatchPolicy:
+    """The policy, or that of batches of one row, where rows change each other."""
+    reason = reason_to_run_alone(architecture, config, longest=max(map(len, rows)))
+    if reason is not None:
         warnings.of_batch_rows(reason)
-        batch_policy = BatchPolicy(1)
-    return TokenRows(all_ids, batch_policy) if rows is None else rows
+    return batch_policy if reason is None else BatchPolicy(1)
+
+
+def _target_rows(
+    warnings: RowWarnings, reader: TargetReader, config: PreTrainedConfig, seed: int, tokenizer: SharedTokenizer | None
+) -> TargetRows:
+    path = warnings.path
+    _refuse_images_key(path, warnings.calibration.images)
+    warnings.of_batch_rows("rows have targets")
+    with nullcontext(tokenizer) if tokenizer else SharedTokenizer() as shared:
+        located = reader.read(path, warnings, seed, shared)
+    for ids in ("input_ids", "decoder_input_ids", "labels"):
+        check_token_ids(path, [(where, getattr(row, ids)) for where, row in located], config, have_images=False)
+    warnings.of_truncated([row.input_ids for _, row in located], reader.max_length)
+    return TargetRows([row for _, row in located])
+
+
+def _input_rows(
+    warnings: RowWarnings, forward: ForwardInputs, batch_policy: BatchPolicy, seed: int, *, has_targets: bool
+) -> InputRows:
+    # Rows with images, and those with targets, are not padded.
+    policy = BatchPolicy(1) if forward.main == INPUT_IDS or has_targets else batch_policy
+    stored = _stored_inputs(warnings.path, forward, warnings.calibration.images)
+    indices = _indices(len(stored), warnings.calibration, seed, warnings)
+    return InputRows(stored, indices, forward, policy, has_targets=has_targets)
 
 
 def _indices(num_rows: int, calibration: Calibration, seed: int, warnings: RowWarnings) -> list[int]:
@@ -147,8 +186,9 @@ def _stored_inputs(path: Path, forward: ForwardInputs, images: str | None) -> St
 
 
 def _pixel_source(
-    path: Path, column: str, label: str, config: PreTrainedConfig, base: Path
+    path: Path, column: str, label: str, config: PreTrainedConfig, base: Path, *, images_key: str | None
 ) -> "StoredPixels | ProcessedImages":
+    _refuse_images_key(path, images_key)
     if path.suffix == ".safetensors" and not path.is_dir():
         return StoredPixels(path, image_shape(config))
     if path.is_dir():

@@ -29,6 +29,7 @@ class MultimodalRows:
     """
 
     is_in_memory = False
+    targets: tuple[Batch, ...] = ()
     records_arguments = True  # blocks depend on positions and features that the outer model makes of images
     costs = RowCosts()  # of the largest rows, measured when a merge is planned
 

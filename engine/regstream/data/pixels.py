@@ -75,6 +75,7 @@ class PixelRows:
     """Images in batches. All have the model's size, so batches have no padding."""
 
     is_in_memory = False
+    targets: tuple[Batch, ...] = ()
     records_arguments = False
     largest = (0,)
     costs = RowCosts()

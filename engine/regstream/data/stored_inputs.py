@@ -19,6 +19,9 @@ from regstream.storage.regular_file import check_regular
 
 #: Names the class of each row, for evaluations.
 _LABELS = "labels"
+#: What a decoder reads beside an encoder's inputs.
+_DECODER = "decoder_"
+DECODER_INPUT_IDS, DECODER_MASK = f"{_DECODER}{INPUT_IDS}", f"{_DECODER}{ATTENTION_MASK}"
 _DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
 
 
@@ -74,7 +77,7 @@ class StoredInputs:
         Raises:
             InputError: a mask is neither 0 nor 1, pads elsewhere than on the right, or pads what is not tokens.
         """
-        masks = [name for name in self.names if name.endswith(ATTENTION_MASK)]
+        masks = [name for name in self.names if name.endswith(ATTENTION_MASK) and not name.startswith(_DECODER)]
         lengths = [num_tokens] * len(indices)
         for place, index in enumerate(indices):
             for name in masks:
@@ -88,6 +91,33 @@ class StoredInputs:
                     )
                 lengths[place] = min(lengths[place], length if len(mask) == num_tokens else num_tokens)
         return lengths
+
+    def target_length(self, index: int) -> int:
+        """The tokens that a decoder reads of a row, without padding.
+
+        Raises:
+            InputError: there are none, or their mask pads elsewhere than on the right.
+        """
+        if DECODER_INPUT_IDS not in self.names:
+            raise InputError(
+                f"{self._path}: expected a tensor {DECODER_INPUT_IDS}, of what the decoder reads, beside"
+                f" {', '.join(self.names)}"
+            )
+        ids = self._read(DECODER_INPUT_IDS, [index])[0]
+        mask = self._read(DECODER_MASK, [index])[0] if DECODER_MASK in self.names else torch.ones_like(ids)
+        length = int(mask.sum())
+        if (
+            ids.dim() != 1
+            or mask.shape != ids.shape
+            or not torch.equal(mask, (torch.arange(len(ids)) < length).to(mask))
+        ):
+            raise InputError(
+                f"{self._path}: row {index + 1}: {DECODER_MASK} of shape {[*mask.shape]} marks padding that is not the"
+                f" end of {DECODER_INPUT_IDS}, {[*ids.shape]}"
+            )
+        if not length:
+            raise InputError(f"{self._path}: row {index + 1}: no token in {DECODER_INPUT_IDS}; remove the row")
+        return length
 
     def digest(self, rows: Sequence[int]) -> bytes:
         """SHA-256 of names, shapes, dtypes and values.
@@ -113,12 +143,20 @@ class InputRows:
 
     is_in_memory = False
     decoding_bytes = 0
-    largest = (0,)
+    largest: tuple[int, ...] = (0,)
+    targets: tuple[Batch, ...] = ()
     costs = RowCosts()  # of the longest batch, measured when a merge is planned
 
     def __init__(
-        self, source: StoredInputs, indices: Sequence[int], forward: ForwardInputs, batch_policy: BatchPolicy
+        self,
+        source: StoredInputs,
+        indices: Sequence[int],
+        forward: ForwardInputs,
+        batch_policy: BatchPolicy,
+        *,
+        has_targets: bool = False,
     ) -> None:
+        """`has_targets`: a decoder reads the tokens of each row too, and each row is a batch of its own."""
         self._source = source
         self.records_arguments = forward.main == INPUT_IDS  # blocks depend on what the outer model makes of the rest
         first = source.read(indices[:1])
@@ -127,6 +165,10 @@ class InputRows:
         ordered = sorted(indices, key=lambda index: lengths[index], reverse=True)
         self._batches = list(batch_policy.batches(ordered, lambda index: lengths[index]))
         self.batches = tuple(Batch(tuple(lengths[index] for index in rows)) for rows in self._batches)
+        if has_targets:
+            #: The batches as the decoder reads them.
+            self.targets = tuple(Batch(tuple(map(source.target_length, rows))) for rows in self._batches)
+            self.largest = (0, max(range(len(self.targets)), key=lambda index: self.targets[index].num_tokens))
         row_bytes = sum(4 * x.numel() if x.is_floating_point() else x.nbytes for x in first.values())
         #: Bytes of the largest batch, floating-point values in float32.
         self.input_bytes = row_bytes * max(map(len, self._batches))
@@ -134,6 +176,11 @@ class InputRows:
 
     def __len__(self) -> int:
         return sum(map(len, self._batches))
+
+    def target_labels(self, index: int) -> Tensor:
+        """The tokens that the decoder is to predict, (L - 1,): one at each of its first positions."""
+        ids = self._source.read(self._batches[index])[DECODER_INPUT_IDS][0]
+        return ids[1 : self.targets[index].num_tokens].long()
 
     def read_digest(self) -> str:
         """Compute the digest anew, to detect a file that changed since."""
@@ -147,6 +194,10 @@ class InputRows:
         longest = self.batches[index].shape[1]
         is_padded = longest < self._num_tokens
         inputs = self._source.read(self._batches[index])
+        if self.targets:
+            length = self.targets[index].shape[1]
+            inputs.pop(DECODER_MASK, None)
+            inputs[DECODER_INPUT_IDS] = inputs[DECODER_INPUT_IDS][:, :length]
         return {
             name: (value[:, :longest] if is_padded and value.shape[1:2] == (self._num_tokens,) else value).to(
                 device=device, dtype=dtype if value.is_floating_point() else value.dtype

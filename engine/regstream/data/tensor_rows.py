@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from regstream.data.row_reader import ATTENTION_MASK, sample_indices
+from regstream.data.row_reader import ATTENTION_MASK, INPUT_IDS, sample_indices
 from regstream.data.tokens import TokenIds
 from regstream.errors import InputError, error_boundary
 from regstream.manifest.schema import Calibration
 from regstream.storage.regular_file import check_regular
 
+#: What marks a label that is not predicted, as padding is.
+_NO_LABEL = -100
 _INTEGER_DTYPES = ("I64", "I32", "I16", "I8", "U8")
 
 
@@ -31,25 +33,29 @@ def open_tensor(path: Path, name: str) -> Iterator[Any]:
         yield file.get_slice(name)
 
 
-def read_token_rows(path: Path, calibration: Calibration, max_length: int, seed: int) -> list[tuple[str, TokenIds]]:
+def read_token_rows(
+    path: Path, calibration: Calibration, max_length: int, seed: int, *, name: str = INPUT_IDS
+) -> list[tuple[str, TokenIds]]:
     """Read the rows that a table asks for of a tensor `input_ids` (rows, positions), each with its location.
 
-    Without a tensor `attention_mask`, every position is a token.
+    Without a tensor `attention_mask`, every position is a token. The tensor of targets has another `name`, and
+    `decoder_attention_mask`; of `labels` every position that is not -100 is a token.
 
     Raises:
         InputError: the tensor is not two-dimensional, has no rows, or contains an invalid token id; or the mask does
             not match it.
     """
-    with open_tensor(path, "input_ids") as ids:
+    mask_name = ATTENTION_MASK if name == INPUT_IDS else f"decoder_{ATTENTION_MASK}"
+    with open_tensor(path, name) as ids:
         shape = ids.get_shape()
         if len(shape) != 2 or 0 in shape:
-            raise InputError(f"{path}: input_ids has shape {shape}; expected (rows, positions)")
+            raise InputError(f"{path}: {name} has shape {shape}; expected (rows, positions)")
         if ids.get_dtype() not in _INTEGER_DTYPES:
-            raise InputError(f"{path}: input_ids is {ids.get_dtype()}; expected whole numbers")
+            raise InputError(f"{path}: {name} is {ids.get_dtype()}; expected whole numbers")
         with error_boundary(f"{path}"), safe_open(path, framework="pt") as file:
-            mask = file.get_slice(ATTENTION_MASK) if ATTENTION_MASK in file.keys() else None  # noqa: SIM118
+            mask = file.get_slice(mask_name) if mask_name in file.keys() else None  # noqa: SIM118
             if mask is not None and mask.get_shape() != shape:
-                raise InputError(f"{path}: {ATTENTION_MASK} has shape {mask.get_shape()}; expected input_ids' {shape}")
+                raise InputError(f"{path}: {mask_name} has shape {mask.get_shape()}; expected {name}' {shape}")
             indices = sample_indices(shape[0], calibration.rows, seed, calibration.part)
             rows = ((n, _valid_tokens(path, n, ids, mask)) for n in indices)
             return [(f"row {n + 1}", _to_int32(path, n, row[:max_length])) for n, row in rows]
@@ -58,6 +64,9 @@ def read_token_rows(path: Path, calibration: Calibration, max_length: int, seed:
 def _valid_tokens(path: Path, index: int, ids: Any, mask: Any) -> NDArray[Any]:
     row: NDArray[Any] = ids[index : index + 1].numpy()[0]
     if mask is None:
+        row = row[row != _NO_LABEL]
+        if not len(row):
+            raise InputError(f"{path}: row {index + 1}: no tokens, only {_NO_LABEL}; remove the row")
         return row
     valid = mask[index : index + 1][0]
     if not bool(((valid == 0) | (valid == 1)).all()):

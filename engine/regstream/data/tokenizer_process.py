@@ -31,8 +31,11 @@ class TokenizerProcess(AbstractContextManager["TokenizerProcess"]):
         InputError: as `row_tokenizer` does; or loading, or a row, exceeds the limits.
     """
 
+    is_of_targets = False
+
     def __init__(self, field: str, folder: Path, max_length: int) -> None:
-        self._process = BoundedProcess(f"{folder}: the tokenizer", partial(_load, field, folder, max_length))
+        load = partial(_load, field, folder, max_length, is_target=self.is_of_targets)
+        self._process = BoundedProcess(f"{folder}: the tokenizer", load)
         self.close = self._process.close
 
     def __call__(self, row: Row) -> TokenIds:
@@ -46,6 +49,12 @@ class TokenizerProcess(AbstractContextManager["TokenizerProcess"]):
         self.close()
 
 
+class TargetTokenizerProcess(TokenizerProcess):
+    """The same for what a model is to write."""
+
+    is_of_targets = True
+
+
 class SharedTokenizer(AbstractContextManager["SharedTokenizer"]):
     """Starts processes of tokenizers and processors, one at a time. Each stays for the next set of rows that needs the
     same: loading takes a while."""
@@ -55,9 +64,13 @@ class SharedTokenizer(AbstractContextManager["SharedTokenizer"]):
         self._process: TokenizerProcess | ProcessorProcess | None = None
         self._processors: dict[Path, MultimodalProcessor] = {}
 
-    def get(self, field: str, folder: Path, max_length: int) -> TokenizerProcess:
-        """The process for rows of `field`; raises as a new one does. It is valid until the next call."""
-        return self._shared(TokenizerProcess, field, folder, max_length)
+    def get(self, field: str, folder: Path, max_length: int, *, is_target: bool = False) -> TokenizerProcess:
+        """The process for rows of `field`, or for targets; raises as a new one does.
+
+        It is valid until the next call.
+        """
+        kind: type[TokenizerProcess] = TargetTokenizerProcess if is_target else TokenizerProcess
+        return self._shared(kind, field, folder, max_length)
 
     def get_processor(self, field: str, folder: Path, max_length: int) -> "ProcessorProcess":
         """The process for rows of `field` with images; raises as a new one does. It is valid until the next call."""
@@ -84,7 +97,7 @@ class SharedTokenizer(AbstractContextManager["SharedTokenizer"]):
 
     def _shared(self, kind: type[_Process], field: str, folder: Path, max_length: int) -> _Process:
         key = (field if field == MESSAGES else "text", folder, max_length)
-        if not isinstance(self._process, kind) or key != self._key:
+        if self._process is None or type(self._process) is not kind or key != self._key:
             self.close()
             process = kind(*key)
             self._process, self._key = process, key
@@ -92,6 +105,6 @@ class SharedTokenizer(AbstractContextManager["SharedTokenizer"]):
         return self._process
 
 
-def _load(field: str, folder: Path, max_length: int) -> Answer:
-    tokenize = row_tokenizer(field, folder, max_length)
+def _load(field: str, folder: Path, max_length: int, *, is_target: bool) -> Answer:
+    tokenize = row_tokenizer(field, folder, max_length, is_target=is_target)
     return lambda request, _: tokenize(Row(*json.loads(request))).tobytes()

@@ -27,10 +27,10 @@ _START_BYTES = 1 << 20
 _MAX_FILE_BYTES = 256 << 20
 
 
-def row_tokenizer(field: str, folder: Path, max_length: int) -> Callable[[Row], TokenIds]:
+def row_tokenizer(field: str, folder: Path, max_length: int, *, is_target: bool = False) -> Callable[[Row], TokenIds]:
     """Return a function that turns a row of `field` into at most `max_length` token ids with the tokenizer in `folder`.
 
-    `messages` go through the chat template; any other field is text.
+    `messages` go through the chat template; any other field is text, of what a model is to write where it `is_target`.
 
     Raises:
         InputError: the folder has no usable tokenizer; from the function, the row is empty or of the wrong type.
@@ -40,7 +40,7 @@ def row_tokenizer(field: str, folder: Path, max_length: int) -> Callable[[Row], 
         if not getattr(tokenizer, "chat_template", None):
             raise InputError(f'{folder}: no chat template in the tokenizer, but field = "messages" needs one; add one')
         return lambda row: token_array(row, _apply_template(tokenizer, row)[:max_length])
-    return lambda row: token_array(row, _tokenize(tokenizer, row, max_length))
+    return lambda row: token_array(row, _tokenize(tokenizer, row, max_length, is_target=is_target))
 
 
 def _load_tokenizer(folder: Path) -> Any:
@@ -138,11 +138,13 @@ def check_encodable(row: Row) -> None:
         ) from error
 
 
-def _tokenize(tokenizer: Any, row: Row, max_length: int) -> list[int]:
+def _tokenize(tokenizer: Any, row: Row, max_length: int, *, is_target: bool) -> list[int]:
     if not isinstance(row.value, str):
         raise InputError(f"{row.location}: expected text, found {str(row.value)[:40]}")
     if not row.value.strip():
         raise InputError(f"{row.location}: empty text; remove the row")
     check_encodable(row)
     with error_boundary(f"{row.location}: the tokenizer refused it"):
-        return list(tokenizer(row.value, truncation=True, max_length=max_length)["input_ids"])
+        # Some tokenizers write another language's token with a target, or read it with another vocabulary.
+        text = {"text_target": row.value} if is_target else {"text": row.value}
+        return list(tokenizer(**text, truncation=True, max_length=max_length)["input_ids"])

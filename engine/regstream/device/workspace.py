@@ -28,7 +28,7 @@ class Workspace:
             self.release(slot)
             existing.clear()  # before the new ones exist, whoever still has the mapping
             self._slots[slot] = {n: torch.empty(s, dtype=dtype, device=self.device) for n, s in shapes.items()}
-        return self._slots[slot]
+        return self._slots.get(slot, {})  # empty for no names
 
     def matrix(self, num_rows: int, num_columns: int, dtype: torch.dtype, slot: str = "scratch") -> Tensor:
         """A (num_rows, num_columns) view of a buffer that grows to the largest request; undefined content.

@@ -97,8 +97,9 @@ class EvaluationPlan:
 
     @property
     def disk_bytes(self) -> int:
-        """The disk space that hidden states of two depths take, in bytes."""
-        return int(2 * max((layers.depth_bytes for layers in self.passes), default=0) * DISK_MARGIN)
+        """The disk space that hidden states of two depths take, and what blocks depend on besides, in bytes."""
+        sizes = (2 * layers.depth_bytes + layers.argument_bytes for layers in self.passes)
+        return int(max(sizes, default=0) * DISK_MARGIN)
 
     def validate(self) -> None:
         """Refuse an evaluation that does not fit.

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from regstream.data.batch_range import stack_batches
 from regstream.device import malloc
 from regstream.device.workspace import Workspace
 from regstream.evaluation.layerwise_pass import LayerwisePass, OpenedModel
@@ -18,7 +19,9 @@ from regstream.evaluation.projection import EvaluationProjection
 from regstream.evaluation.step import EvaluationStep
 from regstream.evaluation.sums import Place, as_record
 from regstream.events import Listener, Progressed
+from regstream.models.body_arguments import BodyArguments, decode_arguments, encode_arguments
 from regstream.storage import durable
+from regstream.storage.argument_store import ArgumentStore
 from regstream.storage.hidden_states import ActivationWriter, HiddenStates
 
 Record = dict[str, Any]
@@ -35,6 +38,7 @@ class LayerwiseForward:
             model.number: HiddenStates(folder / str(model.number), layers.dtype, layers.model.device)
             for model in layers.models
         }
+        self._arguments = {model.number: ArgumentStore(folder / str(model.number)) for model in layers.models}
         for number in self._states:
             durable.make_folder(folder / str(number))
         self._workspace = Workspace(layers.model.device)
@@ -55,7 +59,7 @@ class LayerwiseForward:
             for group, following in zip(projection.groups, (*projection.groups[1:], ()), strict=True):
                 loaded = part.load(group)
                 part.prefetch(following)
-                if step.kind == "stem":
+                if step.depth < 0:
                     self._run_stem(loaded)
                 else:
                     for model_weights in loaded:
@@ -69,7 +73,8 @@ class LayerwiseForward:
 
     def read(self, model: OpenedModel, dataset: str, depth: int) -> Iterator[Tensor]:
         """Yield a dataset's tokens (T, D) in a model, batch by batch."""
-        num_tokens = [batch.num_tokens for batch in model.datasets[dataset].batches]
+        batches = stack_batches(model.datasets[dataset], self._model.architecture.stack_at(depth))
+        num_tokens = [batch.num_tokens for batch in batches]
         return self._states[model.number].read(dataset, depth, num_tokens)
 
     def read_value(self, dataset: str, num_rows: int) -> Tensor:
@@ -105,18 +110,44 @@ class LayerwiseForward:
         with self._model.bind_parameters(weights):
             if step.kind == "head":
                 return [record for dataset in user.datasets for record in self._score(step, user, dataset)]
-            assert step.block is not None
             for dataset in user.datasets:
-                self._run_block(step.block, user, dataset)
+                if step.block is None:
+                    self._run_later_stem(step, user, dataset)
+                else:
+                    self._run_block(step, step.block, user, dataset)
             return []
 
-    def _run_block(self, block: int, user: OpenedModel, dataset: str) -> None:
-        stored = self.read(user, dataset, block)
-        with self._write(user, dataset, block + 1) as following:
-            for batch, tokens_TD in zip(user.datasets[dataset].batches, stored, strict=True):
-                output_BLD = self._model.run_block(block, batch.unpack(tokens_TD), batch)
+    def _run_block(self, step: EvaluationStep, block: int, user: OpenedModel, dataset: str) -> None:
+        stored, batches = self.read(user, dataset, step.depth), stack_batches(user.datasets[dataset], step.stack)
+        with self._write(user, dataset, step.depth + 1) as following:
+            for index, (batch, tokens_TD) in enumerate(zip(batches, stored, strict=True)):
+                arguments = self._read_arguments(step, user, dataset, index)
+                output_BLD = self._model.run_block(block, batch.unpack(tokens_TD), batch, arguments)
                 following.append(batch.pack(output_BLD))
                 self._listener(Progressed(doing=f"{user.name}: forward"))
+
+    def _run_later_stem(self, step: EvaluationStep, user: OpenedModel, dataset: str) -> None:
+        """From what leaves a stack to what enters the next; what its body is called with is stored for its blocks."""
+        rows, device = user.datasets[dataset], self._model.device
+        entered, left = self.read(user, dataset, step.depth), stack_batches(rows, step.stack - 1)
+        with self._write(user, dataset, step.depth + 1) as following:
+            for index, (batch, tokens_TD) in enumerate(zip(left, entered, strict=True)):
+                inputs = rows.inputs(index, dtype=self._layers.dtype, device=device)
+                hidden_BLD, arguments = self._model.run_stem_recorded(inputs, step.stack, batch.unpack(tokens_TD))
+                tensors: dict[str, Tensor] = {}
+                structure = encode_arguments(arguments, tensors)
+                self._arguments[user.number].write(dataset, index, structure, tensors, stack=step.stack)
+                following.append(stack_batches(rows, step.stack)[index].pack(hidden_BLD))
+                self._listener(Progressed(doing=f"{user.name}: stem"))
+
+    def _read_arguments(
+        self, step: EvaluationStep, user: OpenedModel, dataset: str, index: int
+    ) -> BodyArguments | None:
+        if step.stack == 0:
+            return None
+        structure, tensors = self._arguments[user.number].read(dataset, index, stack=step.stack)
+        arguments: BodyArguments = decode_arguments(structure, tensors, self._model.device)
+        return arguments
 
     def _score(self, step: EvaluationStep, user: OpenedModel, dataset: str) -> list[Record]:
         """Sums go into the journal; a tensor into the store, one depth further."""

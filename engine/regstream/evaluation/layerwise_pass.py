@@ -141,13 +141,18 @@ class LayerwisePass:
         rows = [rows for model in self.models for rows in model.datasets.values()]
         return replace(self.forward_memory, rows=rows).depth_bytes
 
-    def parameters(self, kind: Kind, block: int | None) -> tuple[str, ...]:
-        """The names of the parameters of a part."""
+    @property
+    def argument_bytes(self) -> int:
+        """What the blocks of all models depend on beside hidden states."""
+        rows = [rows for model in self.models for rows in model.datasets.values()]
+        return replace(self.forward_memory, rows=rows).stored_argument_bytes
+
+    def parameters(self, kind: Kind, block: int | None, stack: int = 0) -> tuple[str, ...]:
+        """The names of the parameters of a part: of the head, of a block, or of a stack's stem."""
         if kind == "head":
             return () if self.metric is None else tuple(self.metric.parameters(self.model))
-        architecture = self.model.architecture
         if kind == "stem":
-            return tuple(name for name in self.model.shapes if architecture.part_of(name) == "embeddings")
+            return tuple(self.model.stem_parameters(stack))
         assert block is not None
         return tuple(self.model.parameters_of_block(block))
 

@@ -12,6 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from regstream.data.batch_range import BatchRange, Rows
 from regstream.data.loading import TokenRows
+from regstream.data.stored_inputs import InputRows
+from regstream.data.target_rows import TargetRows
 from regstream.evaluation.sums import Sums
 from regstream.models.layered_model import LayeredModel
 
@@ -29,8 +31,7 @@ class HeldOutLoss:
 
     def parameters(self, model: LayeredModel) -> list[str]:
         """Final norm and head, or the embeddings that the head is tied to."""
-        names = [name for name in model.shapes if model.architecture.part_of(name) in ("final_norm", "head")]
-        return names + [source for source in model.tied.values() if source not in names]
+        return _head_parameters(model)
 
     @property
     def digest(self) -> str:
@@ -63,6 +64,53 @@ class HeldOutLoss:
                 total += _row_loss(model, row_TD, row_ids.to(model.device))
                 count += len(row_ids) - 1
         return Sums((total,), count)
+
+
+@dataclass(frozen=True)
+class TargetLoss:
+    """The mean negative log-likelihood of the tokens of targets, given their inputs, in nats."""
+
+    datasets: Mapping[str, TargetRows | InputRows]
+    title: str = "held-out loss"
+    higher_is_better: bool = False
+
+    def parameters(self, model: LayeredModel) -> list[str]:
+        """Final norms and head, or the embeddings that the head is tied to."""
+        return _head_parameters(model)
+
+    @property
+    def digest(self) -> str:
+        """Nothing beside the model and the rows decides the loss."""
+        return self.title
+
+    def score_bytes(self, model: LayeredModel, dtype: torch.dtype) -> int:
+        """The logits of the longest target, and their softmax in float32."""
+        longest = max(batch.num_tokens for rows in self.datasets.values() for batch in rows.targets)
+        return longest * model.vocab_size * (dtype.itemsize + 2 * torch.float32.itemsize)
+
+    def score(
+        self,
+        model: LayeredModel,
+        dataset: str,  # noqa: ARG002
+        rows: Rows,
+        states: Iterator[Tensor],
+        earlier: object,  # noqa: ARG002
+    ) -> Sums:
+        """The sum over all tokens of the targets, and how many these are."""
+        assert isinstance(rows, TargetRows | InputRows | BatchRange)
+        total, count = 0.0, 0
+        for index, tokens_TD in enumerate(states):
+            labels_T = rows.target_labels(index).to(model.device)
+            inputs = rows.inputs(index, dtype=tokens_TD.dtype, device=model.device)
+            logits_TV = model.run_head(tokens_TD[None], slice(0, len(labels_T)), inputs)[0]
+            total += float(cross_entropy(logits_TV.float(), labels_T, reduction="sum"))
+            count += len(labels_T)
+        return Sums((total,), count)
+
+
+def _head_parameters(model: LayeredModel) -> list[str]:
+    names = [name for name in model.shapes if model.architecture.part_of(name) in ("final_norm", "head")]
+    return names + [source for source in dict.fromkeys(model.tied.values()) if source not in names]
 
 
 def _positions_at_once(model: LayeredModel) -> int:

@@ -7,19 +7,22 @@ from pathlib import Path
 from regstream.data.dataset_sampler import DatasetSampler
 from regstream.data.loading import CalibrationSet, TokenRows, load_calibration
 from regstream.data.pixels import PixelRows
+from regstream.data.stored_inputs import InputRows
+from regstream.data.target_rows import TargetRows
 from regstream.errors import InputError, ManifestError
 from regstream.evaluation.accuracy import Accuracy
 from regstream.evaluation.class_names import read_class_names
 from regstream.evaluation.classification_head import ClassificationHead, read_classification_head
-from regstream.evaluation.loss import HeldOutLoss
+from regstream.evaluation.loss import HeldOutLoss, TargetLoss
 from regstream.evaluation.text_tower import VISUAL_PROJECTION, open_text_tower, read_projection
 from regstream.evaluation.zero_shot import ZeroShotClassifier
 from regstream.events import Listener, Warned
+from regstream.planning.calibration_sets import forward_inputs, measure_rows
 from regstream.planning.plan import Plan
 
 
-def make_metric(plan: Plan, listener: Listener) -> HeldOutLoss | Accuracy:
-    """The metric for a plan's model: loss for language models, accuracy for vision models.
+def make_metric(plan: Plan, listener: Listener) -> HeldOutLoss | TargetLoss | Accuracy:
+    """The metric for a plan's model: loss for language models and those with a decoder, accuracy for vision models.
 
     Raises:
         ManifestError: no candidate has a [candidates.evaluation] table, or the model is of another kind.
@@ -30,6 +33,8 @@ def make_metric(plan: Plan, listener: Listener) -> HeldOutLoss | Accuracy:
     architecture = plan.base.architecture
     if architecture.is_causal_lm:
         return HeldOutLoss({name: _check_texts(name, rows) for name, rows in held_out_rows(plan, listener).items()})
+    if architecture.predicts_targets:
+        return TargetLoss({name: _check_targets(name, rows) for name, rows in held_out_rows(plan, listener).items()})
     if architecture.pooled_norm:
         return _accuracy(plan, listener)
     raise ManifestError(
@@ -59,8 +64,19 @@ def held_out_rows(plan: Plan, listener: Listener) -> dict[str, CalibrationSet]:
                     warn=lambda message: listener(Warned(message=message)),
                     sampler=sampler,
                     label=candidate.evaluation.label,
+                    shift=plan.model.decoder_inputs,
+                    forward=forward_inputs(plan.base, plan.model) if plan.base.architecture.has_targets else None,
                 )
+                measure_rows(datasets[candidate.name], plan.base)
     return datasets
+
+
+def _check_targets(name: str, rows: CalibrationSet) -> TargetRows | InputRows:
+    with _error_context(name):
+        assert isinstance(rows, TargetRows | InputRows)
+        if not any(len(rows.target_labels(index)) for index in range(len(rows.targets))):
+            raise InputError("no target has a second token to predict")
+    return rows
 
 
 def _check_texts(name: str, rows: CalibrationSet) -> TokenRows:

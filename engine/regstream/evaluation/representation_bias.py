@@ -28,7 +28,8 @@ from regstream.ranks.group import ending_together
 
 @dataclass(frozen=True, kw_only=True)
 class RepresentationBias:
-    """A model's mean distance over the tokens of a candidate's rows. Depth d is the input of block d."""
+    """A model's mean distance over the tokens of a candidate's rows. Depth d is the input of block d; of a decoder's
+    block, that of block d - 1: an encoder's output has a depth of its own."""
 
     model: str
     dataset: str
@@ -77,7 +78,7 @@ def representation_bias(
     )
     found = run_evaluation(EvaluationPlan.of(plan, [layers]), listener)
     biases = []
-    for depth in range(len(plan.model.blocks) + 1):
+    for depth in range(len(plan.model.blocks) + len(plan.model.architecture.stacks)):
         for merged_model in merged:
             for candidate in own:
                 l1, cosine = found[Place(merged_model.number, candidate.name, depth)].means

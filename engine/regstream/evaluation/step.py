@@ -16,23 +16,27 @@ class EvaluationStep:
     layers: LayerwisePass
     kind: Kind
     block: int | None = None
+    stack: int = 0  # whose stem or block it is
 
     @property
     def name(self) -> str:
         """What messages call it."""
+        if self.kind == "stem" and self.stack:
+            return f"{self.layers.prefix}stem of the decoder"
         return self.layers.prefix + (self.kind if self.block is None else f"block {self.block}")
 
     @property
     def depth(self) -> int:
-        """The depth of the hidden states that enter it; -1 for the stem."""
+        """The depth of the hidden states that enter it; -1 for the first stem."""
+        architecture = self.layers.model.architecture
         if self.kind == "head":
-            return len(self.layers.model.blocks)
-        return -1 if self.block is None else self.block
+            return len(self.layers.model.blocks) + len(architecture.stacks) - 1
+        return self.stack + (architecture.first_block(self.stack) - 1 if self.block is None else self.block)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of its parameters in each model."""
-        names = self.layers.parameters(self.kind, self.block)
+        names = self.layers.parameters(self.kind, self.block, self.stack)
         return {name: self.layers.model.shapes[name] for name in names}
 
     @property
@@ -45,16 +49,18 @@ class EvaluationStep:
 
 def make_steps(passes: Iterable[LayerwisePass]) -> tuple[EvaluationStep, ...]:
     """The steps of passes, one pass after another."""
-    parts = ((layers, kind, block) for layers in passes for kind, block in _parts(layers))
+    parts = ((layers, *part) for layers in passes for part in _parts(layers))
     return tuple(
-        EvaluationStep(index=index, layers=layers, kind=kind, block=block)
-        for index, (layers, kind, block) in enumerate(parts)
+        EvaluationStep(index=index, layers=layers, kind=kind, block=block, stack=stack)
+        for index, (layers, kind, block, stack) in enumerate(parts)
     )
 
 
-def _parts(layers: LayerwisePass) -> Iterator[tuple[Kind, int | None]]:
-    yield "stem", None
-    for block in range(len(layers.model.blocks)):
-        yield "block", block
+def _parts(layers: LayerwisePass) -> Iterator[tuple[Kind, int | None, int]]:
+    architecture = layers.model.architecture
+    for stack in range(len(architecture.stacks)):
+        yield "stem", None, stack
+        for block in range(architecture.first_block(stack), architecture.first_block(stack + 1)):
+            yield "block", block, stack
     if layers.metric is not None:
-        yield "head", None
+        yield "head", None, 0

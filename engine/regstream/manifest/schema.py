@@ -102,10 +102,7 @@ class Rule(Table):
 
 
 class Calibration(Table):
-    """Rows of a candidate's own data, from a file or folder or from a data set of the hub.
-
-    `rows` None: all of them. `batch_rows` None: as many as suit the model's width and the rows' length.
-    """
+    """Rows of a candidate's own data. `rows` None: all of them; `batch_rows` None: as many as suit width and length."""
 
     path: Place | None = None
     """a file or a folder of images; .jsonl, .txt, .parquet, .safetensors, or a folder of images"""
@@ -120,6 +117,9 @@ class Calibration(Table):
     field: Text = "text"
     """the name of a field, "input_ids", "messages", or a text with fields in {braces}; a text field, token ids
     (input_ids), a chat (messages), or several fields, such as "{question}\\n{answer}\""""
+    target: Annotated[Text | None, Field(examples=["summary"])] = None
+    """a text, as field, "labels" or "decoder_input_ids"; what a model of an encoder and a decoder is to write for a
+    row: text, token ids (labels), or those as its decoder reads them; default: with token ids in field, labels"""
     images: Annotated[Text | None, Field(examples=["image"])] = None
     """the name of a field; the images of rows of text: paths in a .jsonl, encoded images in a table; default: those
     that messages name"""

@@ -4,8 +4,12 @@ Attention masks, rotary embeddings and scaling may differ between layers: argume
 wrong at another. The model's own loop passes each layer the right ones.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor, nn
 
 from regstream.models.architecture.architecture import BlockCall
@@ -35,17 +39,43 @@ class _BlockWrapper(nn.Module):
         return hidden_BLD
 
     def _as_output(self, hidden_BLD: Tensor) -> Tensor | tuple[Tensor | None, ...]:
-        """What the block returns, with these hidden states and nothing else."""
+        """What the block returns, with these hidden states and nothing else but what the first block passes on."""
         num_outputs = self.__dict__["call"].num_outputs
-        return hidden_BLD if num_outputs is None else (hidden_BLD, *[None] * (num_outputs - 1))
+        if num_outputs is None:
+            return hidden_BLD
+        passed = self.__dict__.get("passed") or [None] * (num_outputs - 1)
+        return (hidden_BLD, *passed)
 
 
 class SkipBlock(_BlockWrapper):
-    """The identity."""
+    """The identity. `passed` has what the first block of its stack returns beside hidden states, once that has run."""
+
+    def __init__(self, block: nn.Module, call: BlockCall, passed: Sequence[Tensor | None] = ()) -> None:
+        super().__init__(block, call)
+        self.__dict__["passed"] = passed
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor | tuple[Tensor | None, ...]:
         """Return the hidden states."""
         return self._as_output(self._hidden(args, kwargs))
+
+
+class PassOn(_BlockWrapper):
+    """The identity, with the other values that the first block of a stack returns, which all blocks after it take.
+
+    Its linears are not multiplied: what they give is NaN, which shows if what is passed on depends on it.
+    """
+
+    def __init__(self, block: nn.Module, call: BlockCall, passed: list[Tensor | None]) -> None:
+        """`passed` gets the other values."""
+        super().__init__(block, call)
+        self.__dict__["passed"] = passed
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor | None, ...]:
+        """Return the hidden states, and what the block returns besides."""
+        with _unknown_products(self.__dict__["block"]):
+            _, *others = self.__dict__["block"](*args, **kwargs)
+        self.__dict__["passed"][:] = others
+        return (self._hidden(args, kwargs), *others)
 
 
 class CaptureInput(_BlockWrapper):
@@ -87,3 +117,21 @@ class InjectHidden(_BlockWrapper):
     def forward(self, *_args: object, **_kwargs: object) -> Tensor | tuple[Tensor | None, ...]:
         """Return the given hidden states."""
         return self._as_output(self.__dict__["hidden_BLD"])
+
+
+@contextmanager
+def _unknown_products(block: nn.Module) -> Iterator[None]:
+    """Within the context, what linears of a block give is NaN, without memory."""
+    linears = [module for module in block.modules() if isinstance(module, nn.Linear)]
+    for linear in linears:
+        # An attribute of the module itself comes before its class's method.
+        linear.__dict__["forward"] = partial(_unknown_output, linear.out_features)
+    try:
+        yield
+    finally:
+        for linear in linears:
+            del linear.__dict__["forward"]
+
+
+def _unknown_output(num_features: int, x: Tensor) -> Tensor:
+    return x.new_full((1,), torch.nan).expand(*x.shape[:-1], num_features)

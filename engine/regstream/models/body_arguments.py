@@ -5,6 +5,7 @@ Rows of token ids alone need no record of them: the body makes its own from the 
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -12,21 +13,21 @@ from torch import Tensor, nn
 
 BodyArguments = Mapping[str, Any]
 _HIDDEN = ("inputs_embeds", "hidden_states")
+_INPUT_IDS = "input_ids"
 
 
 @contextmanager
 def recorded_arguments(body: nn.Module) -> Iterator[dict[str, Any]]:
-    """Record the keyword arguments of a body's call within the context.
-
-    Raises:
-        ValueError: it is called with positional arguments.
-    """
+    """Record the arguments of a body's call within the context, by name."""
     recorded: dict[str, Any] = {}
+    parameters = signature(body.forward)
+    rest = [p.name for p in parameters.parameters.values() if p.kind is Parameter.VAR_KEYWORD]
 
     def record(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if args:
-            raise ValueError(f"{type(body).__name__} is called with positional arguments")
-        recorded.update(kwargs)
+        found = dict(parameters.bind(*args, **kwargs).arguments)
+        for name in rest:
+            found.update(found.pop(name, {}))
+        recorded.update(found)
 
     hook = body.register_forward_pre_hook(record, with_kwargs=True)
     try:
@@ -36,15 +37,17 @@ def recorded_arguments(body: nn.Module) -> Iterator[dict[str, Any]]:
 
 
 def without_hidden(recorded: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The name of the argument that takes hidden states, and all others.
+    """The name of the argument that takes hidden states, and all others but the token ids that they are made of.
 
     Raises:
         ValueError: there is none.
     """
     name = next((name for name in _HIDDEN if isinstance(recorded.get(name), Tensor)), None)
+    if name is None and isinstance(recorded.get(_INPUT_IDS), Tensor):
+        name = _HIDDEN[0]
     if name is None:
         raise ValueError(f"it is called with {', '.join(recorded)}, and no hidden states")
-    return name, {key: value for key, value in recorded.items() if key != name}
+    return name, {key: value for key, value in recorded.items() if key not in (name, _INPUT_IDS)}
 
 
 def encode_arguments(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from regstream.errors import InputError
 from regstream.models.architecture.architecture import Architecture
 from regstream.models.chunked_activation import chunk_activations
 from regstream.models.config.model_sizes import text_config, vocab_size
@@ -44,11 +45,13 @@ class DescribedModel:
         for module in self.model.modules():
             for name, buffer in module.named_buffers(recurse=False):
                 setattr(module, name, buffer.to(device))
-        blocks = self.model.get_submodule(architecture.blocks)
-        assert isinstance(blocks, nn.ModuleList)
-        self.blocks = list(blocks)
-        for block in self.blocks if architecture.call.activates_in_place and device.type == "cpu" else ():
-            chunk_activations(block)
+        self.blocks: list[nn.Module] = []  # of all stacks
+        for stack in architecture.stacks:
+            blocks = self.model.get_submodule(stack.blocks)
+            assert isinstance(blocks, nn.ModuleList)
+            self.blocks += blocks
+            for block in blocks if stack.call.activates_in_place and device.type == "cpu" else ():
+                chunk_activations(block)
         #: Names of buffers that are stored and merged as parameters are.
         self.stored_buffers = frozenset(stored_buffers(self.model))
         #: Stored buffers of whole numbers, as the model makes them: blocks run with these.
@@ -115,10 +118,18 @@ class DescribedModel:
             return 0
         return len(set(getattr(config, "layer_types", None) or ("full_attention",)))
 
+    def stem_parameters(self, stack: int = 0, *, towers: bool = False) -> list[str]:
+        """The parameters that make the input of a stack's first block; with `towers` those of rows of images too."""
+        if stack:
+            return [*self.architecture.stacks[stack].stem, *self.architecture.stacks[stack].stem_borrows]
+        parts = ("embeddings", "towers") if towers else ("embeddings",)
+        names = (name for name in self.shapes if self.architecture.part_of(name) in parts)
+        return [name for name in names if self.architecture.stem_of(name) is None]
+
     def parameters_of_block(self, index: int) -> list[str]:
         """The parameters that a block runs with: its own, and those it borrows."""
         own = [name for name in self.shapes if self.architecture.block_of(name) == index]
-        return [*own, *self.architecture.call.borrowed]
+        return [*own, *self.architecture.borrowed(index)]
 
     def whole_parameters_of_block(self, index: int) -> list[str]:
         """The same, with the model's own parameters in the place of experts' matrices."""
@@ -163,6 +174,23 @@ class DescribedModel:
         }
         with self.bind_parameters(unbound):
             yield
+
+    def decoder_inputs(self, labels_BL: Tensor) -> Tensor:
+        """What the decoder reads of targets, (B, L) each: these shifted to the right, as the model does it.
+
+        Raises:
+            InputError: nothing says with which token a decoder begins.
+        """
+        shift = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
+        if shift is not None:
+            shifted_BL: Tensor = shift(labels=labels_BL)
+            return shifted_BL
+        start = self.model.config.decoder_start_token_id
+        if start is None:
+            raise InputError(
+                "config.json: no decoder_start_token_id, with which targets begin; add it, or name decoder_input_ids"
+            )
+        return torch.cat([torch.full_like(labels_BL[:, :1], start), labels_BL[:, :-1]], dim=1)
 
     def drop_parameters(self, names: Collection[str]) -> None:
         """Remove optional parameters that the checkpoint lacks from `shapes`."""

@@ -45,8 +45,22 @@ def empty_model(class_name: str, config: PreTrainedConfig, dtype: torch.dtype) -
             with init_empty_weights(include_buffers=False):
                 model = build(config)
         model.tie_weights()
+    _compute_unsaved(model)
     model.train(False)
     return model
+
+
+def _compute_unsaved(model: PreTrainedModel) -> None:
+    """Make buffers of the parameters that no checkpoint holds, since their module computes them: tables of sines."""
+    unsaved = getattr(model, "_keys_to_ignore_on_save", None) or ()
+    for name in [name for name, _ in model.named_parameters() if name in unsaved]:
+        path, _, leaf = name.rpartition(".")
+        module = model.get_submodule(path)
+        values = nn.Parameter(torch.zeros(model.get_parameter(name).shape), requires_grad=False)
+        module._parameters[leaf] = values
+        model._init_weights(module)  # type: ignore[no-untyped-call]  # transformers' own
+        del module._parameters[leaf]
+        module.register_buffer(leaf, values.detach().to(model.dtype), persistent=False)
 
 
 class _EmptyOnMeta(TorchFunctionMode):

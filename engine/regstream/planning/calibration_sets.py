@@ -53,6 +53,7 @@ def load_calibration_sets(
                     sampler=sampler,
                     tokenizer=tokenizer,
                     forward=forward,
+                    shift=model.decoder_inputs,
                 )
             sets.append(loaded)
     _try_largest_rows(manifest.candidates, sets, base)
@@ -76,11 +77,26 @@ def forward_inputs(base: Checkpoint, model: LayeredModel) -> ForwardInputs | Non
     )
 
 
+def measure_rows(rows: CalibrationSet, base: Checkpoint) -> None:
+    """Verify that blocks can run alone on rows with targets, and measure what they depend on beside hidden states.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if rows.targets:
+        _measure_largest(rows, base)
+
+
 def _try_largest_rows(candidates: Sequence[Candidate], sets: Sequence[CalibrationSet | None], base: Checkpoint) -> None:
-    """Verify that blocks can run alone on rows of images, and measure what they depend on beside hidden states."""
+    """The same for rows of images, too, of all candidates."""
     for candidate, rows in zip(candidates, sets, strict=True):
-        if rows is not None and rows.records_arguments:
+        if rows is not None and (rows.records_arguments or rows.targets):
             with label_boundary(f'candidate "{candidate.name}": calibration'):
-                for index in rows.largest:
-                    row = rows.inputs(index, dtype=torch.float32, device=torch.device("cpu"))
-                    rows.costs = rows.costs.larger(verify_row(base.architecture, base.model_config, row))
+                _measure_largest(rows, base)
+
+
+def _measure_largest(rows: CalibrationSet, base: Checkpoint) -> None:
+    for index in rows.largest:
+        row = rows.inputs(index, dtype=torch.float32, device=torch.device("cpu"))
+        found = verify_row(base.architecture, base.model_config, row, records=rows.records_arguments)
+        rows.costs = rows.costs.larger(found)

@@ -25,19 +25,15 @@ def result_bytes(merge: OpenedMerge) -> list[int]:
     if merge.rank_id.rank == 0:
         return list(accumulate(map(merge.written_bytes, merge.steps)))
     copies = [copied_bytes(merge, step) for step in merge.steps]
-    stem = copies[0] if _is_read_later(merge, merge.steps[0]) else 0
-    return [size + stem * (step.index > 0) for step, size in zip(merge.steps, copies, strict=True)]
+    kept = [size if step.is_read_later(merge.steps) else 0 for step, size in zip(merge.steps, copies, strict=True)]
+    return [size + sum(kept[: step.index]) for step, size in zip(merge.steps, copies, strict=True)]
 
 
 def copied_bytes(merge: OpenedMerge, step: Step) -> int:
     """The size of what ranks but the first get of a step's result, in bytes; 0 where they read none of it."""
     part = merge.parts[step.index]
-    is_read = merge.has_diagnostics or step.writes_hidden_states or _is_read_later(merge, step)
+    is_read = merge.has_diagnostics or step.writes_hidden_states or step.is_read_later(merge.steps)
     return part.num_bytes - len(part.header) if is_read else 0
-
-
-def _is_read_later(merge: OpenedMerge, step: Step) -> bool:
-    return step.index == 0 and any(later.borrowed for later in merge.steps)
 
 
 def scratch_bytes(merge: OpenedMerge, step: Step) -> int:
@@ -51,7 +47,7 @@ def scratch_bytes(merge: OpenedMerge, step: Step) -> int:
         return sketches
     values = sum(group.in_features for group in step.linear_groups(list(step.regressed)[1:]))
     values *= 1 + (Stream.OWN in merge.method.streams)
-    return sketches + values * sum(batch.num_tokens for batch in merge.batches) * merge.compute_dtype.itemsize
+    return sketches + values * sum(batch.num_tokens for batch in merge.all_batches) * merge.compute_dtype.itemsize
 
 
 def token_sketch_bytes(merge: OpenedMerge, step: Step, groups: Iterable[str]) -> int:

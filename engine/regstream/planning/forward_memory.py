@@ -65,8 +65,9 @@ class ForwardMemory:
     @property
     def depth_bytes(self) -> int:
         """The hidden states of all rows at one depth, without padding, as they are stored."""
-        num_tokens = sum(batch.num_tokens for batch in self._batches())
-        return num_tokens * self.model.hidden_size * self.dtype.itemsize
+        of_inputs = sum(batch.num_tokens for rows in self.rows for batch in rows.batches)
+        of_targets = sum(batch.num_tokens for rows in self.rows for batch in rows.targets)
+        return max(of_inputs, of_targets) * self.model.hidden_size * self.dtype.itemsize
 
     @cached_property
     def _sizes(self) -> list[Batch]:
@@ -74,16 +75,17 @@ class ForwardMemory:
         return list({(batch.shape, batch.is_padded): batch for batch in self._batches()}.values())
 
     def _batches(self) -> Iterator[Batch]:
-        return (batch for rows in self.rows for batch in rows.batches)
+        return (batch for rows in self.rows for batch in (*rows.batches, *rows.targets))
 
     def _batch_in_block_bytes(self, shapes: Mapping[str, tuple[int, ...]], batch: Batch) -> int:
         """A batch in a block: its activations, attention scores where they are formed whole, and masks."""
         rows, length = batch.shape
         widths = [max(shape) for shape in shapes.values() if len(shape) == 2]
-        if (widest := self.model.architecture.call.max_features) > max(widths):
+        calls = [stack.call for stack in self.model.architecture.stacks]
+        if (widest := max(call.max_features for call in calls)) > max(widths):
             widths.append(widest)
         # Of two linears that wide, one writes what the other reads, activated in place.
-        in_place = self.model.architecture.call.activates_in_place and self.device.type == "cpu"
+        in_place = all(call.activates_in_place for call in calls) and self.device.type == "cpu"
         num_wide = 1 if in_place and widths.count(max(widths)) == 2 else _WIDE_TENSORS
         values = rows * length * (num_wide * max(widths) + _HIDDEN_TENSORS * self.model.hidden_size)
         itemsize = self.dtype.itemsize

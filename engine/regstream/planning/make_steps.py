@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from types import MappingProxyType
+from typing import NamedTuple
 
 from regstream.errors import ManifestError
 from regstream.manifest.rules import rule_problems
@@ -42,27 +43,47 @@ def make_steps(
     _check_rules(manifest.rules, architecture, merged := {**shapes, **copied_from_base}, num_blocks)
     rules = MergeRules(manifest, method, architecture, num_blocks)
     parameters = _parameters(merged, architecture, stored_name, stored_shape)
-    steps = list[tuple[Kind, int | None, list[PlannedParameter]]]()
-    for kind, block in _kinds(num_blocks):
-        names = (name for name in shapes if _belongs(architecture, name, kind, block, runs_towers=runs_towers))
+    steps = list[tuple[_Place, list[PlannedParameter]]]()
+    for place in _places(architecture, num_blocks):
+        names = (name for name in shapes if _belongs(architecture, name, place, runs_towers=runs_towers))
         found = [_planned(rules, parameters[name]) for name in names]
-        found += [_with_rule(parameters[n], ChosenRule("base")) for n in copied_from_base if kind == "head"]
-        if found:
-            steps.append((kind, block, _in_group_order(found, architecture, block)))
-    shards = _shard_names([_num_values(found) * itemsize for _, _, found in steps], manifest.merge.shard_size)
-    last = _last_regression(method, [found for *_, found in steps])
+        found += [_with_rule(parameters[n], ChosenRule("base")) for n in copied_from_base if place.kind == "head"]
+        if found or place.stack:  # a decoder's stem may read nothing of its own
+            steps.append((place, _in_group_order(found, architecture, place.block)))
+    shards = _shard_names([_num_values(found) * itemsize for _, found in steps], manifest.merge.shard_size)
+    last = _last_regression(method, [found for _, found in steps])
     return tuple(
         Step(
+            **place._asdict(),
             index=index,
-            kind=kind,
-            block=block,
             shard=shard,
             parameters=tuple(found),
             writes_hidden_states=index < last,
-            borrowed=tuple(parameters[n] for n in architecture.call.borrowed if kind == "block"),
+            borrowed=tuple(parameters[name] for name in _borrowed(architecture, place)),
+            group_stacks=_group_stacks(architecture, place),
         )
-        for index, ((kind, block, found), shard) in enumerate(zip(steps, shards, strict=True))
+        for index, ((place, found), shard) in enumerate(zip(steps, shards, strict=True))
     )
+
+
+class _Place(NamedTuple):
+    """Where a step is: a stem or a block of a stack, or the head."""
+
+    kind: Kind
+    block: int | None = None
+    stack: int = 0
+
+
+def _borrowed(architecture: Architecture, place: _Place) -> tuple[str, ...]:
+    if place.block is not None:
+        return architecture.borrowed(place.block)
+    return architecture.stacks[place.stack].stem_borrows if place.kind == "stem" else ()
+
+
+def _group_stacks(architecture: Architecture, place: _Place) -> dict[str, int]:
+    if place.block is None:
+        return {}
+    return {group.name: group.stack for group in architecture.groups[place.block] if group.stack != place.stack}
 
 
 def _last_regression(method: Method, steps: Sequence[Sequence[PlannedParameter]]) -> int:
@@ -79,24 +100,30 @@ def _shard_names(sizes: Sequence[int], shard_size: int | None) -> list[str]:
     """The names of the steps' shards: one each, or consecutive steps together up to `shard_size` bytes."""
     numbers, total = [0], 0
     for size in sizes:
-        joins = shard_size is not None and total and total + size <= shard_size
+        joins = shard_size is not None and size and total and total + size <= shard_size
         numbers.append(numbers[-1] + (not joins))
         total = size + (total if joins else 0)
     return [f"model-{number:05d}-of-{numbers[-1]:05d}.safetensors" for number in numbers[1:]]
 
 
-def _kinds(num_blocks: int) -> Iterator[tuple[Kind, int | None]]:
-    yield "stem", None
-    for block in range(num_blocks):
-        yield "block", block
-    yield "head", None
+def _places(architecture: Architecture, num_blocks: int) -> Iterator[_Place]:
+    for stack in range(len(architecture.stacks)):
+        yield _Place("stem", stack=stack)
+        is_last = stack == len(architecture.stacks) - 1
+        for block in range(
+            architecture.first_block(stack), num_blocks if is_last else architecture.first_block(stack + 1)
+        ):
+            yield _Place("block", block, stack)
+    yield _Place("head")
 
 
-def _belongs(architecture: Architecture, name: str, kind: Kind, block: int | None, *, runs_towers: bool) -> bool:
-    if block is not None or architecture.block_of(name) is not None:
-        return architecture.block_of(name) == block
+def _belongs(architecture: Architecture, name: str, place: _Place, *, runs_towers: bool) -> bool:
+    if place.block is not None or architecture.block_of(name) is not None:
+        return architecture.block_of(name) == place.block
+    if (stack := architecture.stem_of(name)) is not None:
+        return (place.kind, place.stack) == ("stem", stack)
     in_stem = ("embeddings", "towers") if runs_towers else ("embeddings",)
-    return (architecture.part_of(name) in in_stem) == (kind == "stem")
+    return (architecture.part_of(name) in in_stem) == (place.kind == "stem") and place.stack == 0
 
 
 def _parameters(

@@ -126,7 +126,7 @@ def _library_buffers(merge: OpenedMerge, step: Step) -> dict[str, int]:
     if block is None or step.index < block.index or not multiplies:
         return {}
     dtype = merge.compute_dtype if merge.method.needs_calibration() else torch.float64
-    return library_memory(block.shapes.values(), merge.batches, dtype)
+    return library_memory(block.shapes.values(), merge.all_batches, dtype)
 
 
 def _adapters(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, int]:
@@ -172,7 +172,7 @@ def _statistics(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mappin
 
 def _norm_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mapping[str, int]:
     """What it takes to observe norms: of heads, as many values a token as the widest linear before them writes."""
-    positions = max((math.prod(batch.shape) for batch in merge.batches), default=0)
+    positions = max((math.prod(batch.shape) for batch in merge.all_batches), default=0)
     norms, hidden_size = step.norm_groups(groups), merge.model.hidden_size
     widths = [hidden_size if norm.channels == hidden_size else merge.model.max_features for norm in norms]
     return merge.method.norm_terms(norms, positions * max(widths, default=0), merge.compute_dtype.itemsize)
@@ -235,7 +235,7 @@ def _inputs_read(merge: OpenedMerge, step: Step) -> int:
     first pass stores as many while it begins from none, and a later one reads those of a group, one batch ahead.
     """
     widths = sorted(group.in_features for group in step.linear_groups(step.regressed)[1:])
-    positions = max((math.prod(batch.shape) for batch in merge.batches), default=0)
+    positions = max((math.prod(batch.shape) for batch in merge.all_batches), default=0)
     if not (merge.stores_group_inputs and widths):
         return 0
     values = 2 * sum(widths) + widths[-1] * (3 if Stream.OWN in merge.method.streams else 1)

@@ -12,7 +12,7 @@ import torch
 from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.shared_checkpoint import SharedCheckpoint
-from regstream.data.batch_range import BatchRange, Rows
+from regstream.data.batch_range import BatchRange, Rows, stack_batches
 from regstream.data.loading import CalibrationSet
 from regstream.hub.fetch import is_cached
 from regstream.hub.prefetcher import ShardPrefetcher
@@ -58,16 +58,18 @@ class PlannedCandidate:
         assert self.calibration is not None
         return self.calibration if self.part is None else BatchRange(self.calibration, self.part)
 
-    @property
-    def num_tokens(self) -> int:
-        """Of the whole calibration set."""
-        assert self.calibration is not None
-        return sum(batch.num_tokens for batch in self.calibration.batches)
+    def batches(self, stack: int) -> Sequence[Batch]:
+        """Of its rows, as a stack reads them."""
+        return stack_batches(self.rows, stack)
 
-    @property
-    def first_token(self) -> int:
+    def num_tokens(self, stack: int) -> int:
+        """Of the whole calibration set, as a stack reads it."""
+        assert self.calibration is not None
+        return sum(batch.num_tokens for batch in stack_batches(self.calibration, stack))
+
+    def first_token(self, stack: int) -> int:
         """How many tokens of the whole set come before those here."""
-        return self.rows.first_token if isinstance(self.rows, BatchRange) else 0
+        return self.rows.first_token(stack) if isinstance(self.rows, BatchRange) else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +152,15 @@ class OpenedMerge:
     def batches(self) -> list[Batch]:
         """The batches of all calibration sets; none where the method needs no calibration sets."""
         return [batch for candidate in self.calibrated for batch in candidate.rows.batches]
+
+    @property
+    def all_batches(self) -> list[Batch]:
+        """Those batches, and their targets where rows have any."""
+        return [*self.batches, *(batch for candidate in self.calibrated for batch in candidate.rows.targets)]
+
+    def batches_of(self, stack: int) -> list[Batch]:
+        """The batches of all calibration sets, as a stack reads them."""
+        return [batch for candidate in self.calibrated for batch in candidate.batches(stack)]
 
     @property
     def calibrated(self) -> list[PlannedCandidate]:

@@ -6,14 +6,14 @@ only where it has batches of it.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from heapq import heapreplace
 from typing import TypeVar
 
 from regstream.linalg.gram import symmetric_product_flops
 from regstream.models.batch import Batch
-from regstream.planning.opened_merge import OpenedMerge
+from regstream.planning.opened_merge import OpenedMerge, PlannedCandidate
 from regstream.planning.step import OwnedParts, Step
 from regstream.planning.work import forward_shapes, forward_work
 from regstream.ranks.environment import RankId
@@ -63,11 +63,19 @@ def cut_batches(merge: OpenedMerge, size: int) -> list[list[range]]:
     block = next((step for step in merge.steps if step.regressed), None)
     if block is None or not merge.method.needs_calibration():
         return [[range(0) for _ in merge.candidates] for _ in range(size)]
-    costs = [[_batch_flops(merge, block, batch) for batch in c.rows.batches] for c in merge.candidates]
+    costs = [
+        [sum(_batch_flops(merge, block, batch) for batch in (of_row, *target)) for of_row, *target in _rows(c)]
+        for c in merge.candidates
+    ]
     # How many tokens an expert gets of a candidate is known where all of them are.
     has_experts = any(parameter.share is not None for step in merge.steps for parameter in step.parameters)
     is_whole = has_experts or not merge.method.splits_candidates
     return even_cut(costs, _candidate_flops(block), size, whole=is_whole)
+
+
+def _rows(candidate: PlannedCandidate) -> Iterator[tuple[Batch, ...]]:
+    """Each batch of a candidate, with its targets where it has any."""
+    return zip(*filter(None, (candidate.rows.batches, candidate.rows.targets)), strict=True)
 
 
 def owners(step: Step, groups: Iterable[str], size: int) -> dict[str, int]:

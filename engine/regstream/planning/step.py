@@ -1,7 +1,7 @@
 """One step of a merge: what is committed as one, what it writes, and what becomes of each parameter."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -54,7 +54,7 @@ class OwnedParts:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Stem, a block, or head. Its parameters are in the order in which the shard holds them."""
+    """A stem, a block, or head. Its parameters are in the order in which the shard holds them."""
 
     index: int
     kind: Kind
@@ -62,17 +62,46 @@ class Step:
     parameters: tuple[PlannedParameter, ...]
     shard: str
     writes_hidden_states: bool  # a later step's statistics need the hidden states that leave this one
-    borrowed: tuple[Parameter, ...] = ()  # of the stem, which a block's forward reads too
+    borrowed: tuple[Parameter, ...] = ()  # of earlier steps, which its forward reads too
+    stack: int = 0  # whose block it is, or whose stem: a decoder's comes after the encoder's blocks
+    #: The stack whose tokens a group's linears read, where that is another: cross-attention reads an encoder's output.
+    group_stacks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """What messages call it."""
+        if self.kind == "stem" and self.stack:
+            return "stem of the decoder"
         return self.kind if self.block is None else f"block {self.block}"
 
     @property
     def depth(self) -> int:
-        """The depth of the hidden states that enter it; -1 for stem and head."""
-        return -1 if self.block is None else self.block
+        """The depth of the hidden states that enter it; -1 for the first stem and head.
+
+        Each stem after the first adds one to the depth of the blocks that follow.
+        """
+        if self.block is not None:
+            return self.block + self.stack
+        return self.index - 1 if self.kind == "stem" else -1
+
+    @property
+    def entered_stack(self) -> int:
+        """The stack that the hidden states which enter it are of: of a decoder's stem, the encoder."""
+        return max(0, self.stack - (self.kind == "stem"))
+
+    @property
+    def is_first_stem(self) -> bool:
+        """Whether it begins from the rows."""
+        return self.kind == "stem" and self.stack == 0
+
+    def is_read_later(self, steps: Iterable["Step"]) -> bool:
+        """Whether others of these steps borrow some of its parameters."""
+        borrowed = {parameter.name for step in steps if step.index > self.index for parameter in step.borrowed}
+        return not borrowed.isdisjoint(self.shapes)
+
+    def stack_of(self, group: str) -> int:
+        """The stack whose tokens the linears of an input group read, or a norm."""
+        return self.group_stacks.get(group, self.stack)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -115,8 +115,9 @@ def _forward(merge: OpenedMerge, step: Step, name: str, until: str | None = None
     needed = {parameter.name: parameter.shape for parameter in step.parameters if parameter.name not in later}
     shapes = forward_shapes(merge.base.architecture, needed)
     hidden_size, dtype = merge.model.hidden_size, merge.compute_dtype
-    flops, moved = forward_work(step.kind, shapes, merge.batches, hidden_size=hidden_size, dtype=dtype)
-    stored = (step.kind != "stem") + (until is None)  # read, and written on
+    batches = merge.batches_of(step.stack)
+    flops, moved = forward_work(step.kind, shapes, batches, hidden_size=hidden_size, dtype=dtype)
+    stored = (not step.is_first_stem) + (until is None)  # read, and written on
     return Counter({name: flops, MOVED: moved, BATCHES: len(merge.batches) * stored})
 
 
@@ -126,11 +127,14 @@ def flops_of(work: Mapping[str, float]) -> dict[str, float]:
 
 
 def token_counts(merge: OpenedMerge) -> TokenCounts:
-    """The tokens of all calibration sets."""
-    counts = [[batch.num_tokens for batch in candidate.rows.batches] for candidate in merge.candidates]
+    """The tokens of all calibration sets; where rows have targets, the larger of both."""
+    counts = [
+        [[batch.num_tokens for batch in batches] for batches in (candidate.rows.batches, candidate.rows.targets)]
+        for candidate in merge.candidates
+    ]
     return TokenCounts(
-        candidates=list(map(sum, counts)),
-        largest_batch=max(map(max, filter(None, counts)), default=0),
+        candidates=[max(map(sum, of_stacks)) for of_stacks in counts],
+        largest_batch=max((max(each) for of_stacks in counts for each in of_stacks if each), default=0),
         dtype=merge.compute_dtype,
         device=merge.device,
     )

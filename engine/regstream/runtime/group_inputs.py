@@ -67,10 +67,11 @@ def find_group_inputs(step: Step, context: StepContext, merged: Mapping[str, Ten
     if not (context.plan.stores_group_inputs and context.plan.calibrated):
         return None
     candidate = context.plan.calibrated[0]
-    batch, hidden = candidate.rows.batches[0], context.read_hidden("merged", candidate, step.depth)
-    arguments = context.read_arguments("merged", candidate, 0)
+    assert step.block is not None
+    batch, hidden = candidate.batches(step.stack)[0], context.read_hidden("merged", candidate, step)
+    arguments = context.read_arguments(step, "merged", candidate, 0)
     with context.model.bind_parameters({**merged, **context.borrow(step, "merged", candidate)}):
         hidden_BLD, groups = batch.unpack(next(hidden)), list(step.regressed)
-        found = group_dependencies(context.model, step.depth, hidden_BLD, batch, arguments, names=groups)
+        found = group_dependencies(context.model, step.block, hidden_BLD, batch, arguments, names=groups)
     missing = set(groups) - (found or {}).keys()
     return None if found is None or missing else GroupInputs(context.scratch, found, groups)

@@ -58,7 +58,7 @@ def open_stream(
         yield OpenedStream(
             prefix=stream.prefix,
             weights={**used, **context.borrow(step, stream.prefix, candidate)},
-            hidden=context.read_hidden(stream.prefix, candidate, step.depth),
+            hidden=context.read_hidden(stream.prefix, candidate, step),
             following=following,
             stored=stored,
             skipped=skipped,

@@ -46,33 +46,45 @@ def rebuild(step: Step, context: StepContext, *, is_lacking: bool = True) -> Non
 def _propagate_candidate(
     step: Step, context: StepContext, candidate: PlannedCandidate, prefix: Prefix, inputs: GroupInputs | None
 ) -> None:
-    batches, profiler = candidate.rows.batches, context.profiler
+    batches, profiler = candidate.batches(step.stack), context.profiler
     stored, skipped = ({}, []) if inputs is None else (inputs.read(candidate, OUTPUT), inputs.skipped(OUTPUT))
-    hidden = None if step.kind == "stem" else context.read_hidden(prefix, candidate, step.depth)
+    hidden = None if step.is_first_stem else context.read_hidden(prefix, candidate, step)
     with context.hidden[prefix].write(candidate.name, step.depth + 1) as following:
         for index, batch in enumerate(batches):
-            if hidden is None:
-                output_TD = batch.pack(_run_stem(context, candidate, index, prefix))
+            if step.block is None:
+                entered_TD = None if hidden is None else next(hidden)
+                output_TD = batch.pack(_run_stem(step, context, candidate, prefix, index=index, entered_TD=entered_TD))
             else:
-                tokens_TD, arguments = next(hidden), context.read_arguments(prefix, candidate, index)
-                known = {group: batch.unpack(next(tokens)) for group, tokens in stored.items()}
+                assert hidden is not None
+                tokens_TD, arguments = next(hidden), context.read_arguments(step, prefix, candidate, index)
+                known = {g: candidate.batches(step.stack_of(g))[index].unpack(next(x)) for g, x in stored.items()}
                 with (
                     profiler.region("merged forward" if prefix == "merged" else "candidates' forward"),
-                    resumed_block(context.model, step.depth, known=known, skipped=skipped),
+                    resumed_block(context.model, step.block, known=known, skipped=skipped),
                 ):
-                    output_BLD = context.model.run_block(step.depth, batch.unpack(tokens_TD), batch, arguments)
+                    output_BLD = context.model.run_block(step.block, batch.unpack(tokens_TD), batch, arguments)
                     output_TD = batch.pack(output_BLD)
             with profiler.region("writing", num_bytes=output_TD.nbytes):
                 following.append(output_TD)
-            context.progress(f"{candidate.name}: {'stem' if hidden is None else 'forward'}")
+            context.progress(f"{candidate.name}: {'stem' if step.block is None else 'forward'}")
 
 
-def _run_stem(context: StepContext, candidate: PlannedCandidate, index: int, prefix: Prefix) -> Tensor:
-    """What reaches the blocks of a batch, (B, L, D); what they are called with besides is stored where they need it."""
-    rows, plan = candidate.rows, context.plan
+def _run_stem(
+    step: Step,
+    context: StepContext,
+    candidate: PlannedCandidate,
+    prefix: Prefix,
+    *,
+    index: int,
+    entered_TD: Tensor | None,
+) -> Tensor:
+    """What reaches a stack's blocks of a batch, (B, L, D); what they are called with besides is stored where they need
+    it. `entered_TD` is what left the stack before."""
+    rows, plan, stack = candidate.rows, context.plan, step.stack
     inputs = rows.inputs(index, dtype=plan.compute_dtype, device=plan.device)
-    if not rows.records_arguments:
-        return context.model.run_stem(inputs)
-    hidden_BLD, arguments = context.model.run_stem_recorded(inputs)
-    context.store_arguments(prefix, candidate, index, arguments)
+    entered_BLD = None if entered_TD is None else candidate.batches(step.entered_stack)[index].unpack(entered_TD)
+    if not context.records_arguments(step, candidate):
+        return context.model.run_stem(inputs, stack, entered_BLD)
+    hidden_BLD, arguments = context.model.run_stem_recorded(inputs, stack, entered_BLD)
+    context.store_arguments(step, prefix, candidate, index, arguments)
     return hidden_BLD

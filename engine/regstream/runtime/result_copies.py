@@ -63,8 +63,8 @@ class ResultCopies:
             durable.remove_files([self._located(step)[0]])
 
     def is_read_later(self, step: Step) -> bool:
-        """Whether blocks read some of what a step wrote: parameters of the stem."""
-        return step.index == 0 and any(later.borrowed for later in self._plan.steps)
+        """Whether later steps read some of what a step wrote, such as parameters of the stem."""
+        return step.is_read_later(self._plan.steps)
 
     def _located(self, step: Step) -> tuple[Path, int]:
         """The file with a step's tensors, and where they begin in it."""

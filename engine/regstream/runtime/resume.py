@@ -84,8 +84,9 @@ def committed_steps(context: StepContext, journal: Journal | None, identity: Ide
     _forget_other_stretch(context, identity)
     if not 0 < count < len(plan.steps):
         return count
-    if context.results.is_read_later(plan.steps[0]):
-        context.results.share(plan.steps[0])
+    for step in plan.steps[:count]:
+        if context.results.is_read_later(step):
+            context.results.share(step)
     has_all = not plan.steps[count - 1].writes_hidden_states or context.has_hidden(plan.steps[count - 1].depth + 1)
     lacking = [ranks.label(rank) for rank, found in enumerate(ranks.gather(has_all)) if not found]
     if lacking:

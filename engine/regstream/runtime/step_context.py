@@ -123,13 +123,16 @@ class StepContext:
         return weights
 
     def borrow(self, step: Step, prefix: Prefix, candidate: PlannedCandidate) -> dict[str, Tensor]:
-        """The parameters of the stem that a block's forward reads too: the merged ones, or the candidate's own."""
+        """The parameters of earlier steps that its forward reads too: the merged ones, or the candidate's own."""
         if not step.borrowed:
             return {}
         buffers = self._compute_buffers(f"{_BORROWED} {prefix}", step.borrowed)
-        reader = self.results.reader(self.plan.steps[0]) if prefix == "merged" else candidate.checkpoint
         with self.profiler.region("reading", num_bytes=sum(buffer.nbytes for buffer in buffers.values())):
-            reader.read(buffers)
+            if prefix == "own":
+                candidate.checkpoint.read(buffers)
+            for earlier in self.plan.steps[: step.index] if prefix == "merged" else ():
+                if names := earlier.shapes.keys() & buffers.keys():
+                    self.results.reader(earlier).read({name: buffers[name] for name in names})
         return buffers
 
     def load_each(self, step: Step, groups: Sequence[str]) -> Iterator[tuple[PlannedCandidate, dict[str, Tensor]]]:
@@ -180,24 +183,31 @@ class StepContext:
             norm.name: method.norm_statistics(norm, workspace) for norm in norms
         }
 
-    def read_hidden(self, prefix: Prefix, candidate: PlannedCandidate, depth: int) -> Iterator[Tensor]:
-        """A candidate's tokens (T, D) at a depth, batch by batch; the time until each has arrived counts as reading."""
-        counts = [batch.num_tokens for batch in candidate.rows.batches]
-        return self.profiler.timed_iter(self.hidden[prefix].read(candidate.name, depth, counts))
+    def read_hidden(self, prefix: Prefix, candidate: PlannedCandidate, step: Step) -> Iterator[Tensor]:
+        """A candidate's tokens (T, D) that enter a step, by batch; the time until each arrives counts as reading."""
+        counts = [batch.num_tokens for batch in candidate.batches(step.entered_stack)]
+        return self.profiler.timed_iter(self.hidden[prefix].read(candidate.name, step.depth, counts))
+
+    def records_arguments(self, step: Step, candidate: PlannedCandidate) -> bool:
+        """Whether a stack's blocks need a record of what its body is called with: a decoder's read the encoder's
+        output."""
+        return step.stack > 0 or candidate.rows.records_arguments
 
     def store_arguments(
-        self, prefix: Prefix, candidate: PlannedCandidate, index: int, arguments: BodyArguments
+        self, step: Step, prefix: Prefix, candidate: PlannedCandidate, index: int, arguments: BodyArguments
     ) -> None:
-        """Store what the body was called with for a batch."""
+        """Store what the body of a step's stack was called with for a batch."""
         tensors: dict[str, Tensor] = {}
         structure = encode_arguments(arguments, tensors)
-        self._arguments[prefix].write(candidate.name, index, structure, tensors)
+        self._arguments[prefix].write(candidate.name, index, structure, tensors, stack=step.stack)
 
-    def read_arguments(self, prefix: Prefix, candidate: PlannedCandidate, index: int) -> BodyArguments | None:
-        """What the body was called with for a batch; None for rows whose blocks need no record of it."""
-        if not candidate.rows.records_arguments:
+    def read_arguments(
+        self, step: Step, prefix: Prefix, candidate: PlannedCandidate, index: int
+    ) -> BodyArguments | None:
+        """What that body was called with for a batch; None for rows whose blocks need no record of it."""
+        if not self.records_arguments(step, candidate):
             return None
-        structure, tensors = self._arguments[prefix].read(candidate.name, index)
+        structure, tensors = self._arguments[prefix].read(candidate.name, index, stack=step.stack)
         arguments: BodyArguments = decode_arguments(structure, tensors, self.plan.device)
         return arguments
 

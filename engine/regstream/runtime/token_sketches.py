@@ -26,6 +26,7 @@ class TokenSketches:
         groups = step.linear_groups(step.regressed)
         self._widths = {group.name: group.in_features for group in groups}
         self._routed = {group.name for group in groups if group.is_routed}
+        self._stacks = {group: step.stack_of(group) for group in step.regressed}
 
     def write(self, candidate: PlannedCandidate, sketches: Mapping[str, TokenSketch]) -> None:
         """Store the sums of the candidate's tokens that are here, by group."""
@@ -41,7 +42,7 @@ class TokenSketches:
         for group, owner in owners.items():
             for candidate, holders in zip(merge.candidates, merge.holders or alone, strict=True):
                 name, sums_SI = self._name(candidate.name, group), empty_sums(self._widths[group]).zero_()
-                count = torch.full((1,), float(candidate.num_tokens))
+                count = torch.full((1,), float(candidate.num_tokens(self._stacks[group])))
                 for holder in holders:
                     part_SI = self._files.get(name) if ranks.rank == holder else empty_sums(self._widths[group])
                     ranks.move(part_SI, holder, owner)

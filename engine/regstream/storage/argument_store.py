@@ -24,20 +24,22 @@ class ArgumentStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder / ARGUMENTS
 
-    def write(self, candidate: str, index: int, structure: Any, tensors: Mapping[str, Tensor]) -> None:
-        """Write what one batch's forward passes are called with; durable when this returns."""
-        path = self._path(candidate, index)
+    def write(
+        self, candidate: str, index: int, structure: Any, tensors: Mapping[str, Tensor], *, stack: int = 0
+    ) -> None:
+        """Write what one batch's forward passes through a stack are called with; durable when this returns."""
+        path = self._path(candidate, index, stack)
         durable.make_folder(path.parent)
         crc = {name: _crc(tensor) for name, tensor in tensors.items()}
         durable.write_file(path, save(dict(tensors), {_KEY: json.dumps({"structure": structure, "crc": crc})}))
 
-    def read(self, candidate: str, index: int) -> tuple[Any, dict[str, Tensor]]:
+    def read(self, candidate: str, index: int, *, stack: int = 0) -> tuple[Any, dict[str, Tensor]]:
         """The structure and the tensors of a batch.
 
         Raises:
             CorruptActivations: they are missing or differ from what was written.
         """
-        path = self._path(candidate, index)
+        path = self._path(candidate, index, stack)
         try:
             with safe_open(path, "pt") as file:
                 record = json.loads(file.metadata()[_KEY])
@@ -48,8 +50,8 @@ class ArgumentStore:
             raise CorruptActivations(f"{path}: its values differ from what was written")
         return record["structure"], tensors
 
-    def _path(self, candidate: str, index: int) -> Path:
-        return self._folder / candidate / f"{index}.safetensors"
+    def _path(self, candidate: str, index: int, stack: int) -> Path:
+        return self._folder / candidate / (f"{index}-{stack}.safetensors" if stack else f"{index}.safetensors")
 
 
 def _crc(tensor: Tensor) -> int:

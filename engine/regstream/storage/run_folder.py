@@ -52,7 +52,7 @@ _UUID = r"\.[0-9a-f]{32}\.partial"
 _STATE_FOLDERS = re.compile(rf"\d+(/[^/]+(/\d+(/c(/\d+)?)?)?)?|{ARGUMENTS}(/[^/]+)?")
 _STATE_FILES = re.compile(
     rf"(\d+/([^/]+/(\d+/)?)?)?zarr(\.json|{_UUID})|\d+/[^/]+/\d+/c/\d+/\d+({_UUID})?"
-    rf"|{ARGUMENTS}/[^/]+/\d+\.safetensors({re.escape(durable.TEMPORARY_SUFFIX)})?"
+    rf"|{ARGUMENTS}/[^/]+/\d+(-\d+)?\.safetensors({re.escape(durable.TEMPORARY_SUFFIX)})?"
 )
 _OWN = re.compile(
     rf"({re.escape(JOURNAL)}|{re.escape(MARKER)}|{re.escape(STRETCH)}|{STAGED})({re.escape(durable.TEMPORARY_SUFFIX)})?|{DOWNLOADS}|{LOCK}"

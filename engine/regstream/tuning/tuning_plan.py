@@ -11,7 +11,7 @@ from typing import Self
 from regstream.evaluation.accuracy import Accuracy
 from regstream.evaluation.evaluation_plan import EvaluationPlan
 from regstream.evaluation.layerwise_pass import LayerwisePass, OpenedModel
-from regstream.evaluation.loss import HeldOutLoss
+from regstream.evaluation.loss import HeldOutLoss, TargetLoss
 from regstream.evaluation.metrics import make_metric
 from regstream.events import ignore_event
 from regstream.manifest.keys import format_settings
@@ -45,7 +45,7 @@ class TuningPlan:
     settings: tuple[Settings, ...]
     split: HeldOutSplit
     rounds: tuple[Round, ...]
-    metric: HeldOutLoss | Accuracy
+    metric: HeldOutLoss | TargetLoss | Accuracy
     num_shared: Mapping[str, int]
 
     @classmethod
@@ -188,7 +188,7 @@ class TuningPlan:
         return EvaluationPlan.of(plan, [layers])
 
 
-def _num_rows(metric: HeldOutLoss | Accuracy) -> tuple[int, ...]:
+def _num_rows(metric: HeldOutLoss | TargetLoss | Accuracy) -> tuple[int, ...]:
     """How many held-out rows each candidate has."""
     return tuple(sum(len(batch.lengths) for batch in rows.batches) for rows in metric.datasets.values())
 

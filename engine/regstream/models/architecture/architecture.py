@@ -23,6 +23,7 @@ class InputGroup:
     fused: str = ""  # of an expert, which gets some tokens only: the parameter in the block that holds its matrices
     expert: int = 0  # its number there
     share: float = 1.0  # of all tokens, those that an expert gets on average
+    stack: int = 0  # whose tokens they read: a decoder's cross-attention reads those of the encoder
 
     @property
     def is_routed(self) -> bool:
@@ -54,6 +55,21 @@ class BlockCall:
     activates_in_place: bool = False  # nothing else in a block reads the input of its activation function
     max_features: int = 0  # values a token of the widest activation, where it grows with the tokens
     mixes_rows: bool = False  # padding or other rows of a batch change what a row gives: rows run one by one
+    passes_on: bool = False  # what the first block returns beside hidden states, as T5's position bias, all others take
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """A list of blocks that run one after another, such as an encoder's."""
+
+    blocks: str  # the ModuleList of blocks
+    num_blocks: int
+    call: BlockCall
+    hidden_size: int
+    #: Of a stack after the first: the parameters that are first read between the stack before and this one, such as
+    #: the embeddings of a decoder's positions; and those of earlier steps that are read there again.
+    stem: tuple[str, ...] = ()
+    stem_borrows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,9 +81,7 @@ class Architecture:
     file_type: str  # `model_type` in config.json, which may be of code that transformers has not
     model_class: str  # the transformers class; configs build it, and the result is saved for it
     modality: str  # the model's main input: input_ids, pixel_values, …
-    blocks: str  # the ModuleList of blocks
-    call: BlockCall
-    hidden_size: int
+    stacks: tuple[Stack, ...]  # in the order in which they run: one, or an encoder and its decoder
     groups: tuple[tuple[InputGroup, ...], ...]  # of each block, in the order in which they run
     norms: tuple[tuple[Norm, ...], ...] = ()  # of each block
     #: Matrices of each block that are not regressed, by their name in the block, and why.
@@ -75,6 +89,7 @@ class Architecture:
     parts: Mapping[NonBlockPart, tuple[str, ...]]  # modules outside the blocks; the embeddings form the stem
     defaults: DefaultPolicy  # as published
     is_causal_lm: bool  # predicts the next token
+    predicts_targets: bool = False  # predicts the next token of a target, in its decoder
     pooled_norm: str = ""  # the norm of the one token that represents a row: an image's first, a text's last
     optional: tuple[str, ...] = ()  # modules that a checkpoint may lack
     row_tokens: int | None = None  # tokens of a row, where all rows have the same: an image's
@@ -86,6 +101,53 @@ class Architecture:
     #: What transformers does with the values of any other tensor; None where it takes them as they are.
     conversion: Callable[[str], str | None] = lambda _name: None
     nested: NestedModel | None = None  # this model, if it is a part of a larger one whose config may describe it
+
+    @property
+    def blocks(self) -> str:
+        """The first ModuleList of blocks."""
+        return self.stacks[0].blocks
+
+    @property
+    def call(self) -> BlockCall:
+        """How a block of the first list runs alone."""
+        return self.stacks[0].call
+
+    @property
+    def hidden_size(self) -> int:
+        """Of the widest stack."""
+        return max(stack.hidden_size for stack in self.stacks)
+
+    @property
+    def has_targets(self) -> bool:
+        """Whether a row is an input and a target, which a decoder reads."""
+        return len(self.stacks) > 1
+
+    def first_block(self, stack: int) -> int:
+        """The number of a stack's first block: blocks are counted through all stacks."""
+        return sum(earlier.num_blocks for earlier in self.stacks[:stack])
+
+    def stack_of(self, block: int) -> int:
+        """The index of the stack that a block is in."""
+        return next(
+            (index for index in range(len(self.stacks)) if block < self.first_block(index + 1)), len(self.stacks) - 1
+        )
+
+    def stack_at(self, depth: int) -> int:
+        """The stack that hidden states of a depth are of: each stack's begin one after the last of the one before."""
+        last = len(self.stacks) - 1
+        return next((s for s in range(last) if depth <= self.first_block(s + 1) + s), last)
+
+    def call_of(self, block: int) -> BlockCall:
+        """How a block runs alone."""
+        return self.stacks[self.stack_of(block)].call
+
+    def borrowed(self, block: int) -> tuple[str, ...]:
+        """The parameters of other steps that a block reads."""
+        return tuple(name for name in self.call_of(block).borrowed if self.block_of(name) != block)
+
+    def stem_of(self, parameter: str) -> int | None:
+        """The stack on the way to which a parameter outside the blocks is first read, if it is not the first stack."""
+        return next((index for index, stack in enumerate(self.stacks) if parameter in stack.stem), None)
 
     @property
     def reads_tokens(self) -> bool:
@@ -116,12 +178,17 @@ class Architecture:
         return any(of_linear or [group.transposed for group in groups if not group.is_routed])
 
     def block_of(self, parameter: str) -> int | None:
-        """The index of the block that a parameter belongs to; None outside the blocks."""
-        name = parameter.removeprefix(f"{self.blocks}.")
-        if name == parameter:
-            return None
-        number = name.split(".", 1)[0]
-        return int(number) if number.isdecimal() else None
+        """The index of the block that a parameter belongs to; None outside the blocks.
+
+        A number beyond a stack's last block is one beyond the last of all.
+        """
+        for index, stack in enumerate(self.stacks):
+            name = parameter.removeprefix(f"{stack.blocks}.")
+            number = name.split(".", 1)[0]
+            if name != parameter and number.isdecimal():
+                is_known = int(number) < stack.num_blocks or index == len(self.stacks) - 1
+                return self.first_block(index if is_known else len(self.stacks)) + int(number)
+        return None
 
     @cached_property
     def shares(self) -> Mapping[str, float]:
@@ -145,4 +212,5 @@ class Architecture:
 
     def block_prefix(self, block: int) -> str:
         """The prefix of the names of a block's parameters, such as `model.layers.3.`."""
-        return f"{self.blocks}.{block}."
+        stack = self.stack_of(block)
+        return f"{self.stacks[stack].blocks}.{block - self.first_block(stack)}."

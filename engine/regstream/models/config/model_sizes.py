@@ -7,6 +7,13 @@ from transformers import PreTrainedConfig
 from regstream.errors import InputError
 
 
+def spectrum_shape(config: Any) -> tuple[int, int] | None:
+    """The shape (frequencies, times) of the spectra that a model such as Whisper reads; None of another model."""
+    if hasattr(config, "num_mel_bins") and hasattr(config, "max_source_positions"):
+        return config.num_mel_bins, 2 * config.max_source_positions
+    return None
+
+
 def vocab_size(config: PreTrainedConfig) -> int:
     """The number of rows of the token embeddings.
 

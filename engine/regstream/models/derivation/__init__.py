@@ -10,6 +10,7 @@ input_groups.py: which linears of a block read the same tensor, and what is no l
 experts.py: which parameters of a block hold the matrices of experts
 norms.py: which modules of a block are norms
 parts.py: stem, final norm, head and towers, by the order of execution
+whole_passes.py: passes of the whole model, with which single blocks are compared
 block_call.py: how a block runs alone, verified against the whole model
 verify.py: what a description says, held against the model
 verify_row.py: the same for a row of text and images

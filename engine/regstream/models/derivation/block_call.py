@@ -4,8 +4,9 @@ Shape suffixes: B rows, L positions, D features.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,16 +26,24 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class WholePass:
-    """What entered each block, and what left the last, as the whole model ran a batch."""
+    """What entered each block of a stack, and what left the last, as the whole model ran a batch."""
 
     batch: Batch
     states: Sequence[Tensor]  # (B, L, D) each
+    stack: int = 0
+    first: int = 0  # the number of the stack's first block
+    batches: Sequence[Batch] = ()  # of the stacks before
+    arguments: Mapping[str, BodyArguments] = field(default_factory=dict)  # by body; of a stack after the first
 
     @classmethod
-    def of(cls, batch: Batch, calls: Sequence[MemberCall]) -> "WholePass":
+    def of(cls, batch: Batch, calls: Sequence[MemberCall], **fields: Any) -> "WholePass":
         """Of the calls of the blocks in a trace."""
         states = [call.hidden for call in calls] + [calls[-1].output_hidden]
-        return cls(batch=batch, states=[state for state in states if state is not None])
+        return cls(batch=batch, states=[state for state in states if state is not None], **fields)
+
+    def batch_of(self, stack: int) -> Batch:
+        """What its own stack ran, or one before."""
+        return self.batch if stack == self.stack else self.batches[stack]
 
 
 def find_block_call(
@@ -44,25 +53,26 @@ def find_block_call(
     once: frozenset[str],
     chosen_body: str | None = None,
 ) -> BlockCall:
-    """The innermost body that runs each block as the whole model does, with as few other parameters as possible.
+    """The innermost body that runs each block of a stack as the whole model does, with as few other parameters as
+    possible.
 
     `once` are the modules that the whole pass called once; `chosen_body` is the only one to try.
 
     Raises:
         InputError: no body does.
     """
-    options = [call for call in _options(model, once) if chosen_body in (None, call.body)]
+    stack = passes[0].stack
+    options = [call for call in _options(model, once, stack) if chosen_body in (None, call.body)]
     if chosen_body is not None and not options:
+        blocks = model.architecture.stacks[stack].blocks
         raise InputError(
-            f"expected a module that holds the blocks {model.architecture.blocks}, runs once in a pass, and takes"
+            f"expected a module that holds the blocks {blocks}, runs once in a pass, and takes"
             f' hidden states or the model\'s own input; found "{chosen_body}"'
         )
     verifier = Verifier(model, parameters, passes)
-    for borrows in (False, True):
-        for option in options:
-            call = _with_outside(option, model, parameters, borrows=borrows)
-            if verifier.agrees(call):
-                return _activations(model, verifier, verifier.with_fewest(call))
+    for call in _calls(options, model, parameters, stack):
+        if verifier.agrees(call):
+            return _activations(model, verifier, verifier.with_fewest(call))
     raise InputError(
         f"block {verifier.worst_block} computes something else alone than in the whole model"
         f" ({verifier.last_problem}); blocks that pass more than hidden states to each other cannot be merged one by"
@@ -89,8 +99,10 @@ def run_block_alone(
 ) -> BlockRun:
     """Run a block on what entered it in a whole pass, with stand-in parameters. Raises whatever its forward raises."""
     bound = {name: parameters[name] for name in model.whole_parameters_of_block(index)}
+    if arguments is None and whole.stack:
+        arguments = whole.arguments[model.architecture.call_of(index).body]
     with model.bind_parameters(bound), StandIns(bound, on_use=on_use, unknown=model.placeholders) as stand_ins:
-        output_BLD = model.run_block(index, whole.states[index], whole.batch, arguments)
+        output_BLD = model.run_block(index, whole.states[index - whole.first], whole.batch, arguments)
     return BlockRun(output_BLD=output_BLD, max_values=stand_ins.max_values)
 
 
@@ -116,28 +128,43 @@ def num_outputs(calls: Sequence[MemberCall]) -> int | None:
     return lengths.pop()
 
 
-def _options(model: LayeredModel, once: frozenset[str]) -> Iterator[BlockCall]:
-    body = model.architecture.blocks
-    while body:
-        body = body.rpartition(".")[0]
+def _options(model: LayeredModel, once: frozenset[str], stack: int) -> Iterator[BlockCall]:
+    modality = model.architecture.modality
+    for body in bodies_of(model.architecture.stacks[stack].blocks):
         arguments = signature(model.model.get_submodule(body).forward).parameters
-        inputs = ("inputs_embeds", "hidden_states", model.architecture.modality)
+        inputs = ("inputs_embeds", "hidden_states", *(() if stack else (modality,)))
         for name in dict.fromkeys(inputs) if body in once else ():
             if name not in arguments:
                 continue
-            call = replace(model.architecture.call, body=body, body_input=name)
-            if name == model.architecture.modality and not model.architecture.reads_tokens:
+            call = replace(model.architecture.stacks[stack].call, body=body, body_input=name)
+            if name == modality and not model.architecture.reads_tokens:
                 yield replace(call, is_shapeless=True)
             yield call
 
 
-def _with_outside(option: BlockCall, model: LayeredModel, parameters: Iterable[str], *, borrows: bool) -> BlockCall:
-    """The option, with all parameters outside the blocks borrowed, or with none."""
-    outside = tuple(name for name in parameters if model.architecture.block_of(name) is None)
-    if borrows:
-        return replace(option, borrowed=outside)
-    # An image on the meta device goes through a stem on the meta device: shapes are all that is computed.
-    return replace(option, unused=frozenset(() if option.is_shapeless else outside))
+def bodies_of(blocks: str) -> Iterator[str]:
+    """The modules that hold a list of blocks, the innermost first; "" is the model itself."""
+    body = blocks
+    while body:
+        body = body.rpartition(".")[0]
+        yield body
+
+
+def _calls(
+    options: Sequence[BlockCall], model: LayeredModel, parameters: Iterable[str], stack: int
+) -> Iterator[BlockCall]:
+    """Each option with no parameter of other steps, with all that are outside the blocks, and where blocks return more
+    than hidden states with what the first one passes on, which may depend on its parameters."""
+    architecture = model.architecture
+    outside = tuple(name for name in parameters if architecture.block_of(name) is None)
+    for option in options:
+        # An image on the meta device goes through a stem on the meta device: shapes are all that is computed.
+        yield replace(option, unused=frozenset(() if option.is_shapeless else outside))
+    for option in options:
+        yield replace(option, borrowed=outside)
+    first = tuple(name for name in parameters if architecture.block_of(name) == architecture.first_block(stack))
+    for option in options if (options and (options[0].num_outputs or 0) > 1) else ():
+        yield replace(option, borrowed=(*outside, *first), passes_on=True)
 
 
 class Verifier:
@@ -145,14 +172,15 @@ class Verifier:
 
     def __init__(self, model: LayeredModel, parameters: Mapping[str, Tensor], passes: Sequence[WholePass]) -> None:
         self._model, self._parameters, self._passes = model, parameters, passes
+        self.stack, self._first = passes[0].stack, passes[0].first
         self._used: set[str] = set()
         self.worst_block, self.last_problem = 0, "it does not run"
 
     def agrees(self, call: BlockCall, *, num_passes: int | None = None) -> bool:
         """Whether every block gives what it gave in the whole model, in all passes or the first `num_passes`."""
-        self._model.set_block_call(call)
+        self._model.set_block_call(call, self.stack)
         self._used = set()
-        for index in range(len(self._model.blocks)):
+        for index in range(self._first, self._first + self._model.architecture.stacks[self.stack].num_blocks):
             for whole in self._passes[:num_passes]:
                 problem = self._problem(index, whole)
                 if problem is not None:
@@ -179,7 +207,7 @@ class Verifier:
             output_BLD = run_block_alone(self._model, index, self._parameters, whole, on_use=self._used.add).output_BLD
         except Exception as error:  # a forward may raise anything when it is run in a way that does not fit it
             return first_line(error)
-        expected_BLD = whole.states[index + 1]
+        expected_BLD = whole.states[index - whole.first + 1]
         if not isinstance(output_BLD, Tensor) or output_BLD.shape != expected_BLD.shape:
             return "other shapes"
         output_TD, expected_TD = whole.batch.pack(output_BLD), whole.batch.pack(expected_BLD)
@@ -191,10 +219,11 @@ class Verifier:
 
 def _activations(model: LayeredModel, verifier: Verifier, call: BlockCall) -> BlockCall:
     """The call, with activation functions in place where that changes nothing."""
-    for block in model.blocks:
+    blocks = model.blocks_of(verifier.stack)
+    for block in blocks:
         chunk_activations(block)
     in_place = verifier.agrees(call, num_passes=1)
-    for block in model.blocks:
+    for block in blocks:
         restore_activations(block)
     return replace(call, activates_in_place=in_place)
 

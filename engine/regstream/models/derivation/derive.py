@@ -13,29 +13,41 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from regstream.errors import InputError, ManifestError
 from regstream.manifest.architecture import ArchitectureTable
-from regstream.models.architecture.architecture import Architecture, BlockCall
+from regstream.models.architecture.architecture import Architecture, BlockCall, Stack
 from regstream.models.architecture.default_policy import OPTIONAL_MODULES, POOLED_NORMS, default_policy
 from regstream.models.architecture.nested_models import MERGED_ALONE, NestedModel
-from regstream.models.batch import Batch
 from regstream.models.config.build import build_config
 from regstream.models.config.nested import nested_config
-from regstream.models.derivation.block_call import WholePass, find_block_call, hidden_argument, mixes_rows, num_outputs
-from regstream.models.derivation.block_list import find_block_list
+from regstream.models.derivation.block_call import WholePass, find_block_call, hidden_argument, num_outputs
+from regstream.models.derivation.block_list import find_block_lists
 from regstream.models.derivation.experts import with_experts
 from regstream.models.derivation.input_groups import input_groups, without
-from regstream.models.derivation.model_class import class_of_config, is_language_model, predicts_tokens, type_of_class
-from regstream.models.derivation.model_inputs import LENGTHS, batch_inputs, example_row, token_batch
+from regstream.models.derivation.model_class import (
+    class_of_config,
+    is_language_model,
+    predicts_targets,
+    predicts_tokens,
+    type_of_class,
+)
+from regstream.models.derivation.model_inputs import example_row
 from regstream.models.derivation.norms import find_norms
 from regstream.models.derivation.parameter_names import ParameterNames
-from regstream.models.derivation.parts import find_parts
+from regstream.models.derivation.parts import find_parts, uses_between, uses_outside
 from regstream.models.derivation.stand_ins import stand_in_parameters
 from regstream.models.derivation.trace import Trace, run_traced
 from regstream.models.derivation.verify import check_owners, check_stem, max_features, misread_linears
+from regstream.models.derivation.whole_passes import whole_passes
 from regstream.models.empty_model import empty_model
 from regstream.models.layered_model import LayeredModel
 from regstream.models.overrides.apply import groups_of_table, parts_of_table
 from regstream.models.overrides.messages import refuse
-from regstream.models.overrides.modules import check_class, check_image_tokens, check_modules, misread_problems
+from regstream.models.overrides.modules import (
+    check_class,
+    check_image_tokens,
+    check_modules,
+    misread_problems,
+    several_stacks_problems,
+)
 
 _MAX_CHARS = 300
 #: By what they are derived from: one process may plan, run, verify and evaluate a merge, and Llama 8B takes seconds.
@@ -122,82 +134,91 @@ class _Derivation:
         """Describe the model, and verify the description against it."""
         row = example_row(self._model)
         trace = self._run(row)
-        blocks = find_block_list(self._model, trace, self._table.blocks)
-        check_owners(self._model, blocks, trace)
-        described = self._describe(blocks, trace)
+        stacks = find_block_lists(self._model, trace, self._table.blocks)
+        for blocks in stacks:
+            check_owners(self._model, blocks, trace)
+        if len(stacks) > 1:
+            refuse(self._source, several_stacks_problems(self._table))
+        described = self._describe(stacks, trace)
         once = frozenset(path for path, count in trace.calls.items() if count == 1)
-        length = trace.members[blocks][0].hidden_shape[1]
-        batch = token_batch(self._model, LENGTHS[:1]) if self._reads_tokens else Batch((length,))
-        passes, mixes = self._passes(blocks, WholePass.of(batch, trace.members[blocks]))
+        passes, mixes = whole_passes(self._model, described, row, trace, self._run)
         device = torch.device("cpu")
         layered = LayeredModel(described, self._config, dtype=torch.float32, device=device, model=self._model)
-        with self._blames("embeddings"):
-            check_stem(layered, self._parameters, row, passes[0])
-        with self._blames("body"):
-            call = find_block_call(layered, self._parameters, passes, once, self._table.body)
-        layered.set_block_call(replace(call, mixes_rows=mixes))
-        widest = max_features(layered, self._parameters, passes)
-        layered.set_block_call(replace(call, mixes_rows=mixes, max_features=widest))
+        before_BLD: Tensor | None = None
+        for stack, of_stack in enumerate(passes):
+            with self._blames("embeddings"):
+                check_stem(layered, self._parameters, row, of_stack[0], before_BLD)
+            with self._blames("body"):
+                call = find_block_call(layered, self._parameters, of_stack, once, self._table.body)
+            layered.set_block_call(replace(call, mixes_rows=mixes), stack)
+            widest = max_features(layered, self._parameters, of_stack)
+            layered.set_block_call(replace(call, mixes_rows=mixes, max_features=widest), stack)
+            before_BLD = of_stack[0].states[-1]
         names = self._names.expert_pieces
         described = self._without_misread(layered, passes)
         return with_experts(described, layered.blocks, trace, names, regresses=not self._table.inputs)
 
-    def _describe(self, blocks: str, trace: Trace) -> Architecture:
+    def _describe(self, paths: Sequence[str], trace: Trace) -> Architecture:
         """The description, but for how a block runs alone."""
-        calls, part, table = trace.members[blocks], self._part, self._table
+        part, table = self._part, self._table
         class_name, model_type = type(self._model).__name__, str(self._config.model_type)
         is_causal_lm, names = predicts_tokens(class_name), self._names
-        _, length, hidden_size = calls[0].hidden_shape
-        found = [
-            input_groups(block, f"{blocks}.{index}.", trace, length if self._reads_tokens else None)
-            for index, block in enumerate(self._model.get_submodule(blocks).children())
+        stacks = tuple(self._stack(paths, stack, trace) for stack in range(len(paths)))
+        lengths = [trace.members[path][0].hidden_shape[1] for path in paths]
+        is_of_images = self._model.main_input_name == "pixel_values"
+        members = [
+            (block, f"{path}.{index}.", lengths[: stack + 1])
+            for stack, path in enumerate(paths)
+            for index, block in enumerate(self._model.get_submodule(path).children())
         ]
-        found = groups_of_table(table, found, self._model, blocks, self._source)
-        check_image_tokens(table, self._model, length, self._source)
+        found = [
+            input_groups(block, prefix, trace, None if is_of_images and len(told) == 1 else told)
+            for block, prefix, told in members
+        ]
+        if len(paths) == 1:
+            found = groups_of_table(table, found, self._model, paths[0], self._source)
+            check_image_tokens(table, self._model, lengths[0], self._source)
+        parts = find_parts(self._model, paths, trace)
+        if len(paths) == 1:
+            parts = parts_of_table(table, parts, self._model, paths[0], self._source)
         return Architecture(
             name=part.name if part else model_type,
             model_type=model_type,
             file_type=self._file_type,
             model_class=class_name,
             modality=self._model.main_input_name,
-            blocks=blocks,
-            call=BlockCall(body="", hidden_argument=hidden_argument(calls), num_outputs=num_outputs(calls)),
-            hidden_size=hidden_size,
+            stacks=stacks,
             groups=tuple(groups for groups, _ in found),
-            norms=tuple(
-                find_norms(block, f"{blocks}.{index}.", trace, length)
-                for index, block in enumerate(self._model.get_submodule(blocks).children())
-            ),
+            norms=tuple(find_norms(block, prefix, trace, told[-1]) for block, prefix, told in members),
             not_regressed=tuple(reasons for _, reasons in found),
-            parts=parts_of_table(table, find_parts(self._model, blocks, trace), self._model, blocks, self._source),
+            parts=parts,
             defaults=default_policy(model_type, is_language_model=is_language_model(class_name, model_type)),
             is_causal_lm=is_causal_lm,
+            predicts_targets=len(stacks) > 1 and predicts_targets(class_name),
             pooled_norm=table.pooled or POOLED_NORMS.get(model_type, ""),
             optional=table.optional or tuple(n for n, _ in self._model.named_children() if n in OPTIONAL_MODULES),
-            row_tokens=None if self._reads_tokens else length,
+            row_tokens=None if self._reads_tokens else lengths[0],
             model_name=names,
             pieces=names.pieces,
             conversion=names.conversion,
             nested=part,
         )
 
-    def _passes(self, blocks: str, whole: WholePass) -> tuple[list[WholePass], bool]:
-        """The passes that single blocks are compared with, and whether rows of a batch change each other."""
-        if not self._reads_tokens:
-            return [whole], False
-        second = self._whole_pass(LENGTHS[1:], blocks)
-        try:
-            padded = self._whole_pass(LENGTHS, blocks)
-        except InputError:  # it takes no padding
-            return [whole, second], True
-        mixes = mixes_rows(padded, [whole, second])
-        return [whole, second] if mixes else [whole, second, padded], mixes
+    def _stack(self, paths: Sequence[str], stack: int, trace: Trace) -> Stack:
+        calls = trace.members[paths[stack]]
+        uses = uses_between(self._model, paths, trace, stack) if stack else {}
+        all_uses = uses_outside(self._model, paths, trace)
+        is_first = {name: times[0] == all_uses[name][0] for name, times in uses.items()}
+        return Stack(
+            blocks=paths[stack],
+            num_blocks=len(calls),
+            call=BlockCall(body="", hidden_argument=hidden_argument(calls), num_outputs=num_outputs(calls)),
+            hidden_size=calls[0].hidden_shape[2],
+            stem=tuple(name for name in uses if is_first[name]),
+            stem_borrows=tuple(name for name in uses if not is_first[name]),
+        )
 
-    def _whole_pass(self, lengths: tuple[int, ...], blocks: str) -> WholePass:
-        batch = token_batch(self._model, lengths)
-        return WholePass.of(batch, self._run(batch_inputs(batch), until=blocks).members[blocks])
-
-    def _run(self, inputs: Mapping[str, Tensor], until: str | None = None) -> Trace:
+    def _run(self, inputs: Mapping[str, Tensor], until: Sequence[str] | None = None) -> Trace:
         try:
             return run_traced(self._model, self._parameters, inputs, until=until)
         except InputError as error:
@@ -206,9 +227,11 @@ class _Derivation:
             text = textwrap.shorten(f"{type(error).__name__}: {error}", _MAX_CHARS, placeholder=" …")
             raise InputError(f"{type(self._model).__name__} does not run on {', '.join(inputs)}: {text}") from error
 
-    def _without_misread(self, layered: LayeredModel, passes: Sequence[WholePass]) -> Architecture:
+    def _without_misread(self, layered: LayeredModel, passes: Sequence[Sequence[WholePass]]) -> Architecture:
         """The description without linears that do not read each token once, as it turns out block by block."""
-        architecture, problems = layered.architecture, misread_linears(layered, self._parameters, passes)
+        architecture, problems = layered.architecture, dict[tuple[int, str], str]()
+        for of_stack in passes:
+            problems |= misread_linears(layered, self._parameters, of_stack)
         if problems and self._table.inputs:
             refuse(self._source, misread_problems(self._table, problems))
         groups, reasons = list(architecture.groups), [dict(reasons) for reasons in architecture.not_regressed]

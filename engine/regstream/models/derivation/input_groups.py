@@ -1,7 +1,7 @@
 """Which linears of a block read the same tensor, and which matrices are not regressed, and why."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,23 +14,31 @@ from regstream.models.derivation.trace import Operand, Product, Trace, is_linear
 
 
 def input_groups(
-    block: nn.Module, prefix: str, trace: Trace, num_tokens: int | None
+    block: nn.Module, prefix: str, trace: Trace, num_tokens: Sequence[int] | None
 ) -> tuple[tuple[InputGroup, ...], Mapping[str, str]]:
     """The input groups of a block in the order in which they run, and the matrices that are in none, with the reason.
 
-    `prefix` comes before the names of its parameters. `num_tokens` is the length of the row; None where its tokens need
-    not be told apart: images have no padding.
+    `prefix` comes before the names of its parameters. `num_tokens` is the length of the row in each stack, up to that
+    of the block; None where its tokens need not be told apart: images have no padding.
     """
     reasons = {name: _reason(name, block, prefix, trace, num_tokens) for name in _matrices(block)}
     regressed = [name.removesuffix(".weight") for name, reason in reasons.items() if reason is None]
     times = {linear: trace.linear_inputs[prefix + linear][0][0] for linear in regressed}
-    linears_of: dict[tuple[object, bool], list[str]] = {}
+    linears_of: dict[tuple[Operand, bool], list[str]] = {}
     for linear in sorted(regressed, key=times.__getitem__):
         operand = trace.linear_inputs[prefix + linear][0][1]
         transposed = trace.products[f"{prefix}{linear}.weight"][0].is_transposed
         linears_of.setdefault((operand, transposed), []).append(linear)
-    groups = tuple(group_of(tuple(linears), transposed=transposed) for (_, transposed), linears in linears_of.items())
+    groups = tuple(
+        replace(group_of(tuple(linears), transposed=transposed), stack=_stack(operand, num_tokens))
+        for (operand, transposed), linears in linears_of.items()
+    )
     return groups, {name: reason for name, reason in reasons.items() if reason is not None}
+
+
+def _stack(operand: Operand, num_tokens: Sequence[int] | None) -> int:
+    """The stack whose tokens an operand has."""
+    return 0 if num_tokens is None else num_tokens.index(math.prod(operand.leading))
 
 
 def _matrices(block: nn.Module) -> Iterator[str]:
@@ -49,7 +57,7 @@ def without(group: InputGroup, linear: str) -> InputGroup:
     return replace(group, linears=tuple(other for other in group.linears if other != linear))
 
 
-def _reason(name: str, block: nn.Module, prefix: str, trace: Trace, num_tokens: int | None) -> str | None:
+def _reason(name: str, block: nn.Module, prefix: str, trace: Trace, num_tokens: Sequence[int] | None) -> str | None:
     """Why a matrix is not regressed; None for a linear's weight that multiplies each token once."""
     path, _, leaf = name.rpartition(".")
     module = block.get_submodule(path)
@@ -66,13 +74,13 @@ def _reason(name: str, block: nn.Module, prefix: str, trace: Trace, num_tokens: 
 
 
 def _reason_of_product(
-    module: nn.Module, expected: torch.Size, product: Product, read: Operand, num_tokens: int | None
+    module: nn.Module, expected: torch.Size, product: Product, read: Operand, num_tokens: Sequence[int] | None
 ) -> str | None:
     """Why a matrix that is multiplied once is not regressed; `read` is its linear's input."""
     if product.operand.digest != read.digest or sorted(product.shape[-2:]) != sorted(expected):
         return f"multiplied by the code of {type(module).__name__} with another tensor than its input"
-    if num_tokens is not None and math.prod(read.leading) != num_tokens:
-        return f"reads {math.prod(read.leading)} rows, not each of {num_tokens} tokens once"
+    if num_tokens is not None and math.prod(read.leading) not in num_tokens:
+        return f"reads {math.prod(read.leading)} rows, not each of {num_tokens[-1]} tokens once"
     return None
 
 

@@ -10,10 +10,18 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
     MODEL_MAPPING_NAMES,
 )
 
 from regstream.errors import InputError
+
+#: Classes by model type of models with an encoder and a decoder.
+_WITH_DECODER: tuple[Mapping[str, Any], ...] = (
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
+)
 
 
 def class_of_config(content: Mapping[str, Any], file: Path) -> str:
@@ -38,7 +46,9 @@ def class_of_config(content: Mapping[str, Any], file: Path) -> str:
     if isinstance(name, str) and is_model_class(name) and _config_type(name) == model_type:
         return name
     is_encoder = model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    has_decoder = content.get("is_encoder_decoder", getattr(CONFIG_MAPPING[model_type], "is_encoder_decoder", False))
     mappings: list[Mapping[str, Any]] = [
+        *(_WITH_DECODER if has_decoder is True else ()),
         *([] if is_encoder else [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES]),
         MODEL_MAPPING_NAMES,
     ]
@@ -70,6 +80,11 @@ def type_of_class(name: str) -> str:
             " config.json is of none in transformers; name the class of one architecture"
         )
     return model_type
+
+
+def predicts_targets(name: str) -> bool:
+    """Whether a class predicts the next token of a target, in the decoder beside its encoder."""
+    return any(name in mapping.values() for mapping in _WITH_DECODER)
 
 
 def predicts_tokens(name: str) -> bool:

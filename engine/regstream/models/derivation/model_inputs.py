@@ -1,5 +1,6 @@
 """A few rows to run a model on."""
 
+from collections.abc import Mapping
 from inspect import Parameter, signature
 from typing import Any
 
@@ -10,10 +11,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from regstream.errors import InputError
 from regstream.models.batch import Batch
 from regstream.models.config.image_sizes import image_shape
-from regstream.models.config.model_sizes import vocab_size
+from regstream.models.config.model_sizes import spectrum_shape, vocab_size
+from regstream.models.derivation.block_list import lacks_decoder
 
 #: Tokens of two rows. Neither divides a width or a number of heads, so that no other axis has their length.
 LENGTHS = (17, 11)
+#: The same of their targets.
+TARGET_LENGTHS = (13, 7)
+DECODER_INPUT_IDS = "decoder_input_ids"
 #: Samples of a sound: wav2vec2 makes one token of 320, after the first 400.
 _NUM_SAMPLES = 400 + 16 * 320
 #: The height and width of images of a model that takes any.
@@ -27,8 +32,8 @@ def example_row(model: PreTrainedModel) -> dict[str, Tensor]:
         InputError: it reads something else.
     """
     names = [model.main_input_name]
-    if model.config.is_encoder_decoder:
-        names.append("decoder_input_ids")
+    if model.config.is_encoder_decoder and not lacks_decoder(model):
+        names.append(DECODER_INPUT_IDS)
     if _has_two_towers(model):
         names.append("pixel_values")
     required = [
@@ -53,6 +58,12 @@ def token_batch(model: PreTrainedModel, lengths: tuple[int, ...]) -> Batch:
     return Batch(lengths, token_ids=[torch.tensor(row, dtype=torch.int32).numpy() for row in rows])
 
 
+def short_row(row: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A shorter row of a model whose rows have targets: both are cut where they are token ids."""
+    lengths = {"input_ids": LENGTHS[1], DECODER_INPUT_IDS: TARGET_LENGTHS[1]}
+    return {name: value[:, : lengths[name]] if name in lengths else value for name, value in row.items()}
+
+
 def batch_inputs(batch: Batch) -> dict[str, Tensor]:
     """The arguments of a model's forward for a batch of token ids."""
     device = torch.device("cpu")
@@ -64,14 +75,16 @@ def _example(model: PreTrainedModel, name: str) -> Tensor | None:
     """A value of an argument of a model's forward; None of an unknown one."""
     config: Any = model.config
     match name:
-        case "input_ids" | "decoder_input_ids":
+        case "input_ids":
             return token_batch(model, LENGTHS[:1]).input_ids(torch.device("cpu"))
+        case "decoder_input_ids":
+            return token_batch(model, TARGET_LENGTHS[:1]).input_ids(torch.device("cpu"))
         case "pixel_values":
             return _random(1, *_image_shape(config))
         case "input_values":
             return _random(1, _NUM_SAMPLES)
-        case "input_features" if hasattr(config, "num_mel_bins") and hasattr(config, "max_source_positions"):
-            return _random(1, config.num_mel_bins, 2 * config.max_source_positions)
+        case "input_features" if (shape := spectrum_shape(config)) is not None:
+            return _random(1, *shape)
     return None
 
 

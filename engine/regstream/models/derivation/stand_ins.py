@@ -73,7 +73,7 @@ class StandIns(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's c
         super().__init__()  # type: ignore[no-untyped-call]
         named = [*parameters.items(), *unknown.items()]
         self._names = {tensor.untyped_storage().data_ptr(): name for name, tensor in named}
-        self._unknown = unknown.keys()
+        self._unknown = unknown.keys() - parameters.keys()
         self._on_use, self._on_product = on_use, on_product
         self.max_values = 0  # of the largest tensor that any operation returned
 

@@ -5,7 +5,7 @@ Shape suffixes: N rows of an operand, I inputs of a linear.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -139,9 +139,13 @@ def is_transposed(linear: nn.Module) -> bool:
 
 
 def run_traced(
-    model: PreTrainedModel, parameters: Mapping[str, Tensor], inputs: Mapping[str, Any], *, until: str | None = None
+    model: PreTrainedModel,
+    parameters: Mapping[str, Tensor],
+    inputs: Mapping[str, Any],
+    *,
+    until: Sequence[str] | None = None,
 ) -> Trace:
-    """Run a model with stand-in parameters; or only up to the end of the blocks in the list `until`, to record these.
+    """Run a model with stand-in parameters; or only up to the end of the last of the lists `until`, to record these.
 
     Raises whatever its forward raises.
     """
@@ -162,13 +166,13 @@ def run_traced(
             stack.callback(hook.remove)
             if is_linear(module) and until is None:
                 stack.callback(module.register_forward_pre_hook(_record_input(trace, path, clock, operands)).remove)
-            if isinstance(module, nn.ModuleList) and until in (None, path):
+            if isinstance(module, nn.ModuleList) and (until is None or path in until):
                 for index, member in enumerate(module):
                     began, ended = _record_member(trace, path, index, clock)
                     stack.callback(member.register_forward_pre_hook(began, with_kwargs=True, prepend=True).remove)
                     stack.callback(member.register_forward_hook(ended).remove)
         if until is not None:
-            stack.callback(list(model.get_submodule(until).children())[-1].register_forward_hook(_stop).remove)
+            stack.callback(list(model.get_submodule(until[-1]).children())[-1].register_forward_hook(_stop).remove)
         with torch.no_grad(), stand_ins, suppress(StopForward):
             model(**inputs)
     return trace

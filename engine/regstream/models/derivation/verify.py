@@ -5,7 +5,7 @@ Shape suffixes: B rows, L positions, T valid tokens, I inputs of a linear.
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from regstream.errors import InputError
+from regstream.models.architecture.architecture import InputGroup
 from regstream.models.derivation.block_call import TOLERANCE, WholePass, first_line, run_block_alone
 from regstream.models.derivation.stand_ins import StandIns
 from regstream.models.derivation.trace import Trace
@@ -39,18 +40,23 @@ def check_owners(model: PreTrainedModel, blocks: str, trace: Trace) -> None:
 
 
 def check_stem(
-    model: LayeredModel, parameters: Mapping[str, Tensor], row: Mapping[str, Tensor], whole: WholePass
+    model: LayeredModel,
+    parameters: Mapping[str, Tensor],
+    row: Mapping[str, Tensor],
+    whole: WholePass,
+    before_BLD: Tensor | None = None,
 ) -> None:
-    """Check that the embeddings alone make what reaches the blocks.
+    """Check that the embeddings alone make what reaches the blocks; or that of a stack after the first, from what
+    leaves the one before, what is read on the way.
 
     Raises:
         InputError: they do not.
     """
-    names = [name for name in model.shapes if model.architecture.part_of(name) == "embeddings"]
-    bound = {name: parameters[name] for name in names}
+    bound = {name: parameters[name] for name in model.stem_parameters(whole.stack)}
+    unknown = model.outside_placeholders if whole.stack else model.tower_placeholders
     try:
-        with model.bind_parameters(bound), StandIns(bound, unknown=model.tower_placeholders):
-            hidden_BLD = model.run_stem(row)
+        with model.bind_parameters(bound), StandIns(bound, unknown=unknown):
+            hidden_BLD = model.run_stem(row, whole.stack, before_BLD)
     except Exception as error:  # a forward may raise anything when it is run in a way that does not fit it
         raise InputError(f"the model does not run up to its blocks: {first_line(error)}") from error
     if hidden_BLD.is_meta or not torch.allclose(hidden_BLD, whole.states[0], rtol=TOLERANCE, atol=TOLERANCE):
@@ -62,25 +68,33 @@ def check_stem(
 def misread_linears(
     model: LayeredModel, parameters: Mapping[str, Tensor], passes: Sequence[WholePass]
 ) -> dict[tuple[int, str], str]:
-    """The linears of input groups that do not read the group's tensor, token by token, and what they do instead.
+    """The linears of a stack's input groups that do not read the group's tensor, token by token, and what they do
+    instead.
 
     Keys are the block and the linear.
     """
     problems: dict[tuple[int, str], str] = {}
-    for index, groups in enumerate(model.architecture.groups):
+    for index, groups in _groups_of_stack(model, passes[0]):
         linears = [linear for group in groups for linear in group.linears]
         seen = [_inputs_of_block(model, index, parameters, whole, linears) for whole in passes]
         for group in groups:
             for linear in group.linears:
-                if problem := _problem(linear, group.linears[0], seen, passes):
+                if problem := _problem(linear, group, seen, passes):
                     problems[index, linear] = problem
     return problems
 
 
+def _groups_of_stack(model: LayeredModel, whole: WholePass) -> Iterator[tuple[int, tuple[InputGroup, ...]]]:
+    """The number and the input groups of each block of a pass's stack."""
+    for index in range(whole.first, whole.first + model.architecture.stacks[whole.stack].num_blocks):
+        yield index, model.architecture.groups[index]
+
+
 def max_features(model: LayeredModel, parameters: Mapping[str, Tensor], passes: Sequence[WholePass]) -> int:
-    """Values a token of the widest activation of any block; what does not grow with the tokens does not count."""
+    """Values a token of the widest activation of any block of a stack; what does not grow with the tokens does not
+    count."""
     widest, seen = 0, set[object]()
-    for index, groups in enumerate(model.architecture.groups):
+    for index, groups in _groups_of_stack(model, passes[0]):
         if groups in seen:
             continue
         seen.add(groups)
@@ -92,13 +106,15 @@ def max_features(model: LayeredModel, parameters: Mapping[str, Tensor], passes: 
 
 
 def _problem(
-    linear: str, first: str, seen: Sequence[Mapping[str, list[Tensor]]], passes: Sequence[WholePass]
+    linear: str, group: InputGroup, seen: Sequence[Mapping[str, list[Tensor]]], passes: Sequence[WholePass]
 ) -> str | None:
+    first = group.linears[0]
     for inputs, whole in zip(seen, passes, strict=True):
         if len(inputs[linear]) != 1:
             return f'"{linear}" runs {len(inputs[linear])} times in a pass'
         own, others = inputs[linear][0], inputs[first][:1]
-        if whole.batch.token_ids is not None and own[..., 0].numel() != math.prod(whole.batch.shape):
+        batch = whole.batch_of(group.stack)
+        if batch.token_ids is not None and own[..., 0].numel() != math.prod(batch.shape):
             return f'"{linear}" reads {list(own.shape)}, not each token once'
         # Some mixers clear the padding of what they read; it does not count.
         if any(not torch.equal(_valid(own, whole), _valid(other, whole)) for other in others):

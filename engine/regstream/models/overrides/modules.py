@@ -50,6 +50,13 @@ def check_modules(table: ArchitectureTable, model: PreTrainedModel, source: str)
     refuse(source, problems)
 
 
+def several_stacks_problems(table: ArchitectureTable) -> Iterator[str]:
+    """The keys that describe a model with one list of blocks, of a table for an encoder with its decoder."""
+    for key in ("blocks", "body", "inputs", *PARTS):
+        if getattr(table, key):
+            yield f"{key}: of a model with one list of blocks, and this one has an encoder and a decoder; remove it"
+
+
 def check_names(table: ArchitectureTable, model: PreTrainedModel, blocks: str, source: str) -> None:
     """Check that the table's modules outside the blocks are there, and that the linears of its input groups are.
 
