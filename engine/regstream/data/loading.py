@@ -96,14 +96,14 @@ def load_calibration(
     is_of_images = architecture.modality == "pixel_values"
     field = "image" if calibration.field == "text" and is_of_images else calibration.field
     path = calibration.path or (sampler or DatasetSampler()).sample(calibration, field, seed, label)
-    batch_policy, warnings = BatchPolicy(calibration.batch_rows, max_features), RowWarnings(path, calibration, warn)
+    warnings, pads = RowWarnings(path, calibration, warn), not architecture.has_experts
+    batch_policy = BatchPolicy(calibration.batch_rows, max_features, pads=pads)
     if forward is not None and (forward.main != INPUT_IDS or _has_other_inputs(path)):
-        policy = BatchPolicy(1) if forward.main == INPUT_IDS else batch_policy  # rows with images are not padded
         stored = _stored_inputs(path, forward, calibration.images)
+        policy = BatchPolicy(1) if forward.main == INPUT_IDS else batch_policy  # rows with images are not padded
         return InputRows(stored, _indices(len(stored), calibration, seed, warnings), forward, policy)
     if is_of_images:
-        _refuse_images_key(path, calibration.images)
-        pixels = _pixel_source(path, field, label, config, base)
+        pixels = _pixel_source(path, field, label, config, base, images_key=calibration.images)
         return PixelRows(pixels, architecture, config, _indices(len(pixels), calibration, seed, warnings), batch_policy)
     max_length = min(calibration.max_length, max_positions or calibration.max_length)
     with nullcontext(tokenizer) if tokenizer else SharedTokenizer() as shared:
@@ -147,8 +147,9 @@ def _stored_inputs(path: Path, forward: ForwardInputs, images: str | None) -> St
 
 
 def _pixel_source(
-    path: Path, column: str, label: str, config: PreTrainedConfig, base: Path
+    path: Path, column: str, label: str, config: PreTrainedConfig, base: Path, *, images_key: str | None
 ) -> "StoredPixels | ProcessedImages":
+    _refuse_images_key(path, images_key)
     if path.suffix == ".safetensors" and not path.is_dir():
         return StoredPixels(path, image_shape(config))
     if path.is_dir():

@@ -94,6 +94,7 @@ def _run_block(
     model, depth, profiler = current.context.model, current.step.depth, current.context.profiler
     needed = {*current.statistics, *stream.kept}
     groups = [group for group in model.architecture.groups[depth] if group.name in needed]
+    assert not (batch.is_padded and any(group.is_routed for group in groups)), "padding would be routed to experts"
     hidden_BLD = batch.unpack(next(stream.hidden))
     known = {group: batch.unpack(next(tokens)) for group, tokens in stream.stored.items()}
     # Where nothing goes on to the next block, what comes after the last group's input is not computed.

@@ -123,6 +123,11 @@ class Architecture:
         number = name.split(".", 1)[0]
         return int(number) if number.isdecimal() else None
 
+    @property
+    def has_experts(self) -> bool:
+        """Whether blocks have experts, which get the tokens that are routed to them: of padded rows padding too."""
+        return bool(self.shares)
+
     @cached_property
     def shares(self) -> Mapping[str, float]:
         """Of all tokens, those that an expert gets on average, by the names of its weights."""
