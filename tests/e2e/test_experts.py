@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import checkpoints
 from merging import warnings_in, worst_difference
 from parametrize import grid
 from regstream.errors import InputError, ManifestError
@@ -165,3 +167,16 @@ def test_a_method_of_several_passes_leaves_experts_out_by_name(tmp_path: Path, k
     assert is_regressed == bool(keys)
     assert len(named) == (not keys)
     merged(merge)
+
+
+def test_rows_of_one_length_share_a_batch(tmp_path: Path) -> None:
+    merge, rows = make_tiny_merge(tmp_path, TINY_MODELS["qwen3_moe"]), []
+    for index in range(2):
+        ids = checkpoints.random_rows(merge.model.token_ids, (12, 31, 12, 12, 31, 12), seed=300 + index)
+        checkpoints.write_token_rows(tmp_path / f"task{index}.jsonl", ids)
+        rows.append(checkpoints.token_inputs(ids))
+    merge = replace(merge, rows=rows)
+    plan = merge.plan()
+    assert [batch.shape for batch in plan.candidates[0].rows.batches] == [(2, 31), (4, 12)]
+    difference, worst = worst_difference(merged(merge), merge.expected().tensors)
+    assert difference <= TOLERANCE, worst

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TypeVar
 
 Row = TypeVar("Row")
@@ -22,19 +23,23 @@ class BatchPolicy:
     """Batches of `batch_rows` rows; None: as many as suit blocks whose widest activation has `max_features`.
 
     Without `batch_rows`, batches have nearly equal numbers of rows: tensors of one size reuse each other's memory, and
-    a smaller last batch would fragment it.
+    a smaller last batch would fragment it. Without `pads` a batch has rows of one length: padding
+    would be routed to experts.
     """
 
     batch_rows: int | None
     max_features: int = 0
+    pads: bool = True
 
     def batches(self, rows: Sequence[Row], length: Callable[[Row], int]) -> Iterator[Sequence[Row]]:
         """Split rows, which are sorted by decreasing `length` in tokens, into consecutive batches."""
-        start = 0
-        while start < len(rows):
-            batch = rows[start : start + self._num_rows(length(rows[start]), len(rows) - start)]
-            yield batch
-            start += len(batch)
+        stretches = [rows] if self.pads else [list(alike) for _, alike in groupby(rows, length)]
+        for stretch in stretches:
+            start = 0
+            while start < len(stretch):
+                batch = stretch[start : start + self._num_rows(length(stretch[start]), len(stretch) - start)]
+                yield batch
+                start += len(batch)
 
     def _num_rows(self, num_tokens: int, num_remaining: int) -> int:
         """Rows of the next batch, whose longest row has `num_tokens`."""

@@ -100,7 +100,8 @@ def load_calibration(
     field = "image" if calibration.field == "text" and is_of_images else calibration.field
     target = target_field(calibration, field, architecture)
     path = calibration.path or (sampler or DatasetSampler()).sample(calibration, field, seed, label, target)
-    batch_policy, warnings = BatchPolicy(calibration.batch_rows, max_features), RowWarnings(path, calibration, warn)
+    warnings, pads = RowWarnings(path, calibration, warn), not architecture.has_experts
+    batch_policy = BatchPolicy(calibration.batch_rows, max_features, pads=pads)
     max_length = min(calibration.max_length, max_positions or calibration.max_length)
     if target is not None and shift is not None:
         return _target_rows(warnings, TargetReader(target, shift, base, max_length), config, seed, tokenizer)

@@ -16,8 +16,6 @@ def reason_to_run_alone(architecture: Architecture, config: PreTrainedConfig, lo
     """Why rows of token ids, of which the longest has so many, run one by one; None where they share batches."""
     if architecture.call.mixes_rows:
         return "padding changes what the model makes of a row"
-    if any(group.is_routed for groups in architecture.groups for group in groups):
-        return "experts are regressed from the tokens that are routed to them, and padding is routed too"
     for table in _rope_tables(text_config(config)):
         positions = _first_positions(text_config(config), table)
         if table.get("rope_type") in _LENGTH_TYPES and positions is not None and longest > positions:

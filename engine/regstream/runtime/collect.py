@@ -102,6 +102,7 @@ def _run_block(
     assert block is not None
     needed = {*current.statistics, *stream.kept}
     groups = [group for group in model.architecture.groups[block] if group.name in needed]
+    assert not (batch.is_padded and any(group.is_routed for group in groups)), "padding would be routed to experts"
     hidden_BLD = batch.unpack(next(stream.hidden))
     known = {group: batches[step.stack_of(group)].unpack(next(x_TI)) for group, x_TI in stream.stored.items()}
     # Where nothing goes on to the next block, what comes after the last group's input is not computed.

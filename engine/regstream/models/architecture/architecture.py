@@ -190,6 +190,11 @@ class Architecture:
                 return self.first_block(index if is_known else len(self.stacks)) + int(number)
         return None
 
+    @property
+    def has_experts(self) -> bool:
+        """Whether blocks have experts, which get the tokens that are routed to them: of padded rows padding too."""
+        return bool(self.shares)
+
     @cached_property
     def shares(self) -> Mapping[str, float]:
         """Of all tokens, those that an expert gets on average, by the names of its weights."""
