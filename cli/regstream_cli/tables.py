@@ -1,5 +1,7 @@
 """Tables and summary lines for people. All numbers come from the engine; only the layout is made here."""
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from statistics import fmean
@@ -9,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from regstream.units import format_bytes, format_flops, format_seconds
+from regstream.units import format_bytes, format_flops, format_names, format_seconds
 
 if TYPE_CHECKING:
     from regstream.evaluation.evaluation import Evaluation
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from regstream.planning.plan import Plan
     from regstream.planning.step import Step
     from regstream_cli.run_status import RunStatus
+
+#: Input groups of a pass that are listed, at most.
+_MAX_GROUPS = 12
 
 
 def plan_table(plan: "Plan") -> Table:
@@ -28,6 +33,12 @@ def plan_table(plan: "Plan") -> Table:
     return table
 
 
+def _patterns(groups: Sequence[str]) -> list[str]:
+    """The names of input groups; those of experts, of which there may be hundreds, by their pattern and number."""
+    counts = Counter(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", group) for group in groups)
+    return [f"{pattern} ({count})" if count > 1 else pattern for pattern, count in counts.items()]
+
+
 def plan_summary(plan: "Plan", *, fits: bool) -> Iterator[str]:
     """The memory terms of the step with the highest peak, the total transfers, and the needs beside the budgets."""
     peak = plan.peak_step
@@ -37,7 +48,7 @@ def plan_summary(plan: "Plan", *, fits: bool) -> Iterator[str]:
         on = "" if plan.main_space == "host" else f" on the {space}"
         yield f"peak step: {peak.name}, {format_bytes(plan.projected_bytes(peak, space))}{on} = {sums}"
     if len(passes := plan.passes(peak)) > 1:
-        groups = "; ".join(map(", ".join, passes))
+        groups = "; ".join(format_names(_patterns(groups), _MAX_GROUPS) for groups in passes)
         how = "one after another, as its statistics need" if plan.method.solves_groups_in_turn() else "to fit"
         yield f"a block's input groups are processed in {len(passes)} passes, {how}: {groups}"
     yield from _work_lines(plan)

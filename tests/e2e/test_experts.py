@@ -180,3 +180,31 @@ def test_rows_of_one_length_share_a_batch(tmp_path: Path) -> None:
     assert [batch.shape for batch in plan.candidates[0].rows.batches] == [(2, 31), (4, 12)]
     difference, worst = worst_difference(merged(merge), merge.expected().tensors)
     assert difference <= TOLERANCE, worst
+
+
+def test_an_adapter_may_be_on_the_matrices_of_experts(tmp_path: Path) -> None:
+    merge = make_tiny_merge(tmp_path, TINY_MODELS["qwen3_moe"])
+    folder, generator = tmp_path / "adapter", torch.Generator().manual_seed(3)
+    factors = dict[str, Tensor]()
+    for module in ("experts.1.gate_proj", "experts.3.down_proj"):
+        prefix = f"base_model.model.model.layers.1.mlp.{module}"
+        factors[f"{prefix}.lora_A.weight"] = torch.randn(2, 32, generator=generator)
+        factors[f"{prefix}.lora_B.weight"] = torch.randn(32, 2, generator=generator)
+    folder.mkdir()
+    save_file(factors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["gate_proj", "down_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    text = merge.manifest.read_text().replace('model = "candidate-0"', 'model = "base"\nadapter = "adapter"')
+    merge.manifest.write_text(text)
+
+    def add(model: nn.Module) -> None:
+        a, b = (factors[f"base_model.model.model.layers.1.mlp.experts.1.gate_proj.lora_{f}.weight"] for f in "AB")
+        model.get_parameter("model.layers.1.mlp.experts.gate_up_proj")[1, :32] += b @ a
+        a, b = (factors[f"base_model.model.model.layers.1.mlp.experts.3.down_proj.lora_{f}.weight"] for f in "AB")
+        model.get_parameter("model.layers.1.mlp.experts.down_proj")[3] += b @ a
+
+    result = merged(merge)
+    load(merge.model, merge.folders.base).save_pretrained(merge.folders.candidates[0])
+    resave(merge, merge.folders.candidates[0], add)
+    difference, worst = worst_difference(result, merge.expected().tensors)
+    assert difference <= TOLERANCE, worst
