@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from bench import derivation, memory, paper_roofline, rank_speed, ranks, residuals, scale, speed
+from bench import derivation, memory, paper_roofline, rank_speed, ranks, residuals, routers, scale, speed
 
 COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "projections": memory.projections,
@@ -21,6 +21,7 @@ COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "side-by-side": memory.side_by_side,
     "whole": memory.whole,
     "residuals": residuals.residuals,
+    "routers": routers.routers,
     "derivation": derivation.derivation,
     "scale": scale.scale,
     "paper-roofline": paper_roofline.paper_roofline,

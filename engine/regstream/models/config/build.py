@@ -39,6 +39,8 @@ def build_config(content: Mapping[str, Any], file: Path, model_type: str | None 
         # Passes run one block and reuse no cache, and their outputs have names.
         for part in _with_sub_configs(config):
             part.use_cache, part.return_dict, part.output_hidden_states = False, True, False
+            if getattr(part, "output_router_logits", False):
+                part.output_router_logits = False  # no loss of balance is computed of blocks that run alone
     for key in _SUB_CONFIGS:
         if isinstance(getattr(config, key, None), dict):
             raise InputError(
