@@ -18,6 +18,7 @@ COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "twenty": memory.twenty,
     "adapters": memory.adapters,
     "budget": memory.budget,
+    "mixture": memory.mixture,
     "side-by-side": memory.side_by_side,
     "whole": memory.whole,
     "residuals": residuals.residuals,

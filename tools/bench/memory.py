@@ -11,7 +11,9 @@ from typing import Any
 from bench.process import TIMES, plain, regstream, run
 from bench.workload import WORK, Workload
 from peak import Taken
+from regstream.manifest.read_manifest import read_manifest
 from regstream.methods import METHODS
+from regstream.planning.planning import make_plan
 from regstream.units import format_bytes, parse_bytes
 
 SHAPES = (
@@ -24,6 +26,7 @@ SHAPES = (
 )
 WIDE = Workload(shape="llama-3.1-8b", blocks=4, rows=64, length=8)
 WHOLE = replace(WIDE, blocks=32)
+MIXTURE = Workload(shape="qwen3-30b-a3b", blocks=2, candidates=3, distinct=3, rows=32, length=256, vocabulary=4096)
 #: What both implementations can hold here.
 NARROW = Workload(shape="llama-3.2-1b", blocks=4, rows=16, length=64)
 #: A whole vision model, every candidate in files of its own.
@@ -108,6 +111,16 @@ def adapters() -> Iterator[str]:
         told = ", ".join(f"{own / of_checkpoints:.3f}" for of_checkpoints, own in peaks)
         yield f"- {workload.name}, checkpoints: peak {format_bytes(whole)}"
         yield f"- the same with adapters: peak {format_bytes(adapted)}, {adapted / whole:.3f} of it ({told})"
+
+
+def mixture(limit: str = "5.5GiB") -> Iterator[str]:
+    """Two blocks of Qwen3-30B-A3B's width, all 128 experts, three candidates, within a limit of the kernel."""
+    taken, steps = merge(replace(MIXTURE, host_memory=limit), limit_bytes=parse_bytes(limit))
+    projected = format_bytes(max(projected for _, projected in steps.values()))
+    plan = make_plan(read_manifest(MERGE / "manifest.toml"), for_this_machine=False)
+    passes = [len(plan.passes(step)) for step in plan.steps if step.regressed]
+    yield f"- {MIXTURE.name}, limit {limit}: peak {format_bytes(taken.peak_bytes)}, projected {projected}"
+    yield f"- passes over each block, as planned: {passes}; {taken.seconds / 60:.0f} min"
 
 
 def budget(*sizes: str) -> Iterator[str]:

@@ -46,6 +46,15 @@ SHAPES: dict[str, dict[str, Any]] = {
     "llama-3.1-70b": _llama(8192, 28672, 80, (64, 8)),
     "llama-3.1-405b": _llama(16384, 53248, 126, (128, 8)),
     "qwen3-8b": _llama(4096, 12288, 36, (32, 8), 151936, **_QWEN3),
+    "qwen3-30b-a3b": _llama(2048, 6144, 48, (32, 4), 151936, **_QWEN3)
+    | {
+        "model_type": "qwen3_moe",
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 768,
+        "norm_topk_prob": True,
+    },
     "gemma-2-2b": _GEMMA2
     | {
         "hidden_size": 2304,
