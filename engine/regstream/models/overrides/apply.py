@@ -29,7 +29,9 @@ def groups_of_table(
     members = model.get_submodule(blocks)
     found: list[BlockGroups] = []
     for index, (block, (groups, reasons)) in enumerate(zip(members.children(), derived, strict=True)):
-        own = {path: is_transposed(module) for path, module in block.named_modules() if is_linear(module)}
+        seen = {linear: group.transposed for group in groups for linear in group.linears}
+        linears_here = {path: module for path, module in block.named_modules() if is_linear(module)}
+        own = {path: seen.get(path, is_transposed(module)) for path, module in linears_here.items()}
         listed = [[linear for linear in linears if linear in own] for linears in table.inputs]
         refuse(
             source,
