@@ -105,7 +105,7 @@ def merge(
                 for candidate, calibration in zip(candidates, rows, strict=True):
                     # Merged outside and before this block; in it, the candidate's own.
                     blocks[index] = candidate.get_submodule(f"{path}.{index}")
-                    grams.append(_gram_matrices(model, merged, blocks[index], calibration))
+                    grams.append(gram_matrices(model, merged, blocks[index], calibration))
                 blocks[index] = mean
                 _check_averaged(model, index, mean, grams[0].keys())
                 for name, linear in linears_of(mean):
@@ -132,7 +132,7 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in model.named_parameters()} | buffers
 
 
-def _gram_matrices(model: TinyModel, merged: nn.Module, block: nn.Module, rows: Sequence[Row]) -> dict[str, Tensor]:
+def gram_matrices(model: TinyModel, merged: nn.Module, block: nn.Module, rows: Sequence[Row]) -> dict[str, Tensor]:
     """XᵀX / T of each linear of a block that reads, of every row, each token once: of the hidden states that enter the
     block, or in a decoder of the encoder's output."""
     inputs: dict[str, list[Tensor]] = {name: [] for name, _ in linears_of(block)}

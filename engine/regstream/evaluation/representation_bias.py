@@ -27,8 +27,7 @@ from regstream.planning.plan import Plan
 
 @dataclass(frozen=True, kw_only=True)
 class RepresentationBias:
-    """A model's mean distance over the tokens of a candidate's rows. Depth d is the input of block d; of a decoder's
-    block, that of block d - 1: an encoder's output has a depth of its own."""
+    """A model's mean distance over the tokens of a candidate's rows. Depth d is the input of block d."""
 
     model: str
     dataset: str
@@ -50,10 +49,16 @@ def representation_bias(
     and is shared by ranks as one.
 
     Raises:
-        ManifestError: no candidate has a [candidates.evaluation] table, or `only` names an unknown model.
+        ManifestError: no candidate has a [candidates.evaluation] table, `only` names an unknown model, or the model has
+            an encoder and a decoder.
         InputError: rows or checkpoints cannot be used, or the merge has no result yet.
         BudgetError: memory or disk do not suffice.
     """
+    if plan.base.architecture.has_targets:
+        raise ManifestError(
+            f"bias: {plan.base.architecture.model_class} has an encoder and a decoder, and distances are measured along"
+            " one list of blocks; evaluate compares its models by their loss"
+        )
     datasets = held_out_rows(plan, listener)
     if not datasets:
         raise ManifestError("bias: no candidate has a [candidates.evaluation] table")
@@ -76,7 +81,7 @@ def representation_bias(
     )
     found = run_evaluation(EvaluationPlan.of(plan, [layers]), listener)
     biases = []
-    for depth in range(len(plan.model.blocks) + len(plan.model.architecture.stacks)):
+    for depth in range(len(plan.model.blocks) + 1):
         for merged_model in merged:
             for candidate in own:
                 l1, cosine = found[Place(merged_model.number, candidate.name, depth)].means

@@ -165,7 +165,7 @@ class DescribedModel:
         if shift is not None:
             shifted_BL: Tensor = shift(labels=labels_BL)
             return shifted_BL
-        start = self.model.config.decoder_start_token_id
+        start = getattr(self.model.config, "decoder_start_token_id", None)
         if start is None:
             raise InputError(
                 "config.json: no decoder_start_token_id, with which targets begin; add it, or name decoder_input_ids"
