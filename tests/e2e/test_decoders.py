@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 import dense_any
+from merging import worst_difference
 from parametrize import slow
 from reference import regress
 from regstream.errors import InputError, ManifestError
@@ -15,6 +17,7 @@ from regstream.evaluation.representation_bias import representation_bias
 from regstream.planning.plan import Plan
 from regstream.runtime.scheduler import run, run_stepwise
 from tiny_merge import TinyMerge, load, make_tiny_merge
+from tiny_models.model import TinyModel
 from tiny_models.registry import TINY_MODELS
 
 NAMES = ["t5", *map(slow, ["bart", "marian", "whisper"])]
@@ -143,6 +146,32 @@ def test_a_shard_takes_several_steps_also_where_the_decoder_s_stem_is_empty(tmp_
     run(plan)
     expected = merge.result()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in joined.result().items())
+
+
+class UntiedT5(TinyModel):
+    """T5 v1.1 and FLAN-T5: their files hold a head of its own, which the class ties to the embeddings."""
+
+    def build(self) -> PreTrainedModel:
+        """Its head differs from the embeddings."""
+        model: Any = super().build()
+        model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone() + 1.0)
+        return model  # type: ignore[no-any-return]
+
+
+def test_a_head_that_the_class_ties_and_the_files_do_not_is_merged_where_the_manifest_unties_it(tmp_path: Path) -> None:
+    known = TINY_MODELS["mt5"]
+    fields = {name: getattr(known, name) for name in TinyModel.__dataclass_fields__}
+    fields["keys"] = {**known.keys, "tie_word_embeddings": False}
+    merge = make_tiny_merge(tmp_path, UntiedT5(**fields))
+    with pytest.raises(InputError, match=r'lm_head.weight differs from shared.weight.* tied_head = "untie"'):
+        merge.plan()
+    text = merge.manifest.read_text()
+    merge.manifest.write_text(text.replace("[merge.others]\n", '[merge.others]\ntied_head = "untie"\n'))
+    run(merge.plan())
+    expected = merge.expected().tensors
+    assert "lm_head.weight" in expected
+    difference, name = worst_difference(merge.result(), expected)
+    assert difference <= 1e-4, f"{name}: {difference:.1e}"
 
 
 def test_stored_sounds_without_targets_are_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from regstream.data.loading import CalibrationSet
 from regstream.errors import ManifestError
 from regstream.evaluation.evaluated_model import evaluated_models
 from regstream.evaluation.evaluation_plan import EvaluationPlan
@@ -54,14 +55,7 @@ def representation_bias(
         InputError: rows or checkpoints cannot be used, or the merge has no result yet.
         BudgetError: memory or disk do not suffice.
     """
-    if plan.base.architecture.has_targets:
-        raise ManifestError(
-            f"bias: {plan.base.architecture.model_class} has an encoder and a decoder, and distances are measured along"
-            " one list of blocks; evaluate compares its models by their loss"
-        )
-    datasets = held_out_rows(plan, listener)
-    if not datasets:
-        raise ManifestError("bias: no candidate has a [candidates.evaluation] table")
+    datasets = _datasets(plan, listener)
     only = only or ("mean", plan.method.name, *(also or {}))
     compared = [model.name for model in evaluated_models(plan, also or {}, only)]
     own, merged = list[OpenedModel](), list[OpenedModel]()
@@ -90,6 +84,19 @@ def representation_bias(
                 )
                 biases.append(bias)
     return biases
+
+
+def _datasets(plan: Plan, listener: Listener) -> Mapping[str, CalibrationSet]:
+    """The held-out rows of each candidate."""
+    architecture = plan.base.architecture
+    if architecture.has_targets:
+        raise ManifestError(
+            f"bias: {architecture.model_class} has an encoder and a decoder, and distances are measured along one list"
+            " of blocks; evaluate compares its models by their loss"
+        )
+    if not (datasets := held_out_rows(plan, listener)):
+        raise ManifestError("bias: no candidate has a [candidates.evaluation] table")
+    return datasets
 
 
 @dataclass(frozen=True)

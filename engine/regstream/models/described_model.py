@@ -172,6 +172,15 @@ class DescribedModel:
             )
         return torch.cat([torch.full_like(labels_BL[:, :1], start), labels_BL[:, :-1]], dim=1)
 
+    def untie(self, names: Collection[str]) -> None:
+        """Give parameters that are tied to others a place of their own."""
+        for name in names:
+            module, leaf = self._owner(name)
+            shape = self.shapes[self.tied[name]]
+            module._parameters[leaf] = nn.Parameter(torch.empty(shape, dtype=self.dtype, device="meta"))
+            self.shapes[name] = shape
+        self.tied = {name: source for name, source in self.tied.items() if name not in names}
+
     def drop_parameters(self, names: Collection[str]) -> None:
         """Remove optional parameters that the checkpoint lacks from `shapes`."""
         self.shapes = {name: shape for name, shape in self.shapes.items() if name not in names}
