@@ -5,12 +5,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import CLIPVisionConfig, LlamaConfig, PreTrainedConfig
 
 import checkpoints
 from regstream.models.architecture.architecture import Architecture
 from regstream.models.architecture.nested_models import NestedModel
 from regstream.models.derivation.derive import derive_architecture
+from regstream.models.layered_model import LayeredModel
 
 _SMALL: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2}
 
@@ -18,6 +20,11 @@ _SMALL: dict[str, Any] = {"hidden_size": 8, "intermediate_size": 16, "num_attent
 def derived(config: PreTrainedConfig, part: NestedModel | None = None) -> Architecture:
     """The architecture of the model with this config, or of a part of it."""
     return _derived(config.to_json_string(use_diff=False), part)
+
+
+def layered(config: PreTrainedConfig) -> LayeredModel:
+    """The model with this config, without weights."""
+    return LayeredModel(derived(config), config, dtype=torch.float32, device=torch.device("cpu"))
 
 
 @cache

@@ -44,6 +44,7 @@ class TinyMerge(merging.Merge):
 
 def make_tiny_merge(folder: Path, model: TinyModel, *, candidates: int = 2, spread: float = 0.1) -> TinyMerge:
     """Write a base, candidates near it, calibration rows of each, and `manifest.toml` into `folder`."""
+    folder.mkdir(exist_ok=True)
     folders = write_checkpoints(folder, model, candidates, spread)
     text = '[merge]\nmethod = "regmean++"\nbase = "base"\noutput = "merged"\ndtype = "float32"\n[merge.others]\n'
     text += "".join(f'{other} = "average"\n' for other in OTHERS)

@@ -27,8 +27,10 @@ def architecture_lines(summary: "ArchitectureSummary") -> Iterator[str]:
     for left_out in summary.not_regressed:
         yield f"not regressed, {_RULES.get(left_out.rule, left_out.rule)}: {left_out.names}: {left_out.reason}"
     if summary.borrowed:
-        yield f"every block also reads, of the stem: {format_names(summary.borrowed, _MAX_NAMES)}"
-    if summary.runs_rows_alone:
+        yield f"blocks also read, of earlier steps: {format_names(summary.borrowed, _MAX_NAMES)}"
+    if summary.has_targets:
+        yield "rows run one by one, each an input and its target"
+    elif summary.runs_rows_alone:
         yield "rows run one by one: padding changes what the model makes of a row"
 
 

@@ -3,7 +3,6 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -201,11 +200,14 @@ def test_a_model_type_that_transformers_does_not_have_is_refused(tmp_path: Path)
         derived(tmp_path, TABLES["olmo2"])
 
 
-@pytest.mark.parametrize("config", [{"model_type": "t5"}, {"model_type": "own", "is_encoder_decoder": True}])
-def test_no_table_makes_an_encoder_decoder_model_one_that_is_merged(tmp_path: Path, config: dict[str, Any]) -> None:
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=rf'model_type "{config["model_type"]}" is an encoder-decoder model'):
-        derived(tmp_path, TABLES["olmo2"])
+def test_a_table_of_one_list_of_blocks_does_not_describe_an_encoder_with_its_decoder(tmp_path: Path) -> None:
+    sizes = {"d_model": 8, "d_ff": 16, "d_kv": 4, "num_heads": 2, "num_layers": 1, "vocab_size": 64}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5", "decoder_start_token_id": 0, **sizes}))
+    table = '[architecture]\nbody = "encoder"\nhead = ["lm_head"]\n'
+    with pytest.raises(ManifestError, match="body: of a model with one list of blocks, and this one has") as caught:
+        derived(tmp_path, table)
+    assert len(caught.value.problems) == 2
+    assert derived(tmp_path, '[architecture]\nmodel_class = "T5ForConditionalGeneration"\n').predicts_targets
 
 
 @pytest.mark.parametrize("family", TABLES)

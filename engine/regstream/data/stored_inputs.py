@@ -159,6 +159,8 @@ class InputRows:
         """`has_targets`: a decoder reads the tokens of each row too, and each row is a batch of its own."""
         self._source = source
         self.records_arguments = forward.main == INPUT_IDS  # blocks depend on what the outer model makes of the rest
+        if has_targets:
+            source.target_length(indices[0])  # what is missing is said before the model runs
         first = source.read(indices[:1])
         self._num_tokens = forward.count_tokens(first)
         lengths = dict(zip(indices, source.lengths(indices, self._num_tokens), strict=True))

@@ -15,6 +15,8 @@ from regstream.errors import InputError, error_boundary
 from regstream.manifest.schema import Calibration
 from regstream.storage.regular_file import check_regular
 
+#: The masks of tensors of token ids.
+_MASKS = {INPUT_IDS: ATTENTION_MASK, f"decoder_{INPUT_IDS}": f"decoder_{ATTENTION_MASK}"}
 #: What marks a label that is not predicted, as padding is.
 _NO_LABEL = -100
 _INTEGER_DTYPES = ("I64", "I32", "I16", "I8", "U8")
@@ -45,7 +47,7 @@ def read_token_rows(
         InputError: the tensor is not two-dimensional, has no rows, or contains an invalid token id; or the mask does
             not match it.
     """
-    mask_name = ATTENTION_MASK if name == INPUT_IDS else f"decoder_{ATTENTION_MASK}"
+    mask_name = _MASKS.get(name, "")
     with open_tensor(path, name) as ids:
         shape = ids.get_shape()
         if len(shape) != 2 or 0 in shape:

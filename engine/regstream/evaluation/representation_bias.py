@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from regstream.data.loading import CalibrationSet
 from regstream.errors import ManifestError
 from regstream.evaluation.evaluated_model import evaluated_models
 from regstream.evaluation.evaluation_plan import EvaluationPlan
@@ -28,8 +29,7 @@ from regstream.ranks.group import ending_together
 
 @dataclass(frozen=True, kw_only=True)
 class RepresentationBias:
-    """A model's mean distance over the tokens of a candidate's rows. Depth d is the input of block d; of a decoder's
-    block, that of block d - 1: an encoder's output has a depth of its own."""
+    """A model's mean distance over the tokens of a candidate's rows. Depth d is the input of block d."""
 
     model: str
     dataset: str
@@ -52,13 +52,12 @@ def representation_bias(
     and is shared by ranks as one.
 
     Raises:
-        ManifestError: no candidate has a [candidates.evaluation] table, or `only` names an unknown model.
+        ManifestError: no candidate has a [candidates.evaluation] table, `only` names an unknown model, or the model has
+            an encoder and a decoder.
         InputError: rows or checkpoints cannot be used, or the merge has no result yet.
         BudgetError: memory or disk do not suffice.
     """
-    datasets = held_out_rows(plan, listener)
-    if not datasets:
-        raise ManifestError("bias: no candidate has a [candidates.evaluation] table")
+    datasets = _datasets(plan, listener)
     only = only or ("mean", plan.method.name, *(also or {}))
     compared = [model.name for model in evaluated_models(plan, also or {}, only)]
     own, merged = list[OpenedModel](), list[OpenedModel]()
@@ -78,7 +77,7 @@ def representation_bias(
     )
     found = run_evaluation(EvaluationPlan.of(plan, [layers]), listener)
     biases = []
-    for depth in range(len(plan.model.blocks) + len(plan.model.architecture.stacks)):
+    for depth in range(len(plan.model.blocks) + 1):
         for merged_model in merged:
             for candidate in own:
                 l1, cosine = found[Place(merged_model.number, candidate.name, depth)].means
@@ -87,6 +86,19 @@ def representation_bias(
                 )
                 biases.append(bias)
     return biases
+
+
+def _datasets(plan: Plan, listener: Listener) -> Mapping[str, CalibrationSet]:
+    """The held-out rows of each candidate."""
+    architecture = plan.base.architecture
+    if architecture.has_targets:
+        raise ManifestError(
+            f"bias: {architecture.model_class} has an encoder and a decoder, and distances are measured along one list"
+            " of blocks; evaluate compares its models by their loss"
+        )
+    if not (datasets := held_out_rows(plan, listener)):
+        raise ManifestError("bias: no candidate has a [candidates.evaluation] table")
+    return datasets
 
 
 @dataclass(frozen=True)

@@ -185,12 +185,21 @@ class DescribedModel:
         if shift is not None:
             shifted_BL: Tensor = shift(labels=labels_BL)
             return shifted_BL
-        start = self.model.config.decoder_start_token_id
+        start = getattr(self.model.config, "decoder_start_token_id", None)
         if start is None:
             raise InputError(
                 "config.json: no decoder_start_token_id, with which targets begin; add it, or name decoder_input_ids"
             )
         return torch.cat([torch.full_like(labels_BL[:, :1], start), labels_BL[:, :-1]], dim=1)
+
+    def untie(self, names: Collection[str]) -> None:
+        """Give parameters that are tied to others a place of their own."""
+        for name in names:
+            module, leaf = self._owner(name)
+            shape = self.shapes[self.tied[name]]
+            module._parameters[leaf] = nn.Parameter(torch.empty(shape, dtype=self.dtype, device="meta"))
+            self.shapes[name] = shape
+        self.tied = {name: source for name, source in self.tied.items() if name not in names}
 
     def drop_parameters(self, names: Collection[str]) -> None:
         """Remove optional parameters that the checkpoint lacks from `shapes`."""

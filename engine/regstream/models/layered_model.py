@@ -3,7 +3,7 @@
 Shape suffixes: B rows, L positions, D features, V vocabulary.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from inspect import Parameter, signature
@@ -57,6 +57,12 @@ class LayeredModel(DescribedModel):
         self._body_arguments[stack] = signature(self.model.get_submodule(call.body).forward).parameters
         self._skip_blocks[stack] = [SkipBlock(block, call) for block in self.blocks_of(stack)]
         self._set_blocks(stack, self._skip_blocks[stack])
+
+    def untie(self, names: Collection[str]) -> None:
+        """Give parameters that are tied to others a place of their own."""
+        super().untie(names)
+        for index, stack in enumerate(self.architecture.stacks):
+            self.set_block_call(stack.call, index)
 
     @torch.no_grad()
     def run_stem(self, inputs: Mapping[str, Tensor], stack: int = 0, hidden_BLD: Tensor | None = None) -> Tensor:

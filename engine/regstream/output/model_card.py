@@ -130,4 +130,6 @@ def _license(plan: Plan) -> str | None:
 def _pipeline_tag(architecture: Architecture) -> str:
     if architecture.modality == "pixel_values":
         return "image-feature-extraction"
+    if architecture.predicts_targets:
+        return "text2text-generation" if architecture.reads_tokens else "automatic-speech-recognition"
     return "text-generation" if architecture.is_causal_lm else "feature-extraction"

@@ -49,7 +49,8 @@ class ArchitectureSummary:
     kinds: tuple[BlockKind, ...]
     parts: tuple[PartRule, ...]
     not_regressed: tuple[NotRegressed, ...]  # empty where the method regresses nothing
-    borrowed: tuple[str, ...]  # parameters outside the blocks that every block reads too
+    borrowed: tuple[str, ...]  # parameters of earlier steps that blocks read too
+    has_targets: bool  # a row is an input and a target, for an encoder and its decoder
     runs_rows_alone: bool  # padding or other rows of a batch would change what a row gives
     regresses: bool
 
@@ -69,15 +70,16 @@ def summarize_architecture(
     parameters = {parameter.name: parameter for step in steps for parameter in step.parameters}
     return ArchitectureSummary(
         model_class=architecture.model_class,
-        blocks=architecture.blocks,
+        blocks=" and ".join(stack.blocks for stack in architecture.stacks),
         num_blocks=sum(step.kind == "block" for step in steps),
         kinds=tuple(_kinds(architecture)),
         parts=tuple(
             rule for part in architecture.parts for rule in _part_rules(architecture, part, parameters, candidates)
         ),
         not_regressed=tuple(_not_regressed(architecture, parameters)) if regresses else (),
-        borrowed=architecture.call.borrowed,
+        borrowed=tuple(dict.fromkeys(name for stack in architecture.stacks for name in stack.call.borrowed)),
         runs_rows_alone=architecture.call.mixes_rows,
+        has_targets=architecture.has_targets,
         regresses=regresses,
     )
 

@@ -36,7 +36,7 @@ class _Context:
         """Whether a candidate's calibration set is read, by the merge or by a tuning that holds its rows out."""
         merge = self.manifest.merge
         is_tuned = bool(make_method(merge.method, merge.options).search_space())
-        return self.regresses or (is_tuned and candidate.evaluation is None and self.architecture.is_causal_lm)
+        return self.regresses or (is_tuned and candidate.evaluation is None and self.architecture.is_scored_by_loss)
 
     @property
     def reads_scales(self) -> bool:

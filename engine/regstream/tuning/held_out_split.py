@@ -87,7 +87,7 @@ def _held_out(plan: Plan, candidate: Candidate, planned: PlannedCandidate, num_r
         return candidate.evaluation, 0
     if (rows := candidate.calibration) is None:
         raise ManifestError(f"{label}: tuning needs held-out rows; give it a [candidates.evaluation] table")
-    if not plan.base.architecture.is_causal_lm:
+    if not plan.base.architecture.is_scored_by_loss:
         raise ManifestError(
             f"{label}: only a language model can be scored on rows of its calibration set; give the candidate a"
             " [candidates.evaluation] table"

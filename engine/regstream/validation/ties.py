@@ -39,6 +39,8 @@ def untie(base: Checkpoint, candidates: Sequence[Checkpoint], model: LayeredMode
         InputError: the model cannot be untied, or an adapter changes a tied weight.
     """
     tied = model.tied or make(tied=True).tied
+    if model.tied and make(tied=False).tied:  # T5's class ties its head whatever the config says
+        return _untie_heads(base, candidates, model)
     for checkpoint in (base, *candidates):
         if model.tied or _is_tied(checkpoint):
             check_adapted_ties(checkpoint, tied)
@@ -46,14 +48,23 @@ def untie(base: Checkpoint, candidates: Sequence[Checkpoint], model: LayeredMode
                 if source in checkpoint.tensors:
                     checkpoint.give_own_tensor(name, source)
         checkpoint.override_config(tie_word_embeddings=False)
-    if not model.tied:
-        return model
-    separate = make(tied=False)
-    if separate.tied:
+    return make(tied=False) if model.tied else model
+
+
+def _untie_heads(base: Checkpoint, candidates: Sequence[Checkpoint], model: LayeredModel) -> LayeredModel:
+    """The same by the model alone: transformers loads a head of its own that differs from the embeddings."""
+    heads = {name: source for name, source in model.tied.items() if model.architecture.part_of(name) == "head"}
+    if not heads:
         raise InputError(
             f"{base.label}: {_KEY} in its config does not untie the head of this model; it cannot be untied"
         )
-    return separate
+    for checkpoint in (base, *candidates):
+        check_adapted_ties(checkpoint, heads)
+        for name, source in heads.items():
+            if source in checkpoint.tensors:
+                checkpoint.give_own_tensor(name, source)
+    model.untie(heads)
+    return model
 
 
 def resolve_ties(

@@ -122,6 +122,11 @@ class Architecture:
         """Whether a row is an input and a target, which a decoder reads."""
         return len(self.stacks) > 1
 
+    @property
+    def is_scored_by_loss(self) -> bool:
+        """Whether it predicts the next token, of a text or of a target."""
+        return self.is_causal_lm or self.predicts_targets
+
     def first_block(self, stack: int) -> int:
         """The number of a stack's first block: blocks are counted through all stacks."""
         return sum(earlier.num_blocks for earlier in self.stacks[:stack])

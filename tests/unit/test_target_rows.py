@@ -1,0 +1,167 @@
+"""Rows of an input and a target: what the encoder reads, what the decoder reads, and what it is to predict."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import BartConfig, BartForConditionalGeneration, T5Config, WhisperConfig
+
+import architectures
+import checkpoints
+from regstream.data.loading import load_calibration
+from regstream.data.target_rows import TargetRows
+from regstream.errors import InputError
+from regstream.manifest.schema import Calibration
+
+START = 2
+SIZES: dict[str, Any] = {
+    "decoder_start_token_id": 0,
+    "d_model": 8,
+    "d_ff": 16,
+    "d_kv": 4,
+    "num_heads": 2,
+    "num_layers": 1,
+    "pad_token_id": 0,
+}
+T5 = T5Config(**SIZES, vocab_size=checkpoints.VOCABULARY)
+Load = Callable[..., TargetRows]
+
+
+def shift(labels_1L: Tensor) -> Tensor:
+    """Labels after the token that a decoder begins with."""
+    return torch.cat([torch.full((1, 1), START), labels_1L[:, :-1]], dim=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    checkpoints.make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def load(folder: Path) -> Load:
+    """Load a file with settings of [candidates.calibration], for a T5."""
+
+    def load(path: Path, *, config: Any = T5, **settings: Any) -> Any:
+        return load_calibration(
+            Calibration(path=path, **settings),
+            architecture=architectures.derived(config),
+            config=config,
+            base=folder,
+            seed=0,
+            warn=lambda _: None,
+            shift=shift,
+        )
+
+    return load
+
+
+def write(path: Path, *rows: Mapping[str, Any]) -> Path:
+    """A file of rows."""
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def ids_of(rows: TargetRows, index: int = 0) -> tuple[list[int], list[int], list[int]]:
+    """What encoder and decoder read of a row, and what the decoder is to predict."""
+    inputs = rows.inputs(index, dtype=torch.float32, device=torch.device("cpu"))
+    assert inputs.keys() == {"input_ids", "decoder_input_ids"}
+    return inputs["input_ids"][0].tolist(), inputs["decoder_input_ids"][0].tolist(), rows.target_labels(index).tolist()
+
+
+def test_texts_of_input_and_target_are_tokenized(tmp_path: Path, load: Load) -> None:
+    path = write(tmp_path / "rows.jsonl", {"text": "a long story", "summary": "short"}, {"text": "b", "summary": "c"})
+    rows, tokenizer = load(path, target="summary"), checkpoints.make_tokenizer()
+    story, short = tokenizer("a long story")["input_ids"], tokenizer("short")["input_ids"]
+    assert ids_of(rows) == (story, [START, *short[:-1]], short)
+    assert rows.batches[0].lengths == (len(story),)
+    assert rows.targets[0].lengths == (len(short),)
+    assert len(rows.batches) == len(rows.targets) == 2
+
+
+def test_a_target_may_be_a_template_of_several_fields(tmp_path: Path, load: Load) -> None:
+    path = write(tmp_path / "rows.jsonl", {"text": "x", "a": "one", "b": "two"})
+    expected = checkpoints.make_tokenizer()("one two")["input_ids"]
+    assert ids_of(load(path, target="{a} {b}"))[2] == expected
+
+
+def test_labels_are_shifted_and_decoder_input_ids_are_not(tmp_path: Path, load: Load) -> None:
+    path = write(tmp_path / "rows.jsonl", {"input_ids": [5, 6, 7], "labels": [8, 9, -100], "decoder_input_ids": [3, 4]})
+    assert ids_of(load(path, field="input_ids")) == ([5, 6, 7], [START, 8], [8, 9])
+    assert ids_of(load(path, field="input_ids", target="decoder_input_ids")) == ([5, 6, 7], [3, 4], [4])
+
+
+def test_tensors_of_token_ids_have_targets_too(tmp_path: Path, load: Load) -> None:
+    ids = {"input_ids": torch.tensor([[5, 6, 0]]), "attention_mask": torch.tensor([[1, 1, 0]])}
+    targets = {"labels": torch.tensor([[8, 9, 4, -100]]), "decoder_input_ids": torch.tensor([[3, 4, 0]])}
+    targets["decoder_attention_mask"] = torch.tensor([[1, 1, 0]])
+    save_file(ids | targets, path := tmp_path / "rows.safetensors")
+    assert ids_of(load(path)) == ([5, 6], [START, 8, 9], [8, 9, 4])
+    assert ids_of(load(path, target="decoder_input_ids")) == ([5, 6], [3, 4], [4])
+
+
+def test_a_row_without_its_target_is_refused_in_one_line(tmp_path: Path, load: Load) -> None:
+    path = write(tmp_path / "rows.jsonl", {"text": "x", "summary": "y"}, {"text": "z"})
+    with pytest.raises(InputError, match=r'rows.jsonl, line 2: no field "summary"; there are text'):
+        load(path, target="summary")
+    with pytest.raises(
+        InputError, match=r"has a decoder, and a row needs a target for it; name the field of the target"
+    ):
+        load(path)
+    with pytest.raises(InputError, match=r'no field "labels"'):
+        load(write(tmp_path / "ids.jsonl", {"input_ids": [3]}), field="input_ids")
+
+
+def test_ids_of_targets_beyond_the_vocabulary_are_refused(tmp_path: Path, load: Load) -> None:
+    path = write(tmp_path / "rows.jsonl", {"input_ids": [3], "labels": [4, checkpoints.VOCABULARY]})
+    with pytest.raises(InputError, match=f"token id {checkpoints.VOCABULARY} is outside the vocabulary"):
+        load(path, field="input_ids")
+
+
+def test_a_model_without_a_decoder_reads_no_target(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", {"input_ids": [3], "labels": [4]})
+    with pytest.raises(InputError, match='target = "labels" names the target of rows, and LlamaForCausalLM has no'):
+        load_calibration(
+            Calibration(path=path, field="input_ids", target="labels"),
+            architecture=architectures.llama(),
+            config=T5,
+            base=tmp_path,
+            seed=0,
+            warn=lambda _: None,
+        )
+
+
+def test_the_digest_is_that_of_inputs_and_targets(tmp_path: Path, load: Load) -> None:
+    digests = {
+        load(write(tmp_path / "rows.jsonl", {"input_ids": ids, "labels": labels}), field="input_ids").digest
+        for ids, labels in (([3, 4], [5]), ([3], [4, 5]), ([3, 4], [6]))
+    }
+    assert len(digests) == 3
+
+
+def test_labels_are_shifted_as_the_model_does_it() -> None:
+    config = BartConfig(
+        d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=8, decoder_ffn_dim=8, vocab_size=32, decoder_start_token_id=7, pad_token_id=0,
+    )  # fmt: skip
+    assert architectures.derived(config).has_targets
+    labels_1L = torch.tensor([[4, 5, 6]])
+    expected = BartForConditionalGeneration(config).prepare_decoder_input_ids_from_labels(labels_1L)
+    layered = architectures.layered(config)
+    assert torch.equal(layered.decoder_inputs(labels_1L), expected)
+
+
+def test_a_model_that_shifts_labels_in_its_forward_alone_begins_with_its_start_token() -> None:
+    config = WhisperConfig(
+        d_model=8, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=8, decoder_ffn_dim=8, vocab_size=32, decoder_start_token_id=7, pad_token_id=0, num_mel_bins=4,
+        max_source_positions=8, max_target_positions=16,
+    )  # fmt: skip
+    layered = architectures.layered(config)
+    assert layered.decoder_inputs(torch.tensor([[4, 5, 6]])).tolist() == [[7, 4, 5]]
