@@ -114,13 +114,9 @@ def merge(
                 for candidate, calibration in zip(candidates, rows, strict=True):
                     # Merged outside and before this block; in it, the candidate's own.
                     blocks[index] = candidate.get_submodule(f"{path}.{index}")
-<<<<<<< HEAD
                     with watched_experts(blocks[index]) as reads:
-                        grams.append(_gram_matrices(model, merged, blocks[index], calibration))
+                        grams.append(gram_matrices(model, merged, blocks[index], calibration))
                     experts.append(reads)
-=======
-                    grams.append(gram_matrices(model, merged, blocks[index], calibration))
->>>>>>> stacks
                 blocks[index] = mean
                 for name in [name for name in experts[0] if all(reads[name].is_used for reads in experts)]:
                     full_name, found = f"{path}.{index}.{name}", [reads[name] for reads in experts]
@@ -152,7 +148,6 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.detach() for name, parameter in model.named_parameters()} | buffers
 
 
-<<<<<<< HEAD
 def linears_of(block: nn.Module) -> list[tuple[str, nn.Module]]:
     """The linears of a block, routers among them, by name."""
     return [(name, module) for name, module in block.named_modules() if _is_linear(module)]
@@ -164,10 +159,7 @@ def _is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear | Conv1D) or (is_bare and not isinstance(module, nn.Embedding))
 
 
-def _gram_matrices(model: TinyModel, merged: nn.Module, block: nn.Module, rows: Sequence[Row]) -> dict[str, Tensor]:
-=======
 def gram_matrices(model: TinyModel, merged: nn.Module, block: nn.Module, rows: Sequence[Row]) -> dict[str, Tensor]:
->>>>>>> stacks
     """XᵀX / T of each linear of a block that reads, of every row, each token once: of the hidden states that enter the
     block, or in a decoder of the encoder's output."""
     inputs: dict[str, list[Tensor]] = {name: [] for name, _ in linears_of(block)}
