@@ -90,18 +90,18 @@ def load_calibration(
     """Read a calibration set. `base` is the folder of the tokenizer or the processor.
 
     `max_features`, of the blocks' widest activation, decides the size of batches without `batch_rows`. `max_positions`
-    is the longest row that learned positions allow. `label` is the column of image labels. `forward` is what a model
-    reads that takes stored inputs. `shift` makes of labels (1, L) what a decoder reads.
+    is the longest row of learned positions. `label` is the column of image labels. `forward` is what a model reads that
+    takes stored inputs. `shift` makes of labels (1, L) what a decoder reads.
 
     Raises:
         InputError: the set cannot be read or has no rows, or a row is empty, of the wrong type, or of unknown ids.
     """
     is_of_images = architecture.modality == "pixel_values"
-    field = "image" if calibration.field == "text" and is_of_images else calibration.field
+    field = "image" if is_of_images and calibration.field == "text" else calibration.field
     target = target_field(calibration, field, architecture)
     path = calibration.path or (sampler or DatasetSampler()).sample(calibration, field, seed, label, target)
-    warnings, pads = RowWarnings(path, calibration, warn), not architecture.has_experts
-    batch_policy = BatchPolicy(calibration.batch_rows, max_features, pads=pads)
+    warnings = RowWarnings(path, calibration, warn)
+    batch_policy = BatchPolicy(calibration.batch_rows, max_features, pads=not architecture.has_experts)
     max_length = min(calibration.max_length, max_positions or calibration.max_length)
     if target is not None and shift is not None:
         return _target_rows(warnings, TargetReader(target, shift, base, max_length), config, seed, tokenizer)
@@ -114,8 +114,7 @@ def load_calibration(
         rows, located_ids = _text_rows(calibration, warnings, base, max_length, seed=seed, tokenizer=shared)
     warnings.of_truncated(all_ids := [ids for _, ids in located_ids], max_length)
     check_token_ids(path, located_ids, config, have_images=rows is not None)
-    policy = batch_policy if rows else _policy_of_texts(all_ids, architecture, config, batch_policy, warnings)
-    return TokenRows(all_ids, policy) if rows is None else rows
+    return rows or TokenRows(all_ids, _policy_of_texts(all_ids, architecture, config, batch_policy, warnings))
 
 
 def _policy_of_texts(

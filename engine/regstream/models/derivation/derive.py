@@ -154,8 +154,7 @@ class _Derivation:
             widest = max_features(layered, self._parameters, of_stack)
             layered.set_block_call(replace(call, mixes_rows=mixes, max_features=widest), stack)
             before_BLD = of_stack[0].states[-1]
-        names = self._names.expert_pieces
-        described = self._without_misread(layered, passes)
+        described, names = self._without_misread(layered, passes), self._names.expert_pieces
         return with_experts(described, layered.blocks, trace, names, regresses=not self._table.inputs)
 
     def _describe(self, paths: Sequence[str], trace: Trace) -> Architecture:
@@ -175,11 +174,10 @@ class _Derivation:
             input_groups(block, prefix, trace, None if is_of_images and len(told) == 1 else told)
             for block, prefix, told in members
         ]
+        parts = find_parts(self._model, paths, trace)
         if len(paths) == 1:
             found = groups_of_table(table, found, self._model, paths[0], self._source)
             check_image_tokens(table, self._model, lengths[0], self._source)
-        parts = find_parts(self._model, paths, trace)
-        if len(paths) == 1:
             parts = parts_of_table(table, parts, self._model, paths[0], self._source)
         return Architecture(
             name=part.name if part else model_type,
