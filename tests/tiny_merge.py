@@ -51,7 +51,7 @@ def make_tiny_merge(folder: Path, model: TinyModel, *, candidates: int = 2, spre
     rows = []
     for index, path in enumerate(folders.candidates):
         values = _values(model, seed=100 + index)
-        targets = [] if model.targets is None else model.targets(len(values))
+        targets = [] if model.targets is None else model.targets(len(values), 200 + index)
         given = [{"decoder_input_ids": torch.tensor([ids])} for ids in targets] or [{}] * len(values)
         rows.append(
             [

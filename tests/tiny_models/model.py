@@ -75,8 +75,8 @@ class TinyModel:
     averaged: Mapping[str, str] = field(default_factory=dict)
     #: Inputs that its forward pass needs besides the one it reads.
     extra_inputs: Callable[[Tensor], dict[str, Tensor]] = lambda first: {}
-    #: What a decoder reads of each of so many rows.
-    targets: Callable[[int], list[list[int]]] | None = None
+    #: What a decoder reads of each of so many rows, random by a seed.
+    targets: Callable[[int, int], list[list[int]]] | None = None
     needs_package: str | None = None
 
     def config(self) -> PreTrainedConfig:

@@ -68,8 +68,8 @@ _SPEECH: dict[str, Any] = {
 TARGET_LENGTHS = (11, 21, 17, 7)
 
 
-def _targets(num_rows: int) -> list[list[int]]:
-    return checkpoints.random_rows(VOCABULARY, TARGET_LENGTHS[:num_rows], seed=num_rows)
+def _targets(num_rows: int, seed: int) -> list[list[int]]:
+    return checkpoints.random_rows(VOCABULARY, TARGET_LENGTHS[:num_rows], seed=seed)
 
 
 def _with_decoder(name: str, model_class: str, keys: dict[str, Any], blocks: str, **options: Any) -> TinyModel:
