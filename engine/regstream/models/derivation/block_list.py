@@ -38,7 +38,8 @@ def find_block_lists(model: PreTrainedModel, trace: Trace, chosen: str | None = 
         return tuple(outermost)
     if outermost:
         listed = ", ".join(f"{path} of {len(lists[path])}" for path in outermost[:_MAX_NAMES])
-        raise InputError(f"{title} has {len(outermost)} lists of blocks ({listed}); only models with one are merged")
+        merged = "models with one are merged, and encoders with their decoders"
+        raise InputError(f"{title} has {len(outermost)} lists of blocks ({listed}); {merged}")
     if not lists:
         raise InputError(f"{title} has no list of blocks, so that it cannot be merged block by block")
     sizes = {path: sum(parameter.numel() for parameter in module.parameters()) for path, module in lists.items()}
