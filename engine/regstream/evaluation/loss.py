@@ -5,6 +5,7 @@ Shape suffixes: T tokens, D features.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,22 +22,28 @@ from regstream.models.layered_model import LayeredModel
 _MAX_LOGITS = 16 << 20
 
 
-@dataclass(frozen=True)
-class HeldOutLoss:
-    """The mean negative log-likelihood of predicted tokens, in nats."""
+class _Loss:
+    """What losses have in common."""
 
-    datasets: Mapping[str, TokenRows]
-    title: str = "held-out loss"
-    higher_is_better: bool = False
+    title: ClassVar[str] = "held-out loss"
+    higher_is_better: ClassVar[bool] = False
 
     def parameters(self, model: LayeredModel) -> list[str]:
-        """Final norm and head, or the embeddings that the head is tied to."""
-        return _head_parameters(model)
+        """Final norms and head, or the embeddings that the head is tied to."""
+        names = [name for name in model.shapes if model.architecture.part_of(name) in ("final_norm", "head")]
+        return names + [source for source in dict.fromkeys(model.tied.values()) if source not in names]
 
     @property
     def digest(self) -> str:
         """Nothing beside the model and the rows decides the loss."""
         return self.title
+
+
+@dataclass(frozen=True)
+class HeldOutLoss(_Loss):
+    """The mean negative log-likelihood of predicted tokens, in nats."""
+
+    datasets: Mapping[str, TokenRows]
 
     def score_bytes(self, model: LayeredModel, dtype: torch.dtype) -> int:
         """The logits of a piece of the longest row, capped where the model caps them, and their softmax in float32."""
@@ -67,21 +74,10 @@ class HeldOutLoss:
 
 
 @dataclass(frozen=True)
-class TargetLoss:
+class TargetLoss(_Loss):
     """The mean negative log-likelihood of the tokens of targets, given their inputs, in nats."""
 
     datasets: Mapping[str, TargetRows | InputRows]
-    title: str = "held-out loss"
-    higher_is_better: bool = False
-
-    def parameters(self, model: LayeredModel) -> list[str]:
-        """Final norms and head, or the embeddings that the head is tied to."""
-        return _head_parameters(model)
-
-    @property
-    def digest(self) -> str:
-        """Nothing beside the model and the rows decides the loss."""
-        return self.title
 
     def score_bytes(self, model: LayeredModel, dtype: torch.dtype) -> int:
         """The logits of the longest target, and their softmax in float32."""
@@ -106,11 +102,6 @@ class TargetLoss:
             total += float(cross_entropy(logits_TV.float(), labels_T, reduction="sum"))
             count += len(labels_T)
         return Sums((total,), count)
-
-
-def _head_parameters(model: LayeredModel) -> list[str]:
-    names = [name for name in model.shapes if model.architecture.part_of(name) in ("final_norm", "head")]
-    return names + [source for source in dict.fromkeys(model.tied.values()) if source not in names]
 
 
 def _positions_at_once(model: LayeredModel) -> int:
