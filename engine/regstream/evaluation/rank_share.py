@@ -3,7 +3,6 @@
 They exchange nothing but what they begin with, which must be the same, and what they have summed up in the end.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from regstream.planning.work import forward_shapes, forward_work
 from regstream.ranks.environment import RankId
 from regstream.ranks.group import Ranks
 from regstream.storage.evaluation_folder import evaluation_folder
-from regstream.storage.identity_differences import Identity, differences
+from regstream.storage.identity_differences import Identity, differing_ranks
 from regstream.storage.run_folder import RunFolder
 
 
@@ -69,15 +68,11 @@ def check_same_inputs(inputs: Identity, ranks: Ranks) -> None:
     Raises:
         InputError: on every rank; names the rank and what differs.
     """
-    own = json.loads(json.dumps(inputs))
-    names = "on rank 0", f"on rank {ranks.rank}"
-    found: list[str] = ranks.gather("; ".join(differences(ranks.from_first(own), own, names)))
-    for rank, problem in enumerate(found):
-        if problem:
-            raise InputError(
-                f"{ranks.label(rank)} evaluates other inputs than {ranks.label(0)}: {problem}; give every rank the"
-                " same manifest, models, rows and versions"
-            )
+    for rank, problem in differing_ranks(ranks.gather(inputs)):
+        raise InputError(
+            f"{ranks.label(rank)} evaluates other inputs than {ranks.label(0)}: {problem}; give every rank the"
+            " same manifest, models, rows and versions"
+        )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from regstream.runtime.recovery import first_damaged
 from regstream.runtime.step_context import StepContext
 from regstream.storage import durable
 from regstream.storage.hidden_states import HiddenStates
-from regstream.storage.identity_differences import Identity, differences
+from regstream.storage.identity_differences import Identity, differences, differing_ranks
 from regstream.storage.journal import Journal
 from regstream.storage.run_folder import STRETCH
 from regstream.units import format_bytes
@@ -24,11 +24,10 @@ def check_alike(ranks: Ranks, identity: Identity, listener: Listener) -> None:
     Raises:
         ResumeError: names what differs and the rank.
     """
-    first, *others = ranks.gather(identity)
+    first, *others = identities = ranks.gather(identity)
+    for rank, changed in differing_ranks([{**found, "device": {}} for found in identities]):
+        raise ResumeError(f"{ranks.label(rank)} sees other inputs than rank 0: {changed}; make them the same")
     for rank, found in enumerate(others, start=1):
-        both = "on rank 0", f"on rank {rank}"
-        if changed := "; ".join(differences({**first, "device": {}}, {**found, "device": {}}, both)):
-            raise ResumeError(f"{ranks.label(rank)} sees other inputs than rank 0: {changed}; make them the same")
         if ranks.is_first and found["device"] != first["device"]:
             names = f"{found['device']['name']}, rank 0 on {first['device']['name']}"
             listener(Warned(message=f"{ranks.label(rank)} computes on {names}: the last bits depend on which is which"))

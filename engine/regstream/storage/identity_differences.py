@@ -1,6 +1,6 @@
 """The identity of a run, a nested table of digests and settings, and the differences between two of them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 #: A nested table of JSON values.
@@ -21,6 +21,14 @@ def differences(before: Identity, now: Identity, names: tuple[str, str] = ("befo
             continue
         if old.get(path) != new.get(path):
             yield f"{' '.join(path)}: {_shorten(old.get(path))} {names[0]}, {_shorten(new.get(path))} {names[1]}"
+
+
+def differing_ranks(identities: Sequence[Identity]) -> Iterator[tuple[int, str]]:
+    """Each rank whose identity is not that of rank 0, of the identities by rank, and what differs, in one line."""
+    first, *others = identities
+    for rank, found in enumerate(others, start=1):
+        if changed := "; ".join(differences(first, found, ("on rank 0", f"on rank {rank}"))):
+            yield rank, changed
 
 
 def _flatten(table: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
