@@ -113,13 +113,13 @@ def adapters() -> Iterator[str]:
         yield f"- the same with adapters: peak {format_bytes(adapted)}, {adapted / whole:.3f} of it ({told})"
 
 
-def mixture(limit: str = "5.5GiB") -> Iterator[str]:
-    """Two blocks of Qwen3-30B-A3B's width, all 128 experts, three candidates, within a limit of the kernel."""
-    taken, steps = merge(replace(MIXTURE, host_memory=limit), limit_bytes=parse_bytes(limit))
+def mixture(budget: str = "5.5GiB") -> Iterator[str]:
+    """Two blocks of Qwen3-30B-A3B's width, all 128 experts, three candidates, within a budget."""
+    taken, steps = merge(replace(MIXTURE, host_memory=budget))
     projected = format_bytes(max(projected for _, projected in steps.values()))
     plan = make_plan(read_manifest(MERGE / "manifest.toml"), for_this_machine=False)
     passes = [len(plan.passes(step)) for step in plan.steps if step.regressed]
-    yield f"- {MIXTURE.name}, limit {limit}: peak {format_bytes(taken.peak_bytes)}, projected {projected}"
+    yield f"- {MIXTURE.name}, budget {budget}: peak {format_bytes(taken.peak_bytes)}, projected {projected}"
     yield f"- passes over each block, as planned: {passes}; {taken.seconds / 60:.0f} min"
 
 
