@@ -30,7 +30,10 @@ from tiny_models.model import TinyModel
 
 ALPHA = 0.95
 #: What makes another view of a weight, or asks for its form, and so multiplies nothing.
-_VIEWS = ("__get__", "size", "dim", "t", "transpose", "detach", "data_ptr", "untyped_storage", "__len__")
+_VIEWS = (
+    *("__get__", "size", "dim", "t", "transpose", "detach", "data_ptr", "untyped_storage", "__len__"),
+    *("is_floating_point", "is_complex", "__set__", "_has_compatible_shallow_copy_type"),  # of Module.to
+)
 #: What reads a weight in another dtype, as routers do.
 _CASTS = ("type", "to", "float")
 
@@ -168,13 +171,19 @@ def gram_matrices(model: TinyModel, merged: nn.Module, block: nn.Module, rows: S
             merged(**row)
         for name in list(inputs):
             found = [x_TI for count in {*positions, *encoded} if (x_TI := reads[name].input_TI(count)) is not None]
-            if not found:
+            if fnmatchcase(name, model.expert_modules):  # with the tokens that are routed to it, if any
+                assert len(reads[name].operands) <= 1
+                assert not reads[name].others
+                inputs[name] += [x_TI.double() for x_TI in reads[name].operands]
+            elif not found:
                 del inputs[name]
             elif model.decoder is None and "input_ids" in row:  # Longformer fills rows up to whole windows
                 inputs[name].append(found[0][: row["input_ids"].shape[1]])
             else:
                 inputs[name].append(found[0])
-    joined = {name: torch.cat(parts) for name, parts in inputs.items()}
+    widths = {name: linear.get_parameter("weight").shape[1] for name, linear in linears_of(block)}
+    none = {name: torch.zeros(1, widths[name], dtype=torch.float64) for name, parts in inputs.items() if not parts}
+    joined = none | {name: torch.cat(parts) for name, parts in inputs.items() if parts}
     return {name: x_TI.T @ x_TI / len(x_TI) for name, x_TI in joined.items()}
 
 

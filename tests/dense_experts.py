@@ -1,7 +1,7 @@
 """The experts of a block in the dense reference: each is regressed from the tokens that are routed to it.
 
-A three-dimensional parameter of a block holds a matrix for each expert if, in the pass of every row, it is read by
-products alone, of one expert's matrix or of all of them at once. What an expert reads is watched where it is
+A parameter of a block that is no module's weight holds a matrix for each expert if, in the pass of every row, it is
+read by products alone, of one expert's matrix or of all of them at once. What an expert reads is watched where it is
 multiplied; a token that is zero throughout was not routed to it.
 
 Shape suffixes: E experts, T tokens, I inputs of an expert's linear.
@@ -19,7 +19,10 @@ from torch.overrides import TorchFunctionMode
 from reference import regress
 
 #: What picks a matrix, turns it, or asks for its form.
-_PICKS = ("__getitem__", "__get__", "size", "dim", "t", "transpose", "detach", "data_ptr", "untyped_storage", "__len__")
+_PICKS = (
+    *("__getitem__", "__get__", "view", "size", "dim", "t", "transpose", "detach", "data_ptr", "untyped_storage"),
+    "__len__",
+)
 
 
 @dataclass
@@ -28,12 +31,13 @@ class ExpertReads:
 
     tokens: dict[int, list[Tensor]] = field(default_factory=dict)
     transposed: bool = False
+    shape: tuple[int, ...] = ()  # (E, rows, columns)
     others: list[str] = field(default_factory=list)
 
     @property
     def is_used(self) -> bool:
-        """Whether products alone read the parameter."""
-        return bool(self.tokens) and not self.others
+        """Whether products of one expert's matrix or all of them, and nothing else, read the parameter."""
+        return bool(self.tokens) and not self.others and self.shape[0] > 1
 
     def gram(self, expert: int, width: int) -> Tensor:
         """XᵀX / T of an expert's tokens; zero where it has none."""
@@ -66,23 +70,29 @@ class _WatchExperts(TorchFunctionMode):
         if function not in ("linear", "matmul", "__matmul__", "bmm") or len(before) != 1:
             reads.others.append(function)
             return
-        assert matrix.stride(-1) == 1, "a matrix that is turned before it is multiplied"
-        reads.transposed = function != "linear"
+        is_turned = matrix.stride(-1) != 1
+        reads.transposed = function != "linear" and not is_turned
+        rows, columns = (matrix.shape[-1], matrix.shape[-2]) if is_turned else matrix.shape[-2:]
+        reads.shape = (weight.numel() // (rows * columns), rows, columns)
         if matrix.dim() == 3:
             for expert, x_TI in enumerate(before[0]):
                 reads.tokens.setdefault(expert, []).append(x_TI[x_TI.any(dim=1)].clone())
             return
-        expert = (matrix.storage_offset() - weight.storage_offset()) // weight.stride(0)
+        expert = (matrix.storage_offset() - weight.storage_offset()) // matrix.numel()
         reads.tokens.setdefault(expert, []).append(before[0].clone())
 
 
 @contextmanager
 def watched_experts(block: nn.Module) -> Iterator[dict[str, ExpertReads]]:
-    """Watch passes: what multiplies the three-dimensional parameters of a block, by their names."""
-    weights = {name: parameter for name, parameter in block.named_parameters() if parameter.dim() == 3}
+    """Watch passes: what multiplies the parameters of a block that may hold matrices of experts, by their names."""
+    weights = {name: parameter for name, parameter in block.named_parameters() if _may_be_of_experts(name, parameter)}
     reads = {name: ExpertReads() for name in weights}
     with _WatchExperts(weights, reads):
         yield reads
+
+
+def _may_be_of_experts(name: str, parameter: Tensor) -> bool:
+    return parameter.dim() == 3 or (parameter.dim() == 2 and not name.endswith("weight"))
 
 
 def regress_experts(
@@ -90,9 +100,9 @@ def regress_experts(
 ) -> Tensor:
     """The merged parameter (E, …) of candidates' own, each expert by itself; without any token it is their mean."""
     merged = []
-    for expert, matrices in enumerate(zip(*own, strict=True)):
+    for expert, matrices in enumerate(zip(*(tensor.view(reads[0].shape) for tensor in own), strict=True)):
         own_OI = [matrix.T if reads[0].transposed else matrix for matrix in matrices]
         grams = [found.gram(expert, own_OI[0].shape[1]) for found in reads]
         merged_OI = regress(own_OI, grams, weights, alpha)
         merged.append(merged_OI.T if reads[0].transposed else merged_OI)
-    return torch.stack(merged)
+    return torch.stack(merged).view(own[0].shape)

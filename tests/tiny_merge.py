@@ -96,8 +96,11 @@ def load(model: TinyModel, folder: Path) -> PreTrainedModel:
     assert not info["missing_keys"], info["missing_keys"]
     whole.config.use_cache = whole.config.get_text_config().use_cache = False
     whole.config.rescale_every = 0  # RWKV's first pass would divide weights in place, for the range of float16
-    for parameter in whole.parameters():  # some are loaded as views of one fused tensor
-        parameter.data = parameter.data.clone()
+    for parameter in whole.parameters():  # some are loaded as views of one fused tensor, or in float32 always
+        parameter.data = parameter.data.to(torch.float64, copy=True)
+    for module in whole.modules():
+        if vars(module).get("dtype") == torch.float32:  # to which Switch's routers cast their weights in a pass
+            vars(module)["dtype"] = torch.float64
     whole.train(False)
     return whole
 
@@ -109,7 +112,8 @@ def _values(model: TinyModel, seed: int) -> list[list[int]] | Tensor:
     if model.reads == "pixel_values":
         shape: Sequence[int] = (NUM_IMAGES, 3, model.image_size, model.image_size)
     elif model.reads == "input_values":
-        shape = (NUM_SOUNDS, SOUND_SAMPLES)
+        # Of fewer than 895 samples Moonshine makes no token.
+        shape = (NUM_SOUNDS, SOUND_SAMPLES * (3 if model.decoder else 1))
     else:
         shape = (NUM_SOUNDS, 8, 64)  # Whisper's spectra: frequencies, times
     offset = torch.randn(shape[:2], generator=generator).view(*shape[:2], *[1] * (len(shape) - 2))

@@ -152,8 +152,108 @@ def test_experts_in_mxfp4_are_refused_with_a_way_out(tmp_path: Path) -> None:
     tensors[f"{name}_blocks"] = torch.zeros(4, 32, 2, 16, dtype=torch.uint8)
     tensors[f"{name}_scales"] = torch.zeros(4, 32, 2, dtype=torch.uint8)
     save_file(tensors, file, metadata={"format": "pt"})
-    with pytest.raises(InputError, match=r"MXFP4.*load the model with transformers.*bfloat16"):
+    with pytest.raises(
+        InputError, match=r"MXFP4.*transformers and quantization_config=Mxfp4Config\(dequantize=True\).*bfloat16"
+    ):
         merge.plan()
+
+
+def edit(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    """Change the tensors of a folder with one file."""
+    [file] = folder.glob("*.safetensors")
+    tensors = load_file(file)
+    change(tensors)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata={"format": "pt"})
+
+
+def of_experts(tensors: dict[str, Tensor]) -> list[str]:
+    """The names of tensors that hold the matrices of all experts."""
+    return [name for name in tensors if name.endswith(("experts.gate_up_proj", "experts.down_proj"))]
+
+
+def transpose_experts(tensors: dict[str, Tensor]) -> None:
+    """Store experts as Qwen3-VL's published files do."""
+    tensors.update({name: tensors[name].mT for name in of_experts(tensors)})
+
+
+def remove_an_expert(tensors: dict[str, Tensor]) -> None:
+    """Leave out one expert of one block."""
+    for name in [name for name in tensors if ".1.mlp.experts.2." in name]:
+        del tensors[name]
+
+
+def add_an_expert(tensors: dict[str, Tensor]) -> None:
+    """Add an expert to one block, which has four."""
+    tensors["model.layers.1.mlp.experts.4.up_proj.weight"] = torch.ones(32, 32)
+
+
+def keep_three(tensors: dict[str, Tensor]) -> None:
+    """Keep three experts of four."""
+    tensors.update({name: tensors[name][:3] for name in of_experts(tensors)})
+
+
+def round_to_fp8(tensors: dict[str, Tensor]) -> None:
+    """Store experts as DeepSeek-V3's published files do."""
+    for name in [name for name in tensors if ".mlp.experts." in name]:
+        tensors[name] = tensors[name].to(torch.float8_e4m3fn)
+        tensors[f"{name}_scale_inv"] = torch.ones(1, 1)
+
+
+REFUSED: dict[str, tuple[str, Callable[[dict[str, Tensor]], object], str]] = {
+    "transposed": (
+        "qwen3_vl_moe",
+        transpose_experts,
+        r"down_proj has shape \[4, 24, 32\], expected \[4, 32, 24\]: .* transposed; .* save_pretrained",
+    ),
+    "missing": ("qwen3_moe", remove_an_expert, r"layers\.1\.mlp\.experts\.2\.gate_proj\.weight is missing, and 2 more"),
+    "additional": ("qwen3_moe", add_an_expert, r"experts\.4\.up_proj\.weight is not in the model that config\.json"),
+    "fewer": (
+        "gpt_oss",
+        keep_three,
+        r"down_proj has shape \[3, .*it holds 3 experts, .* config\.json says 4;",
+    ),
+    "FP8": ("deepseek_v3", round_to_fp8, r"quantized with FP8; .*FineGrainedFP8Config\(dequantize=True\)"),
+}
+
+
+@pytest.mark.parametrize("which", ["base", "candidate"])
+@pytest.mark.parametrize("form", REFUSED)
+def test_experts_in_another_form_are_refused_in_one_sentence(tmp_path: Path, form: str, which: str) -> None:
+    name, change, message = REFUSED[form]
+    merge = make_tiny_merge(tmp_path, TINY_MODELS[name])
+    edit(merge.folders.base if which == "base" else merge.folders.candidates[0], change)
+    with pytest.raises(InputError, match=message) as caught:
+        merge.plan()
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_saved_again_by_transformers_transposed_experts_are_read(tmp_path: Path) -> None:
+    merge = make_tiny_merge(tmp_path, TINY_MODELS["qwen3_vl_moe"])
+    before = stored(merge.folders.base)
+    edit(merge.folders.base, transpose_experts)
+    resave(merge, merge.folders.base)
+    after = stored(merge.folders.base)
+    assert all(torch.equal(after[name], before[name]) for name in of_experts(before))
+    assert merge.plan().steps
+
+
+def test_a_layer_that_predicts_further_tokens_is_named_and_is_the_base_s(tmp_path: Path) -> None:
+    merge = make_tiny_merge(tmp_path, TINY_MODELS["deepseek_v3"])
+
+    def add(tensors: dict[str, Tensor]) -> None:
+        own = {name: tensor for name, tensor in tensors.items() if name.startswith("model.layers.3.")}
+        tensors.update({name.replace("layers.3.", "layers.4."): tensor.clone() for name, tensor in own.items()})
+
+    for folder in (merge.folders.base, merge.folders.candidates[0]):
+        edit(folder, add)
+    named = [line for line in merge.plan().warnings if "predict further tokens" in line]
+    assert [line.split(" (")[0] for line in named] == [
+        "base: model.layers.4.*",
+        'candidate "task0": left out: model.layers.4.*',
+    ]
+    merged(merge)
+    name = "model.layers.4.mlp.experts.2.up_proj.weight"
+    assert torch.equal(stored(merge.output)[name], stored(merge.folders.base)[name])
 
 
 @pytest.mark.parametrize("keys", ["", "teacher = 0.0"])
@@ -166,6 +266,7 @@ def test_a_method_of_several_passes_leaves_experts_out_by_name(tmp_path: Path, k
     is_regressed = any("experts" in group for step in plan.steps for group in step.regressed)
     assert is_regressed == bool(keys)
     assert len(named) == (not keys)
+    assert all("16 experts of 4 blocks, to which each forward pass" in line for line in named)
     merged(merge)
 
 

@@ -1,4 +1,4 @@
-"""Language models with experts, whose weights are three-dimensional parameters: all but DBRX's, which are averaged."""
+"""Language models with experts, whose weights are parameters that hold those of all experts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +22,7 @@ from tiny_models.model import (
 from tiny_models.recurrent import DELTA_NET, DT_PROJ
 
 _TWO_OF_FOUR = {"num_local_experts": 4, "num_experts_per_tok": 2}
-_EXPERTS = _TWO_OF_FOUR | {"num_experts": 4, "moe_intermediate_size": 32}
+EXPERT_KEYS = _TWO_OF_FOUR | {"num_experts": 4, "moe_intermediate_size": 32}
 _DEEPSEEK = {
     "num_key_value_heads": HEADS,
     "n_routed_experts": 4,
@@ -38,6 +38,20 @@ _DEEPSEEK = {
     "qk_nope_head_dim": 8,
     "v_head_dim": 8,
     "head_dim": 8,
+}
+#: Without latent vectors of keys and values.
+_SHARED = {key: _DEEPSEEK[key] for key in ("n_routed_experts", "n_shared_experts", "moe_intermediate_size")} | {
+    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 1,
+}
+_ERNIE = {"moe_intermediate_size": 32, "moe_k": 2, "moe_num_experts": 4, "moe_num_shared_experts": 1}
+_GRANITE_HYBRID = {
+    "shared_intermediate_size": 32,
+    "layer_types": ["mamba", "attention"] * (BLOCKS // 2),
+    "mamba_n_heads": 8,
+    "mamba_d_state": 8,
+    "mamba_d_head": 8,
+    "mamba_chunk_size": 8,
 }
 #: Llama 4's language model, alone or with images.
 LLAMA_4 = {
@@ -70,10 +84,10 @@ def _experts(name: str, model_class: str, keys: Mapping[str, Any], /, **options:
 
 
 EXPERTS: tuple[TinyModel, ...] = (
-    _experts("qwen3_moe", "Qwen3Moe", _EXPERTS | WIDE_HEADS),
-    _experts("qwen3_moe-mixed", "Qwen3Moe", _EXPERTS | WIDE_HEADS, model_type="qwen3_moe", mlp_only_layers=[0]),
-    _experts("qwen2_moe", "Qwen2Moe", _EXPERTS, shared_expert_intermediate_size=32),
-    _experts("qwen3_next", "Qwen3Next", _EXPERTS | WIDE_HEADS | DELTA_NET, shared_expert_intermediate_size=32),
+    _experts("qwen3_moe", "Qwen3Moe", EXPERT_KEYS | WIDE_HEADS),
+    _experts("qwen3_moe-mixed", "Qwen3Moe", EXPERT_KEYS | WIDE_HEADS, model_type="qwen3_moe", mlp_only_layers=[0]),
+    _experts("qwen2_moe", "Qwen2Moe", EXPERT_KEYS, shared_expert_intermediate_size=32),
+    _experts("qwen3_next", "Qwen3Next", EXPERT_KEYS | WIDE_HEADS | DELTA_NET, shared_expert_intermediate_size=32),
     _experts("gpt_oss", "GptOss", _TWO_OF_FOUR | WIDE_HEADS | ALTERNATING),
     _experts("deepseek_v3", "DeepseekV3", _DEEPSEEK),
     _experts("granitemoeshared", "GraniteMoeShared", _TWO_OF_FOUR, shared_intermediate_size=32),
@@ -98,4 +112,22 @@ EXPERTS: tuple[TinyModel, ...] = (
         kv_channels=8,
     ),
     _experts("jamba", "Jamba", _JAMBA, averaged={"*.mamba.dt_proj": DT_PROJ}),
+    _experts("olmoe", "Olmoe", EXPERT_KEYS),
+    _experts("flex_olmo", "FlexOlmo", EXPERT_KEYS),
+    _experts("granitemoe", "GraniteMoe", _TWO_OF_FOUR),
+    _experts("granitemoehybrid", "GraniteMoeHybrid", _TWO_OF_FOUR | _GRANITE_HYBRID),
+    _experts("glm4_moe", "Glm4Moe", _SHARED, head_dim=8),
+    _experts("dots1", "Dots1", _SHARED),
+    _experts("deepseek_v2", "DeepseekV2", _DEEPSEEK),
+    _experts("phimoe", "Phimoe", _TWO_OF_FOUR),
+    _experts(
+        "ernie4_5_moe",
+        "Ernie4_5_Moe",
+        _ERNIE,
+        averaged={"*.mlp.gate": "a matrix of a router that is more than a linear"},
+    ),
+    _experts("hunyuan_v1_moe", "HunYuanMoEV1", {"num_experts": 4, "moe_topk": 2, "head_dim": 8}),
+    _experts(
+        "lfm2_moe", "Lfm2Moe", EXPERT_KEYS, num_dense_layers=1, layer_types=["conv", "full_attention"] * (BLOCKS // 2)
+    ),
 )

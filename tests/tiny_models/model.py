@@ -73,6 +73,8 @@ class TinyModel:
     kind: Kind = "stack"
     #: Linears of blocks that are not regressed: patterns of `BLOCK.MODULE`, such as `*.mixer.dt_proj`, and why.
     averaged: Mapping[str, str] = field(default_factory=dict)
+    #: The linears of experts that are modules of their own, which read some tokens each: a pattern of names in a block.
+    expert_modules: str = ""
     #: Inputs that its forward pass needs besides the one it reads.
     extra_inputs: Callable[[Tensor], dict[str, Tensor]] = lambda first: {}
     #: What a decoder reads of each of so many rows, random by a seed.

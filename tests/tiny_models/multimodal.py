@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from tiny_models.decoders import GEMMA_3N, GEMMA_3N_AVERAGED
-from tiny_models.experts import LLAMA_4
+from tiny_models.experts import EXPERT_KEYS, LLAMA_4
 from tiny_models.model import (
     ALTERNATING,
     DECODER,
@@ -32,6 +32,8 @@ _QWEN_TOKENS = {
     "vision_start_token_id": VISION_START,
     "vision_end_token_id": VISION_END,
 }
+_QWEN_3 = DECODER | WIDE_HEADS
+_QWEN_3 |= {"rope_scaling": {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [4, 2, 2]}}
 _QWEN_VISION = {
     "depth": 2,
     "hidden_size": HIDDEN,
@@ -89,13 +91,29 @@ MULTIMODAL: tuple[TinyModel, ...] = (
         "qwen3_vl",
         "Qwen3VL",
         _LANGUAGE_MODEL,
-        DECODER
-        | WIDE_HEADS
-        | {"rope_scaling": {"rope_type": "default", "mrope_interleaved": True, "mrope_section": [4, 2, 2]}},
+        _QWEN_3,
         _QWEN_VISION | {"deepstack_visual_indexes": [0]},
         **_QWEN_TOKENS,
     ),
     _with_images("qwen3_5", "Qwen3_5", _LANGUAGE_MODEL, DECODER | WIDE_HEADS | DELTA_NET, _QWEN_VISION, **_QWEN_TOKENS),
+    _with_images(
+        "qwen3_vl_moe",
+        "Qwen3VLMoe",
+        _LANGUAGE_MODEL,
+        _QWEN_3 | EXPERT_KEYS | {"moe_intermediate_size": 24},  # no square matrix: transformers turns none of these
+        _QWEN_VISION | {"deepstack_visual_indexes": [0]},
+        kind="experts",
+        **_QWEN_TOKENS,
+    ),
+    _with_images(
+        "qwen3_5_moe",
+        "Qwen3_5Moe",
+        _LANGUAGE_MODEL,
+        DECODER | WIDE_HEADS | DELTA_NET | EXPERT_KEYS | {"shared_expert_intermediate_size": 32},
+        _QWEN_VISION,
+        kind="experts",
+        **_QWEN_TOKENS,
+    ),
     _with_images(
         "idefics3",
         "Idefics3",

@@ -1,16 +1,21 @@
 """Encoders with decoders, and speech encoders."""
 
+from dataclasses import replace
 from typing import Any
 
 import checkpoints
 from tiny_models.model import (
+    ALTERNATING,
     BLOCKS,
+    DECODER,
     ENDS,
     HEADS,
     HIDDEN,
+    IMAGE,
     INTERMEDIATE,
     POSITIONS,
     VOCABULARY,
+    WIDE_HEADS,
     TinyModel,
     tiny,
 )
@@ -42,6 +47,64 @@ _BART = {
     "forced_eos_token_id": 2,
     **ENDS,
 }
+_LED = {
+    "attention_window": 8,
+    "max_encoder_position_embeddings": POSITIONS,
+    "max_decoder_position_embeddings": POSITIONS,
+}
+#: Tokens that stand for padding are masked wherever they are: no row has one.
+_T5_GEMMA_STACK = (DECODER | WIDE_HEADS | ALTERNATING | {"vocab_size": VOCABULARY + 1, "pad_token_id": VOCABULARY}) | {
+    "query_pre_attn_scalar": 16
+}
+_T5_GEMMA: dict[str, Any] = {
+    "encoder": _T5_GEMMA_STACK,
+    "decoder": _T5_GEMMA_STACK | {"is_decoder": True},
+    "vocab_size": VOCABULARY + 1,
+    "is_encoder_decoder": True,
+    "decoder_start_token_id": 1,
+    "pad_token_id": VOCABULARY,
+    **ENDS,
+}
+#: Where ReLU leaves an expert's units dead on its few tokens, what is left is rounding.
+_SWITCH = {"num_experts": 4, "num_sparse_encoder_layers": 2, "num_sparse_decoder_layers": 2, "dense_act_fn": "gelu"}
+_SPEECH_TO_TEXT = {
+    "max_source_positions": 64,
+    "max_target_positions": 64,
+    "conv_channels": 16,
+    "input_feat_per_channel": 64,
+}
+_TROCR: dict[str, Any] = {
+    "encoder": {"model_type": "vit", **IMAGE},
+    "decoder": {
+        "model_type": "trocr",
+        "vocab_size": VOCABULARY,
+        "d_model": HIDDEN,
+        "decoder_layers": BLOCKS,
+        "decoder_attention_heads": HEADS,
+        "decoder_ffn_dim": INTERMEDIATE,
+        "max_position_embeddings": POSITIONS,
+        "is_decoder": True,
+        "add_cross_attention": True,
+        "cross_attention_hidden_size": HIDDEN,
+        "tie_word_embeddings": False,
+        "pad_token_id": 0,
+        "decoder_start_token_id": 2,
+        **ENDS,
+    },
+    "decoder_start_token_id": 2,
+    "pad_token_id": 0,
+}
+_MOONSHINE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": HIDDEN,
+    "intermediate_size": INTERMEDIATE,
+    "encoder_num_hidden_layers": BLOCKS,
+    "decoder_num_hidden_layers": BLOCKS,
+    "encoder_num_attention_heads": HEADS,
+    "decoder_num_attention_heads": HEADS,
+    "pad_token_id": 0,
+    **ENDS,
+}
 _WHISPER: dict[str, Any] = {
     "num_mel_bins": 8,
     "max_source_positions": 32,
@@ -64,12 +127,12 @@ _SPEECH: dict[str, Any] = {
 }
 
 
-#: Of which no two are of one length, and none of the length of the row's input.
+#: Of which no two in a row are of one length, and none of the length of the row's input.
 TARGET_LENGTHS = (11, 21, 17, 7)
 
 
 def _targets(num_rows: int, seed: int) -> list[list[int]]:
-    return checkpoints.random_rows(VOCABULARY, TARGET_LENGTHS[:num_rows], seed=seed)
+    return checkpoints.random_rows(VOCABULARY, (TARGET_LENGTHS * num_rows)[:num_rows], seed=seed)
 
 
 def _with_decoder(name: str, model_class: str, keys: dict[str, Any], blocks: str, **options: Any) -> TinyModel:
@@ -104,9 +167,37 @@ ENCODER_DECODERS: tuple[TinyModel, ...] = (
     _with_decoder("bart", "BartForConditionalGeneration", _BART, "model.{}.layers"),
     _with_decoder("mbart", "MBartForConditionalGeneration", _BART, "model.{}.layers"),
     _with_decoder("m2m_100", "M2M100ForConditionalGeneration", _BART, "model.{}.layers"),
+    _with_decoder("pegasus", "PegasusForConditionalGeneration", _BART, "model.{}.layers"),
+    _with_decoder("blenderbot", "BlenderbotForConditionalGeneration", _BART, "model.{}.layers"),
+    _with_decoder("led", "LEDForConditionalGeneration", _BART | _LED, "led.{}.layers"),
+    _with_decoder("longt5", "LongT5ForConditionalGeneration", _T5 | {"local_radius": 8}, "{}.block"),
+    _with_decoder("umt5", "UMT5ForConditionalGeneration", _T5, "{}.block"),
+    _with_decoder("t5gemma", "T5GemmaForConditionalGeneration", _T5_GEMMA, "model.{}.layers"),
+    _with_decoder(
+        "switch_transformers",
+        "SwitchTransformersForConditionalGeneration",
+        _T5 | _SWITCH,
+        "{}.block",
+        expert_modules="*.experts.*",
+    ),
     _with_decoder("marian", "MarianMTModel", _BART | {"activation_function": "swish"}, "model.{}.layers"),
     _with_decoder(
         "whisper", "WhisperForConditionalGeneration", _BART | _WHISPER, "model.{}.layers", reads="input_features"
+    ),
+    replace(
+        _with_decoder("trocr", "VisionEncoderDecoderModel", _TROCR, "encoder.layers", reads="pixel_values"),
+        model_type="vision-encoder-decoder",
+        decoder="decoder.model.decoder.layers",
+    ),
+    _with_decoder(
+        "speech_to_text",
+        "Speech2TextForConditionalGeneration",
+        _BART | _SPEECH_TO_TEXT,
+        "model.{}.layers",
+        reads="input_features",
+    ),
+    _with_decoder(
+        "moonshine", "MoonshineForConditionalGeneration", _MOONSHINE, "model.{}.layers", reads="input_values"
     ),
 )
 SPEECH_ENCODERS: tuple[TinyModel, ...] = (

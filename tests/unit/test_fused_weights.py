@@ -10,7 +10,7 @@ from regstream.models.architecture.fused_weight import FusedWeight
 from regstream.models.expert_inputs import expert_inputs
 from regstream.models.fused_tensors import joined, split_shapes, whole_shapes, with_pieces
 
-FUSED = FusedWeight(shape=(2, 4, 3), pieces=("a.gate", "a.up", "b.gate", "b.up"))
+FUSED = FusedWeight(shape=(2, 4, 3), num_experts=2, pieces=("a.gate", "a.up", "b.gate", "b.up"))
 CPU = torch.device("cpu")
 
 
@@ -38,6 +38,16 @@ def test_shapes_go_both_ways() -> None:
     assert split == {"norm": (3,), **dict.fromkeys(FUSED.pieces, (2, 3))}
     assert whole_shapes(split, {"f": FUSED}) == shapes
     assert FUSED.of_expert(1) == ("b.gate", "b.up")
+
+
+def test_experts_may_be_the_rows_of_one_matrix() -> None:
+    fused = FusedWeight(shape=(8, 3), num_experts=4, pieces=("a", "b", "c", "d"))
+    whole = torch.arange(24.0).view(8, 3)
+    pieces = dict(with_pieces({"f": whole}, {"f": fused}))
+    assert torch.equal(pieces["c"], whole[4:6])
+    assert torch.equal(joined(pieces, {"f": fused})["f"], whole)
+    apart = {name: piece.clone() for name, piece in pieces.items()}
+    assert torch.equal(joined(apart, {"f": fused})["f"], whole)
 
 
 class Experts(nn.Module):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from regstream.checkpoint.header import TensorSpec, WholeTensor
 from regstream.errors import InputError
 from regstream.models.architecture.architecture import Architecture
+from regstream.models.architecture.fused_weight import FusedWeight
 
 #: What libraries call the values and the scales of weights in MXFP4.
 _MXFP4 = ("_blocks", "_scales")
@@ -27,8 +28,7 @@ def split_joined(
     for name, spec in tensor_index.items():
         fused = architecture.fused.get(architecture.model_name(name))
         if fused is not None:
-            if spec.shape != fused.shape:
-                raise InputError(f"{spec.file}: {name} has shape {list(spec.shape)}, expected {list(fused.shape)}")
+            _check_shape(name, spec, fused)
             whole = WholeTensor(name=name, shape=spec.shape)
             split |= _pieces(replace(spec, whole=whole), fused.pieces, fused.piece_shape)
             continue
@@ -44,6 +44,24 @@ def split_joined(
         joined.append(name)
         split |= _pieces(spec, pieces, (spec.shape[0] // len(pieces), *spec.shape[1:]))
     return split, joined
+
+
+def _check_shape(name: str, spec: TensorSpec, fused: FusedWeight) -> None:
+    if spec.shape == fused.shape:
+        return
+    shapes = f"{spec.file}: {name} has shape {list(spec.shape)}, expected {list(fused.shape)}"
+    if spec.shape == (*fused.shape[:-2], fused.shape[-1], fused.shape[-2]):
+        raise InputError(
+            f"{shapes}: the file holds the matrices of experts transposed; where transformers loads it, save the model"
+            " again with save_pretrained, and otherwise swap the last two axes of such tensors"
+        )
+    num_experts = spec.shape[0] * fused.num_experts // fused.shape[0] if spec.shape else 0
+    if len(spec.shape) == len(fused.shape) and spec.shape[1:] == fused.shape[1:]:
+        raise InputError(
+            f"{shapes}: it holds {num_experts} experts, and the base's config.json says {fused.num_experts}; only"
+            " models with as many experts can be merged"
+        )
+    raise InputError(shapes)
 
 
 def _pieces(spec: TensorSpec, names: Sequence[str], shape: tuple[int, ...]) -> dict[str, TensorSpec]:
@@ -62,5 +80,5 @@ def _refuse_mxfp4(architecture: Architecture, name: str, spec: TensorSpec) -> No
         if own.endswith(ending) and architecture.has_parameter(own) and own.removesuffix(ending) in architecture.fused:
             raise InputError(
                 f"{spec.file}: {name} is quantized in MXFP4, of which no mean can be taken; load the model with"
-                " transformers, which dequantizes it, and save it in bfloat16"
+                " transformers and quantization_config=Mxfp4Config(dequantize=True), and save it in bfloat16"
             )

@@ -18,7 +18,7 @@ def own_names(architecture: Architecture, stored: Mapping[str, object]) -> dict[
         own = architecture.model_name(name)
         if not architecture.has_parameter(own):
             continue
-        if conversion := architecture.conversion(name):
+        if own not in architecture.piece_names and (conversion := architecture.conversion(name)):
             what = "experts in this form" if ".experts." in own else "files in this form"
             raise InputError(
                 f"tensor {name}: transformers makes {own} of it and others when it loads them ({conversion}); {what}"

@@ -180,7 +180,7 @@ def _stored_inputs(path: Path, forward: ForwardInputs, images: str | None) -> St
     if path.suffix != ".safetensors" or path.is_dir():
         raise InputError(
             f"{path}: expected a .safetensors of {forward.main}, with a row in each place of the first dimension; the"
-            " model reads neither text nor images of one size"
+            " model reads neither text alone nor images of one size alone"
         )
     return StoredInputs(path, forward.main, forward.arguments)
 

@@ -22,7 +22,9 @@ OnTokens = Callable[[int, Tensor], None]
 
 @contextmanager
 def expert_inputs(module: nn.Module, weights: Mapping[str, OnTokens]) -> Iterator[None]:
-    """Observe the products with some three-dimensional parameters of a module, by their names in it, when it runs.
+    """Observe the products with parameters of a module that hold an expert's matrix after another, when it runs.
+
+    `weights` are by the parameters' names in the module.
 
     Where a module multiplies all tokens with every expert, those that are zero throughout are not routed to it.
     """
@@ -75,7 +77,7 @@ class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
         if matrix.dim() == 3:  # of all experts
             routed = [(expert, own_TI[own_TI.any(dim=1)]) for expert, own_TI in enumerate(x_TI)]
         else:
-            routed = [((matrix.storage_offset() - weight.storage_offset()) // weight.stride(0), x_TI)]
+            routed = [((matrix.storage_offset() - weight.storage_offset()) // matrix.numel(), x_TI)]
         for expert, own_TI in routed:
             if len(own_TI):
                 on_tokens(expert, own_TI)

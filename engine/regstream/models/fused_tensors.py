@@ -57,6 +57,6 @@ def _joined(pieces: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
         and piece.is_contiguous()
         for index, piece in enumerate(pieces)
     ):
-        strides = (shape[1] * shape[2], shape[2], 1)
-        return first.as_strided(shape, strides, start)
+        rows = first.as_strided((size * len(pieces) // shape[-1], shape[-1]), (shape[-1], 1), start)
+        return rows.view(shape)
     return torch.cat([piece.reshape(-1) for piece in pieces]).view(shape)

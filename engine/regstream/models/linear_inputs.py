@@ -30,7 +30,7 @@ def observe(
     norm has run; with groups of experts, of which some may not run, it does not.
     """
     routed = [group for group in groups if group.is_routed]
-    modules = {group.name: group.linears[0] for group in groups if not group.is_routed}
+    modules = {group.name: group.linears[0] for group in groups if not group.fused}
     modules |= {norm.name: norm.name for norm in norms}
     stop_early = stop_early and not routed
     normalise = {norm.name: normalised(block.get_submodule(norm.name), norm.token_axis) for norm in norms}
@@ -46,25 +46,26 @@ def observe(
                     raise StopForward(args[0])
 
             hooks.enter_context(block.get_submodule(path).register_forward_pre_hook(hook, with_kwargs=True))
-        for owner, weights in _by_owner(routed, on_input).items():
-            hooks.enter_context(expert_inputs(block.get_submodule(owner), weights))
+        for module, weights in _by_module(routed, on_input).items():
+            hooks.enter_context(expert_inputs(block.get_submodule(module), weights))
         yield
 
 
-def _by_owner(
+def _by_module(
     groups: Sequence[InputGroup], on_input: Callable[[str, Tensor], None]
 ) -> Mapping[str, Mapping[str, OnTokens]]:
-    """What is called with an expert's tokens, by the module of a parameter and the parameter's name in it."""
-    names: dict[str, dict[int, str]] = defaultdict(dict)
+    """What is called with an expert's tokens, by the module that multiplies a parameter and the parameter's name in
+    it."""
+    names: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
     for group in groups:
-        names[group.fused][group.expert] = group.name
+        if group.fused:
+            names[group.multiplied_in, group.fused][group.expert] = group.name
     found: dict[str, dict[str, OnTokens]] = defaultdict(dict)
-    for fused, by_expert in names.items():
-        owner, _, leaf = fused.rpartition(".")
+    for (module, fused), by_expert in names.items():
 
         def on_tokens(expert: int, x_TI: Tensor, by_expert: Mapping[int, str] = by_expert) -> None:
             if expert in by_expert:
                 on_input(by_expert[expert], x_TI)
 
-        found[owner][leaf] = on_tokens
+        found[module][fused.removeprefix(f"{module}.")] = on_tokens
     return found

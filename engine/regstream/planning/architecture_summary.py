@@ -9,7 +9,7 @@ from regstream.models.architecture.architecture import Architecture, NonBlockPar
 from regstream.planning.step import PlannedParameter, Step
 from regstream.validation.summaries import summarize_names
 
-_EXPERTS = "experts, to which each forward pass of the method, as it is set, routes other tokens"
+_EXPERTS = "to which each forward pass of the method, as it is set, routes other tokens"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +117,21 @@ def _not_regressed(architecture: Architecture, parameters: Mapping[str, PlannedP
             name = f"{architecture.block_prefix(block)}{matrix}"
             if name in parameters:
                 names_of[reason, parameters[name].rule].append(name)
+    for (reason, rule), names in names_of.items():
+        yield NotRegressed(reason=reason, rule=rule, names=summarize_names(names), num_matrices=len(names))
+    yield from _experts_left_out(architecture, parameters)
+
+
+def _experts_left_out(architecture: Architecture, parameters: Mapping[str, PlannedParameter]) -> Iterator[NotRegressed]:
+    names_of, experts_of = defaultdict[str, list[str]](list), defaultdict[str, set[tuple[int, str]]](set)
     for block, groups in enumerate(architecture.groups):
-        for linear in (linear for group in groups if group.is_routed for linear in group.linears):
+        for group, linear in ((each, linear) for each in groups if each.is_routed for linear in each.linears):
             parameter = parameters.get(f"{architecture.block_prefix(block)}{linear}.weight")
             if parameter is not None and not parameter.is_linear:
-                names_of[_EXPERTS, parameter.rule].append(parameter.name)
-    for (reason, rule), names in names_of.items():
+                names_of[parameter.rule].append(parameter.name)
+                expert = str(group.expert) if group.fused else linear.rpartition(".")[0]
+                experts_of[parameter.rule].add((block, expert))
+    for rule, names in names_of.items():
+        num_experts, num_blocks = len(experts_of[rule]), len({block for block, _ in experts_of[rule]})
+        reason = f"{num_experts:,} experts of {num_blocks:,} blocks, {_EXPERTS}"
         yield NotRegressed(reason=reason, rule=rule, names=summarize_names(names), num_matrices=len(names))

@@ -66,9 +66,11 @@ def records_arguments(rows: CalibrationSet | None) -> bool:
 
 
 def forward_inputs(base: Checkpoint, model: LayeredModel) -> ForwardInputs | None:
-    """What a model reads that takes stored inputs beside token ids or images of one size; None for any other."""
+    """What a model reads that takes stored inputs: more than token ids, or images of one size with targets or without
+    such a size; None for any other."""
     architecture = base.architecture
-    if architecture.modality == "pixel_values" or (architecture.reads_tokens and not architecture.parts["towers"]):
+    reads_images_alone = architecture.modality == "pixel_values" and not architecture.has_targets
+    if reads_images_alone or (architecture.reads_tokens and not architecture.parts["towers"]):
         return None
     return ForwardInputs(
         main=architecture.modality,

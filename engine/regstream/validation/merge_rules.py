@@ -62,14 +62,15 @@ class MergeRules:
     def calibrated_with(self, parameter: Parameter) -> str | None:
         """The input group or norm with which a parameter of the rule "calibrate" is solved for; None where it is not.
 
-        A bias is solved for with its weight.
+        A bias is solved for with its weight, but not an expert's, which may get no token.
         """
         block = self._architecture.block_of(parameter.name)
         module, _, leaf = parameter.block_name.rpartition(".")
         if block is None or leaf not in ("weight", "bias"):
             return None
         weight = f"{self._architecture.block_prefix(block)}{module}.weight"
-        if (group := self._groups[block].get(module)) is not None:
+        group = self._groups[block].get(module)
+        if group is not None and not group.is_routed:
             return group.name if self.rule_of(weight, is_linear=True).rule == "regress" else None
         norms = [norm.name for norm in self._architecture.norms_of(block)]
         return module if module in norms and self.rule_of(weight).rule == "calibrate" else None

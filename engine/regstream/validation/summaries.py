@@ -21,13 +21,13 @@ def summarize_names(names: Iterable[str]) -> str:
     counts: Counter[str] = Counter()
     for pattern, count in patterns.items():
         similar = modules[pattern.partition(".")[0]]
-        counts[f"{_common_parts(similar)}.*" if len(similar) > _MAX_PATTERNS else pattern] += count
+        counts[f"{common_parts(similar)}.*" if len(similar) > _MAX_PATTERNS else pattern] += count
     entries = [f"{pattern} ({count:,} tensors)" if count > 1 else pattern for pattern, count in counts.items()]
     more = sum(list(counts.values())[2 * _MAX_PATTERNS :])
     return ", ".join(entries[: 2 * _MAX_PATTERNS]) + (f" and {more:,} more" if more else "")
 
 
-def _common_parts(patterns: Sequence[Sequence[str]]) -> str:
+def common_parts(patterns: Sequence[Sequence[str]]) -> str:
     """What several patterns begin with, at least their module."""
     common = takewhile(lambda parts: len(set(parts)) == 1, zip(*patterns, strict=False))
     return ".".join(parts[0] for parts in common)

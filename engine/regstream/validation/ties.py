@@ -96,7 +96,7 @@ def resolve_ties(
                     f"{checkpoint.label}: {checkpoint.folder}: ties {name} to {source}, where the base has a head of"
                     f' its own; [merge.others] tied_head = "untie" uses the embeddings as its head'
                 )
-            elif checkpoint.config.get(_KEY) is False:
+            elif checkpoint.config.get(_KEY) is False and not _is_tied_inside(checkpoint):
                 raise InputError(
                     f"{checkpoint.label}: {checkpoint.folder}: config.json says that {name} is not tied, and no file"
                     " holds it; is the download complete?"
@@ -155,6 +155,11 @@ def _are_equal(checkpoint: Checkpoint, name: str, source: str) -> bool:
             if not torch.equal(first[:count], second[:count]):
                 return False
     return True
+
+
+def _is_tied_inside(checkpoint: Checkpoint) -> bool:
+    """Whether the config of a part, such as a decoder, ties its own head."""
+    return any(isinstance(part, Mapping) and part.get(_KEY) is True for part in checkpoint.config.values())
 
 
 def _is_tied(checkpoint: Checkpoint) -> bool:

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from regstream.checkpoint.checkpoint import Checkpoint
@@ -11,7 +11,7 @@ from regstream.errors import InputError
 from regstream.models.layered_model import LayeredModel
 from regstream.units import format_names
 from regstream.validation.buffers import equals_made
-from regstream.validation.summaries import summarize_names
+from regstream.validation.summaries import common_parts, summarize_names
 
 #: Names of buffers that models compute from the config and older files store, and their fewest dimensions: a causal
 #: mask has the name of an attention bias, which has one dimension.
@@ -39,6 +39,13 @@ _QUANTIZATION = {
     "MXFP4": re.compile(r"_proj_(blocks|scales)$"),
     "quanto or HQQ": re.compile(r"\.(W_q|weight\._data|weight\._scale)$"),
 }
+#: How transformers dequantizes a checkpoint when it loads it, or after that, by what the method's name holds.
+_DEQUANTIZE = {
+    "mxfp4": "quantization_config=Mxfp4Config(dequantize=True)",
+    "fp8": "quantization_config=FineGrainedFP8Config(dequantize=True)",
+    "bitsandbytes": "model.dequantize()",
+    "compressed-tensors": "quantization_config=CompressedTensorsConfig(run_compressed=False)",
+}
 #: The other tensors of a whole CLIP, of which one tower is merged.
 _CLIP_REST = re.compile(r"(text|vision)_model\.|(text|visual)_projection\.|logit_scale$")
 _BUFFER_REASON = "the model makes such buffers itself"
@@ -60,7 +67,7 @@ class UnexpectedTensors:
         """Yield one line for each reason; `of_base`: the checkpoint is the base."""
         for reason, names in self.ignored.items():
             yield f"{self.label}: left out: {summarize_names(names)}: {reason}"
-        layers = f"{summarize_names(self.prediction_layers)}: layers that predict further tokens"
+        layers = f"{_summarize_layers(self.prediction_layers)}: layers that predict further tokens"
         if self.prediction_layers and of_base:
             yield f"{self.label}: {layers}, which are not merged; the result holds the base's"
         elif self.prediction_layers:
@@ -111,6 +118,12 @@ def refuse_unusable(checkpoint: Checkpoint, model: LayeredModel) -> None:
     _refuse(checkpoint, refused)
 
 
+def _summarize_layers(names: Sequence[str]) -> str:
+    """As `summarize_names`, but with the number of the layer that all are in, if they are: others are merged."""
+    common = common_parts([name.split(".") for name in names])
+    return f"{common}.* ({len(names):,} tensors)" if common and len(names) > _MAX_NAMES else summarize_names(names)
+
+
 def _refuse(checkpoint: Checkpoint, refused: Mapping[str, list[str]]) -> None:
     for reason, names in refused.items():
         listed = format_names(names, _MAX_NAMES)
@@ -136,8 +149,9 @@ class _Rules:
             )
         if self._architecture.has_parameter(own) and (method := self._quantization(name, own, spec)):
             return (
-                f"of weights quantized with {self._configured_method or method}; dequantize the checkpoint first: only"
-                " floating-point weights of 16 bits or more can be merged"
+                f"of weights quantized with {self._configured_method or method}; dequantize the checkpoint first"
+                f"{_way_to_dequantize(self._configured_method or method)}: only floating-point weights of 16 bits or"
+                " more can be merged"
             )
         return None
 
@@ -200,6 +214,11 @@ class _Rules:
         parts = name.split(".")
         tails = (self._architecture.model_name(".".join(parts[begin:])) for begin in range(1, len(parts)))
         return next((tail for tail in tails if tail in self._model.shapes), None)
+
+
+def _way_to_dequantize(method: str) -> str:
+    option = next((option for name, option in _DEQUANTIZE.items() if name in method.lower()), None)
+    return "" if option is None else f" (load it with transformers and {option}, and save it in bfloat16)"
 
 
 def _quantization_method(checkpoint: Checkpoint) -> str | None:

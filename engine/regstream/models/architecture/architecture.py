@@ -20,15 +20,12 @@ class InputGroup:
     name: str
     linears: tuple[str, ...]  # module names inside a block
     transposed: bool = False  # weights are (in, out), as in GPT-2's Conv1D
-    fused: str = ""  # of an expert, which gets some tokens only: the parameter in the block that holds its matrices
-    expert: int = 0  # its number there
-    share: float = 1.0  # of all tokens, those that an expert gets on average
     stack: int = 0  # whose tokens they read: a decoder's cross-attention reads those of the encoder
-
-    @property
-    def is_routed(self) -> bool:
-        """Whether its linears are an expert's, and get the tokens that are routed to it."""
-        return bool(self.fused)
+    is_routed: bool = False  # its linears are an expert's, and get the tokens that are routed to it
+    share: float = 1.0  # of all tokens, those that an expert gets on average
+    fused: str = ""  # of an expert that is no module of its own: the parameter in the block that holds its matrices
+    expert: int = 0  # its number there
+    multiplied_in: str = ""  # the module of the block, run once, in whose forward the parameter is multiplied
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +207,11 @@ class Architecture:
             if group.is_routed
             for linear in group.linears
         }
+
+    @cached_property
+    def piece_names(self) -> frozenset[str]:
+        """The names of the matrices that fused parameters consist of."""
+        return frozenset(piece for weight in self.fused.values() for piece in weight.pieces)
 
     def name_in_block(self, parameter: str) -> str:
         """A parameter's name within its block; outside the blocks its own."""

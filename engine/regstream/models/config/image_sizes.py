@@ -33,7 +33,9 @@ def num_image_tokens(config: Any, *, class_tokens: int = 1) -> int:
 
 
 def _vision_config(config: Any) -> Any:
-    return config if hasattr(config, "image_size") else getattr(config, "vision_config", None) or config
+    """Of a model with several configs, that of what reads images: a tower, or an encoder."""
+    parts = (config, *(getattr(config, key, None) for key in ("vision_config", "encoder")))
+    return next((part for part in parts if hasattr(part, "image_size")), config)
 
 
 def _size_pair(config: Any, key: str) -> tuple[int, int]:

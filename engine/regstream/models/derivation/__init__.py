@@ -8,6 +8,7 @@ trace.py: what a pass does, in the order in which it happens
 block_list.py: which list of modules holds the blocks
 input_groups.py: which linears of a block read the same tensor, and what is no linear
 experts.py: which parameters of a block hold the matrices of experts
+expert_modules.py: which modules of a block are experts
 norms.py: which modules of a block are norms
 parts.py: stem, final norm, head and towers, by the order of execution
 whole_passes.py: passes of the whole model, with which single blocks are compared

@@ -69,6 +69,11 @@ def find_block_call(
             f"expected a module that holds the blocks {blocks}, runs once in a pass, and takes"
             f' hidden states or the model\'s own input; found "{chosen_body}"'
         )
+    if not options:
+        raise InputError(
+            f"the module that runs {model.architecture.stacks[stack].blocks} reads {model.architecture.modality} and"
+            " takes no hidden states; its blocks cannot be merged one by one"
+        )
     verifier = Verifier(model, parameters, passes)
     for call in _calls(options, model, parameters, stack):
         if verifier.agrees(call):
@@ -134,7 +139,7 @@ def _options(model: LayeredModel, once: frozenset[str], stack: int) -> Iterator[
         arguments = signature(model.model.get_submodule(body).forward).parameters
         inputs = ("inputs_embeds", "hidden_states", *(() if stack else (modality,)))
         for name in dict.fromkeys(inputs) if body in once else ():
-            if name not in arguments:
+            if name not in arguments or name == "input_values":  # hidden states do not tell how long a sound was
                 continue
             call = replace(model.architecture.stacks[stack].call, body=body, body_input=name)
             if name == modality and not model.architecture.reads_tokens:

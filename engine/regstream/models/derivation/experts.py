@@ -1,15 +1,16 @@
-"""Which three-dimensional parameters of a block hold the matrices of experts, each with tokens of its own."""
+"""Which parameters of a block hold the matrices of experts, each with tokens of its own."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from regstream.models.architecture.architecture import Architecture, InputGroup
 from regstream.models.architecture.fused_weight import FusedWeight
+from regstream.models.derivation.expert_modules import expert_modules, groups_of_modules
 from regstream.models.derivation.input_groups import group_of
-from regstream.models.derivation.trace import Product, Trace
+from regstream.models.derivation.trace import Product, Trace, is_linear
 
 #: The names of an expert's matrices that files may hold apart, by a parameter's name and the number of experts.
 PieceNames = Callable[[str, int], tuple[str, ...]]
@@ -20,9 +21,11 @@ class ExpertWeight:
     """A parameter with a matrix for each expert, by its name in the block, and how a pass multiplied them."""
 
     name: str
+    shape: tuple[int, int, int]  # (experts, rows, columns)
     transposed: bool
     share: float  # of all tokens, those that an expert gets on average
     began: int  # when its first product was
+    multiplied_in: str  # the innermost module of the block that runs once, and the products in it
 
 
 def with_experts(
@@ -36,46 +39,89 @@ def with_experts(
     fused: dict[str, FusedWeight] = {}
     groups, reasons = list(architecture.groups), [dict(found) for found in architecture.not_regressed]
     for index, block in enumerate(blocks):
-        prefix = architecture.block_prefix(index)
+        prefix, stack = architecture.block_prefix(index), architecture.stack_of(index)
         found = {weight.name: weight for weight in _expert_weights(block, prefix, trace)} if regresses else {}
         for name, parameter in block.named_parameters():
-            if parameter.dim() != 3:
-                continue
-            pieces = names(prefix + name, parameter.shape[0])
-            if name in found and not pieces:
-                stem = (prefix + name).removesuffix(".weight")
-                pieces = tuple(f"{stem}.{expert}.weight" for expert in range(parameter.shape[0]))
-            if pieces:
-                fused[prefix + name] = FusedWeight(shape=tuple(parameter.shape), pieces=pieces)
+            if weight := _fused_weight(prefix + name, parameter, found.get(name), names):
+                fused[prefix + name] = weight
                 reason = reasons[index].pop(name, "")
                 if name not in found:
-                    reasons[index] |= {piece.removeprefix(prefix): reason for piece in pieces}
-        for weight in sorted(found.values(), key=lambda weight: weight.began):
-            groups[index] += tuple(_groups_of(weight, fused[prefix + weight.name], prefix))
+                    reasons[index] |= {piece.removeprefix(prefix): reason for piece in weight.pieces}
+        for of_expert in sorted(found.values(), key=lambda weight: weight.began):
+            groups[index] += tuple(_groups_of(of_expert, fused[prefix + of_expert.name], prefix, stack))
+        for modules in expert_modules(block, prefix, trace) if regresses else ():
+            added = tuple(groups_of_modules(modules, prefix, trace, stack))
+            for linear in (linear for group in added for linear in group.linears):
+                reasons[index].pop(f"{linear}.weight")
+            groups[index] += added
     return replace(architecture, groups=tuple(groups), not_regressed=tuple(reasons), fused=fused)
 
 
-def _groups_of(weight: ExpertWeight, fused: FusedWeight, prefix: str) -> Iterator[InputGroup]:
-    for expert in range(fused.shape[0]):
+def _fused_weight(name: str, parameter: Tensor, found: ExpertWeight | None, names: PieceNames) -> FusedWeight | None:
+    """A parameter with its pieces; None of one that neither a pass nor files take apart."""
+    if found is None and parameter.dim() != 3:
+        return None
+    num_experts = parameter.shape[0] if found is None else found.shape[0]
+    pieces = names(name, num_experts)
+    if found is not None and not pieces:
+        stem = name.removesuffix(".weight")
+        pieces = tuple(f"{stem}.{expert}.weight" for expert in range(num_experts))
+    return FusedWeight(shape=tuple(parameter.shape), num_experts=num_experts, pieces=pieces) if pieces else None
+
+
+def _groups_of(weight: ExpertWeight, fused: FusedWeight, prefix: str, stack: int) -> Iterator[InputGroup]:
+    for expert in range(fused.num_experts):
         linears = tuple(piece.removeprefix(prefix).removesuffix(".weight") for piece in fused.of_expert(expert))
-        group = group_of(linears, transposed=weight.transposed)
-        yield replace(group, fused=weight.name, expert=expert, share=weight.share)
+        yield replace(
+            group_of(linears, transposed=weight.transposed),
+            stack=stack,
+            is_routed=True,
+            share=weight.share,
+            fused=weight.name,
+            expert=expert,
+            multiplied_in=weight.multiplied_in,
+        )
 
 
 def _expert_weights(block: nn.Module, prefix: str, trace: Trace) -> Iterator[ExpertWeight]:
     num_tokens = trace.members[prefix.rstrip(".").rpartition(".")[0]][0].hidden_shape[1]
     for name, parameter in block.named_parameters():
         products, uses = trace.products.get(prefix + name, []), trace.uses.get(prefix + name, [])
-        owner = (prefix + name).rpartition(".")[0]
-        if parameter.dim() != 3 or not products or len(uses) != len(products) or trace.calls[owner] != 1:
+        path = name.rpartition(".")[0]
+        if not products or len(uses) != len(products) or is_linear(block.get_submodule(path)):
             continue
-        width = trace.shapes[owner][0][-1] if trace.shapes[owner] else 0
-        if _is_by_expert(products, tuple(parameter.shape), width):
-            share = min(1.0, sum(map(_num_rows, products)) / (parameter.shape[0] * num_tokens))
-            yield ExpertWeight(name=name, transposed=products[0].is_transposed, share=share, began=uses[0])
+        shape = _shape(products, tuple(parameter.shape))
+        width = trace.shapes[prefix + path][0][-1] if trace.shapes[prefix + path] else 0
+        if shape is not None and _is_by_expert(products, shape, width):
+            yield ExpertWeight(
+                name=name,
+                shape=shape,
+                transposed=products[0].is_transposed,
+                share=min(1.0, sum(map(_num_rows, products)) / (shape[0] * num_tokens)),
+                began=uses[0],
+                multiplied_in=_run_once(path, prefix, trace),
+            )
 
 
-def _is_by_expert(products: Sequence[Product], shape: tuple[int, ...], width: int) -> bool:
+def _shape(products: Sequence[Product], shape: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """The experts of a parameter, and the rows and columns of their matrices; None where it is one matrix."""
+    if len(shape) == 3:
+        return shape[0], shape[1], shape[2]
+    num_rows = products[0].shape[-2 if products[0].is_transposed else -1]
+    is_divided = len(products) > 1 or len(products[0].shape) == 3
+    if len(shape) != 2 or not is_divided or shape[0] % num_rows or shape[0] == num_rows:
+        return None
+    return shape[0] // num_rows, num_rows, shape[1]
+
+
+def _run_once(path: str, prefix: str, trace: Trace) -> str:
+    """The innermost module of a block that a module is in and that runs once; "" is the block itself."""
+    while path and trace.calls[prefix + path] != 1:
+        path = path.rpartition(".")[0]
+    return path
+
+
+def _is_by_expert(products: Sequence[Product], shape: tuple[int, int, int], width: int) -> bool:
     """Whether each expert's matrix is multiplied at most once, with tokens of its own: one by one, or all in one.
 
     Matrices that together read a module's input of a width, each some of its features, are no experts.

@@ -10,7 +10,10 @@ from torch.nn.modules.conv import _ConvNd
 from transformers.pytorch_utils import Conv1D
 
 from regstream.models.architecture.architecture import InputGroup
+from regstream.models.derivation.expert_modules import expert_modules
 from regstream.models.derivation.trace import Operand, Product, Trace, is_linear
+
+_EXPERT = "of an expert, which reads the tokens that are routed to it"
 
 
 def input_groups(
@@ -22,6 +25,8 @@ def input_groups(
     of the block; None where its tokens need not be told apart: images have no padding.
     """
     reasons = {name: _reason(name, block, prefix, trace, num_tokens) for name in _matrices(block)}
+    routed = tuple(f"{path}." for experts in expert_modules(block, prefix, trace) for path in experts.num_rows)
+    reasons |= {name: _EXPERT for name in reasons if name.startswith(routed)}
     regressed = [name.removesuffix(".weight") for name, reason in reasons.items() if reason is None]
     times = {linear: trace.linear_inputs[prefix + linear][0][0] for linear in regressed}
     linears_of: dict[tuple[Operand, bool], list[str]] = {}

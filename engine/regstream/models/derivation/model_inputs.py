@@ -44,8 +44,8 @@ def example_row(model: PreTrainedModel) -> dict[str, Tensor]:
     inputs = {name: _example(model, name) for name in dict.fromkeys([*names, *required])}
     if unknown := [name for name, value in inputs.items() if value is None]:
         raise InputError(
-            f"{type(model).__name__} reads {', '.join(unknown)}; only models that read token ids, images of one size"
-            " or sounds, and nothing else, can be merged"
+            f"{type(model).__name__} reads {', '.join(unknown)}; only models that read token ids, sounds, or images or"
+            " spectra of one size, and nothing else, can be merged"
         )
     return {name: value for name, value in inputs.items() if value is not None}
 

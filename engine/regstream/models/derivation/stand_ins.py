@@ -151,13 +151,17 @@ def _pool() -> Tensor:
 def _row(name: str, parameter: Tensor) -> Tensor:
     """Uniform numbers from 0.5 to 1.5, which keep a pass finite.
 
-    The matrices of a three-dimensional parameter, as of experts, begin one number after another, and so are told apart.
+    The matrices of a three-dimensional parameter, as of experts, begin one number after another, and so are told apart;
+    so are the rows of a matrix that is no module's weight, which may hold those of experts, two numbers after another.
     """
-    num_matrices = parameter.shape[0] if parameter.dim() == 3 else 1
-    size = parameter.shape[-1] + num_matrices - 1 if parameter.dim() else 1
+    strides: tuple[int, ...] = (1, 0, 1) if parameter.dim() == 3 else ()
+    if parameter.dim() == 2 and not name.endswith("weight"):
+        strides = (2, 1)  # a column's numbers lie apart, so that the strides tell whether a matrix is transposed
+    shifts = strides[0] * (parameter.shape[0] - 1) if strides else 0
+    size = parameter.shape[-1] + shifts if parameter.dim() else 1
     row = torch.rand(size, generator=_generator(name)).add_(0.5).to(parameter.dtype)
-    if parameter.dim() == 3:
-        return row.as_strided(parameter.shape, (1, 0, 1))
+    if strides:
+        return row.as_strided(parameter.shape, strides)
     return row.expand(parameter.shape) if parameter.dim() else row[0]
 
 
