@@ -93,13 +93,22 @@ class DescribedModel:
 
     @property
     def max_positions(self) -> int | None:
-        """The longest row of token ids that learned positions allow; None for models without learned positions.
+        """The longest row of token ids that learned positions allow; None for models without learned positions."""
+        return self._max_positions(0)
+
+    @property
+    def max_target_positions(self) -> int | None:
+        """The same of a target, which the decoder reads."""
+        return self._max_positions(1)
+
+    def _max_positions(self, stack: int) -> int | None:
+        """Of what makes the input of a stack.
 
         Rows of the table that stand for no position do not count: OPT's `offset`, RoBERTa's up to the padding index.
         """
+        in_stem = self.stem_parameters(stack)
         for name, module in self.model.named_modules():
-            is_in_stem = self.architecture.part_of(f"{name}.weight") == "embeddings"
-            if isinstance(module, nn.Embedding) and _POSITIONS.search(name) and is_in_stem:
+            if isinstance(module, nn.Embedding) and _POSITIONS.search(name) and f"{name}.weight" in in_stem:
                 padding = -1 if module.padding_idx is None else module.padding_idx
                 return module.num_embeddings - int(getattr(module, "offset", padding + 1))
         return None
