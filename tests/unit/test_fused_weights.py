@@ -76,6 +76,22 @@ def test_each_expert_s_tokens_are_reported() -> None:
         assert all(torch.equal(seen[expert], expected[expert]) for expert in seen)
 
 
+class Linears(Experts):
+    """Multiplies by `linear` alone."""
+
+    def forward(self, x_TI: Tensor) -> Tensor:
+        """One expert."""
+        return nn.functional.linear(x_TI, self.weight[2])
+
+
+def test_a_linear_that_is_one_operation_is_a_product_too() -> None:
+    x_TI, module, seen = torch.randn(3, 5), Linears(), dict[int, Tensor]()
+    with torch.inference_mode(), expert_inputs(module, {"weight": seen.__setitem__}):  # as on MPS
+        module(x_TI)
+    assert seen.keys() == {2}
+    assert torch.equal(seen[2], x_TI)
+
+
 def test_a_routed_group_divides_by_the_tokens_it_got_and_is_the_mean_without_any() -> None:
     generator = torch.Generator().manual_seed(0)
     weights = [torch.randn(4, 6, generator=generator) for _ in range(2)]
