@@ -92,6 +92,13 @@ def test_groups_of_cross_attention_read_the_input_s_tokens(tmp_path: Path) -> No
     assert candidate.num_tokens(0) != candidate.num_tokens(1)
 
 
+def test_the_tokens_of_a_plan_are_those_of_inputs_and_targets(tmp_path: Path) -> None:
+    merge = make_tiny_merge(tmp_path, TINY_MODELS["t5"])
+    rows = [row for rows in merge.rows for row in rows]
+    num_tokens = sum(row[name].numel() for row in rows for name in ("input_ids", "decoder_input_ids"))
+    assert merge.plan().num_tokens == num_tokens
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_that_is_stopped_at_any_step_goes_on_to_the_same_bytes(tmp_path: Path, name: str) -> None:
     (tmp_path / "whole").mkdir()
