@@ -57,7 +57,7 @@ def _by_owner(
     """What is called with an expert's tokens, by the module of a parameter and the parameter's name in it."""
     names: dict[str, dict[int, str]] = defaultdict(dict)
     for group in groups:
-        names[group.fused][group.expert] = group.name
+        names[group.fused_weight][group.expert] = group.name
     found: dict[str, dict[str, OnTokens]] = defaultdict(dict)
     for fused, by_expert in names.items():
         owner, _, leaf = fused.rpartition(".")

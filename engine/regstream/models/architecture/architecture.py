@@ -20,7 +20,8 @@ class InputGroup:
     name: str
     linears: tuple[str, ...]  # module names inside a block
     transposed: bool = False  # weights are (in, out), as in GPT-2's Conv1D
-    fused: str = ""  # of an expert, which gets some tokens only: the parameter in the block that holds its matrices
+    #: Of an expert, which gets some tokens only: the parameter in the block that holds its matrices.
+    fused_weight: str = ""
     expert: int = 0  # its number there
     share: float = 1.0  # of all tokens, those that an expert gets on average
     stack: int = 0  # whose tokens they read: a decoder's cross-attention reads those of the encoder
@@ -28,7 +29,7 @@ class InputGroup:
     @property
     def is_routed(self) -> bool:
         """Whether its linears are an expert's, and get the tokens that are routed to it."""
-        return bool(self.fused)
+        return bool(self.fused_weight)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,7 @@ class Architecture:
     #: The parameters whose rows, one after another, a tensor of this name in a checkpoint holds; empty for one alone.
     pieces: Callable[[str], tuple[str, ...]] = lambda _name: ()
     #: Parameters that hold matrices of many experts, which are parameters of their own here, by the model's names.
-    fused: Mapping[str, FusedWeight] = field(default_factory=dict)
+    fused_weights: Mapping[str, FusedWeight] = field(default_factory=dict)
     #: What transformers does with the values of any other tensor; None where it takes them as they are.
     conversion: Callable[[str], str | None] = lambda _name: None
     nested: NestedModel | None = None  # this model, if it is a part of a larger one whose config may describe it

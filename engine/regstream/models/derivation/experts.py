@@ -52,14 +52,14 @@ def with_experts(
                     reasons[index] |= {piece.removeprefix(prefix): reason for piece in pieces}
         for weight in sorted(found.values(), key=lambda weight: weight.began):
             groups[index] += tuple(_groups_of(weight, fused[prefix + weight.name], prefix))
-    return replace(architecture, groups=tuple(groups), not_regressed=tuple(reasons), fused=fused)
+    return replace(architecture, groups=tuple(groups), not_regressed=tuple(reasons), fused_weights=fused)
 
 
 def _groups_of(weight: ExpertWeight, fused: FusedWeight, prefix: str) -> Iterator[InputGroup]:
     for expert in range(fused.shape[0]):
         linears = tuple(piece.removeprefix(prefix).removesuffix(".weight") for piece in fused.of_expert(expert))
         group = group_of(linears, transposed=weight.transposed)
-        yield replace(group, fused=weight.name, expert=expert, share=weight.share)
+        yield replace(group, fused_weight=weight.name, expert=expert, share=weight.share)
 
 
 def _expert_weights(block: nn.Module, prefix: str, trace: Trace) -> Iterator[ExpertWeight]:
