@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 import dense_any
@@ -57,6 +58,21 @@ def test_regmean_reads_each_candidate_s_own_encoder(tmp_path: Path, name: str) -
         own = [tensors[weight] for tensors in named]
         expected = regress(own, [gram[linear] for gram in grams], [1.0, 1.0], dense_any.ALPHA)
         assert float((result[weight] - expected).norm() / expected.norm()) <= 1e-4, linear
+
+
+@pytest.mark.parametrize("method", ["regmean", "regmean++"])
+def test_a_final_norm_of_the_base_replaces_that_of_an_encoder_that_does_not_run(tmp_path: Path, method: str) -> None:
+    merge = with_method(make_tiny_merge(tmp_path, TINY_MODELS["t5"]), method)
+    merge.manifest.write_text(merge.manifest.read_text().replace('final_norm = "average"', 'final_norm = "base"'))
+    [file] = merge.folders.candidates[1].glob("*.safetensors")
+    tensors = load_file(file)
+    del tensors["encoder.final_layer_norm.weight"]
+    save_file(tensors, file, metadata={"format": "pt"})
+    if method == "regmean++":
+        merge.plan()
+        return
+    with pytest.raises(InputError, match=r'candidate "task1".*encoder\.final_layer_norm\.weight'):  # it runs its own
+        merge.plan()
 
 
 def test_the_decoder_has_a_stem_of_its_own_between_the_lists_of_blocks(tmp_path: Path) -> None:
