@@ -105,13 +105,9 @@ def load_calibration(
     max_length = min(calibration.max_length, max_positions or calibration.max_length)
     if target is not None and decoder is not None:
         _refuse_images_key(path, calibration.images)
-        with nullcontext(tokenizer) if tokenizer else SharedTokenizer() as shared:
-            return TargetReader(target, decoder, base, max_length).read(warnings, config, seed, shared)
+        return TargetReader(target, decoder, base, max_length).read(warnings, config, seed, tokenizer)
     if forward is not None and (forward.main != INPUT_IDS or _has_other_inputs(path)):
-        stored = _input_rows(warnings, forward, batch_policy, seed, has_targets=decoder is not None)
-        if decoder is not None:
-            check_stored_targets(path, stored, decoder, config)
-        return stored
+        return _input_rows(warnings, forward, batch_policy, config, seed=seed, decoder=decoder)
     if is_of_images:
         pixels = _pixel_source(path, field, label, config, base, images_key=calibration.images)
         return PixelRows(pixels, architecture, config, _indices(len(pixels), calibration, seed, warnings), batch_policy)
@@ -137,13 +133,22 @@ def _policy_of_texts(
 
 
 def _input_rows(
-    warnings: RowWarnings, forward: ForwardInputs, batch_policy: BatchPolicy, seed: int, *, has_targets: bool
+    warnings: RowWarnings,
+    forward: ForwardInputs,
+    batch_policy: BatchPolicy,
+    config: PreTrainedConfig,
+    *,
+    seed: int,
+    decoder: Decoder | None,
 ) -> InputRows:
     # Rows with images, and those with targets, are not padded.
-    policy = BatchPolicy(1) if forward.main == INPUT_IDS or has_targets else batch_policy
+    policy = BatchPolicy(1) if forward.main == INPUT_IDS or decoder is not None else batch_policy
     stored = _stored_inputs(warnings.path, forward, warnings.calibration.images)
     indices = _indices(len(stored), warnings.calibration, seed, warnings)
-    return InputRows(stored, indices, forward, policy, has_targets=has_targets)
+    rows = InputRows(stored, indices, forward, policy, has_targets=decoder is not None)
+    if decoder is not None:
+        check_stored_targets(warnings.path, rows, decoder, config)
+    return rows
 
 
 def _indices(num_rows: int, calibration: Calibration, seed: int, warnings: RowWarnings) -> list[int]:

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +93,7 @@ class TargetReader:
     max_length: int  # of inputs
 
     def read(
-        self, warnings: RowWarnings, config: PreTrainedConfig, seed: int, tokenizer: SharedTokenizer
+        self, warnings: RowWarnings, config: PreTrainedConfig, seed: int, tokenizer: SharedTokenizer | None = None
     ) -> TargetRows:
         """The sampled rows.
 
@@ -101,7 +102,8 @@ class TargetReader:
         """
         path = warnings.path
         warnings.of_batch_rows("rows have targets")
-        located = self._located(path, warnings, seed, tokenizer)
+        with nullcontext(tokenizer) if tokenizer else SharedTokenizer() as shared:
+            located = self._located(path, warnings, seed, shared)
         for ids in ("input_ids", "decoder_input_ids", "labels"):
             check_token_ids(path, [(where, getattr(row, ids)) for where, row in located], config, have_images=False)
         warnings.of_truncated([row.input_ids for _, row in located], self.max_length)
