@@ -147,7 +147,7 @@ def _record(merge_plan: "Plan", refusal: RegstreamError | None) -> dict[str, Any
         "budget_bytes": dict(merge_plan.budgets),
         "compute_dtype": str(merge_plan.compute_dtype).removeprefix("torch."),
         "num_rows": sum(len(batch.lengths) for batch in merge_plan.batches),
-        "num_tokens": sum(batch.num_tokens for batch in merge_plan.batches),
+        "num_tokens": merge_plan.num_tokens,
         "flops": merge_plan.flops,
         "seconds": sum(merge_plan.step_seconds) if merge_plan.step_seconds else None,
         "evaluation_seconds": merge_plan.evaluation_seconds,

@@ -54,7 +54,7 @@ def _share(costs: "RankCosts", rank: int) -> dict[str, Any]:
     plan, traffic = costs.ranks[rank], costs.traffic_of(rank)
     return {
         "rank": rank,
-        "num_tokens": sum(batch.num_tokens for batch in plan.batches),
+        "num_tokens": plan.num_tokens,
         "projected_bytes": max(map(plan.projected_bytes, plan.steps)),
         "device_projected_bytes": max(plan.projected_bytes(step, "device") for step in plan.steps),
         "disk_bytes": plan.disk_bytes,

@@ -65,8 +65,7 @@ def plan_summary(plan: "Plan", *, fits: bool) -> Iterator[str]:
 def _work_lines(plan: "Plan") -> Iterator[str]:
     """What the merge computes, reads and writes, and how long that takes here."""
     rows = sum(len(batch.lengths) for batch in plan.batches)
-    tokens = sum(batch.num_tokens for batch in plan.batches)
-    computes = f"{rows:,} rows, {tokens:,} tokens, " if rows else ""
+    computes = f"{rows:,} rows, {plan.num_tokens:,} tokens, " if rows else ""
     computes += f"{format_flops(plan.flops)}, " if plan.flops else ""
     yield f"total: {computes}reads {format_bytes(plan.read_bytes)}, writes {format_bytes(plan.write_bytes)}"
     computed, stored = (str(dtype).removeprefix("torch.") for dtype in (plan.compute_dtype, plan.exact_dtype))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 import dense_any
@@ -59,6 +60,21 @@ def test_regmean_reads_each_candidate_s_own_encoder(tmp_path: Path, name: str) -
         assert float((result[weight] - expected).norm() / expected.norm()) <= 1e-4, linear
 
 
+@pytest.mark.parametrize("method", ["regmean", "regmean++"])
+def test_a_final_norm_of_the_base_replaces_that_of_an_encoder_that_does_not_run(tmp_path: Path, method: str) -> None:
+    merge = with_method(make_tiny_merge(tmp_path, TINY_MODELS["t5"]), method)
+    merge.manifest.write_text(merge.manifest.read_text().replace('final_norm = "average"', 'final_norm = "base"'))
+    [file] = merge.folders.candidates[1].glob("*.safetensors")
+    tensors = load_file(file)
+    del tensors["encoder.final_layer_norm.weight"]
+    save_file(tensors, file, metadata={"format": "pt"})
+    if method == "regmean++":
+        merge.plan()
+        return
+    with pytest.raises(InputError, match=r'candidate "task1".*encoder\.final_layer_norm\.weight'):  # it runs its own
+        merge.plan()
+
+
 def test_the_decoder_has_a_stem_of_its_own_between_the_lists_of_blocks(tmp_path: Path) -> None:
     plan = make_tiny_merge(tmp_path, TINY_MODELS["bart"]).plan()
     blocks = [f"block {index}" for index in range(8)]
@@ -90,6 +106,13 @@ def test_groups_of_cross_attention_read_the_input_s_tokens(tmp_path: Path) -> No
     assert sum(step.stack_of(group) == 0 for group in step.regressed) == 1
     [candidate, _] = plan.candidates
     assert candidate.num_tokens(0) != candidate.num_tokens(1)
+
+
+def test_the_tokens_of_a_plan_are_those_of_inputs_and_targets(tmp_path: Path) -> None:
+    merge = make_tiny_merge(tmp_path, TINY_MODELS["t5"])
+    rows = [row for rows in merge.rows for row in rows]
+    num_tokens = sum(row[name].numel() for row in rows for name in ("input_ids", "decoder_input_ids"))
+    assert merge.plan().num_tokens == num_tokens
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -127,7 +127,7 @@ def plan_or_refusal(merge: TinyMerge) -> Plan | str:
 
 def regressed(plan: Plan) -> set[str]:
     """The model's names of what a plan regresses; of experts the parameter that holds them all."""
-    whole = {piece: name for name, fused in plan.base.architecture.fused.items() for piece in fused.pieces}
+    whole = {piece: name for name, fused in plan.base.architecture.fused_weights.items() for piece in fused.pieces}
     names = {each.name for step in plan.steps for group in step.regressed.values() for each in group}
     return {whole.get(name, name) for name in names}
 

@@ -118,6 +118,13 @@ def test_a_candidate_that_routes_no_token_to_an_expert_adds_nothing_to_it(tmp_pa
     assert difference <= TOLERANCE, worst
 
 
+def test_a_candidate_may_be_named_as_another_with_an_ending(tmp_path: Path) -> None:
+    merge = make_tiny_merge(tmp_path, TINY_MODELS["qwen3_moe"])
+    merge.manifest.write_text(merge.manifest.read_text().replace('"task1"', '"task0-tokens"'))
+    difference, worst = worst_difference(merged(merge), merge.expected().tensors)
+    assert difference <= TOLERANCE, worst
+
+
 def test_a_router_can_be_kept_and_experts_can_be_averaged(tmp_path: Path) -> None:
     merge = make_tiny_merge(tmp_path, TINY_MODELS["qwen3_moe"])
     rules = '[[rules]]\nparameters = "*.mlp.gate.weight"\nuse = "base"\n'

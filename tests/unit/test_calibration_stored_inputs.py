@@ -20,6 +20,7 @@ from transformers import (
 from architectures import clip_vision, llama
 from regstream.data.loading import TokenRows, load_calibration
 from regstream.data.stored_inputs import ForwardInputs, InputRows
+from regstream.data.target_rows import Decoder
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration
 
@@ -37,7 +38,13 @@ PATCHES = ForwardInputs(
 
 
 def load(
-    path: Path, forward: ForwardInputs, *, seed: int = 0, warnings: list[str] | None = None, **settings: Any
+    path: Path,
+    forward: ForwardInputs,
+    *,
+    seed: int = 0,
+    warnings: list[str] | None = None,
+    decoder: Decoder | None = None,
+    **settings: Any,
 ) -> InputRows:
     rows = load_calibration(
         Calibration(path=path, **settings),
@@ -47,6 +54,7 @@ def load(
         seed=seed,
         warn=(warnings if warnings is not None else []).append,
         forward=forward,
+        decoder=decoder,
     )
     assert isinstance(rows, InputRows)
     return rows
@@ -197,6 +205,41 @@ def test_what_the_model_does_not_read_is_refused(
     with pytest.raises(InputError, match=reason) as refused:
         load(path, forward)
     assert str(refused.value).startswith(f"{path}: ")
+
+
+SPEECH = ForwardInputs(
+    main="input_features",
+    arguments={"input_features", "attention_mask", "decoder_input_ids"},
+    count_tokens=lambda row: row["input_features"].shape[1],
+)
+
+
+@pytest.mark.parametrize(
+    ("ids", "reason"),
+    [
+        ([3, 4, -100], "row 1: token id -100 is outside the vocabulary"),
+        ([3, 4, 32_000], "row 1: token id 32000 is outside the vocabulary"),
+        ([3, 4, 5, 6], "row 1: decoder_input_ids has 4 tokens, and the decoder has learned 3 positions; cut it"),
+    ],
+)
+def test_targets_that_a_decoder_cannot_read_are_refused(tmp_path: Path, ids: list[int], reason: str) -> None:
+    tensors = {"input_features": torch.zeros(1, 6, 2), "decoder_input_ids": torch.tensor([ids])}
+    path = write(tmp_path / "rows.safetensors", tensors)
+    with pytest.raises(InputError, match=reason):
+        load(path, SPEECH, decoder=Decoder(shift=lambda labels: labels, max_positions=3))
+
+
+def test_a_target_as_long_as_a_padded_input_is_not_cut(tmp_path: Path) -> None:
+    tensors = {
+        "input_features": torch.zeros(1, 6, 2),
+        "attention_mask": torch.tensor([[1, 1, 1, 1, 0, 0]]),
+        "decoder_input_ids": torch.arange(3, 9)[None],
+    }
+    rows = load(write(tmp_path / "rows.safetensors", tensors), SPEECH, decoder=Decoder(shift=lambda labels: labels))
+    [inputs] = inputs_of(rows)
+    assert inputs["input_features"].shape == (1, 4, 2)
+    assert inputs["decoder_input_ids"].tolist() == [[3, 4, 5, 6, 7, 8]]
+    assert rows.targets[0].lengths == (6,)
 
 
 def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:

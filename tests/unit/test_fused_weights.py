@@ -8,7 +8,7 @@ from regstream.linalg.cholesky_solver import CholeskySolver
 from regstream.linalg.normal_equations import NormalEquations
 from regstream.models.architecture.fused_weight import FusedWeight
 from regstream.models.expert_inputs import expert_inputs
-from regstream.models.fused_tensors import joined, split_shapes, whole_shapes, with_pieces
+from regstream.models.fused_tensors import join_pieces, split_shapes, whole_shapes, with_pieces
 
 FUSED = FusedWeight(shape=(2, 4, 3), num_experts=2, pieces=("a.gate", "a.up", "b.gate", "b.up"))
 CPU = torch.device("cpu")
@@ -19,7 +19,7 @@ def test_pieces_are_views_and_are_joined_without_a_copy() -> None:
     pieces = dict(with_pieces({"f": whole, "other": torch.ones(2)}, {"f": FUSED}))
     assert list(pieces) == [*FUSED.pieces, "other"]
     assert torch.equal(pieces["b.gate"], whole[1, :2])
-    again = joined(pieces, {"f": FUSED})
+    again = join_pieces(pieces, {"f": FUSED})
     assert again.keys() == {"f", "other"}
     assert again["f"].data_ptr() == whole.data_ptr()
     assert torch.equal(again["f"], whole)
@@ -27,9 +27,9 @@ def test_pieces_are_views_and_are_joined_without_a_copy() -> None:
 
 def test_pieces_that_lie_apart_are_copied_and_incomplete_ones_stay() -> None:
     apart = {name: torch.full((2, 3), float(number)) for number, name in enumerate(FUSED.pieces)}
-    assert torch.equal(joined(apart, {"f": FUSED})["f"][1, 2:], apart["b.up"])
+    assert torch.equal(join_pieces(apart, {"f": FUSED})["f"][1, 2:], apart["b.up"])
     del apart["a.up"]
-    assert joined(apart, {"f": FUSED}).keys() == apart.keys()
+    assert join_pieces(apart, {"f": FUSED}).keys() == apart.keys()
 
 
 def test_shapes_go_both_ways() -> None:
@@ -84,6 +84,22 @@ def test_each_expert_s_tokens_are_reported() -> None:
             module(x_TI)
         assert seen.keys() == expected.keys()
         assert all(torch.equal(seen[expert], expected[expert]) for expert in seen)
+
+
+class Linears(Experts):
+    """Multiplies by `linear` alone."""
+
+    def forward(self, x_TI: Tensor) -> Tensor:
+        """One expert."""
+        return nn.functional.linear(x_TI, self.weight[2])
+
+
+def test_a_linear_that_is_one_operation_is_a_product_too() -> None:
+    x_TI, module, seen = torch.randn(3, 5), Linears(), dict[int, Tensor]()
+    with torch.inference_mode(), expert_inputs(module, {"weight": seen.__setitem__}):  # as on MPS
+        module(x_TI)
+    assert seen.keys() == {2}
+    assert torch.equal(seen[2], x_TI)
 
 
 def test_a_routed_group_divides_by_the_tokens_it_got_and_is_the_mean_without_any() -> None:

@@ -14,7 +14,7 @@ from transformers import BartConfig, BartForConditionalGeneration, T5Config, Whi
 import architectures
 import checkpoints
 from regstream.data.loading import load_calibration
-from regstream.data.target_rows import TargetRows
+from regstream.data.target_rows import Decoder, TargetRows
 from regstream.errors import InputError
 from regstream.manifest.schema import Calibration
 
@@ -48,15 +48,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def load(folder: Path) -> Load:
     """Load a file with settings of [candidates.calibration], for a T5."""
 
-    def load(path: Path, *, config: Any = T5, **settings: Any) -> Any:
+    def load(
+        path: Path,
+        *,
+        config: Any = T5,
+        max_positions: int | None = None,
+        warnings: list[str] | None = None,
+        **settings: Any,
+    ) -> Any:
         return load_calibration(
             Calibration(path=path, **settings),
             architecture=architectures.derived(config),
             config=config,
             base=folder,
             seed=0,
-            warn=lambda _: None,
-            shift=shift,
+            warn=(warnings if warnings is not None else []).append,
+            decoder=Decoder(shift=shift, max_positions=max_positions),
         )
 
     return load
@@ -104,6 +111,60 @@ def test_tensors_of_token_ids_have_targets_too(tmp_path: Path, load: Load) -> No
     save_file(ids | targets, path := tmp_path / "rows.safetensors")
     assert ids_of(load(path)) == ([5, 6], [START, 8, 9], [8, 9, 4])
     assert ids_of(load(path, target="decoder_input_ids")) == ([5, 6], [3, 4], [4])
+
+
+def test_tensors_of_inputs_and_targets_have_as_many_rows(tmp_path: Path, load: Load) -> None:
+    tensors = {"input_ids": torch.arange(10)[:, None] + 3, "labels": torch.arange(8)[:, None] + 3}
+    save_file(tensors, path := tmp_path / "rows.safetensors")
+    with pytest.raises(InputError, match=r"labels has shape \[8, 1\], input_ids \[10, 1\]; expected as many rows"):
+        load(path, rows=5)
+
+
+@pytest.mark.parametrize(
+    "ids", [{"input_ids": [5, -100], "labels": [4, 4]}, {"input_ids": [5, 6, 7], "labels": [4, -100, 4]}]
+)
+def test_what_marks_padding_of_labels_is_no_token_elsewhere(tmp_path: Path, load: Load, ids: Mapping[str, Any]) -> None:
+    for_tensors = {name: torch.tensor([row]) for name, row in ids.items()}
+    save_file(for_tensors, tensors := tmp_path / "rows.safetensors")
+    with pytest.raises(InputError, match="row 1: token id -100 is outside"):
+        load(tensors)
+    with pytest.raises(InputError, match="line 1: token id -100 is outside"):
+        load(write(tmp_path / "rows.jsonl", ids), field="input_ids")
+
+
+def test_labels_may_be_padded_on_the_left(tmp_path: Path, load: Load) -> None:
+    path = write(tmp_path / "rows.jsonl", {"input_ids": [5], "labels": [-100, 8, 9]})
+    assert ids_of(load(path, field="input_ids"))[2] == [8, 9]
+
+
+def test_a_mask_of_targets_is_named_where_it_is_wrong(tmp_path: Path, load: Load) -> None:
+    ids = {"input_ids": torch.tensor([[5]]), "decoder_input_ids": torch.tensor([[3, 4]])}
+    save_file(ids | {"decoder_attention_mask": torch.tensor([[1, 2]])}, path := tmp_path / "rows.safetensors")
+    with pytest.raises(InputError, match="expected 0 and 1 in decoder_attention_mask"):
+        load(path, target="decoder_input_ids")
+
+
+def test_targets_are_cut_to_the_positions_that_the_decoder_has_learned(tmp_path: Path, load: Load) -> None:
+    path = write(tmp_path / "rows.jsonl", {"input_ids": [5, 6, 7, 8], "labels": [7, 8, 9]})
+    warnings: list[str] = []
+    assert ids_of(load(path, field="input_ids", max_positions=2, warnings=warnings)) == (
+        [5, 6, 7, 8],
+        [START, 7],
+        [7, 8],
+    )
+    [warning] = [line for line in warnings if "cut" in line]
+    assert warning.startswith("rows.jsonl: 1 of 1 targets are cut to 2 tokens, the positions")
+    save_file(
+        {"input_ids": torch.tensor([[5]]), "labels": torch.tensor([[7, 8, 9]])}, path := tmp_path / "rows.safetensors"
+    )
+    assert ids_of(load(path, max_positions=2))[2] == [7, 8]
+
+
+def test_a_file_of_fewer_tensors_than_asked_for_is_warned_of(tmp_path: Path, load: Load) -> None:
+    save_file({"input_ids": torch.tensor([[5]]), "labels": torch.tensor([[7]])}, path := tmp_path / "rows.safetensors")
+    warnings: list[str] = []
+    load(path, rows=9, warnings=warnings)
+    assert warnings == ["rows.safetensors: has 1 rows, fewer than rows = 9; using all 1"]
 
 
 def test_a_row_without_its_target_is_refused_in_one_line(tmp_path: Path, load: Load) -> None:
@@ -165,3 +226,4 @@ def test_a_model_that_shifts_labels_in_its_forward_alone_begins_with_its_start_t
     )  # fmt: skip
     layered = architectures.layered(config)
     assert layered.decoder_inputs(torch.tensor([[4, 5, 6]])).tolist() == [[7, 4, 5]]
+    assert (layered.max_positions, layered.max_target_positions) == (8, 16)

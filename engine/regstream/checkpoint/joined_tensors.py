@@ -26,7 +26,7 @@ def split_joined(
     split: dict[str, TensorSpec] = {}
     joined: list[str] = []
     for name, spec in tensor_index.items():
-        fused = architecture.fused.get(architecture.model_name(name))
+        fused = architecture.fused_weights.get(architecture.model_name(name))
         if fused is not None:
             _check_shape(name, spec, fused)
             whole = WholeTensor(name=name, shape=spec.shape)
@@ -77,7 +77,11 @@ def _pieces(spec: TensorSpec, names: Sequence[str], shape: tuple[int, ...]) -> d
 def _refuse_mxfp4(architecture: Architecture, name: str, spec: TensorSpec) -> None:
     own = architecture.model_name(name)
     for ending in _MXFP4:
-        if own.endswith(ending) and architecture.has_parameter(own) and own.removesuffix(ending) in architecture.fused:
+        if (
+            own.endswith(ending)
+            and architecture.has_parameter(own)
+            and own.removesuffix(ending) in architecture.fused_weights
+        ):
             raise InputError(
                 f"{spec.file}: {name} is quantized in MXFP4, of which no mean can be taken; load the model with"
                 " transformers and quantization_config=Mxfp4Config(dequantize=True), and save it in bfloat16"

@@ -21,7 +21,7 @@ from regstream.data.row_checks import RowWarnings, check_token_ids
 from regstream.data.row_images import has_image_parts
 from regstream.data.row_reader import ATTENTION_MASK, INPUT_IDS, count_rows, read_rows, sample_indices
 from regstream.data.stored_inputs import ForwardInputs, InputRows, StoredInputs, stored_names
-from regstream.data.target_rows import TargetReader, TargetRows, target_field
+from regstream.data.target_rows import Decoder, TargetReader, TargetRows, check_stored_targets, target_field
 from regstream.data.tensor_rows import read_token_rows
 from regstream.data.tokenizer_process import SharedTokenizer
 from regstream.data.tokens import TokenIds, validate_token_ids
@@ -85,13 +85,13 @@ def load_calibration(
     tokenizer: SharedTokenizer | None = None,
     label: str = "label",
     forward: ForwardInputs | None = None,
-    shift: Callable[[Tensor], Tensor] | None = None,
+    decoder: Decoder | None = None,
 ) -> CalibrationSet:
     """Read a calibration set. `base` is the folder of the tokenizer or the processor.
 
     `max_features`, of the blocks' widest activation, decides the size of batches without `batch_rows`. `max_positions`
     is the longest row of learned positions. `label` is the column of image labels. `forward` is what a model reads that
-    takes stored inputs. `shift` makes of labels (1, L) what a decoder reads.
+    takes stored inputs. `decoder` is that of a model whose rows have targets.
 
     Raises:
         InputError: the set cannot be read or has no rows, or a row is empty, of the wrong type, or of unknown ids.
@@ -103,10 +103,11 @@ def load_calibration(
     warnings = RowWarnings(path, calibration, warn)
     batch_policy = BatchPolicy(calibration.batch_rows, max_features, pads=not architecture.has_experts)
     max_length = min(calibration.max_length, max_positions or calibration.max_length)
-    if target is not None and shift is not None:
-        return _target_rows(warnings, TargetReader(target, shift, base, max_length), config, seed, tokenizer)
+    if target is not None and decoder is not None:
+        _refuse_images_key(path, calibration.images)
+        return TargetReader(target, decoder, base, max_length).read(warnings, config, seed, tokenizer)
     if forward is not None and (forward.main != INPUT_IDS or _has_other_inputs(path)):
-        return _input_rows(warnings, forward, batch_policy, seed, has_targets=architecture.has_targets)
+        return _input_rows(warnings, forward, batch_policy, config, seed=seed, decoder=decoder)
     if is_of_images:
         pixels = _pixel_source(path, field, label, config, base, images_key=calibration.images)
         return PixelRows(pixels, architecture, config, _indices(len(pixels), calibration, seed, warnings), batch_policy)
@@ -131,28 +132,23 @@ def _policy_of_texts(
     return batch_policy if reason is None else BatchPolicy(1)
 
 
-def _target_rows(
-    warnings: RowWarnings, reader: TargetReader, config: PreTrainedConfig, seed: int, tokenizer: SharedTokenizer | None
-) -> TargetRows:
-    path = warnings.path
-    _refuse_images_key(path, warnings.calibration.images)
-    warnings.of_batch_rows("rows have targets")
-    with nullcontext(tokenizer) if tokenizer else SharedTokenizer() as shared:
-        located = reader.read(path, warnings, seed, shared)
-    for ids in ("input_ids", "decoder_input_ids", "labels"):
-        check_token_ids(path, [(where, getattr(row, ids)) for where, row in located], config, have_images=False)
-    warnings.of_truncated([row.input_ids for _, row in located], reader.max_length)
-    return TargetRows([row for _, row in located])
-
-
 def _input_rows(
-    warnings: RowWarnings, forward: ForwardInputs, batch_policy: BatchPolicy, seed: int, *, has_targets: bool
+    warnings: RowWarnings,
+    forward: ForwardInputs,
+    batch_policy: BatchPolicy,
+    config: PreTrainedConfig,
+    *,
+    seed: int,
+    decoder: Decoder | None,
 ) -> InputRows:
     # Rows with images, and those with targets, are not padded.
-    policy = BatchPolicy(1) if forward.main == INPUT_IDS or has_targets else batch_policy
+    policy = BatchPolicy(1) if forward.main == INPUT_IDS or decoder is not None else batch_policy
     stored = _stored_inputs(warnings.path, forward, warnings.calibration.images)
     indices = _indices(len(stored), warnings.calibration, seed, warnings)
-    return InputRows(stored, indices, forward, policy, has_targets=has_targets)
+    rows = InputRows(stored, indices, forward, policy, has_targets=decoder is not None)
+    if decoder is not None:
+        check_stored_targets(warnings.path, rows, decoder, config)
+    return rows
 
 
 def _indices(num_rows: int, calibration: Calibration, seed: int, warnings: RowWarnings) -> list[int]:

@@ -3,7 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import PreTrainedConfig
 
 from regstream.data.tokens import TokenIds
@@ -38,13 +41,13 @@ class RowWarnings:
                 " is usual"
             )
 
-    def of_truncated(self, rows: Sequence[TokenIds], max_length: int) -> None:
-        """Warn of rows that learned positions make shorter than `max_length` in the manifest."""
+    def of_truncated(self, rows: Sequence[TokenIds], max_length: int, what: str = "rows") -> None:
+        """Warn of rows, or of their targets, that learned positions make shorter than `max_length` in the manifest."""
         num_truncated = sum(len(ids) >= max_length for ids in rows)
         if num_truncated and max_length < self.calibration.max_length:
             self.warn(
-                f"{self.path.name}: {num_truncated} of {len(rows)} rows are cut to {max_length:,} tokens, the positions"
-                f" that the model has learned; max_length is {self.calibration.max_length:,}"
+                f"{self.path.name}: {num_truncated} of {len(rows)} {what} are cut to {max_length:,} tokens, the"
+                f" positions that the model has learned; max_length is {self.calibration.max_length:,}"
             )
 
     def of_batch_rows(self, reason: str) -> None:
@@ -57,7 +60,7 @@ class RowWarnings:
 
 
 def check_token_ids(
-    path: Path, rows: Sequence[tuple[str, TokenIds]], config: PreTrainedConfig, *, have_images: bool
+    path: Path, rows: Sequence[tuple[str, NDArray[np.integer[Any]]]], config: PreTrainedConfig, *, have_images: bool
 ) -> None:
     """Refuse token ids that the model has no embedding for, and places for images in rows that have none.
 

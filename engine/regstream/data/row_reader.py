@@ -25,6 +25,8 @@ _MAX_ROW_BYTES = 16 << 20
 _TOO_LONG = f"a row of more than {format_bytes(_MAX_ROW_BYTES)}; split it into shorter ones"
 #: Fields of token ids, and of the mask of their padding.
 INPUT_IDS, ATTENTION_MASK = "input_ids", "attention_mask"
+#: The field of a target's token ids, as they are predicted.
+LABELS = "labels"
 _BITS = {"0", "1", "True", "False"}
 _COLUMN = re.compile(r"\{([^{}]+)\}")
 

@@ -1,11 +1,14 @@
 """Rows of any model's inputs in a safetensors file: tensors named as arguments of its forward pass."""
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
@@ -184,6 +187,12 @@ class InputRows:
         ids = self._source.read(self._batches[index])[DECODER_INPUT_IDS][0]
         return ids[1 : self.targets[index].num_tokens].long()
 
+    def located_targets(self) -> Iterator[tuple[str, NDArray[np.integer[Any]]]]:
+        """What the decoder reads of each row, without padding, with the row's location."""
+        for index, (row,) in enumerate(self._batches):
+            ids = self._source.read([row])[DECODER_INPUT_IDS][0]
+            yield f"row {row + 1}", ids[: self.targets[index].num_tokens].long().numpy()
+
     def read_digest(self) -> str:
         """Compute the digest anew, to detect a file that changed since."""
         digest = hashlib.sha256()
@@ -195,13 +204,17 @@ class InputRows:
         """The forward's arguments: the stored tensors (B, …), those of tokens cut to the longest row of the batch."""
         longest = self.batches[index].shape[1]
         is_padded = longest < self._num_tokens
+
+        def is_cut(name: str, value: Tensor) -> bool:
+            return is_padded and not name.startswith(_DECODER) and value.shape[1:2] == (self._num_tokens,)
+
         inputs = self._source.read(self._batches[index])
         if self.targets:
             length = self.targets[index].shape[1]
             inputs.pop(DECODER_MASK, None)
             inputs[DECODER_INPUT_IDS] = inputs[DECODER_INPUT_IDS][:, :length]
         return {
-            name: (value[:, :longest] if is_padded and value.shape[1:2] == (self._num_tokens,) else value).to(
+            name: (value[:, :longest] if is_cut(name, value) else value).to(
                 device=device, dtype=dtype if value.is_floating_point() else value.dtype
             )
             for name, value in inputs.items()

@@ -2,17 +2,19 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 
-from regstream.data.row_checks import RowWarnings
-from regstream.data.row_reader import INPUT_IDS, Row, count_rows, read_rows, sample_indices
-from regstream.data.stored_inputs import DECODER_INPUT_IDS
-from regstream.data.tensor_rows import read_token_rows
+from regstream.data.row_checks import RowWarnings, check_token_ids
+from regstream.data.row_reader import INPUT_IDS, LABELS, Row, count_rows, read_rows, sample_indices
+from regstream.data.stored_inputs import DECODER_INPUT_IDS, InputRows
+from regstream.data.tensor_rows import open_tensor, read_token_rows, without_padding
 from regstream.data.tokenizer_process import SharedTokenizer
 from regstream.data.tokens import TokenIds, validate_token_ids
 from regstream.errors import InputError
@@ -20,11 +22,6 @@ from regstream.manifest.schema import Calibration
 from regstream.models.architecture.architecture import Architecture
 from regstream.models.batch import Batch
 from regstream.models.row_costs import RowCosts
-
-#: The field of a target's token ids, as they are predicted.
-LABELS = "labels"
-#: What marks a label that is not predicted, as padding is.
-_NO_LABEL = -100
 
 
 @dataclass(frozen=True)
@@ -75,65 +72,118 @@ class TargetRows:
         return digest.hexdigest()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Decoder:
+    """What rows need to know of a model's decoder: `shift` makes of labels (1, L) what it reads.
+
+    `max_positions` is the longest target of learned positions.
+    """
+
+    shift: Callable[[Tensor], Tensor]
+    max_positions: int | None = None
+
+
 @dataclass(frozen=True)
 class TargetReader:
-    """How targets are read: `target` names their field, and `shift` makes of labels (1, L) what the decoder reads."""
+    """How targets are read: `target` names their field."""
 
     target: str
-    shift: Callable[[Tensor], Tensor]
+    decoder: Decoder
     folder: Path  # of the tokenizer
-    max_length: int
+    max_length: int  # of inputs
 
     def read(
-        self, path: Path, warnings: RowWarnings, seed: int, tokenizer: SharedTokenizer
-    ) -> list[tuple[str, TargetRow]]:
-        """The sampled rows, each with its location.
+        self, warnings: RowWarnings, config: PreTrainedConfig, seed: int, tokenizer: SharedTokenizer | None = None
+    ) -> TargetRows:
+        """The sampled rows.
 
         Raises:
-            InputError: the file cannot be read, or a row lacks its input or its target.
+            InputError: the file cannot be read, or a row lacks its input or its target, or has unknown token ids.
         """
+        path = warnings.path
+        warnings.of_batch_rows("rows have targets")
+        with nullcontext(tokenizer) if tokenizer else SharedTokenizer() as shared:
+            located = self._located(path, warnings, seed, shared)
+        for ids in ("input_ids", "decoder_input_ids", "labels"):
+            check_token_ids(path, [(where, getattr(row, ids)) for where, row in located], config, have_images=False)
+        warnings.of_truncated([row.input_ids for _, row in located], self.max_length)
+        warnings.of_truncated([row.decoder_input_ids for _, row in located], self._max_target, what="targets")
+        return TargetRows([row for _, row in located])
+
+    @property
+    def _max_target(self) -> int:
+        return min(self.max_length, self.decoder.max_positions or self.max_length)
+
+    def _located(
+        self, path: Path, warnings: RowWarnings, seed: int, tokenizer: SharedTokenizer
+    ) -> list[tuple[str, TargetRow]]:
+        """The rows, each with its location."""
         calibration = warnings.calibration
         if path.is_dir():
             raise InputError(f"{path}: expected a file of rows with an input and a target, found a folder")
-        if path.suffix == ".safetensors":
-            inputs = read_token_rows(path, calibration, self.max_length, seed)
-            targets = read_token_rows(path, calibration, self.max_length, seed, name=self.target)
-            return self._joined(inputs, targets)
-        num_rows = count_rows(path)
+        is_of_tensors = path.suffix == ".safetensors"
+        num_rows = self._num_tensor_rows(path) if is_of_tensors else count_rows(path)
         if num_rows == 0:
             raise InputError(f"{path}: no rows")
         warnings.of_few(num_rows)
         warnings.of_many(num_rows)
-        indices = sample_indices(num_rows, calibration.rows, seed, calibration.part)
-        inputs = self._read(path, calibration.field, indices, tokenizer)
-        targets = self._read(path, self.target, indices, tokenizer, is_target=True)
-        return self._joined(inputs, targets)
-
-    def _joined(
-        self, inputs: Sequence[tuple[str, TokenIds]], targets: Sequence[tuple[str, TokenIds]]
-    ) -> list[tuple[str, TargetRow]]:
+        if is_of_tensors:
+            inputs = read_token_rows(path, calibration, self.max_length, seed)
+            targets = read_token_rows(path, calibration, self._max_target, seed, name=self.target)
+        else:
+            indices = sample_indices(num_rows, calibration.rows, seed, calibration.part)
+            inputs = self._read(path, calibration.field, indices, tokenizer)
+            targets = self._read(path, self.target, indices, tokenizer, is_target=True)
         return [(where, self._row(ids, target)) for (where, ids), (_, target) in zip(inputs, targets, strict=True)]
+
+    def _num_tensor_rows(self, path: Path) -> int:
+        """The rows of a file's two tensors, which must be as many: they are sampled by their numbers."""
+        with open_tensor(path, INPUT_IDS) as ids, open_tensor(path, self.target) as targets:
+            shapes = ids.get_shape(), targets.get_shape()
+        if shapes[0][:1] != shapes[1][:1]:
+            raise InputError(
+                f"{path}: {self.target} has shape {shapes[1]}, {INPUT_IDS} {shapes[0]}; expected as many rows of both"
+            )
+        return int((shapes[0] or [0])[0])
 
     def _read(
         self, path: Path, field: str, indices: list[int], tokenizer: SharedTokenizer, *, is_target: bool = False
     ) -> list[tuple[str, TokenIds]]:
-        rows = read_rows(path, field, indices)
+        rows, max_length = read_rows(path, field, indices), self._max_target if is_target else self.max_length
+        if field == LABELS:
+            rows = map(_labels, rows)
         if field in (INPUT_IDS, LABELS, DECODER_INPUT_IDS):
-            return [(row.location, validate_token_ids(_without_unlabelled(row), self.max_length)) for row in rows]
-        tokenize = tokenizer.get(field, self.folder, self.max_length, is_target=is_target)
+            return [(row.location, validate_token_ids(row, max_length)) for row in rows]
+        tokenize = tokenizer.get(field, self.folder, max_length, is_target=is_target)
         return [(row.location, tokenize(row)) for row in rows]
 
     def _row(self, input_ids: TokenIds, target: TokenIds) -> TargetRow:
         if self.target == DECODER_INPUT_IDS:
             return TargetRow(input_ids, target, target[1:])
-        shifted = self.shift(torch.from_numpy(target).long()[None])[0]
+        shifted = self.decoder.shift(torch.from_numpy(target).long()[None])[0]
         return TargetRow(input_ids, shifted.numpy().astype(np.int32), target)
 
 
-def _without_unlabelled(row: Row) -> Row:
-    """The row without what marks padding among labels."""
-    is_list = isinstance(row.value, list)
-    return Row(row.location, [token for token in row.value if token != _NO_LABEL] if is_list else row.value)
+def _labels(row: Row) -> Row:
+    """The row of labels without what marks padding."""
+    value = row.value
+    return Row(row.location, value[without_padding(value)] if isinstance(value, list) else value)
+
+
+def check_stored_targets(path: Path, rows: InputRows, decoder: Decoder, config: PreTrainedConfig) -> None:
+    """Refuse targets of stored inputs that the decoder cannot read.
+
+    Raises:
+        InputError: names the row, and its unknown token id or its length.
+    """
+    located = list(rows.located_targets())
+    check_token_ids(path, located, config, have_images=True)
+    for where, ids in located:
+        if decoder.max_positions is not None and len(ids) > decoder.max_positions:
+            raise InputError(
+                f"{path}: {where}: {DECODER_INPUT_IDS} has {len(ids):,} tokens, and the decoder has learned"
+                f" {decoder.max_positions:,} positions; cut it"
+            )
 
 
 def target_field(calibration: Calibration, field: str, architecture: Architecture) -> str | None:

@@ -17,7 +17,7 @@ from regstream.evaluation.loss import HeldOutLoss, TargetLoss
 from regstream.evaluation.text_tower import VISUAL_PROJECTION, open_text_tower, read_projection
 from regstream.evaluation.zero_shot import ZeroShotClassifier
 from regstream.events import Listener, Warned
-from regstream.planning.calibration_sets import forward_inputs, measure_rows
+from regstream.planning.calibration_sets import decoder_of, forward_inputs, measure_rows
 from regstream.planning.plan import Plan
 
 
@@ -64,7 +64,7 @@ def held_out_rows(plan: Plan, listener: Listener) -> dict[str, CalibrationSet]:
                     warn=lambda message: listener(Warned(message=message)),
                     sampler=sampler,
                     label=candidate.evaluation.label,
-                    shift=plan.model.decoder_inputs,
+                    decoder=decoder_of(plan.model),
                     forward=forward_inputs(plan.base, plan.model) if plan.base.architecture.has_targets else None,
                 )
                 measure_rows(datasets[candidate.name], plan.base)

@@ -17,7 +17,7 @@ from regstream.models.architecture.architecture import Architecture
 from regstream.models.chunked_activation import chunk_activations
 from regstream.models.config.model_sizes import text_config, vocab_size
 from regstream.models.empty_model import empty_model
-from regstream.models.fused_tensors import joined, split_shapes, whole_shapes, with_pieces
+from regstream.models.fused_tensors import join_pieces, split_shapes, whole_shapes, with_pieces
 from regstream.models.stored_buffers import in_slot, integer_buffers, slots_of, stored_buffers
 
 #: Makes tensors of shapes, by name.
@@ -59,7 +59,7 @@ class DescribedModel:
         #: Shapes by name, of parameters and stored buffers. Tied parameters appear once, under their source's name.
         named = {**dict(self.model.named_parameters()), **stored_buffers(self.model)}
         #: Those of experts are matrices, which the model has in one parameter.
-        self.shapes = split_shapes({n: tuple(tensor.shape) for n, tensor in named.items()}, architecture.fused)
+        self.shapes = split_shapes({n: tuple(tensor.shape) for n, tensor in named.items()}, architecture.fused_weights)
         #: Names of the non-persistent buffers, which the model computes and checkpoints need not contain.
         self.buffers = frozenset(
             f"{path}.{name}" if path else name
@@ -93,13 +93,22 @@ class DescribedModel:
 
     @property
     def max_positions(self) -> int | None:
-        """The longest row of token ids that learned positions allow; None for models without learned positions.
+        """The longest row of token ids that learned positions allow; None for models without learned positions."""
+        return self._max_positions(0)
+
+    @property
+    def max_target_positions(self) -> int | None:
+        """The same of a target, which the decoder reads."""
+        return self._max_positions(1)
+
+    def _max_positions(self, stack: int) -> int | None:
+        """Of what makes the input of a stack.
 
         Rows of the table that stand for no position do not count: OPT's `offset`, RoBERTa's up to the padding index.
         """
+        in_stem = self.stem_parameters(stack)
         for name, module in self.model.named_modules():
-            is_in_stem = self.architecture.part_of(f"{name}.weight") == "embeddings"
-            if isinstance(module, nn.Embedding) and _POSITIONS.search(name) and is_in_stem:
+            if isinstance(module, nn.Embedding) and _POSITIONS.search(name) and f"{name}.weight" in in_stem:
                 padding = -1 if module.padding_idx is None else module.padding_idx
                 return module.num_embeddings - int(getattr(module, "offset", padding + 1))
         return None
@@ -133,7 +142,7 @@ class DescribedModel:
 
     def whole_parameters_of_block(self, index: int) -> list[str]:
         """The same, with the model's own parameters in the place of experts' matrices."""
-        return list(whole_shapes(dict.fromkeys(self.parameters_of_block(index), ()), self.architecture.fused))
+        return list(whole_shapes(dict.fromkeys(self.parameters_of_block(index), ()), self.architecture.fused_weights))
 
     def block_buffers(self, shapes: Mapping[str, tuple[int, ...]], allocate: Allocate) -> dict[str, Tensor]:
         """Buffers for parameters of one block, or of another part, by their names.
@@ -141,7 +150,7 @@ class DescribedModel:
         What is allocated goes by the names in the block, so that blocks of one shape share it. Matrices that the model
         has in one parameter lie in one tensor, where all of them are wanted.
         """
-        fused = self.architecture.fused
+        fused = self.architecture.fused_weights
         whole = whole_shapes(shapes, fused)
         names = {name: self.architecture.name_in_block(name) for name in whole}
         buffers = allocate({names[name]: shape for name, shape in whole.items()})
@@ -152,7 +161,7 @@ class DescribedModel:
         """Use these tensors as the named parameters and stored buffers within the context, without a copy."""
         before = {}
         tied = {name: weights[source] for name, source in self.tied.items() if source in weights}
-        for name, tensor in joined({**weights, **tied}, self.architecture.fused).items():
+        for name, tensor in join_pieces({**weights, **tied}, self.architecture.fused_weights).items():
             module, leaf = self._owner(name)
             before[name] = slots_of(module, leaf)[leaf]
             slots_of(module, leaf)[leaf] = in_slot(module, leaf, tensor)

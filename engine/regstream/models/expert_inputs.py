@@ -13,8 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from regstream.models.tensor_arguments import tensors_among
 
-PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.bmm, torch.ops.aten._grouped_mm}
+PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.bmm}
 ADDED_PRODUCTS = {torch.ops.aten.addmm, torch.ops.aten.baddbmm}
+#: One operation on devices that have a kernel of its own for it, as MPS; elsewhere a product.
+_LINEAR = torch.ops.aten.linear
 
 #: Called with the number of an expert and its tokens, (T, I), which the module may overwrite later.
 OnTokens = Callable[[int, Tensor], None]
@@ -66,7 +68,7 @@ class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's 
 
     def _report(self, func: Any, args: tuple[Any, ...]) -> None:
         operation = func.overloadpacket
-        if operation not in PRODUCTS | ADDED_PRODUCTS:
+        if operation not in PRODUCTS | ADDED_PRODUCTS | {_LINEAR}:
             raise RuntimeError(f"experts' weights are read by {operation}, not by products alone")
         left, right = args[1:3] if operation in ADDED_PRODUCTS else args[:2]
         owners = self._owner(left), self._owner(right)

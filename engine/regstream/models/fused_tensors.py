@@ -36,7 +36,7 @@ def with_pieces(tensors: Mapping[str, Tensor], fused: FusedWeights) -> Iterator[
             yield name, tensor
 
 
-def joined(tensors: Mapping[str, Tensor], fused: FusedWeights) -> dict[str, Tensor]:
+def join_pieces(tensors: Mapping[str, Tensor], fused: FusedWeights) -> dict[str, Tensor]:
     """Tensors by name, with fused ones in the place of their pieces, where all of these are there.
 
     Pieces that are views of one tensor, in their order, are joined without a copy.
@@ -44,11 +44,11 @@ def joined(tensors: Mapping[str, Tensor], fused: FusedWeights) -> dict[str, Tens
     found = dict(tensors)
     for name, weight in fused.items():
         if all(piece in found for piece in weight.pieces):
-            found[name] = _joined([found.pop(piece) for piece in weight.pieces], weight.shape)
+            found[name] = _join([found.pop(piece) for piece in weight.pieces], weight.shape)
     return found
 
 
-def _joined(pieces: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
+def _join(pieces: Sequence[Tensor], shape: tuple[int, ...]) -> Tensor:
     first, size = pieces[0], pieces[0].numel()
     storage, start = first.untyped_storage().data_ptr(), first.storage_offset()
     if all(

@@ -30,7 +30,7 @@ def observe(
     norm has run; with groups of experts, of which some may not run, it does not.
     """
     routed = [group for group in groups if group.is_routed]
-    modules = {group.name: group.linears[0] for group in groups if not group.fused}
+    modules = {group.name: group.linears[0] for group in groups if not group.fused_weight}
     modules |= {norm.name: norm.name for norm in norms}
     stop_early = stop_early and not routed
     normalise = {norm.name: normalised(block.get_submodule(norm.name), norm.token_axis) for norm in norms}
@@ -58,8 +58,8 @@ def _by_module(
     it."""
     names: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
     for group in groups:
-        if group.fused:
-            names[group.multiplied_in, group.fused][group.expert] = group.name
+        if group.fused_weight:
+            names[group.multiplied_in, group.fused_weight][group.expert] = group.name
     found: dict[str, dict[str, OnTokens]] = defaultdict(dict)
     for (module, fused), by_expert in names.items():
 

@@ -129,7 +129,7 @@ def _experts_left_out(architecture: Architecture, parameters: Mapping[str, Plann
             parameter = parameters.get(f"{architecture.block_prefix(block)}{linear}.weight")
             if parameter is not None and not parameter.is_linear:
                 names_of[parameter.rule].append(parameter.name)
-                expert = str(group.expert) if group.fused else linear.rpartition(".")[0]
+                expert = str(group.expert) if group.fused_weight else linear.rpartition(".")[0]
                 experts_of[parameter.rule].add((block, expert))
     for rule, names in names_of.items():
         num_experts, num_blocks = len(experts_of[rule]), len({block for block, _ in experts_of[rule]})

@@ -10,6 +10,7 @@ from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.data.dataset_sampler import DatasetSampler
 from regstream.data.loading import CalibrationSet, load_calibration
 from regstream.data.stored_inputs import ForwardInputs
+from regstream.data.target_rows import Decoder
 from regstream.data.tokenizer_process import SharedTokenizer
 from regstream.errors import label_boundary
 from regstream.manifest.schema import Candidate, Manifest
@@ -53,7 +54,7 @@ def load_calibration_sets(
                     sampler=sampler,
                     tokenizer=tokenizer,
                     forward=forward,
-                    shift=model.decoder_inputs,
+                    decoder=decoder_of(model),
                 )
             sets.append(loaded)
     _try_largest_rows(manifest.candidates, sets, base)
@@ -77,6 +78,13 @@ def forward_inputs(base: Checkpoint, model: LayeredModel) -> ForwardInputs | Non
         arguments=signature(model.model.forward).parameters.keys(),
         count_tokens=partial(count_tokens, architecture, base.model_config),
     )
+
+
+def decoder_of(model: LayeredModel) -> Decoder | None:
+    """What rows need to know of a model's decoder; None where it has none."""
+    if not model.architecture.has_targets:
+        return None
+    return Decoder(shift=model.decoder_inputs, max_positions=model.max_target_positions)
 
 
 def measure_rows(rows: CalibrationSet, base: Checkpoint) -> None:

@@ -158,6 +158,11 @@ class OpenedMerge:
         """Those batches, and their targets where rows have any."""
         return [*self.batches, *(batch for candidate in self.calibrated for batch in candidate.rows.targets)]
 
+    @property
+    def num_tokens(self) -> int:
+        """The tokens of all calibration sets, of inputs and targets."""
+        return sum(batch.num_tokens for batch in self.all_batches)
+
     def batches_of(self, stack: int) -> list[Batch]:
         """The batches of all calibration sets, as a stack reads them."""
         return [batch for candidate in self.calibrated for batch in candidate.batches(stack)]

@@ -31,10 +31,10 @@ class TokenSketches:
     def write(self, candidate: PlannedCandidate, sketches: Mapping[str, TokenSketch]) -> None:
         """Store the sums of the candidate's tokens that are here, by group."""
         for group, sketch in sketches.items():
-            name = self._name(candidate.name, group)
-            self._files.put(name, sketch.sums().cpu())
+            self._files.put(self._name(candidate.name, group), sketch.sums().cpu())
             if group in self._routed:  # as many tokens as turned out
-                self._files.put(_count_of(name), torch.tensor([float(sketch.next_token)]))
+                count = torch.tensor([float(sketch.next_token)])
+                self._files.put(self._name(candidate.name, group, "count"), count)
 
     def complete(self, merge: OpenedMerge, owners: Mapping[str, int], ranks: Ranks) -> None:
         """Make the sketches of all tokens, of each of some groups on the rank that owns it; every rank calls this."""
@@ -42,13 +42,14 @@ class TokenSketches:
         for group, owner in owners.items():
             for candidate, holders in zip(merge.candidates, merge.holders or alone, strict=True):
                 name, sums_SI = self._name(candidate.name, group), empty_sums(self._widths[group]).zero_()
+                counted = self._name(candidate.name, group, "count")
                 count = torch.full((1,), float(candidate.num_tokens(self._stacks[group])))
                 for holder in holders:
                     part_SI = self._files.get(name) if ranks.rank == holder else empty_sums(self._widths[group])
                     ranks.move(part_SI, holder, owner)
                     sums_SI += part_SI
                     if group in self._routed:  # all of them are on one rank
-                        count = self._files.get(_count_of(name)) if ranks.rank == holder else count
+                        count = self._files.get(counted) if ranks.rank == holder else count
                         ranks.move(count, holder, owner)
                 if ranks.rank == owner:
                     self._files.put(name, centred_rows(sums_SI, int(count)))
@@ -57,9 +58,5 @@ class TokenSketches:
         """A candidate's sketch (S, I) of a group's inputs, on the CPU."""
         return self._files.get(self._name(candidate, group))
 
-    def _name(self, candidate: str, group: str) -> str:
-        return f"{self._numbers[group]}-sketch-{candidate}"
-
-
-def _count_of(name: str) -> str:
-    return f"{name}-tokens"
+    def _name(self, candidate: str, group: str, what: str = "sketch") -> str:
+        return f"{self._numbers[group]}-{what}-{candidate}"

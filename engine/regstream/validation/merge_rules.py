@@ -91,13 +91,14 @@ class MergeRules:
         """The parameters that are not read from a candidate, and whose tensor the result has instead.
 
         A candidate's block is always read, and its stem where the candidate's own hidden states start from it: its
-        embeddings, and the towers that images of its rows may go through.
+        embeddings, the towers that images of its rows may go through, and before a decoder the encoder's final norm.
         """
         runs_own_stem = "own" in self._method.prefixes()
         unread: dict[str, str] = {}
         for name in names:
             part = self._architecture.part_of(name)
-            if part is None or (part in ("embeddings", "towers") and runs_own_stem):
+            is_in_stem = part in ("embeddings", "towers") or self._architecture.stem_of(name) is not None
+            if part is None or (is_in_stem and runs_own_stem):
                 continue
             rule, source = self.rule_of(name)
             if rule == "base":

@@ -23,7 +23,8 @@ class InputGroup:
     stack: int = 0  # whose tokens they read: a decoder's cross-attention reads those of the encoder
     is_routed: bool = False  # its linears are an expert's, and get the tokens that are routed to it
     share: float = 1.0  # of all tokens, those that an expert gets on average
-    fused: str = ""  # of an expert that is no module of its own: the parameter in the block that holds its matrices
+    #: Of an expert that is no module of its own: the parameter in the block that holds its matrices.
+    fused_weight: str = ""
     expert: int = 0  # its number there
     multiplied_in: str = ""  # the module of the block, run once, in whose forward the parameter is multiplied
 
@@ -94,7 +95,7 @@ class Architecture:
     #: The parameters whose rows, one after another, a tensor of this name in a checkpoint holds; empty for one alone.
     pieces: Callable[[str], tuple[str, ...]] = lambda _name: ()
     #: Parameters that hold matrices of many experts, which are parameters of their own here, by the model's names.
-    fused: Mapping[str, FusedWeight] = field(default_factory=dict)
+    fused_weights: Mapping[str, FusedWeight] = field(default_factory=dict)
     #: What transformers does with the values of any other tensor; None where it takes them as they are.
     conversion: Callable[[str], str | None] = lambda _name: None
     nested: NestedModel | None = None  # this model, if it is a part of a larger one whose config may describe it
@@ -211,7 +212,7 @@ class Architecture:
     @cached_property
     def piece_names(self) -> frozenset[str]:
         """The names of the matrices that fused parameters consist of."""
-        return frozenset(piece for weight in self.fused.values() for piece in weight.pieces)
+        return frozenset(piece for weight in self.fused_weights.values() for piece in weight.pieces)
 
     def name_in_block(self, parameter: str) -> str:
         """A parameter's name within its block; outside the blocks its own."""

@@ -65,10 +65,10 @@ def _check_both_found(
         raise InputError(
             f"{title} cannot be merged block by block: its two lists of blocks do not run one after another"
         )
-    told = next((problem for path, problem in problems.items() if problem and trace.members.get(path)), None)
+    reason = next((problem for path, problem in problems.items() if problem and trace.members.get(path)), None)
     raise InputError(
         f"{title} has {len(found)} lists of blocks, expected those of an encoder and of its decoder"
-        f"{f': {told}' if told else ''}"
+        f"{f': {reason}' if reason else ''}"
     )
 
 

@@ -171,8 +171,8 @@ class _Derivation:
             for index, block in enumerate(self._model.get_submodule(path).children())
         ]
         found = [
-            input_groups(block, prefix, trace, None if is_of_images and len(told) == 1 else told)
-            for block, prefix, told in members
+            input_groups(block, prefix, trace, None if is_of_images and len(num_tokens) == 1 else num_tokens)
+            for block, prefix, num_tokens in members
         ]
         parts = find_parts(self._model, paths, trace)
         if len(paths) == 1:
@@ -187,7 +187,7 @@ class _Derivation:
             modality=self._model.main_input_name,
             stacks=stacks,
             groups=tuple(groups for groups, _ in found),
-            norms=tuple(find_norms(block, prefix, trace, told[-1]) for block, prefix, told in members),
+            norms=tuple(find_norms(block, prefix, trace, num_tokens[-1]) for block, prefix, num_tokens in members),
             not_regressed=tuple(reasons for _, reasons in found),
             parts=parts,
             defaults=default_policy(model_type, is_language_model=is_language_model(class_name, model_type)),

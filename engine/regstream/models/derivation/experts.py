@@ -54,7 +54,7 @@ def with_experts(
             for linear in (linear for group in added for linear in group.linears):
                 reasons[index].pop(f"{linear}.weight")
             groups[index] += added
-    return replace(architecture, groups=tuple(groups), not_regressed=tuple(reasons), fused=fused)
+    return replace(architecture, groups=tuple(groups), not_regressed=tuple(reasons), fused_weights=fused)
 
 
 def _fused_weight(name: str, parameter: Tensor, found: ExpertWeight | None, names: PieceNames) -> FusedWeight | None:
@@ -77,7 +77,7 @@ def _groups_of(weight: ExpertWeight, fused: FusedWeight, prefix: str, stack: int
             stack=stack,
             is_routed=True,
             share=weight.share,
-            fused=weight.name,
+            fused_weight=weight.name,
             expert=expert,
             multiplied_in=weight.multiplied_in,
         )
