@@ -45,9 +45,9 @@ def test_experts_may_be_the_rows_of_one_matrix() -> None:
     whole = torch.arange(24.0).view(8, 3)
     pieces = dict(with_pieces({"f": whole}, {"f": fused}))
     assert torch.equal(pieces["c"], whole[4:6])
-    assert torch.equal(joined(pieces, {"f": fused})["f"], whole)
+    assert torch.equal(join_pieces(pieces, {"f": fused})["f"], whole)
     apart = {name: piece.clone() for name, piece in pieces.items()}
-    assert torch.equal(joined(apart, {"f": fused})["f"], whole)
+    assert torch.equal(join_pieces(apart, {"f": fused})["f"], whole)
 
 
 class Experts(nn.Module):

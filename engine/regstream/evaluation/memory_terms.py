@@ -58,8 +58,8 @@ def _library_buffers(step: EvaluationStep) -> dict[str, int]:
     block = step.layers.parameters("block", 0)
     shapes = [*step.shapes.values(), *(step.layers.model.shapes[name] for name in block)]
     batches = [batch for rows in step.layers.datasets.values() for batch in rows.batches]
-    has_experts = step.layers.model.architecture.has_experts
-    return library_memory(shapes, batches, step.layers.dtype, has_experts=has_experts)
+    routed = step.layers.model.architecture.has_experts
+    return library_memory(shapes, batches, step.layers.dtype, routed=routed)
 
 
 def _adapters(step: EvaluationStep) -> dict[str, int]:

@@ -14,11 +14,12 @@ _COMPILED_BYTES = 7 << 18
 
 
 def library_memory(
-    shapes: Collection[tuple[int, ...]], batches: Iterable[Batch], dtype: torch.dtype, *, has_experts: bool
+    shapes: Collection[tuple[int, ...]], batches: Iterable[Batch], dtype: torch.dtype, *, routed: bool = False
 ) -> dict[str, int]:
     """Bytes, by term, kept of the products of batches with weights of these shapes; they grow with the largest.
 
-    Each expert multiplies another number of tokens in each batch: then as much is compiled as is kept.
+    Where tokens are `routed`, each expert multiplies another number of them in each batch: then as much is compiled as
+    is kept.
     """
     terms = {"library buffers": max(map(math.prod, shapes)) * dtype.itemsize * 2 // 3}
     if dtype.itemsize > 2:
@@ -26,5 +27,5 @@ def library_memory(
     matrices = {shape for shape in shapes if len(shape) == 2}
     products = len(matrices) + len({shape[1] for shape in matrices})  # those of weights, and Gram matrices
     lengths = len({math.prod(batch.shape) for batch in batches})
-    compiled = COMPILED_PRODUCTS if has_experts else min(COMPILED_PRODUCTS, lengths * products)
+    compiled = COMPILED_PRODUCTS if routed else min(COMPILED_PRODUCTS, lengths * products)
     return terms | {"compiled products": compiled * _COMPILED_BYTES}

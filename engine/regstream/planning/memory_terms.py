@@ -126,8 +126,7 @@ def _library_buffers(merge: OpenedMerge, step: Step) -> dict[str, int]:
     if block is None or step.index < block.index or not multiplies:
         return {}
     dtype = merge.compute_dtype if merge.method.needs_calibration() else torch.float64
-    has_experts = merge.model.architecture.has_experts
-    return library_memory(block.shapes.values(), merge.all_batches, dtype, has_experts=has_experts)
+    return library_memory(block.shapes.values(), merge.all_batches, dtype, routed=merge.model.architecture.has_experts)
 
 
 def _adapters(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, int]:
