@@ -96,7 +96,7 @@ def resolve_ties(
                     f"{checkpoint.label}: {checkpoint.folder}: ties {name} to {source}, where the base has a head of"
                     f' its own; [merge.others] tied_head = "untie" uses the embeddings as its head'
                 )
-            elif checkpoint.config.get(_KEY) is False:
+            elif checkpoint.config.get(_KEY) is False and not _is_always_tied(name, model, make):
                 raise InputError(
                     f"{checkpoint.label}: {checkpoint.folder}: config.json says that {name} is not tied, and no file"
                     " holds it; is the download complete?"
@@ -155,6 +155,11 @@ def _are_equal(checkpoint: Checkpoint, name: str, source: str) -> bool:
             if not torch.equal(first[:count], second[:count]):
                 return False
     return True
+
+
+def _is_always_tied(name: str, model: LayeredModel, make: MakeModel) -> bool:
+    """Whether the config's key means the head alone, as it does where an encoder and a decoder share embeddings."""
+    return model.architecture.part_of(name) != "head" and name in make(tied=False).tied
 
 
 def _is_tied(checkpoint: Checkpoint) -> bool:
