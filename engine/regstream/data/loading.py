@@ -21,7 +21,7 @@ from regstream.data.row_checks import RowWarnings, check_token_ids
 from regstream.data.row_images import has_image_parts
 from regstream.data.row_reader import ATTENTION_MASK, INPUT_IDS, count_rows, read_rows, sample_indices
 from regstream.data.stored_inputs import ForwardInputs, InputRows, StoredInputs, stored_names
-from regstream.data.target_rows import TargetReader, TargetRows, target_field
+from regstream.data.target_rows import TargetReader, TargetRow, TargetRows, target_field
 from regstream.data.tensor_rows import read_token_rows
 from regstream.data.tokenizer_process import SharedTokenizer
 from regstream.data.tokens import TokenIds, validate_token_ids
@@ -104,7 +104,10 @@ def load_calibration(
     batch_policy = BatchPolicy(calibration.batch_rows, max_features, pads=not architecture.has_experts)
     max_length = min(calibration.max_length, max_positions or calibration.max_length)
     if target is not None and shift is not None:
-        return _target_rows(warnings, TargetReader(target, shift, base, max_length), config, seed, tokenizer)
+        reader = TargetReader(target, shift, base, max_length)
+        rows_of_both = _target_rows(warnings, reader, config, seed, tokenizer)
+        longest = [max(row.input_ids, row.decoder_input_ids, key=len) for row in rows_of_both]
+        return TargetRows(rows_of_both, _policy_of_texts(longest, architecture, config, batch_policy, warnings))
     if forward is not None and (forward.main != INPUT_IDS or _has_other_inputs(path)):
         return _input_rows(warnings, forward, batch_policy, seed, has_targets=architecture.has_targets)
     if is_of_images:
@@ -133,16 +136,15 @@ def _policy_of_texts(
 
 def _target_rows(
     warnings: RowWarnings, reader: TargetReader, config: PreTrainedConfig, seed: int, tokenizer: SharedTokenizer | None
-) -> TargetRows:
+) -> list[TargetRow]:
     path = warnings.path
     _refuse_images_key(path, warnings.calibration.images)
-    warnings.of_batch_rows("rows have targets")
     with nullcontext(tokenizer) if tokenizer else SharedTokenizer() as shared:
         located = reader.read(path, warnings, seed, shared)
     for ids in ("input_ids", "decoder_input_ids", "labels"):
         check_token_ids(path, [(where, getattr(row, ids)) for where, row in located], config, have_images=False)
     warnings.of_truncated([row.input_ids for _, row in located], reader.max_length)
-    return TargetRows([row for _, row in located])
+    return [row for _, row in located]
 
 
 def _input_rows(
