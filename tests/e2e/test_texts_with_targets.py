@@ -20,13 +20,14 @@ ANSWERS = ("fox", "dog", "a long")
 ROWS = [{"question": text, "answer": answer} for text in checkpoints.SENTENCES[:4] for answer in ANSWERS]
 CONFIG: dict[str, Any] = {"d_model": 16, "d_kv": 4, "d_ff": 32, "num_layers": 2, "num_heads": 2, "pad_token_id": 0}
 CONFIG |= {"feed_forward_proj": "gated-gelu", "decoder_start_token_id": 0, "vocab_size": checkpoints.VOCABULARY}
+CONFIG |= {"tie_word_embeddings": False}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base with the config of a published FLAN-T5, and candidates as transformers saves them today."""
     folder = tmp_path_factory.mktemp("texts")
-    model = T5ForConditionalGeneration(T5Config(**CONFIG, tie_word_embeddings=False))
+    model = T5ForConditionalGeneration(T5Config(**CONFIG))
     model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight))
     generator = torch.Generator().manual_seed(0)
     checkpoints.randomise(model, generator)

@@ -199,7 +199,7 @@ def test_a_row_has_its_target(tmp_path: Path, hub: Hub, tokenizer: Path, field: 
     hub.add(f"datasets/{NAME}", tmp_path)
     options: dict[str, Any] = {"architecture": derived(T5), "config": T5, "base": tokenizer, "seed": 5, "warn": print}
     options["shift"] = lambda labels: labels
-    table = {"field": field, "target": target, "rows": 4}
+    table: dict[str, Any] = {"field": field, "target": target, "rows": 4}
     drawn: Any = load_calibration(asked(**table), **options)
     kept = DatasetSampler().sample(asked(**table), field, 5, target=target)
     assert pq.read_schema(kept).names == [field, target if target == "labels" else "label_text"]

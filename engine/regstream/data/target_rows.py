@@ -108,10 +108,9 @@ class TargetReader:
     shift: Callable[[Tensor], Tensor]
     folder: Path  # of the tokenizer
     max_length: int
+    seed: int  # of the sample
 
-    def read(
-        self, path: Path, warnings: RowWarnings, seed: int, tokenizer: SharedTokenizer
-    ) -> list[tuple[str, TargetRow]]:
+    def read(self, path: Path, warnings: RowWarnings, tokenizer: SharedTokenizer) -> list[tuple[str, TargetRow]]:
         """The sampled rows, each with its location.
 
         Raises:
@@ -121,15 +120,15 @@ class TargetReader:
         if path.is_dir():
             raise InputError(f"{path}: expected a file of rows with an input and a target, found a folder")
         if path.suffix == ".safetensors":
-            inputs = read_token_rows(path, calibration, self.max_length, seed)
-            targets = read_token_rows(path, calibration, self.max_length, seed, name=self.target)
+            inputs = read_token_rows(path, calibration, self.max_length, self.seed)
+            targets = read_token_rows(path, calibration, self.max_length, self.seed, name=self.target)
             return self._joined(inputs, targets)
         num_rows = count_rows(path)
         if num_rows == 0:
             raise InputError(f"{path}: no rows")
         warnings.of_few(num_rows)
         warnings.of_many(num_rows)
-        indices = sample_indices(num_rows, calibration.rows, seed, calibration.part)
+        indices = sample_indices(num_rows, calibration.rows, self.seed, calibration.part)
         inputs = self._read(path, calibration.field, indices, tokenizer)
         targets = self._read(path, self.target, indices, tokenizer, is_target=True)
         return self._joined(inputs, targets)
