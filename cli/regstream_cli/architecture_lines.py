@@ -29,7 +29,7 @@ def architecture_lines(summary: "ArchitectureSummary") -> Iterator[str]:
     if summary.borrowed:
         yield f"blocks also read, of earlier steps: {format_names(summary.borrowed, _MAX_NAMES)}"
     if summary.has_targets:
-        yield "rows run one by one, each an input and its target"
+        yield "rows are inputs and targets: rows of which both are of one length share a batch"
     elif summary.runs_rows_alone:
         yield "rows run one by one: padding changes what the model makes of a row"
 

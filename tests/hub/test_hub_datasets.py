@@ -18,10 +18,10 @@ import torch
 from huggingface_hub import ModelCard, constants
 from huggingface_hub.utils import WeakFileLock
 from PIL import Image
-from transformers import CLIPVisionConfig, LlamaConfig
+from transformers import CLIPVisionConfig, LlamaConfig, T5Config
 
 import checkpoints
-from architectures import clip_vision, llama
+from architectures import clip_vision, derived, llama
 from hub_server import Hub, stop
 from merging import Merge, make_merge, warnings_in
 from multimodal import write_processor
@@ -45,6 +45,7 @@ pytestmark = pytest.mark.usefixtures("data_sets")
 NAME = "org/rows"
 COUNT = 60
 CPU = torch.device("cpu")
+T5 = T5Config(d_model=8, d_ff=16, d_kv=4, num_heads=2, num_layers=1, vocab_size=checkpoints.VOCABULARY)
 IDS = checkpoints.random_rows(checkpoints.VOCABULARY, [5 + index % 20 for index in range(COUNT)], seed=3)
 
 
@@ -184,6 +185,28 @@ def test_the_same_set_as_from_a_file_of_the_rows(rows: str, tokenizer: Path, tmp
     assert drawn.digest == read.digest
     assert sum(len(batch.lengths) for batch in drawn.batches) == 12
     assert warnings == []
+
+
+@pytest.mark.parametrize(("field", "target"), [("text", "Answer: {label_text}"), slow("input_ids", "labels")])
+def test_a_row_has_its_target(tmp_path: Path, hub: Hub, tokenizer: Path, field: str, target: str) -> None:
+    columns = {
+        "text": checkpoints.SENTENCES[:6],
+        "input_ids": IDS[:6],
+        "label_text": ["a", "b", "c"] * 2,
+        "labels": IDS[6:12],
+    }
+    datasets.Dataset.from_dict(columns).to_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
+    hub.add(f"datasets/{NAME}", tmp_path)
+    options: dict[str, Any] = {"architecture": derived(T5), "config": T5, "base": tokenizer, "seed": 5, "warn": print}
+    options["shift"] = lambda labels: labels
+    table: dict[str, Any] = {"field": field, "target": target, "rows": 4}
+    drawn: Any = load_calibration(asked(**table), **options)
+    kept = DatasetSampler().sample(asked(**table), field, 5, target=target)
+    assert pq.read_schema(kept).names == [field, target if target == "labels" else "label_text"]
+    assert drawn.digest == load_calibration(Calibration(path=kept, **table), **options).digest
+    assert len(drawn.batches) == len(drawn.targets) == 4
+    with pytest.raises(InputError, match='no column "summary"; there are text, input_ids'):
+        load_calibration(asked(**table | {"target": "{summary}"}), **options)
 
 
 @pytest.mark.slow

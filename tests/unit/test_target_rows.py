@@ -79,7 +79,11 @@ def ids_of(rows: TargetRows, index: int = 0) -> tuple[list[int], list[int], list
     """What encoder and decoder read of a row, and what the decoder is to predict."""
     inputs = rows.inputs(index, dtype=torch.float32, device=torch.device("cpu"))
     assert inputs.keys() == {"input_ids", "decoder_input_ids"}
-    return inputs["input_ids"][0].tolist(), inputs["decoder_input_ids"][0].tolist(), rows.target_labels(index).tolist()
+    return (
+        inputs["input_ids"][0].tolist(),
+        inputs["decoder_input_ids"][0].tolist(),
+        rows.target_labels(index)[0].tolist(),
+    )
 
 
 def test_texts_of_input_and_target_are_tokenized(tmp_path: Path, load: Load) -> None:
@@ -165,6 +169,20 @@ def test_a_file_of_fewer_tensors_than_asked_for_is_warned_of(tmp_path: Path, loa
     warnings: list[str] = []
     load(path, rows=9, warnings=warnings)
     assert warnings == ["rows.safetensors: has 1 rows, fewer than rows = 9; using all 1"]
+
+
+def test_rows_share_a_batch_whose_inputs_and_targets_are_as_long(tmp_path: Path, load: Load) -> None:
+    lengths = [(2, 3), (3, 2), (2, 3), (2, 2), (2, 3), (3, 2)]
+    given = [{"input_ids": [5] * i, "labels": list(range(3, 3 + t))} for i, t in lengths]
+    path = write(tmp_path / "rows.jsonl", *given)
+    rows = load(path, field="input_ids")
+    assert [batch.lengths for batch in rows.batches] == [(3, 3), (2, 2, 2), (2,)]
+    assert [batch.lengths for batch in rows.targets] == [(2, 2), (3, 3, 3), (2,)]
+    assert rows.inputs(1, dtype=torch.float32, device=torch.device("cpu"))["decoder_input_ids"].shape == (3, 3)
+    assert rows.target_labels(1).tolist() == [[3, 4, 5]] * 3
+    smaller = load(path, field="input_ids", batch_rows=2)
+    assert [len(batch.lengths) for batch in smaller.batches] == [2, 2, 1, 1]
+    assert smaller.digest != rows.digest
 
 
 def test_a_row_without_its_target_is_refused_in_one_line(tmp_path: Path, load: Load) -> None:

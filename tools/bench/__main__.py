@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from bench import derivation, memory, paper_roofline, rank_speed, ranks, residuals, routers, scale, speed
+from bench import derivation, memory, paper_roofline, rank_speed, ranks, residuals, routers, scale, sequences, speed
 
 COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "projections": memory.projections,
@@ -23,6 +23,7 @@ COMPARISONS: dict[str, Callable[[], Iterator[str]]] = {
     "whole": memory.whole,
     "residuals": residuals.residuals,
     "routers": routers.routers,
+    "sequences": sequences.sequences,
     "derivation": derivation.derivation,
     "scale": scale.scale,
     "paper-roofline": paper_roofline.paper_roofline,

@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from regstream.data.dataset_sampler import DatasetSampler
 from regstream.data.encoded_images import EncodedImages, FolderImages, TableImages
 from regstream.data.multimodal import MultimodalRows, load_multimodal_rows
 from regstream.data.pixels import PixelRows, StoredPixels
-from regstream.data.row_checks import RowWarnings, check_token_ids
+from regstream.data.row_checks import RowWarnings, check_token_ids, refuse_images_key
 from regstream.data.row_images import has_image_parts
 from regstream.data.row_reader import ATTENTION_MASK, INPUT_IDS, count_rows, read_rows, sample_indices
 from regstream.data.stored_inputs import ForwardInputs, InputRows, StoredInputs, stored_names
@@ -103,9 +104,10 @@ def load_calibration(
     warnings = RowWarnings(path, calibration, warn)
     batch_policy = BatchPolicy(calibration.batch_rows, max_features, pads=not architecture.has_experts)
     max_length = min(calibration.max_length, max_positions or calibration.max_length)
+    policy = partial(_policy_of_texts, architecture, config, batch_policy, warnings)
     if target is not None and decoder is not None:
-        _refuse_images_key(path, calibration.images)
-        return TargetReader(target, decoder, base, max_length).read(warnings, config, seed, tokenizer)
+        refuse_images_key(path, calibration.images)
+        return TargetReader(target, decoder, base, max_length, seed).read(warnings, config, policy, tokenizer)
     if forward is not None and (forward.main != INPUT_IDS or _has_other_inputs(path)):
         return _input_rows(warnings, forward, batch_policy, config, seed=seed, decoder=decoder)
     if is_of_images:
@@ -115,15 +117,15 @@ def load_calibration(
         rows, located_ids = _text_rows(calibration, warnings, base, max_length, seed=seed, tokenizer=shared)
     warnings.of_truncated(all_ids := [ids for _, ids in located_ids], max_length)
     check_token_ids(path, located_ids, config, have_images=rows is not None)
-    return rows or TokenRows(all_ids, _policy_of_texts(all_ids, architecture, config, batch_policy, warnings))
+    return rows or TokenRows(all_ids, policy(all_ids))
 
 
 def _policy_of_texts(
-    rows: Sequence[TokenIds],
     architecture: Architecture,
     config: PreTrainedConfig,
     batch_policy: BatchPolicy,
     warnings: RowWarnings,
+    rows: Sequence[TokenIds],
 ) -> BatchPolicy:
     """The policy, or that of batches of one row, where rows change each other."""
     reason = reason_to_run_alone(architecture, config, longest=max(map(len, rows)))
@@ -163,16 +165,8 @@ def _has_other_inputs(path: Path) -> bool:
     return path.suffix == ".safetensors" and path.is_file() and bool(stored_names(path) - {INPUT_IDS, ATTENTION_MASK})
 
 
-def _refuse_images_key(path: Path, images: str | None) -> None:
-    if images is not None:
-        raise InputError(
-            f'{path}: images = "{images}" names the images of rows of text, and these rows are no text; remove images'
-            " (field names the column of a table of images)"
-        )
-
-
 def _stored_inputs(path: Path, forward: ForwardInputs, images: str | None) -> StoredInputs:
-    _refuse_images_key(path, images)
+    refuse_images_key(path, images)
     if path.suffix != ".safetensors" or path.is_dir():
         raise InputError(
             f"{path}: expected a .safetensors of {forward.main}, with a row in each place of the first dimension; the"
@@ -184,7 +178,7 @@ def _stored_inputs(path: Path, forward: ForwardInputs, images: str | None) -> St
 def _pixel_source(
     path: Path, column: str, label: str, config: PreTrainedConfig, base: Path, *, images_key: str | None
 ) -> "StoredPixels | ProcessedImages":
-    _refuse_images_key(path, images_key)
+    refuse_images_key(path, images_key)
     if path.suffix == ".safetensors" and not path.is_dir():
         return StoredPixels(path, image_shape(config))
     if path.is_dir():
@@ -215,7 +209,7 @@ def _text_rows(
     if path.is_dir():
         raise InputError(f"{path}: expected a file of rows; a folder of images is for a model that reads images")
     if path.suffix == ".safetensors":
-        _refuse_images_key(path, images)
+        refuse_images_key(path, images)
         rows_of_ids = read_token_rows(path, calibration, max_length, seed)
         warnings.of_few(len(rows_of_ids))
         warnings.of_many(len(rows_of_ids))

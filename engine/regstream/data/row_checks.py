@@ -79,3 +79,16 @@ def check_token_ids(
                 f"{where}: the token of an image (id {image}), but no image; name the images' field in images, or give"
                 ' each {"type": "image"} of messages its path'
             )
+
+
+def refuse_images_key(path: Path, images: str | None) -> None:
+    """Refuse the name of a field of images where rows are no text.
+
+    Raises:
+        InputError: it is given.
+    """
+    if images is not None:
+        raise InputError(
+            f'{path}: images = "{images}" names the images of rows of text, and these rows are no text; remove images'
+            " (field names the column of a table of images)"
+        )

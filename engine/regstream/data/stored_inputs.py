@@ -183,9 +183,9 @@ class InputRows:
         return sum(map(len, self._batches))
 
     def target_labels(self, index: int) -> Tensor:
-        """The tokens that the decoder is to predict, (L - 1,): one at each of its first positions."""
-        ids = self._source.read(self._batches[index])[DECODER_INPUT_IDS][0]
-        return ids[1 : self.targets[index].num_tokens].long()
+        """The tokens that the decoder is to predict, (B, L - 1): one at each of its first positions."""
+        ids_BL = self._source.read(self._batches[index])[DECODER_INPUT_IDS]
+        return ids_BL[:, 1 : self.targets[index].shape[1]].long()
 
     def located_targets(self) -> Iterator[tuple[str, NDArray[np.integer[Any]]]]:
         """What the decoder reads of each row, without padding, with the row's location."""

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedConfig
 
+from regstream.data.batch_policy import BatchPolicy
 from regstream.data.row_checks import RowWarnings, check_token_ids
 from regstream.data.row_reader import INPUT_IDS, LABELS, Row, count_rows, read_rows, sample_indices
 from regstream.data.stored_inputs import DECODER_INPUT_IDS, InputRows
@@ -32,44 +34,67 @@ class TargetRow:
     decoder_input_ids: TokenIds
     labels: TokenIds
 
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Tokens of the input and of the target."""
+        return len(self.input_ids), len(self.decoder_input_ids)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of both."""
+        return sum(self.lengths)
+
 
 class TargetRows:
-    """Rows in batches of one, the longest first: no row is padded."""
+    """Rows in batches, the longest first. Those of a batch have inputs of one length and targets of one length, so that
+    none is padded."""
 
     decoding_bytes = 0
     is_in_memory = True
     records_arguments = False
-    costs = RowCosts()  # of the longest rows, measured when a merge is planned
+    costs = RowCosts()  # of the largest batches, measured when a merge is planned
 
-    def __init__(self, rows: Sequence[TargetRow]) -> None:
-        self._rows = sorted(rows, key=lambda row: len(row.input_ids) + len(row.decoder_input_ids), reverse=True)
-        self.batches = tuple(Batch((len(row.input_ids),), token_ids=[row.input_ids]) for row in self._rows)
+    def __init__(self, rows: Sequence[TargetRow], batch_policy: BatchPolicy) -> None:
+        ordered = sorted(rows, key=lambda row: (row.num_tokens, *row.lengths), reverse=True)
+        alike = (list(group) for _, group in groupby(ordered, key=lambda row: row.lengths))
+        self._batches = [batch for group in alike for batch in batch_policy.batches(group, lambda row: row.num_tokens)]
+        self.batches = tuple(_batch([row.input_ids for row in rows]) for rows in self._batches)
         #: The batches as the decoder reads them.
-        self.targets = tuple(
-            Batch((len(row.decoder_input_ids),), token_ids=[row.decoder_input_ids]) for row in self._rows
-        )
-        #: The rows with the longest input, the longest target, and the longest of both.
-        lengths = [batch.num_tokens for batch in self.batches], [batch.num_tokens for batch in self.targets]
-        self.largest = tuple(dict.fromkeys((0, *(each.index(max(each)) for each in lengths))))
-        self.input_bytes = 8 * max(map(sum, zip(*lengths, strict=True)))
+        self.targets = tuple(_batch([row.decoder_input_ids for row in rows]) for rows in self._batches)
+        #: The batches with most tokens or pairs of tokens, and the batches of the longest rows.
+        self.largest = _largest(self.batches, self.targets)
+        self.input_bytes = 8 * max(sum(row.num_tokens for row in rows) for rows in self._batches)
         self.digest = self._digest()
 
     def inputs(self, index: int, *, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-        """`input_ids` and `decoder_input_ids`, (1, L) each."""
+        """`input_ids` and `decoder_input_ids`, (B, L) each."""
         del dtype
         batch, target = self.batches[index], self.targets[index]
         return {INPUT_IDS: batch.input_ids(device), DECODER_INPUT_IDS: target.input_ids(device)}
 
     def target_labels(self, index: int) -> Tensor:
-        """The tokens that the decoder is to predict, (L,) or (L - 1,): one at each of its first positions."""
-        return torch.from_numpy(self._rows[index].labels).long()
+        """The tokens that the decoder is to predict, (B, L) or (B, L - 1): one at each of its first positions."""
+        return torch.from_numpy(np.stack([row.labels for row in self._batches[index]])).long()
 
     def _digest(self) -> str:
         digest = hashlib.sha256()
-        for row in self._rows:
-            for ids in (row.input_ids, row.decoder_input_ids, row.labels):
-                digest.update(f"ids {len(ids)}\n".encode() + np.ascontiguousarray(ids, dtype="<i4").tobytes())
+        for rows in self._batches:
+            digest.update(f"batch {len(rows)}\n".encode())
+            for row in rows:
+                for ids in (row.input_ids, row.decoder_input_ids, row.labels):
+                    digest.update(f"ids {len(ids)}\n".encode() + np.ascontiguousarray(ids, dtype="<i4").tobytes())
         return digest.hexdigest()
+
+
+def _batch(rows: Sequence[TokenIds]) -> Batch:
+    return Batch(tuple(map(len, rows)), token_ids=rows)
+
+
+def _largest(batches: Sequence[Batch], targets: Sequence[Batch]) -> tuple[int, ...]:
+    """Where a forward pass takes most: it grows with tokens, and attention of the decoder with pairs of them."""
+    sizes = [(b.num_tokens, t.num_tokens, b.shape[1], t.shape[1]) for b, t in zip(batches, targets, strict=True)]
+    measures = ((b, t, (b + t) * t_row, b_row, t_row) for b, t, b_row, t_row in sizes)
+    return tuple(dict.fromkeys(each.index(max(each)) for each in zip(*measures, strict=True)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,32 +116,35 @@ class TargetReader:
     decoder: Decoder
     folder: Path  # of the tokenizer
     max_length: int  # of inputs
+    seed: int  # of the sample
 
     def read(
-        self, warnings: RowWarnings, config: PreTrainedConfig, seed: int, tokenizer: SharedTokenizer | None = None
+        self,
+        warnings: RowWarnings,
+        config: PreTrainedConfig,
+        policy: Callable[[Sequence[TokenIds]], BatchPolicy],
+        tokenizer: SharedTokenizer | None = None,
     ) -> TargetRows:
-        """The sampled rows.
+        """The sampled rows, in batches of the policy for the longer of each row's input and target.
 
         Raises:
             InputError: the file cannot be read, or a row lacks its input or its target, or has unknown token ids.
         """
         path = warnings.path
-        warnings.of_batch_rows("rows have targets")
         with nullcontext(tokenizer) if tokenizer else SharedTokenizer() as shared:
-            located = self._located(path, warnings, seed, shared)
+            located = self._located(path, warnings, shared)
         for ids in ("input_ids", "decoder_input_ids", "labels"):
             check_token_ids(path, [(where, getattr(row, ids)) for where, row in located], config, have_images=False)
         warnings.of_truncated([row.input_ids for _, row in located], self.max_length)
         warnings.of_truncated([row.decoder_input_ids for _, row in located], self._max_target, what="targets")
-        return TargetRows([row for _, row in located])
+        rows = [row for _, row in located]
+        return TargetRows(rows, policy([max(row.input_ids, row.decoder_input_ids, key=len) for row in rows]))
 
     @property
     def _max_target(self) -> int:
         return min(self.max_length, self.decoder.max_positions or self.max_length)
 
-    def _located(
-        self, path: Path, warnings: RowWarnings, seed: int, tokenizer: SharedTokenizer
-    ) -> list[tuple[str, TargetRow]]:
+    def _located(self, path: Path, warnings: RowWarnings, tokenizer: SharedTokenizer) -> list[tuple[str, TargetRow]]:
         """The rows, each with its location."""
         calibration = warnings.calibration
         if path.is_dir():
@@ -128,10 +156,10 @@ class TargetReader:
         warnings.of_few(num_rows)
         warnings.of_many(num_rows)
         if is_of_tensors:
-            inputs = read_token_rows(path, calibration, self.max_length, seed)
-            targets = read_token_rows(path, calibration, self._max_target, seed, name=self.target)
+            inputs = read_token_rows(path, calibration, self.max_length, self.seed)
+            targets = read_token_rows(path, calibration, self._max_target, self.seed, name=self.target)
         else:
-            indices = sample_indices(num_rows, calibration.rows, seed, calibration.part)
+            indices = sample_indices(num_rows, calibration.rows, self.seed, calibration.part)
             inputs = self._read(path, calibration.field, indices, tokenizer)
             targets = self._read(path, self.target, indices, tokenizer, is_target=True)
         return [(where, self._row(ids, target)) for (where, ids), (_, target) in zip(inputs, targets, strict=True)]

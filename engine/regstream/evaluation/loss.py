@@ -81,7 +81,7 @@ class TargetLoss(_Loss):
 
     def score_bytes(self, model: LayeredModel, dtype: torch.dtype) -> int:
         """The logits of the longest target, and their softmax in float32."""
-        longest = max(batch.num_tokens for rows in self.datasets.values() for batch in rows.targets)
+        longest = max(batch.shape[1] for rows in self.datasets.values() for batch in rows.targets)
         return longest * model.vocab_size * (dtype.itemsize + 2 * torch.float32.itemsize)
 
     def score(
@@ -96,11 +96,14 @@ class TargetLoss(_Loss):
         assert isinstance(rows, TargetRows | InputRows | BatchRange)
         total, count = 0.0, 0
         for index, tokens_TD in enumerate(states):
-            labels_T = rows.target_labels(index).to(model.device)
+            labels_BL = rows.target_labels(index).to(model.device)
             inputs = rows.inputs(index, dtype=tokens_TD.dtype, device=model.device)
-            logits_TV = model.run_head(tokens_TD[None], slice(0, len(labels_T)), inputs)[0]
-            total += float(cross_entropy(logits_TV.float(), labels_T, reduction="sum"))
-            count += len(labels_T)
+            rows_BLD = tokens_TD.view(len(labels_BL), -1, tokens_TD.shape[1])
+            for row, labels_L in enumerate(labels_BL):  # the logits of all rows at once would take much more memory
+                own = {name: value[row : row + 1] for name, value in inputs.items()}
+                logits_LV = model.run_head(rows_BLD[row : row + 1], slice(0, len(labels_L)), own)[0]
+                total += float(cross_entropy(logits_LV.float(), labels_L, reduction="sum"))
+            count += labels_BL.numel()
         return Sums((total,), count)
 
 

@@ -74,7 +74,7 @@ def held_out_rows(plan: Plan, listener: Listener) -> dict[str, CalibrationSet]:
 def _check_targets(name: str, rows: CalibrationSet) -> TargetRows | InputRows:
     with _error_context(name):
         assert isinstance(rows, TargetRows | InputRows)
-        if not any(len(rows.target_labels(index)) for index in range(len(rows.targets))):
+        if not any(rows.target_labels(index).numel() for index in range(len(rows.targets))):
             raise InputError("no target has a second token to predict")
     return rows
 

@@ -14,7 +14,7 @@ _LENGTH_TYPES = ("dynamic", "longrope")
 
 def reason_to_run_alone(architecture: Architecture, config: PreTrainedConfig, longest: int) -> str | None:
     """Why rows of token ids, of which the longest has so many, run one by one; None where they share batches."""
-    if architecture.call.mixes_rows:
+    if any(stack.call.mixes_rows for stack in architecture.stacks):
         return "padding changes what the model makes of a row"
     for table in _rope_tables(text_config(config)):
         positions = _first_positions(text_config(config), table)

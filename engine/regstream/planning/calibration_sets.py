@@ -107,6 +107,8 @@ def _try_largest_rows(candidates: Sequence[Candidate], sets: Sequence[Calibratio
 
 def _measure_largest(rows: CalibrationSet, base: Checkpoint) -> None:
     for index in rows.largest:
-        row = rows.inputs(index, dtype=torch.float32, device=torch.device("cpu"))
+        batch = rows.inputs(index, dtype=torch.float32, device=torch.device("cpu"))
+        row = {name: value[:1] for name, value in batch.items()} if rows.targets else batch
         found = verify_row(base.architecture, base.model_config, row, records=rows.records_arguments)
-        rows.costs = rows.costs.larger(found)
+        num_rows = len(rows.batches[index].lengths) if rows.targets else 1
+        rows.costs = rows.costs.larger(found.of_rows(num_rows))

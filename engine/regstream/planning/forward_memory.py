@@ -55,7 +55,8 @@ class ForwardMemory:
     @property
     def stored_argument_bytes(self) -> int:
         """What blocks depend on beside the hidden states, of all rows."""
-        return sum(rows.costs.argument_bytes * len(rows.batches) for rows in self.rows)
+        counts = (sum(len(batch.lengths) for batch in rows.batches) for rows in self.rows)
+        return sum(rows.costs.row_argument_bytes * count for rows, count in zip(self.rows, counts, strict=True))
 
     def block_bytes(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         """A batch in a block whose parameters have these shapes."""

@@ -96,7 +96,9 @@ def resolve_ties(
                     f"{checkpoint.label}: {checkpoint.folder}: ties {name} to {source}, where the base has a head of"
                     f' its own; [merge.others] tied_head = "untie" uses the embeddings as its head'
                 )
-            elif checkpoint.config.get(_KEY) is False and not _is_tied_inside(checkpoint):
+            elif checkpoint.config.get(_KEY) is False and not (
+                _is_tied_inside(checkpoint) or _is_always_tied(name, model, make)
+            ):
                 raise InputError(
                     f"{checkpoint.label}: {checkpoint.folder}: config.json says that {name} is not tied, and no file"
                     " holds it; is the download complete?"
@@ -160,6 +162,11 @@ def _are_equal(checkpoint: Checkpoint, name: str, source: str) -> bool:
 def _is_tied_inside(checkpoint: Checkpoint) -> bool:
     """Whether the config of a part, such as a decoder, ties its own head."""
     return any(isinstance(part, Mapping) and part.get(_KEY) is True for part in checkpoint.config.values())
+
+
+def _is_always_tied(name: str, model: LayeredModel, make: MakeModel) -> bool:
+    """Whether the config's key means the head alone, as it does where an encoder and a decoder share embeddings."""
+    return model.architecture.part_of(name) != "head" and name in make(tied=False).tied
 
 
 def _is_tied(checkpoint: Checkpoint) -> bool:

@@ -119,7 +119,7 @@ def _problem(
         # Some mixers clear the padding of what they read; it does not count.
         if any(not torch.equal(_valid(own, whole), _valid(other, whole)) for other in others):
             return f'"{first}" and "{linear}" do not read the same tensor'
-    if len(passes) < 3:  # rows are never padded
+    if not passes[-1].batch.is_padded:  # as rows never are: in which order tokens are read is no matter
         return None
     *alone, together = (whole.batch.pack(inputs[linear][0]) for inputs, whole in zip(seen, passes, strict=True))
     alone_TI = torch.cat(alone)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -22,18 +23,11 @@ _Run = Callable[[Mapping[str, Any], Sequence[str]], Trace]
 def whole_passes(
     model: PreTrainedModel, architecture: Architecture, row: Mapping[str, Tensor], trace: Trace, run: _Run
 ) -> tuple[list[list[WholePass]], bool]:
-    """The passes of each stack, and whether rows of a batch change each other. `trace` is of the pass over `row`.
-
-    Rows with targets run one by one, so that this need not be known of them.
-    """
+    """The passes of each stack, and whether rows of a batch change each other. `trace` is of the pass over `row`."""
     paths = [stack.blocks for stack in architecture.stacks]
     reads_tokens = architecture.reads_tokens
     if len(paths) > 1:
-        rows = [row, *([short_row(row)] if reads_tokens else [])]
-        recorded = [_recorded(model, paths, each, run) for each in rows]
-        return [
-            [_of_stack(model, architecture, stack, *each) for each in recorded] for stack in range(len(paths))
-        ], True
+        return _passes_of_stacks(model, architecture, row, run)
     calls = trace.members[paths[0]]
     if not reads_tokens:
         return [[WholePass.of(Batch((calls[0].hidden_shape[1],)), calls)]], False
@@ -49,6 +43,30 @@ def whole_passes(
         return [[whole, second]], True
     mixes = mixes_rows(padded, [whole, second])
     return [[whole, second] if mixes else [whole, second, padded]], mixes
+
+
+def _passes_of_stacks(
+    model: PreTrainedModel, architecture: Architecture, row: Mapping[str, Tensor], run: _Run
+) -> tuple[list[list[WholePass]], bool]:
+    """The same of an encoder and a decoder, whose rows are not padded: of two rows that are as long, if of any."""
+    paths = [stack.blocks for stack in architecture.stacks]
+
+    def of_rows(inputs: Mapping[str, Tensor]) -> list[WholePass]:
+        recorded = _recorded(model, paths, inputs, run)
+        return [_of_stack(model, architecture, stack, *recorded) for stack in range(len(paths))]
+
+    if not architecture.reads_tokens:
+        return [[each] for each in of_rows(row)], True
+    reversed_row = {name: value.flip(1) for name, value in row.items()}
+    passes = [of_rows(row), of_rows(short_row(row))]
+    try:
+        together = of_rows({name: torch.cat([value, reversed_row[name]]) for name, value in row.items()})
+    except InputError:  # it takes one row at a time
+        return list(map(list, zip(*passes, strict=True))), True
+    alone = zip(passes[0], of_rows(reversed_row), strict=True)
+    mixes = any(mixes_rows(both, rows) for both, rows in zip(together, alone, strict=True))
+    passes += [] if mixes else [together]
+    return list(map(list, zip(*passes, strict=True))), mixes
 
 
 def _recorded(
@@ -71,9 +89,10 @@ def _of_stack(
     recorded: Sequence[Mapping[str, BodyArguments]],
 ) -> WholePass:
     calls = [trace.members[each.blocks] for each in architecture.stacks[: stack + 1]]
+    shapes = [each[0].hidden_shape for each in calls]
     batches = [
-        token_batch(model, (length,)) if architecture.reads_tokens or index else Batch((length,))
-        for index, length in enumerate(each[0].hidden_shape[1] for each in calls)
+        token_batch(model, (shape[1],) * shape[0]) if architecture.reads_tokens or index else Batch((shape[1],))
+        for index, shape in enumerate(shapes)
     ]
     return WholePass.of(
         batches[-1],
