@@ -106,7 +106,6 @@ def load_calibration(
     max_length = min(calibration.max_length, max_positions or calibration.max_length)
     policy = partial(_policy_of_texts, architecture, config, batch_policy, warnings)
     if target is not None and decoder is not None:
-        refuse_images_key(path, calibration.images)
         return TargetReader(target, decoder, base, max_length, seed).read(warnings, config, policy, tokenizer)
     if forward is not None and (forward.main != INPUT_IDS or _has_other_inputs(path)):
         return _input_rows(warnings, forward, batch_policy, config, seed=seed, decoder=decoder)

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from regstream.data.batch_policy import BatchPolicy
-from regstream.data.row_checks import RowWarnings, check_token_ids
+from regstream.data.row_checks import RowWarnings, check_token_ids, refuse_images_key
 from regstream.data.row_reader import INPUT_IDS, LABELS, Row, count_rows, read_rows, sample_indices
 from regstream.data.stored_inputs import DECODER_INPUT_IDS, InputRows
 from regstream.data.tensor_rows import open_tensor, read_token_rows, without_padding
@@ -131,6 +131,7 @@ class TargetReader:
             InputError: the file cannot be read, or a row lacks its input or its target, or has unknown token ids.
         """
         path = warnings.path
+        refuse_images_key(path, warnings.calibration.images)
         with nullcontext(tokenizer) if tokenizer else SharedTokenizer() as shared:
             located = self._located(path, warnings, shared)
         for ids in ("input_ids", "decoder_input_ids", "labels"):
