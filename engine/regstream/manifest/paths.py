@@ -18,7 +18,7 @@ from regstream.manifest.references import (
 )
 from regstream.storage.run_folder import STATE
 
-_ROW_SUFFIXES = (".jsonl", ".txt", ".parquet", ".safetensors")
+_ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".txt", ".parquet", ".safetensors")
 #: The suffix of each file that an evaluation table can name besides its rows.
 _HEAD_SUFFIXES = {"head": ".safetensors", "classes": ".toml"}
 #: A URL of a model on the hub, or of huggingface_hub's file system.
