@@ -12,8 +12,8 @@ from regstream.manifest.read_manifest import parse_manifest
 from regstream.manifest.references import rebase_reference
 from regstream.manifest.template import CandidateDraft, all_have_calibration, manifest_template
 from regstream.methods import AUTO, METHODS, find_method
-from regstream_cli.options import debug_option, json_option, parse_name_value
-from regstream_cli.streams import stdout_boundary, write_json, write_message
+from regstream_cli.options import debug_option, json_option, parse_name_value, quiet_option
+from regstream_cli.streams import stdout_boundary, write_json, write_message, write_note
 
 #: The file name in error messages about a manifest that goes to stdout.
 _STDOUT_NAME = "manifest.toml"
@@ -51,6 +51,7 @@ def _parse_calibration(context: click.Context, parameter: click.Parameter, value
     help="Write to this new file instead of stdout.",
 )  # fmt: skip
 @json_option
+@quiet_option
 @debug_option
 def init(
     *, base: str, candidates: Sequence[CandidateDraft], calibration: dict[str, str], method: str | None,
@@ -92,7 +93,7 @@ def init(
     if found is not None and found.note:
         write_message(f"warning: {found.note}")
     if method is None and not all_have_calibration(candidates):
-        write_message(
+        write_note(
             'the method is "average"; for "regmean++", set it and fill in [candidates.calibration] for every candidate'
         )
 

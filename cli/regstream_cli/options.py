@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from regstream.units import parse_rate
+from regstream_cli.streams import MESSAGES
 
 #: The key in a click context's `meta` that says whether to show tracebacks.
 DEBUG_KEY = "regstream_cli.debug"
@@ -12,6 +13,10 @@ DEBUG_KEY = "regstream_cli.debug"
 
 def _store_debug(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
     context.meta[DEBUG_KEY] = value
+
+
+def _store_quiet(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    MESSAGES.is_quiet = value
 
 
 def parse_name_value(text: str, metavar: str, context: click.Context, parameter: click.Parameter) -> tuple[str, str]:
@@ -43,12 +48,18 @@ def _parse_rate(context: click.Context, parameter: click.Parameter, text: str) -
         raise click.BadParameter(str(error), context, parameter) from error
 
 
-# Not `exists=True`: reading the manifest reports a missing file like every other problem.
-manifest_argument = click.argument("path", metavar="MANIFEST", type=click.Path(path_type=Path))
 device_option = click.option(
     "--device", metavar="D", help="Compute on this device (cpu, cuda, cuda:1) instead of the manifest's."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
+quiet_option = click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    expose_value=False,
+    callback=_store_quiet,
+    help="Write no progress and no summary to stderr; warnings and errors remain.",
+)
 debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_store_debug, help="Show the traceback of an error."
 )

@@ -83,7 +83,7 @@ class DatasetSampler:
 def _rows(
     what: str, calibration: Calibration, columns: Sequence[str], commit: str, seed: int
 ) -> Iterable[dict[str, Any]]:
-    """The sampled rows, read lazily, with these columns; the last may be missing, and the one that Alpaca's may lack."""
+    """The sampled rows, read lazily, with these columns; the last, and Alpaca's `input`, may be missing."""
     stream = _stream(what, calibration, commit)
     available = stream.column_names or list(next(iter(stream), {}))
     columns = [stored_field(column, available) for column in columns]

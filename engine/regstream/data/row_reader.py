@@ -122,7 +122,9 @@ def _file_rows(path: Path, field: str) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".parquet":
         return _table_rows(path, field)
     if path.suffix == ".txt" and field == ALPACA:
-        raise InputError(f'{path}: field = "{ALPACA}" needs rows with {", ".join(ALPACA_COLUMNS)}; a line of a .txt is a text')
+        raise InputError(
+            f'{path}: field = "{ALPACA}" needs rows with {", ".join(ALPACA_COLUMNS)}; a line of a .txt is a text'
+        )
     if path.suffix == ".csv":
         return csv_rows(path, _MAX_ROW_BYTES)
     if path.suffix == ".json" and not is_json_lines(path, _MAX_ROW_BYTES):
