@@ -64,7 +64,7 @@ def _report_broken_pipe() -> int:
     return report_failure(Interrupted("the reader of standard output has closed it"), debug=False)
 
 
-@click.group(cls=_ErrorReportingGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("regstream", cls=_ErrorReportingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="regstream")
 @click.pass_context
 def cli(context: click.Context) -> None:

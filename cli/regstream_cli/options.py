@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from regstream.manifest.references import absolute_path, is_folder, nearest_path
 from regstream.units import parse_rate
 from regstream_cli.streams import MESSAGES
 
@@ -35,9 +36,15 @@ def _parse_folders(context: click.Context, parameter: click.Parameter, values: t
     folders = {}
     for text in values:
         name, folder = parse_name_value(text, "FOLDER", context, parameter)
-        if not Path(folder).is_dir():
-            raise click.BadParameter(f"{name}: found no folder {folder}", context, parameter)
-        folders[name] = Path(folder)
+        try:
+            path = absolute_path(folder, Path.cwd())
+        except ValueError as error:
+            raise click.BadParameter(f"{name}: {error}", context, parameter) from error
+        if not is_folder(path):
+            nearest = nearest_path(path)
+            advice = f"the nearest path is {nearest}" if nearest else "a model of the hub has to be downloaded first"
+            raise click.BadParameter(f"{name}: found no folder {folder}; {advice}", context, parameter)
+        folders[name] = path
     return folders
 
 

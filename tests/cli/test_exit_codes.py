@@ -56,7 +56,7 @@ def test_a_manifest_that_is_not_there_is_2(invoke: Invoke, tmp_path: Path, comma
     assert len(_said(result)) == 1
 
 
-@pytest.mark.parametrize("arguments", [(), ("fly",), ("run",), ("run", "a.toml", "--fast")])
+@pytest.mark.parametrize("arguments", [("fly",), ("run",), ("run", "a.toml", "--fast")])
 def test_wrong_usage_is_2(invoke: Invoke, arguments: tuple[str, ...]) -> None:
     assert invoke(*arguments).exit_code == 2
 

@@ -95,7 +95,8 @@ class _Reader:
                     self._position = error.pos
                     raise self.error(error.msg) from error
             else:
-                if end < len(self._text) or self._is_whole:  # a number at the end may go on
+                is_done = end < len(self._text) or self._is_whole  # a number at the end may go on
+                if is_done and end - self._position <= self._max_chars:
                     self._position = end
                     return value
             if len(self._text) - self._position > self._max_chars:

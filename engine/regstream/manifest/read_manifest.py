@@ -95,7 +95,7 @@ def _advice(path: Path) -> str:
     if is_folder(path):
         inside = sorted(file.name for file in path.glob("*.toml"))[:3]
         found = f"; in it are {', '.join(inside)}" if inside else ""
-        return f": it is a folder{found}; name a manifest"
+        return f"{found}; name a manifest"
     nearest = None if exists(path) else nearest_path(path.absolute())
     return f"; the nearest path is {nearest}" if nearest else ""
 
