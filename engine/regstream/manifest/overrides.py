@@ -16,6 +16,9 @@ from regstream.manifest.keys import tables
 from regstream.manifest.messages import escape_unprintable, nearest_word
 from regstream.manifest.method_options import fields_of
 
+#: The tables of which there may be several.
+_ARRAYS = ("rules", "candidates")
+
 
 def override(text: str, settings: Sequence[str]) -> str:
     """The text of a manifest with these settings in it; comments and layout stay where they can.
@@ -95,6 +98,8 @@ def _set(table: Any, keys: Sequence[str], value: Any) -> None:
         if isinstance(table, list):
             table = _element(table, key, where, ".".join(keys))
         else:
+            if key not in table and key in _ARRAYS:
+                raise _problem(".".join(keys), f"the manifest has no [[{key}]] table; write one in it")
             if key not in table:
                 table[key] = tomlkit.table() if isinstance(table, tomlkit.TOMLDocument | tomlkit.items.Table) else {}
             table = table[key]
