@@ -15,6 +15,8 @@ ranks.py: what a command does on several ranks
 error_reporting.py: exceptions to messages and exit codes
 streams.py: stdout for data, stderr for messages
 architecture_lines.py: what was found in a model, for people
+usage_errors.py: errors of usage to messages
+manifest_source.py: the manifest of a command, and --set
 tables.py, tuning_tables.py, rank_tables.py: tables for people
 logging_setup.py: silences library logs
 """

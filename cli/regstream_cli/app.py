@@ -4,6 +4,7 @@ import sys
 from typing import Any
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from regstream import __version__
 from regstream.device import garbage_collector, malloc
@@ -21,15 +22,24 @@ from regstream_cli.run import run
 from regstream_cli.status import status
 from regstream_cli.streams import discard_stdout, open_closed_streams
 from regstream_cli.tune import tune
+from regstream_cli.usage_errors import report_usage
 from regstream_cli.verify import verify
 
 
 class _ErrorReportingGroup(click.Group):
-    """Reports every exception of a command, except usage errors, which click reports."""
+    """Reports every exception of a command. Lists commands in the order in which a person needs them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
 
     def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
         try:
             return super().make_context(*arguments, **settings)
+        except NoArgsIsHelpError as error:
+            click.echo(error.message)
+            raise click.exceptions.Exit(0) from error
+        except click.UsageError as error:
+            raise click.exceptions.Exit(report_usage(error)) from error
         except BrokenPipeError as error:
             raise click.exceptions.Exit(_report_broken_pipe()) from error
 
@@ -38,8 +48,10 @@ class _ErrorReportingGroup(click.Group):
             value = super().invoke(ctx)
             finish()
             return value
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.exceptions.Exit, click.Abort):
             raise
+        except click.UsageError as error:
+            ctx.exit(report_usage(error))
         except BrokenPipeError:
             ctx.exit(_report_broken_pipe())
         except (Exception, KeyboardInterrupt) as error:
@@ -52,7 +64,7 @@ def _report_broken_pipe() -> int:
     return report_failure(Interrupted("the reader of standard output has closed it"), debug=False)
 
 
-@click.group(cls=_ErrorReportingGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("regstream", cls=_ErrorReportingGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="regstream")
 @click.pass_context
 def cli(context: click.Context) -> None:
@@ -88,7 +100,7 @@ def cli(context: click.Context) -> None:
     begin_command(context.invoked_subcommand)
 
 
-for command in (init, run, plan, status, verify, evaluate, tune, bias, report, push):
+for command in (init, plan, run, status, tune, evaluate, bias, report, verify, push):
     cli.add_command(command)
 
 

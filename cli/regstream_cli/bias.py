@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 
 from regstream import api
-from regstream.manifest.read_manifest import read_manifest
+from regstream_cli.manifest_source import ManifestSource, manifest_argument
 from regstream_cli.observers import observe_progress
-from regstream_cli.options import also_option, debug_option, device_option, json_option, manifest_argument, only_option
+from regstream_cli.options import also_option, debug_option, device_option, json_option, only_option, quiet_option
 from regstream_cli.ranks import join
 from regstream_cli.streams import stdout_boundary, stdout_console, write_json
 from regstream_cli.tables import bias_table
@@ -20,8 +20,11 @@ from regstream_cli.tables import bias_table
 @only_option
 @device_option
 @json_option
+@quiet_option
 @debug_option
-def bias(*, path: Path, also: dict[str, Path], only: tuple[str, ...], device: str | None, as_json: bool) -> None:
+def bias(
+    *, source: ManifestSource, also: dict[str, Path], only: tuple[str, ...], device: str | None, as_json: bool
+) -> None:
     """Measure how far a result is from the candidates, by depth.
 
     Runs the rows of each [candidates.evaluation] table through that candidate, the result of MANIFEST and the
@@ -36,7 +39,7 @@ def bias(*, path: Path, also: dict[str, Path], only: tuple[str, ...], device: st
       regstream bias merge.toml --also regmean=other/merge --json
     """
     join()
-    manifest = read_manifest(path)
+    manifest = source.read()
     with observe_progress() as listener:
         plan = api.plan(manifest, device=device, of_result=True, listener=listener)
         biases = api.bias(plan, also=also, only=only, listener=listener)

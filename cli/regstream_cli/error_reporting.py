@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from regstream.errors import BudgetError, InputError, Interrupted, ManifestError, RegstreamError
+from regstream.errors import BudgetError, InputError, Interrupted, ManifestError, RegstreamError, ResumeError
 from regstream.manifest.redaction import redact_secrets
 from regstream.units import format_bytes
 from regstream_cli.streams import write_message
@@ -102,7 +102,7 @@ def _format_size(number: str, unit: str) -> str:
 
 def _message_lines(error: BaseException) -> Iterator[str]:
     match error:
-        case ManifestError():
+        case ManifestError() | ResumeError():
             yield from (f"error: {problem}" for problem in error.problems)
         case RegstreamError() if error.exit_code == Interrupted.exit_code:
             yield f"interrupted: {error}"

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from regstream import api
-from regstream.manifest.read_manifest import read_manifest
+from regstream_cli.manifest_source import ManifestSource, manifest_argument
 from regstream_cli.next_command import report_command
 from regstream_cli.observers import observe_progress
-from regstream_cli.options import also_option, debug_option, device_option, json_option, manifest_argument, only_option
+from regstream_cli.options import also_option, debug_option, device_option, json_option, only_option, quiet_option
 from regstream_cli.ranks import join
-from regstream_cli.streams import stdout_boundary, stdout_console, write_json, write_message
+from regstream_cli.streams import stdout_boundary, stdout_console, write_json, write_note
 from regstream_cli.tables import evaluation_table
 
 if TYPE_CHECKING:
@@ -25,9 +25,16 @@ if TYPE_CHECKING:
 @click.option("--cross", is_flag=True, help="Evaluate each candidate on all datasets, not only on its own.")
 @device_option
 @json_option
+@quiet_option
 @debug_option
 def evaluate(
-    *, path: Path, also: dict[str, Path], only: tuple[str, ...], cross: bool, device: str | None, as_json: bool
+    *,
+    source: ManifestSource,
+    also: dict[str, Path],
+    only: tuple[str, ...],
+    cross: bool,
+    device: str | None,
+    as_json: bool,
 ) -> None:
     """Compare models on held-out rows.
 
@@ -45,7 +52,7 @@ def evaluate(
       regstream evaluate merge.toml --only base --only regmean++
     """
     join()
-    manifest = read_manifest(path)
+    manifest = source.read()
     with observe_progress() as listener:
         plan = api.plan(manifest, device=device, of_result=True, listener=listener)
         evaluation = api.evaluate(plan, also=also, only=only, cross=cross, listener=listener)
@@ -59,7 +66,7 @@ def evaluate(
     if not only:
         with observe_progress() as listener:
             api.add_results(plan.output, evaluation=evaluation, listener=listener)
-        write_message(f"`{report_command(plan.output)}` shows the scores beside what the merge kept")
+        write_note(f"`{report_command(plan.output)}` shows the scores beside what the merge kept")
 
 
 def _record(evaluation: "Evaluation") -> dict[str, Any]:

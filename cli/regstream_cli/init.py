@@ -1,6 +1,7 @@
 """`regstream init`: writes a first manifest."""
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,11 @@ import click
 from regstream import api
 from regstream.errors import ManifestError
 from regstream.manifest.read_manifest import parse_manifest
-from regstream.manifest.references import rebase_reference
+from regstream.manifest.references import exists, rebase_reference
 from regstream.manifest.template import CandidateDraft, all_have_calibration, manifest_template
 from regstream.methods import AUTO, METHODS, find_method
-from regstream_cli.options import debug_option, json_option, parse_name_value
-from regstream_cli.streams import stdout_boundary, write_json, write_message
+from regstream_cli.options import debug_option, json_option, parse_name_value, quiet_option
+from regstream_cli.streams import stdout_boundary, write_json, write_message, write_note
 
 #: The file name in error messages about a manifest that goes to stdout.
 _STDOUT_NAME = "manifest.toml"
@@ -25,7 +26,17 @@ def _parse_candidate(text: str) -> CandidateDraft:
     model, *adapters = (part.replace("\0", ":") for part in models.replace("::", "\0").split(":"))
     if not name or not (model or adapters) or len(adapters) > 1 or "" in adapters:
         raise click.BadParameter(f"expected NAME=MODEL[:ADAPTER], found {text!r}; write a colon within a path twice")
+    if not adapters and _is_adapter(model):
+        model, adapters = "", [model]
     return CandidateDraft(name=name, model=model or None, adapter=adapters[0] if adapters else None)
+
+
+def _is_adapter(model: str) -> bool:
+    """Whether a model is the folder of an adapter alone, which is then one on the base."""
+    with suppress(RuntimeError):  # no home folder
+        folder = Path(model).expanduser()
+        return exists(folder / "adapter_config.json") and not exists(folder / "config.json")
+    return False
 
 
 def _parse_calibration(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -51,6 +62,7 @@ def _parse_calibration(context: click.Context, parameter: click.Parameter, value
     help="Write to this new file instead of stdout.",
 )  # fmt: skip
 @json_option
+@quiet_option
 @debug_option
 def init(
     *, base: str, candidates: Sequence[CandidateDraft], calibration: dict[str, str], method: str | None,
@@ -61,7 +73,8 @@ def init(
     The manifest can be run as it is; comments show every other key with its default. A base that cannot be merged, as
     its config tells, is refused at once. A MODEL or ADAPTER is a folder or a hub id, "org/name" or "org/name@revision".
     A colon separates the two, so write a colon in a path twice ("runs/12::30"). NAME=:ADAPTER is an adapter on the
-    base. Give folders relative to the current folder; the manifest has them relative to FILE.
+    base, and so is NAME=FOLDER where FOLDER holds an adapter alone. Give folders relative to the current folder; the
+    manifest has them relative to FILE.
 
     \b
     Example:
@@ -92,7 +105,7 @@ def init(
     if found is not None and found.note:
         write_message(f"warning: {found.note}")
     if method is None and not all_have_calibration(candidates):
-        write_message(
+        write_note(
             'the method is "average"; for "regmean++", set it and fill in [candidates.calibration] for every candidate'
         )
 

@@ -4,12 +4,13 @@ import shlex
 from pathlib import Path
 
 from regstream.manifest.schema import Manifest
+from regstream_cli.manifest_source import ManifestSource
 
 
-def command_after_run(path: Path, manifest: Manifest) -> str:
-    """What follows a merge: its evaluation, if the manifest at `path` has held-out rows, or else its report."""
+def command_after_run(source: ManifestSource, manifest: Manifest) -> str:
+    """What follows a merge: its evaluation, if the manifest has held-out rows, or else its report."""
     if any(candidate.evaluation is not None for candidate in manifest.candidates):
-        return f"regstream evaluate {shlex.quote(str(path))}"
+        return f"regstream evaluate {source.arguments}"
     return report_command(manifest.merge.output)
 
 

@@ -36,7 +36,7 @@ def observe_progress(*, events_as_json: bool = False) -> Iterator[Observers]:
         KeyboardInterrupt: after one of them, if no step has started.
     """
     state, console = ProgressState(), stderr_console()
-    can_redraw = MESSAGES.rank == 0 and sys.stderr.isatty() and not console.is_dumb_terminal
+    can_redraw = MESSAGES.rank == 0 and not MESSAGES.is_quiet and sys.stderr.isatty() and not console.is_dumb_terminal
     # Bars would overwrite JSON lines on the same terminal.
     bars = ProgressBars(state, console) if can_redraw and not (events_as_json and sys.stdout.isatty()) else None
     display = bars or ProgressLines(state)

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import click
 
+from regstream.manifest.references import absolute_path, is_folder, nearest_path
 from regstream.units import parse_rate
+from regstream_cli.streams import MESSAGES
 
 #: The key in a click context's `meta` that says whether to show tracebacks.
 DEBUG_KEY = "regstream_cli.debug"
@@ -12,6 +14,10 @@ DEBUG_KEY = "regstream_cli.debug"
 
 def _store_debug(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
     context.meta[DEBUG_KEY] = value
+
+
+def _store_quiet(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    MESSAGES.is_quiet = value
 
 
 def parse_name_value(text: str, metavar: str, context: click.Context, parameter: click.Parameter) -> tuple[str, str]:
@@ -30,9 +36,15 @@ def _parse_folders(context: click.Context, parameter: click.Parameter, values: t
     folders = {}
     for text in values:
         name, folder = parse_name_value(text, "FOLDER", context, parameter)
-        if not Path(folder).is_dir():
-            raise click.BadParameter(f"{name}: found no folder {folder}", context, parameter)
-        folders[name] = Path(folder)
+        try:
+            path = absolute_path(folder, Path.cwd())
+        except ValueError as error:
+            raise click.BadParameter(f"{name}: {error}", context, parameter) from error
+        if not is_folder(path):
+            nearest = nearest_path(path)
+            advice = f"the nearest path is {nearest}" if nearest else "a model of the hub has to be downloaded first"
+            raise click.BadParameter(f"{name}: found no folder {folder}; {advice}", context, parameter)
+        folders[name] = path
     return folders
 
 
@@ -43,12 +55,18 @@ def _parse_rate(context: click.Context, parameter: click.Parameter, text: str) -
         raise click.BadParameter(str(error), context, parameter) from error
 
 
-# Not `exists=True`: reading the manifest reports a missing file like every other problem.
-manifest_argument = click.argument("path", metavar="MANIFEST", type=click.Path(path_type=Path))
 device_option = click.option(
     "--device", metavar="D", help="Compute on this device (cpu, cuda, cuda:1) instead of the manifest's."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
+quiet_option = click.option(
+    "-q",
+    "--quiet",
+    is_flag=True,
+    expose_value=False,
+    callback=_store_quiet,
+    help="Write no progress and no summary to stderr; warnings and errors remain.",
+)
 debug_option = click.option(
     "--debug", is_flag=True, expose_value=False, callback=_store_debug, help="Show the traceback of an error."
 )

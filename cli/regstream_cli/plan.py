@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,18 +10,18 @@ from regstream import api
 from regstream.errors import BudgetError, RegstreamError
 from regstream.events import Event, Listener, Warned
 from regstream.manifest.keys import format_settings
-from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.schema import Manifest
 from regstream.methods import AUTO, AUTO_METHOD
 from regstream.output.chosen_settings import chosen_settings
+from regstream_cli.manifest_source import ManifestSource, manifest_argument
 from regstream_cli.observers import observe_progress
 from regstream_cli.options import (
     debug_option,
     device_option,
     json_option,
     machines_option,
-    manifest_argument,
     network_option,
+    quiet_option,
     ranks_option,
 )
 from regstream_cli.streams import stdout_boundary, stdout_console, write_json
@@ -40,8 +39,11 @@ if TYPE_CHECKING:
 @machines_option
 @network_option
 @json_option
+@quiet_option
 @debug_option
-def plan(*, path: Path, device: str | None, ranks: int | None, machines: int, network: float, as_json: bool) -> None:
+def plan(
+    *, source: ManifestSource, device: str | None, ranks: int | None, machines: int, network: float, as_json: bool
+) -> None:
     """Show the steps of a merge, and what they need.
 
     Shows what was found in the model and what becomes of it, then for each step of MANIFEST's merge how much it reads,
@@ -60,11 +62,17 @@ def plan(*, path: Path, device: str | None, ranks: int | None, machines: int, ne
     """
     if machines > (ranks or 1):
         raise click.BadParameter(f"{machines} machines cannot share {ranks or 1} ranks", param_hint="--machines")
-    show_plan(path, device, as_json=as_json, ranks=ranks, machines=machines, network=network)
+    show_plan(source, device, as_json=as_json, ranks=ranks, machines=machines, network=network)
 
 
 def show_plan(
-    path: Path, device: str | None, *, as_json: bool, ranks: int | None = None, machines: int = 1, network: float = 0.0
+    source: ManifestSource,
+    device: str | None,
+    *,
+    as_json: bool,
+    ranks: int | None = None,
+    machines: int = 1,
+    network: float = 0.0,
 ) -> None:
     """Write the plan to stdout, for one rank or beside it for `ranks`; `network` is in bytes a second.
 
@@ -72,7 +80,7 @@ def show_plan(
         BudgetError: the merge does not fit in memory or on disk; the plan is written first.
         InputError: the output folder cannot take a result; the plan is written first.
     """
-    manifest = read_manifest(path)
+    manifest = source.read()
     with observe_progress() as listener:
         # A plan can be for a device that this machine does not have.
         merge_plan = api.plan(manifest, device=device, for_this_machine=False, listener=_without_own_lines(listener))

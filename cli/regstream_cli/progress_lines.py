@@ -4,7 +4,7 @@ from regstream.events import Event, Fetching, RunStarted, SettingsChosen, StepCo
 from regstream.units import format_bytes, format_seconds
 from regstream_cli.progress_state import ProgressState
 from regstream_cli.run_status import StepMeasurement
-from regstream_cli.streams import write_message
+from regstream_cli.streams import write_message, write_note
 
 
 def chosen_line(event: SettingsChosen) -> str:
@@ -29,14 +29,14 @@ class ProgressLines:
     def __call__(self, event: Event) -> None:
         match event:
             case RunStarted() if event.done or event.step_seconds:
-                write_message(self._start_line(event))
+                write_note(self._start_line(event))
             case Fetching() if event.file != self._file:
                 self._file = event.file
-                write_message(f"downloading {event.file}, {format_bytes(event.total_bytes)}")
+                write_note(f"downloading {event.file}, {format_bytes(event.total_bytes)}")
             case StepCommitted():
-                write_message(step_line(event, event.index + 1, self._state.total, self._state.seconds_left))
+                write_note(step_line(event, event.index + 1, self._state.total, self._state.seconds_left))
             case SettingsChosen():
-                write_message(chosen_line(event))
+                write_note(chosen_line(event))
             case Warned():
                 write_message(f"warning: {event.message}")
 

@@ -7,8 +7,8 @@ import click
 
 from regstream import api
 from regstream_cli.observers import observe_progress
-from regstream_cli.options import debug_option, json_option
-from regstream_cli.streams import stdout_boundary, write_json, write_message
+from regstream_cli.options import debug_option, json_option, quiet_option
+from regstream_cli.streams import stdout_boundary, write_json, write_note
 
 if TYPE_CHECKING:
     from regstream.hub.upload import UploadResult
@@ -27,6 +27,7 @@ def _parse_repo(context: click.Context, parameter: click.Parameter, value: str) 
 @click.option("--private", is_flag=True, help="Create the repository as private if it does not exist.")
 @click.option("--revision", metavar="R", help="Commit to this branch; create it if it does not exist. Default: main.")
 @json_option
+@quiet_option
 @debug_option
 def push(*, output: Path, repo: str, private: bool, revision: str | None, as_json: bool) -> None:
     """Publish a result on the hub.
@@ -43,7 +44,7 @@ def push(*, output: Path, repo: str, private: bool, revision: str | None, as_jso
     """
     with observe_progress() as listener:
         upload = api.push(output, repo, revision=revision, private=private, listener=listener)
-    write_message(_summary(upload))
+    write_note(_summary(upload))
     if as_json:
         write_json({"url": upload.url, "commit": upload.commit, "sent": upload.files, "removed": upload.removed})
     else:

@@ -49,6 +49,11 @@ def begin(arguments: list[str]) -> None:
             MESSAGES.silence()
 
 
+def on_several_ranks() -> bool:
+    """Whether a launcher has started this process as one of several that work on the command."""
+    return _PROCESS.rank_id is not None and _PROCESS.rank_id.size > 1
+
+
 def begin_command(name: str | None) -> None:
     """Let rank 0 go on alone with a command that is for one process.
 

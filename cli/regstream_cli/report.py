@@ -6,7 +6,7 @@ import click
 
 from regstream import api
 from regstream_cli.observers import observe_progress
-from regstream_cli.options import debug_option, json_option
+from regstream_cli.options import debug_option, json_option, quiet_option
 from regstream_cli.streams import write_json, write_path
 
 
@@ -16,6 +16,7 @@ from regstream_cli.streams import write_json, write_path
     "-o", "--output", "file", metavar="FILE", type=click.Path(path_type=Path), help="Write the page alone, to FILE."
 )
 @json_option
+@quiet_option
 @debug_option
 def report(output: Path, file: Path | None, as_json: bool) -> None:
     """Show what a merge did.

@@ -1,18 +1,16 @@
 """`regstream run`: starts or resumes a merge."""
 
-from pathlib import Path
-
 import click
 
 from regstream import api
-from regstream.manifest.read_manifest import read_manifest
 from regstream_cli.error_reporting import disk_full_boundary
+from regstream_cli.manifest_source import ManifestSource, manifest_argument
 from regstream_cli.observers import observe_progress
-from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
+from regstream_cli.options import debug_option, device_option, json_option, quiet_option
 from regstream_cli.plan import show_plan
 from regstream_cli.ranks import join
 from regstream_cli.run_summary import summary_lines
-from regstream_cli.streams import write_message, write_path
+from regstream_cli.streams import write_note, write_path
 
 
 @click.command()
@@ -23,10 +21,11 @@ from regstream_cli.streams import write_message, write_path
 @click.option("--full-digest", is_flag=True, help="Hash whole files, not samples, when checking for changed inputs.")
 @click.option("--ranks-changed", is_flag=True, help="Resume a run that had another number of ranks.")
 @json_option
+@quiet_option
 @debug_option
 def run(
     *,
-    path: Path,
+    source: ManifestSource,
     restart: bool,
     device: str | None,
     dry_run: bool,
@@ -49,9 +48,9 @@ def run(
     """
     ranks = join()
     if dry_run:
-        show_plan(path, device, as_json=as_json)
+        show_plan(source, device, as_json=as_json)
         return
-    manifest = read_manifest(path)
+    manifest = source.read()
     with observe_progress(events_as_json=as_json) as listener:
         is_first = ranks is None or ranks.is_first  # the result and the journal are rank 0's
         is_finished = is_first and not (restart or full_digest)
@@ -63,7 +62,7 @@ def run(
                     plan, restart=restart, full_digest=full_digest, ranks_changed=ranks_changed, listener=listener
                 )
     if is_first and listener.state.finished is not None:
-        for line in summary_lines(path, manifest, listener.state.finished):
-            write_message(line)
+        for line in summary_lines(source, manifest, listener.state.finished):
+            write_note(line)
     if is_first and not as_json:
         write_path(manifest.merge.output)

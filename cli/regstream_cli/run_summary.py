@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator
 from operator import itemgetter
-from pathlib import Path
 
 from regstream.events import RunFinished
 from regstream.manifest.schema import Manifest
 from regstream.output.merge_summary import ChangeTotal, MergeSummary, ResidualTotal, percent
 from regstream.output.record import read_record
 from regstream.units import format_bytes, format_seconds
+from regstream_cli.manifest_source import ManifestSource
 from regstream_cli.next_command import command_after_run
 from regstream_cli.run_status import RunStatus, read_run_status
 
 
-def summary_lines(path: Path, manifest: Manifest, finished: RunFinished) -> Iterator[str]:
+def summary_lines(source: ManifestSource, manifest: Manifest, finished: RunFinished) -> Iterator[str]:
     """Lines of a name and what is to be said of it, aligned; one line for a result that was finished before.
 
     Raises:
@@ -27,7 +27,7 @@ def summary_lines(path: Path, manifest: Manifest, finished: RunFinished) -> Iter
         "result": finished.output,
         **_fit(summary),
         "cost": _cost(finished, read_run_status(manifest)),
-        "next": command_after_run(path, manifest),
+        "next": command_after_run(source, manifest),
     }
     width = max(map(len, entries))
     yield from (f"{name:{width}}  {text}" for name, text in entries.items())

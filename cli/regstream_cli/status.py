@@ -1,11 +1,11 @@
 """`regstream status`: the progress of a merge."""
 
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
-from regstream_cli.options import debug_option, json_option, manifest_argument
+from regstream_cli.manifest_source import ManifestSource, manifest_argument
+from regstream_cli.options import debug_option, json_option, quiet_option
 from regstream_cli.run_status import RunStatus
 from regstream_cli.status_lines import status_lines
 from regstream_cli.streams import stdout_boundary, stdout_console, write_json
@@ -17,8 +17,9 @@ from regstream_cli.watch import interruptible, show_changes, status_reader, stat
 @manifest_argument
 @click.option("--watch", is_flag=True, help="Follow the merge until it is finished; with --json, a line each change.")
 @json_option
+@quiet_option
 @debug_option
-def status(path: Path, watch: bool, as_json: bool) -> None:
+def status(source: ManifestSource, watch: bool, as_json: bool) -> None:
     """Show the progress of a merge.
 
     Shows the time and memory of each finished step of MANIFEST's merge, and estimates the time left. Reads only the
@@ -32,7 +33,7 @@ def status(path: Path, watch: bool, as_json: bool) -> None:
       regstream status merge.toml --watch
       regstream status merge.toml --json | jq .seconds_left
     """
-    read = status_reader(path)
+    read = status_reader(source)
     show = _write_record if as_json else _show
     if not watch:
         show(read())

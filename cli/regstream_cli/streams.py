@@ -32,6 +32,8 @@ class _Messages:
     """Whose messages this process writes, of several ranks, and whether it writes any."""
 
     rank = 0
+    #: Whether progress and summaries are left out.
+    is_quiet = False
     _silenced: TextIO | None = None
 
     @property
@@ -71,6 +73,12 @@ def write_message(text: str) -> None:
     """Write one line to stderr. A stderr that cannot be written to does not stop the work."""
     with suppress(OSError):
         click.echo(f"{MESSAGES.prefix}{printable_line(text)}", err=True)
+
+
+def write_note(text: str) -> None:
+    """Write one line of progress, or of a summary, unless the command is --quiet."""
+    if not MESSAGES.is_quiet:
+        write_message(text)
 
 
 def show_cursor() -> None:

@@ -1,26 +1,26 @@
 """`regstream tune`: finds a method's settings by small merges, and writes them into the manifest."""
 
-import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from regstream import api
 from regstream.device.garbage_collector import importing
-from regstream.errors import RegstreamError
+from regstream.errors import ManifestError, RegstreamError
 from regstream.events import Warned
 from regstream.manifest.keys import format_settings
-from regstream.manifest.read_manifest import read_manifest
+from regstream.manifest.overrides import parse_setting
+from regstream.manifest.schema import Manifest
 from regstream.manifest.write_settings import check_can_be_written, write_settings, written_settings
 from regstream.storage.tuning_folder import remove_tuning
 from regstream.tuning.journal import begun_tuning
 from regstream.units import format_seconds
 from regstream_cli.error_reporting import disk_full_boundary
+from regstream_cli.manifest_source import ManifestSource, manifest_argument
 from regstream_cli.observers import observe_progress
-from regstream_cli.options import debug_option, device_option, json_option, manifest_argument
+from regstream_cli.options import debug_option, device_option, json_option, quiet_option
 from regstream_cli.run_status import read_run_status
-from regstream_cli.streams import stdout_boundary, stdout_console, write_json, write_message
+from regstream_cli.streams import stdout_boundary, stdout_console, write_json, write_note
 
 if TYPE_CHECKING:
     from regstream.tuning.tuning import Tuning
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 @device_option
 @click.option("--dry-run", is_flag=True, help="Show the settings and the cost; merge and write nothing.")
 @json_option
+@quiet_option
 @debug_option
-def tune(*, path: Path, device: str | None, dry_run: bool, as_json: bool) -> None:
+def tune(*, source: ManifestSource, device: str | None, dry_run: bool, as_json: bool) -> None:
     """Find a method's settings.
 
     Merges with each setting of MANIFEST's method and an eighth of the calibration rows, evaluates all results at once
@@ -49,10 +50,11 @@ def tune(*, path: Path, device: str | None, dry_run: bool, as_json: bool) -> Non
       regstream tune merge.toml --dry-run
       regstream tune merge.toml --json | jq .settings
     """
-    manifest = read_manifest(path)
+    manifest = source.read()
     is_resumed = bool(begun_tuning(manifest.workdir))
     if not dry_run:
-        check_can_be_written(path)
+        check_can_be_written(source.path)
+        _check_overrides(source, manifest)
     with observe_progress() as listener:
         plan = api.plan(manifest, device=device, listener=listener)
         with importing():
@@ -69,11 +71,29 @@ def tune(*, path: Path, device: str | None, dry_run: bool, as_json: bool) -> Non
             return
         with disk_full_boundary(lambda: plan.disks):
             tuning = tuner.tune(tuning_plan, listener)
-    write_settings(path, manifest, tuning.settings)  # before anything is shown: whoever reads it may be gone
+    write_settings(
+        source.path, manifest, tuning.settings, source.settings
+    )  # before anything is shown: whoever reads it may be gone
     _show(tuning_plan, tuning, as_json=as_json)
     remove_tuning(plan.workdir)
-    write_message(_summary(path, tuning_plan, tuning, is_resumed=is_resumed))
-    write_message(_next_step(path))
+    write_note(_summary(source, tuning_plan, tuning, is_resumed=is_resumed))
+    write_note(_next_step(source))
+
+
+def _check_overrides(source: ManifestSource, manifest: Manifest) -> None:
+    """Refuse --set for the method and its options: what is written is the best beside those in the file.
+
+    Raises:
+        ManifestError: names the setting.
+    """
+    written = {"method", *manifest.merge.options.model_fields}
+    for setting in source.settings:
+        (table, key, *_), _ = parse_setting(setting)
+        if table == "merge" and key in written:
+            raise ManifestError(
+                f"--set {setting}: settings are tuned for the file's method and options, and written beside them;"
+                f" change {key} in {source}, or use --dry-run"
+            )
 
 
 def _show_plan(tuning_plan: "TuningPlan", *, as_json: bool) -> None:
@@ -102,9 +122,9 @@ def _show(tuning_plan: "TuningPlan", tuning: "Tuning", *, as_json: bool) -> None
             console.print(line, soft_wrap=not console.is_terminal)
 
 
-def _summary(path: Path, tuning_plan: "TuningPlan", tuning: "Tuning", *, is_resumed: bool) -> str:
+def _summary(source: ManifestSource, tuning_plan: "TuningPlan", tuning: "Tuning", *, is_resumed: bool) -> str:
     written = format_settings(written_settings(tuning_plan.merge.manifest, tuning.settings))
-    summary = f"{path}: wrote {written}; took {format_seconds(tuning.seconds)}"
+    summary = f"{source}: wrote {written}; took {format_seconds(tuning.seconds)}"
     if is_resumed:  # with what was done before, maybe at another pace
         return f"{summary} in all"
     if tuning_plan.sweep_seconds is None:
@@ -114,11 +134,11 @@ def _summary(path: Path, tuning_plan: "TuningPlan", tuning: "Tuning", *, is_resu
     return f"{summary}; merging with every setting and all rows instead would have taken about {sweep}"
 
 
-def _next_step(path: Path) -> str:
+def _next_step(source: ManifestSource) -> str:
     """How to merge with the settings that were written, beside what is in the output already."""
-    run, restart = (f"`regstream run {option}{shlex.quote(str(path))}`" for option in ("", "--restart "))
+    run, restart = (f"`regstream run {option}{source.arguments}`" for option in ("", "--restart "))
     try:
-        found = read_run_status(read_manifest(path))
+        found = read_run_status(source.read())
     except RegstreamError as error:
         return f"{run} cannot resume what is in the output: {error}"
     what = "the result" if found.state == "finished" else "an unfinished run"

@@ -8,13 +8,14 @@ from regstream import api
 from regstream.errors import InputError
 from regstream.units import format_bytes
 from regstream_cli.observers import observe_progress
-from regstream_cli.options import debug_option, json_option
+from regstream_cli.options import debug_option, json_option, quiet_option
 from regstream_cli.streams import stdout_boundary, write_json, write_message
 
 
 @click.command()
 @click.argument("output", metavar="OUTPUT", type=click.Path(path_type=Path))
 @json_option
+@quiet_option
 @debug_option
 def verify(output: Path, as_json: bool) -> None:
     """Check every byte of a result.

@@ -4,11 +4,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
 
 from regstream.errors import Interrupted, ManifestError
-from regstream.manifest.read_manifest import read_manifest
 from regstream_cli.interrupt import InterruptHandler
+from regstream_cli.manifest_source import ManifestSource
 from regstream_cli.progress_state import ProgressState
 from regstream_cli.run_status import RunStatus, read_run_status
 from regstream_cli.status_bars import StatusBars
@@ -23,7 +22,7 @@ def wait_for_poll() -> None:
     time.sleep(_POLL_SECONDS)
 
 
-def status_reader(path: Path) -> Callable[[], RunStatus]:
+def status_reader(source: ManifestSource) -> Callable[[], RunStatus]:
     """What reads the status of a manifest's merge, as the manifest is then: a tuning writes settings into it.
 
     One that has become invalid, as while it is edited, is taken as it was. A pipe is read once.
@@ -31,13 +30,13 @@ def status_reader(path: Path) -> Callable[[], RunStatus]:
     Raises:
         ManifestError: the manifest cannot be read, or is invalid.
     """
-    manifest = read_manifest(path)
+    manifest = source.read()
 
     def read() -> RunStatus:
         nonlocal manifest
-        if path.is_file():
+        if source.can_change:
             with suppress(ManifestError):
-                manifest = read_manifest(path)
+                manifest = source.read()
         return read_run_status(manifest)
 
     return read

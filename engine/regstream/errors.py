@@ -22,17 +22,18 @@ class RegstreamError(Exception):
     exit_code: int = 1
 
 
-class ManifestError(RegstreamError):
-    """The manifest asks for something that does not exist or contradicts itself.
-
-    Holds every problem, so that all are fixed at once: `str()` is one line a problem.
-    """
-
-    exit_code = 2
+class _ListedError(RegstreamError):
+    """Holds every problem, so that all are fixed at once: `str()` is one line a problem."""
 
     def __init__(self, problems: Sequence[str] | str) -> None:
         self.problems = (problems,) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+class ManifestError(_ListedError):
+    """The manifest asks for something that does not exist or contradicts itself: one line for each problem."""
+
+    exit_code = 2
 
 
 class BudgetError(RegstreamError):
@@ -55,8 +56,8 @@ class NonFiniteError(InputError):
     """What a merge computes is NaN, infinite, or beyond the dtype of its result: inputs, or its settings, are why."""
 
 
-class ResumeError(RegstreamError):
-    """A run cannot be resumed: an input changed, or its journal is damaged."""
+class ResumeError(_ListedError):
+    """A run cannot be resumed: inputs changed, one line for each after the first, or its journal is damaged."""
 
     exit_code = 5
 

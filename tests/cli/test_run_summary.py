@@ -12,6 +12,7 @@ from regstream.events import RunFinished
 from regstream.manifest.read_manifest import read_manifest
 from regstream.output.lost_changes import lost_changes
 from regstream.planning.planning import make_plan
+from regstream_cli.manifest_source import ManifestSource
 from regstream_cli.run_summary import summary_lines
 
 
@@ -19,7 +20,7 @@ def summary(manifest: Path, **fields: bool) -> dict[str, str]:
     """The lines by their first word, all of which are aligned."""
     output = manifest.parent / "merged"
     finished = RunFinished(output=str(output), seconds=182.0, peak_bytes=3 << 30, **fields)
-    lines = list(summary_lines(manifest, read_manifest(manifest), finished))
+    lines = list(summary_lines(ManifestSource(manifest), read_manifest(manifest), finished))
     assert all(re.match(r"\w+ +\S", line) and line[:6].strip() == line.split()[0] and line[8] != " " for line in lines)
     return {line[:6].strip(): line[8:] for line in lines}
 

@@ -19,6 +19,7 @@ from regstream.planning.planning import make_plan
 from regstream.runtime.scheduler import run_stepwise
 from regstream.storage.journal import CommittedStep, Journal
 from regstream.tuning.tuning_status import TuningStatus
+from regstream_cli.manifest_source import ManifestSource
 from regstream_cli.run_status import RunStatus, read_run_status
 from regstream_cli.status_bars import StatusBars
 from regstream_cli.status_lines import change_lines
@@ -96,7 +97,7 @@ def test_a_run_that_starts_over_and_a_tuning_are_told(half_done: Path) -> None:
 
 
 def test_the_manifest_is_read_as_it_is_then(half_done: Path) -> None:
-    read, text = status_reader(half_done), half_done.read_text()
+    read, text = status_reader(ManifestSource(half_done)), half_done.read_text()
     assert read().changed == ()
     half_done.write_text(text.replace("[merge]\n", "[merge]\nalpha = 0.5\n"))  # as a tuning does
     changed = read()

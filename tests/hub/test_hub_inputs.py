@@ -98,5 +98,5 @@ def test_an_adapter_that_is_named_as_a_model_is_called_one(local: Merge, hub: Hu
     for path in (folder / "made").iterdir():
         path.rename(folder / path.name)
     remote = put_on(hub, local, tmp_path / "remote")
-    with pytest.raises(InputError, match=r"holds no config.json; .*, found adapter_config.json; name it as `adapter`"):
+    with pytest.raises(InputError, match=r'holds no config.json; .*, found adapter_config.json; write adapter = "org/'):
         remote.plan()

@@ -500,5 +500,5 @@ def test_a_run_notices_an_image_that_changed(tmp_path: Path, base: Path) -> None
     files.check(warnings.append)
     assert len(warnings) == 1
     write_image(image, 99)
-    with pytest.raises(ResumeError, match=r"inputs changed since the run began: .*calibration task0.*1-0.png"):
+    with pytest.raises(ResumeError, match=r"(?s)inputs changed since the run began; .*calibration task0.*1-0.png"):
         files.check(warnings.append)

@@ -119,7 +119,7 @@ def test_a_journal_whose_first_line_was_torn_begins_anew(tmp_path: Path) -> None
 def test_a_changed_input_is_refused_by_its_place_and_both_values(tmp_path: Path) -> None:
     Journal.open(tmp_path, IDENTITY, NAMES)
     changed = {**IDENTITY, "manifest": {"alpha": 0.5, "rules": []}}
-    with pytest.raises(ResumeError, match=r"manifest alpha: 0.95 before, 0.5 now; --restart starts over") as caught:
+    with pytest.raises(ResumeError, match=r"starts over\nmanifest alpha: 0.95 before, 0.5 now; set it back") as caught:
         Journal.open(tmp_path, changed, NAMES)
     assert str(caught.value).startswith(f"{tmp_path}: cannot resume")
 

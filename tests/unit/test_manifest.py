@@ -339,8 +339,8 @@ ONE_PROBLEM = {
         'calibration.path: expected a file, found "rows.txt"; there is no /',
     ),
     "unreadable rows": (
-        ('"math.jsonl"', '"math.csv"'),
-        "calibration.path: expected a file ending in .jsonl, .txt, .parquet, .safetensors, or a folder of images",
+        ('"math.jsonl"', '"math.xlsx"'),
+        "calibration.path: expected a file ending in .jsonl, .json, .csv, .txt, .parquet, .safetensors, or a folder of",
     ),
     "output is the base": (('"merged"', '"base"'), "is also the base"),
     "output in a candidate": (('"merged"', '"math/merged"'), "is inside the model of candidates[0]"),
@@ -395,7 +395,9 @@ def test_what_is_written_stays_clear_of_what_is_read(write: Write, tmp_path: Pat
     assert (
         "is inside the calibration set of candidates[0]" in problems(write(good(images, ('"merged"', '"images/x"'))))[0]
     )
-    assert len(problems(write(good(('"merged"', '"."'))))) == 4  # the base, a model, its rows, the manifest
+    [problem] = problems(write(good(('"merged"', '"."'))))
+    assert "contains the base" in problem
+    assert "and 3 more inputs; choose" in problem  # a model, its rows, the manifest
     state = "[resources]\nworkdir = {}\n"
     assert "is inside the base" in problems(write(GOOD + state.format('"base/state"')))[0]
     assert "remove the key" in problems(write(GOOD + state.format('"merged/.regstream"')))[0]
@@ -448,7 +450,7 @@ def test_broken_toml_is_one_line_with_its_place(text: str, place: str, write: Wr
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert problems(tmp_path / "none.toml") == ("cannot be read: No such file or directory",)
-    assert problems(tmp_path) == ("cannot be read: Is a directory",)
+    assert problems(tmp_path) == ("cannot be read: Is a directory; name a manifest",)
     (tmp_path / "latin.toml").write_bytes(b'[merge]\nbase = "\xe9"\n')
     assert problems(tmp_path / "latin.toml") == ("2: expected UTF-8 text, found the byte 0xe9",)
 

@@ -95,8 +95,8 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
     file = folder / ADAPTER_CONFIG
     if not file.exists() and (folder / CONFIG).exists():
         raise InputError(
-            f"{folder}: holds {CONFIG} and no {ADAPTER_CONFIG}: it is a whole model, no adapter; name it as `model`;"
-            " expected the folder of a PEFT adapter"
+            f"{folder}: holds {CONFIG} and no {ADAPTER_CONFIG}: it is a whole model, no adapter; write"
+            f' model = "{folder}" in place of adapter'
         )
     raw = read_json_object(file, "the folder of a PEFT adapter")
     for problem in _unsupported(raw):

@@ -3,6 +3,8 @@
 loading.py: from a manifest's `[candidates.calibration]` to batches
 dataset_sampler.py: rows of a data set of the hub, sampled once and cached
 row_reader.py, row_writer.py: rows of text files and parquet tables
+json_rows.py, csv_rows.py: rows of a .json and of a .csv
+alpaca.py: rows of instruction, input and output
 chat_messages.py: conversations for chat templates
 bounded_process.py: a process with bounded time and memory
 tokens.py: rows to token ids

@@ -6,18 +6,21 @@ from typing import Any
 from regstream.errors import InputError
 
 MESSAGES = "messages"
-#: The field of ShareGPT rows, with messages {"from": "human", "value": "…"}.
-CONVERSATIONS = "conversations"
+#: The fields of ShareGPT rows, with messages {"from": "human", "value": "…"}.
+CONVERSATIONS = ("conversations", "conversation")
 _ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant",
     "bot": "assistant", "model": "assistant", "system": "system", "tool": "tool",
+    "function": "tool", "observation": "tool",
 }  # fmt: skip
 
 
 def stored_field(field: str, available: Iterable[str]) -> str:
-    """Return `field`, or ShareGPT's `conversations` where `messages` is missing."""
+    """Return `field`, or ShareGPT's `conversations` or `conversation` where `messages` is missing."""
     names = set(available)
-    return CONVERSATIONS if field == MESSAGES and field not in names and CONVERSATIONS in names else field
+    if field != MESSAGES or field in names:
+        return field
+    return next((name for name in CONVERSATIONS if name in names), field)
 
 
 def chat_messages(location: str, value: Any) -> Any:

@@ -14,8 +14,9 @@ from typing import Any
 from huggingface_hub import cached_assets_path, constants
 from huggingface_hub.utils import WeakFileLock
 
+from regstream.data.alpaca import ALPACA, OPTIONAL_COLUMN
 from regstream.data.chat_messages import stored_field
-from regstream.data.row_reader import ATTENTION_MASK, INPUT_IDS, field_columns
+from regstream.data.row_reader import ATTENTION_MASK, INPUT_IDS, field_advice, field_columns
 from regstream.errors import InputError, error_boundary
 from regstream.events import Listener, ignore_event
 from regstream.hub.errors import CLIENT_ERRORS, NOT_CACHED, HubError, hub_error_boundary
@@ -82,13 +83,15 @@ class DatasetSampler:
 def _rows(
     what: str, calibration: Calibration, columns: Sequence[str], commit: str, seed: int
 ) -> Iterable[dict[str, Any]]:
-    """The sampled rows, read lazily, with these columns; only the last column may be missing."""
+    """The sampled rows, read lazily, with these columns; the last, and Alpaca's `input`, may be missing."""
     stream = _stream(what, calibration, commit)
     available = stream.column_names or list(next(iter(stream), {}))
     columns = [stored_field(column, available) for column in columns]
+    may_lack = OPTIONAL_COLUMN if calibration.field == ALPACA else None
     for column in columns[:-1]:
-        if column not in available:
-            raise InputError(f'{what}: no column "{column}"; there are {", ".join(available)}')
+        if column not in available and column != may_lack:
+            names = ", ".join(available)
+            raise InputError(f'{what}: no column "{column}"; there are {names}{field_advice(available)}')
     columns += [ATTENTION_MASK] if INPUT_IDS in columns else []
     # Images stay encoded.
     stream = stream.decode(False).select_columns([name for name in dict.fromkeys(columns) if name in available])

@@ -54,7 +54,7 @@ class TableImages:
     class_folders: tuple[str, ...] = ()  # labels are numbers
 
     def __init__(self, path: Path, field: str, label: str = "label") -> None:
-        self._file = open_table(path, (field,))
+        self._file = open_table(path, field)
         self._images, self._labels = TableColumn(path, self._file, field), TableColumn(path, self._file, label)
         self._field, self._label = field, label
 

@@ -1,4 +1,4 @@
-"""Which images belong to a row of text, and where they are: in files beside a .jsonl, or in a column of a .parquet."""
+"""Which images belong to a row of text, and where they are: in files beside the rows, or in a column of a .parquet."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ from regstream.data.row_reader import Row, open_table, read_rows
 from regstream.errors import InputError, error_boundary, label_boundary
 from regstream.storage.regular_file import check_regular
 
+#: Files whose rows may have images.
+_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 #: Kinds of parts of a message's content, and the keys under which a part names an image.
 _IMAGE_KINDS = ("image", "image_url")
 _REFERENCES = ("image", "path", "url", "image_url")
@@ -75,10 +77,10 @@ def rows_with_images(path: Path, field: str, images: str | None, indices: list[i
         InputError: the file cannot be read; a row's images and the places for them differ in number; an image is named
             by an address or outside the file's folder; or no row has the field `images`.
     """
-    if path.suffix not in (".jsonl", ".parquet"):
-        raise InputError(f"{path}: rows with images are read from a .jsonl or a .parquet; remove images, or convert it")
+    if path.suffix not in _SUFFIXES:
+        raise InputError(f"{path}: rows with images are read from {', '.join(_SUFFIXES)}; remove images, or convert it")
     table = path.suffix == ".parquet"
-    column = TableColumn(path, open_table(path, (images,)), images) if table and images else None
+    column = TableColumn(path, open_table(path, images), images) if table and images else None
     has_field = column is not None or images is None
     for index, row in zip(indices, read_rows(path, field, indices, None if table else images), strict=True):
         value = row.images if column is None else column[index]
@@ -95,7 +97,7 @@ def rows_with_images(path: Path, field: str, images: str | None, indices: list[i
 
 def has_image_parts(path: Path, field: str, indices: list[int]) -> bool:
     """Whether messages of any of these rows have images among the parts of their content."""
-    if field != MESSAGES or path.suffix not in (".jsonl", ".parquet"):
+    if field != MESSAGES or path.suffix not in _SUFFIXES:
         return False
     rows = read_rows(path, field, indices)
     return any(_kind(part) is not None for row in rows for part in _parts(row))

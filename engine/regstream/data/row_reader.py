@@ -1,16 +1,19 @@
-"""Rows of text files and parquet tables, each with its location."""
+"""Rows of text files, .csv, .json and parquet tables, each with its location."""
 
 import codecs
 import json
 import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regstream.data.alpaca import ALPACA, ALPACA_COLUMNS, OPTIONAL_COLUMN, alpaca_text
 from regstream.data.chat_messages import CONVERSATIONS, MESSAGES, stored_field
+from regstream.data.csv_rows import csv_rows
+from regstream.data.json_rows import is_json_lines, json_rows
 from regstream.errors import InputError, error_boundary
 from regstream.storage.regular_file import check_regular
 from regstream.units import format_bytes
@@ -28,6 +31,8 @@ INPUT_IDS, ATTENTION_MASK = "input_ids", "attention_mask"
 #: The field of a target's token ids, as they are predicted.
 LABELS = "labels"
 _BITS = {"0", "1", "True", "False"}
+#: Fields that make a text together, of common data sets.
+_PAIRS = (("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("instruction", "response"))
 _COLUMN = re.compile(r"\{([^{}]+)\}")
 
 
@@ -54,7 +59,7 @@ def sample_indices(num_rows: int, num_samples: int | None, seed: int, part: slic
 
 
 def count_rows(path: Path) -> int:
-    """The number of rows of a file: a table's rows, or lines that are not blank.
+    """The number of rows of a file: a table's or a list's rows, or lines that are not blank.
 
     Raises:
         InputError: the file cannot be read.
@@ -64,12 +69,34 @@ def count_rows(path: Path) -> int:
             import pyarrow.parquet as pq  # not for other files: it takes a while
 
             return int(pq.read_metadata(check_regular(path)).num_rows)
+        if path.suffix in (".csv", ".json"):
+            return sum(1 for _ in _file_rows(path, ALPACA))
         return sum(1 for _, line in _bounded_lines(path) if line.strip())
 
 
 def field_columns(field: str) -> tuple[str, ...]:
-    """The fields that `field` consists of: those in braces, or `field` itself."""
-    return tuple(dict.fromkeys(_COLUMN.findall(field))) or (field,)
+    """The fields that `field` consists of: those in braces, Alpaca's, or `field` itself."""
+    return ALPACA_COLUMNS if field == ALPACA else tuple(dict.fromkeys(_COLUMN.findall(field))) or (field,)
+
+
+def missing_columns(field: str, available: Collection[str]) -> list[str]:
+    """The fields that `field` consists of and rows with those `available` lack."""
+    may_lack = OPTIONAL_COLUMN if field == ALPACA else None
+    columns = (column for column in field_columns(field) if column != may_lack)
+    return [column for column in columns if stored_field(column, available) not in available]
+
+
+def field_advice(available: Collection[str]) -> str:
+    """What to write for rows that lack the field, where they have the form of other rows; else nothing."""
+    names = set(available)
+    if names & {MESSAGES, *CONVERSATIONS}:
+        return f'; field = "{MESSAGES}" reads conversations'
+    if names >= {*ALPACA_COLUMNS} - {OPTIONAL_COLUMN}:
+        return f'; field = "{ALPACA}" reads {", ".join(ALPACA_COLUMNS)}'
+    if INPUT_IDS in names:
+        return f'; field = "{INPUT_IDS}" reads token ids'
+    pair = next((pair for pair in _PAIRS if names >= {*pair}), None)
+    return "" if pair is None else f'; field = "{{{pair[0]}}}\\n{{{pair[1]}}}" joins two of them'
 
 
 def read_rows(path: Path, field: str, indices: list[int], images: str | None = None) -> Iterator[Row]:
@@ -83,14 +110,28 @@ def read_rows(path: Path, field: str, indices: list[int], images: str | None = N
             template is not text.
     """
     with error_boundary(f"{path}"):
-        rows = _table_rows(path, field) if path.suffix == ".parquet" else _text_rows(path, field)
         selected = set(indices)
-        for index, (location, row) in enumerate(rows):
+        for index, (location, row) in enumerate(_file_rows(path, field)):
             if index in selected:
                 where = f"{path}, {location}"
                 entry = _parse_json(where, row) if isinstance(row, bytes) else row
                 value = _value(where, field, entry)
                 yield Row(f"{path.name}, {location}", value, entry.get(images) if images else None)
+
+
+def _file_rows(path: Path, field: str) -> Iterator[tuple[str, Any]]:
+    """The rows of a file with their locations: each a table of fields, or a line of JSON as bytes."""
+    if path.suffix == ".parquet":
+        return _table_rows(path, field)
+    if path.suffix == ".txt" and field == ALPACA:
+        raise InputError(
+            f'{path}: field = "{ALPACA}" needs rows with {", ".join(ALPACA_COLUMNS)}; a line of a .txt is a text'
+        )
+    if path.suffix == ".csv":
+        return csv_rows(path, _MAX_ROW_BYTES)
+    if path.suffix == ".json" and not is_json_lines(path, _MAX_ROW_BYTES):
+        return json_rows(path, _MAX_ROW_BYTES)
+    return _text_rows(path, field)
 
 
 def _text_rows(path: Path, field: str) -> Iterator[tuple[str, Any]]:
@@ -111,8 +152,8 @@ def _bounded_lines(path: Path) -> Iterator[tuple[int, bytes]]:
             yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
 
 
-def open_table(path: Path, columns: Sequence[str]) -> "pq.ParquetFile":
-    """Open a parquet file that has these columns; batches are read page by page.
+def open_table(path: Path, field: str) -> "pq.ParquetFile":
+    """Open a parquet file that has the columns of a field; batches are read page by page.
 
     Raises:
         InputError: a column is missing, or the file cannot be read.
@@ -122,18 +163,19 @@ def open_table(path: Path, columns: Sequence[str]) -> "pq.ParquetFile":
     # With read-ahead, memory would hold whole row groups, and a file may be a single one.
     with error_boundary(f"{path}"):
         file = pq.ParquetFile(check_regular(path), pre_buffer=False, buffer_size=_BUFFER_BYTES)
-    for column in columns:
-        if stored_field(column, file.schema_arrow.names) not in file.schema_arrow.names:
-            raise InputError(f'{path}: no column "{column}"; there are {", ".join(file.schema_arrow.names)}')
+    names = file.schema_arrow.names
+    for column in missing_columns(field, names):
+        raise InputError(f'{path}: no column "{column}"; there are {", ".join(names)}{field_advice(names)}')
     return file
 
 
 def _table_rows(path: Path, field: str) -> Iterator[tuple[str, Any]]:
-    file = open_table(path, field_columns(field))
+    file = open_table(path, field)
     for index, group in enumerate(map(file.metadata.row_group, range(file.num_row_groups)), 1):
         if group.total_byte_size > _MAX_ROW_BYTES * max(group.num_rows, 1):
             raise InputError(f"{path}, group {index} of rows: {_TOO_LONG}")
     columns = [stored_field(column, file.schema_arrow.names) for column in field_columns(field)]
+    columns = [column for column in columns if column in file.schema_arrow.names]
     columns += [ATTENTION_MASK] if field == INPUT_IDS and ATTENTION_MASK in file.schema_arrow.names else []
     tables = file.iter_batches(batch_size=_BATCH_ROWS, columns=columns)
     for number, entry in enumerate(chain.from_iterable(table.to_pylist() for table in tables), 1):
@@ -144,15 +186,14 @@ def _value(where: str, field: str, entry: Any) -> Any:
     columns = field_columns(field)
     if not isinstance(entry, dict):
         raise InputError(f'{where}: expected an object with a "{columns[0]}", found {str(entry)[:40]}')
+    for column in missing_columns(field, entry):
+        available = ", ".join(map(str, entry))[:200]
+        raise InputError(f'{where}: no field "{column}"; there are {available}{field_advice(entry)}')
     values: dict[str, Any] = {}
     for column in columns:
-        stored = stored_field(column, entry)
-        if stored not in entry:
-            available = ", ".join(map(str, entry))[:200]
-            advice = f'; field = "{MESSAGES}" reads conversations' if {MESSAGES, CONVERSATIONS} & entry.keys() else ""
-            advice = f'; field = "{INPUT_IDS}" reads token ids' if INPUT_IDS in entry and not advice else advice
-            raise InputError(f'{where}: no field "{column}"; there are {available}{advice}')
-        value = entry[stored]
+        value = entry.get(stored_field(column, entry))
+        if value is None and field == ALPACA and column == OPTIONAL_COLUMN:
+            value = ""
         if value is None:
             raise InputError(f'{where}: expected an object with a "{column}", found {str(entry)[:40]}')
         with error_boundary(where):
@@ -193,4 +234,4 @@ def _fill_template(where: str, field: str, values: Mapping[str, Any]) -> str:
     for column, value in values.items():
         if not isinstance(value, str):
             raise InputError(f'{where}: expected text in "{column}", found {str(value)[:40]}')
-    return _COLUMN.sub(lambda match: values[match[1]], field)
+    return alpaca_text(values) if field == ALPACA else _COLUMN.sub(lambda match: values[match[1]], field)

@@ -29,7 +29,9 @@ def make_metric(plan: Plan, listener: Listener) -> HeldOutLoss | TargetLoss | Ac
         InputError: rows or heads cannot be used.
     """
     if all(candidate.evaluation is None for candidate in plan.manifest.candidates):
-        raise ManifestError("evaluate: no candidate has a [candidates.evaluation] table")
+        raise ManifestError(
+            "evaluate: no candidate has a [candidates.evaluation] table; write one, with the path of its held-out rows"
+        )
     architecture = plan.base.architecture
     if architecture.is_causal_lm:
         return HeldOutLoss({name: _check_texts(name, rows) for name, rows in held_out_rows(plan, listener).items()})

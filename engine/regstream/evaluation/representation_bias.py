@@ -97,7 +97,9 @@ def _datasets(plan: Plan, listener: Listener) -> Mapping[str, CalibrationSet]:
             " of blocks; evaluate compares its models by their loss"
         )
     if not (datasets := held_out_rows(plan, listener)):
-        raise ManifestError("bias: no candidate has a [candidates.evaluation] table")
+        raise ManifestError(
+            "bias: no candidate has a [candidates.evaluation] table; write one, with the path of its held-out rows"
+        )
     return datasets
 
 

@@ -93,7 +93,7 @@ def open_repository(
     if config not in files:
         is_model = config == _CHECKPOINT
         other, key = (_ADAPTER, "adapter") if is_model else (_CHECKPOINT, "model")
-        found = f", found {other}; name it as `{key}`" if other in files else ""
+        found = f', found {other}; write {key} = "{repo}"' if other in files else ""
         expected = "a checkpoint" if is_model else "an adapter"
         raise HubError(f"{repo} at {commit}: holds no {config}; expected {expected}{found}")
     if not is_pinned and not constants.HF_HUB_OFFLINE:

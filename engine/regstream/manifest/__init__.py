@@ -7,6 +7,7 @@ method_options.py: the options of methods, as keys of [merge]
 keys.py: what each key is, for messages, templates and documents
 value_types.py: the types of values that are more than text and numbers
 read_manifest.py: reads and validates a file, and reports every problem at once
+overrides.py: settings given beside the file
 from_tables.py: the same for tables in Python
 messages.py: problems as one-line messages
 consistency.py: problems between keys

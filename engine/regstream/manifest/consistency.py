@@ -181,5 +181,8 @@ def _rows_source(location: Location, rows: Draft) -> Iterator[Problem]:
     if "path" in rows and "dataset" not in rows:
         for key in sorted({"config", "split", "revision"} & rows.keys()):
             yield Problem((*location, key), 'only valid with "dataset", but the rows come from "path"; remove it')
+    if rows.get("target") is not None and rows.get("field") == "alpaca":
+        text = 'found "alpaca", whose text holds the output; with a target, write "{instruction}\\n{input}"'
+        yield Problem((*location, "field"), text)
     if rows.get("images") is not None and rows.get("field") == "input_ids":
         yield Problem((*location, "images"), 'only valid with a field of text or "messages"; remove it')

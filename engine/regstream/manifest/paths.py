@@ -18,7 +18,7 @@ from regstream.manifest.references import (
 )
 from regstream.storage.run_folder import STATE
 
-_ROW_SUFFIXES = (".jsonl", ".txt", ".parquet", ".safetensors")
+_ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".txt", ".parquet", ".safetensors")
 #: The suffix of each file that an evaluation table can name besides its rows.
 _HEAD_SUFFIXES = {"head": ".safetensors", "classes": ".toml"}
 #: A URL of a model on the hub, or of huggingface_hub's file system.
@@ -159,10 +159,17 @@ def _overlap_problems(
     if exists(output) and not is_folder(output):
         yield Problem(location, f"expected a folder, found the file {output}")
         return
+    contained = []
     for file in inputs:
         relation = _relation(output, file.path)
-        if relation and not (may_contain and relation == "contains"):
+        if relation == "contains":
+            contained.append(file)
+        elif relation:
             yield Problem(location, f"{output} {relation} {file.title}, {file.path}; choose a separate folder")
+    if contained and not may_contain:
+        more = f", and {len(contained) - 1} more inputs" if len(contained) > 1 else ""
+        text = f"{output} contains {contained[0].title}, {contained[0].path}{more}; choose a separate folder"
+        yield Problem(location, text)
 
 
 def _is_output(file: _Input, output: Path | None) -> bool:

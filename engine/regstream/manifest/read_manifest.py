@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -12,27 +13,35 @@ from regstream.errors import ManifestError
 from regstream.manifest.consistency import consistency_problems, draft_without
 from regstream.manifest.messages import Problem, escape_unprintable, format_problem, problem_from_pydantic
 from regstream.manifest.other_formats import describe_other_format
+from regstream.manifest.overrides import override
 from regstream.manifest.paths import path_problems
+from regstream.manifest.references import exists, is_folder, nearest_path
 from regstream.manifest.schema import Manifest
 
 _TOML_POSITION = re.compile(r"(?s)(.*) \(at line (\d+), column (\d+)\)")
 
 
-def read_manifest(path: str | PathLike[str]) -> Manifest:
+def read_manifest(path: str | PathLike[str], settings: Sequence[str] = ()) -> Manifest:
     """Read and validate a manifest. Its paths become absolute. Downloads nothing and opens no checkpoint or data file.
+
+    `settings`, such as "merge.alpha=0.9", take the place of what the file says.
 
     Raises:
         ManifestError: the file cannot be read, or has unknown keys, invalid values, missing files or contradictions;
             one line per problem.
     """
-    return parse_manifest(read_manifest_text(path), fspath(path))
+    return parse_manifest(read_manifest_text(path), fspath(path), settings)
 
 
-def parse_manifest(text: str, file: str) -> Manifest:
+def parse_manifest(text: str, file: str, settings: Sequence[str] = ()) -> Manifest:
     """Validate a manifest's text as the content of `file`, which need not exist; raises as `read_manifest` does."""
     try:
         path = _manifest_path(file)
-        return validate_tables(_parse(file, text), file, folder=path.parent, file=path).read_from(text, path.name)
+        raw = _parse(file, text)
+        if settings:
+            text = override(text, settings)
+            raw = _parse(file, text)
+        return validate_tables(raw, file, folder=path.parent, file=path).read_from(text, path.name)
     except RecursionError as error:
         raise ManifestError(escape_unprintable(f"{file}: tables or lists are nested too deeply")) from error
 
@@ -64,14 +73,31 @@ def read_manifest_text(path: str | PathLike[str]) -> str:
     """
     file = fspath(path)
     try:
-        return Path(file).read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        text = f"{file}:{line}: expected UTF-8 text, found the byte {error.object[error.start]:#04x}"
-        raise ManifestError(escape_unprintable(text)) from error
+        content = Path(file).read_bytes()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ManifestError(escape_unprintable(f"{file}: cannot be read: {reason}")) from error
+        raise ManifestError(escape_unprintable(f"{file}: cannot be read: {reason}{_advice(Path(file))}")) from error
+    return decode_manifest(content, file)
+
+
+def decode_manifest(content: bytes, file: str) -> str:
+    """The text of a manifest; raises as `read_manifest_text` does."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        text = f"{file}:{line}: expected UTF-8 text, found the byte {content[error.start]:#04x}"
+        raise ManifestError(escape_unprintable(text)) from error
+
+
+def _advice(path: Path) -> str:
+    """What may have been meant by a manifest that cannot be read."""
+    if is_folder(path):
+        inside = sorted(file.name for file in path.glob("*.toml"))[:3]
+        found = f"; in it are {', '.join(inside)}" if inside else ""
+        return f"{found}; name a manifest"
+    nearest = None if exists(path) else nearest_path(path.absolute())
+    return f"; the nearest path is {nearest}" if nearest else ""
 
 
 def _manifest_path(file: str) -> Path:

@@ -105,7 +105,7 @@ class Calibration(Table):
     """Rows of a candidate's own data. `rows` None: all of them; `batch_rows` None: as many as suit width and length."""
 
     path: Place | None = None
-    """a file or a folder of images; .jsonl, .txt, .parquet, .safetensors, or a folder of images"""
+    """a file or a folder of images; .jsonl, .json, .csv, .txt, .parquet, .safetensors, or a folder of images"""
     dataset: Annotated[DatasetId | None, Field(examples=["org/name"])] = None
     """a data set's hub id; a data set of the hub, in place of path"""
     config: Annotated[Text | None, Field(examples=["default"])] = None
@@ -115,14 +115,14 @@ class Calibration(Table):
     revision: Annotated[Text | None, Field(examples=["main"])] = None
     """a revision of the data set; a branch, tag or commit; default: the main branch"""
     field: Text = "text"
-    """the name of a field, "input_ids", "messages", or a text with fields in {braces}; a text field, token ids
-    (input_ids), a chat (messages), or several fields, such as "{question}\\n{answer}\""""
+    """the name of a field, "input_ids", "messages", "alpaca", or a text with fields in {braces}; text, token ids, a
+    chat, Alpaca's instruction, input and output, or several fields, such as "{question}\\n{answer}\""""
     target: Annotated[Text | None, Field(examples=["summary"])] = None
     """a text, as field, "labels" or "decoder_input_ids"; what a model of an encoder and a decoder is to write for a
     row: text, token ids (labels), or those as its decoder reads them; default: with token ids in field, labels"""
     images: Annotated[Text | None, Field(examples=["image"])] = None
-    """the name of a field; the images of rows of text: paths in a .jsonl, encoded images in a table; default: those
-    that messages name"""
+    """the name of a field; the images of rows of text: paths in a .jsonl, .json or .csv, encoded images in a table;
+    default: those that messages name"""
     rows: Annotated[int | None, Field(gt=0, examples=[256])] = None
     """a whole number above 0; the number of rows, sampled with the seed; default: all"""
     max_length: Annotated[int, Field(gt=0)] = 2048

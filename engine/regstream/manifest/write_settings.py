@@ -2,13 +2,14 @@
 
 import os
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import tomlkit
 
 from regstream.errors import ManifestError, ResumeError
 from regstream.manifest.keys import format_settings
+from regstream.manifest.overrides import override
 from regstream.manifest.read_manifest import read_manifest_text
 from regstream.manifest.schema import Manifest
 from regstream.methods import AUTO, AUTO_METHOD, make_method
@@ -29,16 +30,17 @@ def check_can_be_written(path: Path) -> None:
         raise ManifestError(f"{path}: read-only, so that settings cannot be written into it; copy it elsewhere")
 
 
-def write_settings(path: Path, manifest: Manifest, settings: Settings) -> None:
+def write_settings(path: Path, manifest: Manifest, settings: Settings, overrides: Sequence[str] = ()) -> None:
     """Write settings of the method into the file that a manifest was read from, in place of any that are tried.
 
-    What is written is what `written_settings` says.
+    What is written is what `written_settings` says. The `overrides` that the manifest was read with are not.
 
     Raises:
         ManifestError: the file cannot be written, or its layout does not allow for it.
         ResumeError: it has changed since it was read.
     """
-    if read_manifest_text(path) != manifest.text:
+    text = read_manifest_text(path)
+    if override(text, overrides) != manifest.text:
         shown = format_settings(settings)
         raise ResumeError(f"{path}: changed since it was read, so that what was found for it is not written: {shown}")
     method = make_method(manifest.merge.method, manifest.merge.options)
@@ -46,7 +48,7 @@ def write_settings(path: Path, manifest: Manifest, settings: Settings) -> None:
     values = written_settings(manifest, settings)
     file = path.resolve()
     mode, mark = file.stat().st_mode, b"\xef\xbb\xbf" * file.read_bytes().startswith(b"\xef\xbb\xbf")
-    text = _edited(path, manifest.text, values, dropped)
+    text = _edited(path, text, values, dropped)
     try:
         durable.write_file(file, mark + text.encode())
         file.chmod(mode)

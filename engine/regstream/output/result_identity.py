@@ -9,7 +9,8 @@ from regstream.output.integrity import check_file
 from regstream.output.record import is_for_people, is_published, read_provenance
 from regstream.planning.plan import Plan
 from regstream.planning.run_identity import identify
-from regstream.storage.identity_differences import Identity, differences
+from regstream.storage.identity_differences import Identity
+from regstream.storage.identity_remedies import changes_with_remedies
 
 #: The parts of an identity that define the merge; the others name the machine and versions, which affect last bits.
 _MERGE_KEYS = ("manifest", "hub", "base", "candidates", "prior model", "calibration")
@@ -26,8 +27,9 @@ def check_result(plan: Plan, identity: Identity, *, advice: str, full: bool = Fa
     record = read_provenance(plan.output)
     asked = plan.manifest.resources.compute_dtype
     recorded, current = (merge_identity(found, asked) for found in (record["identity"], identity))
-    if changed := "; ".join(differences(recorded, current)):
-        raise ResumeError(f"{plan.output}: holds the result of another merge: {changed}; {advice}")
+    if changes := changes_with_remedies(recorded, current):
+        what = f"{plan.output}: holds the result of another merge"
+        raise ResumeError([f"{what}; {advice}, or undo each change", *changes])
     _check_files(plan, record, full=full)
 
 

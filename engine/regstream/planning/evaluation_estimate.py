@@ -10,8 +10,8 @@ from regstream.planning.opened_merge import OpenedMerge, PlannedCandidate
 from regstream.planning.rates import Rates
 from regstream.planning.work import FORWARD, MOVED, forward_shapes, forward_work
 
-#: Files whose rows are counted without reading more than their ends of lines.
-_COUNTED = (".jsonl", ".txt", ".parquet")
+#: Files whose rows are counted before they are read.
+_COUNTED = (".jsonl", ".json", ".csv", ".txt", ".parquet")
 
 
 def evaluation_seconds(merge: OpenedMerge, rates: Rates) -> float | None:

@@ -24,6 +24,8 @@ Signatures = Mapping[Path, FileStatus] | None
 _BASE = "base"
 _WEIGHTS = ".safetensors"
 #: Files that are read whole of any checkpoint; of the base, those of its tokenizer and processor are too.
+#: Files of rows whose images are in files of their own.
+_NAMING_IMAGES = (".jsonl", ".json", ".csv")
 _DESCRIPTIONS = ("config.json", "adapter_config.json", "model.safetensors.index.json")
 #: A file of a tokenizer may not be larger.
 _MAX_SETTINGS_BYTES = 256 << 20
@@ -110,7 +112,7 @@ def _rows_digest(rows: Calibration) -> str:
         return json.dumps([rows.dataset, rows.config, rows.split, rows.revision])
     if not rows.path.is_file() or rows.path.stat().st_size > _MAX_ROWS_BYTES:
         raise _Unprovable
-    if rows.path.suffix == ".jsonl" and (rows.images is not None or _may_name_images(rows)):
+    if rows.path.suffix in _NAMING_IMAGES and (rows.images is not None or _may_name_images(rows)):
         raise _Unprovable
     return digests.sha256(rows.path) + rows.path.suffix  # which says how to read it
 

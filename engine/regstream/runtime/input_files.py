@@ -15,6 +15,7 @@ from regstream.planning.run_identity import identify
 from regstream.storage import digests
 from regstream.storage.file_status import FileStatus, file_status_if_any
 from regstream.storage.identity_differences import Identity, differences
+from regstream.storage.identity_remedies import changes_with_remedies
 
 
 class InputFiles:
@@ -41,7 +42,7 @@ class InputFiles:
         try:
             identity, digests_now = identify(self._plan, full=self._full), self._read_digests()
             problems = [
-                *differences(self.identity, identity),
+                *changes_with_remedies(self.identity, identity),
                 *self._changed_rows(),
                 *differences(self._digests, digests_now),
             ]
@@ -50,8 +51,7 @@ class InputFiles:
                 f"an input changed since the run began: {error}; restore it, or --restart starts over"
             ) from error
         if problems:
-            listed = "; ".join(problems)
-            raise ResumeError(f"inputs changed since the run began: {listed}; restore them, or --restart starts over")
+            raise ResumeError(["inputs changed since the run began; restore them, or --restart starts over", *problems])
         if not self._full:
             written = f"{changed[0]}: written to since the run began; samples of its bytes are unchanged"
             listener(Warned(message=f"{written}, --full-digest compares every byte"))

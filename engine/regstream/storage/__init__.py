@@ -5,7 +5,8 @@ background_io.py: read-ahead and write-behind in a thread. digests.py: SHA-256 o
 durable.py: atomic writes, appends and removals, fsynced. evaluation_folder.py: the folder of an evaluation's state.
 file_scan.py: a file's digest, and its tensors that are not finite, from one read. file_status.py: what tells a change.
 hidden_states.py: layer activations in a zarr store.
-identity_differences.py: compares two run identities. journal.py: committed steps; journal_lines.py: its line format.
+identity_differences.py: compares two run identities; identity_remedies.py: how to undo what differs.
+journal.py: committed steps; journal_lines.py: its line format.
 json_file.py: reads one JSON object. lfs_pointer.py: recognises git-lfs pointers. locking.py: one process at a time.
 scratch_tensors.py: tensors that only the step which writes them reads.
 regular_file.py: refuses pipes, devices and links.

@@ -7,8 +7,21 @@ from typing import Any
 Identity = Mapping[str, Any]
 
 
+Path = tuple[str, ...]
+
+
 def differences(before: Identity, now: Identity, names: tuple[str, str] = ("before", "now")) -> Iterator[str]:
-    """One line for each entry that differs, with `names` for the two.
+    """One line for each entry that differs, with `names` for the two."""
+    return (describe(path, old, new, names) for path, old, new in differing_entries(before, now))
+
+
+def describe(path: Path, old: object, new: object, names: tuple[str, str] = ("before", "now")) -> str:
+    """An entry that differs, in one line."""
+    return f"{' '.join(path)}: {_shorten(old)} {names[0]}, {_shorten(new)} {names[1]}"
+
+
+def differing_entries(before: Identity, now: Identity) -> Iterator[tuple[Path, object, object]]:
+    """The path of each entry that differs, with its two values; None for one that is absent.
 
     Of a file's digests, those count that both identities have.
     """
@@ -20,7 +33,7 @@ def differences(before: Identity, now: Identity, names: tuple[str, str] = ("befo
         if path[-1:] == ("full",) and is_redundant:
             continue
         if old.get(path) != new.get(path):
-            yield f"{' '.join(path)}: {_shorten(old.get(path))} {names[0]}, {_shorten(new.get(path))} {names[1]}"
+            yield path, old.get(path), new.get(path)
 
 
 def differing_ranks(identities: Sequence[Identity]) -> Iterator[tuple[int, str]]:
@@ -31,7 +44,7 @@ def differing_ranks(identities: Sequence[Identity]) -> Iterator[tuple[int, str]]
             yield rank, changed
 
 
-def _flatten(table: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+def _flatten(table: object, path: Path = ()) -> Iterator[tuple[Path, object]]:
     if isinstance(table, Mapping):
         for key, value in table.items():
             yield from _flatten(value, (*path, str(key)))

@@ -12,7 +12,8 @@ from regstream.errors import ResumeError, error_reason
 from regstream.events import StepCommitted
 from regstream.storage import durable
 from regstream.storage import journal_lines as lines
-from regstream.storage.identity_differences import Identity, differences
+from regstream.storage.identity_differences import Identity
+from regstream.storage.identity_remedies import changes_with_remedies
 from regstream.storage.run_folder import JOURNAL
 
 _FORMAT = 3
@@ -67,8 +68,9 @@ class Journal:
             durable.write_file(path, lines.encode(header))
             return cls(path, ())
         _refuse_format(path, records[0])
-        if changed := "; ".join(differences(records[0]["identity"], identity)):
-            raise ResumeError(f"{folder}: cannot resume, changed since the run began: {changed}; --restart starts over")
+        if changes := changes_with_remedies(records[0]["identity"], identity):
+            what = f"{folder}: cannot resume: inputs or settings changed since the run began"
+            raise ResumeError([f"{what}; undo each change, or --restart starts over", *changes])
         if path.stat().st_size > num_bytes:
             durable.truncate(path, num_bytes)
         return cls(path, _parse_steps(path, records))

@@ -19,7 +19,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     file = folder / CONFIG
     if not file.exists() and (folder / ADAPTER_CONFIG).exists():
         raise InputError(
-            f"{folder}: holds {ADAPTER_CONFIG} and no {CONFIG}: it is an adapter, no model; name it as `adapter`, and"
-            " the model it was trained on as `model`"
+            f"{folder}: holds {ADAPTER_CONFIG} and no {CONFIG}: it is an adapter, no model; in its [[candidates]] table"
+            f' write adapter = "{folder}" in place of model; the base, or model, is what it was trained on'
         )
     return read_json_object(file, "a checkpoint folder")
