@@ -36,7 +36,9 @@ def test_a_name_is_a_list_and_what_has_a_suffix_or_a_folder_is_a_path(tmp_path: 
     [("Cifar-10", 'did you mean "cifar10"'), ("birds", "the names are cifar10, cifar100, dtd, .*, svhn$")],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(name: str, advice: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f'expected a .toml file or the name of a class list, found "{name}"; {advice}'):
+    with pytest.raises(
+        ValueError, match=f'expected a .toml file or the name of a class list, found "{name}"; {advice}'
+    ):
         class_list_path(name, tmp_path)
 
 

@@ -16,7 +16,17 @@ from regstream.manifest.method_options import OPTIONS, method_options, registere
 from regstream.manifest.references import resolve_links
 from regstream.manifest.resources import Resources
 from regstream.manifest.shares import shares
-from regstream.manifest.value_types import BlockSelector, ClassList, DatasetId, Model, Name, Place, SizeBytes, Table, Text
+from regstream.manifest.value_types import (
+    BlockSelector,
+    ClassList,
+    DatasetId,
+    Model,
+    Name,
+    Place,
+    SizeBytes,
+    Table,
+    Text,
+)
 from regstream.methods import METHODS, make_method
 from regstream.methods.method import MethodOptions
 from regstream.methods.search_space import Settings
