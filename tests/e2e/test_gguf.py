@@ -14,7 +14,7 @@ import torch
 from gguf import GGUFReader
 from gguf.quants import dequantize
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import checkpoints
@@ -76,7 +76,8 @@ def write_inputs(folder: Path, tokenizer: Any, dtype: torch.dtype, *, tied: bool
         num_attention_heads=_HEADS, num_key_value_heads=_KEY_HEADS, tie_word_embeddings=tied,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
-    model, generator = LlamaForCausalLM(config).to(dtype), torch.Generator().manual_seed(0)
+    model, generator = LlamaForCausalLM(config), torch.Generator().manual_seed(0)
+    nn.Module.to(model, dtype)
     checkpoints.randomise(model, generator)
     for name in ("base", "math", "code"):
         model.save_pretrained(folder / name)
@@ -133,7 +134,7 @@ def test_the_tokens_and_the_template_are_those_of_the_merge(converted: Converted
     fields, tokenizer = read_fields(converted.content), AutoTokenizer.from_pretrained(converted.merged)
     assert (fields["general.architecture"], fields["llama.block_count"]) == ("llama", 2)
     assert fields["tokenizer.ggml.pre"] == "smollm"
-    assert fields["tokenizer.ggml.tokens"] == tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    assert fields["tokenizer.ggml.tokens"] == tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     assert fields["tokenizer.ggml.eos_token_id"] == tokenizer.eos_token_id
     assert fields["tokenizer.chat_template"] == tokenizer.chat_template
 
