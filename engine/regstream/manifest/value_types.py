@@ -110,7 +110,7 @@ def _check_dataset(text: str) -> str:
 Text = Annotated[str, StringConstraints(min_length=1)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=100)]
 Place = Annotated[Path, BeforeValidator(_read_place)]
-ClassList = Annotated[Path, BeforeValidator(_read_class_list)]
+Classes = Annotated[Path, BeforeValidator(_read_class_list)]
 Model = Annotated[InstanceOf[ModelRef], BeforeValidator(_read_model)]
 SizeBytes = Annotated[int, BeforeValidator(_read_size)]
 Device = Annotated[str, AfterValidator(parse_device)]
