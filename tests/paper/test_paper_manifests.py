@@ -7,6 +7,7 @@ import pytest
 
 from paper.conftest import MANIFESTS
 from paper.published import IMAGES, TEXTS
+from regstream.manifest.class_lists import class_list_path
 from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.schema import Manifest
 
@@ -55,7 +56,7 @@ def test_a_towers_candidates_go_with_their_own_images(name: str) -> None:
             assert named == (images.dataset, images.config, images.revision, images.image)
         assert (rows.split, rows.rows, rows.batch_rows) == ("train", 256, 32)
         assert (held_out.split, held_out.rows, held_out.label) == (images.test, None, images.label)
-        assert held_out.classes == MANIFESTS / "classes" / f"{candidate.name.replace('-', '_')}.toml"
+        assert held_out.classes == class_list_path(candidate.name.replace("-", "_"), MANIFESTS)
 
 
 @pytest.mark.parametrize("name", LANGUAGE_MODELS)

@@ -308,6 +308,7 @@ def test_places_and_contradictions_are_told_with_the_manifest(tmp_path: Path) ->
     save_file({"weight": torch.zeros(2, 32)}, tmp_path / "head.safetensors")
     for old, new, expected in (
         (PATTERN, "nowhere.toml", r"evaluation.classes: expected a .toml file, found \"nowhere.toml\"; there is no"),
+        (PATTERN, "mnis", r'task0": evaluation.classes: .* class list, found "mnis"; did you mean "mnist"\?$'),
         (PATTERN, "head.safetensors", r"evaluation.classes: expected a .toml file, found \"head.safetensors\"$"),
         (
             f'"{PATTERN}"',

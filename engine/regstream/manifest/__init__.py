@@ -13,6 +13,7 @@ messages.py: problems as one-line messages
 consistency.py: problems between keys
 paths.py: problems with files and folders
 other_formats.py: recognizes files in YAML, JSON or mergekit's format
+class_lists.py: class names and templates, in files or by a dataset's name
 references.py: paths, and models in a folder or on the Hugging Face hub
 blocks.py: block selectors such as "0,4-7" or "late"
 rules.py: the rule that applies to a parameter, and rules without effect

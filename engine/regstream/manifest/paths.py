@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from regstream.manifest.class_lists import class_list_path
 from regstream.manifest.consistency import ROW_TABLES, Draft, table, tables
 from regstream.manifest.messages import Location, Problem, format_value
 from regstream.manifest.references import (
@@ -92,7 +93,8 @@ def _file_inputs(draft: Draft, folder: Path, titles: Mapping[tuple[str, str], st
         for (table_key, key), title in titles.items():
             if (text := table(candidate, table_key).get(key)) is not None:
                 location = ("candidates", index, table_key, key)
-                yield _Input(location, text, f"the {title} of candidates[{index}]", absolute_path(text, folder))
+                path = class_list_path(text, folder) if key == "classes" else absolute_path(text, folder)
+                yield _Input(location, text, f"the {title} of candidates[{index}]", path)
 
 
 def _output_path(draft: Draft, location: tuple[str, str], folder: Path) -> Path | None:

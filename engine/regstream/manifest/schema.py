@@ -16,7 +16,7 @@ from regstream.manifest.method_options import OPTIONS, method_options, registere
 from regstream.manifest.references import resolve_links
 from regstream.manifest.resources import Resources
 from regstream.manifest.shares import shares
-from regstream.manifest.value_types import BlockSelector, DatasetId, Model, Name, Place, SizeBytes, Table, Text
+from regstream.manifest.value_types import BlockSelector, Classes, DatasetId, Model, Name, Place, SizeBytes, Table, Text
 from regstream.methods import METHODS, make_method
 from regstream.methods.method import MethodOptions
 from regstream.methods.search_space import Settings
@@ -151,8 +151,8 @@ class HeldOut(Calibration):
     """the name of a column of whole numbers; the labels in a table of images"""
     head: Annotated[Place | None, Field(examples=["head.safetensors"])] = None
     """a .safetensors file; a classifier of images: `weight` (classes, features)"""
-    classes: Annotated[Place | None, Field(examples=["classes.toml"])] = None
-    """a .toml file; names and templates, from which a CLIP's text tower computes a head"""
+    classes: Annotated[Classes | None, Field(examples=["cifar10"])] = None
+    """a .toml file, or the name of a class list; names and templates, from which a CLIP's text tower computes a head"""
 
 
 class Candidate(Table):

@@ -22,6 +22,7 @@ from pydantic_core import PydanticKnownError
 
 from regstream.manifest.blocks import parse_blocks
 from regstream.manifest.bounded_regex import check_regex
+from regstream.manifest.class_lists import class_list_path
 from regstream.manifest.references import HUB_NAME, ModelRef, absolute_path, parse_model_ref
 from regstream.units import parse_bytes
 
@@ -68,6 +69,10 @@ def _read_place(value: object, info: ValidationInfo) -> object:
     return absolute_path(value, _folder(info)) if isinstance(value, str) else value
 
 
+def _read_class_list(value: object, info: ValidationInfo) -> object:
+    return class_list_path(value, _folder(info)) if isinstance(value, str) else value
+
+
 def _read_model(value: object, info: ValidationInfo) -> object:
     return parse_model_ref(value, _folder(info)) if isinstance(value, str) else value
 
@@ -105,6 +110,7 @@ def _check_dataset(text: str) -> str:
 Text = Annotated[str, StringConstraints(min_length=1)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=100)]
 Place = Annotated[Path, BeforeValidator(_read_place)]
+Classes = Annotated[Path, BeforeValidator(_read_class_list)]
 Model = Annotated[InstanceOf[ModelRef], BeforeValidator(_read_model)]
 SizeBytes = Annotated[int, BeforeValidator(_read_size)]
 Device = Annotated[str, AfterValidator(parse_device)]
