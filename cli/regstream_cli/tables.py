@@ -33,6 +33,19 @@ def plan_table(plan: "Plan") -> Table:
     return table
 
 
+def settings_table(plan: "Plan") -> Table:
+    """A row per step, a column per setting that is not the same everywhere; consecutive equal rows are one.
+
+    A cell with several values has the number of parameters of each in parentheses.
+    """
+    from regstream.planning.varying_settings import settings_rows
+
+    table = make_table("setting", *(setting.title for setting in plan.varying_settings))
+    for names, cells in settings_rows(plan.varying_settings, plan.steps):
+        table.add_row(span(names), *cells)
+    return table
+
+
 def _patterns(groups: Sequence[str]) -> list[str]:
     """The names of input groups; those of experts, of which there may be hundreds, by their pattern and number."""
     counts = Counter(re.sub(r"(?<=\.)\d+(?=\.|$)", "*", group) for group in groups)
