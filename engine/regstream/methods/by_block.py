@@ -8,7 +8,7 @@ block takes the last.
 from collections.abc import Callable
 from copy import copy
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, create_model
 from pydantic.fields import FieldInfo
@@ -68,10 +68,11 @@ def _validator(one: TypeAdapter[float], several: TypeAdapter[tuple[float, ...]])
 
 
 def varies_by_block(field: FieldInfo) -> bool:
-    """Whether a key may be a list of numbers: every number of a method but those that are the same everywhere."""
+    """Whether a key may be a list of numbers: any number of a method but those that are the same everywhere."""
     if field.annotation is float:
         return not any(isinstance(mark, SameEverywhere) for mark in field.metadata)
-    return field.annotation in (ByBlock, ByBlock | None)
+    optional = (part for part in get_args(field.annotation) if get_origin(part) is Annotated)
+    return next((get_args(part)[0] for part in optional), field.annotation) == ByBlock
 
 
 def numbers_by_block(options: type[MethodOptions]) -> frozenset[str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from regstream.errors import ManifestError
 from regstream.manifest.rule_table import Rule
@@ -50,21 +50,18 @@ def make_steps(
     for place in _places(architecture, num_blocks):
         names = (name for name in shapes if _belongs(architecture, name, place, runs_towers=runs_towers))
         found = [_planned(rules, settings.of(name), parameters[name]) for name in names]
-        copied = copied_from_base if place.kind == "head" else ()
-        found += [_with_rule(parameters[name], settings.of(name), ChosenRule("base")) for name in copied]
+        found += [_copied(settings, parameters[name]) for name in copied_from_base if place.kind == "head"]
         if found or place.stack:  # a decoder's stem may read nothing of its own
             steps.append((place, _in_group_order(found, architecture, place.block)))
     shards = _shard_names([_num_values(found) * itemsize for _, found in steps], manifest.merge.shard_size)
     last = _last_regression(method, [found for _, found in steps])
     made = (
         Step(
-            **place._asdict(),
+            **_of_place(architecture, place, parameters),
             index=index,
             shard=shard,
             parameters=tuple(found),
             writes_hidden_states=index < last,
-            borrowed=tuple(parameters[name] for name in _borrowed(architecture, place)),
-            group_stacks=_group_stacks(architecture, place),
         )
         for index, ((place, found), shard) in enumerate(zip(steps, shards, strict=True))
     )
@@ -77,6 +74,12 @@ class _Place(NamedTuple):
     kind: Kind
     block: int | None = None
     stack: int = 0
+
+
+def _of_place(architecture: Architecture, place: _Place, parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Fields of the step of a place."""
+    borrowed = tuple(parameters[name] for name in _borrowed(architecture, place))
+    return {**place._asdict(), "borrowed": borrowed, "group_stacks": _group_stacks(architecture, place)}
 
 
 def _borrowed(architecture: Architecture, place: _Place) -> tuple[str, ...]:
@@ -157,6 +160,10 @@ def _planned(rules: MergeRules, settings: ParameterSettings, parameter: Paramete
     calibrated_with = rules.calibrated_with(parameter)
     found = _with_rule(parameter, settings, ChosenRule("combine") if calibrated_with is None else chosen)
     return replace(found, group=calibrated_with)
+
+
+def _copied(settings: SettingsResolver, parameter: Parameter) -> PlannedParameter:
+    return _with_rule(parameter, settings.of(parameter.name), ChosenRule("base"))
 
 
 def _with_rule(
