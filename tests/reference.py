@@ -94,8 +94,8 @@ def merge(
     `rows[i]` are candidate i's calibration inputs: forward arguments of one unpadded row, or of one batch of images.
     `weights[i]` multiplies its Gram matrices and its difference from the base, and weighs it in every mean; only their
     ratios count. `uses(name, block)` decides for what lies in a block, `others` for the rest. "regress" asks for the
-    method itself: every parameter gets it unless told otherwise; where a method is of linears alone, all else gets the mean.
-    `options` are those of a formula of weights alone. `settings(name, place)` has weights, alpha
+    method itself: every parameter gets it unless told otherwise; where a method is of linears alone, all else gets the
+    mean. `options` are those of a formula of weights alone. `settings(name, place)` has weights, alpha
     and options of one parameter, in place of these.
     """
     assert method in get_args(Method), method

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Input groups of a pass that are listed, at most.
 _MAX_GROUPS = 12
+#: Settings that are shown by block, at most: each candidate may have two.
+_MAX_SETTINGS = 8
 
 
 def plan_table(plan: "Plan") -> Table:
@@ -40,9 +42,12 @@ def settings_table(plan: "Plan") -> Table:
     """
     from regstream.planning.varying_settings import settings_rows
 
-    table = make_table("setting", *(setting.title for setting in plan.varying_settings))
-    for names, cells in settings_rows(plan.varying_settings, plan.steps):
+    shown = plan.varying_settings[:_MAX_SETTINGS]
+    table = make_table("setting", *(setting.title for setting in shown))
+    for names, cells in settings_rows(shown, plan.steps):
         table.add_row(span(names), *cells)
+    if left_out := len(plan.varying_settings) - len(shown):
+        table.caption = f"and {left_out} more, which --json has"
     return table
 
 

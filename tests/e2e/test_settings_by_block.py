@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import reference
 from merging import Merge, make_merge, read_result, worst_difference
@@ -22,6 +23,7 @@ blocks = "2"
 candidate = "task1"
 weight = 0
 """
+ALPHA = {"filter": "alpha", "prior": "ties", "alpha": 0.9, "density": 0.5}
 WEIGHTS = ["weight = 0.5", "weight = [1, 3, 1]", "weight = [0, 2]"]
 
 
@@ -136,7 +138,8 @@ def test_a_run_is_not_resumed_with_another_gradient(tmp_path: Path) -> None:
         (
             '[[rules]]\nparameters = "*"\ncandidate = "task0"\nweight = [0, 1]\n'
             '[[rules]]\nparameters = "*"\ncandidate = "task1"\nweight = [0, 1]\n',
-            r"block 0: all candidates' weights of model\.layers\.0\.self_attn\.q_proj\.weight and of 8 others are 0; give one of them a weight above 0",
+            r"block 0: all candidates' weights of model\.layers\.0\.self_attn\.q_proj\.weight and of 8 others"
+            " are 0; give one of them a weight above 0",
         ),
     ],
 )
@@ -144,3 +147,22 @@ def test_settings_that_cannot_be_merged_with_are_refused(tmp_path: Path, rules: 
     merge = make_merge(tmp_path, rules=rules, candidates=2)
     with pytest.raises(ManifestError, match=expected):
         merge.plan()
+
+
+@pytest.mark.parametrize(
+    ("method", "keys"),
+    [("featcal", {"ridge": 0.1, "scale": 0.5}), ("regfilter", {"ridge": 0.1, "scale": 0.5}), slow("regfilter", ALPHA)],
+)
+def test_the_first_blocks_are_those_of_the_first_numbers(tmp_path: Path, method: str, keys: dict[str, Any]) -> None:
+    """Statistics and priors of a block follow from the blocks before it and from its own numbers."""
+    results = []
+    for name, given in (
+        ("plain", keys),
+        ("varying", {key: [v, v, 0.3] if isinstance(v, float) else v for key, v in keys.items()}),
+    ):
+        (tmp_path / name).mkdir()
+        results.append(read_result(make_merge(tmp_path / name, merge={"method": method, **given}, candidates=2).run()))
+    plain, varying = results
+    equal = {name for name in plain if torch.equal(plain[name], varying[name])}
+    assert equal.isdisjoint(name for name in plain if "layers.2." in name and "proj" in name)
+    assert equal >= {name for name in plain if "layers.2." not in name}

@@ -81,7 +81,7 @@ def _rules_without_regression(draft: Draft, method: Method | None) -> Iterator[P
 def _rule(location: Location, rule: Draft, method: Method | None, names: Sequence[str]) -> Iterator[Problem]:
     """A rule that gives nothing, or something that it cannot give."""
     options = [key for key in option_fields() if key in rule and not (key == "scale" and "candidate" in rule)]
-    if rule and not {"use", *OF_CANDIDATE, *options} & rule.keys():
+    if rule and not {"use", "candidate", *OF_CANDIDATE, *options} & rule.keys():
         text = 'gives nothing; expected "use", a number of the method, or "candidate" with its "weight" or "scale"'
         yield Problem(location, text)
     if method is not None:

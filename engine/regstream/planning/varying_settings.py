@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from regstream.manifest.rule_table import Setting
@@ -64,17 +65,11 @@ def varying_settings(steps: Sequence[Step], candidates: Sequence[str]) -> Iterat
 
 
 def settings_rows(varying: Sequence[VaryingSetting], steps: Sequence[Step]) -> Iterator[tuple[list[str], list[str]]]:
-    """The rows of a table: names of consecutive steps with the same settings, and a cell for each setting."""
-    names: list[str] = []
-    before: list[str] = []
-    for step in steps:
-        cells = [_cell(setting.in_step(step.name)) for setting in varying]
-        if names and (cells != before or step.kind != "block"):
-            yield names, before
-            names = []
-        names, before = [*names, step.name], cells
-    if names:
-        yield names, before
+    """The rows of a table: names of consecutive blocks with the same settings, and a cell for each setting."""
+    cells = {step.name: [_cell(setting.in_step(step.name)) for setting in varying] for step in steps}
+    for (_, found), same in groupby(steps, key=lambda step: (step.kind, cells[step.name])):
+        if any(found):
+            yield [step.name for step in same], found
 
 
 def _cell(found: StepValues | None) -> str:
