@@ -58,7 +58,7 @@ def method_options(given: Any, info: ValidationInfo) -> MethodOptions:
         return MethodOptions()
     if name == AUTO:
         MethodOptions.model_validate(given)  # its options are found, not given
-        return method.Options()
+        return options_by_block(method.Options)()
     return options_by_block(method.Options).model_validate(given)
 
 

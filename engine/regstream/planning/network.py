@@ -59,8 +59,7 @@ def exchange_bytes(merge: OpenedMerge) -> int:
     """What it takes to exchange values: a chunk that is read, one on its way, and one that arrives."""
     if merge.rank_id.size == 1:
         return 0
-    methods = {merge.method, *(p.method for step in merge.steps for p in step.parameters if p.group is not None)}
-    return 3 * CHUNK_VALUES * max(method.sums_dtype().itemsize for method in methods)
+    return 3 * CHUNK_VALUES * max(method.sums_dtype().itemsize for method in merge.methods)
 
 
 def _solved_values(step: Step, group: str) -> int:

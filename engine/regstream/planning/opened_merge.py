@@ -93,6 +93,12 @@ class OpenedMerge:
         prior = () if self.prior_model is None else (self.prior_model,)
         return (self.base, *(candidate.checkpoint for candidate in self.candidates), *prior)
 
+    @cached_property
+    def methods(self) -> frozenset[Method]:
+        """The method, and those with other numbers that solve for something."""
+        solved = (parameter for step in self.steps for parameter in step.parameters if parameter.group is not None)
+        return frozenset({self.method, *(parameter.method for parameter in solved)})
+
     @property
     def output(self) -> Path:
         """The folder of the result."""

@@ -9,7 +9,7 @@ from regstream.manifest.rules import match_rule
 from regstream.manifest.schema import Manifest
 from regstream.manifest.shares import shares
 from regstream.methods.by_block import ByBlock, numbers_by_block, position_of, value_at
-from regstream.methods.method import Method
+from regstream.methods.method import Method, MethodOptions
 from regstream.models.architecture.architecture import Architecture
 from regstream.planning.step import PlannedParameter, Step
 
@@ -32,39 +32,39 @@ class SettingsResolver:
         self._manifest, self._architecture, self._num_blocks = manifest, architecture, num_blocks
         self._kind, self._numbers = type(method), sorted(numbers_by_block(method.Options))
         self._reads_scales = method.reads_scales
-        self._methods = {self._key(method.options.model_dump()): method}
+        self._methods = {_key(method.options): method}
         self._shares: dict[tuple[float, ...], tuple[float, ...]] = {}
 
     def of(self, name: str) -> ParameterSettings:
         """Those of the parameter of a name."""
-        manifest, options = self._manifest, self._manifest.merge.options
+        candidates, options = self._manifest.candidates, self._manifest.merge.options
+        block = self._architecture.block_of(name)
+        position = position_of(block, self._num_blocks)
+
+        def value(setting: Setting, otherwise: ByBlock | None) -> float | None:
+            rule = match_rule(self._manifest.rules, name, block, self._num_blocks, setting)
+            found: Any = otherwise if rule is None else rule.settings[setting]
+            return None if found is None else value_at(found, position)
+
         given = {key: getattr(options, key) for key in options.model_fields_set}
-        for key in self._numbers:
-            if (value := self._value(Setting(key), given.get(key), name)) is not None:
-                given[key] = value
-        weights = tuple(self._value(Setting("weight", c.name), c.weight, name) or 0.0 for c in manifest.candidates)
-        scales = [self._value(Setting("scale", c.name), c.scale, name) for c in manifest.candidates]
+        numbers = {key: value(Setting(key), given.get(key)) for key in self._numbers}
+        weights = tuple(value(Setting("weight", c.name), c.weight) or 0.0 for c in candidates)
+        scales = tuple(value(Setting("scale", c.name), c.scale) for c in candidates)
         if weights not in self._shares:
             self._shares[weights] = shares(weights)
         return ParameterSettings(
-            method=self._method(given),
+            method=self._method(given | {key: number for key, number in numbers.items() if number is not None}),
             shares=self._shares[weights],
-            scales=tuple(scales) if self._reads_scales else (None,) * len(scales),
+            scales=scales if self._reads_scales else (None,) * len(scales),
         )
-
-    def _value(self, setting: Setting, otherwise: ByBlock | None, name: str) -> float | None:
-        block = self._architecture.block_of(name)
-        rule = match_rule(self._manifest.rules, name, block, self._num_blocks, setting)
-        value: Any = otherwise if rule is None else rule.settings[setting]
-        return None if value is None else value_at(value, position_of(block, self._num_blocks))
 
     def _method(self, given: dict[str, Any]) -> Method:
         options = self._kind.Options.model_validate(given)
-        return self._methods.setdefault(self._key(options.model_dump()), self._kind(options))
+        return self._methods.setdefault(_key(options), self._kind(options))
 
-    @staticmethod
-    def _key(options: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-        return tuple(sorted(options.items()))
+
+def _key(options: MethodOptions) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(options.model_dump().items()))
 
 
 def settings_of(parameter: PlannedParameter, candidates: Sequence[str]) -> dict[Setting, float | None]:
@@ -110,7 +110,7 @@ def _differences(
     first: PlannedParameter, rest: Iterable[PlannedParameter], candidates: Sequence[str]
 ) -> Iterator[tuple[PlannedParameter, Setting, tuple[float, float]]]:
     own = settings_of(first, candidates)
-    for other in rest:
+    for other in (p for p in rest if (p.method, p.shares) != (first.method, first.shares)):
         for setting, value in settings_of(other, candidates).items():
             if setting in own and value != (before := own[setting]) and before is not None and value is not None:
                 yield other, setting, (before, value)

@@ -46,10 +46,14 @@ class VaryingSetting:
 def varying_settings(steps: Sequence[Step], candidates: Sequence[str]) -> Iterator[VaryingSetting]:
     """The settings that some parameters have otherwise than others that they decide, of steps of a merge."""
     found: dict[Setting, dict[str, Counter[float]]] = {}
+    known: dict[object, dict[Setting, float | None]] = {}
     with_own = set[Setting]()
     for step in steps:
         for parameter in step.parameters:
-            for setting, value in settings_of(parameter, candidates).items():
+            kind = (parameter.rule, parameter.group is None, parameter.method, parameter.shares, parameter.scales)
+            if kind not in known:
+                known[kind] = settings_of(parameter, candidates)
+            for setting, value in known[kind].items():
                 # Without a scale of its own a candidate has the method's.
                 number = getattr(parameter.method.options, setting.key) if value is None else value
                 with_own |= set() if value is None else {setting}
