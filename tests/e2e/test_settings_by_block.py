@@ -12,6 +12,7 @@ from merging import Merge, make_merge, read_result, worst_difference
 from parametrize import slow
 from regstream.errors import ManifestError, ResumeError
 from regstream.events import StepCommitted
+from regstream.output.record import read_record
 
 TOLERANCE = 1e-4
 BLOCKS = 3
@@ -91,6 +92,13 @@ def test_scales_of_candidates(tmp_path: Path) -> None:
         return {"weights": [1, 1, 2], "scales": [-0.4 + 0.8 * t, common, 1 - 2 * t if "mlp" in name else common]}
 
     assert_equal(merge, "task_arithmetic", settings)
+    record, card = read_record(merge.output), (merge.output / "README.md").read_text()
+    of_method, of_first, of_last = record.settings
+    assert [(found.key, found.candidate) for found in (of_method, of_first, of_last)] == [
+        ("scale", None), ("scale", "task0"), ("scale", "task2")
+    ]  # fmt: skip
+    assert of_last.steps["block 2"].values == [0.6, -1.0, 0.1]
+    assert "| block 2 | 0.6 (7), 0.1 (2) | 0.4 | 0.6 (4), -1 (3), 0.1 (2) |" in card
 
 
 def test_numbers_in_lists_are_the_same_merge(tmp_path: Path) -> None:
