@@ -4,13 +4,16 @@ A draft is the parsed TOML with None in place of every invalid value, so that on
 values and the contradictions between the valid ones.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from itertools import combinations
 from typing import Any
 
 from regstream.manifest.messages import Location, Problem, element_label, format_value, nearest_word
+from regstream.manifest.method_options import option_fields
+from regstream.manifest.rule_table import OF_CANDIDATE
 from regstream.methods import find_method
+from regstream.methods.by_block import numbers_by_block
 from regstream.methods.method import Method
 
 Draft = Mapping[str, Any]
@@ -46,6 +49,9 @@ def consistency_problems(draft: Draft) -> Iterator[Problem]:
     """Every contradiction between keys of the manifest."""
     method = _method(table(draft, "merge"))
     yield from _rules_without_regression(draft, method)
+    names = [name for candidate in tables(draft, "candidates") if (name := candidate.get("name"))]
+    for index, rule in enumerate(tables(draft, "rules")):
+        yield from _rule(("rules", index), rule, method, names)
     yield from _prior_model(table(draft, "merge"), method)
     yield from _architecture(table(draft, "architecture"))
     yield from _repeated_names(draft)
@@ -59,7 +65,8 @@ def _method(merge: Draft) -> Method | None:
     if (found := find_method(merge.get("method"))) is None:
         return None
     given = {key: merge[key] for key in found.Options.model_fields if merge.get(key) is not None}
-    return found(found.Options.model_construct(**given))
+    varying = {key for key, value in given.items() if isinstance(value, list)}  # what they are decides nothing here
+    return found(found.Options.model_construct(**{key: given[key] for key in given.keys() - varying}))
 
 
 def _rules_without_regression(draft: Draft, method: Method | None) -> Iterator[Problem]:
@@ -69,6 +76,31 @@ def _rules_without_regression(draft: Draft, method: Method | None) -> Iterator[P
         if rule.get("use") == "regress":
             text = f'found "regress", but the method "{method.name}" regresses nothing; expected "average" or "base"'
             yield Problem(("rules", index, "use"), text)
+
+
+def _rule(location: Location, rule: Draft, method: Method | None, names: Sequence[str]) -> Iterator[Problem]:
+    """A rule that gives nothing, or something that it cannot give."""
+    options = [key for key in option_fields() if key in rule and not (key == "scale" and "candidate" in rule)]
+    if rule and not {"use", "candidate", *OF_CANDIDATE, *options} & rule.keys():
+        text = 'gives nothing; expected "use", a number of the method, or "candidate" with its "weight" or "scale"'
+        yield Problem(location, text)
+    if method is not None:
+        fixed = method.Options.model_fields.keys() - numbers_by_block(type(method).Options)
+        for key in (key for key in options if key in fixed):
+            yield Problem((*location, key), "one for all parameters; set it in [merge]")
+    if "candidate" not in rule:
+        if "weight" in rule:
+            yield Problem((*location, "candidate"), 'missing; expected the name of the candidate whose "weight" it is')
+        return
+    if not {*OF_CANDIDATE} & rule.keys():
+        yield Problem((*location, "candidate"), 'expected "weight" or "scale" with it, found neither')
+    for key in ("use", *options):
+        if key in rule:
+            yield Problem((*location, key), "not of one candidate; give it in a rule without candidate")
+    if (name := rule["candidate"]) is not None and name not in names:
+        guess = nearest_word(name, names)
+        correction = f'; did you mean "{guess}"?' if guess else ""
+        yield Problem((*location, "candidate"), f"expected a candidate's name, found {format_value(name)}{correction}")
 
 
 def _prior_model(merge: Draft, method: Method | None) -> Iterator[Problem]:

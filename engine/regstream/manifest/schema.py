@@ -12,17 +12,23 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, Field, PlainValidator, PrivateAttr, SerializeAsAny, model_validator
 
 from regstream.manifest.architecture import ArchitectureTable
-from regstream.manifest.method_options import OPTIONS, method_options, registered, separate_options
+from regstream.manifest.method_options import (
+    OPTIONS,
+    method_options,
+    registered,
+    separate_options,
+    separate_rules,
+)
 from regstream.manifest.references import resolve_links
 from regstream.manifest.resources import Resources
-from regstream.manifest.shares import shares
-from regstream.manifest.value_types import BlockSelector, Classes, DatasetId, Model, Name, Place, SizeBytes, Table, Text
+from regstream.manifest.rule_table import Rule
+from regstream.manifest.value_types import Classes, DatasetId, Model, Name, Place, Scale, SizeBytes, Table, Text, Weight
 from regstream.methods import METHODS, make_method
+from regstream.methods.by_block import options_by_block
 from regstream.methods.method import MethodOptions
 from regstream.methods.search_space import Settings
 from regstream.storage.run_folder import STATE
 
-Use = Literal["regress", "average", "base"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 _MAX_NAME_CHARS: Final = 100
@@ -89,18 +95,6 @@ class Merge(Table):
         return make_method(self.method, self.options).needs_calibration()
 
 
-class Rule(Table):
-    """How to merge the parameters that a glob matches, in all blocks or in some."""
-
-    parameters: Annotated[Text, Field(examples=["*.self_attn.*"])]
-    """a glob on parameter names, such as "*.self_attn.*"; the parameters that the rule covers"""
-    blocks: Annotated[BlockSelector | None, Field(examples=["0-7"])] = None
-    """blocks, such as "0-7" or "late"; a block, a range, a list "0,4-7", or a third of them: early, middle or late;
-    default: all"""
-    use: Annotated[Use, Field(examples=["average"])]
-    """how to merge these parameters"""
-
-
 class Calibration(Table):
     """Rows of a candidate's own data. `rows` None: all of them; `batch_rows` None: as many as suit width and length."""
 
@@ -164,11 +158,12 @@ class Candidate(Table):
     """a folder or a hub id; the fine-tuned model, or the model under the adapter; default: with an adapter, the base"""
     adapter: Annotated[Model | None, Field(examples=["org/name"])] = None
     """a folder or a hub id; a LoRA adapter of PEFT on the model"""
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    """a number above 0; multiplies the candidate in sums and means; only the ratios of weights count"""
-    scale: Annotated[float | None, Field(gt=0, le=1000, examples=[0.3])] = None
-    """a number above 0, at most 1000; multiplies the candidate's difference from the base, with task_arithmetic;
-    default: the scale of the merge"""
+    weight: Weight = 1.0
+    """a number from 0 on; multiplies the candidate in sums and means, which leave it out at 0; only the ratios of
+    weights count"""
+    scale: Annotated[Scale | None, Field(examples=[0.3])] = None
+    """a number from -1000 to 1000; multiplies the candidate's difference from the base, with task_arithmetic, which
+    takes it away below 0; default: the scale of the merge"""
     calibration: Calibration | None = None
     """a table; the rows that regressions compute their statistics from"""
     evaluation: HeldOut | None = None
@@ -190,7 +185,8 @@ class Manifest(Table):
     architecture: ArchitectureTable | None = None
     """an [architecture] table; says of the base's model what is to differ from what is derived from it"""
     rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
-    """[[rules]] tables; the first match wins; default: regress linears, average the rest of a block"""
+    """[[rules]] tables; a rule may also give any number of the method; of the rules that match a parameter and give a
+    setting the first wins; default: regress linears, average the rest of a block"""
     candidates: Annotated[tuple[Candidate, ...], Field(strict=False), AfterValidator(_not_empty)]
     """[[candidates]] tables, one for each checkpoint; the fine-tuned models to merge"""
     evaluation: Evaluation = Evaluation()
@@ -198,6 +194,7 @@ class Manifest(Table):
     resources: Resources = Resources()
     """a [resources] table; device, memory and disk"""
 
+    _separated = model_validator(mode="before")(separate_rules)
     _text: str = PrivateAttr("")
     _source: str = PrivateAttr("manifest")
 
@@ -222,18 +219,13 @@ class Manifest(Table):
         method = make_method(self.merge.method, self.merge.options)
         tried = {key for other in method.search_space() for key in other}
         given = self.merge.options.model_dump(exclude=tried, exclude_unset=True)
-        options = method.Options.model_validate({**given, **settings})
+        options = options_by_block(method.Options).model_validate({**given, **settings})
         return self.model_copy(update={"merge": self.merge.model_copy(update={"options": options})})
 
     @property
     def candidate_names(self) -> tuple[str, ...]:
         """The names of the candidates."""
         return tuple(candidate.name for candidate in self.candidates)
-
-    @property
-    def shares(self) -> tuple[float, ...]:
-        """Each candidate's weight over the mean of all: what multiplies it in sums and means."""
-        return shares([candidate.weight for candidate in self.candidates])
 
     @property
     def state(self) -> Path:

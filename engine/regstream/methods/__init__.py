@@ -3,6 +3,7 @@
 method.py: what every method is asked; stream.py: the forward passes that one observes; statistics.py: what it sums;
 tensor_source.py: what a method without statistics reads; tensor_reads.py: how often; task_vectors.py: differences of a
 linear's weight from the base; scale.py, density.py, ridge.py and teacher.py: options that several methods have;
+by_block.py: numbers that vary from block to block;
 interference.py: what swudi.py and aswudi.py share; regression.py: what methods share that solve regressions; base.py,
 prior_model.py: priors of regfilter that are no methods of a manifest; search_space.py: which values of options are
 tried. METHODS below registers methods, by their name in a manifest.
@@ -13,6 +14,7 @@ from typing import Final
 from regstream.methods.ace import Ace
 from regstream.methods.aswudi import Aswudi
 from regstream.methods.average import Average
+from regstream.methods.by_block import options_at
 from regstream.methods.featcal import FeatCal
 from regstream.methods.method import Method, MethodOptions
 from regstream.methods.regfilter import RegFilter
@@ -37,7 +39,7 @@ def find_method(name: object) -> type[Method] | None:
 
 
 def make_method(name: str, options: MethodOptions) -> Method:
-    """The method of a name, with its options."""
+    """The method of a name, with its options; of numbers that vary from block to block, with the first ones."""
     method = find_method(name)
     assert method is not None  # names are validated with the manifest
-    return method(options)
+    return method(options_at(options, method.Options))

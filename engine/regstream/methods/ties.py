@@ -10,7 +10,8 @@ tensor is read at a time, and a threshold over all would take a pass over the wh
 ⌊density · size⌋ values are kept, one at least; values of the same magnitude as the smallest of them stay too, as in the
 paper's code, so that no order decides among equals. Where the sum is zero there is no sign, and the base stays; the
 paper's code takes the most frequent sign of the model instead. Equal weights give the published formula. A candidate of
-tiny weight counts little beside others, but where no other value is kept the mean is its own.
+tiny weight counts little beside others, but where no other value is kept the mean is its own; one of weight 0 elects no
+sign.
 
 A threshold is found in two passes over a candidate's files, from histograms of the bits of magnitudes: these are
 ordered as the numbers are. Memory grows with neither the tensor nor the number of candidates.
@@ -18,7 +19,7 @@ ordered as the numbers are. Memory grows with neither the tensor nor the number 
 Sums are in float64, where differences are exact: signs do not depend on rounding.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -26,7 +27,7 @@ from regstream.methods.density import Density
 from regstream.methods.method import MergeRule, Method, MethodOptions
 from regstream.methods.scale import Scale
 from regstream.methods.tensor_reads import TensorReads
-from regstream.methods.tensor_source import PART_VALUES, TensorSource
+from regstream.methods.tensor_source import PART_VALUES, TensorSource, weighted
 
 if TYPE_CHECKING:
     import torch
@@ -61,7 +62,7 @@ class Ties(Method):
 
     def combine(self, source: TensorSource) -> "Iterator[Tensor]":
         """Each candidate's threshold; then part by part, with the candidates' parts read twice."""
-        thresholds = [self._threshold(source, index) for index in range(source.num_candidates)]
+        thresholds = {index: self._threshold(source, index) for index, _ in weighted(source)}
         for part in source.parts():
             yield self._merged(source, part, thresholds)
 
@@ -88,7 +89,7 @@ class Ties(Method):
 
         return kth_largest(magnitudes, count)
 
-    def _merged(self, source: TensorSource, part: slice, thresholds: list[float]) -> "Tensor":
+    def _merged(self, source: TensorSource, part: slice, thresholds: Mapping[int, float]) -> "Tensor":
         import torch
 
         base = source.base(part)
@@ -98,11 +99,11 @@ class Ties(Method):
             return difference.masked_fill_(difference.abs() < thresholds[index], 0).double()
 
         sign = torch.zeros(base.shape, dtype=torch.float64)
-        for index, share in enumerate(source.shares):
+        for index, share in weighted(source):
             sign.add_(kept(index), alpha=share)
         sign.sign_()
         merged, weights = torch.zeros_like(sign), torch.zeros_like(sign)
-        for index, share in enumerate(source.shares):
+        for index, share in weighted(source):
             values = kept(index)
             agrees = values * sign > 0
             merged.add_(values.mul_(agrees), alpha=share)

@@ -9,10 +9,12 @@ from regstream.manifest.redaction import redact_paths
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate
 from regstream.methods import AUTO
+from regstream.methods.by_block import ByBlock
 from regstream.models.architecture.architecture import Architecture
 from regstream.output.card_sections import card_sections
 from regstream.output.record_schema import ResultRecord
 from regstream.planning.plan import Plan
+from regstream.planning.varying_settings import settings_rows
 from regstream.validation.summaries import summarize_names
 
 _TEXT = """
@@ -25,7 +27,7 @@ every solve.
 ## Candidates
 
 {candidates}
-{prior}{parts}
+{prior}{settings}{parts}
 {sections}
 
 ## Manifest
@@ -54,6 +56,7 @@ def model_card(plan: Plan, record: ResultRecord | None = None) -> str:
         method=_method(plan),
         candidates="\n".join(lines),
         prior=_prior(plan),
+        settings=_settings(plan),
         parts=_parts(plan),
         sections=card_sections(record),
         manifest=redact_paths(plan.manifest.text).strip(),
@@ -65,6 +68,17 @@ def _prior(plan: Plan) -> str:
     """The checkpoint that the regression corrects, if there is one."""
     prior = plan.manifest.merge.prior_model
     return "" if prior is None else f"\n## Prior\n\nRegressed weights are corrections of {_title(plan, prior)}.\n"
+
+
+def _settings(plan: Plan) -> str:
+    """The settings that are not the same for all parameters, by step."""
+    if not (varying := plan.varying_settings):
+        return ""
+    lines = ["| step |" + "".join(f" {setting.title} |" for setting in varying), "|---|" + "---|" * len(varying)]
+    for names, cells in settings_rows(varying, plan.steps):
+        lines.append(f"| {' to '.join(dict.fromkeys((names[0], names[-1])))} |" + "".join(f" {c} |" for c in cells))
+    note = "A share is a weight over the mean of all weights; in parentheses, the number of parameters.\n\n"
+    return f"\n## Settings by block\n\n{note}" + "\n".join(lines) + "\n"
 
 
 def _parts(plan: Plan) -> str:
@@ -83,7 +97,7 @@ def _parts(plan: Plan) -> str:
 
 def _method(plan: Plan) -> str:
     """The method; with its settings where the manifest leaves them to be found."""
-    settings = format_settings(plan.method.options.model_dump())
+    settings = format_settings(plan.manifest.merge.options.model_dump())
     return plan.method.name + (f" ({settings}, as tuned)" if plan.manifest.merge.method == AUTO else "")
 
 
@@ -107,7 +121,12 @@ def _describe(plan: Plan, candidate: Candidate) -> str:
 def _factors(plan: Plan, candidate: Candidate) -> str:
     """What multiplies a candidate."""
     has_scale = plan.method.reads_scales and candidate.scale is not None
-    return f"weight {candidate.weight:g}" + (f", scale {candidate.scale:g}" if has_scale else "")
+    return f"weight {_number(candidate.weight)}" + (f", scale {_number(candidate.scale)}" if has_scale else "")
+
+
+def _number(setting: ByBlock | None) -> str:
+    """A number, or a list over the blocks."""
+    return f"[{', '.join(f'{value:g}' for value in setting)}]" if isinstance(setting, tuple) else f"{setting:g}"
 
 
 def _title(plan: Plan, reference: ModelRef) -> str:
