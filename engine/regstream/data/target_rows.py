@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regstream.data.id_map import IdMap, map_rows
 from regstream.data.row_checks import RowWarnings
 from regstream.data.row_reader import INPUT_IDS, Row, count_rows, read_rows, sample_indices
 from regstream.data.stored_inputs import DECODER_INPUT_IDS
@@ -83,6 +84,7 @@ class TargetReader:
     shift: Callable[[Tensor], Tensor]
     folder: Path  # of the tokenizer
     max_length: int
+    id_map: IdMap | None = None  # of ids in the rows
 
     def read(
         self, path: Path, warnings: RowWarnings, seed: int, tokenizer: SharedTokenizer
@@ -98,7 +100,7 @@ class TargetReader:
         if path.suffix == ".safetensors":
             inputs = read_token_rows(path, calibration, self.max_length, seed)
             targets = read_token_rows(path, calibration, self.max_length, seed, name=self.target)
-            return self._joined(inputs, targets)
+            return self._joined(*(map_rows(self.id_map, path, rows) for rows in (inputs, targets)))
         num_rows = count_rows(path)
         if num_rows == 0:
             raise InputError(f"{path}: no rows")
@@ -119,7 +121,8 @@ class TargetReader:
     ) -> list[tuple[str, TokenIds]]:
         rows = read_rows(path, field, indices)
         if field in (INPUT_IDS, LABELS, DECODER_INPUT_IDS):
-            return [(row.location, validate_token_ids(_without_unlabelled(row), self.max_length)) for row in rows]
+            ids = [(row.location, validate_token_ids(_without_unlabelled(row), self.max_length)) for row in rows]
+            return map_rows(self.id_map, path, ids)
         tokenize = tokenizer.get(field, self.folder, self.max_length, is_target=is_target)
         return [(row.location, tokenize(row)) for row in rows]
 

@@ -1,5 +1,6 @@
 """The settings of a manifest that determine the result."""
 
+from pathlib import Path
 from typing import Any
 
 from regstream.manifest.architecture import ArchitectureTable
@@ -21,6 +22,7 @@ def canonical_config(manifest: Manifest, *, device: str | None = None) -> dict[s
         **({"tuned": AUTO_METHOD.name} if merge.method == AUTO else {}),
         **_options(merge),
         **merge.model_dump(include={"dtype", "shard_size", "seed", "others"}),
+        **_tokenizer(merge),
         "device": None if device is None else device.partition(":")[0],
         "architecture": None if architecture is None else _architecture(architecture),
         "rules": [_rule(rule) for rule in manifest.rules],
@@ -35,6 +37,17 @@ def _options(merge: Merge) -> dict[str, Any]:
     # Where candidates may have scales of their own, each has its scale in effect.
     method = make_method(merge.method, merge.options)
     return merge.options.model_dump(exclude={*(["scale"] if method.reads_scales else ()), *method.unused_options()})
+
+
+def _tokenizer(merge: Merge) -> dict[str, Any]:
+    """What differs from the base's tokenizer, template and vocabulary; a template's file is an input of its own."""
+    template, default = merge.template_source, merge.model_copy(update={"chat_template": None}).template_source
+    found = {
+        "tokenizer": merge.tokenizer if merge.reads_tokenizers else None,
+        "chat_template": "file" if isinstance(template, Path) else template if template != default else None,
+        "pad_to_multiple_of": merge.pad_to_multiple_of,
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _scale(candidate: Candidate, merge: Merge) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from regstream.planning.run_identity import identify
 from regstream.storage.identity_differences import Identity, differences
 
 #: The parts of an identity that define the merge; the others name the machine and versions, which affect last bits.
-_MERGE_KEYS = ("manifest", "hub", "base", "candidates", "prior model", "calibration")
+_MERGE_KEYS = ("manifest", "hub", "base", "candidates", "prior model", "tokenizers", "calibration")
 
 
 def check_result(plan: Plan, identity: Identity, *, advice: str, full: bool = False) -> None:

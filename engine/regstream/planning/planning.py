@@ -29,6 +29,7 @@ from regstream.planning.discarded_changes import discarded_changes
 from regstream.planning.make_steps import make_steps
 from regstream.planning.opened_merge import PlannedCandidate
 from regstream.planning.plan import Plan
+from regstream.planning.presented_vocabulary import settle_vocabulary
 from regstream.planning.step import Step
 from regstream.planning.unchanged_inputs import read_signatures
 from regstream.planning.unused_settings import unused_settings
@@ -57,8 +58,10 @@ def make_plan(
     method, sampler = make_method(manifest.merge.method, manifest.merge.options), DatasetSampler(commits, listener)
     loader = CheckpointLoader(manifest, commits or {}, listener, rank=rank_id.rank)
     base, candidates, prior_model, _ = opened = _open_checkpoints(manifest, loader)
+    with warnings.merged(opened.labels) as warn:
+        tokenizer = settle_vocabulary(manifest, base, candidates, warn)
     inputs = _check(manifest, opened, chosen, device_here, begun_dtype=begun_dtype, warnings=warnings)
-    sets = load_calibration_sets(manifest, method, base, inputs.model, sampler, warn=warnings.add)
+    sets = load_calibration_sets(manifest, method, base, inputs.model, sampler, result=tokenizer, warn=warnings.add)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     steps = _steps(manifest, method, base, inputs, result_dtype, runs_towers=any(map(records_arguments, sets)))
     _warn_of_steps(manifest, method, opened, steps, inputs, device=chosen, warnings=warnings)
@@ -68,6 +71,7 @@ def make_plan(
         base=base,
         candidates=tuple(map(PlannedCandidate.of, manifest.candidates, manifest.shares, candidates, sets)),
         prior_model=prior_model,
+        tokenizer=tokenizer,
         commits=loader.commits | sampler.commits,
         prefetcher=loader.prefetcher,
         model=inputs.model,
@@ -96,7 +100,9 @@ def replan(plan: Plan, manifest: Manifest) -> Plan:
     method, sets = make_method(manifest.merge.method, manifest.merge.options), [c.calibration for c in plan.candidates]
     if [c.calibration for c in manifest.candidates] != [c.calibration for c in plan.manifest.candidates]:
         sampler = DatasetSampler(plan.commits)
-        sets = load_calibration_sets(manifest, method, plan.base, plan.model, sampler, warn=lambda _: None)
+        sets = load_calibration_sets(
+            manifest, method, plan.base, plan.model, sampler, result=plan.tokenizer, warn=lambda _: None
+        )
     steps = make_steps(
         manifest,
         method,
