@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def add_tokens(folder: Path, tokens: Sequence[str | AddedToken], *, seed: int, multiple: int | None = None) -> None:
-    """Add tokens to the tokenizer in a folder, and random rows for them to its model, to a multiple of rows if asked."""
+    """Add tokens to the tokenizer in a folder, and random rows for them to its model, up to a `multiple` of rows."""
     tokenizer = tokenizer_in(folder)
     for token in tokens:
         added = token if isinstance(token, AddedToken) else AddedToken(token, special=True, normalized=False)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from regstream.data.row_checks import place_of_row
 from regstream.data.tokens import TokenIds
 from regstream.errors import InputError
 
@@ -49,5 +50,5 @@ class IdMap:
 
 
 def map_rows(id_map: IdMap | None, path: Path, rows: list[tuple[str, TokenIds]]) -> list[tuple[str, TokenIds]]:
-    """Rows of a file, each with its location, in the result's ids; as they are without a map. Raises as the map does."""
-    return rows if id_map is None else [(where, id_map(f"{path}: {where}", ids)) for where, ids in rows]
+    """Rows of a file, with their locations, in the result's ids; without a map as they are. Raises as a map does."""
+    return rows if id_map is None else [(where, id_map(place_of_row(path, where), ids)) for where, ids in rows]

@@ -56,6 +56,11 @@ class RowWarnings:
             )
 
 
+def place_of_row(path: Path, location: str) -> str:
+    """The place of a row, for a message: its location may name the file."""
+    return f"{path.parent / location}" if location.startswith(path.name) else f"{path}: {location}"
+
+
 def check_token_ids(
     path: Path, rows: Sequence[tuple[str, TokenIds]], config: PreTrainedConfig, *, have_images: bool
 ) -> None:
@@ -67,7 +72,7 @@ def check_token_ids(
     num_ids = vocab_size(config)
     image = None if have_images else getattr(config, "image_token_id", getattr(config, "image_token_index", None))
     for location, ids in rows:
-        where = f"{path.parent / location}" if location.startswith(path.name) else f"{path}: {location}"
+        where = place_of_row(path, location)
         outside = ids[(ids < 0) | (ids >= num_ids)]
         if len(outside):
             raise InputError(f"{where}: token id {outside[0]} is outside the vocabulary of {num_ids:,}")
