@@ -9,14 +9,21 @@ from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
-def add_tokens(folder: Path, tokens: Sequence[str | AddedToken], *, seed: int, multiple: int | None = None) -> None:
+def add_tokens(
+    folder: Path,
+    tokens: Sequence[str | AddedToken],
+    *,
+    seed: int,
+    multiple: int | None = None,
+    auto: Any = AutoModelForCausalLM,
+) -> None:
     """Add tokens to the tokenizer in a folder, and random rows for them to its model, up to a `multiple` of rows."""
     tokenizer = tokenizer_in(folder)
     for token in tokens:
         added = token if isinstance(token, AddedToken) else AddedToken(token, special=True, normalized=False)
         tokenizer.add_tokens([added], special_tokens=added.special)
     tokenizer.save_pretrained(folder)
-    model: Any = AutoModelForCausalLM.from_pretrained(folder)
+    model = auto.from_pretrained(folder)
     before = model.get_input_embeddings().weight.shape[0]
     model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=multiple, mean_resizing=False)
     generator = torch.Generator().manual_seed(seed)
@@ -32,8 +39,8 @@ def tokenizer_in(folder: Path) -> Any:
     return tokenizer.from_pretrained(folder)
 
 
-def rows_in(folder: Path) -> Mapping[str, torch.Tensor]:
+def rows_in(folder: Path, auto: Any = AutoModelForCausalLM) -> Mapping[str, torch.Tensor]:
     """The embeddings and the head of a model, float64."""
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    model = auto.from_pretrained(folder, dtype=torch.float64)
     modules = {"embeddings": model.get_input_embeddings(), "head": model.get_output_embeddings()}
     return {name: module.weight.detach().clone() for name, module in modules.items()}

@@ -2,20 +2,24 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tokenizers import AddedToken
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 import checkpoints
 import regstream
+from adapters import LINEARS, make_adapter
 from added_tokens import add_tokens, rows_in, tokenizer_in
 from merging import Merge, make_merge, read_result
 from regstream.errors import InputError, ManifestError, ResumeError
 from regstream.events import StepCommitted
+from tiny_merge import make_tiny_merge
+from tiny_models.sequence_to_sequence import ENCODER_DECODERS
 
 SHARED = "<|shared|>"
 #: Added by the first and by the second candidate: the shared token has other ids in both, and one is no special token.
@@ -135,10 +139,19 @@ def test_an_evaluation_reads_all_models_in_the_results_vocabulary(tmp_path: Path
     text = merge.manifest.read_text()
     table = '[candidates.evaluation]\npath = "held.txt"\n'
     merge.manifest.write_text(text.replace("[candidates.calibration]", f"{table}[candidates.calibration]"))
-    plan = merge.plan()
-    regstream.merge(plan)
-    scores = regstream.evaluate(merge.plan()).to_json()
-    assert "task1" in json.dumps(scores)
+    merge.run()
+    found = regstream.evaluate(merge.plan())
+    scores = {row.model: row.scores for row in found.rows}
+    assert scores.keys() >= {"base", "task0", "task1", "average"}
+    assert all(0 < value < 20 for row in scores.values() for value in row.values())
+    model: Any = AutoModelForCausalLM.from_pretrained(merge.output, dtype=torch.float32)
+    tokenizer, losses = tokenizer_in(merge.output), list[tuple[float, int]]()
+    for line in (tmp_path / "held.txt").read_text().splitlines():
+        ids = torch.tensor([tokenizer(line)["input_ids"]])
+        count = ids.shape[1] - 1
+        losses.append((float(model(ids, labels=ids).loss.detach()) * count, count))
+    expected = sum(total for total, _ in losses) / sum(count for _, count in losses)
+    assert scores["average"]["task0"] == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("method", ["average", "regmean++"])
@@ -173,6 +186,52 @@ def test_a_finished_result_is_of_its_chat_template(tmp_path: Path) -> None:
     assert not regstream.is_finished(merge.read())
     with pytest.raises(ResumeError, match=r"tokenizers chat template chat\.jinja"):
         merge.run()
+
+
+@pytest.mark.parametrize("name", ["t5", "bart"])
+def test_an_encoder_with_its_decoder_shares_the_rows_of_a_union(tmp_path: Path, name: str) -> None:
+    [model] = [model for model in ENCODER_DECODERS if model.name == name]
+    merge = make_tiny_merge(tmp_path, replace(model, keys={**model.keys, "vocab_size": N}))
+    for index, folder in enumerate((merge.folders.base, *merge.folders.candidates)):
+        checkpoints.make_tokenizer().save_pretrained(folder)
+        if index:
+            add_tokens(folder, ADDED[index - 1], seed=index, auto=AutoModelForSeq2SeqLM)
+    text = merge.manifest.read_text().replace('"merged"\n', '"merged"\ntokenizer = "union"\npad_to_multiple_of = 8\n')
+    merge.manifest.write_text(text)
+    output = merge.run()
+    assert regstream.verify(output).problems == ()
+    rows, one, two = (rows_in(path, AutoModelForSeq2SeqLM) for path in (output, *merge.folders.candidates))
+    for part in rows:
+        assert rows[part].shape[0] == 296
+        torch.testing.assert_close(rows[part][N], one[part][N], rtol=0, atol=1e-6)
+        torch.testing.assert_close(rows[part][N + 1], (one[part][N + 1] + two[part][N]) / 2, rtol=0, atol=1e-6)
+    found: Any = AutoModelForSeq2SeqLM.from_pretrained(output)
+    assert found.generate(torch.tensor([[5, N, N + 2]]), max_new_tokens=3, do_sample=False).shape[0] == 1
+
+
+def test_heads_of_their_own_have_rows_of_their_own(tmp_path: Path) -> None:
+    merge = merge_of(tmp_path, "llama-tied", method="average", tokenizer="union")
+    text = merge.manifest.read_text().replace('"merged"\n', '"merged"\nothers.tied_head = "untie"\n')
+    merge.manifest.write_text(text)
+    rows, one = rows_in(merge.run()), rows_in(merge.folders.candidates[0])
+    for part in rows:
+        torch.testing.assert_close(rows[part][N], one[part][N], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("embeddings", [False, True])
+def test_an_adapter_on_the_base_is_read_in_the_results_vocabulary(tmp_path: Path, embeddings: bool) -> None:
+    merge = merge_of(tmp_path, method="regmean", tokenizer="union")
+    config = {"modules_to_save": ["embed_tokens"]} if embeddings else {}
+    make_adapter(merge.folders.base, tmp_path / "adapter", target_modules=LINEARS["llama"], **config)
+    text = merge.manifest.read_text().replace('model = "candidate-0"', 'adapter = "adapter"')
+    merge.manifest.write_text(text)
+    if embeddings:
+        with pytest.raises(InputError, match=r'"task0": its adapter changes model\.embed_tokens\.weight, whose rows'):
+            merge.plan()
+        return
+    rows, two = rows_in(merge.run()), rows_in(merge.folders.candidates[1])
+    for part in rows:
+        assert torch.equal(rows[part][N:], two[part][N : N + 2])
 
 
 def other_vocabulary(merge: Merge) -> None:
