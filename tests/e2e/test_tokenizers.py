@@ -23,7 +23,10 @@ from tiny_models.sequence_to_sequence import ENCODER_DECODERS
 
 SHARED = "<|shared|>"
 #: Added by the first and by the second candidate: the shared token has other ids in both, and one is no special token.
-ADDED = (["<|a|>", SHARED], [SHARED, AddedToken("<|b|>", special=False, lstrip=True, normalized=False)])
+ADDED: tuple[list[str | AddedToken], ...] = (
+    ["<|a|>", SHARED],
+    [SHARED, AddedToken("<|b|>", special=False, lstrip=True, normalized=False)],
+)
 N = checkpoints.VOCABULARY
 
 
@@ -221,7 +224,7 @@ def test_heads_of_their_own_have_rows_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize("embeddings", [False, True])
 def test_an_adapter_on_the_base_is_read_in_the_results_vocabulary(tmp_path: Path, embeddings: bool) -> None:
     merge = merge_of(tmp_path, method="regmean", tokenizer="union")
-    config = {"modules_to_save": ["embed_tokens"]} if embeddings else {}
+    config: dict[str, Any] = {"modules_to_save": ["embed_tokens"]} if embeddings else {}
     make_adapter(merge.folders.base, tmp_path / "adapter", target_modules=LINEARS["llama"], **config)
     text = merge.manifest.read_text().replace('model = "candidate-0"', 'adapter = "adapter"')
     merge.manifest.write_text(text)
@@ -267,7 +270,7 @@ def without_tokenizer(merge: Merge) -> None:
     ],
 )
 def test_what_cannot_be_joined_is_refused(
-    tmp_path: Path, keys: dict[str, str], spoil: Callable[[Merge], None], message: str
+    tmp_path: Path, keys: dict[str, Any], spoil: Callable[[Merge], None], message: str
 ) -> None:
     merge = merge_of(tmp_path, adds=False, **keys)
     spoil(merge)
@@ -315,7 +318,7 @@ def test_candidates_of_other_sizes_are_named_with_the_choice(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("keys", [{}, {"tokenizer": "base", "chat_template": "base"}])
-def test_tokens_and_templates_that_the_result_lacks_are_named(tmp_path: Path, keys: dict[str, str]) -> None:
+def test_tokens_and_templates_that_the_result_lacks_are_named(tmp_path: Path, keys: dict[str, Any]) -> None:
     merge = merge_of(tmp_path, method="average", **keys)
     text = merge.manifest.read_text().replace('"merged"\n', '"merged"\nothers.vocabulary = "base"\n')
     merge.manifest.write_text(text)

@@ -152,8 +152,7 @@ class Checkpoint(TensorReader):
 
     def readers_of(self, names: Iterable[str]) -> Iterator[tuple[TensorReader, tuple[str, ...]]]:
         """What a read of these tensors reads: readers, and the names of tensors in each."""
-        wanted = tuple(names)
-        yield from self._own_readers_of(wanted)
+        yield from self._own_readers_of(wanted := tuple(names))
         for spec in (self.tensors.get(name) for name in wanted):
             yield from () if spec is None or spec.rows is None else spec.rows.readers()
 

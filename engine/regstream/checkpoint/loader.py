@@ -22,6 +22,7 @@ from regstream.hub.repository import Repository, open_repository, warn_if_moved
 from regstream.manifest.redaction import base_name, is_local_path
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate, Manifest
+from regstream.manifest.tokenizer_keys import reads_tokenizers
 from regstream.models.architecture.architecture import Architecture
 from regstream.models.config.config_file import ADAPTER_CONFIG
 from regstream.models.derivation.derive import derive_architecture
@@ -54,7 +55,7 @@ class CheckpointLoader:
         self._listener = listener
         self._architecture: Architecture | None = None
         self._repositories: dict[str, Repository] = {}
-        is_read = manifest.merge.reads_tokenizers or isinstance(manifest.merge.chat_template, str)
+        is_read = reads_tokenizers(manifest.merge) or isinstance(manifest.merge.chat_template, str)
         self._tokenizer_files = _TOKENIZER_FILES if is_read else ()
         self._adapters = {candidate.adapter for candidate in manifest.candidates}
 

@@ -88,8 +88,7 @@ def load_calibration(
 
     `max_features`, of the blocks' widest activation, decides the size of batches without `batch_rows`. `max_positions`
     is the longest row of learned positions. `label` is the column of image labels. `forward` is what a model reads that
-    takes stored inputs. `shift` makes of labels (1, L) what a decoder reads. `id_map` makes of
-    ids in the rows those of the tokenizer.
+    takes stored inputs. `shift` makes of labels (1, L) what a decoder reads, `id_map` of ids the result's.
 
     Raises:
         InputError: the set cannot be read or has no rows, or a row is empty, of the wrong type, or of unknown ids.
@@ -104,16 +103,12 @@ def load_calibration(
     if target is not None and shift is not None:
         return _target_rows(warnings, TargetReader(target, shift, base, max_length, id_map), config, seed, tokenizer)
     if forward is not None and (forward.main != INPUT_IDS or has_other_inputs(path)):
-        if id_map is not None:
-            id_map.refuse_moved(path)
-        return _input_rows(warnings, forward, batch_policy, seed, has_targets=architecture.has_targets)
+        return _input_rows(warnings, forward, batch_policy, seed, has_targets=architecture.has_targets, id_map=id_map)
     if is_of_images:
         pixels = pixel_source(path, field, label, config, base, images_key=calibration.images)
         return PixelRows(pixels, architecture, config, _indices(len(pixels), calibration, seed, warnings), batch_policy)
     with nullcontext(tokenizer) if tokenizer else SharedTokenizer() as shared:
-        rows, located_ids = _text_rows(
-            calibration, warnings, base, max_length, seed=seed, tokenizer=shared, id_map=id_map
-        )
+        rows, located_ids = _text_rows(warnings, base, max_length, seed=seed, tokenizer=shared, id_map=id_map)
     warnings.of_truncated(all_ids := [ids for _, ids in located_ids], max_length)
     check_token_ids(path, located_ids, config, have_images=rows is not None)
     return rows or TokenRows(all_ids, _policy_of_texts(all_ids, architecture, config, batch_policy, warnings))
@@ -148,8 +143,16 @@ def _target_rows(
 
 
 def _input_rows(
-    warnings: RowWarnings, forward: ForwardInputs, batch_policy: BatchPolicy, seed: int, *, has_targets: bool
+    warnings: RowWarnings,
+    forward: ForwardInputs,
+    batch_policy: BatchPolicy,
+    seed: int,
+    *,
+    has_targets: bool,
+    id_map: IdMap | None,
 ) -> InputRows:
+    if id_map is not None:
+        id_map.refuse_moved(warnings.path)
     # Rows with images, and those with targets, are not padded.
     policy = BatchPolicy(1) if forward.main == INPUT_IDS or has_targets else batch_policy
     stored = open_stored_inputs(warnings.path, forward, warnings.calibration.images)
@@ -165,7 +168,6 @@ def _indices(num_rows: int, calibration: Calibration, seed: int, warnings: RowWa
 
 
 def _text_rows(
-    calibration: Calibration,
     warnings: RowWarnings,
     base: Path,
     max_length: int,
@@ -175,7 +177,8 @@ def _text_rows(
     id_map: IdMap | None,
 ) -> tuple[MultimodalRows | None, list[tuple[str, TokenIds]]]:
     """The sampled rows, if any has images, and the token ids of each with its location."""
-    path, field, images = warnings.path, calibration.field, calibration.images
+    path, calibration = warnings.path, warnings.calibration
+    field, images = calibration.field, calibration.images
     if path.is_dir():
         raise InputError(f"{path}: expected a file of rows; a folder of images is for a model that reads images")
     if path.suffix == ".safetensors":

@@ -4,7 +4,7 @@ schema.py: every key, its type, range and default
 architecture.py: the [architecture] table
 resources.py: the [resources] table
 non_block_parameters.py: the [merge.others] table
-tokenizer_keys.py: problems of the keys that choose a tokenizer and a chat template
+tokenizer_keys.py: the keys that choose a tokenizer and a chat template
 method_options.py: the options of methods, as keys of [merge]
 keys.py: what each key is, for messages, templates and documents
 value_types.py: the types of values that are more than text and numbers

@@ -6,6 +6,7 @@ from typing import Any
 from regstream.manifest.architecture import ArchitectureTable
 from regstream.manifest.blocks import parse_blocks
 from regstream.manifest.schema import Candidate, Manifest, Merge, Rule
+from regstream.manifest.tokenizer_keys import reads_tokenizers, template_source
 from regstream.methods import AUTO, AUTO_METHOD, make_method
 
 
@@ -41,9 +42,9 @@ def _options(merge: Merge) -> dict[str, Any]:
 
 def _tokenizer(merge: Merge) -> dict[str, Any]:
     """What differs from the base's tokenizer, template and vocabulary; a template's file is an input of its own."""
-    template, default = merge.template_source, merge.model_copy(update={"chat_template": None}).template_source
+    template, default = template_source(merge), template_source(merge.model_copy(update={"chat_template": None}))
     found = {
-        "tokenizer": merge.tokenizer if merge.reads_tokenizers else None,
+        "tokenizer": merge.tokenizer if reads_tokenizers(merge) else None,
         "chat_template": "file" if isinstance(template, Path) else template if template != default else None,
         "pad_to_multiple_of": merge.pad_to_multiple_of,
     }

@@ -18,8 +18,6 @@ from regstream.manifest.references import resolve_links
 from regstream.manifest.resources import Resources
 from regstream.manifest.shares import shares
 from regstream.manifest.value_types import (
-    BASE,
-    UNION,
     BlockSelector,
     DatasetId,
     Model,
@@ -29,7 +27,7 @@ from regstream.manifest.value_types import (
     Table,
     Template,
     Text,
-)  # fmt: skip
+)
 from regstream.methods import METHODS, make_method
 from regstream.methods.method import MethodOptions
 from regstream.methods.search_space import Settings
@@ -87,16 +85,6 @@ class Merge(Table):
     def regresses(self) -> bool:
         """Whether the method solves regressions, and so needs calibration sets."""
         return make_method(self.method, self.options).needs_calibration()
-
-    @property
-    def reads_tokenizers(self) -> bool:
-        """Whether the candidates' tokenizers decide the result's vocabulary."""
-        return self.tokenizer not in (None, BASE)
-
-    @property
-    def template_source(self) -> str | Path:
-        """Whose chat template the result has: a candidate's name, `BASE`, or a file."""
-        return self.chat_template or (BASE if self.tokenizer in (None, UNION) else self.tokenizer)
 
 
 class Rule(Table):

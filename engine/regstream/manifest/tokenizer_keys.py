@@ -1,10 +1,22 @@
-"""Problems of the keys of [merge] that say which tokenizer, chat template and vocabulary the result has."""
+"""The keys of [merge] that say which tokenizer, chat template and vocabulary the result has; and their problems."""
 
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from regstream.manifest.messages import Problem, format_value, nearest_word
+from regstream.manifest.schema import Merge
 from regstream.manifest.value_types import BASE, TEMPLATE_SUFFIX, UNION, is_template_file
+
+
+def reads_tokenizers(merge: Merge) -> bool:
+    """Whether the candidates' tokenizers decide the result's vocabulary."""
+    return merge.tokenizer not in (None, BASE)
+
+
+def template_source(merge: Merge) -> str | Path:
+    """Whose chat template the result has: a candidate's name, `BASE`, or a file."""
+    return merge.chat_template or (BASE if merge.tokenizer in (None, UNION) else merge.tokenizer)
 
 
 def tokenizer_problems(merge: Mapping[str, Any], names: Collection[str]) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from regstream.data.chat_templates import read_templates
 from regstream.errors import InputError
 from regstream.manifest.rules import match_rule
 from regstream.manifest.schema import Manifest, Merge
+from regstream.manifest.tokenizer_keys import template_source
 from regstream.manifest.value_types import BASE
 from regstream.methods.method import Method
 from regstream.models.architecture.architecture import NonBlockPart
@@ -141,7 +142,7 @@ def _tokenizer_warnings(merge: Merge, checkpoint: Checkpoint, base: Checkpoint) 
         return
     folder = checkpoint.adapter.file.parent if isinstance(checkpoint, AdaptedCheckpoint) else checkpoint.folder
     template, base_template = _templates(folder), _templates(base.folder)
-    if template not in ({}, base_template) and merge.chat_template is None and merge.template_source == BASE:
+    if template not in ({}, base_template) and merge.chat_template is None and template_source(merge) == BASE:
         none, other = "the base has no chat template; the result has none", "the chat template differs from the base's;"
         problem = f"{other} the result has the base's" if base_template else none
         advice = 'with the name of a candidate takes its own, chat_template = "base" confirms the default'

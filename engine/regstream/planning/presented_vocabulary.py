@@ -17,11 +17,13 @@ from regstream.checkpoint.row_map import LACKING, MeanRow, RowMap, RowSource, is
 from regstream.data.tokenizer_files import Tokens
 from regstream.errors import InputError
 from regstream.manifest.schema import Manifest
+from regstream.manifest.tokenizer_keys import reads_tokenizers
 from regstream.models.config.model_sizes import vocab_size
 from regstream.models.vocabulary import config_with_vocab_size, vocabulary_parameters
 from regstream.planning.result_tokenizer import ResultTokenizer, make_tokenizer
 from regstream.planning.union_tokens import list_tokens
 from regstream.validation.compatibility import check_vocabulary_rows
+from regstream.validation.summaries import merge_warnings
 from regstream.validation.token_ids import with_token_ids
 
 _Rows = NDArray[np.int64]
@@ -72,16 +74,17 @@ def settle_vocabulary(
             fit the base's; or the model has no vocabulary.
     """
     merge, names = manifest.merge, frozenset[str]()
-    if merge.reads_tokenizers or merge.pad_to_multiple_of is not None:
+    if reads_tokenizers(merge) or merge.pad_to_multiple_of is not None:
         names = vocabulary_parameters(base.architecture, base.model_config)
         if not names:
-            key = "tokenizer" if merge.reads_tokenizers else "pad_to_multiple_of"
+            key = "tokenizer" if reads_tokenizers(merge) else "pad_to_multiple_of"
             raise InputError(f"[merge] {key}: {base.architecture.model_class} has no vocabulary; remove the key")
-    num_rows = [_num_rows(candidate, names) for candidate in candidates]
-    tokenizer = make_tokenizer(manifest, base, candidates, num_rows, warn)
+    lines, num_rows = list[str](), [_num_rows(candidate, names) for candidate in candidates]
+    tokenizer = make_tokenizer(manifest, base, candidates, num_rows, lines.append)
     if names:
-        for line in _Presentation(manifest, base, candidates, tokenizer, names).present():
-            warn(line)
+        lines += _Presentation(manifest, base, candidates, tokenizer, names).present()
+    for line in merge_warnings(lines, [checkpoint.label for checkpoint in (base, *candidates)]):
+        warn(line)
     return tokenizer
 
 

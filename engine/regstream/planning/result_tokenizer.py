@@ -16,6 +16,7 @@ from regstream.data.id_map import IdMap
 from regstream.data.tokenizer_files import Tokens, read_tokens, write_with_tokens
 from regstream.errors import InputError, label_boundary, os_error_boundary
 from regstream.manifest.schema import Manifest, Merge
+from regstream.manifest.tokenizer_keys import reads_tokenizers, template_source
 from regstream.manifest.value_types import BASE, UNION
 from regstream.planning.union_tokens import CandidateTokens, union_tokens
 from regstream.storage import digests
@@ -74,14 +75,14 @@ def make_tokenizer(
         InputError: a tokenizer or a template is missing or cannot be used, or tokenizers have no union.
     """
     merge = manifest.merge
-    if not merge.reads_tokenizers and merge.template_source == BASE:
+    if not reads_tokenizers(merge) and template_source(merge) == BASE:
         return ResultTokenizer(folder=base.folder)
     temporary: TemporaryDirectory[str] = TemporaryDirectory(prefix="regstream-tokenizer-")
     folder = Path(temporary.name)
     by_name = dict(zip(manifest.candidate_names, candidates, strict=True))
     _copy(base.folder, auxiliary_files(base.folder), folder)
     made = ResultTokenizer(folder=folder, temporary=temporary, files=_files(merge, base, by_name))
-    if merge.reads_tokenizers:
+    if reads_tokenizers(merge):
         made = _with_vocabulary(made, merge, _Opened(base, by_name, num_rows), warn)
     _write_template(merge, base, by_name, folder)
     return made
@@ -160,11 +161,11 @@ def _contents(folder: Path) -> tuple[tuple[str, str], ...]:
 
 def _files(merge: Merge, base: Checkpoint, by_name: Mapping[str, Checkpoint]) -> dict[str, dict[str, Path]]:
     """What decides the tokenizer and the template, by whose it is."""
-    template = merge.template_source
+    template = template_source(merge)
     patterns = (*TOKENIZER_PATTERNS, *TEMPLATE_PATTERNS, GENERATION_CONFIG)
     folders = {BASE: [base.folder]}
     for name, checkpoint in by_name.items():
-        if merge.reads_tokenizers or name == template:
+        if reads_tokenizers(merge) or name == template:
             folders[name] = list({checkpoint.folder, own_folder(checkpoint), template_folder(checkpoint)})
     found = {
         owner: {name: folder / name for folder in sorted(each) for name in _names(folder, patterns)}
@@ -174,7 +175,7 @@ def _files(merge: Merge, base: Checkpoint, by_name: Mapping[str, Checkpoint]) ->
 
 
 def _write_template(merge: Merge, base: Checkpoint, by_name: Mapping[str, Checkpoint], folder: Path) -> None:
-    source = merge.template_source
+    source = template_source(merge)
     if isinstance(source, Path):
         with os_error_boundary(f"chat_template: {source}"):
             content = source.read_bytes()

@@ -15,6 +15,7 @@ from regstream.checkpoint.auxiliary_names import AUXILIARY_FOLDERS
 from regstream.data.chat_messages import MESSAGES
 from regstream.manifest.references import ModelRef, is_commit
 from regstream.manifest.schema import Calibration, Manifest
+from regstream.manifest.tokenizer_keys import reads_tokenizers, template_source
 from regstream.storage import digests
 from regstream.storage.file_status import FileStatus, file_status
 
@@ -51,7 +52,7 @@ def input_digests(manifest: Manifest) -> Mapping[str, str] | None:
     sets of rows take too long.
     """
     try:
-        is_read = manifest.merge.template_source != _BASE or manifest.merge.reads_tokenizers
+        is_read = template_source(manifest.merge) != _BASE or reads_tokenizers(manifest.merge)
         models = {
             label: _model_digest(reference, reads_settings=is_read or label == _BASE)
             for label, reference in _models(manifest).items()
@@ -77,8 +78,8 @@ def local_files(manifest: Manifest) -> Iterator[Path]:
     for reference in _models(manifest).values():
         if reference.folder is not None:
             yield from _files_in(reference.folder)
-    if isinstance(manifest.merge.template_source, Path):
-        yield manifest.merge.template_source
+    if isinstance(template := template_source(manifest.merge), Path):
+        yield template
     yield from (rows.path for rows in _calibration_sets(manifest).values() if rows.path is not None)
 
 
@@ -138,7 +139,7 @@ def _architecture_digest(manifest: Manifest) -> dict[str, str]:
 
 
 def _template_digest(manifest: Manifest) -> dict[str, str]:
-    template = manifest.merge.template_source
+    template = template_source(manifest.merge)
     return {"chat template": digests.sha256(template)} if isinstance(template, Path) else {}
 
 
