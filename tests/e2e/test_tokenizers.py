@@ -42,6 +42,7 @@ def blocks_of(output: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in read_result(output).items() if "layers" in name}
 
 
+@pytest.mark.simulated
 @pytest.mark.parametrize("family", ["llama", "llama-tied"])
 @pytest.mark.parametrize("method", ["regmean++", "average", "ties"])
 def test_a_union_knows_the_tokens_of_all_candidates(tmp_path: Path, method: str, family: checkpoints.Family) -> None:

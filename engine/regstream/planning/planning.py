@@ -50,7 +50,7 @@ def make_plan(
     rank_id: RankId = ALONE,
     listener: Listener = ignore_event,
 ) -> Plan:
-    """As `api.plan`; `commits` and `begun_dtype`, which is computed in, are an unfinished run's, `rank_id` who plans."""
+    """As `api.plan`; `commits` and `begun_dtype`, which is computed in, are an unfinished run's; `rank_id` plans."""
     signatures, warnings = read_signatures(manifest), _Warnings(listener)
     chosen, device_here = _choose_devices(manifest, device, rank_id, for_this_machine=for_this_machine)
     method, sampler = make_method(manifest.merge.method, manifest.merge.options), DatasetSampler(commits, listener)
