@@ -14,7 +14,7 @@ import checkpoints
 from merging import make_merge, read_result
 from regstream.checkpoint.checkpoint import open_checkpoint
 from regstream.errors import InputError
-from regstream.manifest.schema import NonBlockParameters
+from regstream.manifest.non_block_parameters import NonBlockParameters
 from regstream.models.layered_model import LayeredModel
 from regstream.validation.compatibility import check_base, check_candidate
 

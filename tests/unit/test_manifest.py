@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from regstream.errors import ManifestError
+from regstream.manifest.non_block_parameters import NonBlockParameters
 from regstream.manifest.read_manifest import read_manifest
 from regstream.manifest.references import ModelRef
 from regstream.manifest.resources import Resources
-from regstream.manifest.schema import Calibration, Manifest, NonBlockParameters
+from regstream.manifest.schema import Calibration, Manifest
 from regstream.manifest.value_types import parse_device
 
 GOOD = """\

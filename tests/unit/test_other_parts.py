@@ -13,8 +13,8 @@ from regstream.errors import InputError, ManifestError
 from regstream.evaluation.evaluation import evaluate
 from regstream.events import Warned
 from regstream.manifest.canonical import canonical_config
+from regstream.manifest.non_block_parameters import NonBlockParameters
 from regstream.manifest.read_manifest import read_manifest
-from regstream.manifest.schema import NonBlockParameters
 from regstream.planning.reads import reads
 
 HEAD, NORM, EMBEDDINGS = "lm_head.weight", "model.norm.weight", "model.embed_tokens.weight"

@@ -6,7 +6,8 @@ checkpoint.py: one checkpoint, its config and tensors. config_checks.py: what it
 header.py: a safetensors header. joined_tensors.py: tensors that the model has apart.
 loader.py: opens the checkpoints of a manifest. mean.py: the mean of a tensor over checkpoints.
 own_names.py: the model's names of what files hold.
-reader.py: reads tensors into buffers. shared_checkpoint.py: caches the last read of a model under several adapters.
+reader.py: reads tensors into buffers. row_map.py: rows of vocabulary in another order, and rows that a file lacks.
+shared_checkpoint.py: caches the last read of a model under several adapters.
 source.py: files of a folder or of the hub. tensor_index.py: which file has which tensor.
 wrapper_names.py: removes what torch.compile, DataParallel and FSDP add to names.
 """

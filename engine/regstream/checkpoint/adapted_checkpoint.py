@@ -19,6 +19,7 @@ from regstream.checkpoint.adapter import Adapter, LoraDelta
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.mean import CHUNK_VALUES
 from regstream.checkpoint.reader import TensorReader
+from regstream.checkpoint.row_map import RowMap
 from regstream.checkpoint.source import Source
 from regstream.errors import NonFiniteInputError
 from regstream.linalg.finite import all_finite
@@ -61,11 +62,14 @@ class AdaptedCheckpoint(Checkpoint):
         self.model.give_own_tensor(name, source)
         super().give_own_tensor(name, source)
 
-    def readers_of(self, names: Iterable[str]) -> Iterator[tuple[TensorReader, tuple[str, ...]]]:
-        """What a read of these tensors reads: of the model, and of the adapter."""
-        wanted = tuple(names)
-        yield from self.model.readers_of(self._of_model(wanted))
-        yield self.adapter, tuple(self.adapter.stored_names(wanted))
+    def present_rows(self, maps: Mapping[str, RowMap]) -> None:
+        """Have rows of the model's tensors read as the maps say; the model is the same under other adapters."""
+        self.model.present_rows({n: rows for n, rows in maps.items() if self.model.tensors[n].rows is None})
+        self.tensors = {**self.tensors, **{name: self.model.tensors[name] for name in maps}}
+
+    def _own_readers_of(self, names: tuple[str, ...]) -> Iterator[tuple[TensorReader, tuple[str, ...]]]:
+        yield from self.model._own_readers_of(self._of_model(names))
+        yield self.adapter, tuple(self.adapter.stored_names(names))
 
     def read(self, into: Mapping[str, Tensor]) -> None:
         self.model.read({name: into[name] for name in self._of_model(into)})
@@ -93,9 +97,11 @@ class AdaptedCheckpoint(Checkpoint):
 
     def scratch_bytes(self, names: Iterable[str]) -> int:
         """The memory of the factors of one weight, and of a chunk of their product."""
-        adapted = [(self.adapter.deltas[name], self.tensors[name]) for name in names if name in self.adapter.deltas]
+        names, deltas = tuple(names), self.adapter.deltas
+        adapted = [(deltas[name], self.tensors[name]) for name in names if name in deltas]
         factors = max((delta.rank * sum(weight.shape) for delta, weight in adapted), default=0)
-        return (factors + 2 * CHUNK_VALUES) * torch.float32.itemsize if adapted else 0
+        own = (factors + 2 * CHUNK_VALUES) * torch.float32.itemsize if adapted else 0
+        return max(own, super().scratch_bytes(names))
 
     def cached_bytes(self, names: Iterable[str]) -> int:
         return self.model.cached_bytes(self._of_model(names))

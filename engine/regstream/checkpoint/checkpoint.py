@@ -1,6 +1,7 @@
 """One checkpoint: its config, and its tensors under the model's own names."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from regstream.checkpoint.header import TensorSpec, WholeTensor
 from regstream.checkpoint.joined_tensors import split_joined
 from regstream.checkpoint.own_names import own_names
 from regstream.checkpoint.reader import TensorReader
+from regstream.checkpoint.row_map import RowMap
 from regstream.checkpoint.source import LOCAL, Source
 from regstream.checkpoint.tensor_index import read_tensor_index, unindexed_files
 from regstream.checkpoint.wrapper_names import prefix_hint, strip_wrapper_names
@@ -105,8 +107,7 @@ class Checkpoint(TensorReader):
         return self._stored.get(name, name)
 
     def _whole_tensor(self, name: str) -> WholeTensor | None:
-        spec = self.tensors.get(name)
-        return None if spec is None else spec.whole
+        return None if (spec := self.tensors.get(name)) is None else spec.whole
 
     def add_outside_tensors(self, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
         """Add tensors outside the model, by their names in the files; returns shapes by the names in `tensors`."""
@@ -123,6 +124,10 @@ class Checkpoint(TensorReader):
         if name not in self.tensors:
             self.tensors = {**self.tensors, name: self.tensors[source]}
 
+    def present_rows(self, maps: Mapping[str, RowMap]) -> None:
+        """Have rows of these tensors read as the maps say."""
+        self.tensors = {**self.tensors, **{n: replace(self.tensors[n], shape=m.shape, rows=m) for n, m in maps.items()}}
+
     def shares_tensor(self, other: "Checkpoint", name: str) -> bool:
         """Whether a parameter is the other checkpoint's, of the same file, and no adapter changes it."""
         return name not in self.adapted_names and self.tensors.get(name) == other.tensors.get(name)
@@ -135,8 +140,8 @@ class Checkpoint(TensorReader):
     @property
     def files(self) -> tuple[Path, ...]:
         """The files of its tensors, in order of their names."""
-        located = self.readers_of(self.tensors)
-        return tuple(sorted({reader.tensors[name].file for reader, names in located for name in names}))
+        read = self._own_readers_of(tuple(self.tensors))
+        return tuple(sorted({reader.tensors[name].file for reader, names in read for name in names}))
 
     @property
     def inputs(self) -> Mapping[str, tuple[Source, Path]]:
@@ -147,11 +152,18 @@ class Checkpoint(TensorReader):
 
     def readers_of(self, names: Iterable[str]) -> Iterator[tuple[TensorReader, tuple[str, ...]]]:
         """What a read of these tensors reads: readers, and the names of tensors in each."""
-        yield self, tuple(names)
+        yield from self._own_readers_of(wanted := tuple(names))
+        for spec in (self.tensors.get(name) for name in wanted):
+            yield from () if spec is None or spec.rows is None else spec.rows.readers()
 
-    def scratch_bytes(self, names: Iterable[str]) -> int:  # noqa: ARG002
+    def _own_readers_of(self, names: tuple[str, ...]) -> Iterator[tuple[TensorReader, tuple[str, ...]]]:
+        """The same without other checkpoints."""
+        yield self, names
+
+    def scratch_bytes(self, names: Iterable[str]) -> int:
         """The memory that a read of these tensors takes besides their buffers."""
-        return 0
+        specs = (self.tensors[name] for name in names if name in self.tensors)
+        return max((spec.rows.scratch_bytes for spec in specs if spec.rows is not None), default=0)
 
     def cached_bytes(self, names: Iterable[str]) -> int:  # noqa: ARG002
         """The memory that a read of these tensors leaves in a cache."""

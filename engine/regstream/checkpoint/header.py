@@ -8,6 +8,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,6 +16,9 @@ from regstream.checkpoint.source import LOCAL, Source
 from regstream.errors import InputError, error_boundary
 from regstream.storage.json_file import reject_duplicate_keys
 from regstream.storage.lfs_pointer import POINTER_BYTES, POINTER_MESSAGE, is_pointer
+
+if TYPE_CHECKING:  # its sources read tensors
+    from regstream.checkpoint.row_map import RowMap
 
 DTYPES = {
     "F64": torch.float64,
@@ -62,6 +66,7 @@ class TensorSpec:
     begin: int
     end: int
     whole: "WholeTensor | None" = None  # that the files name, where this is a part of it
+    rows: "RowMap | None" = None  # what the rows of `shape` are, where they are not those in the file
 
     @property
     def num_bytes(self) -> int:

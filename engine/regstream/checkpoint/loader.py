@@ -6,7 +6,12 @@ from pathlib import Path
 
 from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.adapter import open_adapter
-from regstream.checkpoint.auxiliary_names import AUXILIARY_PATTERNS
+from regstream.checkpoint.auxiliary_names import (
+    AUXILIARY_PATTERNS,
+    GENERATION_CONFIG,
+    TEMPLATE_PATTERNS,
+    TOKENIZER_PATTERNS,
+)
 from regstream.checkpoint.checkpoint import Checkpoint, Derive, open_checkpoint
 from regstream.checkpoint.shared_checkpoint import LastReadCache, SharedCheckpoint
 from regstream.checkpoint.source import LOCAL, HubSource, Source
@@ -17,6 +22,7 @@ from regstream.hub.repository import Repository, open_repository, warn_if_moved
 from regstream.manifest.redaction import base_name, is_local_path
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate, Manifest
+from regstream.manifest.tokenizer_keys import reads_tokenizers
 from regstream.models.architecture.architecture import Architecture
 from regstream.models.config.config_file import ADAPTER_CONFIG
 from regstream.models.derivation.derive import derive_architecture
@@ -24,6 +30,8 @@ from regstream.storage.run_folder import DOWNLOADS, workdir_of_rank
 
 #: The small files that describe a checkpoint.
 _DESCRIPTION = ("config.json", "model.safetensors.index.json")
+#: Of candidates, too, where the manifest names more of them than the base.
+_TOKENIZER_FILES = (GENERATION_CONFIG, *TOKENIZER_PATTERNS, *TEMPLATE_PATTERNS)
 #: Of the base also the files that the result copies.
 _BASE_FILES = ("*.json", "*.txt", *AUXILIARY_PATTERNS, "README.md")
 
@@ -47,6 +55,8 @@ class CheckpointLoader:
         self._listener = listener
         self._architecture: Architecture | None = None
         self._repositories: dict[str, Repository] = {}
+        is_read = reads_tokenizers(manifest.merge) or isinstance(manifest.merge.chat_template, str)
+        self._tokenizer_files = _TOKENIZER_FILES if is_read else ()
         self._adapters = {candidate.adapter for candidate in manifest.candidates}
 
     def open_base(self, derive: Derive) -> Checkpoint:
@@ -77,13 +87,15 @@ class CheckpointLoader:
         label = f'candidate "{candidate.name}"'
         if candidate.adapter is None:
             assert candidate.model is not None
-            return self._open(label, candidate.model, *self._locate(label, candidate.model, _DESCRIPTION))
+            return self._open(label, candidate.model, *self._locate_candidate(label, candidate.model))
         reference = candidate.model or self._base
         if reference not in self._models:
-            folder, source = self._locate(label, reference, _DESCRIPTION)
+            folder, source = self._locate_candidate(label, reference)
             self._share(reference, self._open(f"model {reference.name}", reference, folder, source))
         model = self._models[reference]
-        folder, source = self._locate(label, candidate.adapter, (ADAPTER_CONFIG,), config=ADAPTER_CONFIG)
+        folder, source = self._locate(
+            label, candidate.adapter, (ADAPTER_CONFIG, *self._tokenizer_files), config=ADAPTER_CONFIG
+        )
         adapter = open_adapter(label, folder, model, source)
         made_for = adapter.config.base_model_name_or_path or ""
         if is_local_path(made_for):  # a published record shows no path of anyone's machine
@@ -110,6 +122,9 @@ class CheckpointLoader:
         is_shared = self._num_adapters[reference] > 1
         self._models[reference] = SharedCheckpoint(checkpoint, self._cache) if is_shared else checkpoint
         return self._models[reference]
+
+    def _locate_candidate(self, label: str, reference: ModelRef) -> tuple[Path, Source]:
+        return self._locate(label, reference, (*_DESCRIPTION, *self._tokenizer_files))
 
     def _locate(
         self, label: str, reference: ModelRef, patterns: tuple[str, ...], *, config: str = "config.json"

@@ -19,6 +19,9 @@ from regstream.errors import InputError, NonFiniteInputError, os_error_boundary
 from regstream.linalg.finite import all_finite
 from regstream.storage.regular_file import check_regular
 
+#: How many values are on the host on their way to an accelerator.
+_CHUNK_VALUES = 1 << 20
+
 
 class TensorReader:
     """Named tensors in files, downloaded when first read. `label` ("base", "candidate math") goes into every error."""
@@ -86,6 +89,10 @@ class TensorReader:
             with self._open(spec.file) as descriptor:
                 os.posix_fadvise(descriptor, spec.begin, spec.num_bytes, os.POSIX_FADV_WILLNEED)
 
+    def copy(self, names: Iterable[str]) -> "TensorReader":
+        """A plain reader of some of these tensors as they are now; what it reads does not count here."""
+        return TensorReader(self.label, {name: self.tensors[name] for name in names}, self.source)
+
     def ensure_local(self, names: Iterable[str]) -> None:
         """Wait until the files of these tensors are on disk."""
         for file in {self.tensors[name].file for name in names}:
@@ -110,6 +117,24 @@ class TensorReader:
                 os.close(descriptors[file])
 
     def _fill(self, descriptor: int, name: str, start: int, flat: Tensor) -> None:
+        rows = self.tensors[name].rows
+        if rows is None:
+            self._fill_stored(descriptor, name, start, flat)
+        elif flat.device.type != "cpu":  # which copies few large pieces faster than many small ones
+            for part in torch.split(flat, _CHUNK_VALUES):
+                on_host = torch.empty(part.shape, dtype=part.dtype)
+                self._fill(descriptor, name, start, on_host)
+                part.copy_(on_host)
+                start += part.numel()
+        else:
+            for begin, end, stored in rows.pieces(start, start + flat.numel()):
+                part = flat[begin - start : end - start]
+                if stored is None:
+                    rows.fill(begin, part)
+                else:
+                    self._fill_stored(descriptor, name, stored, part)
+
+    def _fill_stored(self, descriptor: int, name: str, start: int, flat: Tensor) -> None:
         spec = self.tensors[name]
         begin = spec.begin + start * spec.dtype.itemsize
         if flat.dtype == spec.dtype and flat.device.type == "cpu":

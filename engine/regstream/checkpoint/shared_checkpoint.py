@@ -81,7 +81,8 @@ class SharedCheckpoint(Checkpoint):
 
     def cached_bytes(self, names: Iterable[str]) -> int:
         """The size of the cache after a read of these tensors; ignores names that the checkpoint lacks."""
-        return sum(self.tensors[name].num_bytes for name in names if name in self.tensors)
+        specs = (self.tensors[name] for name in names if name in self.tensors)
+        return sum(math.prod(spec.shape) * spec.dtype.itemsize for spec in specs)
 
     def _whole(self, name: str) -> _Range:
         return self, name, 0, math.prod(self.tensors[name].shape)

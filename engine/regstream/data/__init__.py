@@ -1,5 +1,6 @@
 """Calibration and evaluation sets: rows read from files and from data sets of the hub, checked and batched.
 
+row_sources.py: files and folders of images and of stored inputs
 loading.py: from a manifest's `[candidates.calibration]` to batches
 dataset_sampler.py: rows of a data set of the hub, sampled once and cached
 row_reader.py, row_writer.py: rows of text files and parquet tables
@@ -9,6 +10,9 @@ chat_messages.py: conversations for chat templates
 bounded_process.py: a process with bounded time and memory
 tokens.py: rows to token ids
 tokenizer_process.py: the tokenizer in such a process
+tokenizer_files.py: its tokens, and a tokenizer with more of them
+id_map.py: token ids of one tokenizer as those of another
+chat_templates.py: the chat templates in a folder
 tensor_rows.py: token ids in a safetensors file
 encoded_images.py: image files of a folder, or of a parquet column
 decode_image.py: one image decoded

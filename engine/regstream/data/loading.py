@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,13 +14,14 @@ from transformers import PreTrainedConfig
 
 from regstream.data.batch_policy import BatchPolicy
 from regstream.data.dataset_sampler import DatasetSampler
-from regstream.data.encoded_images import EncodedImages, FolderImages, TableImages
+from regstream.data.id_map import IdMap, map_rows
 from regstream.data.multimodal import MultimodalRows, load_multimodal_rows
-from regstream.data.pixels import PixelRows, StoredPixels
-from regstream.data.row_checks import RowWarnings, check_token_ids, refuse_images_key
+from regstream.data.pixels import PixelRows
+from regstream.data.row_checks import RowWarnings, check_token_ids
 from regstream.data.row_images import has_image_parts
-from regstream.data.row_reader import ATTENTION_MASK, INPUT_IDS, count_rows, read_rows, sample_indices
-from regstream.data.stored_inputs import ForwardInputs, InputRows, StoredInputs, stored_names
+from regstream.data.row_reader import INPUT_IDS, count_rows, read_rows, sample_indices
+from regstream.data.row_sources import has_other_inputs, open_stored_inputs, pixel_source, refuse_images_key
+from regstream.data.stored_inputs import ForwardInputs, InputRows
 from regstream.data.target_rows import Decoder, TargetReader, TargetRows, check_stored_targets, target_field
 from regstream.data.tensor_rows import read_token_rows
 from regstream.data.tokenizer_process import SharedTokenizer
@@ -30,12 +30,8 @@ from regstream.errors import InputError
 from regstream.manifest.schema import Calibration
 from regstream.models.architecture.architecture import Architecture
 from regstream.models.batch import Batch
-from regstream.models.config.image_sizes import image_shape
 from regstream.models.row_costs import RowCosts
 from regstream.models.row_mixing import reason_to_run_alone
-
-if TYPE_CHECKING:
-    from regstream.data.image_processor import ProcessedImages
 
 
 class TokenRows:
@@ -87,12 +83,12 @@ def load_calibration(
     label: str = "label",
     forward: ForwardInputs | None = None,
     decoder: Decoder | None = None,
+    id_map: IdMap | None = None,
 ) -> CalibrationSet:
     """Read a calibration set. `base` is the folder of the tokenizer or the processor.
 
-    `max_features`, of the blocks' widest activation, decides the size of batches without `batch_rows`. `max_positions`
-    is the longest row of learned positions. `label` is the column of image labels. `forward` is what a model reads that
-    takes stored inputs. `decoder` is that of a model whose rows have targets.
+    The widest activation, `max_features`, sizes batches without `batch_rows`; `max_positions` is the longest row of
+    learned positions, `label` the column of image labels; `forward`, `decoder` and `id_map` are of the model's inputs.
 
     Raises:
         InputError: the set cannot be read or has no rows, or a row is empty, of the wrong type, or of unknown ids.
@@ -106,16 +102,16 @@ def load_calibration(
     max_length = min(calibration.max_length, max_positions or calibration.max_length)
     policy = partial(_policy_of_texts, architecture, config, batch_policy, warnings)
     if target is not None and decoder is not None:
-        return TargetReader(target, decoder, base, max_length, seed).read(warnings, config, policy, tokenizer)
-    if forward is not None and (forward.main != INPUT_IDS or _has_other_inputs(path)):
-        return _input_rows(warnings, forward, batch_policy, config, seed=seed, decoder=decoder)
+        return TargetReader(target, decoder, base, max_length, seed, id_map).read(warnings, config, policy, tokenizer)
+    if forward is not None and (forward.main != INPUT_IDS or has_other_inputs(path)):
+        return _input_rows(warnings, forward, batch_policy, config, seed=seed, decoder=decoder, id_map=id_map)
     if is_of_images:
-        pixels = _pixel_source(path, field, label, config, base, images_key=calibration.images)
+        pixels = pixel_source(path, field, label, config, base, images_key=calibration.images)
         return PixelRows(pixels, architecture, config, _indices(len(pixels), calibration, seed, warnings), batch_policy)
     with nullcontext(tokenizer) if tokenizer else SharedTokenizer() as shared:
-        rows, located_ids = _text_rows(calibration, warnings, base, max_length, seed=seed, tokenizer=shared)
-    warnings.of_truncated(all_ids := [ids for _, ids in located_ids], max_length)
+        rows, located_ids = _text_rows(warnings, base, max_length, seed=seed, tokenizer=shared, id_map=id_map)
     check_token_ids(path, located_ids, config, have_images=rows is not None)
+    warnings.of_truncated(all_ids := [ids for _, ids in located_ids], max_length)
     return rows or TokenRows(all_ids, policy(all_ids))
 
 
@@ -141,10 +137,13 @@ def _input_rows(
     *,
     seed: int,
     decoder: Decoder | None,
+    id_map: IdMap | None,
 ) -> InputRows:
+    if id_map is not None:
+        id_map.refuse_moved(warnings.path)
     # Rows with images, and those with targets, are not padded.
     policy = BatchPolicy(1) if forward.main == INPUT_IDS or decoder is not None else batch_policy
-    stored = _stored_inputs(warnings.path, forward, warnings.calibration.images)
+    stored = open_stored_inputs(warnings.path, forward, warnings.calibration.images)
     indices = _indices(len(stored), warnings.calibration, seed, warnings)
     rows = InputRows(stored, indices, forward, policy, has_targets=decoder is not None)
     if decoder is not None:
@@ -159,52 +158,18 @@ def _indices(num_rows: int, calibration: Calibration, seed: int, warnings: RowWa
     return sample_indices(num_rows, calibration.rows, seed, calibration.part)
 
 
-def _has_other_inputs(path: Path) -> bool:
-    """Whether a file holds tensors beside those of token ids."""
-    return path.suffix == ".safetensors" and path.is_file() and bool(stored_names(path) - {INPUT_IDS, ATTENTION_MASK})
-
-
-def _stored_inputs(path: Path, forward: ForwardInputs, images: str | None) -> StoredInputs:
-    refuse_images_key(path, images)
-    if path.suffix != ".safetensors" or path.is_dir():
-        raise InputError(
-            f"{path}: expected a .safetensors of {forward.main}, with a row in each place of the first dimension; the"
-            " model reads neither text alone nor images of one size alone"
-        )
-    return StoredInputs(path, forward.main, forward.arguments)
-
-
-def _pixel_source(
-    path: Path, column: str, label: str, config: PreTrainedConfig, base: Path, *, images_key: str | None
-) -> "StoredPixels | ProcessedImages":
-    refuse_images_key(path, images_key)
-    if path.suffix == ".safetensors" and not path.is_dir():
-        return StoredPixels(path, image_shape(config))
-    if path.is_dir():
-        images: EncodedImages = FolderImages(path)
-    elif path.suffix == ".parquet":
-        images = TableImages(path, column, label)
-    else:
-        raise InputError(f"{path}: expected a folder of images, a .parquet of them, or a .safetensors of pixel_values")
-    if not len(images):
-        raise InputError(f"{path}: no images")
-    # With PIL and what transformers reads images with, which no other model needs.
-    from regstream.data.image_processor import ProcessedImages
-
-    return ProcessedImages(path, images, base, image_shape(config))
-
-
 def _text_rows(
-    calibration: Calibration,
     warnings: RowWarnings,
     base: Path,
     max_length: int,
     *,
     seed: int,
     tokenizer: SharedTokenizer,
+    id_map: IdMap | None,
 ) -> tuple[MultimodalRows | None, list[tuple[str, TokenIds]]]:
     """The sampled rows, if any has images, and the token ids of each with its location."""
-    path, field, images = warnings.path, calibration.field, calibration.images
+    path, calibration = warnings.path, warnings.calibration
+    field, images = calibration.field, calibration.images
     if path.is_dir():
         raise InputError(f"{path}: expected a file of rows; a folder of images is for a model that reads images")
     if path.suffix == ".safetensors":
@@ -212,7 +177,7 @@ def _text_rows(
         rows_of_ids = read_token_rows(path, calibration, max_length, seed)
         warnings.of_few(len(rows_of_ids))
         warnings.of_many(len(rows_of_ids))
-        return None, rows_of_ids
+        return None, map_rows(id_map, path, rows_of_ids)
     num_rows = count_rows(path)
     if num_rows == 0:
         raise InputError(f"{path}: no rows")
@@ -225,7 +190,7 @@ def _text_rows(
         return multimodal, multimodal.located_ids()
     rows = read_rows(path, field, indices)
     if field == INPUT_IDS:
-        return None, [(row.location, validate_token_ids(row, max_length)) for row in rows]
+        return None, map_rows(id_map, path, [(row.location, validate_token_ids(row, max_length)) for row in rows])
     tokenize = tokenizer.get(field, base, max_length)
     return None, [(row.location, tokenize(row)) for row in rows]
 

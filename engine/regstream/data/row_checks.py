@@ -59,6 +59,11 @@ class RowWarnings:
             )
 
 
+def place_of_row(path: Path, location: str) -> str:
+    """The place of a row, for a message: its location may name the file."""
+    return f"{path.parent / location}" if location.startswith(path.name) else f"{path}: {location}"
+
+
 def check_token_ids(
     path: Path, rows: Sequence[tuple[str, NDArray[np.integer[Any]]]], config: PreTrainedConfig, *, have_images: bool
 ) -> None:
@@ -70,7 +75,7 @@ def check_token_ids(
     num_ids = vocab_size(config)
     image = None if have_images else getattr(config, "image_token_id", getattr(config, "image_token_index", None))
     for location, ids in rows:
-        where = f"{path.parent / location}" if location.startswith(path.name) else f"{path}: {location}"
+        where = place_of_row(path, location)
         outside = ids[(ids < 0) | (ids >= num_ids)]
         if len(outside):
             raise InputError(f"{where}: token id {outside[0]} is outside the vocabulary of {num_ids:,}")
@@ -79,16 +84,3 @@ def check_token_ids(
                 f"{where}: the token of an image (id {image}), but no image; name the images' field in images, or give"
                 ' each {"type": "image"} of messages its path'
             )
-
-
-def refuse_images_key(path: Path, images: str | None) -> None:
-    """Refuse the name of a field of images where rows are no text.
-
-    Raises:
-        InputError: it is given.
-    """
-    if images is not None:
-        raise InputError(
-            f'{path}: images = "{images}" names the images of rows of text, and these rows are no text; remove images'
-            " (field names the column of a table of images)"
-        )

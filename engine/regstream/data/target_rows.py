@@ -13,8 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from regstream.data.batch_policy import BatchPolicy
-from regstream.data.row_checks import RowWarnings, check_token_ids, refuse_images_key
+from regstream.data.id_map import IdMap, map_rows
+from regstream.data.row_checks import RowWarnings, check_token_ids
 from regstream.data.row_reader import INPUT_IDS, LABELS, Row, count_rows, read_rows, sample_indices
+from regstream.data.row_sources import refuse_images_key
 from regstream.data.stored_inputs import DECODER_INPUT_IDS, InputRows
 from regstream.data.tensor_rows import open_tensor, read_token_rows, without_padding
 from regstream.data.tokenizer_process import SharedTokenizer
@@ -117,6 +119,7 @@ class TargetReader:
     folder: Path  # of the tokenizer
     max_length: int  # of inputs
     seed: int  # of the sample
+    id_map: IdMap | None = None  # of ids in the rows
 
     def read(
         self,
@@ -159,6 +162,7 @@ class TargetReader:
         if is_of_tensors:
             inputs = read_token_rows(path, calibration, self.max_length, self.seed)
             targets = read_token_rows(path, calibration, self._max_target, self.seed, name=self.target)
+            inputs, targets = (map_rows(self.id_map, path, rows) for rows in (inputs, targets))
         else:
             indices = sample_indices(num_rows, calibration.rows, self.seed, calibration.part)
             inputs = self._read(path, calibration.field, indices, tokenizer)
@@ -182,7 +186,8 @@ class TargetReader:
         if field == LABELS:
             rows = map(_labels, rows)
         if field in (INPUT_IDS, LABELS, DECODER_INPUT_IDS):
-            return [(row.location, validate_token_ids(row, max_length)) for row in rows]
+            ids = [(row.location, validate_token_ids(row, max_length)) for row in rows]
+            return map_rows(self.id_map, path, ids)
         tokenize = tokenizer.get(field, self.folder, max_length, is_target=is_target)
         return [(row.location, tokenize(row)) for row in rows]
 

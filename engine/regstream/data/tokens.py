@@ -35,7 +35,7 @@ def row_tokenizer(field: str, folder: Path, max_length: int, *, is_target: bool 
     Raises:
         InputError: the folder has no usable tokenizer; from the function, the row is empty or of the wrong type.
     """
-    tokenizer = _load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     if field == MESSAGES:
         if not getattr(tokenizer, "chat_template", None):
             raise InputError(f'{folder}: no chat template in the tokenizer, but field = "messages" needs one; add one')
@@ -43,7 +43,12 @@ def row_tokenizer(field: str, folder: Path, max_length: int, *, is_target: bool 
     return lambda row: token_array(row, _tokenize(tokenizer, row, max_length, is_target=is_target))
 
 
-def _load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a folder, as transformers loads it without code of others.
+
+    Raises:
+        InputError: there is none that can be used.
+    """
     only = check_tokenizer_files(folder)
     with error_boundary(f"{folder}: no tokenizer that transformers can load{only}"):
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -52,14 +52,15 @@ def held_out_rows(plan: Plan, listener: Listener) -> dict[str, CalibrationSet]:
     """
     sampler = DatasetSampler(plan.commits, listener)  # shared, so that all see the same revision of a data set
     datasets = {}
-    for candidate in plan.manifest.candidates:
+    for index, candidate in enumerate(plan.manifest.candidates):
         if candidate.evaluation is not None:
             with _error_context(candidate.name):
                 datasets[candidate.name] = load_calibration(
                     candidate.evaluation,
                     architecture=plan.base.architecture,
                     config=plan.base.model_config,
-                    base=plan.base.folder,
+                    base=plan.tokenizer.folder,
+                    id_map=plan.tokenizer.id_map(index),
                     seed=plan.manifest.merge.seed,
                     max_features=plan.model.max_features,
                     max_positions=plan.model.max_positions,

@@ -4,6 +4,8 @@ schema.py: every key, its type, range and default
 architecture.py: the [architecture] table
 rule_table.py: the [[rules]] tables
 resources.py: the [resources] table
+non_block_parameters.py: the [merge.others] table
+tokenizer_keys.py: the keys that choose a tokenizer and a chat template
 method_options.py: the options of methods, as keys of [merge] and of [[rules]]
 keys.py: what each key is, for messages, templates and documents
 value_types.py: the types of values that are more than text and numbers

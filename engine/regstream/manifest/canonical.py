@@ -1,6 +1,7 @@
 """The settings of a manifest that determine the result."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from regstream.manifest.architecture import ArchitectureTable
@@ -8,6 +9,7 @@ from regstream.manifest.blocks import parse_blocks
 from regstream.manifest.rule_table import USE, Rule
 from regstream.manifest.schema import Candidate, Manifest, Merge
 from regstream.manifest.shares import shares
+from regstream.manifest.tokenizer_keys import reads_tokenizers, template_source
 from regstream.methods import AUTO, AUTO_METHOD, make_method
 from regstream.methods.by_block import ByBlock
 
@@ -25,6 +27,7 @@ def canonical_config(manifest: Manifest, *, device: str | None = None) -> dict[s
         **({"tuned": AUTO_METHOD.name} if merge.method == AUTO else {}),
         **_options(merge),
         **merge.model_dump(include={"dtype", "shard_size", "seed", "others"}),
+        **_tokenizer(merge),
         "device": None if device is None else device.partition(":")[0],
         "architecture": None if architecture is None else _architecture(architecture),
         "rules": [_rule(rule) for rule in manifest.rules],
@@ -56,6 +59,17 @@ def _options(merge: Merge) -> dict[str, Any]:
     # Where candidates may have scales of their own, each has its scale in effect.
     method = make_method(merge.method, merge.options)
     return merge.options.model_dump(exclude={*(["scale"] if method.reads_scales else ()), *method.unused_options()})
+
+
+def _tokenizer(merge: Merge) -> dict[str, Any]:
+    """What differs from the base's tokenizer, template and vocabulary; a template's file is an input of its own."""
+    template, default = template_source(merge), template_source(merge.model_copy(update={"chat_template": None}))
+    found = {
+        "tokenizer": merge.tokenizer if reads_tokenizers(merge) else None,
+        "chat_template": "file" if isinstance(template, Path) else template if template != default else None,
+        "pad_to_multiple_of": merge.pad_to_multiple_of,
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _scale(candidate: Candidate, merge: Merge) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from regstream.manifest.messages import Location, Problem, element_label, format_value, nearest_word
 from regstream.manifest.method_options import option_fields
 from regstream.manifest.rule_table import OF_CANDIDATE
+from regstream.manifest.tokenizer_keys import tokenizer_problems
 from regstream.methods import find_method
 from regstream.methods.by_block import numbers_by_block
 from regstream.methods.method import Method
@@ -56,6 +57,7 @@ def consistency_problems(draft: Draft) -> Iterator[Problem]:
     yield from _architecture(table(draft, "architecture"))
     yield from _repeated_names(draft)
     yield from _other_parts(draft)
+    yield from tokenizer_problems(table(draft, "merge"), _candidate_names(draft))
     for index, candidate in enumerate(tables(draft, "candidates")):
         yield from _candidate(("candidates", index), candidate, method)
 
@@ -173,9 +175,13 @@ def _repeated_names(draft: Draft) -> Iterator[Problem]:
             yield Problem(("candidates", index, "name"), text)
 
 
+def _candidate_names(draft: Draft) -> list[str]:
+    return [name for candidate in tables(draft, "candidates") if (name := candidate.get("name"))]
+
+
 def _other_parts(draft: Draft) -> Iterator[Problem]:
     """Parts outside the blocks that are neither the base's nor the mean nor those of a candidate."""
-    names = [name for candidate in tables(draft, "candidates") if (name := candidate.get("name"))]
+    names = _candidate_names(draft)
     for index, candidate in enumerate(tables(draft, "candidates")):
         if candidate.get("name") in PART_USES:
             text = f'"{candidate["name"]}" has a meaning of its own in [merge.others]; choose another name'

@@ -17,6 +17,7 @@ from regstream.manifest.references import (
     rebase_reference,
     resolve_links,
 )
+from regstream.manifest.value_types import TEMPLATE_SUFFIX, is_template_file
 from regstream.storage.run_folder import STATE
 
 _ROW_SUFFIXES = (".jsonl", ".json", ".csv", ".txt", ".parquet", ".safetensors")
@@ -43,7 +44,8 @@ def path_problems(draft: Draft, folder: Path, manifest: Path | None) -> Iterator
     models = list(_model_inputs(draft, folder))
     rows = list(_file_inputs(draft, folder, {(key, "path"): f"{key} set" for key in ROW_TABLES}))
     heads = list(_file_inputs(draft, folder, {("evaluation", key): key for key in _HEAD_SUFFIXES}))
-    inputs = [*models, *rows, *heads]
+    templates = list(_template_inputs(draft, folder))
+    inputs = [*models, *rows, *heads, *templates]
     if manifest is not None:
         inputs.append(_Input((), manifest.name, "this manifest", manifest))
     output = _output_path(draft, ("merge", "output"), folder)
@@ -57,6 +59,8 @@ def path_problems(draft: Draft, folder: Path, manifest: Path | None) -> Iterator
         yield from _rows_problems(file)
     for head in (head for head in heads if head.location not in outputs):
         yield from _head_problems(head, _HEAD_SUFFIXES[str(head.location[-1])])
+    for template in templates:
+        yield from _head_problems(template, TEMPLATE_SUFFIX)
     if output is not None:
         yield from _overlap_problems(("merge", "output"), output, inputs)
     if workdir is not None:
@@ -95,6 +99,12 @@ def _file_inputs(draft: Draft, folder: Path, titles: Mapping[tuple[str, str], st
                 location = ("candidates", index, table_key, key)
                 path = class_list_path(text, folder) if key == "classes" else absolute_path(text, folder)
                 yield _Input(location, text, f"the {title} of candidates[{index}]", path)
+
+
+def _template_inputs(draft: Draft, folder: Path) -> Iterator[_Input]:
+    text = table(draft, "merge").get("chat_template")
+    if text is not None and is_template_file(text):
+        yield _Input(("merge", "chat_template"), text, "the chat template", absolute_path(text, folder))
 
 
 def _output_path(draft: Draft, location: tuple[str, str], folder: Path) -> Path | None:

@@ -19,10 +19,23 @@ from regstream.manifest.method_options import (
     separate_options,
     separate_rules,
 )
+from regstream.manifest.non_block_parameters import NonBlockParameters
 from regstream.manifest.references import resolve_links
 from regstream.manifest.resources import Resources
 from regstream.manifest.rule_table import Rule
-from regstream.manifest.value_types import Classes, DatasetId, Model, Name, Place, Scale, SizeBytes, Table, Text, Weight
+from regstream.manifest.value_types import (
+    Classes,
+    DatasetId,
+    Model,
+    Name,
+    Place,
+    Scale,
+    SizeBytes,
+    Table,
+    Template,
+    Text,
+    Weight,
+)
 from regstream.methods import METHODS, make_method
 from regstream.methods.by_block import options_by_block
 from regstream.methods.method import MethodOptions
@@ -40,27 +53,6 @@ def _not_empty(candidates: tuple[Any, ...]) -> tuple[Any, ...]:
     if not candidates:
         raise ValueError("expected at least one [[candidates]] table, found none")
     return candidates
-
-
-class NonBlockParameters(Table):
-    """The parts that no block holds: the base's, the mean, or those of a named candidate. None: as published."""
-
-    embeddings: Annotated[Name | None, Field(examples=["base"])] = None
-    """"base", "average" or a candidate's name; token, position or patch embeddings;
-    default: "base" in language models with regmean, regmean++ and featcal, else as the rest of a block"""
-    final_norm: Annotated[Name | None, Field(examples=["average"])] = None
-    """"base", "average" or a candidate's name; the norm after the last block;
-    default: "base" in CLIPs with regmean, regmean++ and featcal, else as the rest of a block"""
-    head: Annotated[Name | None, Field(examples=["base"])] = None
-    """"base", "average" or a candidate's name; the head, or an encoder's pooler;
-    default: "base" in language models with regmean, regmean++ and featcal, else as the rest of a block"""
-    towers: Annotated[Name | None, Field(examples=["average"])] = None
-    """"base", "average" or a candidate's name; what a row of the model's main input does not run through: vision and
-    audio towers with their projectors; default: as the rest of a block"""
-    vocabulary: Literal["same", "base"] = "same"
-    """"same" refuses candidates with additional vocabulary rows, "base" drops these rows"""
-    tied_head: Literal["refuse", "untie"] = "refuse"
-    """"untie" merges a head separately that differs from the embeddings it is tied to"""
 
 
 class Merge(Table):
@@ -84,6 +76,14 @@ class Merge(Table):
     """a size, such as "5GiB"; consecutive blocks share a file up to this size; default: a file for each block"""
     seed: Annotated[int, Field(ge=0, le=_MAX_SEED)] = 0
     """a whole number from 0 to 2^63 - 1; selects the sample of rows"""
+    tokenizer: Annotated[Name | None, Field(examples=["union"])] = None
+    """"base", "union" or a candidate's name; whose tokenizer and vocabulary the result has; union is the base's and
+    the tokens that candidates added; default: the base's"""
+    chat_template: Annotated[Template | None, Field(examples=["math"])] = None
+    """"base", a candidate's name, or a .jinja file; whose chat template the result has; default: that of whose
+    tokenizer it has"""
+    pad_to_multiple_of: Annotated[int | None, Field(gt=0, le=1 << 16, examples=[64])] = None
+    """a whole number from 1 to 65536; the rows of the result's embeddings and head become a multiple of it"""
     others: NonBlockParameters = NonBlockParameters()
     """a table; the parts of the model that no block holds"""
 

@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     InstanceOf,
+    PlainValidator,
     StringConstraints,
     ValidationInfo,
 )
@@ -33,6 +34,10 @@ _DEVICE = re.compile(r"([a-z]+)(:[0-9]{1,3})?")
 #: The oldest data sets have no owner.
 _HUB_DATASET = re.compile(rf"(?:{HUB_NAME}/)?{HUB_NAME}")
 _MAX_BYTES: Final = 2**63 - 1
+#: What names a tokenizer or a chat template besides a candidate's name.
+BASE: Final = "base"
+UNION: Final = "union"
+TEMPLATE_SUFFIX: Final = ".jinja"
 
 
 class Table(BaseModel):
@@ -72,6 +77,17 @@ def _read_place(value: object, info: ValidationInfo) -> object:
 
 def _read_class_list(value: object, info: ValidationInfo) -> object:
     return class_list_path(value, _folder(info)) if isinstance(value, str) else value
+
+
+def is_template_file(text: str) -> bool:
+    """Whether a chat template is named by its file."""
+    return text.endswith(TEMPLATE_SUFFIX)
+
+
+def _read_template(value: object, info: ValidationInfo) -> str | Path:
+    if not isinstance(value, str) or not value:
+        raise PydanticKnownError("string_type")
+    return absolute_path(value, _folder(info)) if is_template_file(value) else value
 
 
 def _read_model(value: object, info: ValidationInfo) -> object:
@@ -119,6 +135,8 @@ BlockSelector = Annotated[str, AfterValidator(_check_blocks)]
 #: Several of something; not strict, since TOML has lists.
 Names = Annotated[tuple[Text, ...], Field(strict=False)]
 Rename = Annotated[tuple[str, str], Field(strict=False), AfterValidator(_check_rename)]
+#: The name of a model in the manifest, or a file.
+Template = Annotated[str | Path, PlainValidator(_read_template)]
 DatasetId = Annotated[str, AfterValidator(_check_dataset)]
 #: Of a candidate, each over the blocks.
 Weight = Annotated[ByBlock, each_block(Annotated[float, Field(ge=0)])]

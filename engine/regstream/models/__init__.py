@@ -5,6 +5,7 @@ derivation/: an architecture derived from its model, which is run without weight
 overrides/: what the manifest's `[architecture]` table says instead
 config/: configs as transformers reads them: loaded, bounded, compared
 stored_buffers.py: buffers that checkpoints store as they store parameters
+vocabulary.py: which parameters have a row for each token
 parameter.py: one parameter under each of its names, with its shape
 layered_model.py: runs the stem, one block, or the head of a model whose other parameters stay on the meta device
 empty_model.py: builds a model without weights

@@ -36,17 +36,18 @@ _TEMPORARY = STAGED + durable.TEMPORARY_SUFFIX
 def result_files(plan: Plan) -> frozenset[str]:
     """The names of all files that a run of the plan writes into its output folder."""
     shards = {step.shard for step in plan.steps}
-    return frozenset({*shards, *auxiliary_files(plan.base.folder), CARD, MEASURED, INDEX, CONFIG, PROVENANCE})
+    return frozenset({*shards, *auxiliary_files(plan.tokenizer.folder), CARD, MEASURED, INDEX, CONFIG, PROVENANCE})
 
 
 def copied_files(plan: Plan) -> list[Path]:
-    """The base's files that are copied into the result."""
-    return [plan.base.folder / name for name in auxiliary_files(plan.base.folder)]
+    """The files that are copied into the result, or decide the tokenizer in it."""
+    tokenizer = (path for files in plan.tokenizer.files.values() for path in files.values())
+    return [*(plan.base.folder / name for name in auxiliary_files(plan.base.folder)), *tokenizer]
 
 
 def changed_copies(plan: Plan) -> list[str]:
-    """The names of files that a finished result has of the base, and that the base has no longer, or otherwise."""
-    files, base = read_provenance(plan.output)["files"], plan.base.folder
+    """The names of files beside its weights that a finished result has, and would have no longer, or otherwise."""
+    files, base = read_provenance(plan.output)["files"], plan.tokenizer.folder
     names = auxiliary_files(base)
     found = {name: hashlib.sha256(remove_local_paths(name, (base / name).read_bytes())).hexdigest() for name in names}
     changed = [name for name, digest in found.items() if files.get(name, {}).get("sha256") != digest]
@@ -60,10 +61,10 @@ def publish(plan: Plan, identity: Identity, committed: Sequence[CommittedStep]) 
     Every file is written atomically, so that this can be interrupted and repeated at any point.
     """
     folder = plan.output
-    names = auxiliary_files(plan.base.folder)
+    names = auxiliary_files(plan.tokenizer.folder)
     for name in names:
         durable.make_folder((folder / name).parent)
-        _write(plan, name, remove_local_paths(name, (plan.base.folder / name).read_bytes()))
+        _write(plan, name, remove_local_paths(name, (plan.tokenizer.folder / name).read_bytes()))
     record = provenance(plan, identity, committed)
     so_far = ResultRecord.model_validate_json(dump_json({**record, "files": {}, "sha256": ""}))
     _write(plan, CARD, model_card(plan, so_far).encode())

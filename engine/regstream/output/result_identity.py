@@ -13,7 +13,7 @@ from regstream.storage.identity_differences import Identity
 from regstream.storage.identity_remedies import changes_with_remedies
 
 #: The parts of an identity that define the merge; the others name the machine and versions, which affect last bits.
-_MERGE_KEYS = ("manifest", "hub", "base", "candidates", "prior model", "calibration")
+_MERGE_KEYS = ("manifest", "hub", "base", "candidates", "prior model", "tokenizers", "calibration")
 
 
 def check_result(plan: Plan, identity: Identity, *, advice: str, full: bool = False) -> None:

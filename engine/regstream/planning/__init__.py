@@ -2,6 +2,9 @@
 
 planning.py: from a manifest to a plan
 compute_dtype.py: the dtype of weights and activations while merging
+result_tokenizer.py: the tokenizer and the chat template of the result
+union_tokens.py: which tokens the union of tokenizers has
+presented_vocabulary.py: checkpoints read in the result's vocabulary
 opened_merge.py: checkpoints, rows, model and steps of a merge, opened and validated
 plan.py: an opened merge with its projections, budgets and disk needs
 calibration_sets.py: the calibration sets, read, and tried on the model

@@ -17,6 +17,7 @@ from regstream.manifest.schema import Candidate, Manifest
 from regstream.methods.method import Method
 from regstream.models.derivation.verify_row import count_tokens, verify_row
 from regstream.models.layered_model import LayeredModel
+from regstream.planning.result_tokenizer import ResultTokenizer
 
 
 def load_calibration_sets(
@@ -26,6 +27,7 @@ def load_calibration_sets(
     model: LayeredModel,
     sampler: DatasetSampler,
     *,
+    result: ResultTokenizer,
     warn: Callable[[str], None],
 ) -> list[CalibrationSet | None]:
     """Read the calibration set of each candidate; None for one that has none, and where the method needs none.
@@ -36,7 +38,7 @@ def load_calibration_sets(
     sets: list[CalibrationSet | None] = []
     forward = forward_inputs(base, model)
     with SharedTokenizer() as tokenizer:
-        for candidate in manifest.candidates:
+        for index, candidate in enumerate(manifest.candidates):
             if candidate.calibration is None or not method.needs_calibration():
                 sets.append(None)
                 continue
@@ -46,7 +48,8 @@ def load_calibration_sets(
                     candidate.calibration,
                     architecture=base.architecture,
                     config=base.model_config,
-                    base=base.folder,
+                    base=result.folder,
+                    id_map=result.id_map(index),
                     seed=manifest.merge.seed,
                     max_features=model.max_features,
                     max_positions=model.max_positions,

@@ -15,9 +15,12 @@ import torch
 from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.source import HubSource
+from regstream.data.chat_templates import read_templates
 from regstream.errors import InputError
 from regstream.manifest.rules import match_rule
-from regstream.manifest.schema import Manifest
+from regstream.manifest.schema import Manifest, Merge
+from regstream.manifest.tokenizer_keys import template_source
+from regstream.manifest.value_types import BASE
 from regstream.methods.method import Method
 from regstream.models.architecture.architecture import NonBlockPart
 from regstream.planning.step import PlannedParameter, Step
@@ -62,7 +65,7 @@ def discarded_changes(
             yield f"{labels}: the {title} {verb} from the base's, {_advice(manifest, part, chosen)}"
     yield from _discarded_by_rules(manifest, base, checkpoints, steps, num_blocks)
     for checkpoint in checkpoints if base.architecture.modality == "input_ids" else ():
-        yield from _tokenizer_warnings(checkpoint, base)
+        yield from _tokenizer_warnings(manifest.merge, checkpoint, base)
 
 
 def _discarded_by_rules(
@@ -133,34 +136,30 @@ def _is_remote(checkpoint: Checkpoint) -> bool:
     return isinstance(checkpoint.source, HubSource)
 
 
-def _tokenizer_warnings(checkpoint: Checkpoint, base: Checkpoint) -> Iterator[str]:
+def _tokenizer_warnings(merge: Merge, checkpoint: Checkpoint, base: Checkpoint) -> Iterator[str]:
+    """A line for a template, and one for tokens, that the result lacks though the manifest does not say so."""
     if _is_remote(checkpoint) or _is_remote(base):
         return
     folder = checkpoint.adapter.file.parent if isinstance(checkpoint, AdaptedCheckpoint) else checkpoint.folder
-    template, base_template = _chat_template(folder), _chat_template(base.folder)
-    if template is not None and template != base_template:
+    template, base_template = _templates(folder), _templates(base.folder)
+    if template not in ({}, base_template) and merge.chat_template is None and template_source(merge) == BASE:
         none, other = "the base has no chat template; the result has none", "the chat template differs from the base's;"
-        problem = none if base_template is None else f"{other} the result has the base's"
-        advice = "To prompt it as this candidate, copy the template into the result"
-        yield f"{checkpoint.label}: {problem}. {advice}"
+        problem = f"{other} the result has the base's" if base_template else none
+        advice = 'with the name of a candidate takes its own, chat_template = "base" confirms the default'
+        yield f"{checkpoint.label}: {problem}; [merge] chat_template {advice}"
     tokens, base_tokens = _added_tokens(folder), _added_tokens(base.folder)
-    if base_tokens and (added := [token for token in tokens if tokens[token] != base_tokens.get(token)]):
+    added = [token for token in tokens if tokens[token] != base_tokens.get(token)] if base_tokens else []
+    if added and merge.tokenizer is None:
         names = ", ".join(map(repr, added[:_MAX_NAMES])) + (" …" if len(added) > _MAX_NAMES else "")
         yield (
             f"{checkpoint.label}: its tokenizer adds {len(added)} tokens that the base's lacks ({names}); the result"
-            " has the base's tokenizer, which does not know them"
+            ' has the base\'s tokenizer, which does not know them; [merge] tokenizer = "union" adds them with their'
+            ' rows, tokenizer = "base" confirms the default'
         )
 
 
-def _chat_template(folder: Path) -> str | None:
-    """A tokenizer's chat template, from whichever file holds it."""
-    file = folder / "chat_template.jinja"
-    if file.is_file():
-        return file.read_text(encoding="utf-8", errors="replace").strip()
-    for name in ("tokenizer_config.json", "chat_template.json"):
-        if template := _json_object(folder / name).get("chat_template"):
-            return template.strip() if isinstance(template, str) else json.dumps(template, sort_keys=True)
-    return None
+def _templates(folder: Path) -> dict[str, str]:
+    return {name: template.strip() for name, template in read_templates(folder).items()}
 
 
 def _added_tokens(folder: Path) -> dict[str, int]:

@@ -22,6 +22,7 @@ from regstream.methods.stream import Prefix, Stream
 from regstream.models.batch import Batch
 from regstream.models.layered_model import LayeredModel
 from regstream.planning.forward_memory import ForwardMemory
+from regstream.planning.result_tokenizer import ResultTokenizer
 from regstream.planning.step import PlannedParameter, Step
 from regstream.planning.unchanged_inputs import Signatures
 from regstream.ranks.environment import ALONE, RankId
@@ -71,6 +72,7 @@ class OpenedMerge:
     base: Checkpoint
     candidates: tuple[PlannedCandidate, ...]
     prior_model: Checkpoint | None
+    tokenizer: ResultTokenizer
     commits: Mapping[str, str]  # of repositories of the hub, by their name in the manifest
     prefetcher: ShardPrefetcher
     model: LayeredModel

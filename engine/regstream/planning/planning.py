@@ -29,6 +29,8 @@ from regstream.planning.discarded_changes import discarded_changes
 from regstream.planning.make_steps import make_steps
 from regstream.planning.opened_merge import PlannedCandidate
 from regstream.planning.plan import Plan
+from regstream.planning.presented_vocabulary import settle_vocabulary
+from regstream.planning.result_tokenizer import ResultTokenizer
 from regstream.planning.step import Step
 from regstream.planning.unchanged_inputs import read_signatures
 from regstream.planning.unused_settings import unused_settings
@@ -48,17 +50,14 @@ def make_plan(
     rank_id: RankId = ALONE,
     listener: Listener = ignore_event,
 ) -> Plan:
-    """Do what `api.plan` says, and raise as it does.
-
-    `commits` of the hub and `begun_dtype`, which is computed in, are the unfinished run's. `rank_id`: whose plan it is.
-    """
+    """As `api.plan`; `commits` and `begun_dtype`, which is computed in, are an unfinished run's; `rank_id` plans."""
     signatures, warnings = read_signatures(manifest), _Warnings(listener)
     chosen, device_here = _choose_devices(manifest, device, rank_id, for_this_machine=for_this_machine)
     method, sampler = make_method(manifest.merge.method, manifest.merge.options), DatasetSampler(commits, listener)
     loader = CheckpointLoader(manifest, commits or {}, listener, rank=rank_id.rank)
-    base, candidates, prior_model, _ = opened = _open_checkpoints(manifest, loader)
+    base, candidates, prior_model, tokenizer, _ = opened = _open_checkpoints(manifest, loader, warnings)
     inputs = _check(manifest, opened, chosen, device_here, begun_dtype=begun_dtype, warnings=warnings)
-    sets = load_calibration_sets(manifest, method, base, inputs.model, sampler, warn=warnings.add)
+    sets = load_calibration_sets(manifest, method, base, inputs.model, sampler, result=tokenizer, warn=warnings.add)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
     steps = _steps(manifest, method, base, inputs, result_dtype, runs_towers=any(map(records_arguments, sets)))
     _warn_of_steps(manifest, method, opened, steps, inputs, device=chosen, warnings=warnings)
@@ -68,6 +67,7 @@ def make_plan(
         base=base,
         candidates=tuple(map(PlannedCandidate, manifest.candidate_names, candidates, sets)),
         prior_model=prior_model,
+        tokenizer=tokenizer,
         commits=loader.commits | sampler.commits,
         prefetcher=loader.prefetcher,
         model=inputs.model,
@@ -96,7 +96,9 @@ def replan(plan: Plan, manifest: Manifest) -> Plan:
     method, sets = make_method(manifest.merge.method, manifest.merge.options), [c.calibration for c in plan.candidates]
     if [c.calibration for c in manifest.candidates] != [c.calibration for c in plan.manifest.candidates]:
         sampler = DatasetSampler(plan.commits)
-        sets = load_calibration_sets(manifest, method, plan.base, plan.model, sampler, warn=lambda _: None)
+        sets = load_calibration_sets(
+            manifest, method, plan.base, plan.model, sampler, result=plan.tokenizer, warn=lambda _: None
+        )
     steps = make_steps(
         manifest,
         method,
@@ -137,16 +139,18 @@ class _Opened(NamedTuple):
     base: Checkpoint
     candidates: Sequence[Checkpoint]
     prior_model: Checkpoint | None
+    tokenizer: ResultTokenizer
     labels: Sequence[str]
 
 
-def _open_checkpoints(manifest: Manifest, loader: CheckpointLoader) -> _Opened:
+def _open_checkpoints(manifest: Manifest, loader: CheckpointLoader, warnings: "_Warnings") -> _Opened:
     base = loader.open_base(partial(derive_architecture, table=manifest.architecture, source=manifest.source))
     candidates = [loader.open_candidate(candidate) for candidate in manifest.candidates]
     prior = None if manifest.merge.prior_model is None else loader.open_prior_model(manifest.merge.prior_model)
     models = [candidate.model for candidate in candidates if isinstance(candidate, AdaptedCheckpoint)]
     models += [] if prior is None else [prior]
-    return _Opened(base, candidates, prior, [checkpoint.label for checkpoint in (base, *candidates, *models)])
+    tokenizer = settle_vocabulary(manifest, base, candidates, warnings.add)
+    return _Opened(base, candidates, prior, tokenizer, [each.label for each in (base, *candidates, *models)])
 
 
 def _check(
@@ -158,7 +162,7 @@ def _check(
     begun_dtype: str | None,
     warnings: "_Warnings",
 ) -> ValidatedInputs:
-    base, candidates, prior_model, labels = opened
+    base, candidates, prior_model, _, labels = opened
     choose_dtype = partial(choose_compute_dtype, manifest.resources.compute_dtype, chosen, begun_dtype)
     with warnings.merged(labels) as warn:
         return check_inputs(
@@ -177,7 +181,7 @@ def _warn_of_steps(
     warnings: "_Warnings",
 ) -> None:
     """Warn of what becomes of parameters, of settings without effect, and of changes that the result lacks."""
-    base, candidates, _, labels = opened
+    base, candidates, _, _, labels = opened
     warnings.extend(summarize_architecture(base.architecture, steps, manifest).warnings(), in_plan=True)
     warnings.extend(unused_settings(manifest, base.architecture, device.type, steps, tuple(inputs.model.shapes)))
     warnings.extend(merge_warnings(discarded_changes(manifest, method, base, candidates, steps), labels))

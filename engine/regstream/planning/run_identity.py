@@ -33,6 +33,7 @@ def identify(plan: Plan, *, full: bool) -> Identity:
         "base": inputs.of(plan.base),
         "candidates": {candidate.name: inputs.of(candidate.checkpoint) for candidate in plan.candidates},
         **({} if plan.prior_model is None else {"prior model": inputs.of(plan.prior_model)}),
+        **({"tokenizers": tokenizers} if (tokenizers := plan.tokenizer.digests()) else {}),
         "calibration": {c.name: c.calibration.digest for c in plan.candidates if c.calibration is not None},
         "diagnostics": plan.has_diagnostics,  # decides what the record says, if no weight
         "dtypes": {"compute": str(plan.compute_dtype), "output": str(plan.output_dtype)},

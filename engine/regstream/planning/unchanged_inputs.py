@@ -15,6 +15,7 @@ from regstream.checkpoint.auxiliary_names import AUXILIARY_FOLDERS
 from regstream.data.chat_messages import MESSAGES
 from regstream.manifest.references import ModelRef, is_commit
 from regstream.manifest.schema import Calibration, Manifest
+from regstream.manifest.tokenizer_keys import reads_tokenizers, template_source
 from regstream.storage import digests
 from regstream.storage.file_status import FileStatus, file_status
 
@@ -23,9 +24,10 @@ Signatures = Mapping[Path, FileStatus] | None
 
 _BASE = "base"
 _WEIGHTS = ".safetensors"
-#: Files that are read whole of any checkpoint; of the base, those of its tokenizer and processor are too.
 #: Files of rows whose images are in files of their own.
 _NAMING_IMAGES = (".jsonl", ".json", ".csv")
+#: Files that are read whole of any checkpoint; of the base, those of its tokenizer and processor are too,
+#: and of others where they decide the tokenizer or the chat template of the result.
 _DESCRIPTIONS = ("config.json", "adapter_config.json", "model.safetensors.index.json")
 #: A file of a tokenizer may not be larger.
 _MAX_SETTINGS_BYTES = 256 << 20
@@ -52,9 +54,13 @@ def input_digests(manifest: Manifest) -> Mapping[str, str] | None:
     sets of rows take too long.
     """
     try:
-        models = {label: _model_digest(label, reference) for label, reference in _models(manifest).items()}
+        is_read = template_source(manifest.merge) != _BASE or reads_tokenizers(manifest.merge)
+        models = {
+            label: _model_digest(reference, reads_settings=is_read or label == _BASE)
+            for label, reference in _models(manifest).items()
+        }
         sets = {label: _rows_digest(rows) for label, rows in _calibration_sets(manifest).items()}
-        return models | sets | _architecture_digest(manifest)
+        return models | sets | _architecture_digest(manifest) | _template_digest(manifest)
     except (_Unprovable, OSError):
         return None
 
@@ -66,7 +72,7 @@ def unchanged_input_digests(manifest: Manifest, since: Signatures) -> Mapping[st
 
 
 def local_files(manifest: Manifest) -> Iterator[Path]:
-    """The files of all local checkpoints, adapters and calibration sets.
+    """The files of all local checkpoints, adapters and calibration sets, and a chat template's.
 
     Raises:
         OSError: a folder or a file is missing or cannot be read.
@@ -74,6 +80,8 @@ def local_files(manifest: Manifest) -> Iterator[Path]:
     for reference in _models(manifest).values():
         if reference.folder is not None:
             yield from _files_in(reference.folder)
+    if isinstance(template := template_source(manifest.merge), Path):
+        yield template
     yield from (rows.path for rows in _calibration_sets(manifest).values() if rows.path is not None)
 
 
@@ -93,14 +101,15 @@ def _calibration_sets(manifest: Manifest) -> dict[str, Calibration]:
     return {f"calibration of {c.name}": c.calibration for c in candidates if c.calibration is not None}
 
 
-def _model_digest(label: str, reference: ModelRef) -> str:
+def _model_digest(reference: ModelRef, *, reads_settings: bool) -> str:
     if reference.folder is None:
         if not is_commit(reference.revision):
             raise _Unprovable
         return str(reference)
     folder = reference.folder
     entries = [
-        [path.relative_to(folder).as_posix(), _file_digest(path, is_base=label == _BASE)] for path in _files_in(folder)
+        [path.relative_to(folder).as_posix(), _file_digest(path, reads_settings=reads_settings)]
+        for path in _files_in(folder)
     ]
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
@@ -131,8 +140,13 @@ def _architecture_digest(manifest: Manifest) -> dict[str, str]:
     return {} if table is None else {"architecture": hashlib.sha256(table.model_dump_json().encode()).hexdigest()}
 
 
-def _file_digest(path: Path, *, is_base: bool) -> str:
-    is_settings = is_base and path.suffix != _WEIGHTS and path.stat().st_size <= _MAX_SETTINGS_BYTES
+def _template_digest(manifest: Manifest) -> dict[str, str]:
+    template = template_source(manifest.merge)
+    return {"chat template": digests.sha256(template)} if isinstance(template, Path) else {}
+
+
+def _file_digest(path: Path, *, reads_settings: bool) -> str:
+    is_settings = reads_settings and path.suffix != _WEIGHTS and path.stat().st_size <= _MAX_SETTINGS_BYTES
     return digests.sha256(path) if is_settings or path.name in _DESCRIPTIONS else digests.sample_sha256(path)
 
 

@@ -31,6 +31,7 @@ class TensorFiles:
         self.shares: Sequence[float] = parameter.shares
         self.scales: Sequence[float | None] = parameter.scales
         self.is_linear = parameter.is_linear
+        self._has_formula = plan.combines(parameter)
 
     def parts(self) -> Iterator[slice]:
         """Ranges of flat indices."""
@@ -42,8 +43,14 @@ class TensorFiles:
         return self._part(self._plan.base, part)
 
     def candidate(self, index: int, part: slice) -> Tensor:
-        """A part of a candidate's values."""
-        return self._part(self._candidates[index], part)
+        """A part of a candidate's values; a formula is given the base's for rows of tokens that the base lacks."""
+        values, base = self._part(self._candidates[index], part), self._plan.base
+        spec = base.tensors.get(self._parameter.name)
+        if self._has_formula and spec is not None and spec.rows is not None:  # no difference from a base has been tuned
+            for begin, end, stored in spec.rows.pieces(part.start, part.stop):
+                if stored is None:
+                    base.read_range(self._parameter.name, begin, values[begin - part.start : end - part.start])
+        return values
 
     def prior_model(self, part: slice) -> Tensor:
         """A part of the prior model's values."""

@@ -10,6 +10,7 @@ unexpected_tensors.py: tensors that are no parameters of the model, ignored with
 ties.py: heads tied to the embeddings, compared and untied.
 duplicates.py: candidates whose weights equal the base's or each other's.
 adapter_effect.py: adapters that change less than their config says.
+token_ids.py: ids of special tokens in a config, for another tokenizer.
 auxiliary_files.py: the base's files beside its weights that go into the result.
 summaries.py: long lists of tensor names, and repeated warnings, in few words.
 """

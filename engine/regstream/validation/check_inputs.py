@@ -12,7 +12,8 @@ from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.header import FLOAT_DTYPES
 from regstream.errors import label_boundary
-from regstream.manifest.schema import Manifest, NonBlockParameters
+from regstream.manifest.non_block_parameters import NonBlockParameters
+from regstream.manifest.schema import Manifest
 from regstream.methods import make_method
 from regstream.models.layered_model import LayeredModel
 from regstream.validation.adapter_effect import adapter_warnings

@@ -7,7 +7,7 @@ from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.header import FLOAT_DTYPES
 from regstream.errors import InputError
-from regstream.manifest.schema import NonBlockParameters
+from regstream.manifest.non_block_parameters import NonBlockParameters
 from regstream.models.config.model_sizes import vocab_size
 from regstream.models.layered_model import LayeredModel
 from regstream.validation.summaries import summarize_names
@@ -50,9 +50,10 @@ def check_candidate(
     _check_parts(candidate, base, expected)
     _check_shapes(candidate, expected, read)
     left_out = [
-        f"{candidate.label}: tensor {name}: rows {shape[0]:,} to {expected[name][0] - 1:,} of vocabulary are left out"
+        line
         for name, shape in read.items()
         if expected[name] != shape
+        for line in check_vocabulary_rows(candidate, name, expected[name][0], shape[0], others)
     ]
     return [*left_out, *_unread_lines(candidate, shapes, unread)]
 
@@ -127,13 +128,27 @@ def _expected_rows(
     own = candidate.tensors[name].shape
     if own == shape or own[1:] != shape[1:]:
         return shape
-    found = f"{candidate.describe(name)} has {own[0]:,} rows of vocabulary,"
-    if own[0] < shape[0]:
-        raise InputError(f"{found} fewer than the base's {shape[0]:,}; it cannot be merged onto this base")
-    if others.vocabulary == "same":
-        advice = '[merge.others] vocabulary = "base" keeps the base\'s rows'
-        raise InputError(f"{found} the base {shape[0]:,}; {advice}")
+    check_vocabulary_rows(candidate, name, own[0], shape[0], others)
     return own
+
+
+def check_vocabulary_rows(
+    candidate: Checkpoint, name: str, own: int, rows: int, others: NonBlockParameters
+) -> list[str]:
+    """Check a candidate's `own` rows of vocabulary against the base's. Returns a warning of those that are left out.
+
+    Raises:
+        InputError: it has fewer, or has more and the manifest does not drop them.
+    """
+    if own == rows:
+        return []
+    found, union = f"{candidate.describe(name)} has {own:,} rows of vocabulary,", '[merge] tokenizer = "union"'
+    if own < rows:
+        raise InputError(f"{found} fewer than the base's {rows:,}; {union} goes by the tokens of both tokenizers")
+    if others.vocabulary == "same":
+        advice = f'{union} adds its tokens, [merge.others] vocabulary = "base" keeps the base\'s rows'
+        raise InputError(f"{found} the base {rows:,}; {advice}")
+    return [f"{candidate.label}: tensor {name}: rows {rows:,} to {own - 1:,} of vocabulary are left out"]
 
 
 def _check_shapes(

@@ -36,7 +36,7 @@ _IGNORED_KEYS = re.compile(
 _HARMLESS_KEYS = re.compile(
     r"(?!token_dropout).*dropout.*|.*pdrop|.*_drop|layerdrop|drop_path_rate|initializer_.*|init_std|summary_.*"
     r"|(bos|eos|sep|cls|unk|decoder_start|forced_bos|forced_eos)_token_id"
-    r"|quantization_config|projection_dim|vocab_size|router_aux_loss_coef|output_router_logits|chunk_size_feed_forward|pretraining_tp"
+    r"|quantization_config|projection_dim|(decoder_)?vocab_size|router_aux_loss_coef|output_router_logits|chunk_size_feed_forward|pretraining_tp"
 )
 #: Keys that older versions of transformers compute with, though this one may not read them, and their defaults.
 _LEGACY_DEFAULTS = {"position_embedding_type": "absolute", "per_layer_config": None}

@@ -11,7 +11,6 @@ import torch
 
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.checkpoint.mean import CHUNK_VALUES
-from regstream.checkpoint.reader import TensorReader
 from regstream.errors import InputError
 from regstream.models.layered_model import LayeredModel
 
@@ -148,7 +147,7 @@ def _are_equal(checkpoint: Checkpoint, name: str, source: str) -> bool:
     first, second = (torch.empty(CHUNK_VALUES, dtype=torch.float32) for _ in range(2))
     num_values = math.prod(checkpoint.tensors[name].shape)
     # No adapter changes these tensors, and what is read here does not count as read for the merge.
-    reader = TensorReader(checkpoint.label, checkpoint.tensors, checkpoint.source)
+    reader = checkpoint.copy((name, source))
     with reader.keep_open():
         for start in range(0, num_values, CHUNK_VALUES):
             count = min(CHUNK_VALUES, num_values - start)
