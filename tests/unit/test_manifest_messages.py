@@ -7,6 +7,7 @@ import pytest
 
 from regstream.errors import ManifestError
 from regstream.manifest.read_manifest import read_manifest
+from regstream.manifest.references import ModelRef
 
 MERGEKIT = """
 models:
@@ -83,12 +84,14 @@ def test_a_folder_seen_from_the_current_one_is_told_as_seen_from_the_manifest(
 
 @pytest.mark.parametrize("base", ["models/lama-3@main", "org/lama-3", "models/llama-3"])
 def test_a_revision_or_another_organisation_is_the_hubs(write: Callable[[str], Path], base: str) -> None:
-    assert (read_manifest(write(base)).merge.base.hub_id is None) == (base == "models/llama-3")
+    found = read_manifest(write(base)).merge.base
+    assert found is not None
+    assert (found.hub_id is None) == (base == "models/llama-3")
 
 
 def test_what_a_run_made_itself_makes_no_name_a_folder(tmp_path: Path, write: Callable[..., Path]) -> None:
     (tmp_path / "work/org/merged").mkdir(parents=True)
-    assert read_manifest(write("org/base", "org/merged")).merge.base.hub_id == "org/base"
+    assert read_manifest(write("org/base", "org/merged")).merge.base == ModelRef(hub_id="org/base")
 
 
 @pytest.mark.parametrize("start", ["https://huggingface.co/", "https://me:secret@hf.co/", "hf://"])

@@ -12,6 +12,7 @@ messages.py: problems as one-line messages
 consistency.py: problems between keys
 paths.py: problems with files and folders
 other_formats.py: recognizes files in YAML, JSON or mergekit's format
+named_models.py: the models that are meant where a key is left out
 references.py: paths, and models in a folder or on the Hugging Face hub
 blocks.py: block selectors such as "0,4-7" or "late"
 rules.py: the rule that applies to a parameter, and rules without effect

@@ -16,7 +16,7 @@ from regstream.manifest.method_options import OPTIONS, method_options, registere
 from regstream.manifest.references import resolve_links
 from regstream.manifest.resources import Resources
 from regstream.manifest.shares import shares
-from regstream.manifest.value_types import BlockSelector, DatasetId, Model, Name, Place, SizeBytes, Table, Text
+from regstream.manifest.value_types import BlockSelector, DatasetId, Model, Name, Place, SizeBytes, Table, Text, some_candidates
 from regstream.methods import METHODS, make_method
 from regstream.methods.method import MethodOptions
 from regstream.methods.search_space import Settings
@@ -27,13 +27,6 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 
 _MAX_NAME_CHARS: Final = 100
 _MAX_SEED: Final = 2**63 - 1
-
-
-def _not_empty(candidates: tuple[Any, ...]) -> tuple[Any, ...]:
-    # Not `min_length`: pydantic leaves out elements that are wrong by themselves when it counts.
-    if not candidates:
-        raise ValueError("expected at least one [[candidates]] table, found none")
-    return candidates
 
 
 class NonBlockParameters(Table):
@@ -63,8 +56,9 @@ class Merge(Table):
     method: Annotated[str, AfterValidator(registered), Field(examples=list(METHODS))]
     """how to merge; regmean, regmean++, regfilter and featcal need calibration sets; auto first finds the settings of
     regmean++, as `regstream tune` does"""
-    base: Model
-    """a folder or a hub id; the checkpoint that the candidates were fine-tuned from"""
+    base: Annotated[Model | None, Field(examples=["org/name"])] = None
+    """a folder or a hub id; the checkpoint that the candidates were fine-tuned from; default: none, which average and
+    slerp do without: config and tokenizer are then those of the first candidate"""
     prior_model: Annotated[Model | None, Field(examples=["org/merged"])] = None
     """a folder or a hub id; a merge that any tool made, which regfilter corrects where its prior is model"""
     output: Place
@@ -77,7 +71,8 @@ class Merge(Table):
     shard_size: Annotated[SizeBytes | None, Field(examples=["5GiB"])] = None
     """a size, such as "5GiB"; consecutive blocks share a file up to this size; default: a file for each block"""
     seed: Annotated[int, Field(ge=0, le=_MAX_SEED)] = 0
-    """a whole number from 0 to 2^63 - 1; selects the sample of rows"""
+    """a whole number from 0 to 2^63 - 1; selects the sample of rows, and with dare_linear and dare_ties the values that
+    are dropped"""
     others: NonBlockParameters = NonBlockParameters()
     """a table; the parts of the model that no block holds"""
 
@@ -167,8 +162,11 @@ class Candidate(Table):
     weight: Annotated[float, Field(gt=0)] = 1.0
     """a number above 0; multiplies the candidate in sums and means; only the ratios of weights count"""
     scale: Annotated[float | None, Field(gt=0, le=1000, examples=[0.3])] = None
-    """a number above 0, at most 1000; multiplies the candidate's difference from the base, with task_arithmetic;
-    default: the scale of the merge"""
+    """a number above 0, at most 1000; multiplies the candidate's difference from the base, with task_arithmetic, ties,
+    dare_linear and dare_ties; default: the scale of the merge"""
+    density: Annotated[float | None, Field(gt=0, le=1, examples=[0.5])] = None
+    """a number above 0, at most 1; the fraction of the candidate's difference from the base that is kept, with ties,
+    dare_linear and dare_ties; default: the density of the merge"""
     calibration: Calibration | None = None
     """a table; the rows that regressions compute their statistics from"""
     evaluation: HeldOut | None = None
@@ -191,7 +189,7 @@ class Manifest(Table):
     """an [architecture] table; says of the base's model what is to differ from what is derived from it"""
     rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
     """[[rules]] tables; the first match wins; default: regress linears, average the rest of a block"""
-    candidates: Annotated[tuple[Candidate, ...], Field(strict=False), AfterValidator(_not_empty)]
+    candidates: Annotated[tuple[Candidate, ...], Field(strict=False), AfterValidator(some_candidates)]
     """[[candidates]] tables, one for each checkpoint; the fine-tuned models to merge"""
     evaluation: Evaluation = Evaluation()
     """an [evaluation] table; what the evaluations of all candidates share"""

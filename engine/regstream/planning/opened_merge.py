@@ -34,13 +34,14 @@ from regstream.validation.ties import Tie
 class PlannedCandidate:
     """A candidate, opened. `calibration` is None where the method needs none.
 
-    `share` is its weight over the mean of all candidates' weights; `scale` its own, in place of the method's. `part`
+    `share` is its weight over the mean of all candidates' weights; `scale` its own, in place of the method's, and so is `density`. `part`
     has the numbers of the batches that a rank has of it; None: all of them.
     """
 
     name: str
     share: float
     scale: float | None
+    density: float | None
     checkpoint: Checkpoint
     calibration: CalibrationSet | None
     part: range | None = None
@@ -49,7 +50,12 @@ class PlannedCandidate:
     def of(cls, candidate: Candidate, share: float, checkpoint: Checkpoint, calibration: CalibrationSet | None) -> Self:
         """What a manifest names, opened."""
         return cls(
-            name=candidate.name, share=share, scale=candidate.scale, checkpoint=checkpoint, calibration=calibration
+            name=candidate.name,
+            share=share,
+            scale=candidate.scale,
+            density=candidate.density,
+            checkpoint=checkpoint,
+            calibration=calibration,
         )
 
     @cached_property
@@ -145,8 +151,8 @@ class OpenedMerge:
 
     @property
     def has_diagnostics(self) -> bool:
-        """Whether steps compute what became of each candidate, for the record."""
-        return self.manifest.resources.diagnostics
+        """Whether steps compute what became of each candidate's difference from the base, for the record."""
+        return self.manifest.resources.diagnostics and self.manifest.merge.base is not None
 
     @property
     def batches(self) -> list[Batch]:
