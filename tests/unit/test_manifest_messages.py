@@ -21,6 +21,9 @@ base_model: org/base
 """
 
 
+INIT = "regstream init --from-mergekit"
+
+
 def refused(path: Path) -> str:
     with pytest.raises(ManifestError) as error:
         read_manifest(path)
@@ -31,10 +34,8 @@ def refused(path: Path) -> str:
 def test_a_configuration_of_mergekit_is_named_with_the_command_that_makes_a_manifest_of_it(tmp_path: Path) -> None:
     (tmp_path / "merge.yaml").write_text(MERGEKIT)
     problem = refused(tmp_path / "merge.yaml")
-    assert "mergekit" in problem
-    assert (
-        "`regstream init --base org/base --candidate math=org/math --candidate code=./runs/code -o merge.toml`"
-    ) in problem
+    file = tmp_path / "merge.yaml"
+    assert problem.endswith(f"a recipe of mergekit in YAML; write a manifest with `{INIT} {file} -o merge.toml`")
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,9 @@ class CheckpointLoader:
         self._adapters = {candidate.adapter for candidate in manifest.candidates}
 
     def open_base(self, derive: Derive) -> Checkpoint:
-        """Open the base, or without one the first candidate's model; `derive` gives the architecture of all checkpoints from its config.
+        """Open the base, or without one the first candidate's model.
+
+        `derive` gives the architecture of all checkpoints from its config.
 
         Raises:
             InputError: it is not usable, or the hub does not provide it.

@@ -28,9 +28,9 @@ class EvaluatedModel:
 def evaluated_models(
     plan: Plan, also: Mapping[str, Path], only: Collection[str] = (), listener: Listener = ignore_event
 ) -> list[EvaluatedModel]:
-    """List base (if there is one), candidates, their mean, the result and `also` others (folders by name); `only` selects some of them.
+    """List base, if there is one, candidates, their mean, the result and `also` others (folders by name).
 
-    Opening one of the others warns the listener of its unexpected tensors.
+    `only` selects some of them. Opening one of the others warns the listener of its unexpected tensors.
 
     Raises:
         ManifestError: `only` names a model that is not listed.

@@ -7,7 +7,7 @@ demands of another.
 import hashlib
 import os
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, PlainValidator, PrivateAttr, SerializeAsAny, model_validator
 
@@ -16,7 +16,17 @@ from regstream.manifest.method_options import OPTIONS, method_options, registere
 from regstream.manifest.references import resolve_links
 from regstream.manifest.resources import Resources
 from regstream.manifest.shares import shares
-from regstream.manifest.value_types import BlockSelector, DatasetId, Model, Name, Place, SizeBytes, Table, Text, some_candidates
+from regstream.manifest.value_types import (
+    BlockSelector,
+    DatasetId,
+    Model,
+    Name,
+    Place,
+    SizeBytes,
+    Table,
+    Text,
+    some_candidates,
+)
 from regstream.methods import METHODS, make_method
 from regstream.methods.method import MethodOptions
 from regstream.methods.search_space import Settings

@@ -46,7 +46,7 @@ class CandidateDraft:
 
 
 def manifest_template(
-    base: str, candidates: Sequence[CandidateDraft], offered: Collection[str] = (), *, method: str | None = None
+    base: str | None, candidates: Sequence[CandidateDraft], offered: Collection[str] = (), *, method: str | None = None
 ) -> str:
     """The text of a manifest, with the options of its `method` and their defaults at the margin.
 
@@ -63,7 +63,7 @@ def manifest_template(
     others = _rules_outside(method)
     sections = [
         _INTRODUCTION.format(count=count).splitlines(),
-        _section("[merge]", {"method": method, "base": base, "output": "merged"}),
+        _section("[merge]", {"method": method, **({} if base is None else {"base": base}), "output": "merged"}),
         _section(
             "[merge.others]",
             examples={part: rule for part, rule in others.items() if rule != "combine"},

@@ -4,9 +4,10 @@ method.py: what every method is asked; stream.py: the forward passes that one ob
 tensor_source.py: what a method without statistics reads; tensor_reads.py: how often; task_vectors.py: differences of a
 linear's weight from the base; scale.py, density.py, ridge.py and teacher.py: options that several methods have;
 sign_election.py: what ties.py and dare_ties.py share; dare.py: what dare_linear.py and dare_ties.py share;
-random_masks.py: masks that follow from keys and positions; interference.py: what swudi.py and aswudi.py share; regression.py: what methods share that solve regressions; base.py,
-prior_model.py: priors of regfilter that are no methods of a manifest; search_space.py: which values of options are
-tried. METHODS below registers methods, by their name in a manifest.
+random_masks.py: masks that follow from keys and positions; interference.py: what swudi.py and aswudi.py share;
+regression.py: what methods share that solve regressions; base.py, prior_model.py: priors of regfilter that are no
+methods of a manifest; search_space.py: which values of options are tried. METHODS below registers
+methods, by their name in a manifest.
 """
 
 from typing import Final
@@ -30,9 +31,21 @@ from regstream.methods.ties import Ties
 METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
-        Average, Slerp, TaskArithmetic, Ties, DareLinear, DareTies, ModelStock, Ace, Swudi, Aswudi,
-        RegMean, RegMeanPlusPlus, RegFilter, FeatCal,
-    )  # fmt: skip
+        Average,
+        Slerp,
+        TaskArithmetic,
+        Ties,
+        DareLinear,
+        DareTies,
+        ModelStock,
+        Ace,
+        Swudi,
+        Aswudi,
+        RegMean,
+        RegMeanPlusPlus,
+        RegFilter,
+        FeatCal,
+    )
 }
 #: Where a manifest names this method, a run finds the settings of `AUTO_METHOD` itself.
 AUTO: Final = "auto"

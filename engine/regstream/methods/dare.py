@@ -2,8 +2,9 @@
 
     δᵢ = r · mᵢ ∘ (Wᵢ − W₀),   mᵢ = 1 with the probability `density`, else 0
 
-with r = 1/density, as published; or r = ‖Wᵢ − W₀‖₁/‖mᵢ ∘ (Wᵢ − W₀)‖₁ of the tensor, which keeps its L1 norm, as mergekit
-does; or 1. Masks follow from the seed of the merge, the parameter's name, the candidate's name and the position alone.
+with r = 1/density, as published; or r = ‖Wᵢ − W₀‖₁/‖mᵢ ∘ (Wᵢ − W₀)‖₁ of the tensor, which keeps its L1 norm, as
+mergekit does; or 1. Masks follow from the seed of the merge, the names of parameter and candidate, and the
+position alone.
 """
 
 from collections.abc import Sequence

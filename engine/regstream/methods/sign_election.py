@@ -1,9 +1,10 @@
-"""Sign election of TIES (Yadav et al., NeurIPS 2023): what agrees with the sign of a weighted sum is summed or averaged.
+"""Sign election of TIES (Yadav et al., NeurIPS 2023): what agrees with the sign of a weighted sum is added up.
 
     s = sign Σ fᵢτᵢ,   τ = Σ fᵢτᵢ over the candidates with τᵢ · s > 0, over the Σ wᵢ of these where it is normalized
 
-with fᵢ = wᵢ, or wᵢ · scaleᵢ where candidates have scales of their own, and W = W₀ + scale · τ or W₀ + τ. Where the sum is zero there is no sign, and the base stays. Sums are in float64, where
-differences are exact: signs do not depend on rounding.
+with fᵢ = wᵢ and W = W₀ + scale · τ; or fᵢ = wᵢ · scaleᵢ and W = W₀ + τ where candidates have scales of their own. Where
+the sum is zero there is no sign, and the base stays. Sums are in float64, where differences are exact: signs do not
+depend on rounding.
 """
 
 from collections.abc import Callable, Sequence

@@ -4,9 +4,9 @@ With θ the angle between W₁ and W₂, each tensor flattened:
 
     W = sin((1 − t)θ)/sin θ · W₁ + sin(tθ)/sin θ · W₂
 
-and W = (1 − t)W₁ + tW₂ where |cos θ| is above 0.9995, as mergekit does: near 0 and π the arc is a line, or no arc is the
-shortest. A tensor whose norm is below 1e-8 has no direction: its cosine counts as 0. The angle is that of the weights,
-not of what was learned: no base is read. Norms and cosine are summed in float64, in a first pass.
+and W = (1 − t)W₁ + tW₂ where |cos θ| is above 0.9995, as mergekit does: near 0 and π the arc is a line, or no arc is
+the shortest. A tensor whose norm is below 1e-8 has no direction: its cosine counts as 0. The angle is that of the
+weights, not of what was learned: no base is read. Norms and cosine are summed in float64, in a first pass.
 """
 
 import math

@@ -34,8 +34,8 @@ from regstream.validation.ties import Tie
 class PlannedCandidate:
     """A candidate, opened. `calibration` is None where the method needs none.
 
-    `share` is its weight over the mean of all candidates' weights; `scale` its own, in place of the method's, and so is `density`. `part`
-    has the numbers of the batches that a rank has of it; None: all of them.
+    `share` is its weight over the mean of all candidates' weights; `scale` and `density` are its own, in place of the
+    method's. `part` has the numbers of the batches that a rank has of it; None: all of them.
     """
 
     name: str

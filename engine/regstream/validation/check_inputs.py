@@ -151,7 +151,7 @@ def check_inputs(
     checks.check_others(candidates, prior_model, base_only)
     for tie in filter(is_local, ties):
         check_tie(tie)
-    checks.warn_each(_comparisons(manifest, base, candidates, model, rules, unread))
+    checks.warn_each(_comparisons(base, candidates, model, rules, unread))
     return ValidatedInputs(
         model=model,
         exact_dtype=_exact_dtype(model, base, candidates),
@@ -174,7 +174,6 @@ def _missing_optional(
 
 
 def _comparisons(
-    manifest: Manifest,
     base: Checkpoint,
     candidates: Sequence[Checkpoint],
     model: LayeredModel,
@@ -183,7 +182,7 @@ def _comparisons(
 ) -> Iterator[str]:
     """Lines about equal weights, and about the classes of a classifier whose head is averaged."""
     read_of_all = [name for name in model.shapes if not any(name in names for names in unread)]
-    yield from duplicate_weights(None if manifest.merge.base is None else base, candidates, read_of_all)
+    yield from duplicate_weights(base, candidates, read_of_all)
     names = [name for name in model.shapes if model.architecture.part_of(name) == "head"]
     averaged = [name for name in names if rules.rule_of(name).rule in ("average", "combine")]
     is_classifier = model.architecture.model_class.endswith("Classification")

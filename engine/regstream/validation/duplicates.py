@@ -17,10 +17,10 @@ from regstream.checkpoint.source import LOCAL, Source
 _SAMPLE_BYTES = 1 << 12
 
 
-def duplicate_weights(base: Checkpoint | None, candidates: Sequence[Checkpoint], names: Sequence[str]) -> Iterator[str]:
-    """Compare the tensors `names` of all inputs, with or without a base; yields one warning a duplicate."""
+def duplicate_weights(base: Checkpoint, candidates: Sequence[Checkpoint], names: Sequence[str]) -> Iterator[str]:
+    """Compare the tensors `names` of all inputs; yields a warning for each duplicate; the base may be a candidate."""
     label_of: dict[str, str] = {}
-    base_signature = None if base is None else _signature(base, names)
+    base_signature = None if base in candidates else _signature(base, names)
     num_unchanged = 0
     for candidate in candidates:
         signature = _signature(candidate, names)
