@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Final
 
 from regstream.manifest.messages import format_value
@@ -30,7 +31,9 @@ class Case:
 
     def times(self, factor: float) -> "Case":
         """The same with every number multiplied."""
-        products = tuple(factor * number for number in self.numbers)
+        # Of the decimals: 0.6 · 1.5 is 0.9.
+        exact = Fraction(repr(factor))
+        products = tuple(float(exact * Fraction(repr(number))) for number in self.numbers)
         return Case(filter=self.filter, value=products if isinstance(self.value, tuple) else products[0])
 
 

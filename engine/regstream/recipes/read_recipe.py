@@ -7,14 +7,14 @@ from typing import Any, Final
 import yaml
 
 from regstream.errors import ManifestError
-from regstream.manifest.messages import escape_unprintable, format_value, nearest_word
+from regstream.manifest.messages import escape_unprintable, format_value
 from regstream.manifest.read_manifest import read_manifest_text
 from regstream.recipes.layers import single_slice
 from regstream.recipes.recipe import Input, Recipe, Reference, Scope
 
 _MODELS: Final = ("models", "slices", "modules")
 _SETTINGS: Final = ("dtype", "out_dtype", "tokenizer_source", "tokenizer", "chat_template")
-_KEYS: Final = ("merge_method", "base_model", "parameters", *_MODELS, *_SETTINGS)
+RECIPE_KEYS: Final = ("merge_method", "base_model", "parameters", *_MODELS, *_SETTINGS)
 #: What mergekit ignores, and nobody can mean anything by that a merge would have to do.
 _HARMLESS: Final = ("name", "out_path", "description", "license", "random_seed", "write_model_card")
 _MODEL_KEYS: Final = ("model", "parameters")
@@ -42,10 +42,11 @@ def parse_recipe(text: str, file: str) -> Recipe:
         num_layers=None,
         settings={key: raw[key] for key in _SETTINGS if raw.get(key) is not None},
         ignored=tuple(key for key in _HARMLESS if key in raw),
+        unknown=tuple(key for key in raw if key not in (*RECIPE_KEYS, *_HARMLESS)),
     )
-    unknown = [key for key in raw if key not in (*_KEYS, *_HARMLESS)]
-    if method is None or unknown:
-        _refuse_keys(recipe, unknown, is_recipe=method is not None)
+    if method is None:
+        others = f", found {', '.join(recipe.unknown)}" if recipe.unknown else ""
+        recipe.refuse("merge_method", f"missing; expected a recipe for mergekit-yaml{others}")
     if not isinstance(method, str):
         recipe.refuse("merge_method", f"expected a name, found {format_value(method)}")
     given = [key for key in _MODELS if raw.get(key)]
@@ -70,15 +71,6 @@ def _document(text: str, file: str) -> dict[str, Any]:
     if not documents or not isinstance(documents[0], dict):
         raise ManifestError(escape_unprintable(f"{file}: expected a recipe of mergekit, found no keys"))
     return {str(key): value for key, value in documents[0].items()}
-
-
-def _refuse_keys(recipe: Recipe, unknown: list[str], *, is_recipe: bool) -> None:
-    if not is_recipe:
-        others = f", found {', '.join(unknown)}" if unknown else ""
-        recipe.refuse("merge_method", f"missing; expected a recipe for mergekit-yaml{others}")
-    guess = nearest_word(unknown[0], _KEYS)
-    correction = f'; did you mean "{guess}"?' if guess else ""
-    recipe.refuse(unknown[0], f"no key of a recipe, which mergekit would ignore; remove it{correction}")
 
 
 def _with_models(recipe: Recipe, key: str, value: Any, common: tuple[Scope, ...], place: str = "") -> Recipe:

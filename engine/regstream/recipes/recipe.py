@@ -49,7 +49,8 @@ class Recipe:
     shared: tuple[Scope, ...]
     num_layers: int | None  # that all of its slices name; None where it has none
     settings: Mapping[str, Any]  # the other keys at the top
-    ignored: tuple[str, ...]  # keys that mergekit ignores, too, or that change no value
+    ignored: tuple[str, ...]  # keys that mean nothing to a merge, and that mergekit ignores
+    unknown: tuple[str, ...]  # keys that mergekit ignores, whatever they were to mean
 
     def refuse(self, place: str, text: str) -> NoReturn:
         """Refuse what no manifest can say.

@@ -8,6 +8,7 @@ from regstream.recipes.averages import linear, passthrough
 from regstream.recipes.draft import Draft
 from regstream.recipes.other_methods import model_stock, slerp
 from regstream.recipes.parameters import unread
+from regstream.recipes.read_recipe import RECIPE_KEYS
 from regstream.recipes.recipe import Recipe
 from regstream.recipes.task_vectors import task_vectors
 from regstream.recipes.tokenizers import set_dtype, set_tokenizer
@@ -43,13 +44,19 @@ def translate(recipe: Recipe) -> Draft:
         guess = _NEAREST.get(recipe.method) or nearest_word(recipe.method, METHODS)
         advice = f"the nearest is {guess}" if guess else f"there are {', '.join(METHODS)}"
         recipe.refuse("merge_method", f"{recipe.method} has no counterpart; {advice}")
+    if recipe.unknown:
+        guess = nearest_word(recipe.unknown[0], RECIPE_KEYS)
+        correction = f'; did you mean "{guess}"?' if guess else ""
+        text = f"no key of a recipe, which mergekit would ignore; remove it{correction}"
+        recipe.refuse(recipe.unknown[0], text)
     make, read = METHODS[recipe.method]
     ignored = unread(recipe, read)
     draft = make(recipe)
     set_dtype(recipe, draft)
     set_tokenizer(recipe, draft)
     masks = [place for place in ignored if place.endswith(".int8_mask")]
-    others = [place for place in [*ignored, *recipe.ignored] if place not in masks]
+    others = [place for place in ignored if place not in masks]
     draft.remarks += [f"{place}: left out: it changes no value, only mergekit's memory" for place in masks]
     draft.remarks += [f"{place}: left out: {recipe.method} does not read it, in mergekit either" for place in others]
+    draft.remarks += [f"{key}: left out: mergekit-yaml ignores it" for key in recipe.ignored]
     return draft
