@@ -11,7 +11,8 @@ import pytest
 from architectures import clip_vision, llama
 from regstream.errors import ManifestError
 from regstream.manifest.references import ModelRef
-from regstream.manifest.schema import Candidate, Manifest, Merge, NonBlockParameters, Rule
+from regstream.manifest.rule_table import Rule
+from regstream.manifest.schema import Candidate, Manifest, Merge, NonBlockParameters
 from regstream.methods import make_method
 from regstream.models.architecture.architecture import Architecture, Norm
 from regstream.planning.make_steps import make_steps

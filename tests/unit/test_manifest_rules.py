@@ -2,8 +2,8 @@
 
 from typing import Literal
 
+from regstream.manifest.rule_table import Rule
 from regstream.manifest.rules import match_rule, nearest_names, rule_problems
-from regstream.manifest.schema import Rule
 
 NAMES: list[tuple[str, int | None]] = [
     ("model.embed_tokens.weight", None),

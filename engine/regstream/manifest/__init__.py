@@ -1,6 +1,7 @@
 """The manifest: a TOML file that describes a merge, validated into frozen objects. Imports no torch.
 
 schema.py: every key, its type, range and default
+rule_table.py: the [[rules]] tables
 architecture.py: the [architecture] table
 resources.py: the [resources] table
 method_options.py: the options of methods, as keys of [merge]

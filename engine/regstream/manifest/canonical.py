@@ -4,7 +4,8 @@ from typing import Any
 
 from regstream.manifest.architecture import ArchitectureTable
 from regstream.manifest.blocks import parse_blocks
-from regstream.manifest.schema import Candidate, Manifest, Merge, Rule
+from regstream.manifest.rule_table import Rule
+from regstream.manifest.schema import Candidate, Manifest, Merge
 from regstream.methods import AUTO, AUTO_METHOD, make_method
 
 

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from regstream.manifest.blocks import select_blocks
-from regstream.manifest.schema import Rule
+from regstream.manifest.rule_table import Rule
 
 _BLOCK_NUMBER = re.compile(r"(?<=\.)[0-9]+(?=\.)")
 

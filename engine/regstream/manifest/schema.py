@@ -15,9 +15,9 @@ from regstream.manifest.architecture import ArchitectureTable
 from regstream.manifest.method_options import OPTIONS, method_options, registered, separate_options
 from regstream.manifest.references import resolve_links
 from regstream.manifest.resources import Resources
+from regstream.manifest.rule_table import Rule
 from regstream.manifest.shares import shares
 from regstream.manifest.value_types import (
-    BlockSelector,
     DatasetId,
     Model,
     Name,
@@ -32,7 +32,6 @@ from regstream.methods.method import MethodOptions
 from regstream.methods.search_space import Settings
 from regstream.storage.run_folder import STATE
 
-Use = Literal["regress", "average", "base"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 _MAX_NAME_CHARS: Final = 100
@@ -67,8 +66,8 @@ class Merge(Table):
     """how to merge; regmean, regmean++, regfilter and featcal need calibration sets; auto first finds the settings of
     regmean++, as `regstream tune` does"""
     base: Annotated[Model | None, Field(examples=["org/name"])] = None
-    """a folder or a hub id; the checkpoint that the candidates were fine-tuned from; default: none, which average and
-    slerp do without: config and tokenizer are then those of the first candidate"""
+    """a folder or a hub id; the checkpoint that the candidates were fine-tuned from; default: none, with average and
+    slerp alone, and then the first candidate's class, config and tokenizer"""
     prior_model: Annotated[Model | None, Field(examples=["org/merged"])] = None
     """a folder or a hub id; a merge that any tool made, which regfilter corrects where its prior is model"""
     output: Place
@@ -81,8 +80,7 @@ class Merge(Table):
     shard_size: Annotated[SizeBytes | None, Field(examples=["5GiB"])] = None
     """a size, such as "5GiB"; consecutive blocks share a file up to this size; default: a file for each block"""
     seed: Annotated[int, Field(ge=0, le=_MAX_SEED)] = 0
-    """a whole number from 0 to 2^63 - 1; selects the sample of rows, and with dare_linear and dare_ties the values that
-    are dropped"""
+    """a whole number from 0 to 2^63 - 1; selects the sample of rows, and what dare_linear and dare_ties drop"""
     others: NonBlockParameters = NonBlockParameters()
     """a table; the parts of the model that no block holds"""
 
@@ -92,18 +90,6 @@ class Merge(Table):
     def regresses(self) -> bool:
         """Whether the method solves regressions, and so needs calibration sets."""
         return make_method(self.method, self.options).needs_calibration()
-
-
-class Rule(Table):
-    """How to merge the parameters that a glob matches, in all blocks or in some."""
-
-    parameters: Annotated[Text, Field(examples=["*.self_attn.*"])]
-    """a glob on parameter names, such as "*.self_attn.*"; the parameters that the rule covers"""
-    blocks: Annotated[BlockSelector | None, Field(examples=["0-7"])] = None
-    """blocks, such as "0-7" or "late"; a block, a range, a list "0,4-7", or a third of them: early, middle or late;
-    default: all"""
-    use: Annotated[Use, Field(examples=["average"])]
-    """how to merge these parameters"""
 
 
 class Calibration(Table):
@@ -175,8 +161,7 @@ class Candidate(Table):
     """a number above 0, at most 1000; multiplies the candidate's difference from the base, with task_arithmetic, ties,
     dare_linear and dare_ties; default: the scale of the merge"""
     density: Annotated[float | None, Field(gt=0, le=1, examples=[0.5])] = None
-    """a number above 0, at most 1; the fraction of the candidate's difference from the base that is kept, with ties,
-    dare_linear and dare_ties; default: the density of the merge"""
+    """a number above 0, at most 1; takes the place of the merge's density; default: the density of the merge"""
     calibration: Calibration | None = None
     """a table; the rows that regressions compute their statistics from"""
     evaluation: HeldOut | None = None

@@ -1,6 +1,6 @@
 """Sign election of TIES (Yadav et al., NeurIPS 2023): what agrees with the sign of a weighted sum is added up.
 
-    s = sign Σ fᵢτᵢ,   τ = Σ fᵢτᵢ over the candidates with τᵢ · s > 0, over the Σ wᵢ of these where it is normalized
+    s = sign Σ fᵢτᵢ,   τ = Σ fᵢτᵢ over the candidates with fᵢτᵢ · s > 0, over the Σ wᵢ of these where it is normalized
 
 with fᵢ = wᵢ and W = W₀ + scale · τ; or fᵢ = wᵢ · scaleᵢ and W = W₀ + τ where candidates have scales of their own. Where
 the sum is zero there is no sign, and the base stays. Sums are in float64, where differences are exact: signs do not
@@ -51,9 +51,9 @@ def elect_signs(
     sign.sign_()
     merged, total = torch.zeros_like(sign), torch.zeros_like(sign)
     for index, (factor, weight) in enumerate(zip(factors, weights, strict=True)):
-        values = task_vector(index)
+        values = task_vector(index).mul_(factor)
         agrees = values * sign > 0
-        merged.add_(values.mul_(agrees), alpha=factor)
+        merged.add_(values.mul_(agrees))
         total.add_(agrees, alpha=weight)
     if normalize:
         merged.div_(total.masked_fill_(total == 0, 1))

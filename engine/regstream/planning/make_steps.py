@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from regstream.errors import ManifestError
+from regstream.manifest.rule_table import Rule
 from regstream.manifest.rules import rule_problems
-from regstream.manifest.schema import Manifest, Rule
+from regstream.manifest.schema import Manifest
 from regstream.methods.method import Method
 from regstream.models.architecture.architecture import Architecture, InputGroup
 from regstream.models.parameter import Parameter

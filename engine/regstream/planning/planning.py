@@ -57,8 +57,6 @@ def make_plan(
     method, sampler = make_method(manifest.merge.method, manifest.merge.options), DatasetSampler(commits, listener)
     loader = CheckpointLoader(manifest, commits or {}, listener, rank=rank_id.rank)
     base, candidates, prior_model, _ = opened = _open_checkpoints(manifest, loader)
-    if manifest.merge.base is None:
-        warnings.add(f"no base: class, config and tokenizer of the result are those of {base.label}")
     inputs = _check(manifest, opened, chosen, device_here, begun_dtype=begun_dtype, warnings=warnings)
     sets = load_calibration_sets(manifest, method, base, inputs.model, sampler, warn=warnings.add)
     result_dtype = output_dtype(manifest, base, inputs, warnings.add)
@@ -161,6 +159,8 @@ def _check(
     warnings: "_Warnings",
 ) -> ValidatedInputs:
     base, candidates, prior_model, labels = opened
+    if manifest.merge.base is None:
+        warnings.add(f"no base: class, config and tokenizer of the result are those of {base.label}")
     choose_dtype = partial(choose_compute_dtype, manifest.resources.compute_dtype, chosen, begun_dtype)
     with warnings.merged(labels) as warn:
         return check_inputs(

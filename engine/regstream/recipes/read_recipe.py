@@ -32,10 +32,10 @@ def read_recipe(path: str | PathLike[str]) -> Recipe:
 def parse_recipe(text: str, file: str) -> Recipe:
     """Read a recipe's text as the content of `file`; raises as `read_recipe` does."""
     raw = _document(text, file)
-    method, base = raw.get("merge_method"), raw.get("base_model")
+    named, base = raw.get("merge_method"), raw.get("base_model")
     recipe = Recipe(
         file=file,
-        method=str(method),
+        method=str(named),
         base=None if base is None else _reference(file, "base_model", base),
         inputs=(),
         shared=(),
@@ -44,11 +44,11 @@ def parse_recipe(text: str, file: str) -> Recipe:
         ignored=tuple(key for key in _HARMLESS if key in raw),
         unknown=tuple(key for key in raw if key not in (*RECIPE_KEYS, *_HARMLESS)),
     )
-    if method is None:
+    if named is None:
         others = f", found {', '.join(recipe.unknown)}" if recipe.unknown else ""
         recipe.refuse("merge_method", f"missing; expected a recipe for mergekit-yaml{others}")
-    if not isinstance(method, str):
-        recipe.refuse("merge_method", f"expected a name, found {format_value(method)}")
+    if not isinstance(named, str):
+        recipe.refuse("merge_method", f"expected a name, found {format_value(named)}")
     given = [key for key in _MODELS if raw.get(key)]
     if len(given) != 1:
         found = ", ".join(given) if given else "none of them"
