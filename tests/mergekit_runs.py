@@ -29,7 +29,7 @@ RECIPES = Path(__file__).parent / "recipes/examples"
 MERGEKIT = Path(os.environ.get("MERGEKIT_FOLDER", Path(sys.prefix) / "mergekit"))
 MODELS, ADAPTERS, NUM_BLOCKS = ("math", "code", "chat"), ("math", "code"), 4
 #: Recipes whose manifests have keys that this version does not read: gradients and filters, and tokenizers.
-OF_SETTINGS = ("mega-first", "mega-second", "ties-filters", "ties-gradients", "vlm-ties")
+OF_SETTINGS: tuple[str, ...] = ()
 OF_TOKENIZERS = ("tokenizer-union",)
 #: A difference from mergekit by a rounding or two, relative to a tensor's largest value.
 ROUNDING = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}

@@ -86,22 +86,21 @@ def merge(
     weights: Sequence[float] | None = None,
     uses: Callable[[str, int], Use] | None = None,
     others: Mapping[str, Use] | None = None,
+    settings: Callable[[str, int | str], Mapping[str, Any]] = lambda name, place: {},
     **options: Any,
 ) -> dict[str, Tensor]:
     """Every parameter of the merged model by its name in `named_parameters()`; a tied weight stands once, as there.
 
     `rows[i]` are candidate i's calibration inputs: forward arguments of one unpadded row, or of one batch of images.
     `weights[i]` multiplies its Gram matrices and its difference from the base, and weighs it in every mean; only their
-    ratios count. `uses(name, block)` decides for what
-    lies in a block, `others` for the rest. "regress" asks for the method itself: every parameter gets it unless told
-    otherwise; where a method is of linears alone, what is no linear's weight gets the mean. `options` are those of a
-    formula of weights alone.
+    ratios count. `uses(name, block)` decides for what lies in a block, `others` for the rest. "regress" asks for the
+    method itself: every parameter gets it unless told otherwise; where a method is of linears alone, all else gets the
+    mean. `options` are those of a formula of weights alone. `settings(name, place)` has weights, alpha
+    and options of one parameter, in place of these.
     """
     assert method in get_args(Method), method
     family, regresses = family_of(base), method in ("regmean++", "regmean")
-    weights = weights or [1.0] * len(candidates)
-    weights = [weight / max(weights) for weight in weights]
-    shares = [weight * len(weights) / sum(weights) for weight in weights]
+    common = {"weights": weights or [1.0] * len(candidates), "alpha": alpha, **options}
     fates: dict[str, Use] = {**(family.fates if regresses else {}), **(others or {})}
     linears = {f"{name}.weight": isinstance(module, Conv1D) for name, module in linears_of(base)}
     merged = deepcopy(base)
@@ -120,7 +119,9 @@ def merge(
         for name, parameter in merged.named_parameters():
             if place_of(family, name) != place:
                 continue
-            use = use_of(name, place)
+            use, given = use_of(name, place), {**common, **settings(name, place)}
+            largest, alpha = max(given["weights"]), given.pop("alpha")
+            weights = [weight / largest for weight in given.pop("weights")]
             tensors = [named[name].detach() for named in from_candidates]
             average = mean_of(tensors, weights)
             if use == "base":
@@ -128,8 +129,12 @@ def merge(
             elif use == "regress" and method in FORMULAS and (FORMULAS[method][1] or is_linear(name, place)):
                 formula, of_all = FORMULAS[method]
                 turn = Tensor.t if linears.get(name, False) and not of_all else Tensor.clone
-                own = [turn(tensor) for tensor in tensors]
-                parameter.copy_(turn(formula(turn(from_base[name].detach()), own, shares, **options)))
+                shares = [weight * len(weights) / sum(weights) for weight in weights]
+                counted = [(turn(t), share) for t, share in zip(tensors, shares, strict=True) if share]
+                if scales := given.pop("scales", None):
+                    given["scales"] = [scale for scale, share in zip(scales, shares, strict=True) if share]
+                own, of_own = zip(*counted, strict=True)
+                parameter.copy_(turn(formula(turn(from_base[name].detach()), own, of_own, **given)))
             elif use == "regress" and regresses and name in linears:
                 transposed = linears[name]  # stored as (in, out)
                 own_OI = [tensor.T if transposed else tensor for tensor in tensors]

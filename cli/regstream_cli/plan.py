@@ -86,7 +86,7 @@ def show_plan(
     else:
         from regstream_cli.architecture_lines import architecture_lines
         from regstream_cli.rank_tables import rank_lines, rank_table
-        from regstream_cli.tables import plan_summary, plan_table
+        from regstream_cli.tables import plan_summary, plan_table, settings_table
 
         console, fits = stdout_console(), not isinstance(refusal, BudgetError)
         with stdout_boundary():
@@ -94,6 +94,9 @@ def show_plan(
                 console.print(line, soft_wrap=not console.is_terminal)
             console.print()
             console.print(plan_table(merge_plan) if costs is None else rank_table(costs))
+            if merge_plan.varying_settings:
+                console.print()
+                console.print(settings_table(merge_plan))
             summary = plan_summary(merge_plan, fits=fits) if costs is None else rank_lines(costs, network, fits=fits)
             for line in (*summary, *_settings_lines(manifest)):
                 console.print(line, soft_wrap=not console.is_terminal)
@@ -136,7 +139,8 @@ def _record(merge_plan: "Plan", refusal: RegstreamError | None) -> dict[str, Any
     return {
         "output": str(merge_plan.output),
         "method": merge_plan.method.name,
-        "options": merge_plan.method.options.model_dump(),
+        "options": merge_plan.manifest.merge.options.model_dump(),
+        "varying_settings": [setting.record() for setting in merge_plan.varying_settings],
         "tunes_first": merge_plan.manifest.merge.method == AUTO and chosen_settings(merge_plan.manifest) is None,
         "device": str(merge_plan.device),
         "candidates": [candidate.name for candidate in merge_plan.candidates],

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Input groups of a pass that are listed, at most.
 _MAX_GROUPS = 12
+#: Settings that are shown by block, at most: each candidate may have two.
+_MAX_SETTINGS = 8
 
 
 def plan_table(plan: "Plan") -> Table:
@@ -30,6 +32,22 @@ def plan_table(plan: "Plan") -> Table:
     table = make_table("step", "tensors", "regressed", "reads", "writes", *memory)
     for cells, steps in groupby(plan.steps, key=lambda step: _plan_cells(plan, step)):
         table.add_row(span([step.name for step in steps]), *cells)
+    return table
+
+
+def settings_table(plan: "Plan") -> Table:
+    """A row per step, a column per setting that is not the same everywhere; consecutive equal rows are one.
+
+    A cell with several values has the number of parameters of each in parentheses.
+    """
+    from regstream.planning.varying_settings import settings_rows
+
+    shown = plan.varying_settings[:_MAX_SETTINGS]
+    table = make_table("setting", *(setting.title for setting in shown))
+    for names, cells in settings_rows(shown, plan.steps):
+        table.add_row(span(names), *cells)
+    if left_out := len(plan.varying_settings) - len(shown):
+        table.caption = f"and {left_out} more, which --json has"
     return table
 
 

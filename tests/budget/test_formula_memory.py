@@ -54,7 +54,7 @@ def measure(
 
 def libraries_bytes(shape: tuple[int, int]) -> int:
     """What libraries take for products: of the whole process, and of the weight, here in float64."""
-    return (16 << 20) + library_memory([shape], [], torch.float64)["library buffers"]
+    return (16 << 20) + library_memory([shape], [], torch.float64, has_experts=False)["library buffers"]
 
 
 @pytest.mark.slow

@@ -60,6 +60,24 @@ def test_passes_are_shown_with_what_makes_them(invoke: Invoke, fresh: Path, monk
     assert "a block's input groups are processed in 4 passes, to fit: " in invoke("plan", fresh).stdout
 
 
+def test_settings_that_vary_are_shown_by_block(invoke: Invoke, fresh: Path) -> None:
+    text = fresh.read_text()
+    assert "setting" not in invoke("plan", fresh).stdout
+    rules = '[[rules]]\nparameters = "*.mlp.*"\nblocks = "4"\nalpha = 0.1\n\n'
+    fresh.write_text(re.sub('method = ".*"', 'method = "regmean++"\nalpha = [0.9, 0.9, 0.5]', text) + f"\n{rules}")
+    lines = invoke("plan", fresh).stdout.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("setting "))
+    assert [line.split() for line in (lines[first], *lines[first + 2 : first + 5])] == [
+        ["setting", "alpha"],
+        ["block", "0", "to", "2,", "each", "0.9"],
+        ["block", "3", "0.7"],
+        ["block", "4", "0.5", "(4),", "0.1", "(3)"],
+    ]
+    [setting] = json.loads(invoke("plan", fresh, "--json").stdout)["varying_settings"]
+    assert (setting["key"], setting["candidate"]) == ("alpha", None)
+    assert setting["steps"]["block 4"] == {"values": [0.5, 0.1], "parameters": [4, 3]}
+
+
 def test_work_without_rows_is_shown(invoke: Invoke, fresh: Path) -> None:
     fresh.write_text(re.sub('method = ".*"', 'method = "swudi"', fresh.read_text()))
     assert re.search(r"total: [\d.]+ [kMG]FLOP, reads ", invoke("plan", fresh).stdout)

@@ -248,23 +248,26 @@ ONE_PROBLEM = {
         'found "regmean+"; did you mean "regmean++"?',
     ),
     "missing key": (('base = "base"\n', ""), "[merge] base: missing; expected a folder or a hub id: the checkpoint"),
-    "missing choice": (('use = "average"\n', ""), 'rules[0]: use: missing; expected "regress", "average" or "base"'),
+    "missing choice": (('use = "average"\n', ""), 'rules[0]: gives nothing; expected "use"'),
     "number out of range": (
         ('output = "merged"', 'output = "merged"\nalpha = 1.5'),
         "[merge] alpha: expected a number from 0 to 1, found 1.5",
     ),
     "no number": (
         ("weight = 2", "weight = nan"),
-        'candidates[1] "code": weight: expected a number above 0, found nan',
+        'candidates[1] "code": weight: expected a number from 0 on, found nan',
     ),
     "text for a number": (
         ("rows = 256", 'rows = "256"'),
         'candidates[1] "code": calibration.rows: expected a whole number above 0, found "256"',
     ),
-    "truth for a number": (("weight = 2", "weight = true"), 'candidates[1] "code": weight: expected a number above 0'),
+    "truth for a number": (
+        ("weight = 2", "weight = true"),
+        'candidates[1] "code": weight: expected a number from 0 on',
+    ),
     "number no machine holds": (
         ("weight = 2", f"weight = 0x{'f' * 5000}"),
-        'candidates[1] "code": weight: expected a number above 0, found a number of 20000 bits',
+        'candidates[1] "code": weight: expected a number from 0 on, found a number of 20000 bits',
     ),
     "number for a size": (
         ("[merge]", "[resources]\ndisk = 8\n[merge]"),

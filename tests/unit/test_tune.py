@@ -216,6 +216,16 @@ def edited(merge: Merge, before: str, after: str) -> Merge:
     return merge
 
 
+@pytest.mark.parametrize("method", ["regmean++", "auto"])
+def test_settings_that_rules_give_to_every_parameter_are_not_tuned(planted: Merge, method: str) -> None:
+    text = planted.manifest.read_text().replace('"regmean++"', f'"{method}"')
+    planted.manifest.write_text(text + '\n[[rules]]\nparameters = "*"\nalpha = [0.2, 0.9]\n')
+    with pytest.raises(ManifestError, match="settings describe the same merge: alpha has no effect, since rules give"):
+        TuningPlan.of(planted.plan())
+    planted.manifest.write_text(text + '\n[[rules]]\nparameters = "*.mlp.*"\nalpha = 0.2\n')
+    assert len(TuningPlan.of(planted.plan()).settings) == 6
+
+
 def test_a_method_without_settings_is_refused(planted: Merge) -> None:
     with pytest.raises(ManifestError, match='"average" has no settings to tune; those of task_arithmetic, regmean,'):
         api.tune(edited(planted, '"regmean++"', '"average"').plan())

@@ -62,6 +62,13 @@ def test_comments_and_layout_stay(made: Merge, before: str, after: str) -> None:
     assert read_manifest(path).merge.options.model_dump()["alpha"] == 0.5
 
 
+def test_a_list_over_the_blocks_is_written_as_one(made: Merge) -> None:
+    text = '[merge]\nmethod = "regmean++"\nalpha = [0.9, 0.5]\nbase = "base"\noutput = "o"\n' + REST
+    path = written(made, text)
+    write_settings(path, read_manifest(path), {"alpha": (0.9, 0.7)})
+    assert path.read_text() == text.replace("[0.9, 0.5]", "[0.9, 0.7]")
+
+
 @pytest.mark.parametrize("layout", ["dotted", "scattered"])
 def test_unusual_layouts_keep_what_they_say(made: Merge, layout: str) -> None:
     dotted = 'merge.method = "regmean++"\nmerge.base = "base"\nmerge.output = "o"  # here\n' + REST

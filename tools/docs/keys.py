@@ -39,7 +39,8 @@ def _sentence(table: Key) -> str:
 def _row(key: Key) -> str:
     default = "required" if key.is_required else f"`{key.value}`" if key.default == key.value != "" else key.default
     choices = " \\| ".join(f'`"{choice}"`' for choice in key.choices)
-    return f"| `{key.name}` | {choices or cell(key.expected)} | {cell(default)} | {cell(key.meaning)} |"
+    expected = choices or cell(key.expected + ", or a list of them over the blocks" * key.varies)
+    return f"| `{key.name}` | {expected} | {cell(default)} | {cell(key.meaning)} |"
 
 
 def cell(text: str) -> str:

@@ -3,20 +3,22 @@
 schema.py: every key, its type, range and default
 rule_table.py: the [[rules]] tables
 architecture.py: the [architecture] table
+rule_table.py: the [[rules]] tables
 resources.py: the [resources] table
-method_options.py: the options of methods, as keys of [merge]
+method_options.py: the options of methods, as keys of [merge] and of [[rules]]
 keys.py: what each key is, for messages, templates and documents
 value_types.py: the types of values that are more than text and numbers
 read_manifest.py: reads and validates a file, and reports every problem at once
 from_tables.py: the same for tables in Python
 messages.py: problems as one-line messages
-consistency.py: problems between keys
+draft.py: a manifest with invalid values left out
+consistency.py, base_and_candidates.py: problems between keys
 paths.py: problems with files and folders
 other_formats.py: recognizes files in YAML, JSON or mergekit's format
 named_models.py: the models that are meant where a key is left out
 references.py: paths, and models in a folder or on the Hugging Face hub
 blocks.py: block selectors such as "0,4-7" or "late"
-rules.py: the rule that applies to a parameter, and rules without effect
+rules.py: the rule that applies to a parameter and gives a setting, and rules without effect
 shares.py: candidate weights, normalized to a mean of 1
 bounded_regex.py: regular expressions with a time limit
 canonical.py: the settings that determine the result

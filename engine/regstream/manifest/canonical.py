@@ -1,12 +1,15 @@
 """The settings of a manifest that determine the result."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from regstream.manifest.architecture import ArchitectureTable
 from regstream.manifest.blocks import parse_blocks
-from regstream.manifest.rule_table import Rule
+from regstream.manifest.rule_table import USE, Rule
 from regstream.manifest.schema import Candidate, Manifest, Merge
+from regstream.manifest.shares import shares
 from regstream.methods import AUTO, AUTO_METHOD, make_method
+from regstream.methods.by_block import ByBlock
 
 
 def canonical_config(manifest: Manifest, *, device: str | None = None) -> dict[str, Any]:
@@ -17,7 +20,7 @@ def canonical_config(manifest: Manifest, *, device: str | None = None) -> dict[s
     """
     device = device or manifest.resources.device
     merge, architecture = manifest.merge, manifest.architecture
-    return {
+    config = {
         "method": merge.method,
         **({"tuned": AUTO_METHOD.name} if merge.method == AUTO else {}),
         **_options(merge),
@@ -26,10 +29,27 @@ def canonical_config(manifest: Manifest, *, device: str | None = None) -> dict[s
         "architecture": None if architecture is None else _architecture(architecture),
         "rules": [_rule(rule) for rule in manifest.rules],
         "candidates": [
-            {**_candidate(candidate, share, merge.regresses), **_own_options(candidate, merge)}
-            for candidate, share in zip(manifest.candidates, manifest.shares, strict=True)
+            {**_candidate(candidate, weight, merge.regresses), **_own_options(candidate, merge)}
+            for candidate, weight in zip(manifest.candidates, _weights(manifest), strict=True)
         ],
     }
+    lists: dict[str, Any] = _with_lists(config)
+    return lists
+
+
+def _with_lists(value: Any) -> Any:
+    """The same with lists in place of tuples, as JSON gives them back."""
+    if isinstance(value, Mapping):
+        return {key: _with_lists(inner) for key, inner in value.items()}
+    return [_with_lists(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _weights(manifest: Manifest) -> Sequence[ByBlock]:
+    """The candidates' shares, since only ratios count; their weights where these are not the same everywhere."""
+    weights = [candidate.weight for candidate in manifest.candidates]
+    plain = [weight for weight in weights if not isinstance(weight, tuple)]
+    is_given = any(setting.key == "weight" for rule in manifest.rules for setting in rule.settings)
+    return weights if is_given or len(plain) < len(weights) else shares(plain)
 
 
 def _options(merge: Merge) -> dict[str, Any]:
@@ -51,12 +71,14 @@ def _architecture(architecture: ArchitectureTable) -> dict[str, Any]:
 
 def _rule(rule: Rule) -> dict[str, Any]:
     blocks = None if rule.blocks is None else str(parse_blocks(rule.blocks))
-    return {"parameters": rule.parameters, "blocks": blocks, "use": rule.use}
+    varying = {} if rule.candidate is None else {"candidate": rule.candidate}
+    given = {setting.key: value for setting, value in rule.settings.items() if setting != USE}
+    return {"parameters": rule.parameters, "blocks": blocks, "use": rule.use, **varying, **given}
 
 
-def _candidate(candidate: Candidate, share: float, regresses: bool) -> dict[str, Any]:
+def _candidate(candidate: Candidate, weight: ByBlock, regresses: bool) -> dict[str, Any]:
     # A method without regressions does not read calibration sets.
     rows = candidate.calibration if regresses else None
     keys = {"field", "images", "rows", "max_length", "batch_rows"}
     calibration = None if rows is None else rows.model_dump(include=keys)
-    return {"name": candidate.name, "weight": share, "calibration": calibration}
+    return {"name": candidate.name, "weight": weight, "calibration": calibration}

@@ -1,53 +1,31 @@
-"""Contradictions between the keys of a manifest. Reads no files.
+"""Contradictions between the keys of a manifest. Reads no files."""
 
-A draft is the parsed TOML with None in place of every invalid value, so that one pass reports the problems of the
-values and the contradictions between the valid ones.
-"""
-
-from collections.abc import Iterable, Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Iterator, Sequence
 from itertools import combinations
-from typing import Any
 
+from regstream.manifest.base_and_candidates import base_and_candidates
+from regstream.manifest.draft import Draft, table, tables
 from regstream.manifest.messages import Location, Problem, element_label, format_value, nearest_word
-from regstream.methods import METHODS, find_method
+from regstream.manifest.method_options import option_fields
+from regstream.manifest.rule_table import OF_CANDIDATE
+from regstream.methods import find_method
+from regstream.methods.by_block import numbers_by_block
 from regstream.methods.method import Method
 
-Draft = Mapping[str, Any]
 ROW_TABLES = ("calibration", "evaluation")
 #: The keys of `[merge.others]` that name a part of the model, and what they say besides a candidate's name.
 PARTS = ("embeddings", "final_norm", "head", "towers")
 PART_USES = ("base", "average")
 
 
-def draft_without(raw: Draft, locations: Iterable[Location]) -> Draft:
-    """A copy of the manifest with None at each of the locations; missing keys stay missing."""
-    draft = deepcopy(dict(raw))
-    for *parents, last in locations:
-        container: Any = draft
-        for key in parents:
-            container = container[key]
-        if last in (container if isinstance(container, dict) else range(len(container))):
-            container[last] = None
-    return draft
-
-
-def table(draft: Draft, key: str) -> Draft:
-    """The table at a key; empty if it is missing or invalid."""
-    return draft.get(key) or {}
-
-
-def tables(draft: Draft, key: str) -> list[Draft]:
-    """The array of tables at a key; empty if it is missing or invalid, as is each invalid table in it."""
-    return [entry or {} for entry in draft.get(key) or []]
-
-
 def consistency_problems(draft: Draft) -> Iterator[Problem]:
     """Every contradiction between keys of the manifest."""
     method = _method(table(draft, "merge"))
-    yield from _without_base(draft, method)
-    yield from _number_of_candidates(draft, method)
+    yield from base_and_candidates(draft, method)
     yield from _rules_without_regression(draft, method)
+    names = [name for candidate in tables(draft, "candidates") if (name := candidate.get("name"))]
+    for index, rule in enumerate(tables(draft, "rules")):
+        yield from _rule(("rules", index), rule, method, names)
     yield from _prior_model(table(draft, "merge"), method)
     yield from _architecture(table(draft, "architecture"))
     yield from _repeated_names(draft)
@@ -61,40 +39,8 @@ def _method(merge: Draft) -> Method | None:
     if (found := find_method(merge.get("method"))) is None:
         return None
     given = {key: merge[key] for key in found.Options.model_fields if merge.get(key) is not None}
-    return found(found.Options.model_construct(**given))
-
-
-def _without_base(draft: Draft, method: Method | None) -> Iterator[Problem]:
-    """What a merge needs a base for, where none is named."""
-    if "base" in table(draft, "merge") or "merge" not in draft:
-        return
-    if method is None or method.needs_base:
-        *others, last = (f'"{name}"' for name, kind in METHODS.items() if not kind.needs_base)
-        text = "missing; expected a folder or a hub id: the checkpoint that the candidates were fine-tuned from"
-        yield Problem(("merge", "base"), f"{text}; only {', '.join(others)} and {last} merge without one")
-        return
-    advice = 'found "base", but [merge] names no base; name one, or write'
-    for index, rule in enumerate(tables(draft, "rules")):
-        if rule.get("use") == "base":
-            yield Problem(("rules", index, "use"), f'{advice} "average"')
-    for key, use in table(table(draft, "merge"), "others").items():
-        if use == "base":
-            other = '"same"' if key == "vocabulary" else '"average" or a candidate\'s name'
-            yield Problem(("merge", "others", key), f"{advice} {other}")
-    for index, candidate in enumerate(tables(draft, "candidates")):
-        if candidate.get("adapter") is not None and "model" not in candidate:
-            text = "missing; [merge] names no base that the adapter could be on; name the model under the adapter"
-            yield Problem(("candidates", index, "model"), text)
-
-
-def _number_of_candidates(draft: Draft, method: Method | None) -> Iterator[Problem]:
-    least, most = (1, None) if method is None else method.num_candidates
-    found = len(tables(draft, "candidates"))
-    if method is None or not found or (found >= least and (most is None or found <= most)):
-        return
-    expected = f"at least {least}" if most is None else f"{least}" if most == least else f"{least} to {most}"
-    text = f'expected {expected} [[candidates]] tables with the method "{method.name}", found {found}'
-    yield Problem(("candidates",), text)
+    varying = {key for key, value in given.items() if isinstance(value, list)}  # what they are decides nothing here
+    return found(found.Options.model_construct(**{key: given[key] for key in given.keys() - varying}))
 
 
 def _rules_without_regression(draft: Draft, method: Method | None) -> Iterator[Problem]:
@@ -104,6 +50,32 @@ def _rules_without_regression(draft: Draft, method: Method | None) -> Iterator[P
         if rule.get("use") == "regress":
             text = f'found "regress", but the method "{method.name}" regresses nothing; expected "average" or "base"'
             yield Problem(("rules", index, "use"), text)
+
+
+def _rule(location: Location, rule: Draft, method: Method | None, names: Sequence[str]) -> Iterator[Problem]:
+    """A rule that gives nothing, or something that it cannot give."""
+    options = [key for key in option_fields() if key in rule and not (key in OF_CANDIDATE and "candidate" in rule)]
+    if rule and not {"use", "candidate", *OF_CANDIDATE, *options} & rule.keys():
+        own = '"weight", "scale" or "density"'
+        text = f'gives nothing; expected "use", a number of the method, or "candidate" with its {own}'
+        yield Problem(location, text)
+    if method is not None:
+        fixed = method.Options.model_fields.keys() - numbers_by_block(type(method).Options)
+        for key in (key for key in options if key in fixed):
+            yield Problem((*location, key), "one for all parameters; set it in [merge]")
+    if "candidate" not in rule:
+        if "weight" in rule:
+            yield Problem((*location, "candidate"), 'missing; expected the name of the candidate whose "weight" it is')
+        return
+    if not {*OF_CANDIDATE} & rule.keys():
+        yield Problem((*location, "candidate"), 'expected "weight", "scale" or "density" with it, found none')
+    for key in ("use", *options):
+        if key in rule:
+            yield Problem((*location, key), "not of one candidate; give it in a rule without candidate")
+    if (name := rule["candidate"]) is not None and name not in names:
+        guess = nearest_word(name, names)
+        correction = f'; did you mean "{guess}"?' if guess else ""
+        yield Problem((*location, "candidate"), f"expected a candidate's name, found {format_value(name)}{correction}")
 
 
 def _prior_model(merge: Draft, method: Method | None) -> Iterator[Problem]:

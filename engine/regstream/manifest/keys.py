@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from regstream.manifest.method_options import fields_of
 from regstream.manifest.schema import Manifest
 from regstream.methods import AUTO, METHODS
+from regstream.methods.by_block import varies_by_block
 from regstream.methods.search_space import Settings
 
 
@@ -32,6 +33,8 @@ class Key:
     default: str
     value: str
     example: str
+    #: Whether it may be a list of numbers over the blocks.
+    varies: bool
 
 
 def key_of(name: str, field: FieldInfo) -> Key:
@@ -49,6 +52,7 @@ def key_of(name: str, field: FieldInfo) -> Key:
         default=words or value,
         value=value,
         example=toml((field.examples or [None])[0]),
+        varies=varies_by_block(field),
     )
 
 

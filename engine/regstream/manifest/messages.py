@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from regstream.manifest.keys import join_choices, key_of, table_in, tables
-from regstream.manifest.method_options import OPTIONS, fields_of, methods_with
+from regstream.manifest.method_options import OPTIONS, RULE_OPTIONS, fields_of, methods_with, option_fields
 from regstream.manifest.schema import Manifest
 
 Location = tuple[str | int, ...]
@@ -28,11 +28,13 @@ class Problem(NamedTuple):
 
 def problem_from_pydantic(error: ErrorDetails) -> Problem:
     """Convert an error of pydantic."""
-    location, value = tuple(key for key in error["loc"] if key != OPTIONS), error["input"]
+    location = tuple(key for key in error["loc"] if key not in (OPTIONS, RULE_OPTIONS))
+    value = error["input"]
     if error["type"] == "extra_forbidden":
         return Problem(location, _unknown_key(location))
     *parents, name = (key for key in location if isinstance(key, str))
-    key = key_of(str(location[-1]), fields_of(_table_at(parents))[name])
+    fields = option_fields() if RULE_OPTIONS in error["loc"] else fields_of(_table_at(parents))
+    key = key_of(str(location[-1]), fields[name])
     if error["type"] == "missing":
         return Problem(location, f"missing; expected {key.expected}: {key.meaning}")
     if error["type"] == "value_error":
@@ -92,7 +94,9 @@ def _label(location: Location, raw: Mapping[str, Any]) -> str:
     keys = [key if _BARE_KEY.fullmatch(key) else json.dumps(key) for key in map(str, location)]
     match location:
         case (str(top), int(index), *_):
-            return ": ".join(filter(None, [element_label(top, index, raw), ".".join(keys[2:])]))
+            places = zip(keys[2:], location[2:], strict=True)
+            inner = "".join(f"[{key}]" if isinstance(place, int) else f".{key}" for key, place in places)
+            return ": ".join(filter(None, [element_label(top, index, raw), inner.removeprefix(".")]))
         case (str(top),):
             return f"[{top}]" if top in ("merge", "architecture", "evaluation", "resources") else keys[0]
         case (_, _, *_):
@@ -104,7 +108,7 @@ def _label(location: Location, raw: Mapping[str, Any]) -> str:
 
 def _unknown_key(location: Location) -> str:
     key, table = str(location[-1]), _table_at(location[:-1])
-    if location[:-1] == ("merge",) and methods_with(key):
+    if (location[:-1] == ("merge",) or location[:-2] == ("rules",)) and methods_with(key):
         *others, last = (f'"{name}"' for name in methods_with(key))
         having = f"{', '.join(others)} or {last}" if others else last
         return f"only method {having} has this key; remove it, or change the method"

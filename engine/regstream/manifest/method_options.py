@@ -1,4 +1,4 @@
-"""The options of methods, which are keys of `[merge]` in a manifest and an object of their own in the schema."""
+"""The options of methods: keys of `[merge]` and `[[rules]]` in a manifest, an object of their own in the schema."""
 
 from typing import Any, Final
 
@@ -7,10 +7,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from regstream.methods import AUTO, METHODS, find_method
-from regstream.methods.method import MethodOptions
+from regstream.methods.by_block import numbers_by_block, options_by_block
+from regstream.methods.method import Method, MethodOptions
 
 #: The alias of the field that holds them, by which pydantic locates errors; no key of a manifest.
 OPTIONS: Final = "method options"
+#: The same of a rule's, with the name of the method.
+RULE_OPTIONS: Final = "method options of a rule"
 
 
 def option_fields() -> dict[str, FieldInfo]:
@@ -29,10 +32,14 @@ def methods_with(key: str) -> list[str]:
 
 
 def fields_of(table: type[BaseModel]) -> dict[str, FieldInfo]:
-    """The keys of a table as a manifest has them: with the options of methods in place of the field that holds them."""
+    """The keys of a table as a manifest has them: with the options of methods in place of the field that holds them.
+
+    Those that a rule may give beside its own keys are not among them.
+    """
     fields: dict[str, FieldInfo] = {}
     for key, field in table.model_fields.items():
-        fields |= option_fields() if field.alias == OPTIONS else {key: field}
+        if field.alias != RULE_OPTIONS:
+            fields |= option_fields() if field.alias == OPTIONS else {key: field}
     return fields
 
 
@@ -51,8 +58,37 @@ def method_options(given: Any, info: ValidationInfo) -> MethodOptions:
         return MethodOptions()
     if name == AUTO:
         MethodOptions.model_validate(given)  # its options are found, not given
-        return method.Options()
-    return method.Options.model_validate(given)
+        return options_by_block(method.Options)()
+    return options_by_block(method.Options).model_validate(given)
+
+
+def separate_rules(manifest: Any) -> Any:
+    """Hand the keys of methods in `[[rules]]` to the numbers of the manifest's method.
+
+    `scale` is the method's in a rule that names no candidate.
+    """
+    if not isinstance(manifest, dict) or not isinstance(rules := manifest.get("rules"), list | tuple):
+        return manifest
+    merge = manifest.get("merge")
+    method = find_method(merge.get("method") if isinstance(merge, dict) else getattr(merge, "method", None))
+    return manifest | {"rules": [_separate_rule(rule, method) if isinstance(rule, dict) else rule for rule in rules]}
+
+
+def _separate_rule(rule: dict[str, Any], method: type[Method] | None) -> dict[str, Any]:
+    own = ("candidate", "weight", *(["scale", "density"] if "candidate" in rule else []))
+    # What is no number that may vary is refused with the contradictions between keys.
+    fixed = set() if method is None else method.Options.model_fields.keys() - numbers_by_block(method.Options)
+    options = {key: rule[key] for key in option_fields() if key in rule and key not in own}
+    given = {key: value for key, value in options.items() if key not in fixed}
+    return {key: value for key, value in rule.items() if key not in options} | {RULE_OPTIONS: (method, given)}
+
+
+def rule_options(given: tuple[type[Method] | None, dict[str, Any]]) -> MethodOptions:
+    """The numbers of a method that a rule gives."""
+    method, options = given
+    if method is None:
+        return MethodOptions()
+    return options_by_block(method.Options, only_varying=True).model_validate(options)
 
 
 def registered(method: str) -> str:

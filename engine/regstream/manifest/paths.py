@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from regstream.manifest.consistency import ROW_TABLES, Draft, table, tables
+from regstream.manifest.consistency import ROW_TABLES
+from regstream.manifest.draft import Draft, table, tables
 from regstream.manifest.messages import Location, Problem, format_value
 from regstream.manifest.references import (
     absolute_path,

@@ -1,4 +1,4 @@
-"""Finds the rule that applies to a parameter, and the rules that have no effect."""
+"""Finds the rule that applies to a parameter and gives a setting, and the rules that have no effect."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -6,18 +6,23 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from regstream.manifest.blocks import select_blocks
-from regstream.manifest.rule_table import Rule
+from regstream.manifest.rule_table import USE, Rule, Setting
 
 _BLOCK_NUMBER = re.compile(r"(?<=\.)[0-9]+(?=\.)")
 
 
-def match_rule(rules: Iterable[Rule], parameter_name: str, block: int | None, num_blocks: int) -> Rule | None:
-    """The first rule that applies to a parameter. `block` is None outside the blocks, where rules with `blocks` do not.
+def match_rule(
+    rules: Iterable[Rule], parameter_name: str, block: int | None, num_blocks: int, setting: Setting = USE
+) -> Rule | None:
+    """The first rule that applies to a parameter and gives a setting.
+
+    `block` is None outside the blocks, where rules with `blocks` do not apply.
 
     Raises:
         ValueError: a rule names a block that the model does not have.
     """
-    return next((rule for rule in rules if _applies(rule, parameter_name, block, num_blocks)), None)
+    giving = (rule for rule in rules if setting in rule.settings)
+    return next((rule for rule in giving if _applies(rule, parameter_name, block, num_blocks)), None)
 
 
 def nearest_names(glob: str, names: Iterable[str], limit: int = 3) -> list[str]:
@@ -51,9 +56,11 @@ def _problem(
     matches = [parameter for parameter in parameters if _applies(rule, *parameter, num_blocks)]
     if not matches:
         return _no_match(rule, parameters)
-    if all(match_rule(earlier, *parameter, num_blocks) for parameter in matches):
-        count = len(matches)
-        return f'parameters: earlier rules match all {count} parameters of "{rule.parameters}"; the first match wins'
+    for setting in rule.settings:
+        if all(match_rule(earlier, *parameter, num_blocks, setting) for parameter in matches):
+            key = "parameters" if setting == USE else setting.key
+            given = f"match all {len(matches)}" if setting == USE else f"give {setting} to all {len(matches)}"
+            return f'{key}: earlier rules {given} parameters of "{rule.parameters}"; the first match wins'
     return None
 
 

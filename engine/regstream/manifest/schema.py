@@ -12,22 +12,31 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, Field, PlainValidator, PrivateAttr, SerializeAsAny, model_validator
 
 from regstream.manifest.architecture import ArchitectureTable
-from regstream.manifest.method_options import OPTIONS, method_options, registered, separate_options
+from regstream.manifest.method_options import (
+    OPTIONS,
+    method_options,
+    registered,
+    separate_options,
+    separate_rules,
+)
 from regstream.manifest.references import resolve_links
 from regstream.manifest.resources import Resources
 from regstream.manifest.rule_table import Rule
-from regstream.manifest.shares import shares
 from regstream.manifest.value_types import (
     DatasetId,
+    Density,
     Model,
     Name,
     Place,
+    Scale,
     SizeBytes,
     Table,
     Text,
+    Weight,
     some_candidates,
 )
 from regstream.methods import METHODS, make_method
+from regstream.methods.by_block import options_by_block
 from regstream.methods.method import MethodOptions
 from regstream.methods.search_space import Settings
 from regstream.storage.run_folder import STATE
@@ -155,12 +164,13 @@ class Candidate(Table):
     """a folder or a hub id; the fine-tuned model, or the model under the adapter; default: with an adapter, the base"""
     adapter: Annotated[Model | None, Field(examples=["org/name"])] = None
     """a folder or a hub id; a LoRA adapter of PEFT on the model"""
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    """a number above 0; multiplies the candidate in sums and means; only the ratios of weights count"""
-    scale: Annotated[float | None, Field(gt=0, le=1000, examples=[0.3])] = None
-    """a number above 0, at most 1000; multiplies the candidate's difference from the base, with task_arithmetic, ties,
-    dare_linear and dare_ties; default: the scale of the merge"""
-    density: Annotated[float | None, Field(gt=0, le=1, examples=[0.5])] = None
+    weight: Weight = 1.0
+    """a number from 0 on; multiplies the candidate in sums and means, which leave it out at 0; only the ratios of
+    weights count"""
+    scale: Annotated[Scale | None, Field(examples=[0.3])] = None
+    """a number from -1000 to 1000; multiplies the candidate's difference from the base, with task_arithmetic, ties,
+    dare_linear and dare_ties, which take it away below 0; default: the scale of the merge"""
+    density: Annotated[Density | None, Field(examples=[0.5])] = None
     """a number above 0, at most 1; takes the place of the merge's density; default: the density of the merge"""
     calibration: Calibration | None = None
     """a table; the rows that regressions compute their statistics from"""
@@ -183,7 +193,8 @@ class Manifest(Table):
     architecture: ArchitectureTable | None = None
     """an [architecture] table; says of the base's model what is to differ from what is derived from it"""
     rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
-    """[[rules]] tables; the first match wins; default: regress linears, average the rest of a block"""
+    """[[rules]] tables; a rule may also give any number of the method; of the rules that match a parameter and give a
+    setting the first wins; default: regress linears, average the rest of a block"""
     candidates: Annotated[tuple[Candidate, ...], Field(strict=False), AfterValidator(some_candidates)]
     """[[candidates]] tables, one for each checkpoint; the fine-tuned models to merge"""
     evaluation: Evaluation = Evaluation()
@@ -191,6 +202,7 @@ class Manifest(Table):
     resources: Resources = Resources()
     """a [resources] table; device, memory and disk"""
 
+    _separated = model_validator(mode="before")(separate_rules)
     _text: str = PrivateAttr("")
     _source: str = PrivateAttr("manifest")
 
@@ -215,18 +227,13 @@ class Manifest(Table):
         method = make_method(self.merge.method, self.merge.options)
         tried = {key for other in method.search_space() for key in other}
         given = self.merge.options.model_dump(exclude=tried, exclude_unset=True)
-        options = method.Options.model_validate({**given, **settings})
+        options = options_by_block(method.Options).model_validate({**given, **settings})
         return self.model_copy(update={"merge": self.merge.model_copy(update={"options": options})})
 
     @property
     def candidate_names(self) -> tuple[str, ...]:
         """The names of the candidates."""
         return tuple(candidate.name for candidate in self.candidates)
-
-    @property
-    def shares(self) -> tuple[float, ...]:
-        """Each candidate's weight over the mean of all: what multiplies it in sums and means."""
-        return shares([candidate.weight for candidate in self.candidates])
 
     @property
     def state(self) -> Path:

@@ -24,6 +24,7 @@ _INTRODUCTION: Final = """\
 _ALTERNATIVES: Final[Mapping[str, Collection[str]]] = {
     "[merge]": {"prior_model"},
     "[merge.others]": {"towers"},
+    "[[rules]]": {"candidate", "weight", "scale", "density"},
     "[candidates.calibration]": {"dataset", "config", "split", "revision", "target", "images"},
     "[candidates.evaluation]": {"head", "classes"},
     "[evaluation]": {"text_tower"},

@@ -23,6 +23,7 @@ from pydantic_core import PydanticKnownError
 from regstream.manifest.blocks import parse_blocks
 from regstream.manifest.bounded_regex import check_regex
 from regstream.manifest.references import HUB_NAME, ModelRef, absolute_path, parse_model_ref
+from regstream.methods.by_block import ByBlock, each_block
 from regstream.units import parse_bytes
 
 #: Kinds of devices; all but the first may be numbered, "cuda:1".
@@ -125,3 +126,7 @@ BlockSelector = Annotated[str, AfterValidator(_check_blocks)]
 Names = Annotated[tuple[Text, ...], Field(strict=False)]
 Rename = Annotated[tuple[str, str], Field(strict=False), AfterValidator(_check_rename)]
 DatasetId = Annotated[str, AfterValidator(_check_dataset)]
+#: Of a candidate, each over the blocks.
+Weight = Annotated[ByBlock, each_block(Annotated[float, Field(ge=0)])]
+Scale = Annotated[ByBlock, each_block(Annotated[float, Field(ge=-1000, le=1000)])]
+Density = Annotated[ByBlock, each_block(Annotated[float, Field(gt=0, le=1)])]

@@ -56,7 +56,8 @@ def write_settings(path: Path, manifest: Manifest, settings: Settings) -> None:
 
 def written_settings(manifest: Manifest, settings: Settings) -> Settings:
     """The keys of `[merge]` that settings are written as: a method "auto" becomes the one whose settings they are."""
-    return {**({"method": AUTO_METHOD.name} if manifest.merge.method == AUTO else {}), **settings}
+    listed = {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+    return {**({"method": AUTO_METHOD.name} if manifest.merge.method == AUTO else {}), **listed}
 
 
 def _edited(path: Path, text: str, values: Settings, dropped: Collection[str]) -> str:

@@ -6,8 +6,8 @@ linear's weight from the base; scale.py, density.py, ridge.py and teacher.py: op
 sign_election.py: what ties.py and dare_ties.py share; dare.py: what dare_linear.py and dare_ties.py share;
 random_masks.py: masks that follow from keys and positions; interference.py: what swudi.py and aswudi.py share;
 regression.py: what methods share that solve regressions; base.py, prior_model.py: priors of regfilter that are no
-methods of a manifest; search_space.py: which values of options are tried. METHODS below registers
-methods, by their name in a manifest.
+methods of a manifest; search_space.py: which values of options are tried; by_block.py: numbers that vary from block to
+block. METHODS below registers methods, by their name in a manifest.
 """
 
 from typing import Final
@@ -15,6 +15,7 @@ from typing import Final
 from regstream.methods.ace import Ace
 from regstream.methods.aswudi import Aswudi
 from regstream.methods.average import Average
+from regstream.methods.by_block import options_at
 from regstream.methods.dare_linear import DareLinear
 from regstream.methods.dare_ties import DareTies
 from regstream.methods.featcal import FeatCal
@@ -58,7 +59,7 @@ def find_method(name: object) -> type[Method] | None:
 
 
 def make_method(name: str, options: MethodOptions) -> Method:
-    """The method of a name, with its options."""
+    """The method of a name, with its options; of numbers that vary from block to block, with the first ones."""
     method = find_method(name)
     assert method is not None  # names are validated with the manifest
-    return method(options)
+    return method(options_at(options, method.Options))

@@ -35,7 +35,7 @@ from pydantic import Field
 from regstream.methods.method import MergeRule, Method, MethodOptions
 from regstream.methods.task_vectors import FLOAT64_BYTES, add_scaled, in_parts, task_vector
 from regstream.methods.tensor_reads import TensorReads
-from regstream.methods.tensor_source import FLOAT32_BYTES, PART_VALUES, TensorSource
+from regstream.methods.tensor_source import FLOAT32_BYTES, PART_VALUES, TensorSource, weighted
 
 if TYPE_CHECKING:
     import torch
@@ -181,7 +181,7 @@ def _differing(source: TensorSource) -> Differing:
     norms = [0.0] * source.num_candidates
     for part in source.parts():
         base = source.base(part)
-        for index in range(source.num_candidates):
+        for index, _ in weighted(source):
             norms[index] += float((source.candidate(index, part).double() - base).square_().sum())
     indices = [index for index, norm in enumerate(norms) if norm > 0]
     total = sum(source.shares[index] for index in indices)

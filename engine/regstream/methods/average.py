@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from regstream.methods.method import Method
 from regstream.methods.tensor_reads import TensorReads
-from regstream.methods.tensor_source import FLOAT32_BYTES, PART_VALUES, TensorSource
+from regstream.methods.tensor_source import FLOAT32_BYTES, PART_VALUES, TensorSource, weighted
 
 if TYPE_CHECKING:
     import torch
@@ -20,9 +20,10 @@ class Average(Method):
 
     def combine(self, source: TensorSource) -> "Iterator[Tensor]":
         """Part by part."""
+        (first, first_share), *others = weighted(source)
         for part in source.parts():
-            merged = source.candidate(0, part).mul_(source.shares[0])
-            for index, share in list(enumerate(source.shares))[1:]:
+            merged = source.candidate(first, part).mul_(first_share)
+            for index, share in others:
                 merged.add_(source.candidate(index, part), alpha=share)
             yield merged.div_(source.num_candidates)
 

@@ -63,7 +63,7 @@ class Dare(Method):
         for part in source.parts():
             base_P = source.base(part)
             for index, density in enumerate(densities):
-                if density == 1:
+                if density == 1 or not source.shares[index]:
                     continue
                 magnitudes_P = source.candidate(index, part).sub_(base_P).abs_().double()
                 norms[index][0] += float(magnitudes_P.sum())

@@ -8,7 +8,7 @@ from regstream.methods.method import MergeRule, MethodOptions
 from regstream.methods.scale import Scale
 from regstream.methods.search_space import Tries
 from regstream.methods.tensor_reads import TensorReads
-from regstream.methods.tensor_source import PART_VALUES, TensorSource
+from regstream.methods.tensor_source import PART_VALUES, TensorSource, weighted
 
 if TYPE_CHECKING:
     import torch
@@ -44,8 +44,9 @@ class DareLinear(Dare):
         for part in source.parts():
             base_P = source.base(part)
             merged_P = base_P.double()
-            for index, (scale, share) in enumerate(zip(scales, source.shares, strict=True)):
-                merged_P.add_(self.task_vector(source, index, part, base_P, factors[index]), alpha=scale * share)
+            for index, share in weighted(source):
+                difference_P = self.task_vector(source, index, part, base_P, factors[index])
+                merged_P.add_(difference_P, alpha=scales[index] * share)
             yield merged_P.float()
 
     def _formula_reads(self, num_candidates: int) -> TensorReads:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from regstream.methods.method import MergeRule, Method, MethodOptions
 from regstream.methods.scale import Scale
 from regstream.methods.task_vectors import FLOAT64_BYTES, add_scaled, in_parts, panel_rows, row_panels, task_vector
-from regstream.methods.tensor_source import FLOAT32_BYTES, TensorSource
+from regstream.methods.tensor_source import FLOAT32_BYTES, TensorSource, weighted
 
 if TYPE_CHECKING:
     import torch
@@ -133,6 +133,6 @@ def _sums(source: TensorSource, base_OI: "Tensor") -> InterferenceSums:
     num_out, width = base_OI.shape
     prior_OI, cubic_OI = (base_OI.new_zeros(num_out, width, dtype=torch.float64) for _ in range(2))
     sums = InterferenceSums(prior_OI, cubic_OI, base_OI.new_zeros(width, width, dtype=torch.float64))
-    for index, share in enumerate(source.shares):
+    for index, share in weighted(source):
         sums.add(task_vector(source, index, base_OI), share)
     return sums

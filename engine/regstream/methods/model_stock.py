@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from regstream.methods.method import MergeRule, Method
 from regstream.methods.tensor_reads import TensorReads
-from regstream.methods.tensor_source import PART_VALUES, TensorSource
+from regstream.methods.tensor_source import PART_VALUES, TensorSource, weighted
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ class ModelStock(Method):
         for part in source.parts():
             base_P = source.base(part)
             merged_P = base_P.double()
-            for index, share in enumerate(source.shares):
+            for index, share in weighted(source):
                 difference_P = source.candidate(index, part).sub_(base_P).double()
                 merged_P.add_(difference_P, alpha=ratio * share / source.num_candidates)
             yield merged_P.float()
@@ -66,21 +66,24 @@ class ModelStock(Method):
 
 def _ratio(source: TensorSource) -> float:
     """t of a tensor."""
-    count, squares = source.num_candidates, [0.0] * source.num_candidates
+    squares = {index: 0.0 for index, _ in weighted(source)}
+    count = len(squares)
+    if count == 1:
+        return 1.0  # there is no pair: the mean of one
     for part in source.parts():
         base_P = source.base(part)
-        for index in range(count):
+        for index in squares:
             difference_P = source.candidate(index, part).sub_(base_P).double()
             squares[index] += float(difference_P.dot(difference_P))
     of_sum = 0.0
     for part in source.parts():
         base_P = source.base(part)
         total_P = base_P.double().zero_()
-        for index in (index for index in range(count) if squares[index] > 0):
+        for index in (index for index, square in squares.items() if square > 0):
             difference_P = source.candidate(index, part).sub_(base_P).double()
             total_P.add_(difference_P, alpha=1 / math.sqrt(squares[index]))
         of_sum += float(total_P.dot(total_P))
-    cosine = (of_sum - sum(square > 0 for square in squares)) / (count * (count - 1))
+    cosine = (of_sum - sum(square > 0 for square in squares.values())) / (count * (count - 1))
     cosine = max(-1.0, min(1.0, cosine))
     divisor = 1 + (count - 1) * cosine
     return 0.0 if abs(divisor) < _SINGULAR_BELOW else count * cosine / divisor

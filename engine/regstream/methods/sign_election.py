@@ -41,20 +41,20 @@ def elect_signs(
     """
     import torch
 
-    factors = list(weights)
+    factors = {index: weight for index, weight in enumerate(weights) if weight > 0}
     if any(own is not None for own in scales):
-        factors = [w * (scale if own is None else own) for w, own in zip(weights, scales, strict=True)]
+        factors = {i: w * (scale if (own := scales[i]) is None else own) for i, w in factors.items()}
         scale = 1.0
     sign = torch.zeros(base_P.shape, dtype=torch.float64)
-    for index, factor in enumerate(factors):
+    for index, factor in factors.items():
         sign.add_(task_vector(index), alpha=factor)
     sign.sign_()
     merged, total = torch.zeros_like(sign), torch.zeros_like(sign)
-    for index, (factor, weight) in enumerate(zip(factors, weights, strict=True)):
+    for index, factor in factors.items():
         values = task_vector(index).mul_(factor)
         agrees = values * sign > 0
         merged.add_(values.mul_(agrees))
-        total.add_(agrees, alpha=weight)
+        total.add_(agrees, alpha=weights[index])
     if normalize:
         merged.div_(total.masked_fill_(total == 0, 1))
     return base_P.double().add_(merged, alpha=scale).float()

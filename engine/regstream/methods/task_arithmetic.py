@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from regstream.methods.method import MergeRule, Method, MethodOptions
 from regstream.methods.scale import Scale
 from regstream.methods.search_space import Tries
-from regstream.methods.tensor_source import FLOAT32_BYTES, PART_VALUES, TensorSource
+from regstream.methods.tensor_source import FLOAT32_BYTES, PART_VALUES, TensorSource, weighted
 
 if TYPE_CHECKING:
     import torch
@@ -41,11 +41,11 @@ class TaskArithmetic(Method):
     def combine(self, source: TensorSource) -> "Iterator[Tensor]":
         """Part by part."""
         scales = [self.options.scale if scale is None else scale for scale in source.scales]
-        factors = [scale * share for scale, share in zip(scales, source.shares, strict=True)]
+        factors = [(index, scales[index] * share) for index, share in weighted(source)]
         for part in source.parts():
             base = source.base(part)
             merged = base.clone()
-            for index, factor in enumerate(factors):
+            for index, factor in factors:
                 merged.add_(source.candidate(index, part).sub_(base), alpha=factor)
             yield merged
 

@@ -24,7 +24,7 @@ class TensorSource(Protocol):
 
     @property
     def shares(self) -> Sequence[float]:
-        """Each candidate's weight over the mean of all."""
+        """Each candidate's weight over the mean of all; 0 of one that is left out."""
 
     @property
     def scales(self) -> Sequence[float | None]:
@@ -61,3 +61,8 @@ class TensorSource(Protocol):
 
     def as_stored(self, weight_OI: "Tensor") -> "Tensor":
         """The values of a linear's weight, flat, in the order in which files hold it."""
+
+
+def weighted(source: TensorSource) -> list[tuple[int, float]]:
+    """The candidates that are not left out, by index, with their shares."""
+    return [(index, share) for index, share in enumerate(source.shares) if share]

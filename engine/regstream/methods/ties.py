@@ -13,13 +13,14 @@ tensor is read at a time, and a threshold over all would take a pass over the wh
 ⌊density · size⌋ values are kept, one at least; values of the same magnitude as the smallest of them stay too, as in the
 paper's code, so that no order decides among equals. Where the sum is zero there is no sign, and the base stays; the
 paper's code takes the most frequent sign of the model instead. Equal weights give the published formula. A candidate of
-tiny weight counts little beside others, but where no other value is kept the mean is its own.
+tiny weight counts little beside others, but where no other value is kept the mean is its own; one of weight 0 elects no
+sign.
 
 A threshold is found in two passes over a candidate's files, from histograms of the bits of magnitudes: these are
 ordered as the numbers are. Memory grows with neither the tensor nor the number of candidates.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -28,7 +29,7 @@ from regstream.methods.method import MergeRule, Method, MethodOptions
 from regstream.methods.scale import Scale
 from regstream.methods.sign_election import ELECTION_BYTES_A_VALUE, Normalize, elect_signs
 from regstream.methods.tensor_reads import TensorReads
-from regstream.methods.tensor_source import PART_VALUES, TensorSource
+from regstream.methods.tensor_source import PART_VALUES, TensorSource, weighted
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +65,7 @@ class Ties(Method):
 
     def combine(self, source: TensorSource) -> "Iterator[Tensor]":
         """Each candidate's threshold; then part by part, with the candidates' parts read twice."""
-        thresholds = [self._threshold(source, index) for index in range(source.num_candidates)]
+        thresholds = {index: self._threshold(source, index) for index, _ in weighted(source)}
         for part in source.parts():
             yield self._merged(source, part, thresholds)
 
@@ -92,7 +93,7 @@ class Ties(Method):
 
         return kth_largest(magnitudes, count)
 
-    def _merged(self, source: TensorSource, part: slice, thresholds: list[float]) -> "Tensor":
+    def _merged(self, source: TensorSource, part: slice, thresholds: Mapping[int, float]) -> "Tensor":
         base = source.base(part)
 
         def kept(index: int) -> "Tensor":

@@ -10,10 +10,12 @@ from regstream.manifest.redaction import redact_paths
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate
 from regstream.methods import AUTO
+from regstream.methods.by_block import ByBlock
 from regstream.models.architecture.architecture import Architecture
 from regstream.output.card_sections import card_sections
 from regstream.output.record_schema import ResultRecord
 from regstream.planning.plan import Plan
+from regstream.planning.varying_settings import settings_rows
 from regstream.validation.summaries import summarize_names
 
 _TEXT = """
@@ -26,7 +28,7 @@ every solve.
 ## Candidates
 
 {candidates}
-{prior}{parts}
+{prior}{settings}{parts}
 {sections}
 
 ## Manifest
@@ -56,6 +58,7 @@ def model_card(plan: Plan, record: ResultRecord | None = None) -> str:
         method=_method(plan),
         candidates="\n".join(lines),
         prior=_prior(plan),
+        settings=_settings(plan),
         parts=_parts(plan),
         sections=card_sections(record),
         manifest=redact_paths(plan.manifest.text).strip(),
@@ -67,6 +70,17 @@ def _prior(plan: Plan) -> str:
     """The checkpoint that the regression corrects, if there is one."""
     prior = plan.manifest.merge.prior_model
     return "" if prior is None else f"\n## Prior\n\nRegressed weights are corrections of {_title(plan, prior)}.\n"
+
+
+def _settings(plan: Plan) -> str:
+    """The settings that are not the same for all parameters, by step."""
+    if not (varying := plan.varying_settings):
+        return ""
+    lines = ["| step |" + "".join(f" {setting.title} |" for setting in varying), "|---|" + "---|" * len(varying)]
+    for names, cells in settings_rows(varying, plan.steps):
+        lines.append(f"| {' to '.join(dict.fromkeys((names[0], names[-1])))} |" + "".join(f" {c} |" for c in cells))
+    note = "A share is a weight over the mean of all weights; in parentheses, the number of parameters.\n\n"
+    return f"\n## Settings by block\n\n{note}" + "\n".join(lines) + "\n"
 
 
 def _parts(plan: Plan) -> str:
@@ -85,7 +99,7 @@ def _parts(plan: Plan) -> str:
 
 def _method(plan: Plan) -> str:
     """The method; with its settings where the manifest leaves them to be found."""
-    settings = format_settings(plan.method.options.model_dump())
+    settings = format_settings(plan.manifest.merge.options.model_dump())
     return plan.method.name + (f" ({settings}, as tuned)" if plan.manifest.merge.method == AUTO else "")
 
 
@@ -109,7 +123,13 @@ def _describe(plan: Plan, candidate: Candidate) -> str:
 def _factors(plan: Plan, candidate: Candidate) -> str:
     """What multiplies a candidate."""
     own = {key: getattr(candidate, key) for key in plan.method.own_options}
-    return f"weight {candidate.weight:g}" + "".join(f", {k} {own[k]:g}" for k in own if own[k] is not None)
+    given = "".join(f", {key} {_number(value)}" for key, value in own.items() if value is not None)
+    return f"weight {_number(candidate.weight)}{given}"
+
+
+def _number(setting: ByBlock) -> str:
+    """A number, or a list over the blocks."""
+    return f"[{', '.join(f'{value:g}' for value in setting)}]" if isinstance(setting, tuple) else f"{setting:g}"
 
 
 def _title(plan: Plan, reference: ModelRef) -> str:

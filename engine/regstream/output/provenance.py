@@ -28,6 +28,7 @@ def provenance(plan: Plan, identity: Identity, committed: Sequence[CommittedStep
         "base": None if base is None else _model_name(plan, base),
         "candidates": {c.name: _candidate_name(plan, c) for c in plan.manifest.candidates},
         **({} if prior is None else {"prior_model": _model_name(plan, prior)}),
+        **({"settings": [setting.record() for setting in plan.varying_settings]} if plan.varying_settings else {}),
         "identity": identity,
         # Not of the identity: an unfinished run goes on though a file that it does not read was changed.
         "inputs": unchanged_input_digests(plan.manifest, plan.input_signatures),

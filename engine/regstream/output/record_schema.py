@@ -90,6 +90,26 @@ class ChangeRecord(_Entry):
     """The candidates that have the parameter."""
 
 
+class SettingValues(_Entry):
+    """What a step has of a setting that is not the same everywhere."""
+
+    values: list[float]
+    """Its values."""
+    parameters: list[int]
+    """How many parameters of the step have each."""
+
+
+class SettingRecord(_Entry):
+    """A setting that is not the same for all parameters."""
+
+    key: str
+    """A number of the method, or of a candidate `scale` or `share`: its weight over the mean of all weights."""
+    candidate: str | None
+    """The candidate; null where it is the method's."""
+    steps: dict[str, SettingValues]
+    """By the name of the step, where it decides something."""
+
+
 class StepRecord(_Entry):
     """One step: the stem, a block, or the head."""
 
@@ -166,6 +186,8 @@ class ResultRecord(_Entry):
     """The candidates: likewise; of an adapter with its model."""
     prior_model: str | None = None
     """The model that the regression corrects, if the manifest names one."""
+    settings: list[SettingRecord] = []
+    """The settings that are not the same for all parameters."""
     identity: IdentityRecord
     """What decides the result, with digests of all inputs."""
     inputs: dict[str, str] | None = None

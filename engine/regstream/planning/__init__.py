@@ -8,8 +8,11 @@ calibration_sets.py: the calibration sets, read, and tried on the model
 architecture_summary.py: what was found in the model, and what becomes of it
 step.py: one step, and what becomes of each parameter
 make_steps.py: the steps in order, with their shards
+parameter_settings.py: the numbers that each parameter is merged with
+varying_settings.py: which of them are not the same everywhere, for people
 library_memory.py: what libraries keep once they have multiplied
 memory_terms.py: the memory model: what a step holds, term by term
+statistics_memory.py: what statistics and solves of groups hold
 disk_terms.py: what a step has on disk beside its shard
 forward_memory.py: what a batch takes in the stem and in a block
 rank_share.py: how ranks share the batches of a merge and the solves of a block
@@ -27,5 +30,6 @@ device.py: the device that a merge computes on
 unchanged_inputs.py: proof that the files of a finished result's inputs have not changed
 run_identity.py: everything that the bytes of a result depend on
 unused_settings.py: warnings of settings without effect
+unused_rules.py: of those, what rules give in vain or replace
 discarded_changes.py: warnings of changed parameters that the result takes from another checkpoint
 """

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from regstream.errors import ManifestError
 from regstream.manifest.rule_table import Rule
@@ -14,6 +14,7 @@ from regstream.manifest.schema import Manifest
 from regstream.methods.method import Method
 from regstream.models.architecture.architecture import Architecture, InputGroup
 from regstream.models.parameter import Parameter
+from regstream.planning.parameter_settings import ParameterSettings, SettingsResolver, check_settings
 from regstream.planning.step import Kind, PlannedParameter, Step
 from regstream.validation.merge_rules import ChosenRule, MergeRules
 
@@ -38,33 +39,33 @@ def make_steps(
     files have the names of `stored_name`; parts of a tensor have its `stored_shape`. `runs_towers`: images go through.
 
     Raises:
-        ManifestError: a rule matches nothing, names blocks that do not exist, or parts of a tensor have several.
+        ManifestError: rules do not fit the model, or parameters cannot be merged with their settings.
     """
     num_blocks = 1 + max(block for name in shapes if (block := architecture.block_of(name)) is not None)
     _check_rules(manifest.rules, architecture, merged := {**shapes, **copied_from_base}, num_blocks)
     rules = MergeRules(manifest, method, architecture, num_blocks)
+    settings = SettingsResolver(manifest, method, architecture, num_blocks)
     parameters = _parameters(merged, architecture, stored_name, stored_shape)
     steps = list[tuple[_Place, list[PlannedParameter]]]()
     for place in _places(architecture, num_blocks):
         names = (name for name in shapes if _belongs(architecture, name, place, runs_towers=runs_towers))
-        found = [_planned(rules, parameters[name]) for name in names]
-        found += [_with_rule(parameters[n], ChosenRule("base")) for n in copied_from_base if place.kind == "head"]
+        found = [_planned(rules, settings.of(name), parameters[name]) for name in names]
+        found += [_copied(settings, parameters[name]) for name in copied_from_base if place.kind == "head"]
         if found or place.stack:  # a decoder's stem may read nothing of its own
             steps.append((place, _in_group_order(found, architecture, place.block)))
     shards = _shard_names([_num_values(found) * itemsize for _, found in steps], manifest.merge.shard_size)
     last = _last_regression(method, [found for _, found in steps])
-    return tuple(
+    made = (
         Step(
-            **place._asdict(),
+            **_of_place(architecture, place, parameters),
             index=index,
             shard=shard,
             parameters=tuple(found),
             writes_hidden_states=index < last,
-            borrowed=tuple(parameters[name] for name in _borrowed(architecture, place)),
-            group_stacks=_group_stacks(architecture, place),
         )
         for index, ((place, found), shard) in enumerate(zip(steps, shards, strict=True))
     )
+    return check_settings(made, manifest.candidate_names)
 
 
 class _Place(NamedTuple):
@@ -73,6 +74,12 @@ class _Place(NamedTuple):
     kind: Kind
     block: int | None = None
     stack: int = 0
+
+
+def _of_place(architecture: Architecture, place: _Place, parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Fields of the step of a place."""
+    borrowed = tuple(parameters[name] for name in _borrowed(architecture, place))
+    return {**place._asdict(), "borrowed": borrowed, "group_stacks": _group_stacks(architecture, place)}
 
 
 def _borrowed(architecture: Architecture, place: _Place) -> tuple[str, ...]:
@@ -145,20 +152,27 @@ def _parameters(
     }
 
 
-def _planned(rules: MergeRules, parameter: Parameter) -> PlannedParameter:
+def _planned(rules: MergeRules, settings: ParameterSettings, parameter: Parameter) -> PlannedParameter:
     group = rules.group_of(parameter)
     chosen = rules.rule_of(parameter.name, is_linear=group is not None)
     if chosen.rule != "calibrate":
-        return _with_rule(parameter, chosen, group)
+        return _with_rule(parameter, settings, chosen, group)
     calibrated_with = rules.calibrated_with(parameter)
-    found = _with_rule(parameter, ChosenRule("combine") if calibrated_with is None else chosen)
+    found = _with_rule(parameter, settings, ChosenRule("combine") if calibrated_with is None else chosen)
     return replace(found, group=calibrated_with)
 
 
-def _with_rule(parameter: Parameter, chosen: ChosenRule, group: InputGroup | None = None) -> PlannedParameter:
+def _copied(settings: SettingsResolver, parameter: Parameter) -> PlannedParameter:
+    return _with_rule(parameter, settings.of(parameter.name), ChosenRule("base"))
+
+
+def _with_rule(
+    parameter: Parameter, settings: ParameterSettings, chosen: ChosenRule, group: InputGroup | None = None
+) -> PlannedParameter:
     regressed = group if chosen.rule == "regress" else None
     return PlannedParameter(
         **vars(parameter),
+        **settings._asdict(),
         rule=chosen.rule,
         candidate=chosen.candidate,
         group=regressed.name if regressed is not None else None,

@@ -21,6 +21,7 @@ from regstream.planning.disk_terms import token_sketch_bytes
 from regstream.planning.library_memory import library_memory
 from regstream.planning.network import exchange_bytes
 from regstream.planning.opened_merge import OpenedMerge
+from regstream.planning.statistics_memory import norm_terms, solve_bytes, statistics_terms
 from regstream.planning.step import Step
 from regstream.planning.work import token_counts
 
@@ -57,7 +58,7 @@ def memory_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mappi
     # Diagnostics take the place of a batch and, where that does not do, of statistics.
     idle = sum(temporary.values())
     if diagnostics_need_room(merge, step, groups):
-        idle += sum(_statistics(merge, step, groups).values())
+        idle += sum(statistics_terms(merge, step, groups).values())
     temporary |= _if_any("diagnostics", max(0, _diagnostics_bytes(merge, step) - idle))
     for is_matrix, combined in _combined(merge, step).items():
         (temporary if is_matrix or merge.device.type == "cpu" else host).update(combined)
@@ -155,8 +156,8 @@ def _sums(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, in
         **_if_any("borrowed", borrowed),
         **({} if merge.method.runs_own_blocks_only() else {"merged block": block}),
         **({"means": means * torch.float32.itemsize} if sums_means else {}),
-        **_statistics(merge, step, groups),
-        **_norm_terms(merge, step, groups),
+        **statistics_terms(merge, step, groups),
+        **norm_terms(merge, step, groups),
         # And tokens that are added to them, no more than these.
         **_if_any("token sketches", 2 * token_sketch_bytes(merge, step, groups)),
     }
@@ -164,19 +165,6 @@ def _sums(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str, in
         inputs = sum(group.in_features for group in linear_groups) * tokens.largest_batch
         terms["inputs of other streams"] = num_others * inputs * merge.compute_dtype.itemsize
     return terms
-
-
-def _statistics(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mapping[str, int]:
-    """What the method sums of these groups."""
-    return merge.method.memory_terms(step.linear_groups(groups), token_counts(merge)) if groups else {}
-
-
-def _norm_terms(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> Mapping[str, int]:
-    """What it takes to observe norms: of heads, as many values a token as the widest linear before them writes."""
-    positions = max((math.prod(batch.shape) for batch in merge.all_batches), default=0)
-    norms, hidden_size = step.norm_groups(groups), merge.model.hidden_size
-    widths = [hidden_size if norm.channels == hidden_size else merge.model.max_features for norm in norms]
-    return merge.method.norm_terms(norms, positions * max(widths, default=0), merge.compute_dtype.itemsize)
 
 
 def _combined(merge: OpenedMerge, step: Step) -> dict[bool, dict[str, int]]:
@@ -212,8 +200,7 @@ def _activations(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[
     elif step.writes_hidden_states or groups:
         held["batch"] = merge.forward_memory.block_bytes(step.shapes) + _inputs_read(merge, step)
     if groups:
-        solves = (merge.method.solve_bytes(group, merge.device) for group in step.linear_groups(groups))
-        held["solve"] = max(solves, default=0)
+        held["solve"] = solve_bytes(merge, step, groups)
     largest = max(held, key=lambda name: held[name], default="")
     return _if_any(largest, held.get(largest, 0))
 

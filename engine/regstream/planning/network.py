@@ -57,7 +57,9 @@ def summed_values(merge: OpenedMerge, step: Step, group: str) -> int:
 
 def exchange_bytes(merge: OpenedMerge) -> int:
     """What it takes to exchange values: a chunk that is read, one on its way, and one that arrives."""
-    return 3 * CHUNK_VALUES * merge.method.sums_dtype().itemsize if merge.rank_id.size > 1 else 0
+    if merge.rank_id.size == 1:
+        return 0
+    return 3 * CHUNK_VALUES * max(method.sums_dtype().itemsize for method in merge.methods)
 
 
 def _solved_values(step: Step, group: str) -> int:
@@ -96,7 +98,7 @@ class _Counts:
 
 def _count_group(counts: _Counts, ranks: Sequence[OpenedMerge], step: Step, group: str, owner: int) -> None:
     first, solved = ranks[0], _solved_values(step, group)
-    itemsize = first.method.sums_dtype().itemsize
+    itemsize = step.method_of(group).sums_dtype().itemsize
     counts.reduce(summed_values(first, step, group) * itemsize)
     if first.method.solves_groups_in_turn():
         counts.broadcast(owner, solved * itemsize)

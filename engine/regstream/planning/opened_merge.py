@@ -16,7 +16,7 @@ from regstream.data.batch_range import BatchRange, Rows, stack_batches
 from regstream.data.loading import CalibrationSet
 from regstream.hub.fetch import is_cached
 from regstream.hub.prefetcher import ShardPrefetcher
-from regstream.manifest.schema import Candidate, Manifest
+from regstream.manifest.schema import Manifest
 from regstream.methods.method import Method
 from regstream.methods.stream import Prefix, Stream
 from regstream.models.batch import Batch
@@ -30,33 +30,17 @@ from regstream.storage.shards import ShardPart, layout_parts
 from regstream.validation.ties import Tie
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class PlannedCandidate:
     """A candidate, opened. `calibration` is None where the method needs none.
 
-    `share` is its weight over the mean of all candidates' weights; `scale` and `density` are its own, in place of the
-    method's. `part` has the numbers of the batches that a rank has of it; None: all of them.
+    `part` has the numbers of the batches that a rank has of it; None: all of them.
     """
 
     name: str
-    share: float
-    scale: float | None
-    density: float | None
     checkpoint: Checkpoint
     calibration: CalibrationSet | None
     part: range | None = None
-
-    @classmethod
-    def of(cls, candidate: Candidate, share: float, checkpoint: Checkpoint, calibration: CalibrationSet | None) -> Self:
-        """What a manifest names, opened."""
-        return cls(
-            name=candidate.name,
-            share=share,
-            scale=candidate.scale,
-            density=candidate.density,
-            checkpoint=checkpoint,
-            calibration=calibration,
-        )
 
     @cached_property
     def rows(self) -> Rows:
@@ -83,7 +67,7 @@ class OpenedMerge:
     """An opened merge, without its costs."""
 
     manifest: Manifest
-    method: Method
+    method: Method  # what is the same for all parameters; each has its own, with the numbers that it is merged with
     base: Checkpoint
     candidates: tuple[PlannedCandidate, ...]
     prior_model: Checkpoint | None
@@ -109,10 +93,11 @@ class OpenedMerge:
         prior = () if self.prior_model is None else (self.prior_model,)
         return (self.base, *(candidate.checkpoint for candidate in self.candidates), *prior)
 
-    @property
-    def shares(self) -> tuple[float, ...]:
-        """The candidates' shares, whose mean is 1."""
-        return tuple(candidate.share for candidate in self.candidates)
+    @cached_property
+    def methods(self) -> frozenset[Method]:
+        """The method, and those with other numbers that solve for something."""
+        solved = (parameter for step in self.steps for parameter in step.parameters if parameter.group is not None)
+        return frozenset({self.method, *(parameter.method for parameter in solved)})
 
     @property
     def output(self) -> Path:
@@ -211,9 +196,9 @@ class OpenedMerge:
         for parameter in step.parameters:
             is_needed = self.rank_id.rank == 0 or is_filled or parameter.group is not None
             if is_needed and self.combines(parameter):
-                yield self.method, parameter
-            if parameter.group is not None and self.method.prior is not None:
-                yield self.method.prior, parameter
+                yield parameter.method, parameter
+            if parameter.group is not None and (prior := parameter.method.prior) is not None:
+                yield prior, parameter
 
     @cached_property
     def parts(self) -> tuple[ShardPart, ...]:

@@ -26,6 +26,7 @@ from regstream.planning.rank_costs import RankCosts
 from regstream.planning.rank_share import owned_parts
 from regstream.planning.rates import Rates
 from regstream.planning.step import Step
+from regstream.planning.varying_settings import VaryingSetting, varying_settings
 from regstream.planning.work import flops_of, step_work
 
 
@@ -41,6 +42,11 @@ class Plan(OpenedMerge):
     def architecture(self) -> ArchitectureSummary:
         """What was found in the model, and what becomes of it."""
         return summarize_architecture(self.base.architecture, self.steps, self.manifest)
+
+    @cached_property
+    def varying_settings(self) -> tuple[VaryingSetting, ...]:
+        """The settings that are not the same for all parameters, with what each step has of them."""
+        return tuple(varying_settings(self.steps, self.manifest.candidate_names))
 
     @cached_property
     def projections(self) -> tuple[Projection, ...]:

@@ -66,7 +66,7 @@ def make_plan(
         manifest=manifest,
         method=method,
         base=base,
-        candidates=tuple(map(PlannedCandidate.of, manifest.candidates, manifest.shares, candidates, sets)),
+        candidates=tuple(map(PlannedCandidate, manifest.candidate_names, candidates, sets)),
         prior_model=prior_model,
         commits=loader.commits | sampler.commits,
         prefetcher=loader.prefetcher,

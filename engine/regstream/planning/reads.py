@@ -64,9 +64,9 @@ def _rounds(merge: OpenedMerge, step: Step, passes: _Passes) -> Iterator[_Round]
 def _regression(merge: OpenedMerge, step: Step, passes: _Passes) -> Iterator[_Round]:
     """The prior of what is solved for, and each pass's candidates, or of the first what the reference consists of."""
     solved = step.parameters_of(list(step.regressed))
-    if merge.method.prior is not None:
-        times = _times(merge, merge.method.prior.combine_reads(len(merge.candidates)))
-        yield from _repeated({parameter.name: times for parameter in solved})
+    count = len(merge.candidates)
+    priors = {p.name: _times(merge, p, prior.combine_reads(count)) for p in solved if (prior := p.method.prior)}
+    yield from _repeated(priors)
     own = [candidate.checkpoint for candidate in filter(merge.has_batches, merge.candidates)]
     first, is_reference = merge.candidates[0], merge.method.prior is None and merge.shared is None
     reference = [first.checkpoint] if is_reference and not merge.has_batches(first) else []
@@ -105,18 +105,18 @@ def _repeated(counts: _Counts) -> Iterator[_Round]:
 def _counts(merge: OpenedMerge, parameter: PlannedParameter) -> Counter[Checkpoint]:
     """How often a parameter that is not solved for is read of which checkpoint."""
     if merge.combines(parameter):
-        return _times(merge, merge.method.combine_reads(len(merge.candidates)))
+        return _times(merge, parameter, parameter.method.combine_reads(len(merge.candidates)))
     if parameter.rule == "base":
         return Counter([merge.base])
     if parameter.candidate is not None:
         return Counter([merge.candidates[parameter.candidate].checkpoint])
-    return _times(merge, TensorReads(candidates=1))
+    return _times(merge, parameter, TensorReads(candidates=1))
 
 
-def _times(merge: OpenedMerge, read: TensorReads) -> Counter[Checkpoint]:
+def _times(merge: OpenedMerge, parameter: PlannedParameter, read: TensorReads) -> Counter[Checkpoint]:
     times = Counter({merge.base: read.base})
-    for candidate in merge.candidates:  # two may be one checkpoint
-        times[candidate.checkpoint] += read.candidates
+    for candidate, share in zip(merge.candidates, parameter.shares, strict=True):  # two may be one checkpoint
+        times[candidate.checkpoint] += read.candidates * (share > 0)
     if merge.prior_model is not None:
         times[merge.prior_model] += read.prior_model
     return times

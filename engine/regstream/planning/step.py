@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from regstream.methods.method import MergeRule
+from regstream.methods.method import MergeRule, Method
 from regstream.methods.statistics import LinearGroup, NormGroup
 from regstream.models.parameter import Parameter
 
@@ -21,6 +21,10 @@ class PlannedParameter(Parameter):
     """
 
     rule: MergeRule
+    method: Method  # with its numbers as they are for this parameter
+    shares: tuple[float, ...]  # each candidate's weight over the mean of all; 0 leaves it out
+    scales: tuple[float | None, ...]  # the `scale` of each candidate that has one of its own
+    densities: tuple[float | None, ...]  # likewise its `density`
     candidate: int | None = None  # with the rule "candidate": the index of the one whose tensor it is
     group: str | None = None
     linear: str | None = None
@@ -120,6 +124,14 @@ class Step:
     def parameters_of(self, groups: Sequence[str]) -> tuple[PlannedParameter, ...]:
         """What is solved for of some input groups and norms."""
         return tuple(parameter for group in groups for parameter in self.regressed[group])
+
+    def method_of(self, group: str) -> Method:
+        """The method that solves for a group, with its numbers as they are there."""
+        return self.regressed[group][0].method
+
+    def shares_of(self, group: str) -> tuple[float, ...]:
+        """The candidates' shares in what is solved for as a group."""
+        return self.regressed[group][0].shares
 
     def linear_groups(self, names: Iterable[str]) -> list[LinearGroup]:
         """Those of some groups that are input groups, with the linears that are regressed."""

@@ -1,12 +1,12 @@
 """Warns of manifest settings that have no effect on this merge, each with the reason."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from pydantic import BaseModel
 
-from regstream.manifest.rules import match_rule
+from regstream.manifest.rule_table import Setting
 from regstream.manifest.schema import Calibration, Candidate, Manifest, Merge
 from regstream.manifest.shares import NEGLIGIBLE
 from regstream.methods import make_method
@@ -14,6 +14,7 @@ from regstream.methods.method import Method
 from regstream.methods.stream import Stream
 from regstream.models.architecture.architecture import Architecture
 from regstream.planning.step import Step
+from regstream.planning.unused_rules import replaced_everywhere, unused_rules
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,12 +153,13 @@ def unused_settings(
     yield from _unused_in_table("[merge]", manifest.merge.options, _OPTIONS, context)
     yield from _unused_options(manifest.merge)
     yield from _unused_in_table("[merge.others]", manifest.merge.others, _OTHERS, context)
-    yield from _unused_rules(manifest, architecture, steps, names)
+    yield from unused_rules(manifest, architecture, steps, names)
+    yield from _replaced(manifest, replaced_everywhere(manifest, architecture, steps))
     unused = [entry for candidate in manifest.candidates for entry in _unused_in_candidate(candidate, context)]
     for (key, reason), entries in groupby(sorted(unused), key=lambda entry: entry[:2]):
         labels = ", ".join(f'"{label}"' for _, _, label in entries)
         yield f"[[candidates]] {key} of {labels} has no effect: {reason}"
-    yield from _negligible_weights(manifest)
+    yield from _negligible_weights(manifest, steps)
     is_zero_shot = any(c.evaluation is not None and c.evaluation.classes is not None for c in manifest.candidates)
     if manifest.evaluation.text_tower is not None and not is_zero_shot:
         yield "[evaluation] text_tower has no effect: no candidate's evaluation names classes"
@@ -174,6 +176,18 @@ def _unused_options(merge: Merge) -> Iterator[str]:
     for key, why in make_method(merge.method, merge.options).unused_options().items():
         if key in merge.options.model_fields_set:
             yield f"[merge] {key} has no effect: {why}"
+
+
+def _replaced(manifest: Manifest, replaced: Collection[Setting]) -> Iterator[str]:
+    """Settings of tables in whose place every parameter has a rule's."""
+    reason = "has no effect: rules give it to every parameter that it decides"
+    for key in sorted(manifest.merge.options.model_fields_set):
+        if Setting(key) in replaced:
+            yield f"[merge] {key} {reason}"
+    for candidate in manifest.candidates:
+        for key in sorted(candidate.model_fields_set):
+            if Setting(key, candidate.name) in replaced:
+                yield f'[[candidates]] {key} of "{candidate.name}" {reason}'
 
 
 def _unused_in_candidate(candidate: Candidate, context: _Context) -> Iterator[tuple[str, str, str]]:
@@ -197,25 +211,13 @@ def _image_folder_reason(context: _Context, rows: Calibration) -> str | None:
     return "a folder holds images" if context.reads_images and rows.path is not None and rows.path.is_dir() else None
 
 
-def _negligible_weights(manifest: Manifest) -> Iterator[str]:
-    largest = max(manifest.shares)
-    for candidate, share in zip(manifest.candidates, manifest.shares, strict=True):
-        if share < NEGLIGIBLE * largest:
+def _negligible_weights(manifest: Manifest, steps: Sequence[Step]) -> Iterator[str]:
+    shares = {p.shares for step in steps for p in step.parameters if p.rule not in ("base", "candidate")}
+    for index, name in enumerate(manifest.candidate_names):
+        if shares and all(own[index] == 0 for own in shares):
+            yield f'candidate "{name}": its weight is 0 everywhere, which leaves it out of sums and means'
+        elif shares and all(own[index] < NEGLIGIBLE * max(own) for own in shares):
             yield (
-                f'candidate "{candidate.name}": weight {candidate.weight:g} is so small beside the largest,'
-                f" {max(c.weight for c in manifest.candidates):g}, that the candidate has no effect on sums and means"
+                f'candidate "{name}": weight {max(own[index] / max(own) for own in shares):.4g} of the largest is so'
+                " small that the candidate has no effect on sums and means"
             )
-
-
-def _unused_rules(
-    manifest: Manifest, architecture: Architecture, steps: Sequence[Step], names: Sequence[str]
-) -> Iterator[str]:
-    blocks = {name: architecture.block_of(name) for name in names}
-    num_blocks = 1 + max((block for block in blocks.values() if block is not None), default=0)
-    regressed = {tensor.name for step in steps for tensor in step.parameters if tensor.group is not None}
-    matched = {name: match_rule(manifest.rules, name, block, num_blocks) for name, block in blocks.items()}
-    for index, rule in enumerate(manifest.rules):
-        own = [name for name, first in matched.items() if first is rule]
-        if rule.use == "regress" and not regressed.intersection(own):
-            reason = "it matches no weight of a linear"
-            yield f'rules[{index}] {rule.parameters!r}: use = "regress" regresses nothing: {reason}'

@@ -51,7 +51,7 @@ def step_work(merge: OpenedMerge, step: Step, passes: Sequence[Sequence[str]], o
             last = regressed[-1] if stream is Stream.OWN and merge.stores_group_inputs else groups[-1]
             work += _forward(merge, step, "candidates' forward", None if is_whole else last)
         for group in step.linear_groups(groups):
-            flops = Counter(merge.method.flops(group, token_counts(merge)))
+            flops = Counter(step.method_of(group.name).flops(group, token_counts(merge)))
             if group.name not in owned.solved:
                 del flops[SOLVES]
             work += flops

@@ -41,7 +41,10 @@ def task_vectors(recipe: Recipe) -> Draft:
         _set_weights(recipe, draft, tables, factors, scale)
     else:
         for table, found in zip(tables, factors, strict=True):
-            draft.set("scale", _product(recipe, found.weight, scale), table)
+            product = _product(recipe, found.weight, scale)
+            if max(map(abs, product.numbers)) > _MAX_SCALE:
+                recipe.refuse(product.place, f"expected weights of {_MAX_SCALE} at most, with lambda")
+            draft.set("scale", product, table)
     if recipe.method in _ELECTS:
         draft.merge["normalize"] = divides
     if recipe.method != "task_arithmetic":
@@ -59,8 +62,6 @@ def _factors(recipe: Recipe, draft: Draft) -> list[_Factors]:
             continue
         weight = number(recipe, "weight", entry)
         density = _clamped(number(recipe, "density", entry, default=1.0))
-        if min(weight.numbers) < 0 or max(weight.numbers) > _MAX_SCALE:
-            recipe.refuse(weight.place, f"expected weights from 0 to {_MAX_SCALE}, found {_worst(weight):g}")
         if weight.constant == 0 or (density.constant == 0 and recipe.method != "task_arithmetic"):
             what = "weight" if weight.constant == 0 else "density"
             draft.remarks.append(f"{entry.reference}: left out: its {what} is 0")
@@ -85,10 +86,6 @@ def _clamped(density: Setting) -> Setting:
     return Setting(place=density.place, cases=tuple(map(clamped, density.cases)))
 
 
-def _worst(setting: Setting) -> float:
-    return max(setting.numbers, key=lambda number: -number if number < 0 else number - _MAX_SCALE)
-
-
 def _product(recipe: Recipe, weight: Setting, scale: Setting) -> Setting:
     """A weight times lambda, one of which is the same everywhere."""
     if min(scale.numbers) <= 0:
@@ -107,6 +104,9 @@ def _set_weights(
     """Weights by ratio: where signs are elected over the sum of what agrees, else over the sum of all."""
     if min(scale.numbers) <= 0:
         recipe.refuse(scale.place, "expected numbers above 0")
+    for weight in (found.weight for found in factors if min(found.weight.numbers) < 0):
+        text = f"found {min(weight.numbers):g} with normalize: true; a weight is a share, from 0 on"
+        recipe.refuse(weight.place, f"{text}; with normalize: false it is a scale, which may be below 0")
     if recipe.method not in _ELECTS:
         zeros = [found.weight.place for found in factors if 0 in found.weight.numbers]
         if zeros:

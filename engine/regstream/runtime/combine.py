@@ -44,7 +44,7 @@ def _values(parameter: PlannedParameter, context: StepContext, mean: Tensor | No
     plan, profiler = context.plan, context.profiler
     source = TensorFiles(plan, parameter, profiler)
     if plan.combines(parameter):
-        return profiler.timed_iter(_located(parameter, plan.method.combine(source)), "formulas")
+        return profiler.timed_iter(_located(parameter, parameter.method.combine(source)), "formulas")
     return profiler.timed_iter(_copied_or_mean(parameter, source, mean))
 
 

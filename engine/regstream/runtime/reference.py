@@ -30,6 +30,7 @@ def load_reference(step: Step, groups: Sequence[str], context: StepContext) -> d
         return reference
     prior = context.prior_buffers(solved)
     for parameter in solved:
-        values = plan.method.prior.combine(TensorFiles(plan, parameter, context.profiler))
+        assert parameter.method.prior is not None
+        values = parameter.method.prior.combine(TensorFiles(plan, parameter, context.profiler))
         fill(prior[parameter.name], context.profiler.timed_iter(values, "formulas"))
     return prior

@@ -133,21 +133,25 @@ def _add_candidate(
     if is_reference:
         for name, buffer in current.reference.items():
             buffer.copy_(weights[name])
+    number = plan.candidates.index(candidate)
     for group, sums in current.statistics.items():
-        if not sums.is_finite():
+        share = step.shares_of(group)[number]
+        if share and not sums.is_finite():
             raise NonFiniteError(
                 f'candidate "{candidate.name}": {step.name}, {group}: activations are NaN or infinite'
                 f" within {sums.num_tokens:,} tokens; its calibration set or its dtype does not suit the model, or the"
                 " merge so far has come out wrong: other settings of the method may help"
             )
-        with context.profiler.region("right-hand sides"):
-            reference_OI = None if is_reference else _out_in(step, group, current.reference)
-            sums.add_candidate(_out_in(step, group, weights), reference_OI, weight=candidate.share)
+        if share:  # 0 leaves the candidate out
+            with context.profiler.region("right-hand sides"):
+                reference_OI = None if is_reference else _out_in(step, group, current.reference)
+                sums.add_candidate(_out_in(step, group, weights), reference_OI, weight=share)
         if is_last:
             _begin_reduction(current, group)
         context.progress(f"{candidate.name}: sums")
-    for name, mean in means.items() if current.is_first else ():
-        mean.add_(weights[name], alpha=candidate.share / len(plan.candidates))
+    for parameter in step.not_regressed if current.is_first else ():
+        if parameter.name in means and (share := parameter.shares[number]):
+            means[parameter.name].add_(weights[parameter.name], alpha=share / len(plan.candidates))
 
 
 def _out_in(step: Step, group: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -116,7 +116,7 @@ def warn_of_ill_posed(step: Step, context: StepContext, solves: Sequence[SolveRe
     """Say in one line a reason which of a step's systems tokens do not determine well, or no token reached."""
     found: dict[str, list[str]] = {}
     for solve in sorted(solves, key=lambda solve: solve.ridge == 0):
-        if reason := context.plan.method.solve_warning(solve, context.plan.compute_dtype):
+        if reason := step.method_of(solve.group).solve_warning(solve, context.plan.compute_dtype):
             named = f"{solve.group} (condition {solve.condition:.1e}, ridge {solve.ridge:g})"
             found.setdefault(reason, []).append(named)
     for reason, systems in found.items():
@@ -142,8 +142,10 @@ def _mean_rows(current: BlockPass, group: str, dtype: torch.dtype, linear: str, 
         start, count = 0, math.prod(parameter.shape)
     values = torch.empty(count, dtype=dtype, device=reference_PI.device)
     total_PI = torch.zeros_like(reference_PI)
-    for candidate in plan.candidates:
+    for candidate, share in zip(plan.candidates, parameter.shares, strict=True):
+        if not share:
+            continue
         candidate.checkpoint.read_range(parameter.name, start, values)
         own_PI = values.view(parameter.shape).T[rows] if parameter.transposed else values.view_as(total_PI)
-        total_PI.add_(own_PI - reference_PI, alpha=candidate.share)
+        total_PI.add_(own_PI - reference_PI, alpha=share)
     return total_PI.div_(len(plan.candidates))

@@ -172,15 +172,15 @@ class StepContext:
     def statistics(self, step: Step, groups: Sequence[str]) -> dict[str, GroupStatistics]:
         """Empty statistics for each of some groups. Those of other groups, and the reference, are freed."""
         linears, norms = step.linear_groups(groups), step.norm_groups(groups)
-        described = [*linears, *norms]
+        described = [*linears, *norms, *(step.method_of(group).sums_dtype() for group in groups)]
         if described != self._groups:
             # The reference is the same whole block for all groups where the candidates share a model.
             kept = (_BLOCK, _NEXT_BLOCK, _MERGED, *([_REFERENCE] if self.plan.shared is not None else ()))
             self.workspace.release_all_but(*kept)
             self._groups = described
-        method, workspace = self.plan.method, self.workspace
-        return {group.name: method.statistics(group, workspace) for group in linears} | {
-            norm.name: method.norm_statistics(norm, workspace) for norm in norms
+        workspace = self.workspace
+        return {group.name: step.method_of(group.name).statistics(group, workspace) for group in linears} | {
+            norm.name: step.method_of(norm.name).norm_statistics(norm, workspace) for norm in norms
         }
 
     def read_hidden(self, prefix: Prefix, candidate: PlannedCandidate, step: Step) -> Iterator[Tensor]:

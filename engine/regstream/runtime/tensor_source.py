@@ -29,11 +29,9 @@ class TensorFiles:
         self._plan, self._parameter, self._profiler = plan, parameter, profiler
         self._candidates = [candidate.checkpoint for candidate in plan.candidates]
         self.num_candidates = len(self._candidates)
-        self.shares: Sequence[float] = plan.shares
-        scales = [candidate.scale for candidate in plan.candidates]
-        self.scales: Sequence[float | None] = scales if plan.method.reads_scales else [None] * len(scales)
-        densities = [candidate.density for candidate in plan.candidates]
-        self.densities: Sequence[float | None] = densities if plan.method.reads_densities else [None] * len(scales)
+        self.shares: Sequence[float] = parameter.shares
+        self.scales: Sequence[float | None] = parameter.scales
+        self.densities: Sequence[float | None] = parameter.densities
         self.is_linear = parameter.is_linear
 
     def parts(self) -> Iterator[slice]:

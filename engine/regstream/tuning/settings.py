@@ -5,9 +5,12 @@ from collections.abc import Sequence
 
 from regstream.errors import ManifestError
 from regstream.manifest.canonical import canonical_config
+from regstream.manifest.keys import format_settings
 from regstream.manifest.schema import Manifest
 from regstream.methods import METHODS, make_method
 from regstream.methods.search_space import Settings
+from regstream.planning.plan import Plan
+from regstream.planning.unused_rules import replaced_everywhere
 
 
 def settings_to_try(manifest: Manifest) -> tuple[Settings, ...]:
@@ -32,15 +35,36 @@ def settings_to_try(manifest: Manifest) -> tuple[Settings, ...]:
     return settings
 
 
+def different_settings(merge: Plan, settings: Sequence[Settings]) -> tuple[Settings, ...]:
+    """Those that differ in what rules do not give to every parameter.
+
+    Raises:
+        ManifestError: none does.
+    """
+    manifest = merge.manifest
+    replaced = {setting.key for setting in replaced_everywhere(manifest, merge.base.architecture, merge.steps)}
+    found: dict[str, Settings] = {}
+    for one in settings:
+        found.setdefault(format_settings({key: one[key] for key in one if key not in replaced}), one)
+    if len(settings) > len(found) == 1:
+        keys = ", ".join(sorted({key for one in settings for key in one} & replaced))
+        raise ManifestError(
+            f"{manifest.source}: all {len(settings)} settings describe the same merge: {keys} has no effect, since"
+            " rules give it to every parameter that it decides; remove it there"
+        )
+    return tuple(found.values())
+
+
 def own_settings(manifest: Manifest) -> Settings | None:
     """The manifest's own settings; None where they are among those that its method names, or nothing is tried."""
     method = make_method(manifest.merge.method, manifest.merge.options)
     space = method.search_space()
     tried = [key for key in type(method.options).model_fields if any(key in settings for settings in space)]
-    if not tried or method.options in [manifest.with_settings(settings).merge.options for settings in space]:
+    options = manifest.merge.options
+    if not tried or options in [manifest.with_settings(settings).merge.options for settings in space]:
         return None
-    given = [key for key in tried if key in method.options.model_fields_set]
-    return {key: getattr(method.options, key) for key in given or tried}
+    given = [key for key in tried if key in options.model_fields_set]
+    return {key: getattr(options, key) for key in given or tried}
 
 
 def fixed_options(manifest: Manifest) -> Settings:

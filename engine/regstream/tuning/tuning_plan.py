@@ -27,7 +27,7 @@ from regstream.storage.tuning_folder import RESULT
 from regstream.tuning.disk import check_tuning_disk
 from regstream.tuning.held_out_split import HeldOutSplit, split_rows
 from regstream.tuning.schedule import Round, schedule
-from regstream.tuning.settings import fixed_options, own_settings, settings_to_try
+from regstream.tuning.settings import different_settings, fixed_options, own_settings, settings_to_try
 from regstream.tuning.shared_rows import count_shared_rows
 
 #: All of the rows that calibrate.
@@ -56,7 +56,7 @@ class TuningPlan:
             ManifestError: the method has no settings to try, or a candidate no rows that could be held out.
             InputError: rows cannot be used, are too few, or are those that calibrate.
         """
-        settings = settings_to_try(merge.manifest)
+        settings = different_settings(merge, settings_to_try(merge.manifest))
         split = split_rows(merge)
         metric = make_metric(replace(merge, manifest=split.manifest), ignore_event)
         rounds = schedule(len(settings), split, _num_rows(metric))

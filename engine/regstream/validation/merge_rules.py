@@ -49,7 +49,7 @@ class MergeRules:
         """What becomes of a parameter; `is_linear`: a linear's weight in a block, which may be regressed."""
         block = self._architecture.block_of(name)
         rule = match_rule(self._manifest.rules, name, block, self._num_blocks)
-        if rule is not None:
+        if rule is not None and rule.use is not None:
             # A glob such as "*" matches norms and biases too; what cannot be regressed is as without rules.
             rest = "average" if block is None else self._method.rule(is_linear=False)
             return ChosenRule(rest if rule.use == "regress" and not is_linear else rule.use)
