@@ -1,7 +1,6 @@
 """The manifest: a TOML file that describes a merge, validated into frozen objects. Imports no torch.
 
 schema.py: every key, its type, range and default
-rule_table.py: the [[rules]] tables
 architecture.py: the [architecture] table
 rule_table.py: the [[rules]] tables
 resources.py: the [resources] table
