@@ -217,7 +217,9 @@ def edited(merge: Merge, before: str, after: str) -> Merge:
 
 
 def test_a_method_without_settings_is_refused(planted: Merge) -> None:
-    with pytest.raises(ManifestError, match='"average" has no settings to tune; those of task_arithmetic, regmean,'):
+    with pytest.raises(
+        ManifestError, match='"average" has no settings to tune; those of slerp, task_arithmetic, dare_linear, regmean,'
+    ):
         api.tune(edited(planted, '"regmean++"', '"average"').plan())
 
 
