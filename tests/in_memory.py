@@ -10,6 +10,7 @@ from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Merge
 from regstream.methods import make_method
 from regstream.methods.method import Method
+from regstream.methods.random_masks import mask_key
 
 
 def method(name: str, **options: Any) -> Method:
@@ -26,6 +27,7 @@ class Values:
         candidates: Sequence[Tensor],
         shares: Sequence[float] | None = None,
         scales: Sequence[float | None] | None = None,
+        densities: Sequence[float | None] | None = None,
         *,
         transposed: bool = False,
     ) -> None:
@@ -33,6 +35,7 @@ class Values:
         self.num_candidates = len(candidates)
         self.shares = shares or [1.0] * len(candidates)
         self.scales = scales or [None] * len(candidates)
+        self.densities = densities or [None] * len(candidates)
         self.is_linear = base.ndim == 2
 
     def parts(self) -> Iterator[slice]:
@@ -47,6 +50,9 @@ class Values:
 
     def prior_model(self, part: slice) -> Tensor:
         raise AssertionError("none of these formulas reads a prior")
+
+    def mask_key(self, index: int) -> bytes:
+        return mask_key(0, "parameter", f"candidate {index}")
 
     def base_matrix(self) -> Tensor:
         return self._matrix(self._base)

@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from reference_formulas import FORMULAS
 
-Method = Literal["regmean++", "regmean", "average", "task_arithmetic", "ties", "ace", "swudi", "aswudi"]
+Method = Literal["regmean++", "regmean", "average", "task_arithmetic", "ties", "model_stock", "ace", "swudi", "aswudi"]
 Use = Literal["regress", "average", "base"]
 Row = Mapping[str, Tensor]
 

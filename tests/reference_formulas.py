@@ -5,9 +5,13 @@ and inputs of a linear.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from regstream.methods.random_masks import mask_key, random_mask
 
 Formula = Callable[..., Tensor]
 
@@ -31,21 +35,89 @@ def total(terms: Iterable[Tensor]) -> Tensor:
 
 
 def ties(
-    base: Tensor, candidates: Sequence[Tensor], weights: Sequence[float], *, density: float = 0.2, scale: float = 1.0
+    base: Tensor,
+    candidates: Sequence[Tensor],
+    weights: Sequence[float],
+    *,
+    density: float = 0.2,
+    scale: float = 1.0,
+    normalize: bool = True,
 ) -> Tensor:
-    """Yadav et al., NeurIPS 2023: trim (each tensor by itself), elect, disjoint mean."""
+    """Yadav et al., NeurIPS 2023: trim (each tensor by itself), elect, disjoint mean or sum."""
     trimmed = []
     for own in candidates:
         difference = own - base
         kept = max(1, int(density * difference.numel() + 1e-9))
         smallest = difference.abs().flatten().sort(descending=True).values[kept - 1]
         trimmed.append(torch.where(difference.abs() >= smallest, difference, 0))
-    stacked = torch.stack(trimmed)
-    w = torch.tensor(weights, dtype=base.dtype).view(-1, *[1] * base.ndim)
+    return base + scale * _elected(torch.stack(trimmed), weights, normalize=normalize)
+
+
+def _elected(stacked: Tensor, weights: Sequence[float], *, normalize: bool) -> Tensor:
+    """What agrees with the sign of the weighted sum."""
+    w = torch.tensor(weights, dtype=stacked.dtype).view(-1, *[1] * (stacked.ndim - 1))
     sign = (w * stacked).sum(0).sign()
     agrees = stacked * sign > 0
-    mean = (w * stacked * agrees).sum(0) / (w * agrees).sum(0)
-    return base + scale * torch.where(agrees.any(0), mean, 0)
+    total = (w * stacked * agrees).sum(0)
+    return torch.where(agrees.any(0), total / (w * agrees).sum(0) if normalize else total, 0)
+
+
+def dropped(
+    base: Tensor, candidates: Sequence[Tensor], *, density: float = 0.5, rescale: str = "density"
+) -> list[Tensor]:
+    """DARE, Yu et al., ICML 2024, with the masks of `in_memory.Values`, of a tensor as it is stored there."""
+    found = []
+    for index, own in enumerate(candidates):
+        mask = random_mask(mask_key(0, "parameter", f"candidate {index}"), slice(0, base.numel()), density)
+        difference = own - base
+        kept = difference * mask.view(base.shape)
+        factors = {"density": 1 / density, "norm": float(difference.abs().sum() / kept.abs().sum()), "none": 1.0}
+        found.append(kept * factors[rescale])
+    return found
+
+
+def dare_linear(
+    base: Tensor, candidates: Sequence[Tensor], weights: Sequence[float], *, scale: float = 0.3, **options: Any
+) -> Tensor:
+    """DARE, then task arithmetic."""
+    return base + scale * total(w * d for w, d in zip(weights, dropped(base, candidates, **options), strict=True))
+
+
+def dare_ties(
+    base: Tensor,
+    candidates: Sequence[Tensor],
+    weights: Sequence[float],
+    *,
+    scale: float = 1.0,
+    normalize: bool = True,
+    **options: Any,
+) -> Tensor:
+    """DARE, then TIES without its trimming."""
+    return base + scale * _elected(torch.stack(dropped(base, candidates, **options)), weights, normalize=normalize)
+
+
+def slerp(base: Tensor, candidates: Sequence[Tensor], weights: Sequence[float], *, t: float = 0.5) -> Tensor:
+    """Along the arc from one tensor to another."""
+    del base, weights
+    first, second = candidates
+    cosine = (first * second).sum() / (first.norm() * second.norm())
+    angle = torch.acos(cosine.clamp(-1, 1))
+    if abs(cosine) > 0.9995:
+        return (1 - t) * first + t * second
+    return (torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * second) / torch.sin(angle)
+
+
+def model_stock(base: Tensor, candidates: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Jang et al., ECCV 2024: the ratio from the mean cosine of all pairs of differences."""
+    count, tasks = len(candidates), [own - base for own in candidates]
+    pairs = [
+        (one * other).sum() / (one.norm() * other.norm()) if one.any() and other.any() else torch.tensor(0.0)
+        for one, other in combinations(tasks, 2)
+    ]
+    cosine = torch.stack([pair.to(base.dtype) for pair in pairs]).mean()
+    ratio = count * cosine / (1 + (count - 1) * cosine)
+    mean = total(w * own for w, own in zip(weights, candidates, strict=True)) / count
+    return ratio * mean + (1 - ratio) * base
 
 
 def swudi(
@@ -153,10 +225,13 @@ def ace(
     return base + merged
 
 
+#: The same, of two candidates, or with masks that follow from names and from what a file holds.
+OTHER_FORMULAS: dict[str, Formula] = {"slerp": slerp, "dare_linear": dare_linear, "dare_ties": dare_ties}
 #: By the method's name: the formula, and whether it is for every tensor or for the linears of blocks alone.
 FORMULAS: dict[str, tuple[Formula, bool]] = {
     "task_arithmetic": (task_arithmetic, True),
     "ties": (ties, True),
+    "model_stock": (model_stock, True),
     "swudi": (swudi, False),
     "aswudi": (aswudi, False),
     "ace": (ace, False),

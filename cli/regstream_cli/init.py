@@ -9,10 +9,12 @@ import click
 
 from regstream import api
 from regstream.errors import ManifestError
+from regstream.manifest.named_models import template_model
 from regstream.manifest.read_manifest import parse_manifest
 from regstream.manifest.references import exists, rebase_reference
-from regstream.manifest.template import CandidateDraft, all_have_calibration, manifest_template
+from regstream.manifest.template import CandidateDraft, manifest_template
 from regstream.methods import AUTO, METHODS, find_method
+from regstream_cli.from_mergekit import manifest_of_recipe
 from regstream_cli.options import debug_option, json_option, parse_name_value, quiet_option
 from regstream_cli.streams import stdout_boundary, write_json, write_message, write_note
 
@@ -44,9 +46,12 @@ def _parse_calibration(context: click.Context, parameter: click.Parameter, value
 
 
 @click.command()
-@click.option("--base", metavar="MODEL", required=True, help="The checkpoint that the candidates were fine-tuned from.")
 @click.option(
-    "--candidate", "candidates", metavar="NAME=MODEL[:ADAPTER]", multiple=True, required=True,
+    "--base", metavar="MODEL",
+    help="The checkpoint that the candidates were fine-tuned from. The methods average and slerp do without.",
+)  # fmt: skip
+@click.option(
+    "--candidate", "candidates", metavar="NAME=MODEL[:ADAPTER]", multiple=True,
     type=_parse_candidate, help="A candidate. Repeat for each.",
 )  # fmt: skip
 @click.option(
@@ -58,6 +63,10 @@ def _parse_calibration(context: click.Context, parameter: click.Parameter, value
     help="The method; its options are in comments, with their defaults.",
 )  # fmt: skip
 @click.option(
+    "--from-mergekit", "recipe", metavar="RECIPE", type=click.Path(path_type=Path),
+    help="Write the manifest that does what a recipe of mergekit does, in place of the options above.",
+)  # fmt: skip
+@click.option(
     "-o", "--output", "file", metavar="FILE", type=click.Path(path_type=Path),
     help="Write to this new file instead of stdout.",
 )  # fmt: skip
@@ -65,8 +74,8 @@ def _parse_calibration(context: click.Context, parameter: click.Parameter, value
 @quiet_option
 @debug_option
 def init(
-    *, base: str, candidates: Sequence[CandidateDraft], calibration: dict[str, str], method: str | None,
-    file: Path | None, as_json: bool,
+    *, base: str | None, candidates: Sequence[CandidateDraft], calibration: dict[str, str], method: str | None,
+    recipe: Path | None, file: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Write a first manifest.
 
@@ -76,25 +85,24 @@ def init(
     base, and so is NAME=FOLDER where FOLDER holds an adapter alone. Give folders relative to the current folder; the
     manifest has them relative to FILE.
 
+    With --from-mergekit, comments say what differs from the recipe. What no manifest can say is refused, with what is
+    nearest. Folders in a recipe are relative to the current folder, as they are for mergekit.
+
     \b
     Example:
       regstream init --base org/llama --candidate math=org/llama-math --candidate code=runs/code -o merge.toml
       regstream init --base llama --candidate math=llama:lora/math --calibration math=math.jsonl > merge.toml
       regstream init --base llama --candidate math=runs/math --candidate code=runs/code --method ties > merge.toml
+      regstream init --from-mergekit recipe.yml -o merge.toml
     """
-    _check_calibration([candidate.name for candidate in candidates], calibration, method)
-    try:
-        folder = Path.cwd() if file is None else file.absolute().parent
-        candidates = _rebase(candidates, calibration, folder)
-        rebased = rebase_reference(base, Path.cwd(), folder, may_be_hub=True)
-        text = manifest_template(rebased, candidates, method=method)
-    except ValueError as error:
-        raise ManifestError(f"a manifest cannot express this: {error}") from error
-    manifest = parse_manifest(text, str(file or _STDOUT_NAME))
-    found = api.check_base(manifest.merge.base)
-    if found is not None:
-        offered = [key for key, has in {"towers": found.has_towers, "images": found.reads_images}.items() if has]
-        text = manifest_template(rebased, candidates, offered, method=method)
+    folder = Path.cwd() if file is None else file.absolute().parent
+    if recipe is not None:
+        if base is not None or candidates or calibration or method is not None:
+            raise click.UsageError("--from-mergekit takes everything from the recipe; give no option but --output")
+        text = manifest_of_recipe(recipe, folder, str(file or _STDOUT_NAME))
+    else:
+        _check_options(base, candidates, calibration, method)
+        text = _from_options(base, candidates, calibration, method, folder=folder, name=str(file or _STDOUT_NAME))
     if file is not None:
         _write(file, text)
     if as_json:
@@ -102,12 +110,48 @@ def init(
     else:
         with stdout_boundary():
             click.echo(text if file is None else file, nl=file is not None)
-    if found is not None and found.note:
-        write_message(f"warning: {found.note}")
-    if method is None and not all_have_calibration(candidates):
+    if recipe is None and method is None and any(candidate.name not in calibration for candidate in candidates):
         write_note(
             'the method is "average"; for "regmean++", set it and fill in [candidates.calibration] for every candidate'
         )
+
+
+def _from_options(
+    base: str | None,
+    candidates: Sequence[CandidateDraft],
+    calibration: dict[str, str],
+    method: str | None,
+    *,
+    folder: Path,
+    name: str,
+) -> str:
+    """The manifest of some options, whose `name` messages have; refuses a base that cannot be merged."""
+    try:
+        candidates = _rebase(candidates, calibration, folder)
+        rebased = base and rebase_reference(base, Path.cwd(), folder, may_be_hub=True)
+        text = manifest_template(rebased, candidates, method=method)
+    except ValueError as error:
+        raise ManifestError(f"a manifest cannot express this: {error}") from error
+    found = api.check_base(template_model(parse_manifest(text, name)))
+    if found is not None:
+        offered = [key for key, has in {"towers": found.has_towers, "images": found.reads_images}.items() if has]
+        text = manifest_template(rebased, candidates, offered, method=method)
+        if found.note:
+            write_message(f"warning: {found.note}")
+    return text
+
+
+def _check_options(
+    base: str | None, candidates: Sequence[CandidateDraft], calibration: dict[str, str], method: str | None
+) -> None:
+    """Refuse what is missing: candidates, and a base for a method that needs one."""
+    if not candidates:
+        raise click.UsageError("Missing option '--candidate'.")
+    _check_calibration([candidate.name for candidate in candidates], calibration, method)
+    kind = find_method(method)
+    has_rows = all(candidate.name in calibration for candidate in candidates)
+    if base is None and (kind.needs_base if kind is not None else has_rows):
+        raise click.UsageError("Missing option '--base'.")
 
 
 def _check_calibration(candidates: Sequence[str], calibration: Collection[str], method: str | None) -> None:

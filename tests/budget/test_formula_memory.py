@@ -41,7 +41,7 @@ print(json.dumps(measured))
 
 
 def measure(
-    name: str, shape: tuple[int, int], counts: Sequence[int] = (2,), options: Mapping[str, float] | None = None
+    name: str, shape: tuple[int, int], counts: Sequence[int] = (2,), options: Mapping[str, float | str] | None = None
 ) -> list[tuple[int, int]]:
     """Bytes taken, and bytes projected, for each number of candidates, in one process one after the other."""
     argument = json.dumps([name, shape, counts, dict(options or {})])
@@ -66,7 +66,16 @@ def test_no_more_than_projected_nor_much_less(name: str, shape: tuple[int, int],
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "shape"), [("swudi", (700, 700)), ("ties", (2048, 1024)), ("ace", (700, 700))])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("swudi", (700, 700)),
+        ("ties", (2048, 1024)),
+        ("dare_ties", (2048, 1024)),
+        ("model_stock", (2048, 1024)),
+        ("ace", (700, 700)),
+    ],
+)
 def test_memory_does_not_grow_with_the_number_of_candidates(name: str, shape: tuple[int, int]) -> None:
     (few, projected), (many, _) = measure(name, shape, (2, 6))
     assert many < few + (2 << 20)
@@ -74,7 +83,17 @@ def test_memory_does_not_grow_with_the_number_of_candidates(name: str, shape: tu
 
 
 @pytest.mark.slow
-def test_nor_does_that_of_ties_with_the_tensor() -> None:
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ties", {}),
+        ("dare_linear", {"rescale": "norm"}),
+        ("dare_ties", {"rescale": "norm"}),
+        ("slerp", {}),
+        ("model_stock", {}),
+    ],
+)
+def test_nor_does_that_of_formulas_of_parts_with_the_tensor(name: str, options: dict[str, str]) -> None:
     # Its values come in two parts, here of as many values as in a file.
-    [(taken, projected)] = measure("ties", (2048, 1024))
+    [(taken, projected)] = measure(name, (2048, 1024), options=options)
     assert 0.7 * projected < taken <= projected

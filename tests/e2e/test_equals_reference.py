@@ -29,7 +29,14 @@ def assert_equal(merge: Merge, method: reference.Method = "regmean++", **options
 
 EVERYDAY = {
     *product(["regmean++"], ["llama", "gemma2", "clip-full"]),
-    *[("regmean", "bert"), ("average", "llama-tied"), ("ties", "gpt2"), ("swudi", "gpt2"), ("ace", "vit")],
+    *[
+        ("regmean", "bert"),
+        ("average", "llama-tied"),
+        ("ties", "gpt2"),
+        ("model_stock", "gpt2"),
+        ("swudi", "gpt2"),
+        ("ace", "vit"),
+    ],
 }
 #: How checkpoints name, tie, and leave out weights; `test_every_architecture.py` has a model of every other family.
 OF_REGMEAN_PLUS_PLUS: tuple[checkpoints.Family, ...] = ("llama", "llama-tied", "gemma2", "clip-plain", "clip-full")
@@ -37,7 +44,8 @@ OF_REGMEAN_PLUS_PLUS: tuple[checkpoints.Family, ...] = ("llama", "llama-tied", "
 #: has two that it has not every day, each family as many methods as another.
 OF_WEIGHTS_ALONE: tuple[tuple[reference.Method, checkpoints.Family], ...] = (
     ("average", "phi3"), ("average", "clip-full"), ("task_arithmetic", "bert"), ("task_arithmetic", "llama-tied"),
-    ("ties", "vit"), ("ties", "phi3"), ("swudi", "llama-tied"), ("swudi", "clip-full"),
+    ("ties", "vit"), ("ties", "phi3"), ("model_stock", "llama-tied"), ("model_stock", "vit"),
+    ("swudi", "llama-tied"), ("swudi", "clip-full"),
     ("aswudi", "gpt2"), ("aswudi", "vit"), ("ace", "gpt2"), ("ace", "bert"),
 )  # fmt: skip
 

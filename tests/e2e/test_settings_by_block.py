@@ -121,7 +121,7 @@ def test_a_run_is_not_resumed_with_another_gradient(tmp_path: Path) -> None:
         merge.run(listener=stop)
     text = merge.manifest.read_text()
     merge.manifest.write_text(text.replace("[0.3, 0.5]", "[0.3, 0.6]"))
-    with pytest.raises(ResumeError, match=r"manifest density \[1\]: 0.5 before, 0.6 now"):
+    with pytest.raises(ResumeError, match=r"density \[1\]: 0.5 before, 0.6 now"):
         merge.run()
     merge.manifest.write_text(text)
     resumed = merge.run()

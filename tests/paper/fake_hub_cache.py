@@ -30,6 +30,7 @@ Tensors = Sequence[tuple[str, str, tuple[int, ...]]]  # name, dtype, shape
 
 def fill(cache: Path, manifest: Manifest) -> None:
     """Put into the cache every model that a manifest names."""
+    assert manifest.merge.base is not None
     assert manifest.merge.base.hub_id is not None
     base = manifest.merge.base.hub_id.partition("/")[2]
     _put_base(cache, manifest.merge.base, base)

@@ -44,6 +44,7 @@ def test_every_run_is_regmean_plus_plus_into_a_folder_of_its_own(name: str) -> N
 def test_a_towers_candidates_go_with_their_own_images(name: str) -> None:
     _, size, tasks = name.split("-")
     manifest = read(name)
+    assert manifest.merge.base is not None
     assert manifest.merge.base.hub_id == f"openai/{TOWERS[size]}"
     assert [candidate.name for candidate in manifest.candidates] == list(IMAGES)[: int(tasks)]
     for candidate in manifest.candidates:

@@ -44,6 +44,7 @@ def prepare(manifest: Path, cache: Path) -> str:
     fill(cache, read)
     write_rows(rows, read)
     manifest.write_text(with_resources(from_files(manifest.read_text(), rows)))
+    assert read.merge.base is not None
     return str(read.merge.base.hub_id).partition("/")[2]
 
 

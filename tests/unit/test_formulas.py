@@ -56,6 +56,8 @@ def stored(
         ("task_arithmetic", {}),
         ("ties", {}),
         ("ties", {"density": 0.7, "scale": 0.5}),
+        ("ties", {"density": 0.7, "normalize": False}),
+        ("model_stock", {}),
         ("swudi", {}),
         ("swudi", {"time": 3.0, "rank": 1.0, "scale": 0.5}),
         ("aswudi", {}),

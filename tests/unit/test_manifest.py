@@ -244,9 +244,9 @@ ONE_PROBLEM = {
     "unknown table": (("[merge]", "[resource]\n[merge]"), 'resource: unknown key; did you mean "resources"?'),
     "wrong choice": (
         ('"regmean++"', '"regmean+"'),
-        '[merge] method: expected "average", "task_arithmetic", "ties", "ace", "swudi", "aswudi", "regmean",'
-        ' "regmean++", "regfilter", "featcal" or "auto", found "regmean+";'
-        ' did you mean "regmean++"?',
+        '[merge] method: expected "average", "slerp", "task_arithmetic", "ties", "dare_linear", "dare_ties", '
+        '"model_stock", "ace", "swudi", "aswudi", "regmean", "regmean++", "regfilter", "featcal" or "auto", '
+        'found "regmean+"; did you mean "regmean++"?',
     ),
     "missing key": (('base = "base"\n', ""), "[merge] base: missing; expected a folder or a hub id: the checkpoint"),
     "missing choice": (('use = "average"\n', ""), 'rules[0]: gives nothing; expected "use"'),
@@ -297,7 +297,8 @@ ONE_PROBLEM = {
     ),
     "scale without task arithmetic": (
         ('output = "merged"', 'output = "merged"\nscale = 0.5'),
-        '[merge] scale: only method "task_arithmetic", "ties", "swudi", "aswudi", "regfilter" or "featcal" has this'
+        '[merge] scale: only method "task_arithmetic", "ties", "dare_linear", "dare_ties", "swudi", "aswudi", '
+        '"regfilter" or "featcal" has this'
         " key; remove it, or change the method",
     ),
     "no calibration": (

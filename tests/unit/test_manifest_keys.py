@@ -30,4 +30,4 @@ def test_defaults_are_in_toml_or_in_words() -> None:
     assert defaults["[merge] alpha"] == "0.95"
     assert defaults["[merge.others] vocabulary"] == '"same"'
     assert defaults["[candidates.calibration] rows"] == "all"
-    assert defaults["[merge] base"] == ""
+    assert defaults["[merge] output"] == ""

@@ -48,14 +48,17 @@ REFUSED = {
         RULE + "weight = 1",
         'rules[0]: candidate: missing; expected the name of the candidate whose "w',
     ),
-    "a candidate alone": (RULE + 'candidate = "task0"', 'rules[0]: candidate: expected "weight" or "scale" with it'),
+    "a candidate alone": (
+        RULE + 'candidate = "task0"',
+        'rules[0]: candidate: expected "weight", "scale" or "density" with it',
+    ),
     "no candidate": (
         RULE + 'candidate = "task2"\nweight = 1',
         'rules[0]: candidate: expected a candidate\'s name, found "task2"; did you mean "task',
     ),
     "a number of one candidate": (
-        RULE + 'candidate = "task0"\nweight = 1\ndensity = 0.5',
-        "rules[0]: density: not of one candidate; give it in a rule without candidate",
+        RULE + 'candidate = "task0"\nweight = 1\nuse = "average"',
+        "rules[0]: use: not of one candidate; give it in a rule without candidate",
     ),
     "a scale beyond its range": (
         RULE + 'candidate = "task0"\nscale = -2000',
@@ -90,12 +93,18 @@ def test_of_each_setting_the_first_rule_that_gives_it_wins(merge: Merge) -> None
     )
     found = parameters(make_plan(read(merge, rules, keys='method = "ties"\nscale = [0.5, 1.0]', task0="weight = 2")))
     settings = {name: (parameter.method.options.model_dump(), parameter.shares) for name, parameter in found.items()}
-    assert settings["model.layers.1.self_attn.q_proj.weight"] == ({"density": 0.9, "scale": 2.0}, (4 / 3, 2 / 3))
+    assert settings["model.layers.1.self_attn.q_proj.weight"] == (
+        {"density": 0.9, "scale": 2.0, "normalize": True},
+        (4 / 3, 2 / 3),
+    )
     assert settings["model.layers.1.self_attn.k_proj.weight"] == (
-        {"density": pytest.approx(0.3), "scale": 2.0}, (4 / 3, 2 / 3)
+        {"density": pytest.approx(0.3), "scale": 2.0, "normalize": True}, (4 / 3, 2 / 3)
     )  # fmt: skip
-    assert settings["model.layers.2.mlp.up_proj.weight"] == ({"density": 0.2, "scale": 1.0}, (1.0, 1.0))
-    assert settings["model.norm.weight"] == ({"density": 0.2, "scale": 0.5}, (2.0, 0.0))
+    assert settings["model.layers.2.mlp.up_proj.weight"] == (
+        {"density": 0.2, "scale": 1.0, "normalize": True},
+        (1.0, 1.0),
+    )
+    assert settings["model.norm.weight"] == ({"density": 0.2, "scale": 0.5, "normalize": True}, (2.0, 0.0))
     assert found["model.layers.2.mlp.up_proj.weight"].method is found["model.layers.2.mlp.down_proj.weight"].method
 
 

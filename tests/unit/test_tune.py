@@ -227,7 +227,9 @@ def test_settings_that_rules_give_to_every_parameter_are_not_tuned(planted: Merg
 
 
 def test_a_method_without_settings_is_refused(planted: Merge) -> None:
-    with pytest.raises(ManifestError, match='"average" has no settings to tune; those of task_arithmetic, regmean,'):
+    with pytest.raises(
+        ManifestError, match='"average" has no settings to tune; those of slerp, task_arithmetic, dare_linear, regmean,'
+    ):
         api.tune(edited(planted, '"regmean++"', '"average"').plan())
 
 

@@ -37,11 +37,11 @@ CASES: dict[str, tuple[str, checkpoints.Family, str, str, str]] = {
         'candidate "task1": weight 1e-30',
     ),
     "scale": (
-        "ties",
+        "ace",
         "llama",
         'name = "task1"',
         'name = "task1"\nscale = 0.5',
-        '[[candidates]] scale of "task1" has no effect: method "ties" has no scale of each candidate',
+        '[[candidates]] scale of "task1" has no effect: method "ace" has no scale of each candidate',
     ),
     "density": (
         "regfilter",

@@ -31,6 +31,7 @@ def merge(manifest_path: Path, output: Path) -> None:
     """Merge what a manifest names and save the result."""
     manifest = read_manifest(manifest_path)
     device = torch.device(manifest.resources.device or "cpu")
+    assert manifest.merge.base is not None
     assert manifest.merge.base.folder is not None
     base = open_checkpoint("base", manifest.merge.base.folder)
     model_class: Any = CLIPVisionModel if base.architecture.modality == "pixel_values" else AutoModelForCausalLM

@@ -33,8 +33,11 @@ def slow_documents() -> dict[Path, str]:
         ValueError: a document has not exactly one place for a part.
     """
     from docs.architectures import architectures
+    from docs.recipes import recipes
 
-    return _generate({"manifests/architectures.md": {"architectures": architectures}})
+    return _generate(
+        {"manifests/architectures.md": {"architectures": architectures}, "manifests/mergekit.md": {"recipes": recipes}}
+    )
 
 
 def _generate(documents: _Parts) -> dict[Path, str]:

@@ -21,9 +21,11 @@ _LABEL = "base"
 class BaseCheck:
     """What a base's config tells. `note` says what is still to be done, or why it told nothing; "" where all is well.
 
-    `has_towers` and `reads_images` are of models that also read something else than their rows of text.
+    `num_blocks` is None where it told nothing. `has_towers` and `reads_images` are of models that also read something
+    else than their rows of text.
     """
 
+    num_blocks: int | None = None
     has_towers: bool = False
     reads_images: bool = False
     note: str = ""
@@ -49,7 +51,11 @@ def check_base_config(base: ModelRef) -> BaseCheck:
             return BaseCheck(note=f"{_LABEL}: {error}")  # a table in the manifest that is to be written may help
     arguments = signature(getattr(transformers, architecture.model_class).forward).parameters
     reads_images = architecture.reads_tokens and "pixel_values" in arguments
-    return BaseCheck(has_towers=bool(architecture.parts["towers"]), reads_images=reads_images)
+    return BaseCheck(
+        num_blocks=len(architecture.groups),
+        has_towers=bool(architecture.parts["towers"]),
+        reads_images=reads_images,
+    )
 
 
 def _fetch_config(base: ModelRef) -> Path:

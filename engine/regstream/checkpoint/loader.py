@@ -19,6 +19,7 @@ from regstream.errors import InputError, label_boundary
 from regstream.events import Listener
 from regstream.hub.prefetcher import ShardPrefetcher
 from regstream.hub.repository import Repository, open_repository, warn_if_moved
+from regstream.manifest.named_models import model_of, template_label, template_model
 from regstream.manifest.redaction import base_name, is_local_path
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate, Manifest
@@ -47,8 +48,8 @@ class CheckpointLoader:
     ) -> None:
         self.commits: dict[str, str] = {}
         self.prefetcher = ShardPrefetcher(workdir_of_rank(manifest.workdir, rank) / DOWNLOADS)
-        self._base = manifest.merge.base
-        self._num_adapters = Counter(c.model or self._base for c in manifest.candidates if c.adapter is not None)
+        self._manifest, self._base = manifest, template_model(manifest)
+        self._num_adapters = Counter(model_of(manifest, c) for c in manifest.candidates if c.adapter is not None)
         self._cache = LastReadCache()
         self._models: dict[ModelRef, Checkpoint] = {}
         self._pinned_commits = pinned_commits
@@ -60,13 +61,16 @@ class CheckpointLoader:
         self._adapters = {candidate.adapter for candidate in manifest.candidates}
 
     def open_base(self, derive: Derive) -> Checkpoint:
-        """Open the base; `derive` gives the architecture of all checkpoints from its config.
+        """Open the base, or without one the first candidate's model.
+
+        `derive` gives the architecture of all checkpoints from its config.
 
         Raises:
             InputError: it is not usable, or the hub does not provide it.
         """
-        folder, source = self._locate("base", self._base, _BASE_FILES)
-        base = self._open("base", self._base, folder, source, derive)
+        label = template_label(self._manifest)
+        folder, source = self._locate(label, self._base, _BASE_FILES)
+        base = self._open(label, self._base, folder, source, derive)
         self._architecture = base.architecture
         return self._share(self._base, base)
 
@@ -87,8 +91,10 @@ class CheckpointLoader:
         label = f'candidate "{candidate.name}"'
         if candidate.adapter is None:
             assert candidate.model is not None
+            if self._manifest.merge.base is None and candidate is self._manifest.candidates[0]:
+                return self._models[candidate.model]  # open as the one in place of a base
             return self._open(label, candidate.model, *self._locate_candidate(label, candidate.model))
-        reference = candidate.model or self._base
+        reference = model_of(self._manifest, candidate)
         if reference not in self._models:
             folder, source = self._locate_candidate(label, reference)
             self._share(reference, self._open(f"model {reference.name}", reference, folder, source))

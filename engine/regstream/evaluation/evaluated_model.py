@@ -28,16 +28,16 @@ class EvaluatedModel:
 def evaluated_models(
     plan: Plan, also: Mapping[str, Path], only: Collection[str] = (), listener: Listener = ignore_event
 ) -> list[EvaluatedModel]:
-    """List base, candidates, their mean, the result and `also` others (folders by name); `only` selects some of them.
+    """List base, if there is one, candidates, their mean, the result and `also` others (folders by name).
 
-    Opening one of the others warns the listener of its unexpected tensors.
+    `only` selects some of them. Opening one of the others warns the listener of its unexpected tensors.
 
     Raises:
         ManifestError: `only` names a model that is not listed.
     """
     folders = {plan.method.name: plan.output, **also}
     models = [
-        EvaluatedModel(name="base", open=lambda: plan.base),
+        *([] if plan.manifest.merge.base is None else [EvaluatedModel(name="base", open=lambda: plan.base)]),
         *(_candidate(candidate) for candidate in plan.candidates),
         EvaluatedModel(name="mean", open=lambda: MeanWeights([candidate.checkpoint for candidate in plan.candidates])),
         *(_result(plan, name, folder, listener) for name, folder in folders.items()),

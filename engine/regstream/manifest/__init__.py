@@ -13,10 +13,12 @@ read_manifest.py: reads and validates a file, and reports every problem at once
 overrides.py: settings given beside the file
 from_tables.py: the same for tables in Python
 messages.py: problems as one-line messages
-consistency.py: problems between keys
+draft.py: a manifest with invalid values left out
+consistency.py, base_and_candidates.py: problems between keys
 paths.py: problems with files and folders
 other_formats.py: recognizes files in YAML, JSON or mergekit's format
 class_lists.py: class names and templates, in files or by a dataset's name
+named_models.py: the models that are meant where a key is left out
 references.py: paths, and models in a folder or on the Hugging Face hub
 blocks.py: block selectors such as "0,4-7" or "late"
 rules.py: the rule that applies to a parameter and gives a setting, and rules without effect

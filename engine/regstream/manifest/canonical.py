@@ -32,7 +32,7 @@ def canonical_config(manifest: Manifest, *, device: str | None = None) -> dict[s
         "architecture": None if architecture is None else _architecture(architecture),
         "rules": [_rule(rule) for rule in manifest.rules],
         "candidates": [
-            {**_candidate(candidate, weight, merge.regresses), **_scale(candidate, merge)}
+            {**_candidate(candidate, weight, merge.regresses), **_own_options(candidate, merge)}
             for candidate, weight in zip(manifest.candidates, _weights(manifest), strict=True)
         ],
     }
@@ -56,9 +56,9 @@ def _weights(manifest: Manifest) -> Sequence[ByBlock]:
 
 
 def _options(merge: Merge) -> dict[str, Any]:
-    # Where candidates may have scales of their own, each has its scale in effect.
+    # What candidates may have of their own, each has as it is in effect.
     method = make_method(merge.method, merge.options)
-    return merge.options.model_dump(exclude={*(["scale"] if method.reads_scales else ()), *method.unused_options()})
+    return merge.options.model_dump(exclude={*method.own_options, *method.unused_options()})
 
 
 def _tokenizer(merge: Merge) -> dict[str, Any]:
@@ -72,10 +72,10 @@ def _tokenizer(merge: Merge) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def _scale(candidate: Candidate, merge: Merge) -> dict[str, Any]:
-    if not make_method(merge.method, merge.options).reads_scales:
-        return {}
-    return {"scale": merge.options.model_dump()["scale"] if candidate.scale is None else candidate.scale}
+def _own_options(candidate: Candidate, merge: Merge) -> dict[str, Any]:
+    common = merge.options.model_dump()
+    keys = make_method(merge.method, merge.options).own_options
+    return {key: common[key] if (own := getattr(candidate, key)) is None else own for key in keys}
 
 
 def _architecture(architecture: ArchitectureTable) -> dict[str, Any]:

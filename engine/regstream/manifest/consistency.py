@@ -1,14 +1,10 @@
-"""Contradictions between the keys of a manifest. Reads no files.
+"""Contradictions between the keys of a manifest. Reads no files."""
 
-A draft is the parsed TOML with None in place of every invalid value, so that one pass reports the problems of the
-values and the contradictions between the valid ones.
-"""
-
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Iterator, Sequence
 from itertools import combinations
-from typing import Any
 
+from regstream.manifest.base_and_candidates import base_and_candidates
+from regstream.manifest.draft import Draft, table, tables
 from regstream.manifest.messages import Location, Problem, element_label, format_value, nearest_word
 from regstream.manifest.method_options import option_fields
 from regstream.manifest.rule_table import OF_CANDIDATE
@@ -17,38 +13,16 @@ from regstream.methods import find_method
 from regstream.methods.by_block import numbers_by_block
 from regstream.methods.method import Method
 
-Draft = Mapping[str, Any]
 ROW_TABLES = ("calibration", "evaluation")
 #: The keys of `[merge.others]` that name a part of the model, and what they say besides a candidate's name.
 PARTS = ("embeddings", "final_norm", "head", "towers")
 PART_USES = ("base", "average")
 
 
-def draft_without(raw: Draft, locations: Iterable[Location]) -> Draft:
-    """A copy of the manifest with None at each of the locations; missing keys stay missing."""
-    draft = deepcopy(dict(raw))
-    for *parents, last in locations:
-        container: Any = draft
-        for key in parents:
-            container = container[key]
-        if last in (container if isinstance(container, dict) else range(len(container))):
-            container[last] = None
-    return draft
-
-
-def table(draft: Draft, key: str) -> Draft:
-    """The table at a key; empty if it is missing or invalid."""
-    return draft.get(key) or {}
-
-
-def tables(draft: Draft, key: str) -> list[Draft]:
-    """The array of tables at a key; empty if it is missing or invalid, as is each invalid table in it."""
-    return [entry or {} for entry in draft.get(key) or []]
-
-
 def consistency_problems(draft: Draft) -> Iterator[Problem]:
     """Every contradiction between keys of the manifest."""
     method = _method(table(draft, "merge"))
+    yield from base_and_candidates(draft, method)
     yield from _rules_without_regression(draft, method)
     names = [name for candidate in tables(draft, "candidates") if (name := candidate.get("name"))]
     for index, rule in enumerate(tables(draft, "rules")):
@@ -82,9 +56,10 @@ def _rules_without_regression(draft: Draft, method: Method | None) -> Iterator[P
 
 def _rule(location: Location, rule: Draft, method: Method | None, names: Sequence[str]) -> Iterator[Problem]:
     """A rule that gives nothing, or something that it cannot give."""
-    options = [key for key in option_fields() if key in rule and not (key == "scale" and "candidate" in rule)]
+    options = [key for key in option_fields() if key in rule and not (key in OF_CANDIDATE and "candidate" in rule)]
     if rule and not {"use", "candidate", *OF_CANDIDATE, *options} & rule.keys():
-        text = 'gives nothing; expected "use", a number of the method, or "candidate" with its "weight" or "scale"'
+        own = '"weight", "scale" or "density"'
+        text = f'gives nothing; expected "use", a number of the method, or "candidate" with its {own}'
         yield Problem(location, text)
     if method is not None:
         fixed = method.Options.model_fields.keys() - numbers_by_block(type(method).Options)
@@ -95,7 +70,7 @@ def _rule(location: Location, rule: Draft, method: Method | None, names: Sequenc
             yield Problem((*location, "candidate"), 'missing; expected the name of the candidate whose "weight" it is')
         return
     if not {*OF_CANDIDATE} & rule.keys():
-        yield Problem((*location, "candidate"), 'expected "weight" or "scale" with it, found neither')
+        yield Problem((*location, "candidate"), 'expected "weight", "scale" or "density" with it, found none')
     for key in ("use", *options):
         if key in rule:
             yield Problem((*location, key), "not of one candidate; give it in a rule without candidate")

@@ -75,7 +75,7 @@ def separate_rules(manifest: Any) -> Any:
 
 
 def _separate_rule(rule: dict[str, Any], method: type[Method] | None) -> dict[str, Any]:
-    own = ("candidate", "weight", *(["scale"] if "candidate" in rule else []))
+    own = ("candidate", "weight", *(["scale", "density"] if "candidate" in rule else []))
     # What is no number that may vary is refused with the contradictions between keys.
     fixed = set() if method is None else method.Options.model_fields.keys() - numbers_by_block(method.Options)
     options = {key: rule[key] for key in option_fields() if key in rule and key not in own}

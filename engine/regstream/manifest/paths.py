@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from regstream.manifest.class_lists import class_list_path
-from regstream.manifest.consistency import ROW_TABLES, Draft, table, tables
+from regstream.manifest.consistency import ROW_TABLES
+from regstream.manifest.draft import Draft, table, tables
 from regstream.manifest.messages import Location, Problem, format_value
 from regstream.manifest.references import (
     absolute_path,

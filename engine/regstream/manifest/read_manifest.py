@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from regstream.errors import ManifestError
-from regstream.manifest.consistency import consistency_problems, draft_without
+from regstream.manifest.consistency import consistency_problems
+from regstream.manifest.draft import draft_without
 from regstream.manifest.messages import Problem, escape_unprintable, format_problem, problem_from_pydantic
 from regstream.manifest.other_formats import describe_other_format
 from regstream.manifest.overrides import override

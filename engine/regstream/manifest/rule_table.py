@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 from pydantic import Field, PlainValidator, SerializeAsAny
 
 from regstream.manifest.method_options import RULE_OPTIONS, rule_options
-from regstream.manifest.value_types import BlockSelector, Name, Scale, Table, Text, Weight
+from regstream.manifest.value_types import BlockSelector, Density, Name, Scale, Table, Text, Weight
 from regstream.methods.by_block import ByBlock
 from regstream.methods.method import MethodOptions
 
@@ -26,7 +26,7 @@ class Setting(NamedTuple):
 
 USE: Final = Setting("use")
 #: The keys that a rule gives for the candidate that it names.
-OF_CANDIDATE: Final = ("weight", "scale")
+OF_CANDIDATE: Final = ("weight", "scale", "density")
 
 
 class Rule(Table):
@@ -45,6 +45,8 @@ class Rule(Table):
     """a number from 0 on; takes the place of the candidate's weight"""
     scale: Annotated[Scale | None, Field(examples=[0.3])] = None
     """a number from -1000 to 1000; takes the place of the candidate's scale; without candidate, of the method's"""
+    density: Annotated[Density | None, Field(examples=[0.5])] = None
+    """a number above 0, at most 1; takes the place of the candidate's density; without candidate, of the method's"""
     options: Annotated[SerializeAsAny[MethodOptions], PlainValidator(rule_options), Field(alias=RULE_OPTIONS)] = (
         MethodOptions()
     )

@@ -7,7 +7,7 @@ demands of another.
 import hashlib
 import os
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, PlainValidator, PrivateAttr, SerializeAsAny, model_validator
 
@@ -26,6 +26,7 @@ from regstream.manifest.rule_table import Rule
 from regstream.manifest.value_types import (
     Classes,
     DatasetId,
+    Density,
     Model,
     Name,
     Place,
@@ -35,6 +36,7 @@ from regstream.manifest.value_types import (
     Template,
     Text,
     Weight,
+    some_candidates,
 )
 from regstream.methods import METHODS, make_method
 from regstream.methods.by_block import options_by_block
@@ -48,21 +50,15 @@ _MAX_NAME_CHARS: Final = 100
 _MAX_SEED: Final = 2**63 - 1
 
 
-def _not_empty(candidates: tuple[Any, ...]) -> tuple[Any, ...]:
-    # Not `min_length`: pydantic leaves out elements that are wrong by themselves when it counts.
-    if not candidates:
-        raise ValueError("expected at least one [[candidates]] table, found none")
-    return candidates
-
-
 class Merge(Table):
     """What is merged, how, and where the result goes. The method adds its `options` to the keys of this table."""
 
     method: Annotated[str, AfterValidator(registered), Field(examples=list(METHODS))]
     """how to merge; regmean, regmean++, regfilter and featcal need calibration sets; auto first finds the settings of
     regmean++, as `regstream tune` does"""
-    base: Model
-    """a folder or a hub id; the checkpoint that the candidates were fine-tuned from"""
+    base: Annotated[Model | None, Field(examples=["org/name"])] = None
+    """a folder or a hub id; the checkpoint that the candidates were fine-tuned from; default: none, with average and
+    slerp alone, and then the first candidate's class, config and tokenizer"""
     prior_model: Annotated[Model | None, Field(examples=["org/merged"])] = None
     """a folder or a hub id; a merge that any tool made, which regfilter corrects where its prior is model"""
     output: Place
@@ -75,7 +71,7 @@ class Merge(Table):
     shard_size: Annotated[SizeBytes | None, Field(examples=["5GiB"])] = None
     """a size, such as "5GiB"; consecutive blocks share a file up to this size; default: a file for each block"""
     seed: Annotated[int, Field(ge=0, le=_MAX_SEED)] = 0
-    """a whole number from 0 to 2^63 - 1; selects the sample of rows"""
+    """a whole number from 0 to 2^63 - 1; selects the sample of rows, and what dare_linear and dare_ties drop"""
     tokenizer: Annotated[Name | None, Field(examples=["union"])] = None
     """"base", "union" or a candidate's name; whose tokenizer and vocabulary the result has; union is the base's and
     the tokens that candidates added; default: the base's"""
@@ -162,8 +158,10 @@ class Candidate(Table):
     """a number from 0 on; multiplies the candidate in sums and means, which leave it out at 0; only the ratios of
     weights count"""
     scale: Annotated[Scale | None, Field(examples=[0.3])] = None
-    """a number from -1000 to 1000; multiplies the candidate's difference from the base, with task_arithmetic, which
-    takes it away below 0; default: the scale of the merge"""
+    """a number from -1000 to 1000; multiplies the candidate's difference from the base, with task_arithmetic, ties,
+    dare_linear and dare_ties, which take it away below 0; default: the scale of the merge"""
+    density: Annotated[Density | None, Field(examples=[0.5])] = None
+    """a number above 0, at most 1; takes the place of the merge's density; default: the density of the merge"""
     calibration: Calibration | None = None
     """a table; the rows that regressions compute their statistics from"""
     evaluation: HeldOut | None = None
@@ -187,7 +185,7 @@ class Manifest(Table):
     rules: Annotated[tuple[Rule, ...], Field(strict=False)] = ()
     """[[rules]] tables; a rule may also give any number of the method; of the rules that match a parameter and give a
     setting the first wins; default: regress linears, average the rest of a block"""
-    candidates: Annotated[tuple[Candidate, ...], Field(strict=False), AfterValidator(_not_empty)]
+    candidates: Annotated[tuple[Candidate, ...], Field(strict=False), AfterValidator(some_candidates)]
     """[[candidates]] tables, one for each checkpoint; the fine-tuned models to merge"""
     evaluation: Evaluation = Evaluation()
     """an [evaluation] table; what the evaluations of all candidates share"""

@@ -24,7 +24,7 @@ _INTRODUCTION: Final = """\
 _ALTERNATIVES: Final[Mapping[str, Collection[str]]] = {
     "[merge]": {"prior_model"},
     "[merge.others]": {"towers"},
-    "[[rules]]": {"candidate", "weight", "scale"},
+    "[[rules]]": {"candidate", "weight", "scale", "density"},
     "[candidates.calibration]": {"dataset", "config", "split", "revision", "target", "images"},
     "[candidates.evaluation]": {"head", "classes"},
     "[evaluation]": {"text_tower"},
@@ -47,7 +47,7 @@ class CandidateDraft:
 
 
 def manifest_template(
-    base: str, candidates: Sequence[CandidateDraft], offered: Collection[str] = (), *, method: str | None = None
+    base: str | None, candidates: Sequence[CandidateDraft], offered: Collection[str] = (), *, method: str | None = None
 ) -> str:
     """The text of a manifest, with the options of its `method` and their defaults at the margin.
 
@@ -64,7 +64,7 @@ def manifest_template(
     others = _rules_outside(method)
     sections = [
         _INTRODUCTION.format(count=count).splitlines(),
-        _section("[merge]", {"method": method, "base": base, "output": "merged"}),
+        _section("[merge]", {"method": method, **({} if base is None else {"base": base}), "output": "merged"}),
         _section(
             "[merge.others]",
             examples={part: rule for part, rule in others.items() if rule != "combine"},

@@ -6,7 +6,7 @@ as its context (the manifest's), or to the current one where there is none.
 
 import re
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import (
     AfterValidator,
@@ -46,6 +46,18 @@ class Table(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+
+def some_candidates(candidates: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Candidates, of which there is one at least.
+
+    Raises:
+        ValueError: there is none.
+    """
+    # Not `min_length`: pydantic leaves out elements that are wrong by themselves when it counts.
+    if not candidates:
+        raise ValueError("expected at least one [[candidates]] table, found none")
+    return candidates
 
 
 def is_device(text: str) -> bool:
@@ -141,3 +153,4 @@ DatasetId = Annotated[str, AfterValidator(_check_dataset)]
 #: Of a candidate, each over the blocks.
 Weight = Annotated[ByBlock, each_block(Annotated[float, Field(ge=0)])]
 Scale = Annotated[ByBlock, each_block(Annotated[float, Field(ge=-1000, le=1000)])]
+Density = Annotated[ByBlock, each_block(Annotated[float, Field(gt=0, le=1)])]

@@ -16,6 +16,7 @@ class Average(Method):
     """Every parameter is the candidates' mean."""
 
     name: ClassVar[str] = "average"
+    needs_base: ClassVar[bool] = False
 
     def combine(self, source: TensorSource) -> "Iterator[Tensor]":
         """Part by part."""

@@ -48,6 +48,16 @@ class Method(ABC):
     Options: ClassVar[type[MethodOptions]] = MethodOptions
     #: Whether `combine` multiplies each candidate by a `scale` of its own, where `[[candidates]]` has one.
     reads_scales: ClassVar[bool] = False
+    #: The same for a `density` of its own.
+    reads_densities: ClassVar[bool] = False
+    #: Whether `combine` multiplies candidates by their weights.
+    reads_weights: ClassVar[bool] = True
+    #: Whether `combine` draws random masks, which follow from the seed.
+    draws_masks: ClassVar[bool] = False
+    #: Whether anything is done with the base beside what the manifest says.
+    needs_base: ClassVar[bool] = True
+    #: The fewest and the most candidates; None: any number.
+    num_candidates: ClassVar[tuple[int, int | None]] = (1, None)
     #: Whether `combine` reads matrices, which are on the device that computes, and not parts, which are on the host.
     combines_matrices: ClassVar[bool] = False
     #: What to do about a solve that is not well determined.
@@ -65,6 +75,11 @@ class Method(ABC):
     def prior(self) -> "Method | None":
         """The method whose result is the reference of the regression; None where the reference decides nothing."""
         return None
+
+    @property
+    def own_options(self) -> tuple[str, ...]:
+        """The options that a candidate may have of its own, in place of the merge's."""
+        return ("scale",) * self.reads_scales + ("density",) * self.reads_densities
 
     @property
     def reads_prior_model(self) -> bool:

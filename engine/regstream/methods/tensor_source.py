@@ -31,6 +31,10 @@ class TensorSource(Protocol):
         """The `scale` of each candidate that has one of its own."""
 
     @property
+    def densities(self) -> Sequence[float | None]:
+        """The `density` of each candidate that has one of its own."""
+
+    @property
     def is_linear(self) -> bool:
         """Whether it is the weight of a linear in a block, a matrix."""
 
@@ -45,6 +49,9 @@ class TensorSource(Protocol):
 
     def prior_model(self, part: slice) -> "Tensor":
         """A part of the values of the manifest's `prior_model`, flat; only with a method that reads it."""
+
+    def mask_key(self, index: int) -> bytes:
+        """What random masks of a candidate's values follow from, with their positions: see `random_masks`."""
 
     def base_matrix(self) -> "Tensor":
         """The base's weight of a linear, (O, I)."""

@@ -5,6 +5,9 @@ sum of what is kept; the result is the base plus the scaled weighted mean of the
 
     τᵢ = trim(Wᵢ − W₀),   s = sign Σ wᵢτᵢ,   τ = Σ wᵢτᵢ / Σ wᵢ over the candidates with τᵢ · s > 0,   W = W₀ + scale · τ
 
+Without `normalize` the sum is not divided. A candidate's own `scale` takes the place of `[merge] scale` for its τᵢ
+wherever that is summed, and its own `density` that of `[merge] density`; `sign_election.py` has the election.
+
 The paper trims over all parameters of a model at once. Here each tensor is trimmed by itself, as mergekit does: one
 tensor is read at a time, and a threshold over all would take a pass over the whole of each candidate before the first.
 ⌊density · size⌋ values are kept, one at least; values of the same magnitude as the smallest of them stay too, as in the
@@ -15,8 +18,6 @@ sign.
 
 A threshold is found in two passes over a candidate's files, from histograms of the bits of magnitudes: these are
 ordered as the numbers are. Memory grows with neither the tensor nor the number of candidates.
-
-Sums are in float64, where differences are exact: signs do not depend on rounding.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from regstream.methods.density import Density
 from regstream.methods.method import MergeRule, Method, MethodOptions
 from regstream.methods.scale import Scale
+from regstream.methods.sign_election import ELECTION_BYTES_A_VALUE, Normalize, elect_signs
 from regstream.methods.tensor_reads import TensorReads
 from regstream.methods.tensor_source import PART_VALUES, TensorSource, weighted
 
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
 #: Of the 31 bits of a magnitude, those that the second histogram is of; the first is of the others.
 _LOW_BITS: Final = 16
 _HISTOGRAM_BYTES: Final = 8 << _LOW_BITS
-#: Bytes for each value of a part: sums, weights and a candidate's values in float64, and masks; measured.
-_BYTES_A_VALUE: Final = 56
 
 
 class TiesOptions(MethodOptions):
@@ -45,6 +45,7 @@ class TiesOptions(MethodOptions):
 
     density: Density = 0.2
     scale: Scale = 1.0
+    normalize: Normalize = True
 
 
 class Ties(Method):
@@ -52,6 +53,8 @@ class Ties(Method):
 
     name: ClassVar[str] = "ties"
     Options: ClassVar[type[MethodOptions]] = TiesOptions
+    reads_scales: ClassVar[bool] = True
+    reads_densities: ClassVar[bool] = True
 
     options: TiesOptions
 
@@ -75,14 +78,15 @@ class Ties(Method):
     ) -> int:
         """Parts, and two histograms."""
         del shape, num_candidates, is_linear, device
-        return PART_VALUES * _BYTES_A_VALUE + 4 * _HISTOGRAM_BYTES
+        return PART_VALUES * ELECTION_BYTES_A_VALUE + 4 * _HISTOGRAM_BYTES
 
     def _threshold(self, source: TensorSource, index: int) -> float:
         """The smallest magnitude that is kept of a candidate's difference."""
         from regstream.linalg.kth_largest import kth_largest
 
         size = sum(part.stop - part.start for part in source.parts())
-        count = max(1, int(Fraction(repr(self.options.density)) * size))
+        own = source.densities[index]
+        count = max(1, int(Fraction(repr(self.options.density if own is None else own)) * size))
 
         def magnitudes() -> "Iterator[Tensor]":
             return (source.candidate(index, part).sub_(source.base(part)).abs_() for part in source.parts())
@@ -90,23 +94,17 @@ class Ties(Method):
         return kth_largest(magnitudes, count)
 
     def _merged(self, source: TensorSource, part: slice, thresholds: Mapping[int, float]) -> "Tensor":
-        import torch
-
         base = source.base(part)
 
         def kept(index: int) -> "Tensor":
             difference = source.candidate(index, part).sub_(base)
             return difference.masked_fill_(difference.abs() < thresholds[index], 0).double()
 
-        sign = torch.zeros(base.shape, dtype=torch.float64)
-        for index, share in weighted(source):
-            sign.add_(kept(index), alpha=share)
-        sign.sign_()
-        merged, weights = torch.zeros_like(sign), torch.zeros_like(sign)
-        for index, share in weighted(source):
-            values = kept(index)
-            agrees = values * sign > 0
-            merged.add_(values.mul_(agrees), alpha=share)
-            weights.add_(agrees, alpha=share)
-        merged.div_(weights.masked_fill_(weights == 0, 1))
-        return base.double().add_(merged, alpha=self.options.scale).float()
+        return elect_signs(
+            base,
+            kept,
+            weights=source.shares,
+            scales=source.scales,
+            scale=self.options.scale,
+            normalize=self.options.normalize,
+        )

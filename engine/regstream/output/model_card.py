@@ -5,6 +5,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from regstream.manifest.keys import format_settings
+from regstream.manifest.named_models import model_of
 from regstream.manifest.redaction import redact_paths
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate
@@ -20,7 +21,7 @@ from regstream.validation.summaries import summarize_names
 _TEXT = """
 # {name}
 
-A merge of {num_candidates} fine-tuned checkpoints of {base} with {method}, made by
+A merge of {num_candidates} fine-tuned checkpoints{base} with {method}, made by
 [regstream](https://pypi.org/project/regstream/). `regstream.json` holds the digests of all inputs and the report of
 every solve.
 
@@ -40,6 +41,7 @@ every solve.
 
 def model_card(plan: Plan, record: ResultRecord | None = None) -> str:
     """The text of README.md, with metadata; `record` is that of the result, as far as it is known."""
+    base = plan.manifest.merge.base
     data = ModelCardData(
         base_model=_base_models(plan),
         datasets=_datasets(plan),
@@ -52,7 +54,7 @@ def model_card(plan: Plan, record: ResultRecord | None = None) -> str:
     text = _TEXT.format(
         name=plan.output.name,
         num_candidates=len(plan.candidates),
-        base=_title(plan, plan.manifest.merge.base),
+        base="" if base is None else f" of {_title(plan, base)}",
         method=_method(plan),
         candidates="\n".join(lines),
         prior=_prior(plan),
@@ -114,17 +116,18 @@ def _datasets(plan: Plan) -> list[str] | None:
 
 
 def _describe(plan: Plan, candidate: Candidate) -> str:
-    model = _title(plan, candidate.model or plan.manifest.merge.base)
+    model = _title(plan, model_of(plan.manifest, candidate))
     return model if candidate.adapter is None else f"adapter {_title(plan, candidate.adapter)} on {model}"
 
 
 def _factors(plan: Plan, candidate: Candidate) -> str:
     """What multiplies a candidate."""
-    has_scale = plan.method.reads_scales and candidate.scale is not None
-    return f"weight {_number(candidate.weight)}" + (f", scale {_number(candidate.scale)}" if has_scale else "")
+    own = {key: getattr(candidate, key) for key in plan.method.own_options}
+    given = "".join(f", {key} {_number(value)}" for key, value in own.items() if value is not None)
+    return f"weight {_number(candidate.weight)}{given}"
 
 
-def _number(setting: ByBlock | None) -> str:
+def _number(setting: ByBlock) -> str:
     """A number, or a list over the blocks."""
     return f"[{', '.join(f'{value:g}' for value in setting)}]" if isinstance(setting, tuple) else f"{setting:g}"
 

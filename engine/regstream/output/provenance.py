@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from regstream import __version__
+from regstream.manifest.named_models import model_of
 from regstream.manifest.redaction import redact_paths
 from regstream.manifest.references import ModelRef
 from regstream.manifest.schema import Candidate
@@ -19,12 +20,12 @@ from regstream.storage.journal import CommittedStep
 
 def provenance(plan: Plan, identity: Identity, committed: Sequence[CommittedStep]) -> dict[str, Any]:
     """The record without the digests of files, which `write_provenance` adds."""
-    prior = plan.manifest.merge.prior_model
+    base, prior = plan.manifest.merge.base, plan.manifest.merge.prior_model
     return {
         "regstream": __version__,
         "method": plan.method.name,
         "manifest": redact_paths(plan.manifest.text),
-        "base": _model_name(plan, plan.manifest.merge.base),
+        "base": None if base is None else _model_name(plan, base),
         "candidates": {c.name: _candidate_name(plan, c) for c in plan.manifest.candidates},
         **({} if prior is None else {"prior_model": _model_name(plan, prior)}),
         **({"settings": [setting.record() for setting in plan.varying_settings]} if plan.varying_settings else {}),
@@ -49,7 +50,7 @@ def _step_entry(step: CommittedStep) -> dict[str, Any]:
 
 
 def _candidate_name(plan: Plan, candidate: Candidate) -> str | dict[str, str]:
-    model = _model_name(plan, candidate.model or plan.manifest.merge.base)
+    model = _model_name(plan, model_of(plan.manifest, candidate))
     return model if candidate.adapter is None else {"model": model, "adapter": _model_name(plan, candidate.adapter)}
 
 

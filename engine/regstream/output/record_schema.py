@@ -180,8 +180,8 @@ class ResultRecord(_Entry):
     """The method of the merge."""
     manifest: str
     """The manifest, without paths of the machine."""
-    base: str
-    """The base: a hub id with a commit, or the name of a folder."""
+    base: str | None
+    """The base: a hub id with a commit, or the name of a folder; null of a merge without one."""
     candidates: dict[str, str | dict[str, str]]
     """The candidates: likewise; of an adapter with its model."""
     prior_model: str | None = None

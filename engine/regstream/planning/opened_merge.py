@@ -138,8 +138,8 @@ class OpenedMerge:
 
     @property
     def has_diagnostics(self) -> bool:
-        """Whether steps compute what became of each candidate, for the record."""
-        return self.manifest.resources.diagnostics
+        """Whether steps compute what became of each candidate's difference from the base, for the record."""
+        return self.manifest.resources.diagnostics and self.manifest.merge.base is not None
 
     @property
     def batches(self) -> list[Batch]:

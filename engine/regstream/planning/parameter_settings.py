@@ -20,6 +20,7 @@ class ParameterSettings(NamedTuple):
     method: Method
     shares: tuple[float, ...]
     scales: tuple[float | None, ...]
+    densities: tuple[float | None, ...]
 
 
 class SettingsResolver:
@@ -31,7 +32,7 @@ class SettingsResolver:
     def __init__(self, manifest: Manifest, method: Method, architecture: Architecture, num_blocks: int) -> None:
         self._manifest, self._architecture, self._num_blocks = manifest, architecture, num_blocks
         self._kind, self._numbers = type(method), sorted(numbers_by_block(method.Options))
-        self._reads_scales = method.reads_scales
+        self._own_options = method.own_options
         self._methods = {_key(method.options): method}
         self._shares: dict[tuple[float, ...], tuple[float, ...]] = {}
 
@@ -49,13 +50,17 @@ class SettingsResolver:
         given = {key: getattr(options, key) for key in options.model_fields_set}
         numbers = {key: value(Setting(key), given.get(key)) for key in self._numbers}
         weights = tuple(value(Setting("weight", c.name), c.weight) or 0.0 for c in candidates)
-        scales = tuple(value(Setting("scale", c.name), c.scale) for c in candidates)
+        own = {
+            key: tuple(value(Setting(key, c.name), getattr(c, key)) for c in candidates) for key in self._own_options
+        }
+        none = (None,) * len(candidates)
         if weights not in self._shares:
             self._shares[weights] = shares(weights)
         return ParameterSettings(
             method=self._method(given | {key: number for key, number in numbers.items() if number is not None}),
             shares=self._shares[weights],
-            scales=scales if self._reads_scales else (None,) * len(scales),
+            scales=own.get("scale", none),
+            densities=own.get("density", none),
         )
 
     def _method(self, given: dict[str, Any]) -> Method:
@@ -72,12 +77,13 @@ def settings_of(parameter: PlannedParameter, candidates: Sequence[str]) -> dict[
     found: dict[Setting, float | None] = {}
     if parameter.group is not None or parameter.rule == "combine":
         unused = {*parameter.method.unused_options()}
-        if parameter.method.reads_scales and None not in parameter.scales:
-            unused.add("scale")  # every candidate has its own
+        own = {"scale": parameter.scales, "density": parameter.densities}
+        own = {key: own[key] for key in parameter.method.own_options}
+        unused |= {key for key, values in own.items() if None not in values}  # every candidate has its own
         for key in sorted(numbers_by_block(parameter.method.Options) - unused):
             found[Setting(key)] = getattr(parameter.method.options, key)
-        if parameter.method.reads_scales:
-            found |= {Setting("scale", name): s for name, s in zip(candidates, parameter.scales, strict=True)}
+        for key, values in own.items():
+            found |= {Setting(key, name): value for name, value in zip(candidates, values, strict=True)}
     if parameter.rule not in ("base", "candidate"):
         found |= {Setting("weight", name): share for name, share in zip(candidates, parameter.shares, strict=True)}
     return found

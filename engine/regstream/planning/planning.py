@@ -163,6 +163,8 @@ def _check(
     warnings: "_Warnings",
 ) -> ValidatedInputs:
     base, candidates, prior_model, _, labels = opened
+    if manifest.merge.base is None:
+        warnings.add(f"no base: class, config and tokenizer of the result are those of {base.label}")
     choose_dtype = partial(choose_compute_dtype, manifest.resources.compute_dtype, chosen, begun_dtype)
     with warnings.merged(labels) as warn:
         return check_inputs(

@@ -24,6 +24,7 @@ class PlannedParameter(Parameter):
     method: Method  # with its numbers as they are for this parameter
     shares: tuple[float, ...]  # each candidate's weight over the mean of all; 0 leaves it out
     scales: tuple[float | None, ...]  # the `scale` of each candidate that has one of its own
+    densities: tuple[float | None, ...]  # likewise its `density`
     candidate: int | None = None  # with the rule "candidate": the index of the one whose tensor it is
     group: str | None = None
     linear: str | None = None

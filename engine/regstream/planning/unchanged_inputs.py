@@ -13,6 +13,7 @@ from pathlib import Path
 
 from regstream.checkpoint.auxiliary_names import AUXILIARY_FOLDERS
 from regstream.data.chat_messages import MESSAGES
+from regstream.manifest.named_models import template_model
 from regstream.manifest.references import ModelRef, is_commit
 from regstream.manifest.schema import Calibration, Manifest
 from regstream.manifest.tokenizer_keys import reads_tokenizers, template_source
@@ -86,7 +87,7 @@ def local_files(manifest: Manifest) -> Iterator[Path]:
 
 
 def _models(manifest: Manifest) -> dict[str, ModelRef]:
-    models = {_BASE: manifest.merge.base}
+    models = {_BASE: template_model(manifest)}
     if manifest.merge.prior_model is not None:
         models["prior model"] = manifest.merge.prior_model
     for candidate in manifest.candidates:

@@ -9,7 +9,8 @@ from pydantic import BaseModel
 from regstream.manifest.rule_table import Setting
 from regstream.manifest.schema import Calibration, Candidate, Manifest, Merge
 from regstream.manifest.shares import NEGLIGIBLE
-from regstream.methods import METHODS, make_method
+from regstream.methods import make_method
+from regstream.methods.method import Method
 from regstream.methods.stream import Stream
 from regstream.models.architecture.architecture import Architecture
 from regstream.planning.step import Step
@@ -30,30 +31,54 @@ class _Context:
         return self.architecture.modality == "pixel_values"
 
     @property
+    def merger(self) -> Method:
+        """The method, with its options."""
+        return make_method(self.manifest.merge.method, self.manifest.merge.options)
+
+    @property
     def regresses(self) -> bool:
         return self.manifest.merge.regresses
 
     def reads_rows_of(self, candidate: Candidate) -> bool:
         """Whether a candidate's calibration set is read, by the merge or by a tuning that holds its rows out."""
-        merge = self.manifest.merge
-        is_tuned = bool(make_method(merge.method, merge.options).search_space())
+        is_tuned = bool(self.merger.search_space())
         return self.regresses or (is_tuned and candidate.evaluation is None and self.architecture.is_scored_by_loss)
 
     @property
     def reads_scales(self) -> bool:
         """Whether the method multiplies each candidate by a scale of its own."""
-        return METHODS[self.manifest.merge.method].reads_scales
+        return self.merger.reads_scales
+
+    @property
+    def reads_densities(self) -> bool:
+        """Whether the method reads a density of each candidate."""
+        return self.merger.reads_densities
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether the method reads weights, or some parameter is the mean."""
+        is_mean = any(parameter.rule == "average" for step in self.steps for parameter in step.parameters)
+        return self.merger.reads_weights or is_mean
+
+    @property
+    def draws_masks(self) -> bool:
+        """Whether the method draws values at random."""
+        return self.merger.draws_masks
 
     @property
     def all_have_scales(self) -> bool:
-        """Whether no candidate is left to the scale of `[merge]`."""
+        """Whether no candidate is left to the scale of `[merge]`, which nothing else is done with."""
         return self.reads_scales and all(candidate.scale is not None for candidate in self.manifest.candidates)
+
+    @property
+    def all_have_densities(self) -> bool:
+        """Whether no candidate is left to the density of `[merge]`."""
+        return self.reads_densities and all(candidate.density is not None for candidate in self.manifest.candidates)
 
     @property
     def has_own_statistics(self) -> bool:
         """Whether statistics are those of the candidates' own forward passes."""
-        options = self.manifest.merge.options
-        return make_method(self.manifest.merge.method, options).streams == (Stream.OWN,)
+        return self.merger.streams == (Stream.OWN,)
 
     @property
     def method(self) -> str:
@@ -76,11 +101,14 @@ class _Context:
 _Reason = Callable[[_Context], str | None]
 _MERGE: dict[str, _Reason] = {
     "prior_model": lambda c: None if any(step.regressed for step in c.steps) else "no weight is regressed",
-    "seed": lambda c: None if c.samples_rows else "no rows are sampled: no set that is read has `rows`",
+    "seed": lambda c: (
+        None if c.samples_rows or c.draws_masks else "no rows are sampled: no set that is read has `rows`"
+    ),
 }
 #: The same for the method's options.
 _OPTIONS: dict[str, _Reason] = {
     "scale": lambda c: "every candidate has its own" if c.all_have_scales else None,
+    "density": lambda c: "every candidate has its own" if c.all_have_densities else None,
     "teacher": lambda c: "the candidate is the teacher of itself" if c.has_own_statistics else None,
 }
 _OTHERS: dict[str, _Reason] = {
@@ -94,8 +122,13 @@ _RESOURCES: dict[str, _Reason] = {
     "device_memory": lambda c: "the device is the CPU, and host_memory bounds it" if c.device_type == "cpu" else None,
 }
 _CANDIDATE: dict[str, Callable[[_Context, Candidate], str | None]] = {
-    "weight": lambda c, _: "there is no other candidate" if len(c.manifest.candidates) == 1 else None,
+    "weight": lambda c, _: (
+        "there is no other candidate"
+        if len(c.manifest.candidates) == 1
+        else (None if c.reads_weights else f"{c.method} has no weights")
+    ),
     "scale": lambda c, _: None if c.reads_scales else f"{c.method} has no scale of each candidate",
+    "density": lambda c, _: None if c.reads_densities else f"{c.method} has no density of each candidate",
     "calibration": lambda c, candidate: None if c.reads_rows_of(candidate) else f"{c.method} reads no rows",
 }
 #: The same for the keys of a calibration or evaluation table.

@@ -50,7 +50,14 @@ def varying_settings(steps: Sequence[Step], candidates: Sequence[str]) -> Iterat
     with_own = set[Setting]()
     for step in steps:
         for parameter in step.parameters:
-            kind = (parameter.rule, parameter.group is None, parameter.method, parameter.shares, parameter.scales)
+            kind = (
+                parameter.rule,
+                parameter.group is None,
+                parameter.method,
+                parameter.shares,
+                parameter.scales,
+                parameter.densities,
+            )
             if kind not in known:
                 known[kind] = settings_of(parameter, candidates)
             for setting, value in known[kind].items():

@@ -22,7 +22,8 @@ def lead(report: "Report") -> str:
     record = report.record
     names = [*record.candidates]
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-    text = f"A merge of {listed}, fine-tuned from {short_commit(record.base)}, with {record.method}."
+    origin = "" if record.base is None else f", fine-tuned from {short_commit(record.base)},"
+    text = f"A merge of {listed}{origin} with {record.method}."
     if record.prior_model is not None:
         text += f" Regressed weights are corrections of {short_commit(record.prior_model)}."
     if (residual := report.average_residual) is not None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from regstream.checkpoint.checkpoint import Checkpoint
 from regstream.device.profiler import Profiler
+from regstream.methods.random_masks import mask_key
 from regstream.methods.tensor_source import PART_VALUES
 from regstream.planning.opened_merge import OpenedMerge
 from regstream.planning.step import PlannedParameter
@@ -30,6 +31,7 @@ class TensorFiles:
         self.num_candidates = len(self._candidates)
         self.shares: Sequence[float] = parameter.shares
         self.scales: Sequence[float | None] = parameter.scales
+        self.densities: Sequence[float | None] = parameter.densities
         self.is_linear = parameter.is_linear
         self._has_formula = plan.combines(parameter)
 
@@ -56,6 +58,10 @@ class TensorFiles:
         """A part of the prior model's values."""
         assert self._plan.prior_model is not None
         return self._part(self._plan.prior_model, part)
+
+    def mask_key(self, index: int) -> bytes:
+        """What random masks of a candidate's values follow from."""
+        return mask_key(self._plan.manifest.merge.seed, self._parameter.name, self._plan.candidates[index].name)
 
     def base_matrix(self) -> Tensor:
         """The base's weight of a linear, (O, I)."""

@@ -18,9 +18,9 @@ _SAMPLE_BYTES = 1 << 12
 
 
 def duplicate_weights(base: Checkpoint, candidates: Sequence[Checkpoint], names: Sequence[str]) -> Iterator[str]:
-    """Compare the tensors `names` of all inputs; yields one warning a duplicate."""
+    """Compare the tensors `names` of all inputs; yields a warning for each duplicate; the base may be a candidate."""
     label_of: dict[str, str] = {}
-    base_signature = _signature(base, names)
+    base_signature = None if base in candidates else _signature(base, names)
     num_unchanged = 0
     for candidate in candidates:
         signature = _signature(candidate, names)
