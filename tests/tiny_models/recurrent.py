@@ -70,6 +70,7 @@ RECURRENT: tuple[TinyModel, ...] = (
         lru_width=HIDDEN,
         attention_window_size=WINDOW,
         block_types=["recurrent", "recurrent", "attention"],
+        averaged={"*.rg_lru.*_gate_weight": "several matrices in one parameter, each of some features of every token"},
     ),
     tiny(
         "rwkv",

@@ -67,7 +67,7 @@ def _reason(name: str, block: nn.Module, prefix: str, trace: Trace, num_tokens: 
     path, _, leaf = name.rpartition(".")
     module = block.get_submodule(path)
     if not is_linear(module) or leaf != "weight":
-        return _kind(module, block.get_parameter(name).dim(), trace.products.get(prefix + name, ()))
+        return _kind(module, block.get_parameter(name).squeeze().dim(), trace.products.get(prefix + name, ()))
     products, inputs = trace.products.get(prefix + name, []), trace.linear_inputs.get(prefix + path, [])
     if not products and not inputs:
         return "not used in a pass"
