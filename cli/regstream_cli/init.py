@@ -146,12 +146,12 @@ def _check_options(
 ) -> None:
     """Refuse what is missing: candidates, and a base for a method that needs one."""
     if not candidates:
-        raise click.UsageError("Missing option '--candidate'.")
+        raise click.UsageError("--candidate NAME=MODEL is missing")
     _check_calibration([candidate.name for candidate in candidates], calibration, method)
     kind = find_method(method)
     has_rows = all(candidate.name in calibration for candidate in candidates)
     if base is None and (kind.needs_base if kind is not None else has_rows):
-        raise click.UsageError("Missing option '--base'.")
+        raise click.UsageError("--base MODEL is missing")
 
 
 def _check_calibration(candidates: Sequence[str], calibration: Collection[str], method: str | None) -> None:

@@ -110,7 +110,9 @@ def test_every_comment_is_right(invoke: Invoke, here: Path, rows: tuple[str, ...
     asked, default = tomllib.loads(taken), tomllib.loads(text)
     assert {"candidates", "merge", "rules", "resources"} == asked.keys()
     options = {"alpha"} if rows else set()
-    assert set(asked["merge"]) - set(default["merge"]) == options | {"dtype", "seed", "shard_size", "others"}
+    assert set(asked["merge"]) - set(default["merge"]) == (
+        options | {"dtype", "seed", "shard_size", "others"} | {"tokenizer", "chat_template", "pad_to_multiple_of"}
+    )
     assert manifest.candidates[1].calibration is not None
     assert manifest.candidates[1].evaluation is not None
 

@@ -20,7 +20,7 @@ Invoke = Callable[..., Result]
         (("run",), "MANIFEST is missing; `regstream run --help`"),
         (("run", "a.toml", "--devcie", "cpu"), "no option --devcie; did you mean --device?"),
         (("run", "a.toml", "--device"), "option '--device' requires an argument"),
-        (("init",), "--base MODEL is missing"),
+        (("init",), "--candidate NAME=MODEL is missing"),
         (("plan", "a.toml", "--machines", "2"), "--machines: 2 machines cannot share 1 ranks"),
         (("evaluate", "a.toml", "--also", "x=nowhere"), "--also: x: found no folder nowhere; "),
         (("push", "merged", "name"), "REPO: expected \"org/name\", found 'name'"),

@@ -30,6 +30,7 @@ from regstream.data import dataset_sampler as drawing
 from regstream.data import row_writer as pieces
 from regstream.data.dataset_sampler import DatasetSampler
 from regstream.data.loading import load_calibration
+from regstream.data.target_rows import Decoder
 from regstream.errors import InputError, Interrupted, ResumeError
 from regstream.events import Event, StepStarted
 from regstream.manifest.schema import Calibration
@@ -198,7 +199,7 @@ def test_a_row_has_its_target(tmp_path: Path, hub: Hub, tokenizer: Path, field: 
     datasets.Dataset.from_dict(columns).to_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
     hub.add(f"datasets/{NAME}", tmp_path)
     options: dict[str, Any] = {"architecture": derived(T5), "config": T5, "base": tokenizer, "seed": 5, "warn": print}
-    options["shift"] = lambda labels: labels
+    options["decoder"] = Decoder(shift=lambda labels: labels)
     table: dict[str, Any] = {"field": field, "target": target, "rows": 4}
     drawn: Any = load_calibration(asked(**table), **options)
     kept = DatasetSampler().sample(asked(**table), field, 5, target=target)
