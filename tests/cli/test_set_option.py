@@ -37,15 +37,15 @@ def test_another_setting_does_not_resume_a_run(invoke: Invoke, half_done: Path) 
     assert result.exit_code == 5
     head, *changes = result.stderr.splitlines()
     assert head.endswith("undo each change, or --restart starts over")
-    assert "regstream: error: manifest alpha: 0.95 before, 0.5 now; set it back in the manifest" in changes
-    assert "regstream: error: manifest seed: 0 before, 3 now; set it back in the manifest" in changes
+    assert "regstream: error: manifest alpha: 0.95 before, 0.5 now; set it back" in changes
+    assert "regstream: error: manifest seed: 0 before, 3 now; set it back" in changes
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
         ("alpha=1", "--set alpha=1: a key needs its table: merge.alpha"),
-        ("weight=1", "--set weight=1: a key needs its table: candidates.NAME.weight"),
+        ("weight=1", "--set weight=1: a key needs its table: rules.0.weight or candidates.NAME.weight"),
         ("merge.alpha", "--set merge.alpha: expected KEY=VALUE with a dotted key, such as merge.alpha=0.9"),
         ("merge.alhpa=1", '[merge] alhpa: unknown key; did you mean "alpha"?'),
         ("merge.alpha=many", '[merge] alpha: expected a number from 0 to 1, found "many"'),
