@@ -19,6 +19,7 @@ from regstream.storage.identity_differences import differences
 from regstream.storage.journal import CommittedStep, Journal
 from regstream.storage.shards import ShardDigest
 
+SAMPLES, EVERY_BYTE = "digest of samples", "digest of every byte"
 IDENTITY: dict[str, Any] = {"manifest": {"alpha": 0.95, "rules": []}, "base": {"config.json": "full:1"}}
 PLACES: list[tuple[Literal["stem", "block", "head"], int | None]] = [
     ("stem", None), ("block", 0), ("block", 1), ("head", None),
@@ -178,13 +179,13 @@ def test_what_a_watcher_is_told_is_what_was_measured(tmp_path: Path) -> None:
         ({"a": True}, {"a": False}, ["a: true before, false now"]),
         ({"a": {"fast": "1"}}, {"a": {"fast": "1", "full": "2"}}, []),
         ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "1"}}, []),
-        ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "1", "full": "3"}}, ["a digest of every byte: 2 before, 3 now"]),
-        ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "4", "full": "3"}}, ["a digest of samples: 1 before, 4 now"]),
-        ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "3"}}, ["a digest of samples: 1 before, 3 now"]),
+        ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "1", "full": "3"}}, [f"a {EVERY_BYTE}: 2 before, 3 now"]),
+        ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "4", "full": "3"}}, [f"a {SAMPLES}: 1 before, 4 now"]),
+        ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "3"}}, [f"a {SAMPLES}: 1 before, 3 now"]),
         (
             {"a": {"full": "2"}},
             {"a": {"hub": "2"}},
-            ["a digest of every byte: 2 before, absent now", "a hub: absent before, 2 now"],
+            [f"a {EVERY_BYTE}: 2 before, absent now", "a hub: absent before, 2 now"],
         ),
     ],
 )
