@@ -76,6 +76,7 @@ def cli(context: click.Context) -> None:
     \b
     Example:
       regstream init --help                  how to write a manifest
+      regstream init --from-mergekit r.yml   write the manifest of a recipe of mergekit
       regstream plan merge.toml              show the steps, and the memory and disk that they need
       regstream tune merge.toml              find the settings of its method; not needed
       regstream run merge.toml               merge; rerun to resume

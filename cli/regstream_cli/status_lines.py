@@ -8,6 +8,8 @@ from regstream.units import format_bytes, format_seconds
 from regstream_cli.progress_lines import step_line
 from regstream_cli.run_status import RunStatus
 
+_MAX_CHANGES = 4
+
 
 def status_lines(status: RunStatus) -> Iterator[str]:
     """The state and the cost of a merge, its tuning, and the settings that have changed since."""
@@ -47,7 +49,9 @@ def _notes(status: RunStatus) -> Iterator[str]:
     if status.tuning is not None:
         yield _tuning_line(status.tuning)
     if status.changed:
-        yield f"the manifest has changed since: {'; '.join(status.changed)}"
+        shown, left = status.changed[:_MAX_CHANGES], len(status.changed) - _MAX_CHANGES
+        more = [f"and {left:,} more, which --json has"] if left > 0 else []
+        yield f"the manifest has changed since: {'; '.join([*shown, *more])}"
 
 
 def _tuning_line(tuning: TuningStatus) -> str:

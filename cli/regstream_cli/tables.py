@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Input groups of a pass that are listed, at most.
 _MAX_GROUPS = 12
+#: Tokens that are named, at most.
+_MAX_TOKENS = 8
 #: Settings that are shown by block, at most: each candidate may have two.
 _MAX_SETTINGS = 8
 
@@ -44,10 +46,17 @@ def settings_table(plan: "Plan") -> Table:
 
     shown = plan.varying_settings[:_MAX_SETTINGS]
     table = make_table("setting", *(setting.title for setting in shown))
-    for names, cells in settings_rows(shown, plan.steps):
+    rows = list(settings_rows(shown, plan.steps))
+    for names, cells in rows:
         table.add_row(span(names), *cells)
+    notes = []
+    if any(setting.key == "share" for setting in shown):
+        notes.append("a share is a weight over the mean of all weights")
+    if any("(" in cell for _, cells in rows for cell in cells):
+        notes.append("in parentheses, how many parameters have a value")
     if left_out := len(plan.varying_settings) - len(shown):
-        table.caption = f"and {left_out} more, which --json has"
+        notes.append(f"and {left_out} more settings, which --json has")
+    table.caption, table.caption_justify = "; ".join(notes) or None, "left"
     return table
 
 
@@ -69,6 +78,8 @@ def plan_summary(plan: "Plan", *, fits: bool) -> Iterator[str]:
         groups = "; ".join(format_names(_patterns(groups), _MAX_GROUPS) for groups in passes)
         how = "one after another, as its statistics need" if plan.method.solves_groups_in_turn() else "to fit"
         yield f"a block's input groups are processed in {len(passes)} passes, {how}: {groups}"
+    if added := plan.tokenizer.added:
+        yield f"adds {len(added):,} token{'s' * (len(added) > 1)} to the base's: {format_names(added, _MAX_TOKENS)}"
     yield from _work_lines(plan)
     needs = [
         f"{format_bytes(max(plan.projected_bytes(step, space) for step in plan.steps))} of {space} memory"

@@ -196,7 +196,7 @@ def test_a_result_of_other_settings_is_refused(invoke: Invoke, finished: Path, c
     finished.write_text(finished.read_text().replace("[merge]", "[merge]\nalpha = 0.5"))
     result = invoke(command, finished)
     assert result.exit_code == 5
-    assert "regstream: error: manifest alpha: 0.95 before, 0.5 now; set it back in the manifest" in result.stderr
+    assert "regstream: error: manifest alpha: 0.95 before, 0.5 now; set it back" in result.stderr
 
 
 @pytest.mark.slow

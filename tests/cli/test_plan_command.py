@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from added_tokens import add_tokens
+from checkpoints import make_family
 from regstream.planning.plan import Plan
 from regstream.units import format_bytes
 
@@ -73,9 +75,19 @@ def test_settings_that_vary_are_shown_by_block(invoke: Invoke, fresh: Path) -> N
         ["block", "3", "0.7"],
         ["block", "4", "0.5", "(4),", "0.1", "(3)"],
     ]
+    assert "in parentheses, how many" in lines[first + 5]
     [setting] = json.loads(invoke("plan", fresh, "--json").stdout)["varying_settings"]
     assert (setting["key"], setting["candidate"]) == ("alpha", None)
     assert setting["steps"]["block 4"] == {"values": [0.5, 0.1], "parameters": [4, 3]}
+
+
+def test_tokens_that_the_result_adds_are_named(invoke: Invoke, tmp_path: Path) -> None:
+    made = make_family(tmp_path, "llama", candidates=2)
+    add_tokens(made.candidates[1], ["<think>"], seed=0)
+    manifest = tmp_path / "merge.toml"
+    candidates = (f"--candidate=task{index}={folder}" for index, folder in enumerate(made.candidates))
+    assert invoke("init", f"--base={made.base}", *candidates, "--method=ties", "-o", manifest).exit_code == 0
+    assert "adds 1 token to the base's: <think>\n" in invoke("plan", manifest, "--set=merge.tokenizer=union").stdout
 
 
 def test_work_without_rows_is_shown(invoke: Invoke, fresh: Path) -> None:

@@ -42,7 +42,7 @@ def test_without_residuals_what_was_kept_is_said_instead(finished: Path) -> None
     lines = summary(finished)
     assert list(lines) == ["result", "kept", "worst", "cost", "next"]
     assert lines["kept"] == "of the candidates' changes: task0 50 %, task1 25 %"
-    assert lines["worst"] == "task1 changed the base by 2.65 in block 0; the merged model kept 25 %"
+    assert lines["worst"] == "task1 changed the base by 10 % of its norm in block 0; the merged model kept 25 % of it"
 
 
 def test_a_record_without_numbers_has_the_other_lines(finished: Path) -> None:

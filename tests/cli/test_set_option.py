@@ -37,8 +37,8 @@ def test_another_setting_does_not_resume_a_run(invoke: Invoke, half_done: Path) 
     assert result.exit_code == 5
     head, *changes = result.stderr.splitlines()
     assert head.endswith("undo each change, or --restart starts over")
-    assert "regstream: error: manifest alpha: 0.95 before, 0.5 now; set it back in the manifest" in changes
-    assert "regstream: error: manifest seed: 0 before, 3 now; set it back in the manifest" in changes
+    assert "regstream: error: manifest alpha: 0.95 before, 0.5 now; set it back" in changes
+    assert "regstream: error: manifest seed: 0 before, 3 now; set it back" in changes
 
 
 @pytest.mark.parametrize(

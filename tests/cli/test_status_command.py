@@ -62,6 +62,14 @@ def test_a_manifest_that_was_changed_since(invoke: Invoke, request: pytest.Fixtu
     assert "the manifest has changed since: alpha: 0.95 before, 0.5 now" in invoke("status", manifest).stdout
 
 
+def test_of_many_changes_the_first_are_shown_and_the_rest_is_counted(invoke: Invoke, finished: Path) -> None:
+    changed = ["merge.alpha=0.5", "merge.dtype=float16", "merge.seed=3", "merge.shard_size=1GiB"]
+    changed += ["merge.others.embeddings=average", "merge.others.head=average"]
+    shown = invoke("status", finished, *(part for setting in changed for part in ("--set", setting))).stdout
+    assert "since: alpha: 0.95 before, 0.5 now; " in shown
+    assert shown.endswith("; and 2 more, which --json has\n")
+
+
 def test_a_damaged_journal_is_5(invoke: Invoke, half_done: Path) -> None:
     journal = half_done.parent / "merged" / ".regstream" / "journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True)

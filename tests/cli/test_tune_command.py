@@ -327,7 +327,7 @@ def test_auto_does_not_take_over_the_result_of_a_merge_that_was_not_tuned(invoke
     assert invoke("run", planted).exit_code == 0
     result = invoke("run", as_auto(planted))
     assert result.exit_code == 5
-    assert "error: manifest method: regmean++ before, auto now; set it back in the manifest" in result.stderr
+    assert "error: manifest method: regmean++ before, auto now; set it back" in result.stderr
 
 
 def test_options_beside_auto_are_refused(invoke: Invoke, planted: Path) -> None:

@@ -191,6 +191,7 @@ def test_tokenizer_and_dtype(settings: str, expected: dict[str, Any]) -> None:
         (f"merge_method: ties{TWO}tokenizer_source: org/other", "expected base, union or a model that is merged"),
         (f"merge_method: ties{TWO}".replace("0.5", "-0.5"), "found -0.5 with normalize: true; a weight is a share"),
         ("a: [", "invalid YAML"),
+        ('[merge]\nmethod = "ties"\n', "expected a recipe of mergekit in YAML, found a manifest in TOML; merge with `"),
         ("merge_method: ties\n---\nmerge_method: ties", "found 2 recipes in one file"),
         ("- 1", "expected a recipe of mergekit, found no keys"),
     ],

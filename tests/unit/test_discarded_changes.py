@@ -94,4 +94,4 @@ def test_tokens_that_a_candidate_added_are_named(tmp_path: Path) -> None:
     file.write_text(json.dumps(content))
     [line] = told(merge)
     assert "task0" in line
-    assert "adds 1 tokens that the base's lacks ('<|im_start|>')" in line
+    assert "adds 1 token that the base's lacks ('<|im_start|>')" in line

@@ -44,9 +44,14 @@ def test_nothing_is_loose_at_the_top_but_what_a_program_imports() -> None:
 
 def test_every_room_says_what_each_of_its_files_holds() -> None:
     # Methods are listed where they are registered.
-    for room in (path for path in ENGINE.iterdir() if (path / "__init__.py").exists() and path.name != "methods"):
+    rooms = (path for path in ENGINE.iterdir() if (path / "__init__.py").exists() and path.name != "methods")
+    for room in (*rooms, ROOT / "cli" / "regstream_cli"):
         described = ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or ""
-        missing = [p.name for p in room.glob("*.py") if p.stem != "__init__" and p.name not in described]
+        missing = [
+            p.name
+            for p in room.glob("*.py")
+            if p.name not in ("__init__.py", "__main__.py") and p.name not in described
+        ]
         assert not missing, f"{room.name}: {missing}"
 
 

@@ -19,6 +19,7 @@ from regstream.storage.identity_differences import differences
 from regstream.storage.journal import CommittedStep, Journal
 from regstream.storage.shards import ShardDigest
 
+SAMPLES, EVERY_BYTE = "digest of samples", "digest of every byte"
 IDENTITY: dict[str, Any] = {"manifest": {"alpha": 0.95, "rules": []}, "base": {"config.json": "full:1"}}
 PLACES: list[tuple[Literal["stem", "block", "head"], int | None]] = [
     ("stem", None), ("block", 0), ("block", 1), ("head", None),
@@ -124,6 +125,18 @@ def test_a_changed_input_is_refused_by_its_place_and_both_values(tmp_path: Path)
     assert str(caught.value).startswith(f"{tmp_path}: cannot resume")
 
 
+def test_of_many_changes_the_method_and_other_settings_come_first_and_the_rest_is_counted(tmp_path: Path) -> None:
+    shards = {f"shard {number}": str(number) for number in range(20)}
+    Journal.open(tmp_path, {"base": shards, "manifest": {"alpha": 0.95, "method": "regmean"}}, NAMES)
+    with pytest.raises(ResumeError) as caught:
+        Journal.open(tmp_path, {"base": {}, "manifest": {"alpha": 0.5, "method": "ties"}}, NAMES)
+    _, method, alpha, first, *_, last = caught.value.problems
+    assert method == "manifest method: regmean before, ties now; set it back"
+    assert alpha.startswith("manifest alpha")
+    assert first.startswith("base shard 0")
+    assert last == "and 12 more differences"
+
+
 def test_another_version_of_the_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "journal.jsonl"
     path.write_bytes(lines.encode({"format": 99, "identity": IDENTITY, "steps": []}))
@@ -163,13 +176,17 @@ def test_what_a_watcher_is_told_is_what_was_measured(tmp_path: Path) -> None:
         ({"a": ["x", "y"]}, {"a": ["y", "x"]}, ["a [0]: x before, y now", "a [1]: y before, x now"]),
         ({"a": ["x"]}, {"a": ["x", "y"]}, ["a [1]: absent before, y now"]),
         ({"a": "f" * 60}, {"a": "e" * 60}, [f"a: {'f' * 21}... before, {'e' * 21}... now"]),
-        ({"a": True}, {"a": False}, ["a: True before, False now"]),
+        ({"a": True}, {"a": False}, ["a: true before, false now"]),
         ({"a": {"fast": "1"}}, {"a": {"fast": "1", "full": "2"}}, []),
         ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "1"}}, []),
-        ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "1", "full": "3"}}, ["a full: 2 before, 3 now"]),
-        ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "4", "full": "3"}}, ["a fast: 1 before, 4 now"]),
-        ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "3"}}, ["a fast: 1 before, 3 now"]),
-        ({"a": {"full": "2"}}, {"a": {"hub": "2"}}, ["a full: 2 before, absent now", "a hub: absent before, 2 now"]),
+        ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "1", "full": "3"}}, [f"a {EVERY_BYTE}: 2 before, 3 now"]),
+        ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "4", "full": "3"}}, [f"a {SAMPLES}: 1 before, 4 now"]),
+        ({"a": {"fast": "1", "full": "2"}}, {"a": {"fast": "3"}}, [f"a {SAMPLES}: 1 before, 3 now"]),
+        (
+            {"a": {"full": "2"}},
+            {"a": {"hub": "2"}},
+            [f"a {EVERY_BYTE}: 2 before, absent now", "a hub: absent before, 2 now"],
+        ),
     ],
 )
 def test_every_difference_is_named(before: dict[str, Any], now: dict[str, Any], expected: list[str]) -> None:

@@ -73,7 +73,7 @@ def test_a_csv_has_fields_of_its_header(tmp_path: Path) -> None:
         ("", "rows.csv: no rows; the first line names the fields"),
         ("text;b\nx;2\n", "rows.csv, line 1: fields are separated by semicolons; separate them by commas"),
         ("text,text\n1,2\n", 'the header names "text" twice'),
-        ("text,b\nx,1\ny\n", "rows.csv, line 3: 1 fields, and the header names 2"),
+        ("text,b\nx,1\ny\n", "rows.csv, line 3: 1 field, and the header names 2"),
         ('text\n"x\n', "rows.csv, line 2: not CSV: unexpected end of data"),
         ("a,b\n1,2\n", 'rows.csv, line 2: no field "text"; there are a, b'),
     ],

@@ -64,7 +64,7 @@ def test_changes_are_totalled_by_their_squared_norms() -> None:
         ChangeTotal(candidate="math", step="block 0", norm=4.0, base_norm=math.sqrt(2), kept=0.5),
         ChangeTotal(candidate="code", step="block 0", norm=0.0, base_norm=1.0, kept=None),
     )
-    assert found.changes[0].describe() == "math changed the base by 5; the merged model kept 68 %"
+    assert found.changes[0].describe() == "math changed the base by 289 % of its norm; the merged model kept 68 % of it"
     assert found.changes_by_step[3].describe() == "code changed nothing in block 0"
 
 

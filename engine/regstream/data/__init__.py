@@ -1,6 +1,6 @@
 """Calibration and evaluation sets: rows read from files and from data sets of the hub, checked and batched.
 
-row_sources.py: files and folders of images and of stored inputs
+non_text_rows.py: opens images and stored inputs, of files and folders, for models that read more than token ids
 loading.py: from a manifest's `[candidates.calibration]` to batches
 dataset_sampler.py: rows of a data set of the hub, sampled once and cached
 row_reader.py, row_writer.py: rows of text files and parquet tables

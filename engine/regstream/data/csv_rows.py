@@ -32,8 +32,8 @@ def csv_rows(path: Path, max_chars: int) -> Iterator[tuple[str, dict[str, str]]]
             where = f"line {lines.first}"
             if len(fields) not in (0, len(header)):
                 raise InputError(
-                    f"{path}, {where}: {len(fields)} fields, and the header names {len(header)}; put a field with"
-                    " commas or line breaks in double quotes"
+                    f"{path}, {where}: {len(fields)} field{'s' * (len(fields) > 1)}, and the header names"
+                    f" {len(header)}; put a field with commas or line breaks in double quotes"
                 )
             if fields:
                 yield where, dict(zip(header, fields, strict=True))

@@ -16,11 +16,11 @@ from regstream.data.batch_policy import BatchPolicy
 from regstream.data.dataset_sampler import DatasetSampler
 from regstream.data.id_map import IdMap, map_rows
 from regstream.data.multimodal import MultimodalRows, load_multimodal_rows
+from regstream.data.non_text_rows import has_other_inputs, open_stored_inputs, pixel_source, refuse_images_key
 from regstream.data.pixels import PixelRows
 from regstream.data.row_checks import RowWarnings, check_token_ids
 from regstream.data.row_images import has_image_parts
 from regstream.data.row_reader import INPUT_IDS, count_rows, read_rows, sample_indices
-from regstream.data.row_sources import has_other_inputs, open_stored_inputs, pixel_source, refuse_images_key
 from regstream.data.stored_inputs import ForwardInputs, InputRows
 from regstream.data.target_rows import Decoder, TargetReader, TargetRows, check_stored_targets, target_field
 from regstream.data.tensor_rows import read_token_rows

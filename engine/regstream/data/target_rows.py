@@ -14,9 +14,9 @@ from transformers import PreTrainedConfig
 
 from regstream.data.batch_policy import BatchPolicy
 from regstream.data.id_map import IdMap, map_rows
+from regstream.data.non_text_rows import refuse_images_key
 from regstream.data.row_checks import RowWarnings, check_token_ids
 from regstream.data.row_reader import INPUT_IDS, LABELS, Row, count_rows, read_rows, sample_indices
-from regstream.data.row_sources import refuse_images_key
 from regstream.data.stored_inputs import DECODER_INPUT_IDS, InputRows
 from regstream.data.tensor_rows import open_tensor, read_token_rows, without_padding
 from regstream.data.tokenizer_process import SharedTokenizer

@@ -40,7 +40,7 @@ class Rule(Table):
     use: Annotated[Use | None, Field(examples=["average"])] = None
     """how to merge these parameters; default: as without the rule"""
     candidate: Annotated[Name | None, Field(examples=["math"])] = None
-    """a candidate's name; the candidate whose weight or scale the rule gives"""
+    """a candidate's name; the candidate whose weight, scale or density the rule gives"""
     weight: Annotated[Weight | None, Field(examples=[0.5])] = None
     """a number from 0 on; takes the place of the candidate's weight"""
     scale: Annotated[Scale | None, Field(examples=[0.3])] = None

@@ -5,9 +5,9 @@ tensor_source.py: what a method without statistics reads; tensor_reads.py: how o
 linear's weight from the base; scale.py, density.py, ridge.py and teacher.py: options that several methods have;
 sign_election.py: what ties.py and dare_ties.py share; dare.py: what dare_linear.py and dare_ties.py share;
 random_masks.py: masks that follow from keys and positions; interference.py: what swudi.py and aswudi.py share;
-regression.py: what methods share that solve regressions; base.py, prior_model.py: priors of regfilter that are no
-methods of a manifest; search_space.py: which values of options are tried; by_block.py: numbers that vary from block to
-block. METHODS below registers methods, by their name in a manifest.
+regression.py: what methods share that solve regressions; base_prior.py, prior_model.py: the base and any checkpoint as
+priors of regfilter, which are no methods of a manifest; search_space.py: which values of options are tried;
+by_block.py: numbers that vary from block to block. METHODS below registers methods, by their name in a manifest.
 """
 
 from typing import Final

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from regstream.methods.aswudi import Aswudi, AswudiOptions
 from regstream.methods.average import Average
-from regstream.methods.base import Base
+from regstream.methods.base_prior import Base
 from regstream.methods.density import Density
 from regstream.methods.method import MergeRule, Method, MethodOptions
 from regstream.methods.prior_model import PriorModel

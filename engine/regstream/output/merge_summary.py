@@ -32,9 +32,8 @@ class ChangeTotal:
         where = "" if self.step is None else f" in {self.step}"
         if self.kept is None:
             return f"{self.candidate} changed nothing{where}"
-        return (
-            f"{self.candidate} changed the base by {self.norm:.3g}{where}; the merged model kept {percent(self.kept)}"
-        )
+        change = f"{percent(self.norm / self.base_norm)} of its norm" if self.base_norm > 0 else f"{self.norm:.3g}"
+        return f"{self.candidate} changed the base by {change}{where}; the merged model kept {percent(self.kept)} of it"
 
 
 @dataclass(frozen=True, kw_only=True)

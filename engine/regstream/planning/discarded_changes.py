@@ -152,8 +152,9 @@ def _tokenizer_warnings(merge: Merge, checkpoint: Checkpoint, base: Checkpoint) 
     if added and merge.tokenizer is None:
         names = ", ".join(map(repr, added[:_MAX_NAMES])) + (" …" if len(added) > _MAX_NAMES else "")
         yield (
-            f"{checkpoint.label}: its tokenizer adds {len(added)} tokens that the base's lacks ({names}); the result"
-            ' has the base\'s tokenizer, which does not know them; [merge] tokenizer = "union" adds them with their'
+            f"{checkpoint.label}: its tokenizer adds {len(added):,} token{'s' * (len(added) > 1)} that the base's lacks"
+            f" ({names}); the result"
+            ' has the base\'s tokenizer, without them; [merge] tokenizer = "union" adds them with their'
             ' rows, tokenizer = "base" confirms the default'
         )
 

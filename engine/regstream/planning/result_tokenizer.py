@@ -45,6 +45,13 @@ class ResultTokenizer:
     files: Mapping[str, Mapping[str, Path]] = field(default_factory=dict)
     temporary: TemporaryDirectory[str] | None = None  # which is removed with the last reference to it
 
+    @property
+    def added(self) -> list[str]:
+        """The tokens that the base's tokenizer lacks, in order of their ids."""
+        if self.tokens is None or self.base is None:
+            return []
+        return sorted(self.tokens.ids.keys() - self.base.ids.keys(), key=self.tokens.ids.__getitem__)
+
     def id_map(self, candidate: int) -> IdMap | None:
         """From a candidate's token ids to the result's; None where rows of ids are in the base's own."""
         return self.id_maps[candidate] if self.id_maps else None

@@ -2,12 +2,14 @@
 
 read_recipe.py: YAML to a recipe, in whichever form its models are given
 recipe.py: what a recipe says
-layers.py: models in slices
+layers.py: slices, and the layers that they take of each model
 parameters.py: a parameter's values by precedence, filters and gradients
 translate.py: the manifest of a recipe
-averages.py, task_vectors.py, other_methods.py: what becomes of each method
+averages.py: linear and passthrough
+task_vectors.py: task_arithmetic, ties, dare_linear and dare_ties
+other_methods.py: slerp and model_stock
 tokenizers.py: what becomes of tokenizer, chat template and dtype
 names.py: names of candidates
-draft.py: a manifest under way
-manifest_text.py: its text
+draft.py: the manifest's tables while the recipe is translated
+manifest_text.py: their text
 """

@@ -1,4 +1,4 @@
-"""A manifest under way: what its tables will say, with remarks on what differs from the recipe."""
+"""The tables of a manifest while its recipe is translated, with remarks on what differs from the recipe."""
 
 import re
 from collections.abc import Sequence

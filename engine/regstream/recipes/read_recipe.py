@@ -1,5 +1,7 @@
 """Reads a recipe of mergekit from YAML: its keys, and its models in whichever form they are given."""
 
+import re
+import shlex
 from collections.abc import Mapping
 from os import PathLike, fspath
 from typing import Any, Final
@@ -61,6 +63,11 @@ def _document(text: str, file: str) -> dict[str, Any]:
     try:
         documents = [document for document in yaml.safe_load_all(text) if document is not None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if re.search(r"(?m)^\[merge\]", text):
+            found = f"found a manifest in TOML; merge with `{shlex.join(['regstream', 'run', file])}`"
+            raise ManifestError(
+                escape_unprintable(f"{file}: expected a recipe of mergekit in YAML, {found}")
+            ) from error
         mark = getattr(error, "problem_mark", None)
         place = file if mark is None else f"{file}:{mark.line + 1}:{mark.column + 1}"
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]

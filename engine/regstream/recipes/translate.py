@@ -1,4 +1,4 @@
-"""The manifest of a recipe."""
+"""Translates a recipe into the tables of a manifest, and refuses what no manifest can say."""
 
 from collections.abc import Callable, Mapping
 from typing import Final

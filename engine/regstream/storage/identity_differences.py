@@ -9,6 +9,9 @@ Identity = Mapping[str, Any]
 
 Path = tuple[str, ...]
 
+#: What people call the digests of a file, by their keys.
+_DIGESTS = {"fast": "digest of samples", "full": "digest of every byte"}
+
 
 def differences(before: Identity, now: Identity, names: tuple[str, str] = ("before", "now")) -> Iterator[str]:
     """One line for each entry that differs, with `names` for the two."""
@@ -17,7 +20,9 @@ def differences(before: Identity, now: Identity, names: tuple[str, str] = ("befo
 
 def describe(path: Path, old: object, new: object, names: tuple[str, str] = ("before", "now")) -> str:
     """An entry that differs, in one line."""
-    return f"{' '.join(path)}: {_shorten(old)} {names[0]}, {_shorten(new)} {names[1]}"
+    *parents, last = path
+    name = " ".join([*parents, _DIGESTS.get(last, last) if parents else last])
+    return f"{name}: {_shorten(old)} {names[0]}, {_shorten(new)} {names[1]}"
 
 
 def differing_entries(before: Identity, now: Identity) -> Iterator[tuple[Path, object, object]]:
@@ -56,5 +61,5 @@ def _flatten(table: object, path: Path = ()) -> Iterator[tuple[Path, object]]:
 
 
 def _shorten(value: object) -> str:
-    text = "absent" if value is None else str(value)
+    text = "absent" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     return text if len(text) <= 24 else f"{text[:21]}..."

@@ -5,24 +5,32 @@ from typing import Final
 
 from regstream.storage.identity_differences import Identity, Path, describe, differing_entries
 
+#: A change of settings has fewer lines, and more would hide the one that says what to do.
+_MAX_LINES: Final = 10
 _FILE: Final = "restore the file, or name the model that the run began with"
 _DEVICE: Final = "resume on a device of the same kind"
 
 
 def changes_with_remedies(before: Identity, now: Identity) -> list[str]:
-    """One line for each entry that differs: its values, and how to have the one before again."""
-    return [
-        f"{describe(path, old, new)}; {_REMEDIES.get(path[0], _restore)(path, old, new)}"
-        for path, old, new in differing_entries(before, now)
-    ]
+    """One line for each entry that differs, the method and other settings first: its values, and how to undo that.
+
+    Of many, which are of two merges rather than of a change, the first ones and their number.
+    """
+    entries = sorted(differing_entries(before, now), key=lambda entry: _order(entry[0]))
+    lines = [f"{describe(*entry)}; {_REMEDIES.get(entry[0][0], _restore)(*entry)}" for entry in entries[:_MAX_LINES]]
+    return lines + ([f"and {left:,} more differences"] if (left := len(entries) - _MAX_LINES) > 0 else [])
+
+
+def _order(path: Path) -> tuple[bool, bool]:
+    return path != ("manifest", "method"), path[0] != "manifest"
 
 
 def _of_manifest(path: Path, old: object, _new: object) -> str:
     if path[1:2] == ("device",):
         return _DEVICE
     if path[-1] == "weight":
-        return "set the weights back"  # these are relative to their mean
-    return "remove it from the manifest" if old is None else "set it back in the manifest"
+        return "set the weights back, of which only the ratios count"  # these are relative to their mean
+    return "leave it out" if old is None else "set it back"  # in the manifest, or on the command line
 
 
 def _of_hub(path: Path, old: object, new: object) -> str:

@@ -1,4 +1,4 @@
-"""What holds the rows of models that read more than token ids: images and stored inputs, of files and folders."""
+"""Opens rows that are no text, images or stored inputs, of files and folders, for models that read them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
