@@ -73,6 +73,18 @@ def test_a_union_knows_the_tokens_of_all_candidates(tmp_path: Path, method: str,
     assert all(torch.equal(merged[name], expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize(("weight", "of_first"), [("9", 9 / 11), ("0", 0.0)])
+def test_rows_that_the_base_lacks_have_the_weights_of_rules(tmp_path: Path, weight: str, of_first: float) -> None:
+    merge = merge_of(tmp_path, method="task_arithmetic", tokenizer="union")
+    rule = f'[[rules]]\nparameters = "*embed_tokens*"\ncandidate = "task0"\nweight = {weight}\n\n'
+    merge.manifest.write_text(merge.manifest.read_text().replace("[[candidates]]", f"{rule}[[candidates]]", 1))
+    rows, one, two = (rows_in(path) for path in (merge.run(), *merge.folders.candidates))
+    for part, share in (("embeddings", of_first), ("head", 1 / 3)):
+        expected = share * one[part][N + 1] + (1 - share) * two[part][N]
+        torch.testing.assert_close(rows[part][N + 1], expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(rows[part][N], one[part][N], rtol=0, atol=1e-6)
+
+
 def test_a_candidates_tokenizer_has_its_ids_and_special_tokens(tmp_path: Path) -> None:
     merge = merge_of(tmp_path, method="average", tokenizer="task1")
     folder = merge.folders.candidates[1]
