@@ -85,6 +85,13 @@ def test_rows_that_the_base_lacks_have_the_weights_of_rules(tmp_path: Path, weig
         torch.testing.assert_close(rows[part][N], one[part][N], rtol=0, atol=1e-6)
 
 
+def test_slerp_goes_from_row_to_row_whether_or_not_a_base_is_named(tmp_path: Path) -> None:
+    merge = merge_of(tmp_path, method="slerp", t=0.0, tokenizer="union")
+    rows, one = (rows_in(path) for path in (merge.run(), merge.folders.candidates[0]))
+    for part in rows:
+        torch.testing.assert_close(rows[part][: N + 2], one[part][: N + 2], rtol=0, atol=1e-6)
+
+
 def test_a_candidates_tokenizer_has_its_ids_and_special_tokens(tmp_path: Path) -> None:
     merge = merge_of(tmp_path, method="average", tokenizer="task1")
     folder = merge.folders.candidates[1]
