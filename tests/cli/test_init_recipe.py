@@ -33,7 +33,7 @@ def test_some_methods_need_no_base(invoke: Invoke, here: Path, method: str) -> N
     assert re.search(r"(?m)^# base = ", (here / "merge.toml").read_text())
     refused = invoke("init", *CANDIDATES, "--method", "ties")
     assert refused.exit_code == 2
-    assert "missing option '--base'" in refused.stderr
+    assert "Missing option '--base'" in refused.stderr
     assert "Missing option '--candidate'" in invoke("init", "--base", "models/base").stderr
 
 

@@ -16,8 +16,10 @@ import regstream
 from adapters import LINEARS, make_adapter
 from added_tokens import add_tokens, rows_in, tokenizer_in
 from merging import Merge, make_merge, read_result
+from regstream.checkpoint.row_map import RowMap
 from regstream.errors import InputError, ManifestError, ResumeError
 from regstream.events import StepCommitted
+from regstream.planning.memory_terms import memory_terms
 from tiny_merge import make_tiny_merge
 from tiny_models.sequence_to_sequence import ENCODER_DECODERS
 
@@ -121,6 +123,16 @@ def test_rows_are_padded_to_a_multiple(tmp_path: Path, family: checkpoints.Famil
         assert torch.equal(rows[part][:N], base[part])
         expected = base[part].mean(dim=0).expand(384 - N, -1)
         torch.testing.assert_close(rows[part][N:], expected, rtol=0, atol=1e-6)
+
+
+def test_rows_that_the_base_alone_lacks_count_as_memory(tmp_path: Path) -> None:
+    merge = merge_of(tmp_path, adds=False, method="task_arithmetic", tokenizer="task1")
+    for index, path in enumerate(merge.folders.candidates):
+        add_tokens(path, ADDED[1], seed=index)
+    plan = merge.plan()
+    assert plan.base.tensors["lm_head.weight"].rows is not None
+    assert plan.candidates[0].checkpoint.tensors["lm_head.weight"].rows is None
+    assert memory_terms(plan, plan.steps[-1], ())["host"]["adapter"] == RowMap.scratch_bytes
 
 
 @pytest.mark.parametrize("from_file", [False, True])

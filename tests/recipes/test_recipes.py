@@ -230,6 +230,12 @@ def test_templates_that_mergekit_takes_are_left_out_and_named(settings: str, exp
     assert "chat_template" not in draft.merge
 
 
+def test_a_file_of_a_template_is_where_the_manifest_finds_it() -> None:
+    draft = translate(parse_recipe(f"merge_method: linear{MEAN}chat_template: chat.jinja", "r.yml"))
+    tables = tomllib.loads(manifest_text(draft, "r.yml", lambda path: f"../{path}"))
+    assert tables["merge"]["chat_template"] == ".././chat.jinja"
+
+
 def test_no_candidate_is_named_union() -> None:
     text = f"merge_method: linear{MEAN}tokenizer_source: union".replace("org/math", "org/Union")
     assert [table["name"] for table in convert(text)["candidates"]] == ["Union-2", "code"]

@@ -45,7 +45,7 @@ class TensorFiles:
         return self._part(self._plan.base, part)
 
     def candidate(self, index: int, part: slice) -> Tensor:
-        """A part of a candidate's values; for rows that the base lacks, a formula of differences is given the base's."""
+        """A part of a candidate's values; for rows that the base lacks, a formula of differences gets the base's."""
         values, base = self._part(self._candidates[index], part), self._plan.base
         spec = base.tensors.get(self._parameter.name)
         if (
