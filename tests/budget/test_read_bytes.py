@@ -30,6 +30,10 @@ def regfilter(prior: str, **options: Any) -> Mapping[str, Any]:
         slow({"method": "average"}),
         slow({"method": "task_arithmetic"}),
         {"method": "ties"},
+        slow({"method": "slerp"}),
+        slow({"method": "model_stock"}),
+        slow({"method": "dare_linear", "rescale": "norm"}),
+        {"method": "dare_ties"},
         {"method": "ace"},
         slow({"method": "swudi"}),
         slow({"method": "aswudi"}),
@@ -57,6 +61,17 @@ def test_are_those_that_checkpoints_count(
     if num_passes > 1:  # nothing fits into 0, which makes the most passes
         monkeypatch.setattr(Plan, "budgets", {"host": 0})
         monkeypatch.setattr(Plan, "validate", lambda plan: None)
+    plan = merge.plan()
+    run(plan)
+    counted = sum(checkpoint.num_bytes_read for checkpoint in plan.checkpoints)
+    assert projected_bytes(plan) == pytest.approx(counted, rel=0.05)
+
+
+def test_what_weights_leave_out_is_not_read(tmp_path: Path) -> None:
+    weights = ["weight = [0, 1]", "weight = 1"]
+    merge = make_merge(
+        tmp_path, layers=3, candidates=2, num_rows=2, merge={"method": "ties"}, candidate=weights.__getitem__
+    )
     plan = merge.plan()
     run(plan)
     counted = sum(checkpoint.num_bytes_read for checkpoint in plan.checkpoints)

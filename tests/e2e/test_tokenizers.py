@@ -16,8 +16,10 @@ import regstream
 from adapters import LINEARS, make_adapter
 from added_tokens import add_tokens, rows_in, tokenizer_in
 from merging import Merge, make_merge, read_result
+from regstream.checkpoint.row_map import RowMap
 from regstream.errors import InputError, ManifestError, ResumeError
 from regstream.events import StepCommitted
+from regstream.planning.memory_terms import memory_terms
 from tiny_merge import make_tiny_merge
 from tiny_models.sequence_to_sequence import ENCODER_DECODERS
 
@@ -73,6 +75,25 @@ def test_a_union_knows_the_tokens_of_all_candidates(tmp_path: Path, method: str,
     assert all(torch.equal(merged[name], expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize(("weight", "of_first"), [("9", 9 / 11), ("0", 0.0)])
+def test_rows_that_the_base_lacks_have_the_weights_of_rules(tmp_path: Path, weight: str, of_first: float) -> None:
+    merge = merge_of(tmp_path, method="task_arithmetic", tokenizer="union")
+    rule = f'[[rules]]\nparameters = "*embed_tokens*"\ncandidate = "task0"\nweight = {weight}\n\n'
+    merge.manifest.write_text(merge.manifest.read_text().replace("[[candidates]]", f"{rule}[[candidates]]", 1))
+    rows, one, two = (rows_in(path) for path in (merge.run(), *merge.folders.candidates))
+    for part, share in (("embeddings", of_first), ("head", 1 / 3)):
+        expected = share * one[part][N + 1] + (1 - share) * two[part][N]
+        torch.testing.assert_close(rows[part][N + 1], expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(rows[part][N], one[part][N], rtol=0, atol=1e-6)
+
+
+def test_slerp_goes_from_row_to_row_whether_or_not_a_base_is_named(tmp_path: Path) -> None:
+    merge = merge_of(tmp_path, method="slerp", t=0.0, tokenizer="union")
+    rows, one = (rows_in(path) for path in (merge.run(), merge.folders.candidates[0]))
+    for part in rows:
+        torch.testing.assert_close(rows[part][: N + 2], one[part][: N + 2], rtol=0, atol=1e-6)
+
+
 def test_a_candidates_tokenizer_has_its_ids_and_special_tokens(tmp_path: Path) -> None:
     merge = merge_of(tmp_path, method="average", tokenizer="task1")
     folder = merge.folders.candidates[1]
@@ -102,6 +123,16 @@ def test_rows_are_padded_to_a_multiple(tmp_path: Path, family: checkpoints.Famil
         assert torch.equal(rows[part][:N], base[part])
         expected = base[part].mean(dim=0).expand(384 - N, -1)
         torch.testing.assert_close(rows[part][N:], expected, rtol=0, atol=1e-6)
+
+
+def test_rows_that_the_base_alone_lacks_count_as_memory(tmp_path: Path) -> None:
+    merge = merge_of(tmp_path, adds=False, method="task_arithmetic", tokenizer="task1")
+    for index, path in enumerate(merge.folders.candidates):
+        add_tokens(path, ADDED[1], seed=index)
+    plan = merge.plan()
+    assert plan.base.tensors["lm_head.weight"].rows is not None
+    assert plan.candidates[0].checkpoint.tensors["lm_head.weight"].rows is None
+    assert memory_terms(plan, plan.steps[-1], ())["host"]["adapter"] == RowMap.scratch_bytes
 
 
 @pytest.mark.parametrize("from_file", [False, True])

@@ -155,6 +155,11 @@ def test_an_adapter_and_a_model_of_keys() -> None:
         ("tokenizer_source: org/base", {}),
         ("tokenizer_source: union", {"tokenizer": "union"}),
         ("tokenizer_source: org/math", {"tokenizer": "math"}),
+        ("tokenizer: {source: {model: {path: org/code, revision: v2}}}", {"tokenizer": "code"}),
+        ("chat_template: org/math", {"chat_template": "math"}),
+        ("chat_template: org/base", {"chat_template": "base"}),
+        ("chat_template: templates/chat.jinja", {"chat_template": "./templates/chat.jinja"}),
+        ("chat_template: auto", {}),
         ("tokenizer: {pad_to_multiple_of: 64}", {"tokenizer": "union", "pad_to_multiple_of": 64}),
         ("dtype: torch.float16", {"dtype": "float16"}),
         ("dtype: float32\nout_dtype: bfloat16", {"dtype": "bfloat16"}),
@@ -204,6 +209,37 @@ def test_a_model_of_weight_0_is_left_out() -> None:
     text = manifest_text(translate(parse_recipe(f"merge_method: ties{TWO}".replace("0.3", "0"), "r.yml")), "r.yml", str)
     assert "org/code@v2: left out: its weight is 0" in text
     assert [table["name"] for table in tomllib.loads(text)["candidates"]] == ["math"]
+
+
+def test_the_first_model_of_a_mean_stays_whatever_it_weighs() -> None:
+    tables = convert(f"merge_method: linear{MEAN}".replace("0.5", "0"))
+    assert [(table["name"], table["weight"]) for table in tables["candidates"]] == [("math", 0.0), ("code", 0.3)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ("chat_template: auto", 'chat_template: "auto", the template that most models have, is left out, and the base'),
+        ("chat_template: chatml", 'chat_template: "chatml" is left out, and the base\'s stays'),
+        (f"chat_template: '{'{{ messages }}' * 4}'", "chat_template: a text of its own is left out"),
+        ("chat_template: auto\ntokenizer_source: org/math", 'left out, and that of "math" stays'),
+    ],
+)
+def test_templates_that_mergekit_takes_are_left_out_and_named(settings: str, expected: str) -> None:
+    draft = translate(parse_recipe(f"merge_method: ties{TWO}{settings}", "r.yml"))
+    assert any(expected in remark for remark in draft.remarks)
+    assert "chat_template" not in draft.merge
+
+
+def test_a_file_of_a_template_is_where_the_manifest_finds_it() -> None:
+    draft = translate(parse_recipe(f"merge_method: linear{MEAN}chat_template: chat.jinja", "r.yml"))
+    tables = tomllib.loads(manifest_text(draft, "r.yml", lambda path: f"../{path}"))
+    assert tables["merge"]["chat_template"] == ".././chat.jinja"
+
+
+def test_no_candidate_is_named_union() -> None:
+    text = f"merge_method: linear{MEAN}tokenizer_source: union".replace("org/math", "org/Union")
+    assert [table["name"] for table in convert(text)["candidates"]] == ["Union-2", "code"]
 
 
 def test_what_changes_nothing_is_said(tmp_path: Path) -> None:

@@ -80,6 +80,25 @@ def test_the_first_candidate_may_be_an_adapter_on_a_model(tmp_path: Path) -> Non
     assert differing == {f"model.layers.{block}.self_attn.q_proj.weight" for block in range(2)}
 
 
+WEIGHT_OF_MLP = '[[rules]]\nparameters = "*.mlp.*"\ncandidate = "task0"\nweight = 0\n\n'
+
+
+def test_weights_decide_nothing_of_slerp(tmp_path: Path) -> None:
+    merge = without_base(tmp_path, "slerp")
+    expected = {name: tensor.clone() for name, tensor in read_result(api.merge(api.plan(merge.read()))).items()}
+    text = merge.manifest.read_text()
+    text = text.replace("[[candidates]]", f"{WEIGHT_OF_MLP}[[candidates]]", 1)
+    merge.manifest.write_text(re.sub("(name = .*)", "\\1\nweight = 0", text).replace('"merged"', '"weighted"'))
+    plan = api.plan(merge.read())
+    assert plan.warnings[1:] == (
+        "rules[0] '*.mlp.*': weight of \"task0\" has no effect on the parameters that it matches",
+        '[[candidates]] weight of "task0", "task1" has no effect: method "slerp" has no weights',
+    )
+    found = read_result(api.merge(plan))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert plan.read_bytes == sum(candidate.checkpoint.num_bytes_read for candidate in plan.candidates)
+
+
 CANDIDATES = '[[candidates]]\nname = "a"\nmodel = "org/a"\n[[candidates]]\nname = "b"\nmodel = "org/b"\n'
 
 

@@ -170,6 +170,8 @@ def _with_rule(
     parameter: Parameter, settings: ParameterSettings, chosen: ChosenRule, group: InputGroup | None = None
 ) -> PlannedParameter:
     regressed = group if chosen.rule == "regress" else None
+    if chosen.rule == "combine" and not settings.method.reads_weights:
+        settings = settings._replace(shares=(1.0,) * len(settings.shares))
     return PlannedParameter(
         **vars(parameter),
         **settings._asdict(),

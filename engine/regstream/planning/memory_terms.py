@@ -136,7 +136,7 @@ def _adapters(merge: OpenedMerge, step: Step, groups: Sequence[str]) -> dict[str
     checkpoints = [candidate.checkpoint for candidate in merge.candidates]
     shared = max(checkpoint.cached_bytes(step.shapes) for checkpoint in checkpoints)
     block = shared if merge.shared is None else 0
-    scratch = max(checkpoint.scratch_bytes(step.shapes) for checkpoint in checkpoints)
+    scratch = max(checkpoint.scratch_bytes(step.shapes) for checkpoint in (merge.base, *checkpoints))
     cached = block if groups else min(shared, CHUNK_VALUES * torch.float32.itemsize)
     return {**_if_any("adapter", scratch), **_if_any("shared block", cached)}
 

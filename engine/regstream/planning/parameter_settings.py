@@ -84,7 +84,8 @@ def settings_of(parameter: PlannedParameter, candidates: Sequence[str]) -> dict[
             found[Setting(key)] = getattr(parameter.method.options, key)
         for key, values in own.items():
             found |= {Setting(key, name): value for name, value in zip(candidates, values, strict=True)}
-    if parameter.rule not in ("base", "candidate"):
+    is_weighted = parameter.method.reads_weights if parameter.rule == "combine" else True
+    if is_weighted and parameter.rule not in ("base", "candidate"):
         found |= {Setting("weight", name): share for name, share in zip(candidates, parameter.shares, strict=True)}
     return found
 

@@ -6,16 +6,20 @@ Shape suffixes: V rows of the result.
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from regstream.checkpoint.adapted_checkpoint import AdaptedCheckpoint
 from regstream.checkpoint.checkpoint import Checkpoint
+from regstream.checkpoint.header import TensorSpec
 from regstream.checkpoint.reader import TensorReader
 from regstream.checkpoint.row_map import LACKING, MeanRow, RowMap, RowSource, is_row_of_tokens
 from regstream.data.tokenizer_files import Tokens
 from regstream.errors import InputError
+from regstream.manifest.rule_table import Setting
+from regstream.manifest.rules import match_rule
 from regstream.manifest.schema import Manifest
 from regstream.manifest.shares import NEGLIGIBLE, shares
 from regstream.manifest.tokenizer_keys import reads_tokenizers
@@ -141,10 +145,8 @@ class _Presentation:
         """The checkpoints that have a tensor, the base first; adds warnings of rows that are not read to `lines`."""
         tokenizer, others, base_rows = self.tokenizer, self.manifest.merge.others, vocab_size(self.base.model_config)
         checkpoints = (self.base, *self.candidates)
-        # What no block holds takes a list's first weight; a candidate that weighs nothing may alone have a token.
-        weights = [value_at(candidate.weight, 0.0) or NEGLIGIBLE for candidate in self.manifest.candidates]
         tokens = (tokenizer.base, *tokenizer.candidates) if tokenizer.tokens else (None,) * len(checkpoints)
-        for checkpoint, own, share in zip(checkpoints, tokens, (0.0, *shares(weights)), strict=True):
+        for checkpoint, own, share in zip(checkpoints, tokens, (0.0, *self._shares(name)), strict=True):
             stored = name if name in checkpoint.tensors else _tied_source(checkpoint, self.names)
             if stored is None:
                 continue
@@ -157,6 +159,16 @@ class _Presentation:
                     lines += check_vocabulary_rows(checkpoint, name, own_rows, base_rows, others)
                 rows = _in_place(num_rows, min(own_rows, base_rows))
             yield _Owner(checkpoint, reader, stored, rows, share)
+
+    def _shares(self, name: str) -> tuple[float, ...]:
+        """What weighs the candidates' rows of a tensor; one that weighs nothing may alone have a token."""
+        rules, weights = [rule for rule in self.manifest.rules if rule.blocks is None], list[float]()
+        for candidate in self.manifest.candidates:
+            rule = match_rule(rules, name, None, 0, setting := Setting("weight", candidate.name))
+            given: Any = candidate.weight if rule is None else rule.settings[setting]
+            weights.append(value_at(given, 0.0))  # what no block holds takes a list's first
+        least = NEGLIGIBLE * (max(weights) or 1.0)
+        return shares([weight or least for weight in weights])
 
 
 def _present(name: str, owners: Sequence[_Owner]) -> None:
@@ -182,7 +194,7 @@ def _present(name: str, owners: Sequence[_Owner]) -> None:
             had = ((other, ~other.lacks_V & (True if other.share else ~by_candidates)) for other in owners)
             wanted = ((other, np.flatnonzero(owner.lacks_V & there_V)) for other, there_V in had)
             sources = [other.source(rows) for other, rows in wanted if len(rows)]
-            stored = owner.checkpoint.tensors[name].shape
+            stored = _stored_shape(owner.checkpoint.tensors[name])
             owner.checkpoint.present_rows({name: RowMap(stored, owner.own_V, sources, otherwise)})
 
 
@@ -219,9 +231,14 @@ def _plain_reader(checkpoint: Checkpoint, name: str) -> TensorReader:
     """A reader of a tensor as it is in the file, without an adapter, a row for each token."""
     model = checkpoint.model if isinstance(checkpoint, AdaptedCheckpoint) else checkpoint
     spec = model.tensors[name]
-    shape = spec.shape if spec.rows is None else spec.rows.stored
+    shape = _stored_shape(spec)
     plain = replace(spec, shape=shape[1:] if is_row_of_tokens(shape) else shape, rows=None)
     return TensorReader(checkpoint.label, {name: plain}, model.source)
+
+
+def _stored_shape(spec: TensorSpec) -> tuple[int, ...]:
+    """The shape in the file: without a base, the first candidate is in its place too, and presented already."""
+    return spec.shape if spec.rows is None else spec.rows.stored
 
 
 def _tied_source(checkpoint: Checkpoint, names: Collection[str]) -> str | None:

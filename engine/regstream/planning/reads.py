@@ -64,8 +64,7 @@ def _rounds(merge: OpenedMerge, step: Step, passes: _Passes) -> Iterator[_Round]
 def _regression(merge: OpenedMerge, step: Step, passes: _Passes) -> Iterator[_Round]:
     """The prior of what is solved for, and each pass's candidates, or of the first what the reference consists of."""
     solved = step.parameters_of(list(step.regressed))
-    count = len(merge.candidates)
-    priors = {p.name: _times(merge, p, prior.combine_reads(count)) for p in solved if (prior := p.method.prior)}
+    priors = {p.name: _times(merge, p, prior.combine_reads(_num_read(p))) for p in solved if (prior := p.method.prior)}
     yield from _repeated(priors)
     own = [candidate.checkpoint for candidate in filter(merge.has_batches, merge.candidates)]
     first, is_reference = merge.candidates[0], merge.method.prior is None and merge.shared is None
@@ -105,12 +104,17 @@ def _repeated(counts: _Counts) -> Iterator[_Round]:
 def _counts(merge: OpenedMerge, parameter: PlannedParameter) -> Counter[Checkpoint]:
     """How often a parameter that is not solved for is read of which checkpoint."""
     if merge.combines(parameter):
-        return _times(merge, parameter, parameter.method.combine_reads(len(merge.candidates)))
+        return _times(merge, parameter, parameter.method.combine_reads(_num_read(parameter)))
     if parameter.rule == "base":
         return Counter([merge.base])
     if parameter.candidate is not None:
         return Counter([merge.candidates[parameter.candidate].checkpoint])
     return _times(merge, parameter, TensorReads(candidates=1))
+
+
+def _num_read(parameter: PlannedParameter) -> int:
+    """How many candidates a formula reads: a parameter's weights may leave some out."""
+    return sum(share > 0 for share in parameter.shares)
 
 
 def _times(merge: OpenedMerge, parameter: PlannedParameter, read: TensorReads) -> Counter[Checkpoint]:

@@ -35,16 +35,18 @@ def replaced_everywhere(manifest: Manifest, architecture: Architecture, steps: S
     """The settings that some rule gives to every parameter that they decide."""
     num_blocks = _num_blocks(steps)
     given = {setting for rule in manifest.rules for setting in rule.settings if setting != USE}
+    deciding = set[Setting]()
     for step in steps:
         for parameter in step.parameters if given else ():
             block = architecture.block_of(parameter.name)
+            decided = {setting for setting in given if _decides(setting, parameter, manifest)}
+            deciding |= decided
             given -= {
                 setting
-                for setting in given
-                if _decides(setting, parameter, manifest)
-                and match_rule(manifest.rules, parameter.name, block, num_blocks, setting) is None
+                for setting in decided
+                if match_rule(manifest.rules, parameter.name, block, num_blocks, setting) is None
             }
-    return given
+    return given & deciding
 
 
 def _decides(setting: Setting, parameter: PlannedParameter, manifest: Manifest) -> bool:

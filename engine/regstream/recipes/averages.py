@@ -20,9 +20,10 @@ def linear(recipe: Recipe) -> Draft:
             recipe.refuse(
                 weight.place, "found a weight below 0, which a mean does not have; task_arithmetic has a scale"
             )
-    kept = [index for index, weight in enumerate(weights) if weight.constant != 0]
-    if not kept:
+    if all(weight.constant == 0 for weight in weights):
         recipe.refuse("weight", "every weight is 0")
+    # Without a base, the first model is the one whose config and tokenizer the result has, whatever it weighs.
+    kept = [i for i, weight in enumerate(weights) if weight.constant != 0 or (i == 0 and recipe.base is None)]
     if not switch(recipe, "normalize", default=True):
         constants = [weight.constant for weight in weights]
         total = sum(constant for constant in constants if constant is not None)

@@ -5,21 +5,25 @@ from textwrap import wrap
 from typing import Any, Final
 
 from regstream.manifest.keys import toml
+from regstream.manifest.value_types import is_template_file
 from regstream.recipes.draft import Draft
 
 _WIDTH: Final = 120
 
 
 def manifest_text(draft: Draft, source: str, rebase: Callable[[str], str]) -> str:
-    """The text; `source` is the recipe's name, `rebase` gives a model's folder or hub id as the manifest has it.
+    """The text; `source` is the recipe's name, `rebase` gives a path or hub id as the manifest has it.
 
     Raises:
         ValueError: a path cannot be written.
     """
     lead = f"From the recipe {source} of mergekit. `regstream plan` shows what the merge takes, `regstream run` merges."
     lines = [*_comment(lead, "# "), *(line for remark in draft.remarks for line in _comment(remark, "# - "))]
+    merge, template = dict(draft.merge), draft.merge.get("chat_template")
+    if template is not None and is_template_file(template):
+        merge["chat_template"] = rebase(template)
     base = {} if draft.base is None else {"base": rebase(draft.base)}
-    sections = [lines, _table("[merge]", {"method": draft.method, **base, "output": "merged", **draft.merge})]
+    sections = [lines, _table("[merge]", {"method": draft.method, **base, "output": "merged", **merge})]
     sections += [_table("[[rules]]", rule) for rule in draft.rules]
     for table in draft.candidates:
         reference = table.reference

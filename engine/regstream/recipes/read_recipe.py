@@ -38,7 +38,7 @@ def parse_recipe(text: str, file: str) -> Recipe:
     recipe = Recipe(
         file=file,
         method=str(named),
-        base=None if base is None else _reference(file, "base_model", base),
+        base=None if base is None else parse_reference(file, "base_model", base),
         inputs=(),
         shared=(),
         num_layers=None,
@@ -88,7 +88,7 @@ def _with_models(recipe: Recipe, key: str, value: Any, common: tuple[Scope, ...]
         return _complete(recipe, entries, _MODEL_KEYS, common, None)
     if key == "slices":
         found = single_slice(recipe, where, _list(recipe, where, value))
-        if (base := found.settings.get("base_model")) is not None and _reference(
+        if (base := found.settings.get("base_model")) is not None and parse_reference(
             recipe.file, f"{where}[0].base_model", base
         ) != recipe.base:
             recipe.refuse(
@@ -124,7 +124,7 @@ def _complete(
         if unknown := [str(key) for key in entry if key not in keys]:
             hint = '; an adapter is written "model: MODEL+ADAPTER"' if unknown[0] in ("lora", "adapter") else ""
             recipe.refuse(f"{place}.{unknown[0]}", f"no key of a model, which mergekit would ignore; remove it{hint}")
-        reference = _reference(recipe.file, f"{place}.model", entry["model"])
+        reference = parse_reference(recipe.file, f"{place}.model", entry["model"])
         if reference in inputs:
             recipe.refuse(place, f"{reference} is listed twice; mergekit takes a model once")
         scope = _scope(recipe, f"{place}.parameters", entry.get("parameters"))
@@ -144,7 +144,7 @@ def _list(recipe: Recipe, place: str, value: Any) -> list[Any]:
     return value
 
 
-def _reference(file: str, place: str, value: Any) -> Reference:
+def parse_reference(file: str, place: str, value: Any) -> Reference:
     """MODEL, MODEL+ADAPTER, or the same with keys."""
     found = value
     if isinstance(value, Mapping) and not value.keys() - {"model", "lora"} and "model" in value:

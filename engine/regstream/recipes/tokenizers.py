@@ -5,9 +5,13 @@ from typing import Any, Final, get_args
 
 from regstream.manifest.messages import format_value
 from regstream.manifest.schema import Dtype
+from regstream.manifest.value_types import BASE, TEMPLATE_SUFFIX, UNION, is_template_file
 from regstream.recipes.draft import Draft
+from regstream.recipes.read_recipe import parse_reference
 from regstream.recipes.recipe import Recipe
 
+#: Of a template's name; what is longer is the template itself.
+_MAX_CHARS: Final = 40
 _TOKENIZER_KEYS: Final = ("source", "tokens", "pad_to_multiple_of")
 
 
@@ -44,19 +48,41 @@ def set_tokenizer(recipe: Recipe, draft: Draft) -> None:
     if settings is not None and settings.get("pad_to_multiple_of") is not None:
         draft.merge["pad_to_multiple_of"] = settings["pad_to_multiple_of"]
     if (template := recipe.settings.get("chat_template")) is not None:
-        named = format_value(str(template)) if len(str(template)) < 40 else "a text of its own"
-        advice = "chat_template in [merge] takes one of a model, or a file"
-        draft.remarks.append(f"chat_template: {named} is left out, and the base's stays; {advice}")
+        _set_template(draft, str(template))
+
+
+def _set_template(draft: Draft, template: str) -> None:
+    """A file or a model, which mergekit does not take, are keys; what it takes is left out."""
+    if is_template_file(template):
+        is_path = template.startswith((".", "/", "~"))
+        draft.merge["chat_template"] = template if is_path else f"./{template}"  # like no id of the hub
+    elif template in (BASE, draft.base):
+        draft.merge["chat_template"] = BASE
+    elif template in (names := _names(draft)):
+        draft.merge["chat_template"] = names[template]
+    else:
+        named = format_value(template) if len(template) < _MAX_CHARS else "a text of its own"
+        if template == "auto":
+            named = '"auto", the template that most models have,'
+        owner = draft.merge.get("tokenizer")
+        stays = "the base's" if owner in (None, UNION) else f'that of "{owner}"'
+        advice = f"chat_template in [merge] takes a candidate's name or a {TEMPLATE_SUFFIX} file"
+        draft.remarks.append(f"chat_template: {named} is left out, and {stays} stays; {advice}")
+
+
+def _names(draft: Draft) -> dict[str, str]:
+    """The candidates' names, by what the recipe calls their models."""
+    return {str(table.reference): table.name for table in draft.candidates}
 
 
 def _set_source(recipe: Recipe, draft: Draft, place: str, source: Any) -> None:
-    text = str(source.get("model", source)) if isinstance(source, Mapping) else str(source)
-    names = {str(table.reference): table.name for table in draft.candidates}
-    if text == "union":
-        draft.merge["tokenizer"] = "union"
+    text = str(source if isinstance(source, str) else parse_reference(recipe.file, place, source))
+    names = _names(draft)
+    if text == UNION:
+        draft.merge["tokenizer"] = UNION
     elif text in names:
         first = draft.base is None and names[text] == draft.candidates[0].name
         draft.merge["tokenizer"] = None if first else names[text]
-    elif text not in ("base", draft.base):
+    elif text not in (BASE, draft.base):
         models = ", ".join(map(format_value, names))
         recipe.refuse(place, f"expected base, union or a model that is merged ({models}), found {format_value(text)}")

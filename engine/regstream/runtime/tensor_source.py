@@ -33,7 +33,7 @@ class TensorFiles:
         self.scales: Sequence[float | None] = parameter.scales
         self.densities: Sequence[float | None] = parameter.densities
         self.is_linear = parameter.is_linear
-        self._has_formula = plan.combines(parameter)
+        self._subtracts_base = plan.combines(parameter) and parameter.method.needs_base
 
     def parts(self) -> Iterator[slice]:
         """Ranges of flat indices."""
@@ -45,10 +45,12 @@ class TensorFiles:
         return self._part(self._plan.base, part)
 
     def candidate(self, index: int, part: slice) -> Tensor:
-        """A part of a candidate's values; a formula is given the base's for rows of tokens that the base lacks."""
+        """A part of a candidate's values; for rows that the base lacks, a formula of differences gets the base's."""
         values, base = self._part(self._candidates[index], part), self._plan.base
         spec = base.tensors.get(self._parameter.name)
-        if self._has_formula and spec is not None and spec.rows is not None:  # no difference from a base has been tuned
+        if (
+            self._subtracts_base and spec is not None and spec.rows is not None
+        ):  # no difference from a base has been tuned
             for begin, end, stored in spec.rows.pieces(part.start, part.stop):
                 if stored is None:
                     base.read_range(self._parameter.name, begin, values[begin - part.start : end - part.start])
