@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 #: Bytes for each value of a part: base, sum and difference, and a mask from whole numbers; measured.
-_BYTES_A_VALUE: Final = 40
+_BYTES_A_VALUE: Final = 48
 
 
 class DareLinearOptions(DareOptions):
