@@ -231,7 +231,7 @@ def test_a_run_is_not_resumed_with_diagnostics_of_some_steps_only(tmp_path: Path
         merge.run(listener=stop)
     text = merge.manifest.read_text()
     merge.manifest.write_text(f"{text}diagnostics = false\n")
-    with pytest.raises(ResumeError, match="diagnostics: True before, False now"):
+    with pytest.raises(ResumeError, match="diagnostics: true before, false now"):
         merge.run()
     merge.manifest.write_text(text)
     assert isinstance(watched(merge)[-1], RunFinished)

@@ -86,8 +86,7 @@ class ConfigComparison:
                 " architecture can be merged"
             )
         keys = dict.fromkeys([*(difference.shown for difference in differing if not difference.is_empty), *unused])
-        # Where rows of vocabulary differ, messages of their own say so.
-        names = ", ".join(k for k in keys if not _IGNORED_KEYS.fullmatch(k) and not k.endswith("vocab_size"))
+        names = ", ".join(key for key in keys if not _IGNORED_KEYS.fullmatch(key))
         return [f"{candidate.label}: {CONFIG}: keys that differ and change nothing here: {names}"] if names else []
 
     def check_untied_weights(self, checkpoint: Checkpoint, unread: Collection[str] = ()) -> None:
