@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from regstream.storage.json_file import dump_json, parse_json
+from regstream.storage.json_file import dump_json, object_or_empty
 
 DEFAULT: Final = "default"
 _FILE, _OTHERS = "chat_template.jinja", "additional_chat_templates"
@@ -15,7 +15,7 @@ def read_templates(folder: Path) -> dict[str, str]:
     """The templates by name, `DEFAULT` first; empty where there is none."""
     templates: dict[str, str] = {}
     for name in (_SETTINGS, _OF_PROCESSOR):
-        stored = _json_object(folder / name).get(_KEY)
+        stored = object_or_empty(folder / name).get(_KEY)
         entries = stored if isinstance(stored, list) else [{"name": DEFAULT, "template": stored}]
         for entry in entries:
             if isinstance(entry, dict) and isinstance(text := entry.get("template"), str):
@@ -31,7 +31,7 @@ def write_templates(folder: Path, templates: Mapping[str, str]) -> None:
     """Have these templates in a folder, and no others, in the files in which transformers saves them."""
     for file in (folder / _FILE, folder / _OF_PROCESSOR, *(folder / _OTHERS).glob("*.jinja")):
         file.unlink(missing_ok=True)
-    if _KEY in (settings := _json_object(folder / _SETTINGS)):
+    if _KEY in (settings := object_or_empty(folder / _SETTINGS)):
         (folder / _SETTINGS).write_bytes(dump_json({key: value for key, value in settings.items() if key != _KEY}))
     for name, text in templates.items():
         file = folder / _FILE if name == DEFAULT else folder / _OTHERS / f"{Path(name).name}.jinja"
@@ -41,12 +41,3 @@ def write_templates(folder: Path, templates: Mapping[str, str]) -> None:
 
 def _text(file: Path) -> str:
     return file.read_text(encoding="utf-8", errors="replace")
-
-
-def _json_object(file: Path) -> dict[str, Any]:
-    """The object that a file holds; empty where it holds none or cannot be read."""
-    try:
-        value = parse_json(file.read_bytes()) if file.is_file() else None
-    except OSError:
-        return {}
-    return value if isinstance(value, dict) else {}

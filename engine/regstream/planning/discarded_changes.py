@@ -24,7 +24,7 @@ from regstream.manifest.value_types import BASE
 from regstream.methods.method import Method
 from regstream.models.architecture.architecture import NonBlockPart
 from regstream.planning.step import PlannedParameter, Step
-from regstream.storage.json_file import parse_json
+from regstream.storage.json_file import object_or_empty
 from regstream.validation.merge_rules import ChosenRule, MergeRules
 from regstream.validation.summaries import summarize_names
 
@@ -176,18 +176,9 @@ def _added_tokens(folder: Path) -> dict[str, int]:
         except (ValueError, RecursionError):
             entries = []
     tokens = {str(e["content"]): int(e["id"]) for e in entries if isinstance(e, dict) and _is_token(e)}
-    more = _json_object(folder / "added_tokens.json").items()
+    more = object_or_empty(folder / "added_tokens.json").items()
     return tokens | {token: index for token, index in more if isinstance(index, int)}
 
 
 def _is_token(entry: Mapping[str, Any]) -> bool:
     return isinstance(entry.get("content"), str) and isinstance(entry.get("id"), int)
-
-
-def _json_object(file: Path) -> dict[str, Any]:
-    """The object that a file holds; empty where it holds none or cannot be read."""
-    try:
-        value = parse_json(file.read_bytes()) if file.is_file() else None
-    except OSError:
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -67,3 +67,12 @@ def parse_json(content: bytes) -> Any:
 def dump_json(value: object, *, sort_keys: bool = False) -> bytes:
     """The bytes of a JSON file, indented and in UTF-8."""
     return (json.dumps(value, indent=2, sort_keys=sort_keys, ensure_ascii=False) + "\n").encode()
+
+
+def object_or_empty(file: Path) -> dict[str, Any]:
+    """The object that a file holds; empty where it holds none or cannot be read."""
+    try:
+        value = parse_json(file.read_bytes()) if file.is_file() else None
+    except OSError:
+        return {}
+    return value if isinstance(value, dict) else {}
