@@ -150,11 +150,11 @@ def bias_table(biases: "Sequence[RepresentationBias]") -> Table:
     """A row per depth, two columns per model; each value is the mean over all datasets."""
     models = list(dict.fromkeys(bias.model for bias in biases))
     table = make_table("after", *(f"{model} {distance}" for distance in ("L1", "1-cos") for model in models))
-    for depth in sorted({bias.depth for bias in biases}):
+    for depth, after in sorted({(bias.depth, bias.after) for bias in biases}):
         at_depth = {model: [b for b in biases if (b.model, b.depth) == (model, depth)] for model in models}
         l1 = (fmean(bias.l1 for bias in at_depth[model]) for model in models)
         cosine = (fmean(bias.cosine for bias in at_depth[model]) for model in models)
-        table.add_row(f"block {depth - 1}" if depth else "stem", *(f"{value:.4f}" for value in (*l1, *cosine)))
+        table.add_row(after, *(f"{value:.4f}" for value in (*l1, *cosine)))
     return table
 
 

@@ -1,5 +1,6 @@
 """Encoders with their decoders: what decoder blocks read is the merged encoder's output, or the candidate's own."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import PreTrainedModel
 
 import dense_any
 from merging import worst_difference
 from parametrize import slow
 from reference import regress
-from regstream.errors import InputError, ManifestError
+from regstream.errors import InputError
 from regstream.evaluation.representation_bias import representation_bias
 from regstream.planning.plan import Plan
 from regstream.runtime.scheduler import run, run_stepwise
@@ -203,7 +205,29 @@ def test_stored_sounds_without_targets_are_refused(tmp_path: Path) -> None:
         merge.plan()
 
 
-def test_distances_of_two_lists_of_blocks_are_refused(tmp_path: Path) -> None:
-    plan = make_tiny_merge(tmp_path, TINY_MODELS["t5"]).plan()
-    with pytest.raises(ManifestError, match="bias: T5ForConditionalGeneration has an encoder and a decoder"):
-        representation_bias(plan)
+@pytest.mark.parametrize("name", ["t5", slow("bart")])
+def test_distances_are_those_of_the_whole_models_in_both_stacks(tmp_path: Path, name: str) -> None:
+    merge = make_tiny_merge(tmp_path, TINY_MODELS[name])
+    text = merge.manifest.read_text()
+    table = re.search(r"\[candidates.calibration\]\n(.*?)\n\n", text, re.DOTALL)
+    assert table is not None
+    merge.manifest.write_text(text.replace("[resources]", f"[candidates.evaluation]\n{table[1]}\n\n[resources]", 1))
+    merge.run()
+    found = {each.after: each.l1 for each in representation_bias(merge.plan(), only=["regmean++"])}
+    folders = merge.folders.candidates[1], merge.output
+    own, merged = (hidden_states(load(merge.model, folder), merge.rows[0]) for folder in folders)
+    expected = [float((a - b).abs().mean()) for a, b in zip(own, merged, strict=True)]
+    encoder, decoder = (stack.num_blocks for stack in merge.plan().base.architecture.stacks)
+    # What leaves a stack's last block has passed its final norm in the whole model.
+    assert len(found) == encoder + decoder + 2
+    names = ["stem", *(f"block {i}" for i in range(encoder - 1)), "stem of the decoder"]
+    names += [f"block {encoder + i}" for i in range(decoder - 1)]
+    assert [found[each] for each in names] == pytest.approx(expected, rel=1e-4)
+
+
+def hidden_states(model: PreTrainedModel, rows: list[dict[str, Tensor]]) -> list[Tensor]:
+    """What enters each block of the encoder and then of the decoder, of all rows: (T, D)."""
+    with torch.no_grad():
+        outputs = [model(**row, output_hidden_states=True) for row in rows]
+    depths = ([*each.encoder_hidden_states[:-1], *each.decoder_hidden_states[:-1]] for each in outputs)
+    return [torch.cat([states[0] for states in depth]) for depth in zip(*depths, strict=True)]

@@ -22,6 +22,7 @@ from regstream.evaluation.metrics import held_out_rows
 from regstream.evaluation.scheduler import run_evaluation
 from regstream.evaluation.sums import Place, Sums
 from regstream.events import Listener, ignore_event
+from regstream.models.architecture.architecture import Architecture
 from regstream.output.record_schema import BiasRecord
 from regstream.planning.plan import Plan
 from regstream.ranks.group import ending_together
@@ -29,17 +30,22 @@ from regstream.ranks.group import ending_together
 
 @dataclass(frozen=True, kw_only=True)
 class RepresentationBias:
-    """A model's mean distance over the tokens of a candidate's rows. Depth d is the input of block d."""
+    """A model's mean distance over the tokens of a candidate's rows. Depth d is the input of block d.
+
+    Of an encoder and a decoder, what enters the decoder's first block is one depth further than what leaves the
+    encoder's last, and so on: of six blocks and six, depth 6 is of the encoder, and 7 of the decoder.
+    """
 
     model: str
     dataset: str
     depth: int
+    after: str  # what these hidden states leave: stem, block 0, …
     l1: float  # mean absolute difference of a feature
     cosine: float  # 1 - cosine similarity
 
     def record(self) -> BiasRecord:
         """What the record of a result says of it."""
-        return BiasRecord(**asdict(self))
+        return BiasRecord(**{key: value for key, value in asdict(self).items() if key in BiasRecord.model_fields})
 
 
 @ending_together()
@@ -52,12 +58,11 @@ def representation_bias(
     and is shared by ranks as one.
 
     Raises:
-        ManifestError: no candidate has a [candidates.evaluation] table, `only` names an unknown model, or the model has
-            an encoder and a decoder.
+        ManifestError: no candidate has a [candidates.evaluation] table, or `only` names an unknown model.
         InputError: rows or checkpoints cannot be used, or the merge has no result yet.
         BudgetError: memory or disk do not suffice.
     """
-    datasets = _datasets(plan, listener)
+    datasets, architecture = _datasets(plan, listener), plan.base.architecture
     only = only or ("mean", plan.method.name, *(also or {}))
     compared = [model.name for model in evaluated_models(plan, also or {}, only)]
     own, merged = list[OpenedModel](), list[OpenedModel]()
@@ -76,26 +81,31 @@ def representation_bias(
         observer=_Distances([model.number for model in own], [model.number for model in merged]),
     )
     found = run_evaluation(EvaluationPlan.of(plan, [layers]), listener)
-    biases = []
-    for depth in range(len(plan.model.blocks) + 1):
-        for merged_model in merged:
-            for candidate in own:
-                l1, cosine = found[Place(merged_model.number, candidate.name, depth)].means
-                bias = RepresentationBias(
-                    model=merged_model.name, dataset=candidate.name, depth=depth, l1=l1, cosine=1 - cosine
-                )
-                biases.append(bias)
-    return biases
+    depths = range(len(plan.model.blocks) + len(architecture.stacks))
+    return [
+        _bias(found[Place(model.number, candidate.name, depth)], model, candidate, depth, architecture)
+        for depth in depths
+        for model in merged
+        for candidate in own
+    ]
+
+
+def _bias(
+    sums: Sums, model: OpenedModel, candidate: OpenedModel, depth: int, architecture: Architecture
+) -> RepresentationBias:
+    l1, cosine = sums.means
+    return RepresentationBias(
+        model=model.name,
+        dataset=candidate.name,
+        depth=depth,
+        after=architecture.left_at(depth),
+        l1=l1,
+        cosine=1 - cosine,
+    )
 
 
 def _datasets(plan: Plan, listener: Listener) -> Mapping[str, CalibrationSet]:
     """The held-out rows of each candidate."""
-    architecture = plan.base.architecture
-    if architecture.has_targets:
-        raise ManifestError(
-            f"bias: {architecture.model_class} has an encoder and a decoder, and distances are measured along one list"
-            " of blocks; evaluate compares its models by their loss"
-        )
     if not (datasets := held_out_rows(plan, listener)):
         raise ManifestError(
             "bias: no candidate has a [candidates.evaluation] table; write one, with the path of its held-out rows"

@@ -155,7 +155,7 @@ class BiasRecord(_Entry):
     dataset: str
     """The candidate."""
     depth: int
-    """0: what enters the first block; d: what leaves block d − 1."""
+    """0: what enters the first block; d: what leaves block d − 1; of a decoder after an encoder, block d − 2."""
     l1: float
     """The mean absolute difference of a feature."""
     cosine: float

@@ -140,6 +140,13 @@ class Architecture:
         last = len(self.stacks) - 1
         return next((s for s in range(last) if depth <= self.first_block(s + 1) + s), last)
 
+    def left_at(self, depth: int) -> str:
+        """What the hidden states of a depth leave, as messages call it: a stem or a block."""
+        stack = self.stack_at(depth)
+        if depth == self.first_block(stack) + stack:
+            return "stem of the decoder" if stack else "stem"
+        return f"block {depth - stack - 1}"
+
     def call_of(self, block: int) -> BlockCall:
         """How a block runs alone."""
         return self.stacks[self.stack_of(block)].call
