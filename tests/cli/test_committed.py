@@ -205,7 +205,7 @@ def test_so_is_one_of_other_inputs_but_not_where_it_is_not_judged(invoke: Invoke
     flip(finished.parent / "candidate-1" / "model.safetensors", -3)
     result = invoke(command, finished)
     assert result.exit_code == 5
-    assert "candidates task1 shard 1 of 1, model.safetensors fast" in result.stderr
+    assert "candidates task1 shard 1 of 1, model.safetensors digest of samples" in result.stderr
     assert invoke(command, finished, "--only", "mean").exit_code == 0
 
 

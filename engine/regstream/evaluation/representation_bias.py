@@ -45,7 +45,7 @@ class RepresentationBias:
 
     def record(self) -> BiasRecord:
         """What the record of a result says of it."""
-        return BiasRecord(**{key: value for key, value in asdict(self).items() if key in BiasRecord.model_fields})
+        return BiasRecord(**asdict(self))
 
 
 @ending_together()

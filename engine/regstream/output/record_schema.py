@@ -156,6 +156,8 @@ class BiasRecord(_Entry):
     """The candidate."""
     depth: int
     """0: what enters the first block; d: what leaves block d − 1; of a decoder after an encoder, block d − 2."""
+    after: str = ""
+    """What these hidden states leave: stem, block 0, …; empty in records of earlier versions."""
     l1: float
     """The mean absolute difference of a feature."""
     cosine: float
