@@ -166,13 +166,15 @@ def test_a_changed_adapter_is_no_longer_the_run_that_was_begun(tmp_path: Path) -
     before = file.read_bytes()
     tensors = load_file(file)
     save_file({name: tensor * 1.001 for name, tensor in tensors.items()}, file, {"format": "pt"})
-    with pytest.raises(ResumeError, match=r"candidates task1 adapter_model.safetensors digest of samples: .* before, .* now"):
+    with pytest.raises(
+        ResumeError, match=r"candidates task1 adapter_model.safetensors digest of samples: .* before, .* now"
+    ):
         run(merge.plan())
     file.write_bytes(before)
     config = file.with_name("adapter_config.json")
     text = config.read_text()
     config.write_text(text.replace('"lora_alpha": 6', '"lora_alpha": 7'))
-    with pytest.raises(ResumeError, match=r"candidates task1 adapter_config.json f(ast|ull): "):
+    with pytest.raises(ResumeError, match=r"candidates task1 adapter_config.json digest of (samples|every byte): "):
         run(merge.plan())
     config.write_text(text)
     run(merge.plan())

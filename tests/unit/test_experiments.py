@@ -151,7 +151,7 @@ def test_bias_is_of_every_method_task_and_depth(made: Path, tmp_path: Path) -> N
     found = bias.biases(Runner(tmp_path), manifests.read(made))
     bias.write_csv(tmp_path / "bias.csv", found)
     lines = (tmp_path / "bias.csv").read_text().splitlines()
-    assert lines[0] == "model,dataset,depth,l1,cosine"
+    assert lines[0] == "model,dataset,depth,after,l1,cosine"
     assert len(lines) == 1 + 3 * TASKS * (3 + 1)
     assert {line.split(",")[0] for line in lines[1:]} == {"mean", "RegMean", "RegMean++"}
     bias.draw(tmp_path / "bias.png", found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import astuple, fields
+from dataclasses import fields
 from pathlib import Path
 from statistics import fmean
 
@@ -34,8 +34,8 @@ def write_csv(path: Path, found: Sequence[RepresentationBias]) -> None:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow([field.name for field in fields(RepresentationBias)])
         for bias in found:
-            model, dataset, depth, l1, cosine = astuple(bias)
-            writer.writerow([model.removeprefix("merged-"), dataset, depth, f"{l1:.5f}", f"{cosine:.5f}"])
+            model = bias.model.removeprefix("merged-")
+            writer.writerow([model, bias.dataset, bias.depth, bias.after, f"{bias.l1:.5f}", f"{bias.cosine:.5f}"])
 
 
 def draw(path: Path, found: Sequence[RepresentationBias]) -> None:
