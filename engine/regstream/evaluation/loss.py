@@ -38,6 +38,27 @@ class _Loss:
         """Nothing beside the model and the rows decides the loss."""
         return self.title
 
+    def score(
+        self,
+        model: LayeredModel,
+        dataset: str,  # noqa: ARG002
+        rows: Rows,
+        states: Iterator[Tensor],
+        earlier: object,  # noqa: ARG002
+    ) -> Sums:
+        """The sum over all predicted tokens, and how many these are."""
+        total, count = 0.0, 0
+        for index, tokens_TD in enumerate(states):
+            for loss, num_predicted in self._row_losses(model, rows, index, tokens_TD):
+                total, count = total + loss, count + num_predicted
+        return Sums((total,), count)
+
+    def _row_losses(
+        self, model: LayeredModel, rows: Rows, index: int, tokens_TD: Tensor
+    ) -> Iterator[tuple[float, int]]:
+        """Of each row of a batch the sum over its predicted tokens, and how many these are."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class HeldOutLoss(_Loss):
@@ -54,23 +75,14 @@ class HeldOutLoss(_Loss):
         own = 3 * dtype.itemsize if is_capped else dtype.itemsize
         return num_logits * (max(own, in_float32) if dtype == torch.float32 else own + in_float32)
 
-    def score(
-        self,
-        model: LayeredModel,
-        dataset: str,  # noqa: ARG002
-        rows: Rows,
-        states: Iterator[Tensor],
-        earlier: object,  # noqa: ARG002
-    ) -> Sums:
-        """The sum over all tokens except the first of each row, and how many these are."""
+    def _row_losses(
+        self, model: LayeredModel, rows: Rows, index: int, tokens_TD: Tensor
+    ) -> Iterator[tuple[float, int]]:
+        """Of all tokens except the first."""
         assert isinstance(rows, TokenRows | BatchRange)
-        total, count = 0.0, 0
-        for index, tokens_TD in enumerate(states):
-            ids = rows.token_ids(index)
-            for row_TD, row_ids in zip(torch.split(tokens_TD, list(map(len, ids))), ids, strict=True):
-                total += _row_loss(model, row_TD, row_ids.to(model.device))
-                count += len(row_ids) - 1
-        return Sums((total,), count)
+        ids = rows.token_ids(index)
+        for row_TD, row_ids in zip(torch.split(tokens_TD, list(map(len, ids))), ids, strict=True):
+            yield _row_loss(model, row_TD, row_ids.to(model.device)), len(row_ids) - 1
 
 
 @dataclass(frozen=True)
@@ -84,27 +96,18 @@ class TargetLoss(_Loss):
         longest = max(batch.shape[1] for rows in self.datasets.values() for batch in rows.targets)
         return longest * model.vocab_size * (dtype.itemsize + 2 * torch.float32.itemsize)
 
-    def score(
-        self,
-        model: LayeredModel,
-        dataset: str,  # noqa: ARG002
-        rows: Rows,
-        states: Iterator[Tensor],
-        earlier: object,  # noqa: ARG002
-    ) -> Sums:
-        """The sum over all tokens of the targets, and how many these are."""
+    def _row_losses(
+        self, model: LayeredModel, rows: Rows, index: int, tokens_TD: Tensor
+    ) -> Iterator[tuple[float, int]]:
+        """Of all tokens of the target."""
         assert isinstance(rows, TargetRows | InputRows | BatchRange)
-        total, count = 0.0, 0
-        for index, tokens_TD in enumerate(states):
-            labels_BL = rows.target_labels(index).to(model.device)
-            inputs = rows.inputs(index, dtype=tokens_TD.dtype, device=model.device)
-            rows_BLD = tokens_TD.view(len(labels_BL), -1, tokens_TD.shape[1])
-            for row, labels_L in enumerate(labels_BL):  # the logits of all rows at once would take much more memory
-                own = {name: value[row : row + 1] for name, value in inputs.items()}
-                logits_LV = model.run_head(rows_BLD[row : row + 1], slice(0, len(labels_L)), own)[0]
-                total += float(cross_entropy(logits_LV.float(), labels_L, reduction="sum"))
-            count += labels_BL.numel()
-        return Sums((total,), count)
+        labels_BL = rows.target_labels(index).to(model.device)
+        inputs = rows.inputs(index, dtype=tokens_TD.dtype, device=model.device)
+        rows_BLD = tokens_TD.view(len(labels_BL), -1, tokens_TD.shape[1])
+        for row, labels_L in enumerate(labels_BL):  # the logits of all rows at once would take much more memory
+            own = {name: value[row : row + 1] for name, value in inputs.items()}
+            logits_LV = model.run_head(rows_BLD[row : row + 1], slice(0, len(labels_L)), own)[0]
+            yield float(cross_entropy(logits_LV.float(), labels_L, reduction="sum")), len(labels_L)
 
 
 def _positions_at_once(model: LayeredModel) -> int:
