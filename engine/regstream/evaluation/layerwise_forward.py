@@ -19,7 +19,7 @@ from regstream.evaluation.projection import EvaluationProjection
 from regstream.evaluation.step import EvaluationStep
 from regstream.evaluation.sums import Place, as_record
 from regstream.events import Listener, Progressed
-from regstream.models.body_arguments import BodyArguments, decode_arguments, encode_arguments
+from regstream.models.body_arguments import load_arguments, store_arguments
 from regstream.storage import durable
 from regstream.storage.argument_store import ArgumentStore
 from regstream.storage.hidden_states import ActivationWriter, HiddenStates
@@ -119,9 +119,10 @@ class LayerwiseForward:
 
     def _run_block(self, step: EvaluationStep, block: int, user: OpenedModel, dataset: str) -> None:
         stored, batches = self.read(user, dataset, step.depth), stack_batches(user.datasets[dataset], step.stack)
+        store, device = self._arguments[user.number], self._model.device
         with self._write(user, dataset, step.depth + 1) as following:
             for index, (batch, tokens_TD) in enumerate(zip(batches, stored, strict=True)):
-                arguments = self._read_arguments(step, user, dataset, index)
+                arguments = None if step.stack == 0 else load_arguments(store, dataset, index, device, stack=step.stack)
                 output_BLD = self._model.run_block(block, batch.unpack(tokens_TD), batch, arguments)
                 following.append(batch.pack(output_BLD))
                 self._listener(Progressed(doing=f"{user.name}: forward"))
@@ -134,20 +135,9 @@ class LayerwiseForward:
             for index, (batch, tokens_TD) in enumerate(zip(left, entered, strict=True)):
                 inputs = rows.inputs(index, dtype=self._layers.dtype, device=device)
                 hidden_BLD, arguments = self._model.run_stem_recorded(inputs, step.stack, batch.unpack(tokens_TD))
-                tensors: dict[str, Tensor] = {}
-                structure = encode_arguments(arguments, tensors)
-                self._arguments[user.number].write(dataset, index, structure, tensors, stack=step.stack)
+                store_arguments(self._arguments[user.number], dataset, index, arguments, stack=step.stack)
                 following.append(stack_batches(rows, step.stack)[index].pack(hidden_BLD))
                 self._listener(Progressed(doing=f"{user.name}: stem"))
-
-    def _read_arguments(
-        self, step: EvaluationStep, user: OpenedModel, dataset: str, index: int
-    ) -> BodyArguments | None:
-        if step.stack == 0:
-            return None
-        structure, tensors = self._arguments[user.number].read(dataset, index, stack=step.stack)
-        arguments: BodyArguments = decode_arguments(structure, tensors, self._model.device)
-        return arguments
 
     def _score(self, step: EvaluationStep, user: OpenedModel, dataset: str) -> list[Record]:
         """Sums go into the journal; a tensor into the store, one depth further."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from regstream.evaluation.layerwise_pass import LayerwisePass
+from regstream.models.architecture.architecture import place_name
 from regstream.planning.step import Kind
 
 
@@ -21,9 +22,7 @@ class EvaluationStep:
     @property
     def name(self) -> str:
         """What messages call it."""
-        if self.kind == "stem" and self.stack:
-            return f"{self.layers.prefix}stem of the decoder"
-        return self.layers.prefix + (self.kind if self.block is None else f"block {self.block}")
+        return self.layers.prefix + ("head" if self.kind == "head" else place_name(self.stack, self.block))
 
     @property
     def depth(self) -> int:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from regstream.storage.argument_store import ArgumentStore
+
 BodyArguments = Mapping[str, Any]
 _HIDDEN = ("inputs_embeds", "hidden_states")
 _INPUT_IDS = "input_ids"
@@ -80,3 +82,20 @@ def decode_arguments(encoded: Mapping[str, Any], tensors: Mapping[str, Tensor], 
         case {"table": entries}:
             return {key: decode_arguments(entry, tensors, device) for key, entry in entries.items()}
     return encoded["value"]
+
+
+def store_arguments(store: ArgumentStore, name: str, index: int, arguments: BodyArguments, *, stack: int) -> None:
+    """Store what the body of a stack was called with for a batch of the rows of a name; durable when this returns."""
+    tensors: dict[str, Tensor] = {}
+    store.write(name, index, encode_arguments(arguments, tensors), tensors, stack=stack)
+
+
+def load_arguments(store: ArgumentStore, name: str, index: int, device: torch.device, *, stack: int) -> BodyArguments:
+    """What `store_arguments` stored, on a device.
+
+    Raises:
+        CorruptActivations: it is missing, or differs from what was stored.
+    """
+    structure, tensors = store.read(name, index, stack=stack)
+    arguments: BodyArguments = decode_arguments(structure, tensors, device)
+    return arguments

@@ -7,6 +7,7 @@ from typing import Literal
 
 from regstream.methods.method import MergeRule, Method
 from regstream.methods.statistics import LinearGroup, NormGroup
+from regstream.models.architecture.architecture import place_name
 from regstream.models.parameter import Parameter
 
 Kind = Literal["stem", "block", "head"]
@@ -74,9 +75,7 @@ class Step:
     @property
     def name(self) -> str:
         """What messages call it."""
-        if self.kind == "stem" and self.stack:
-            return "stem of the decoder"
-        return self.kind if self.block is None else f"block {self.block}"
+        return "head" if self.kind == "head" else place_name(self.stack, self.block)
 
     @property
     def depth(self) -> int:

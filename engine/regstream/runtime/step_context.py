@@ -13,7 +13,7 @@ from regstream.device.workspace import Workspace
 from regstream.events import Listener, Progressed, RankProgress, RanksProgressed, StepStarted, Warned
 from regstream.methods.statistics import GroupStatistics
 from regstream.methods.stream import Prefix
-from regstream.models.body_arguments import BodyArguments, decode_arguments, encode_arguments
+from regstream.models.body_arguments import BodyArguments, load_arguments, store_arguments
 from regstream.models.parameter import Parameter
 from regstream.planning.budget import limit_device_memory
 from regstream.planning.opened_merge import PlannedCandidate
@@ -197,9 +197,7 @@ class StepContext:
         self, step: Step, prefix: Prefix, candidate: PlannedCandidate, index: int, arguments: BodyArguments
     ) -> None:
         """Store what the body of a step's stack was called with for a batch."""
-        tensors: dict[str, Tensor] = {}
-        structure = encode_arguments(arguments, tensors)
-        self._arguments[prefix].write(candidate.name, index, structure, tensors, stack=step.stack)
+        store_arguments(self._arguments[prefix], candidate.name, index, arguments, stack=step.stack)
 
     def read_arguments(
         self, step: Step, prefix: Prefix, candidate: PlannedCandidate, index: int
@@ -207,9 +205,7 @@ class StepContext:
         """What that body was called with for a batch; None for rows whose blocks need no record of it."""
         if not self.records_arguments(step, candidate):
             return None
-        structure, tensors = self._arguments[prefix].read(candidate.name, index, stack=step.stack)
-        arguments: BodyArguments = decode_arguments(structure, tensors, self.plan.device)
-        return arguments
+        return load_arguments(self._arguments[prefix], candidate.name, index, self.plan.device, stack=step.stack)
 
     def clear_hidden(self) -> None:
         """Remove all hidden states."""

@@ -56,6 +56,13 @@ class BlockCall:
     passes_on: bool = False  # what the first block returns beside hidden states, as T5's position bias, all others take
 
 
+def place_name(stack: int, block: int | None = None) -> str:
+    """What messages call a block, or the stem of a stack: those after the first are decoders."""
+    if block is not None:
+        return f"block {block}"
+    return "stem of the decoder" if stack else "stem"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stack:
     """A list of blocks that run one after another, such as an encoder's."""
@@ -143,9 +150,8 @@ class Architecture:
     def left_at(self, depth: int) -> str:
         """What the hidden states of a depth leave, as messages call it: a stem or a block."""
         stack = self.stack_at(depth)
-        if depth == self.first_block(stack) + stack:
-            return "stem of the decoder" if stack else "stem"
-        return f"block {depth - stack - 1}"
+        is_stem = depth == self.first_block(stack) + stack
+        return place_name(stack, None if is_stem else depth - stack - 1)
 
     def call_of(self, block: int) -> BlockCall:
         """How a block runs alone."""
